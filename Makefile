@@ -1,0 +1,48 @@
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv pip
+
+# uv reads no setting of pip: pass on the directory of wheels that pip would look into.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+
+.PHONY: quickstart test unit system lint docs lock install
+
+quickstart: install  ## RL from the shipped models, on a CPU
+	$(BIN)/python launch/train.py experiment=quickstart
+
+test: unit system  ## the whole suite that runs without a GPU
+
+unit: install
+	$(BIN)/python -m pytest -m unit
+
+system: install
+	$(BIN)/python -m pytest -m system tests/system
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+docs: install  ## rewrite what is generated
+	$(BIN)/python -c "import sys; from conf.validate import reference_markdown; \
+	sys.stdout.write(reference_markdown())" > docs/reference.md
+
+# Nothing happens while the lock is the one that was installed.
+install:
+	@cmp -s requirements/cpu.lock .venv/installed.lock || $(MAKE) --no-print-directory .venv/installed.lock -B
+
+# The package index has no CPU build of torch: unless a local directory of wheels has it, uv's own
+# knowledge of PyTorch's index is needed. `--no-deps`, because the lock is complete on purpose.
+.venv/installed.lock: requirements/cpu.lock
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(UV) install --python $(BIN)/python --no-deps -r requirements/cpu.lock || \
+	$(UV) install --python $(BIN)/python --no-deps --torch-backend cpu -r requirements/cpu.lock
+	$(UV) install --python $(BIN)/python --no-deps --no-build-isolation -e .
+	cp requirements/cpu.lock $@
+
+lock:  ## resolve requirements/cpu.in again
+	$(UV) compile requirements/cpu.in --overrides requirements/overrides.txt --python-version 3.11 \
+	--no-header --no-emit-find-links -o requirements/cpu.lock

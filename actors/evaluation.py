@@ -1,0 +1,94 @@
+"""Held-out evaluation: sample on the rollout engines, judge, execute, count.
+
+Programs are executed here, because pass@k is a statement about execution. That is never part of a
+reward; both are counted apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.fleet import RayFleet
+from reward.verdict import Program, Verdict, Verifier
+from rl.errors import ProjectError
+from rl.evaluate import best_of_n, pass_at_k
+from rl.types import JudgedGroup, Prompt, SamplingConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evaluation:
+    """What one held-out evaluation found."""
+
+    groups_P: tuple[JudgedGroup, ...]
+    passed_PG: tuple[tuple[bool, ...], ...]
+    num_executed: int
+
+    @property
+    def num_samples(self) -> int:
+        """Completions per problem."""
+        return len(self.passed_PG[0])
+
+    @property
+    def pass_at_1(self) -> float:
+        """Unbiased pass@1."""
+        return self.pass_at(1)
+
+    def pass_at(self, k: int) -> float:
+        """Unbiased pass@k, mean over problems."""
+        return float(np.mean([pass_at_k(len(p), sum(p), k) for p in self.passed_PG]))
+
+    @property
+    def best_of(self) -> float:
+        """Share of problems whose completion with the highest score passes."""
+        scores = [[s.value for s in g.scores_G] for g in self.groups_P]
+        return best_of_n(scores, self.passed_PG)
+
+    @property
+    def valid_rate(self) -> float:
+        """Share of completions with code to judge."""
+        return float(np.mean([e.valid for g in self.groups_P for e in g.extractions_G]))
+
+
+async def evaluate(
+    fleet: RayFleet,
+    prompts_P: Sequence[Prompt],
+    sampling: SamplingConfig,
+    verifier: Verifier,
+    step: int,
+) -> Evaluation:
+    """Sample and judge held-out problems, then execute the programs against their tests.
+
+    Raises:
+        ProjectError: when a program could not be run at all; that is never counted as a failure.
+    """
+    async with asyncio.TaskGroup() as judging:
+        tasks = [
+            judging.create_task(fleet.reward.judge(group))
+            async for group in fleet.rollout.generate(prompts_P, sampling, step)
+        ]
+    order = {prompt.id: position for position, prompt in enumerate(prompts_P)}
+    groups = sorted((t.result() for t in tasks), key=lambda g: order[g.group.prompt.id])
+    before = verifier.num_executed
+    passed = await asyncio.to_thread(execute, groups, verifier)
+    return Evaluation(
+        groups_P=tuple(groups), passed_PG=passed, num_executed=verifier.num_executed - before
+    )
+
+
+def execute(groups_P: Sequence[JudgedGroup], verifier: Verifier) -> tuple[tuple[bool, ...], ...]:
+    """Whether each completion passes the tests of its problem."""
+    programs = [
+        Program(code=e.code, tests=g.group.prompt.tests or "", entry_point=g.group.prompt.entry_point)
+        for g in groups_P
+        for e in g.extractions_G
+    ]
+    verdicts = verifier.verify(programs)
+    broken = [v for v in verdicts if v.verdict is Verdict.SANDBOX_ERROR]
+    if broken:
+        raise ProjectError(f"{len(broken)} of {len(verdicts)} programs could not be run at all")
+    flat = iter(v.passed for v in verdicts)
+    return tuple(tuple(next(flat) for _ in g.extractions_G) for g in groups_P)

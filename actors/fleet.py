@@ -1,0 +1,268 @@
+"""All actors of one run: start them together, hand them to the loop, take them down.
+
+Groups start in parallel, because most of the time of a start is loading libraries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from actors.placement import Needs, Placement, bundles, check_fits, local_gpus
+from actors.policy import Gang, RemotePolicyActor
+from actors.reward import RemoteExecutionActor, RemoteRewardModelActor, RewardActors
+from actors.rollout import RemoteRolloutActor, RolloutActors
+from actors.supervise import wait_for_all
+from actors.weights import Backend
+from conf.schema import Config, PlacementConfig
+from rl.loss import Objective, PolicyObjective
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Specs:
+    """What the engines of a run are made of; None leaves the group out.
+
+    The specs are plain values, so that the driver loads neither vLLM nor DeepSpeed.
+    """
+
+    rollout_model: str | None = None
+    reward: bool = False
+    train: Mapping[str, Any] | None = None  # fields of TrainSpec
+    objective: Objective | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayFleet:
+    """The groups of a run; satisfies `rl.interfaces.Fleet` when all three are there."""
+
+    rollout: RolloutActors
+    reward: RewardActors
+    policy: Gang
+
+
+def policy_objective(cfg: Config) -> PolicyObjective:
+    """The GRPO objective that the configuration describes."""
+    algorithm = cfg.algorithm
+    return PolicyObjective(
+        clip_eps_low=algorithm.clip_eps_low,
+        clip_eps_high=algorithm.clip_eps_high,
+        dual_clip=algorithm.dual_clip,
+        aggregation=algorithm.loss_aggregation,
+        kl_coef=algorithm.kl_coef,
+        kl_kind=algorithm.kl_kind,
+        tis_cap=algorithm.tis_cap,
+    )
+
+
+def train_fields(cfg: Config, total_steps: int) -> dict[str, Any]:
+    """Fields of `TrainSpec` for the policy."""
+    policy = cfg.policy
+    return {
+        "model_path": cfg.model.path,
+        "gguf_file": cfg.model.gguf_file,
+        "head": "lm",
+        "dtype": cfg.model.dtype,
+        "device": cfg.placement.device,
+        "lr": policy.lr,
+        "warmup_steps": policy.warmup_steps,
+        "lr_schedule": policy.lr_schedule,
+        "total_steps": total_steps,
+        "weight_decay": policy.weight_decay,
+        "adam_beta1": policy.adam_beta1,
+        "adam_beta2": policy.adam_beta2,
+        "grad_clip": policy.grad_clip,
+        "attention": policy.attention,
+        "gradient_checkpointing": policy.gradient_checkpointing,
+        "offload_optimizer": policy.offload_optimizer,
+        "offload_params": policy.offload_params,
+        "cpu_threads": policy.cpu_threads,
+        "temperature": cfg.rollout.temperature,
+        "with_reference": cfg.algorithm.kl_coef > 0,
+        "seed": cfg.seed,
+        "deadline_s": policy.deadline_s,
+    }
+
+
+def _needs(cfg: Config, specs: Specs) -> Needs:
+    return Needs(
+        rollout=cfg.rollout.engines if specs.rollout_model else 0,
+        reward=cfg.reward.shards if specs.reward else 0,
+        policy=cfg.policy.ranks if specs.train is not None else 0,
+    )
+
+
+def preflight(cfg: Config) -> None:
+    """Prove that the machine or cluster can hold a full run, before anything is started.
+
+    Without a cluster to join this needs no Ray at all, so it answers at once.
+
+    Raises:
+        PlacementError: naming what is needed and what is there.
+    """
+    wanted = bundles(cfg, Needs(cfg.rollout.engines, cfg.reward.shards, cfg.policy.ranks))
+    if cfg.ray.address or os.environ.get("RAY_ADDRESS"):
+        return  # the nodes of the cluster are checked when the bundles are reserved
+    here = {"CPU": float(os.cpu_count() or 1), "GPU": float(local_gpus())}
+    check_fits(wanted, [here], cfg.placement.kind)
+
+
+def connect(cfg: Config, namespace: str) -> None:
+    """Join the cluster of `ray.address` or RAY_ADDRESS, or start one on this machine."""
+    address = cfg.ray.address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {
+        "namespace": cfg.ray.namespace or namespace,
+        "runtime_env": {"env_vars": dict(cfg.ray.env)},
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+    }
+    if address:
+        ray.init(address=address, **options)
+        return
+    # A cluster of one process tree on the loopback interface: nobody else can reach it.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray.init(
+        include_dashboard=True, dashboard_host="127.0.0.1", _node_ip_address="127.0.0.1", **options
+    )
+
+
+@asynccontextmanager
+async def start_fleet(cfg: Config, specs: Specs, name: str) -> AsyncIterator[RayFleet]:
+    """Start the groups that `specs` names; on exit every actor is gone and its place free."""
+    wanted = bundles(cfg, _needs(cfg, specs))
+    placement = await Placement.reserve(cfg.placement, wanted, name)
+    handles: list[Any] = []
+    try:
+        fleet = _create(cfg, specs, placement)
+        handles = [*fleet.rollout.handles, *fleet.reward.handles, *fleet.policy.handles]
+        await _start(cfg, specs, fleet)
+        yield fleet
+    finally:
+        for handle in handles:
+            ray.kill(handle)
+        placement.release()
+
+
+def _env(cfg: Config, threads: int) -> dict[str, str]:
+    env = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+    }
+    if cfg.placement.device == "cpu":
+        # Read when the libraries are loaded, so it must stand in the process's environment.
+        env["OMP_NUM_THREADS"] = str(threads)
+        env["DS_ACCELERATOR"] = "cpu"
+    return env | cfg.ray.env
+
+
+def _create(cfg: Config, specs: Specs, placement: Placement) -> RayFleet:
+    needs = _needs(cfg, specs)
+    rollout = [
+        RemoteRolloutActor.options(
+            **placement.options(name, _env(cfg, cfg.rollout.cpu_threads))
+        ).remote(
+            name, _rollout_spec(cfg, specs), cfg.model.chat_template, cfg.model.max_prompt_tokens
+        )
+        for name in _names("rollout", needs.rollout)
+    ]
+    reward = [
+        _create_judge(cfg, placement, name) for name in _names("reward", needs.reward)
+    ]
+    policy = tuple(
+        RemotePolicyActor.options(
+            **placement.options(name, _env(cfg, cfg.policy.cpu_threads))
+        ).remote(rank, needs.policy)
+        for rank, name in enumerate(_names("policy", needs.policy))
+    )
+    return RayFleet(
+        rollout=RolloutActors(rollout, cfg.rollout.deadline_s),
+        reward=RewardActors(reward, cfg.reward.deadline_s),
+        policy=Gang(
+            policy,
+            specs.objective or policy_objective(cfg),
+            cfg.policy.deadline_s,
+            cfg.placement.ready_timeout_s,
+        ),
+    )
+
+
+def _names(group: str, count: int) -> list[str]:
+    return [f"{group}-{index}" for index in range(count)]
+
+
+def _create_judge(cfg: Config, placement: Placement, name: str) -> Any:  # noqa: ANN401 - actor handle
+    options = placement.options(name, _env(cfg, cfg.reward.cpu_threads))
+    # Several groups are judged at once, so that the engine always has work.
+    options["max_concurrency"] = 64
+    if cfg.reward.kind == "execution":
+        return RemoteExecutionActor.options(**options).remote(name, cfg.reward)
+    return RemoteRewardModelActor.options(**options).remote(name, _reward_spec(cfg), cfg.reward)
+
+
+async def _start(cfg: Config, specs: Specs, fleet: RayFleet) -> None:
+    ready_s = cfg.placement.ready_timeout_s
+    starts = [
+        wait_for_all(
+            [h.ready.remote() for h in group.handles], ready_s, f"the start of the {what} actors"
+        )
+        for what, group in (("rollout", fleet.rollout), ("reward", fleet.reward))
+    ]
+    if specs.train is not None:
+        starts.append(fleet.policy.start(dict(specs.train)))
+    await asyncio.gather(*starts)
+    if specs.train is not None and specs.rollout_model is not None:
+        await fleet.policy.connect(
+            fleet.rollout.handles, cfg.rollout.tensor_parallel, weight_backend(cfg.placement)
+        )
+
+
+def weight_backend(cfg: PlacementConfig) -> Backend:
+    """How weights travel: through host memory, within a device, or between devices."""
+    if cfg.device == "cpu":
+        return "host_memory"
+    return "ipc" if cfg.colocate else "nccl"
+
+
+def _rollout_spec(cfg: Config, specs: Specs) -> dict[str, Any]:
+    return {
+        "model": specs.rollout_model,
+        "runner": "generate",
+        "device": cfg.placement.device,
+        "dtype": cfg.model.dtype,
+        "max_model_len": cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens,
+        "max_num_seqs": cfg.rollout.max_num_seqs,
+        "tensor_parallel": cfg.rollout.tensor_parallel,
+        "gpu_memory_utilization": cfg.rollout.gpu_memory_utilization,
+        "kv_cache_gib": cfg.rollout.kv_cache_gib,
+        "cpu_threads": cfg.rollout.cpu_threads,
+        "weight_backend": weight_backend(cfg.placement),
+        "sleep_mode": cfg.placement.colocate,
+        "seed": cfg.seed,
+    }
+
+
+def _reward_spec(cfg: Config) -> dict[str, Any]:
+    return {
+        "model": cfg.reward.model,
+        "runner": "pooling",
+        "device": cfg.placement.device,
+        "dtype": cfg.reward.dtype,
+        "max_model_len": cfg.reward.max_tokens,
+        "max_num_seqs": cfg.reward.max_num_seqs,
+        "tensor_parallel": cfg.reward.tensor_parallel,
+        "gpu_memory_utilization": cfg.reward.gpu_memory_utilization,
+        "kv_cache_gib": cfg.reward.kv_cache_gib,
+        "cpu_threads": cfg.reward.cpu_threads,
+        "sleep_mode": cfg.placement.colocate,
+        "seed": cfg.seed,
+    }

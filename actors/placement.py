@@ -1,0 +1,144 @@
+"""Configuration -> placement group: what each actor takes, and proof that the cluster can hold it.
+
+One placement group holds the bundles of all actors of a run, so that they are reserved together or
+not at all. Before it is asked for, the bundles are laid out on the nodes as Ray reports them: what
+does not fit is said at once, instead of a wait that never ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.supervise import wait_for
+from conf.schema import Config, PlacementConfig
+from rl.errors import PlacementError
+
+_EPSILON = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What one actor takes."""
+
+    actor: str  # name, for example "reward-1"
+    cpus: float
+    gpus: float
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """As Ray writes it; zero entries left out."""
+        wanted = {"CPU": self.cpus, "GPU": self.gpus}
+        return {name: amount for name, amount in wanted.items() if amount > 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Which actors a run starts: the number of each, by group."""
+
+    rollout: int = 0
+    reward: int = 0
+    policy: int = 0
+
+
+def bundles(cfg: Config, needs: Needs) -> list[Bundle]:
+    """One bundle for each actor; a tensor-parallel engine has all its GPUs in one bundle."""
+    place = cfg.placement
+    executes = cfg.reward.kind == "execution"
+    listed: list[Bundle] = []
+    for group, resources, count in (
+        ("rollout", place.rollout, needs.rollout),
+        ("reward", place.reward, needs.reward),
+        ("policy", place.policy, needs.policy),
+    ):
+        gpus = 0.0 if group == "reward" and executes else resources.gpus
+        listed += [Bundle(f"{group}-{i}", resources.cpus, gpus) for i in range(count)]
+    return listed
+
+
+def check_fits(wanted: Sequence[Bundle], nodes: Sequence[Mapping[str, float]], kind: str) -> None:
+    """Lay the bundles out on the nodes, largest first.
+
+    Raises:
+        PlacementError: naming what is needed, what is there, and the first bundle without a place.
+    """
+    free = [dict(node) for node in nodes]
+    for bundle in sorted(wanted, key=lambda b: (-b.gpus, -b.cpus)):
+        for node in free:
+            if all(node.get(k, 0.0) + _EPSILON >= v for k, v in bundle.resources.items()):
+                for name, amount in bundle.resources.items():
+                    node[name] -= amount
+                break
+        else:
+            raise PlacementError(_misfit(bundle, wanted, nodes, kind))
+
+
+def _misfit(
+    bundle: Bundle, wanted: Sequence[Bundle], nodes: Sequence[Mapping[str, float]], kind: str
+) -> str:
+    def total(name: str) -> float:
+        return sum(node.get(name, 0.0) for node in nodes)
+
+    gpus, cpus = sum(b.gpus for b in wanted), sum(b.cpus for b in wanted)
+    return (
+        f"placement={kind} needs {gpus:g} GPUs and {cpus:g} CPUs for {len(wanted)} actors; "
+        f"{len(nodes)} node(s) with {total('GPU'):g} GPUs and {total('CPU'):g} CPUs are present, and "
+        f"{bundle.actor} ({bundle.gpus:g} GPU, {bundle.cpus:g} CPU) has no place. Join a larger "
+        "cluster with ray.address=..., choose a smaller placement=..., or lower rollout.engines, "
+        "reward.shards and policy.ranks"
+    )
+
+
+def local_gpus() -> int:
+    """GPUs of this machine, without loading a GPU library."""
+    devices = Path("/proc/driver/nvidia/gpus")
+    return len(list(devices.iterdir())) if devices.is_dir() else 0
+
+
+def cluster_nodes() -> list[dict[str, float]]:
+    """CPUs and GPUs of every live node of the connected cluster."""
+    return [
+        {"CPU": node["Resources"].get("CPU", 0.0), "GPU": node["Resources"].get("GPU", 0.0)}
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+class Placement:
+    """The reserved placement group; hands each actor its bundle."""
+
+    def __init__(self, group: PlacementGroup, wanted: Sequence[Bundle]) -> None:
+        self._group = group
+        self._wanted = {bundle.actor: (index, bundle) for index, bundle in enumerate(wanted)}
+
+    @classmethod
+    async def reserve(cls, cfg: PlacementConfig, wanted: Sequence[Bundle], name: str) -> Placement:
+        """Reserve all bundles together."""
+        check_fits(wanted, cluster_nodes(), cfg.kind)
+        group = placement_group(
+            [bundle.resources for bundle in wanted], strategy=cfg.strategy, name=name
+        )
+        await wait_for(group.ready(), cfg.ready_timeout_s, f"the reservation of {name}")
+        return cls(group, wanted)
+
+    def options(self, actor: str, env: Mapping[str, str]) -> dict[str, object]:
+        """Options with which the actor of this name is created."""
+        index, bundle = self._wanted[actor]
+        return {
+            "name": actor,
+            "num_cpus": bundle.cpus,
+            "num_gpus": bundle.gpus,
+            "runtime_env": {"env_vars": dict(env)},
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(
+                placement_group=self._group, placement_group_bundle_index=index
+            ),
+        }
+
+    def release(self) -> None:
+        """Give the bundles back."""
+        remove_placement_group(self._group)

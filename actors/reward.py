@@ -1,0 +1,174 @@
+"""Reward actors: shards that judge groups, each with its own engine (or its own verifier).
+
+Every shard holds the whole reward model (tensor-parallel inside, if asked for); groups are dealt to
+the shard with the fewest groups in flight, so a score never depends on the number of shards.
+Extraction, gating, de-duplication and the score cache run in the shard's process, beside the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from actors.supervise import wait_for
+from conf.schema import RewardConfig
+from reward.extract import ExtractConfig
+from reward.judge import ExecutionJudge, Judge, Judged, RewardModelJudge
+from reward.model import TextPath
+from reward.train import GOLDEN_SCORES
+from reward.verdict import Verifier
+from rl.errors import EngineError
+from rl.types import IntArray, JudgedGroup, Prompt, RolloutGroup, Score
+
+_GOLDEN_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
+
+
+def extract_config(cfg: RewardConfig) -> ExtractConfig:
+    """The part of the configuration that extraction reads."""
+    return ExtractConfig(
+        rule=cfg.rule, ignore_think=cfg.ignore_think, trivial_is_valid=cfg.trivial_is_valid
+    )
+
+
+class RewardModelActor:
+    """One shard of the reward-model group: a vLLM pooling engine and the judge around it."""
+
+    def __init__(self, name: str, spec: Mapping[str, Any], cfg: RewardConfig) -> None:
+        from actors import vllm_engine  # noqa: PLC0415 - the driver never loads vLLM
+
+        self._name = name
+        self._loop = vllm_engine.EngineLoop(vllm_engine.EngineSpec(**spec), name)
+        text_path = TextPath.load(spec["model"], cfg.adapter, cfg.max_tokens)
+        self._judge = RewardModelJudge(
+            self._loop.score, text_path, extract_config(cfg), cfg.shaping, cfg.cache_size
+        )
+        self._check_golden_scores(Path(spec["model"]), cfg, self._loop.score, text_path)
+
+    def ready(self) -> str:
+        """Answer once the engine has scored."""
+        self._judge.score_codes("ready", ["pass"])
+        return self._name
+
+    def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
+        """Judge the completions of one prompt; with the time at which the last score was known."""
+        return self._judge.judge(prompt, texts_G), time.time()
+
+    def score_codes(
+        self, questions: Sequence[str], codes: Sequence[Sequence[str | None]]
+    ) -> list[tuple[Score, ...]]:
+        """Raw scores of given programs, problem by problem: no extraction, no gate."""
+        with ThreadPoolExecutor(max_workers=32) as pool:
+            return list(pool.map(self._judge.score_codes, questions, codes))
+
+    @staticmethod
+    def _check_golden_scores(
+        directory: Path,
+        cfg: RewardConfig,
+        score: Callable[[IntArray], Future[float]],
+        text_path: TextPath,
+    ) -> None:
+        """Compare with scores that plain transformers computed, if the model ships them."""
+        file = directory / GOLDEN_SCORES
+        if not file.is_file():
+            return
+        probes = json.loads(file.read_text(encoding="utf-8"))
+        futures = [score(text_path.encode(p["question"], p["code"]).token_ids) for p in probes]
+        ours = np.array([future.result() for future in futures])
+        theirs = np.array([p["score"] for p in probes])
+        difference = float(np.abs(ours - theirs).max())
+        if difference > _GOLDEN_TOLERANCE[cfg.dtype]:
+            raise EngineError(
+                f"the reward model in {directory} scores its golden probes {difference:.3g} away "
+                f"from {GOLDEN_SCORES} (allowed with {cfg.dtype}: {_GOLDEN_TOLERANCE[cfg.dtype]}); "
+                f"check reward.adapter={cfg.adapter} and the model's chat template"
+            )
+
+
+class ExecutionActor:
+    """One shard of the execution baseline: runs the problem's own tests."""
+
+    def __init__(self, name: str, cfg: RewardConfig) -> None:
+        self._name = name
+        self._judge: Judge = ExecutionJudge(
+            Verifier(workers=1, timeout_s=cfg.test_timeout_s), extract_config(cfg)
+        )
+
+    def ready(self) -> str:
+        """Answer once the shard can judge."""
+        return self._name
+
+    def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
+        """Judge the completions of one prompt; with the time at which the last verdict was known."""
+        return self._judge.judge(prompt, texts_G), time.time()
+
+
+class RewardActors:
+    """The reward group as the driver sees it."""
+
+    def __init__(self, handles: Sequence[Any], deadline_s: float) -> None:
+        self.handles = list(handles)
+        self._deadline_s = deadline_s
+        self._in_flight = [0] * len(self.handles)
+
+    async def judge(self, group: RolloutGroup) -> JudgedGroup:
+        """Judge one group of rollouts."""
+        judged, shard, scored_s = await self.judge_texts(
+            group.prompt, [completion.text for completion in group.completions_G]
+        )
+        return JudgedGroup(
+            group=group,
+            extractions_G=judged.extractions_G,
+            scores_G=judged.scores_G,
+            rewards_G=judged.rewards_G,
+            judge=f"reward-{shard}",
+            scored_s=scored_s,
+            num_executed=judged.num_executed,
+        )
+
+    async def judge_texts(
+        self, prompt: Prompt, texts_G: Sequence[str]
+    ) -> tuple[Judged, int, float]:
+        """Judge answers to one problem on the shard with the fewest groups in flight.
+
+        Answers with the judgement, the shard, and the time at which the last score was known.
+        """
+        shard = int(np.argmin(self._in_flight))
+        self._in_flight[shard] += 1
+        try:
+            judged, scored_s = await wait_for(
+                self.handles[shard].judge.remote(prompt, texts_G),
+                self._deadline_s,
+                f"the judgement of prompt {prompt.id} by reward-{shard}",
+            )
+        finally:
+            self._in_flight[shard] -= 1
+        return judged, shard, scored_s
+
+    async def score_codes(
+        self, questions: Sequence[str], codes: Sequence[Sequence[str | None]]
+    ) -> list[tuple[Score, ...]]:
+        """Raw scores of given programs, problem by problem, dealt to all shards."""
+        num = len(self.handles)
+        parts = [
+            wait_for(
+                handle.score_codes.remote(questions[i::num], codes[i::num]),
+                self._deadline_s,
+                f"scores from reward-{i}",
+            )
+            for i, handle in enumerate(self.handles)
+        ]
+        scores: list[tuple[Score, ...]] = [()] * len(questions)
+        for i, part in enumerate(parts):
+            scores[i::num] = await part
+        return scores
+
+
+RemoteRewardModelActor = ray.remote(RewardModelActor)
+RemoteExecutionActor = ray.remote(ExecutionActor)

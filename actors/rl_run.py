@@ -1,0 +1,195 @@
+"""One RL run: prompts, fleet, evaluation before, the loop, evaluation after, what stays on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.evaluation import Evaluation, evaluate
+from actors.fleet import RayFleet, Specs, start_fleet, train_fields
+from conf.schema import Config
+from reward.verdict import Verifier
+from rl.advantage import AdvantageConfig, group_advantages
+from rl.checkpoint import Checkpoint, commit, complete_checkpoints, prune, staging_directory
+from rl.console import Console
+from rl.loop import LoopConfig, run_loop
+from rl.metrics import JsonlSink
+from rl.minipy import make_prompts
+from rl.prompts import PromptSampler, load_prompts
+from rl.rollouts import rollout_rows, write_rollouts
+from rl.step import Batch, StepConfig
+from rl.types import Prompt, SamplingConfig, StepReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RlResult:
+    """Figures of a run; shares unless the name says otherwise."""
+
+    base: Evaluation
+    final: Evaluation
+    num_steps: int
+    valid_rate_first: float
+    valid_rate_last: float
+    executed_for_reward: int  # programs
+    executed_for_evaluation: int  # programs
+    partition: list[dict[str, int]]
+    start_s: float  # until every engine was ready
+
+
+def load_problems(cfg: Config) -> tuple[list[Prompt], list[Prompt]]:
+    """Training and held-out problems of the configuration."""
+    data = cfg.data
+    if data.kind == "minipy":
+        train = make_prompts("train", data.num_train, cfg.seed)
+        # The test split is that of seed 0 for every run, so that figures can be compared.
+        return train, make_prompts("eval", data.num_eval, 0)
+    return (
+        load_prompts(data.train_path or "", data.max_bad_rows),
+        load_prompts(data.eval_path or "", data.max_bad_rows),
+    )
+
+
+def step_config(cfg: Config) -> StepConfig:
+    """What the step needs of the configuration."""
+    algorithm = cfg.algorithm
+    return StepConfig(
+        prompts_per_step=algorithm.prompts_per_step,
+        sampling=SamplingConfig(
+            group_size=algorithm.group_size,
+            max_tokens=cfg.model.max_completion_tokens,
+            temperature=cfg.rollout.temperature,
+            top_p=cfg.rollout.top_p,
+            top_k=cfg.rollout.top_k,
+            seed=cfg.seed,
+        ),
+        advantage=AdvantageConfig(scale=algorithm.advantage_scale, std_floor=algorithm.std_floor),
+        minibatches_per_step=algorithm.minibatches_per_step,
+        microbatch_tokens=cfg.policy.microbatch_tokens,
+        row_tokens=cfg.policy.row_tokens,
+        on_policy=algorithm.max_staleness == 0,
+        keep_zero_advantage=algorithm.kl_coef > 0,
+    )
+
+
+class RlRun:
+    """One run in one directory."""
+
+    def __init__(self, cfg: Config, directory: Path, console: Console) -> None:
+        self._cfg = cfg
+        self._dir = directory
+        self._console = console
+        self._step_cfg = step_config(cfg)
+        self._sink = JsonlSink(directory / "metrics.jsonl")
+        self._verifier = Verifier(workers=2, timeout_s=cfg.evaluation.test_timeout_s)
+        self._train, self._held_out = load_problems(cfg)
+        self._valid_rates: list[float] = []
+        self._executed_for_reward = 0
+
+    async def run(self) -> RlResult:
+        """Run to the end and leave the final model in `hf/`."""
+        cfg = self._cfg
+        total_updates = cfg.algorithm.num_steps * cfg.algorithm.minibatches_per_step
+        specs = Specs(
+            rollout_model=cfg.model.path, reward=True, train=train_fields(cfg, total_updates)
+        )
+        self._console.stage(
+            "engines",
+            f"{cfg.rollout.engines} rollout, {cfg.reward.shards} reward, {cfg.policy.ranks} policy",
+        )
+        start_s = time.perf_counter()
+        with self._verifier:
+            async with start_fleet(cfg, specs, f"{cfg.experiment}-{cfg.name}") as fleet:
+                started_s = time.perf_counter() - start_s
+                return await self._train_and_evaluate(fleet, started_s)
+
+    async def _train_and_evaluate(self, fleet: RayFleet, started_s: float) -> RlResult:
+        cfg = self._cfg
+        partition = await fleet.policy.partition_reports()
+        self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, before")
+        base = await self._evaluate(fleet, 0)
+        first_step = await self._resume(fleet)
+        num_steps = cfg.algorithm.num_steps
+        self._console.stage("rl", f"{num_steps} steps, reward: {cfg.reward.kind}")
+        with self._console.steps(num_steps, first_step - 1):
+            await run_loop(
+                fleet,
+                PromptSampler(self._train, cfg.seed),
+                self._step_cfg,
+                LoopConfig(
+                    num_steps=num_steps,
+                    max_staleness=cfg.algorithm.max_staleness,
+                    first_step=first_step,
+                ),
+                lambda report, batch: self._after_step(fleet, report, batch),
+            )
+        self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, after")
+        final = await self._evaluate(fleet, num_steps)
+        await fleet.policy.save_hf(self._dir / "hf")
+        return RlResult(
+            base=base,
+            final=final,
+            num_steps=num_steps,
+            valid_rate_first=self._valid_rates[0] if self._valid_rates else math.nan,
+            valid_rate_last=self._valid_rates[-1] if self._valid_rates else math.nan,
+            executed_for_reward=self._executed_for_reward,
+            executed_for_evaluation=self._verifier.num_executed,
+            partition=partition,
+            start_s=started_s,
+        )
+
+    async def _resume(self, fleet: RayFleet) -> int:
+        """Load the newest complete checkpoint, if asked for; answers with the first step to run."""
+        found = complete_checkpoints(self._dir / "checkpoints")
+        if self._cfg.resume == "never" or not found:
+            return 1
+        newest: Checkpoint = found[-1]
+        await fleet.policy.load_checkpoint(newest.directory)
+        await fleet.policy.publish(newest.step)
+        self._console.say(f"resumed from {newest.directory} after step {newest.step}")
+        return newest.step + 1
+
+    async def _after_step(self, fleet: RayFleet, report: StepReport, batch: Batch) -> None:
+        cfg, step = self._cfg, report.step
+        if cfg.evaluation.every and step % cfg.evaluation.every == 0:
+            evaluation = await self._evaluate(fleet, step)
+            metrics = {**report.metrics, "eval/pass@1": evaluation.pass_at_1}
+            report = dataclasses.replace(report, metrics=metrics)
+        self._valid_rates.append(report.metrics["reward/valid_rate"])
+        self._executed_for_reward += int(report.metrics["reward/num_executed"])
+        self._sink.write(report)
+        self._console.step(report, cfg.algorithm.num_steps)
+        if cfg.checkpoint.rollouts_every and step % cfg.checkpoint.rollouts_every == 0:
+            self._write_rollouts(step, batch)
+        if cfg.checkpoint.every and step % cfg.checkpoint.every == 0:
+            await self._save_checkpoint(fleet, step)
+
+    def _write_rollouts(self, step: int, batch: Batch) -> None:
+        rewards = [group.rewards_G for group in batch.groups_P]
+        advantages = group_advantages(rewards, self._step_cfg.advantage)
+        path = self._dir / "rollouts" / f"step-{step:06d}.parquet"
+        write_rollouts(path, list(rollout_rows(step, batch.groups_P, advantages)))
+
+    async def _save_checkpoint(self, fleet: RayFleet, step: int) -> None:
+        root = self._dir / "checkpoints"
+        staged = staging_directory(root, step)
+        await fleet.policy.save_checkpoint(staged)
+        await fleet.policy.save_hf(staged / "hf")
+        commit(staged, root, step)
+        prune(root, self._cfg.checkpoint.keep)
+
+    async def _evaluate(self, fleet: RayFleet, step: int) -> Evaluation:
+        cfg = self._cfg
+        sampling = SamplingConfig(
+            group_size=cfg.evaluation.num_samples,
+            max_tokens=cfg.model.max_completion_tokens,
+            temperature=cfg.evaluation.temperature,
+            seed=cfg.seed,
+            purpose="evaluation",
+        )
+        evaluation = await evaluate(fleet, self._held_out, sampling, self._verifier, step)
+        rows = list(rollout_rows(step, evaluation.groups_P, None))
+        write_rollouts(self._dir / "evaluation" / f"step-{step:06d}.parquet", rows)
+        return evaluation

@@ -1,0 +1,69 @@
+"""Waiting for actors. The only module that calls `ray.get` and `ray.wait`: no wait is without a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, TypeVar, cast
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from rl.errors import DeadlineError, EngineError, ProjectError
+
+T = TypeVar("T")
+
+
+async def wait_for(ref: Awaitable[T], deadline_s: float, what: str) -> T:
+    """Wait for one result of an actor.
+
+    Raises:
+        DeadlineError: after `deadline_s`, saying what was waited for.
+        EngineError: when the actor died or its call failed for a reason that is not ours.
+        ProjectError: our own exception, as the actor raised it.
+    """
+    try:
+        return await asyncio.wait_for(_as_awaitable(ref), deadline_s)
+    except TimeoutError as error:
+        raise DeadlineError(f"{what} did not happen within {deadline_s:g} s") from error
+    except (RayTaskError, RayActorError) as error:
+        raise _translate(error, what) from error
+
+
+async def wait_for_all(refs: Sequence[Awaitable[T]], deadline_s: float, what: str) -> list[T]:
+    """Wait for the results of several actors under one deadline; the first failure wins."""
+    return list(await asyncio.gather(*(wait_for(ref, deadline_s, what) for ref in refs)))
+
+
+async def stream(generator: Any, deadline_s: float, what: str) -> AsyncIterator[Any]:  # noqa: ANN401 - Ray's streaming generator is untyped
+    """Yield what a streaming actor call yields, with a deadline on each item."""
+    iterator = generator.__aiter__()
+    while True:
+        try:
+            ref = await asyncio.wait_for(iterator.__anext__(), deadline_s)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise DeadlineError(f"{what} did not happen within {deadline_s:g} s") from error
+        yield await wait_for(ref, deadline_s, what)
+
+
+def get(ref: Any, deadline_s: float, what: str) -> Any:  # noqa: ANN401 - object references are untyped
+    """Block for one result or a list of results; for code that has no event loop."""
+    try:
+        return ray.get(ref, timeout=deadline_s)
+    except GetTimeoutError as error:
+        raise DeadlineError(f"{what} did not happen within {deadline_s:g} s") from error
+    except (RayTaskError, RayActorError) as error:
+        raise _translate(error, what) from error
+
+
+def _translate(error: Exception, what: str) -> ProjectError:
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, ProjectError):
+        return cause
+    return EngineError(f"{what} failed: {cause or error}")
+
+
+async def _as_awaitable(ref: Awaitable[T]) -> T:
+    return cast(T, await ref)

@@ -1,0 +1,519 @@
+"""vLLM inside an actor: the only module that imports it.
+
+One thread owns the synchronous `LLMEngine` and steps it; other threads hand it requests and get
+futures. A request is answered the moment it is done, while others still run. The same loop serves
+sampling (rollout actors) and scoring (reward actors, pooling runner without activation).
+
+Weights arrive through vLLM's own weight-transfer API. On GPUs its `nccl` and `ipc` backends are
+used; for CPU this module registers `host_memory`, which loads tensors from the host's memory. The
+entry point `vllm.general_plugins` (setup.cfg) makes every process of an engine know it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from vllm import PoolingParams, SamplingParams
+from vllm.config.weight_transfer import WeightTransferConfig
+from vllm.distributed.weight_transfer.base import (
+    ParamMeta,
+    TrainerInitInfo,
+    TrainerWeightTransferEngine,
+    VLLMWeightSyncClient,
+    WeightSource,
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import (
+    WeightTransferEngineFactory,
+    WeightTransferTrainerFactory,
+)
+from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+from vllm.engine.arg_utils import EngineArgs
+from vllm.model_executor.model_loader.reload import (
+    finalize_layerwise_reload,
+    initialize_layerwise_reload,
+)
+from vllm.outputs import CompletionOutput, PoolingRequestOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.llm_engine import LLMEngine
+
+from rl.errors import EngineError
+from rl.types import FloatArray, IntArray
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+HOST_MEMORY = "host_memory"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """What one vLLM engine is made of."""
+
+    model: str
+    runner: Literal["generate", "pooling"]
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    max_model_len: int  # tokens
+    max_num_seqs: int
+    tensor_parallel: int = 1
+    gpu_memory_utilization: float = 0.85
+    kv_cache_gib: float = 1.0  # CPU only
+    cpu_threads: int = 1  # CPU only
+    weight_backend: Literal["none", "host_memory", "nccl", "ipc"] = "none"
+    sleep_mode: bool = False
+    seed: int = 0
+
+
+@dataclass
+class HostMemoryInit(WeightTransferInitInfo):
+    """Nothing to agree on: the tensors come with each update."""
+
+
+@dataclass
+class HostMemoryUpdate(WeightTransferUpdateInfo):
+    """One bucket of tensors as raw bytes: numpy has no bfloat16."""
+
+    names: list[str]
+    dtypes: list[str]  # names in torch
+    shapes: list[tuple[int, ...]]
+    arrays: list[NDArray[np.uint8]]
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The bucket as vLLM's `load_weights` reads it."""
+        for name, dtype, shape, array in zip(
+            self.names, self.dtypes, self.shapes, self.arrays, strict=True
+        ):
+            # A copy, because what lies in the object store must not be written.
+            raw = torch.from_numpy(array.copy())
+            yield name, raw.view(getattr(torch, dtype)).reshape(shape)
+
+
+class HostMemoryWeights(WeightTransferEngine[HostMemoryInit, HostMemoryUpdate]):
+    """Load weights that lie in host memory, layer by layer.
+
+    Linear weights are pre-packed on CPU, so a plain `load_weights` would write to the wrong layout:
+    the layerwise reload restores the layer's loadable form, loads, and packs it again.
+    """
+
+    init_info_cls = HostMemoryInit
+    update_info_cls = HostMemoryUpdate
+
+    def init_transfer_engine(self, init_info: HostMemoryInit) -> None:
+        """Nothing to set up."""
+
+    def start_weight_update(self) -> None:
+        """Put the layers into their loadable form."""
+        initialize_layerwise_reload(self.model)
+
+    def receive_weights(self, update_info: HostMemoryUpdate) -> None:
+        """Load one bucket."""
+        self.model.load_weights(update_info.tensors())  # pyright: ignore[reportCallIssue]  # a method of every vLLM model
+
+    def finish_weight_update(self) -> None:
+        """Pack the layers again."""
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def shutdown(self) -> None:
+        """Nothing to release."""
+
+
+def register_weight_transfer() -> None:
+    """Make `host_memory` known to this process; called by vLLM's plugin loader, possibly twice."""
+    if HOST_MEMORY not in WeightTransferEngineFactory._registry:  # noqa: SLF001 - no public query
+        WeightTransferEngineFactory.register_engine(HOST_MEMORY, HostMemoryWeights)
+
+
+def build_engine(spec: EngineSpec) -> LLMEngine:
+    """Start an engine in this process (CPU, or one GPU) or with worker processes (several GPUs)."""
+    if spec.device == "cpu":
+        # The engine would bind every engine of this machine to the same core, and cut torch to one
+        # thread unless the count is given.
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        os.environ["OMP_NUM_THREADS"] = str(spec.cpu_threads)
+        torch.set_num_threads(spec.cpu_threads)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    register_weight_transfer()
+    args: dict[str, Any] = {
+        "model": spec.model,
+        "runner": spec.runner,
+        "dtype": spec.dtype,
+        "max_model_len": spec.max_model_len,
+        "max_num_seqs": spec.max_num_seqs,
+        "tensor_parallel_size": spec.tensor_parallel,
+        "distributed_executor_backend": "uni" if spec.tensor_parallel == 1 else "mp",
+        "enable_prefix_caching": True,
+        "seed": spec.seed,
+        "disable_log_stats": True,
+    }
+    if spec.device == "cpu":
+        args["kv_cache_memory_bytes"] = int(spec.kv_cache_gib * 2**30)
+        # Compiling takes longer than it saves over the life of a CPU run.
+        args["enforce_eager"] = True
+        # A prompt cut in chunks rewinds the request's generator, which CPU generators can not do.
+        args["enable_chunked_prefill"] = False
+        args["max_num_batched_tokens"] = max(spec.max_model_len, 8192)
+    else:
+        args["gpu_memory_utilization"] = spec.gpu_memory_utilization
+        args["enable_sleep_mode"] = spec.sleep_mode
+    if spec.runner == "generate":
+        args["generation_config"] = "vllm"  # the sampling is ours, not that of the model's card
+        args["logprobs_mode"] = "processed_logprobs"  # of the distribution that is sampled from
+    if spec.weight_backend != "none":
+        args["weight_transfer_config"] = WeightTransferConfig(backend=spec.weight_backend)
+    return LLMEngine.from_engine_args(EngineArgs(**args))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sampled:
+    """One completion as the engine sampled it."""
+
+    token_ids: IntArray  # [T]
+    logprobs: FloatArray  # [T] f32, of the distribution that was sampled from
+    stopped: bool  # a stop token was sampled; it is the last of `token_ids`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SampledGroup:
+    """All completions of one request."""
+
+    completions: tuple[Sampled, ...]
+    policy_version: int  # of the weights that sampled every token
+
+
+@dataclass(slots=True)
+class _Request:
+    request_id: str
+    token_ids: list[int]
+    params: SamplingParams | PoolingParams
+    future: Future[Any]
+
+
+@dataclass(slots=True)
+class _Command:
+    function: Callable[[LLMEngine], Any]
+    future: Future[Any]
+
+
+class EngineLoop:
+    """A thread that owns an engine, steps it, and answers each request when it is done.
+
+    `exclusive` commands run when no request is in flight, and hold back the requests that come
+    after them: that is how weights change only between completions, never within one.
+    """
+
+    def __init__(self, spec: EngineSpec, name: str) -> None:
+        self._inbox: queue.SimpleQueue[_Request | _Command | None] = queue.SimpleQueue()
+        self._waiting: list[_Request | _Command] = []
+        self._in_flight: dict[str, _Request] = {}
+        self._held = False
+        self.policy_version = 0
+        self._next_id = 0
+        self._id_lock = threading.Lock()
+        self._engine: LLMEngine
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._live, args=(spec, ready), name=name, daemon=True
+        )
+        self._thread.start()
+        ready.result()
+
+    def sample(
+        self,
+        token_ids: Sequence[int],
+        *,
+        num: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        top_p: float = 1.0,
+        top_k: int = -1,
+        stop_token_ids: Sequence[int] = (),
+    ) -> Future[SampledGroup]:
+        """Sample `num` completions of one prompt; the future holds all of them."""
+        params = SamplingParams(
+            n=num,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=seed,
+            stop_token_ids=list(stop_token_ids),
+            logprobs=0,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        return self._submit(token_ids, params)
+
+    def score(self, token_ids: IntArray) -> Future[float]:
+        """Read out the raw logit of one sequence."""
+        return self._submit(token_ids, PoolingParams(task="classify", use_activation=False))
+
+    def exclusive(self, function: Callable[[LLMEngine], T]) -> Future[T]:
+        """Run `function` on the engine's thread once every earlier request is done."""
+        future: Future[T] = Future()
+        self._inbox.put(_Command(function, future))
+        return future
+
+    def hold(self) -> Future[None]:
+        """Finish what is in flight, then admit no request until `release`; commands still run."""
+
+        def hold_back(_: LLMEngine) -> None:
+            self._held = True
+
+        return self.exclusive(hold_back)
+
+    def release(self) -> Future[None]:
+        """Admit requests again."""
+
+        def admit(_: LLMEngine) -> None:
+            self._held = False
+
+        return self.exclusive(admit)
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """End the thread; what is in flight fails."""
+        self._inbox.put(None)
+        self._thread.join(timeout_s)
+
+    def _submit(
+        self, token_ids: Sequence[int] | IntArray, params: SamplingParams | PoolingParams
+    ) -> Future[Any]:
+        with self._id_lock:
+            self._next_id += 1
+            request_id = str(self._next_id)
+        request = _Request(request_id, [int(t) for t in token_ids], params, Future())
+        self._inbox.put(request)
+        return request.future
+
+    def _live(self, spec: EngineSpec, ready: Future[None]) -> None:
+        # Built here, because OpenMP keeps the number of threads for each calling thread.
+        try:
+            self._engine = build_engine(spec)
+        except Exception as error:  # noqa: BLE001 - handed to the constructor's caller
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        while self._take():
+            self._admit()
+            if self._in_flight:
+                self._step()
+
+    def _take(self) -> bool:
+        """Move the inbox to the waiting list; block only when there is nothing to do."""
+        runnable = self._in_flight or any(
+            isinstance(item, _Command) or not self._held for item in self._waiting
+        )
+        block = not runnable
+        while True:
+            try:
+                item = self._inbox.get(block=block)
+            except queue.Empty:
+                return True
+            block = False
+            if item is None:
+                self._fail(EngineError("the engine was closed"))
+                return False
+            self._waiting.append(item)
+
+    def _admit(self) -> None:
+        """Start requests and run commands in the order in which they came."""
+        held_back: list[_Request | _Command] = []
+        while self._waiting:
+            item = self._waiting[0]
+            if isinstance(item, _Command):
+                if self._in_flight:
+                    break
+                self._waiting.pop(0)
+                self._execute(item)
+            elif self._held:
+                held_back.append(self._waiting.pop(0))
+            else:
+                self._waiting.pop(0)
+                self._start(item)
+        self._waiting[:0] = held_back
+
+    def _start(self, request: _Request) -> None:
+        try:
+            self._engine.add_request(
+                request.request_id, {"prompt_token_ids": request.token_ids}, request.params
+            )
+        except ValueError as error:  # the engine refuses this request; others go on
+            request.future.set_exception(EngineError(str(error)))
+            return
+        self._in_flight[request.request_id] = request
+
+    def _execute(self, command: _Command) -> None:
+        try:
+            command.future.set_result(command.function(self._engine))
+        except Exception as error:  # noqa: BLE001 - handed to the caller through the future
+            command.future.set_exception(error)
+
+    def _step(self) -> None:
+        try:
+            outputs = self._engine.step()
+        except Exception as error:  # noqa: BLE001 - handed to every caller through the futures
+            logger.exception("the engine failed in a step")
+            self._fail(EngineError(f"the engine failed in a step: {error!r}"))
+            return
+        for output in outputs:
+            if output.finished:
+                request = self._in_flight.pop(output.request_id)
+                request.future.set_result(self._result(output))
+
+    def _result(
+        self, output: RequestOutput | PoolingRequestOutput[Any]
+    ) -> SampledGroup | float:
+        if isinstance(output, PoolingRequestOutput):
+            return float(output.outputs.data.reshape(-1)[0])
+        completions = tuple(_sampled(one) for one in output.outputs)
+        return SampledGroup(completions=completions, policy_version=self.policy_version)
+
+    def _fail(self, error: EngineError) -> None:
+        for request in self._in_flight.values():
+            request.future.set_exception(error)
+        for item in self._waiting:
+            item.future.set_exception(error)
+        self._in_flight.clear()
+        self._waiting.clear()
+
+
+def _sampled(one: CompletionOutput) -> Sampled:
+    logprobs = one.logprobs or []
+    return Sampled(
+        token_ids=np.asarray(one.token_ids, dtype=np.int32),
+        logprobs=np.array(
+            [at[token].logprob for at, token in zip(logprobs, one.token_ids, strict=True)],
+            dtype=np.float32,
+        ),
+        stopped=one.finish_reason == "stop",
+    )
+
+
+# --- weight updates: the four calls of vLLM's weight-transfer API, on a loop ----------------------
+
+
+def init_weights(loop: EngineLoop, init_info: Mapping[str, Any]) -> Future[Any]:
+    """Agree with the sender on the transport (`nccl`, `ipc`); `host_memory` needs nothing."""
+    return loop.exclusive(
+        lambda engine: engine.collective_rpc(
+            "init_weight_transfer_engine", kwargs={"init_info": dict(init_info)}
+        )
+    )
+
+
+def start_weights(loop: EngineLoop) -> Future[Any]:
+    """Finish what is in flight, hold back new requests, open the update."""
+    loop.hold()
+    return loop.exclusive(lambda engine: engine.collective_rpc("start_weight_update"))
+
+
+def update_weights(loop: EngineLoop, update_info: Mapping[str, Any]) -> Future[Any]:
+    """Load one bucket."""
+    return loop.exclusive(
+        lambda engine: engine.collective_rpc(
+            "update_weights", kwargs={"update_info": dict(update_info)}
+        )
+    )
+
+
+def finish_weights(loop: EngineLoop, policy_version: int) -> Future[int]:
+    """Close the update, forget prefixes computed with the old weights, admit requests again."""
+
+    def finish(engine: LLMEngine) -> int:
+        engine.collective_rpc("finish_weight_update")
+        if not engine.reset_prefix_cache():
+            raise EngineError("the prefix cache could not be reset after a weight update")
+        engine.set_weight_version(str(policy_version))
+        loop.policy_version = policy_version
+        return int(engine.get_weight_version())
+
+    future = loop.exclusive(finish)
+    loop.release()
+    return future
+
+
+def sleep(loop: EngineLoop) -> Future[None]:
+    """Finish what is in flight, admit nothing, and free the device (weights stay in host memory)."""
+    loop.hold()
+    return loop.exclusive(lambda engine: engine.sleep(level=1))
+
+
+def wake(loop: EngineLoop) -> Future[None]:
+    """Take the device back and admit requests again."""
+
+    def wake_up(engine: LLMEngine) -> None:
+        engine.wake_up()
+
+    future = loop.exclusive(wake_up)
+    loop.release()
+    return future
+
+
+# --- weight updates: the sending side on GPUs -----------------------------------------------------
+
+
+class _GatheredSource(WeightSource):
+    """A ZeRO-3 engine's weights as vLLM's senders read them; iterating is a collective."""
+
+    def __init__(
+        self,
+        metadata: Sequence[tuple[str, str, tuple[int, ...]]],
+        buckets: Callable[[], Iterator[list[tuple[str, torch.Tensor]]]],
+    ) -> None:
+        self._metadata = [
+            ParamMeta(name, getattr(torch, dtype.removeprefix("torch.")), shape)
+            for name, dtype, shape in metadata
+        ]
+        self._buckets = buckets
+
+    def metadata(self) -> list[ParamMeta]:
+        """Names, dtypes and shapes, without gathering."""
+        return self._metadata
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for bucket in self._buckets():
+            yield from bucket
+
+
+def gpu_sender(
+    backend: Literal["nccl", "ipc"],
+    rank: int,
+    client: VLLMWeightSyncClient,
+    metadata: Sequence[tuple[str, str, tuple[int, ...]]],
+    buckets: Callable[[], Iterator[list[tuple[str, torch.Tensor]]]],
+    *,
+    address: tuple[str, int],
+    num_workers: int,
+) -> TrainerWeightTransferEngine[Any]:
+    """vLLM's own sender: `nccl` to engines on other devices, `ipc` to engines on the same device.
+
+    `num_workers` counts the GPUs of all rollout engines; `address` is where rank 0 meets them.
+    """
+    info: TrainerInitInfo
+    if backend == "nccl":
+        info = NCCLTrainerInitInfo(
+            master_address=address[0],
+            master_port=address[1],
+            world_size=1 + num_workers,
+            packed=True,
+            rank=rank,
+        )
+    else:
+        # Packed, because a gathered bucket is partitioned again as soon as the next one is asked for.
+        info = IPCTrainerInitInfo(packed=True, rank=rank)
+    return WeightTransferTrainerFactory.trainer_init(
+        info, client=client, source=_GatheredSource(metadata, buckets)
+    )

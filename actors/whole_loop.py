@@ -1,0 +1,382 @@
+"""The whole loop: a policy and a reward model from nothing, each stage on the real engines.
+
+    warm start -> RLVR rollouts + on-policy rollouts -> verdicts -> pairs -> reward model
+
+Each stage writes one directory, named by what it depends on: its settings and the stages before it.
+A finished stage is never run again; an interrupted one leaves nothing that looks finished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import AutoTokenizer
+
+from actors.fleet import Specs, start_fleet, train_fields
+from actors.rl_run import RlRun, load_problems, step_config
+from actors.training import pair_accuracy, train_offline
+from conf.schema import Config
+from reward.model import TextPath
+from reward.near_miss import NearMissConfig, near_miss_pairs
+from reward.pairs import LabelledCode, mine_pairs, read_pairs, write_pairs
+from reward.train import pair_samples, shuffled_batches, write_golden_scores
+from reward.verdict import Verifier
+from rl import minipy
+from rl.console import Console
+from rl.loss import NllObjective, PairObjective
+from rl.rollouts import read_rollouts
+from rl.tiny_model import make_policy
+from rl.types import JudgedGroup, Prompt
+from rl.warm_start import answer_samples
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A finished stage."""
+
+    key: str
+    directory: Path
+    figures: Figures
+    seconds: float
+
+
+class StageCache:
+    """Stages by content: the same settings and inputs give the same directory."""
+
+    def __init__(self, root: Path, console: Console) -> None:
+        self._root = root
+        self._console = console
+        self.finished: dict[str, Stage] = {}
+
+    async def run(
+        self,
+        name: str,
+        about: str,
+        settings: Mapping[str, Any],
+        after: Sequence[Stage],
+        build: Callable[[Path], Awaitable[Figures]],
+    ) -> Stage:
+        """Run `build` into a directory, unless that has been done."""
+        identity = json.dumps([name, settings, [s.key for s in after]], sort_keys=True)
+        key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        directory = self._root / f"{name}-{key}"
+        record = directory / "stage.json"
+        if record.is_file():
+            self._console.stage(name, f"finished before: {directory}")
+        else:
+            self._console.stage(name, about)
+            partial = directory.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            start_s = time.perf_counter()
+            figures = await build(partial)
+            seconds = time.perf_counter() - start_s
+            done = {"figures": figures, "seconds": seconds, "settings": dict(settings)}
+            (partial / record.name).write_text(json.dumps(done, indent=1), encoding="utf-8")
+            shutil.rmtree(directory, ignore_errors=True)
+            partial.rename(directory)
+        done = json.loads(record.read_text(encoding="utf-8"))
+        stage = Stage(key, directory, done["figures"], done["seconds"])
+        self.finished[name] = stage
+        shown = ", ".join(f"{k} {v:.3f}" for k, v in stage.figures.items())
+        self._console.say(f"    {shown}  ({stage.seconds:.0f} s)")
+        return stage
+
+
+class WholeLoop:
+    """Builds `policy` and `rm` for one configuration."""
+
+    def __init__(self, cfg: Config, console: Console) -> None:
+        self._cfg = cfg
+        self._console = console
+        self._cache = StageCache(Path(cfg.loop.cache_dir), console)
+        self._engine_settings = {
+            "seed": cfg.seed,
+            "model": dataclasses.asdict(dataclasses.replace(cfg.model, path="")),
+            "data": dataclasses.asdict(cfg.data),
+        }
+
+    async def run(self) -> tuple[Path, Path, dict[str, Stage]]:
+        """Run all stages; answers with the directories of policy and reward model."""
+        warm = await self._warm_start()
+        rlvr = await self._rlvr(warm)
+        sampled = await self._sample(warm)
+        pairs = await self._pairs(rlvr, sampled)
+        reward_model = await self._reward_model(warm, pairs)
+        return warm.directory, reward_model.directory, self._cache.finished
+
+    # --- the stages ------------------------------------------------------------------------------
+
+    async def _warm_start(self) -> Stage:
+        cfg, loop = self._cfg, self._cfg.loop
+        settings = self._engine_settings | _fields(loop, "warm_")
+
+        async def build(directory: Path) -> Figures:
+            answers = list(
+                minipy.warm_start_answers(loop.warm_examples, loop.warm_corrupt, cfg.seed)
+            )
+            start = directory / "untrained"
+            make_policy(start, ["\n".join(pair) for pair in answers], cfg.seed)
+            samples = answer_samples(answers, AutoTokenizer.from_pretrained(start))
+            epochs = 1 + loop.warm_steps * loop.warm_batch // len(samples)
+            batches = shuffled_batches(samples, loop.warm_batch, epochs, cfg.seed, group_of=1)
+            train = self._train_fields(start, "lm", loop.warm_lr, loop.warm_steps)
+            specs = Specs(train=train, objective=NllObjective())
+            async with start_fleet(cfg, specs, "warm-start") as fleet:
+                figures = await train_offline(
+                    fleet.policy,
+                    (batch for batch, _ in zip(batches, range(loop.warm_steps), strict=False)),
+                    loop.warm_steps,
+                    cfg,
+                    self._console,
+                    group_of=1,
+                    readout="completion",
+                    show="warm/loss",
+                )
+                await fleet.policy.save_hf(directory / "hf")
+            _move_up(directory / "hf", directory)
+            shutil.rmtree(start)
+            return figures
+
+        about = f"{loop.warm_steps} supervised steps on {loop.warm_examples} answers, ~3 min"
+        return await self._cache.run("warm_start", about, settings, [], build)
+
+    async def _rlvr(self, warm: Stage) -> Stage:
+        cfg = self._cfg
+        execution = dataclasses.replace(cfg.reward, kind="execution", shaping="raw")
+        rlvr_cfg = dataclasses.replace(
+            cfg,
+            model=dataclasses.replace(cfg.model, path=str(warm.directory)),
+            reward=execution,
+            algorithm=dataclasses.replace(
+                cfg.algorithm, num_steps=cfg.loop.rlvr_steps, kl_coef=0.0, max_staleness=0
+            ),
+            checkpoint=dataclasses.replace(cfg.checkpoint, every=0, rollouts_every=1),
+            resume="never",
+        )
+        settings = self._engine_settings | {
+            "algorithm": dataclasses.asdict(rlvr_cfg.algorithm),
+            "policy": dataclasses.asdict(rlvr_cfg.policy),
+        }
+
+        async def build(directory: Path) -> Figures:
+            result = await RlRun(rlvr_cfg, directory, self._console).run()
+            shutil.rmtree(directory / "hf")
+            return {
+                "base_pass@1": result.base.pass_at_1,
+                "final_pass@1": result.final.pass_at_1,
+                "oracle_pass@8": result.base.pass_at(result.base.num_samples),
+            }
+
+        about = f"{cfg.loop.rlvr_steps} steps with the execution reward, to collect rollouts, ~4 min"
+        return await self._cache.run("rlvr", about, settings, [warm], build)
+
+    async def _sample(self, warm: Stage) -> Stage:
+        """On-policy rollouts of the warm-start policy, on training and on held-out problems."""
+        cfg, loop = self._cfg, self._cfg.loop
+        settings = self._engine_settings | {
+            "prompts": loop.rollout_prompts,
+            "eval_prompts": loop.rm_eval_prompts,
+            "group_size": cfg.algorithm.group_size,
+        }
+
+        async def build(directory: Path) -> Figures:
+            train = minipy.make_prompts("train", loop.rollout_prompts, cfg.seed + 1)
+            # Held-out combinations, but not the problems of the test split.
+            held_out = minipy.make_prompts("eval", loop.rm_eval_prompts, cfg.seed + 1)
+            execution = dataclasses.replace(
+                cfg,
+                model=dataclasses.replace(cfg.model, path=str(warm.directory)),
+                reward=dataclasses.replace(cfg.reward, kind="execution"),
+            )
+            specs = Specs(rollout_model=str(warm.directory), reward=True)
+            async with start_fleet(execution, specs, "sample") as fleet:
+                for name, prompts in (("train", train), ("held_out", held_out)):
+                    labelled = await self._label(fleet, prompts)
+                    _write_labelled(directory / f"{name}.json", labelled)
+            passed = [code.passed for code in labelled]
+            return {"num_programs": float(len(passed)), "pass_rate": sum(passed) / len(passed)}
+
+        about = f"{loop.rollout_prompts} problems x {cfg.algorithm.group_size} answers, ~2 min"
+        return await self._cache.run("sample", about, settings, [warm], build)
+
+    async def _label(self, fleet: Any, prompts: Sequence[Prompt]) -> list[LabelledCode]:  # noqa: ANN401
+        sampling = dataclasses.replace(step_config(self._cfg).sampling, purpose="pairs")
+        labelled: list[LabelledCode] = []
+        async for group in fleet.rollout.generate(prompts, sampling, 0):
+            labelled += _labelled(await fleet.reward.judge(group))
+        return labelled
+
+    async def _pairs(self, rlvr: Stage, sampled: Stage) -> Stage:
+        cfg, loop = self._cfg, self._cfg.loop
+        settings = {
+            "seed": cfg.seed,
+            "pairs": loop.pairs_per_prompt,
+            "mutants": loop.mutants_per_prompt,
+            "swaps": loop.swaps_per_prompt,
+        }
+
+        async def build(directory: Path) -> Figures:
+            prompts = {p.id: p for p in self._train_prompts()}
+            labelled = _read_labelled(sampled.directory / "train.json")
+            labelled += _read_trajectory(rlvr.directory / "rollouts")
+            mined = mine_pairs(labelled, per_prompt=loop.pairs_per_prompt, seed=cfg.seed)
+            with Verifier(workers=2, timeout_s=cfg.evaluation.test_timeout_s) as verifier:
+                harder = await asyncio.to_thread(
+                    near_miss_pairs,
+                    labelled,
+                    prompts,
+                    verifier,
+                    NearMissConfig(
+                        mutants_per_prompt=loop.mutants_per_prompt,
+                        swaps_per_prompt=loop.swaps_per_prompt,
+                        seed=cfg.seed,
+                    ),
+                )
+            write_pairs(directory / "train.parquet", [*mined, *harder])
+            held_out = mine_pairs(
+                _read_labelled(sampled.directory / "held_out.json"),
+                per_prompt=loop.pairs_per_prompt,
+                seed=cfg.seed,
+            )
+            write_pairs(directory / "held_out.parquet", held_out)
+            return {
+                "num_mined": float(len(mined)),
+                "num_near_miss": float(len(harder)),
+                "num_held_out": float(len(held_out)),
+            }
+
+        about = "verified preference pairs, ~1 min"
+        return await self._cache.run("pairs", about, settings, [rlvr, sampled], build)
+
+    async def _reward_model(self, warm: Stage, pairs: Stage) -> Stage:
+        cfg, loop = self._cfg, self._cfg.loop
+        settings = self._engine_settings | _fields(loop, "rm_") | {
+            "adapter": cfg.reward.adapter,
+            "max_tokens": cfg.reward.max_tokens,
+        }
+
+        async def build(directory: Path) -> Figures:
+            text_path = TextPath.load(
+                str(warm.directory), cfg.reward.adapter, cfg.reward.max_tokens
+            )
+            train_pairs = read_pairs(pairs.directory / "train.parquet")
+            held_out = read_pairs(pairs.directory / "held_out.parquet")
+            samples = pair_samples(train_pairs, text_path)
+            total = loop.rm_epochs * (len(train_pairs) // loop.rm_batch)
+            train = self._train_fields(warm.directory, "score", loop.rm_lr, total)
+            specs = Specs(train=train, objective=PairObjective())
+            async with start_fleet(cfg, specs, "reward-model") as fleet:
+                figures = await train_offline(
+                    fleet.policy,
+                    shuffled_batches(samples, loop.rm_batch, loop.rm_epochs, cfg.seed, group_of=2),
+                    total,
+                    cfg,
+                    self._console,
+                    group_of=2,
+                    readout="last",
+                    show="rm/loss",
+                )
+                accuracy = await pair_accuracy(
+                    fleet.policy, pair_samples(held_out, text_path), cfg
+                )
+                await fleet.policy.save_hf(directory / "hf")
+            _move_up(directory / "hf", directory)
+            probes = [(pair.question_content, pair.code_pos) for pair in held_out[:4]]
+            probes += [(pair.question_content, pair.code_neg) for pair in held_out[:4]]
+            write_golden_scores(directory, text_path, probes)
+            return {**figures, "rm_pair_accuracy": accuracy}
+
+        about = f"Bradley-Terry, {loop.rm_epochs} epochs, ~3 min"
+        return await self._cache.run("reward_model", about, settings, [warm, pairs], build)
+
+    def _train_prompts(self) -> list[Prompt]:
+        """Every training problem that a rollout may come from."""
+        sampled = minipy.make_prompts("train", self._cfg.loop.rollout_prompts, self._cfg.seed + 1)
+        return [*load_problems(self._cfg)[0], *sampled]
+
+    def _train_fields(
+        self, model: Path, head: Literal["lm", "score"], lr: float, total_steps: int
+    ) -> dict[str, Any]:
+        """Fields of `TrainSpec` for offline training: warm-up over a twentieth, cosine to 0."""
+        return train_fields(self._cfg, total_steps) | {
+            "model_path": str(model),
+            "head": head,
+            "lr": lr,
+            "lr_schedule": "cosine",
+            "warmup_steps": max(1, total_steps // 20),
+            "with_reference": False,
+            "temperature": 1.0,
+        }
+
+
+def _fields(config: object, prefix: str) -> dict[str, Any]:
+    """The fields of a stage, by the prefix of their names."""
+    values = dataclasses.asdict(config)  # pyright: ignore[reportArgumentType]  # a dataclass
+    return {name: value for name, value in values.items() if name.startswith(prefix)}
+
+
+def _move_up(source: Path, target: Path) -> None:
+    """Put what `source` holds into `target`."""
+    for item in source.iterdir():
+        item.rename(target / item.name)
+    source.rmdir()
+
+
+def _labelled(judged: JudgedGroup) -> list[LabelledCode]:
+    """The judged programs of one problem; execution has scored them 1 or 0."""
+    prompt = judged.group.prompt
+    return [
+        LabelledCode(
+            prompt_id=prompt.id,
+            question=prompt.question,
+            code=extraction.code,
+            passed=score.value == 1.0,
+            num_passed=int(score.value == 1.0),
+            num_tests=1,
+            step=0,
+            policy_version=0,
+            source="rollout",
+        )
+        for extraction, score in zip(judged.extractions_G, judged.scores_G, strict=True)
+        if extraction.valid
+    ]
+
+
+def _read_trajectory(directory: Path) -> list[LabelledCode]:
+    """The valid programs of an execution-reward run; their score is the verdict."""
+    return [
+        LabelledCode(
+            prompt_id=row.prompt_id,
+            question=row.question,
+            code=row.code,
+            passed=row.score == 1.0,
+            num_passed=int(row.score == 1.0),
+            num_tests=1,
+            step=row.step,
+            policy_version=row.policy_version,
+            source="rollout",
+        )
+        for file in sorted(directory.glob("*.parquet"))
+        for row in read_rollouts(file)
+        if row.code
+    ]
+
+
+def _write_labelled(path: Path, labelled: Sequence[LabelledCode]) -> None:
+    path.write_text(json.dumps([dataclasses.asdict(code) for code in labelled]), encoding="utf-8")
+
+
+def _read_labelled(path: Path) -> list[LabelledCode]:
+    return [LabelledCode(**row) for row in json.loads(path.read_text(encoding="utf-8"))]

@@ -1,0 +1,148 @@
+"""The keys of a schema: what `conf.schema.key` declared, as data for messages and tables."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from typing import Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
+
+MIN_LIKENESS = 0.7  # of `difflib`; below it a suggestion would be a guess
+
+# Values of keys that have no default: they appear in messages as a way to write the key.
+EXAMPLES: Mapping[str, Any] = {
+    "experiment": "quickstart",
+    "name": "run",
+    "model.path": "assets/minipy/policy",
+    "model.max_prompt_tokens": 128,
+    "model.max_completion_tokens": 64,
+    "algorithm.num_steps": 60,
+    "algorithm.prompts_per_step": 16,
+    "algorithm.group_size": 8,
+    "policy.lr": "1e-5",
+    "policy.microbatch_tokens": 4096,
+    "ray.env": "{OMP_NUM_THREADS:'1'}",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One leaf of a schema, as declared with `conf.schema.key`."""
+
+    path: str  # dotted
+    hint: Any  # without `| None`
+    optional: bool
+    default: Any  # `dataclasses.MISSING` when there is none
+    doc: str
+    ge: float | None
+    gt: float | None
+    le: float | None
+
+    @property
+    def required(self) -> bool:
+        """True when there is no default: someone has to give a value."""
+        return self.default is MISSING
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of a `Literal`; empty for other types."""
+        return get_args(self.hint) if get_origin(self.hint) is Literal else ()
+
+    @property
+    def type_name(self) -> str:
+        """What a value must be, without its range: `an integer`, `true or false`, ..."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if get_origin(self.hint) is dict:
+            return "a mapping of text to text"
+        names = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+        return names[self.hint]
+
+    @property
+    def range_name(self) -> str:
+        """The allowed range, such as `> 0 and <= 1`; empty when there is none."""
+        bounds = ((">=", self.ge), (">", self.gt), ("<=", self.le))
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+
+    @property
+    def rule(self) -> str:
+        """Type and range in one phrase."""
+        rule = f"{self.type_name} {self.range_name}".rstrip()
+        return f"{rule}, or null" if self.optional else rule
+
+    @property
+    def example(self) -> str:
+        """An override that satisfies the rule."""
+        value = EXAMPLES.get(self.path, self.default)
+        if value is MISSING or value is None:
+            value = self.choices[0] if self.choices else "..."
+        return f"{self.path}={as_yaml(value)}"
+
+
+def keys_of(schema: type, prefix: str = "") -> list[Key]:
+    """Every leaf of a schema dataclass, in order of declaration."""
+    keys: list[Key] = []
+    for item, hint in hinted_fields(schema):
+        path = prefix + item.name
+        if is_section(hint):
+            keys += keys_of(hint, f"{path}.")
+            continue
+        bare, optional = _without_none(hint)
+        meta = item.metadata
+        keys.append(
+            Key(
+                path=path,
+                hint=bare,
+                optional=optional,
+                default=item.default,
+                doc=meta["doc"],
+                ge=meta["ge"],
+                gt=meta["gt"],
+                le=meta["le"],
+            )
+        )
+    return keys
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate `word` probably stands for: close as a whole or in its last part, or cut off.
+
+    >>> nearest("polcy.lr", ["policy.lr", "loop.rm_lr"]), nearest("flash", ["sdpa", "flash_2"])
+    ('policy.lr', 'flash_2')
+    """
+
+    def likeness(name: str) -> tuple[float, float]:
+        whole = difflib.SequenceMatcher(None, word, name).ratio()
+        tails = word.rpartition(".")[2], name.rpartition(".")[2]
+        tail = difflib.SequenceMatcher(None, *tails).ratio()
+        return max(whole, tail, float(name.startswith(word))), whole
+
+    best = max(candidates, key=likeness, default=None)
+    return best if best is not None and likeness(best)[0] >= MIN_LIKENESS else None
+
+
+def as_yaml(value: object) -> str:
+    """A value as one writes it in YAML and in an override."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def hinted_fields(schema: type) -> list[tuple[Field[Any], Any]]:
+    """Fields of a dataclass with their resolved types."""
+    hints = get_type_hints(schema)
+    return [(item, hints[item.name]) for item in fields(schema)]
+
+
+def is_section(hint: object) -> TypeGuard[type]:
+    """True for a dataclass: a group of keys rather than a value."""
+    return isinstance(hint, type) and is_dataclass(hint)
+
+
+def _without_none(hint: object) -> tuple[object, bool]:
+    """The type inside `X | None`, and whether None is allowed."""
+    if get_origin(hint) in {Union, types.UnionType}:
+        inner = [arg for arg in get_args(hint) if arg is not types.NoneType]
+        return inner[0], True
+    return hint, False

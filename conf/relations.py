@@ -1,0 +1,261 @@
+"""Rules that tie several keys together, as data for the check and for the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from conf.schema import Config, ResourceConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """One rule: where it is reported, which keys it ties, when it holds, and what to do if not."""
+
+    path: str  # the key that the fault is reported at; one of `involves`
+    involves: tuple[str, ...]  # dotted; their values are shown in the fault
+    rule: str
+    fix: str
+    holds: Callable[[Config], bool]
+
+
+def _owned_gpus(group: str, tensor_parallel: str | None) -> Relation:
+    """On GPUs that are not shared an actor owns what its engine spans."""
+
+    def holds(config: Config) -> bool:
+        executes = group == "reward" and config.reward.kind == "execution"
+        if config.placement.device == "cpu" or config.placement.colocate or executes:
+            return True
+        spans = {
+            "rollout": config.rollout.tensor_parallel,
+            "reward": config.reward.tensor_parallel,
+            "policy": 1,
+        }
+        return resources(config)[group].gpus == spans[group]
+
+    own = f"placement.{group}.gpus"
+    spanned = f"equals {tensor_parallel}" if tensor_parallel else "is 1"
+    extra = (tensor_parallel,) if tensor_parallel else ()
+    return Relation(
+        path=own,
+        involves=(own, *extra, "placement.device", "placement.colocate"),
+        rule=f"on cuda without colocate, {own} {spanned}: an actor owns the GPUs of its engine",
+        fix=f"set {own}, or placement=one_gpu to share a device",
+        holds=holds,
+    )
+
+
+def _no_gpus_on_cpu(group: str) -> Relation:
+    own = f"placement.{group}.gpus"
+    return Relation(
+        path=own,
+        involves=(own, "placement.device"),
+        rule=f"{own} is 0 when placement.device is cpu",
+        fix=f"set {own}=0, or choose a placement with GPUs",
+        holds=lambda c: c.placement.device == "cuda" or resources(c)[group].gpus == 0,
+    )
+
+
+def resources(config: Config) -> dict[str, ResourceConfig]:
+    """What one actor of each group takes, by name of the group."""
+    place = config.placement
+    return {"rollout": place.rollout, "reward": place.reward, "policy": place.policy}
+
+
+def _is_plain_name(name: str) -> bool:
+    return name not in {"", ".", ".."} and PurePath(name).name == name
+
+
+def _shares_fit(config: Config) -> bool:
+    shares = [resource.gpus for resource in resources(config).values()]
+    fits = min(shares) > 0 and sum(shares) <= 1 + 1e-9  # the sum of three decimal fractions
+    return not config.placement.colocate or fits
+
+
+def _minibatch_feeds_ranks(config: Config) -> bool:
+    algorithm = config.algorithm
+    samples = algorithm.prompts_per_step * algorithm.group_size // algorithm.minibatches_per_step
+    return samples >= config.policy.ranks
+
+
+SHARES = ("placement.rollout.gpus", "placement.reward.gpus", "placement.policy.gpus")
+
+RELATIONS: tuple[Relation, ...] = (
+    Relation(
+        path="name",
+        involves=("name",),
+        rule="name is one path component",
+        fix="give a name without slashes, e.g. name=run",
+        holds=lambda c: _is_plain_name(c.name),
+    ),
+    Relation(
+        path="data.train_path",
+        involves=("data.kind", "data.train_path"),
+        rule="data.kind=parquet needs data.train_path",
+        fix="give data.train_path=FILE, or data=minipy",
+        holds=lambda c: c.data.kind != "parquet" or bool(c.data.train_path),
+    ),
+    Relation(
+        path="data.eval_path",
+        involves=("data.kind", "data.eval_path"),
+        rule="data.kind=parquet needs data.eval_path",
+        fix="give data.eval_path=FILE, or data=minipy",
+        holds=lambda c: c.data.kind != "parquet" or bool(c.data.eval_path),
+    ),
+    Relation(
+        path="reward.model",
+        involves=("reward.kind", "reward.model", "loop.enabled"),
+        rule="reward.kind=rm needs reward.model, unless the loop makes one",
+        fix="give reward.model=DIR, or reward=execution",
+        holds=lambda c: c.reward.kind != "rm" or bool(c.reward.model) or c.loop.enabled,
+    ),
+    Relation(
+        path="loop.enabled",
+        involves=("loop.enabled", "data.kind"),
+        rule="the loop makes its own problems, so loop.enabled needs data.kind=minipy",
+        fix="set data=minipy, or loop.enabled=false",
+        holds=lambda c: not c.loop.enabled or c.data.kind == "minipy",
+    ),
+    Relation(
+        path="algorithm.minibatches_per_step",
+        involves=("algorithm.prompts_per_step", "algorithm.minibatches_per_step"),
+        rule="algorithm.minibatches_per_step divides algorithm.prompts_per_step",
+        fix="a minibatch holds whole groups: change either",
+        holds=lambda c: c.algorithm.prompts_per_step % c.algorithm.minibatches_per_step == 0,
+    ),
+    Relation(
+        path="policy.ranks",
+        involves=(
+            "policy.ranks",
+            "algorithm.prompts_per_step",
+            "algorithm.group_size",
+            "algorithm.minibatches_per_step",
+        ),
+        rule="a minibatch has at least one sample for each of policy.ranks",
+        fix="lower policy.ranks or algorithm.minibatches_per_step",
+        holds=_minibatch_feeds_ranks,
+    ),
+    Relation(
+        path="algorithm.tis_cap",
+        involves=("algorithm.tis_cap", "algorithm.max_staleness"),
+        rule="stale rollouts (algorithm.max_staleness > 0) need algorithm.tis_cap",
+        fix="set algorithm.tis_cap=2.0, or algorithm.max_staleness=0",
+        holds=lambda c: c.algorithm.max_staleness == 0 or c.algorithm.tis_cap is not None,
+    ),
+    Relation(
+        path="algorithm.max_staleness",
+        involves=("algorithm.max_staleness", "placement.colocate"),
+        rule="groups that share a device take turns, so placement.colocate needs max_staleness 0",
+        fix="set algorithm.max_staleness=0, or choose a placement that does not colocate",
+        holds=lambda c: not c.placement.colocate or c.algorithm.max_staleness == 0,
+    ),
+    Relation(
+        path="policy.microbatch_tokens",
+        involves=(
+            "policy.microbatch_tokens",
+            "model.max_prompt_tokens",
+            "model.max_completion_tokens",
+        ),
+        rule="the longest prompt with the longest completion fits in policy.microbatch_tokens",
+        fix="raise policy.microbatch_tokens to at least their sum",
+        holds=lambda c: (
+            c.model.max_prompt_tokens + c.model.max_completion_tokens <= c.policy.microbatch_tokens
+        ),
+    ),
+    Relation(
+        path="policy.row_tokens",
+        involves=("policy.row_tokens", "policy.microbatch_tokens"),
+        rule="policy.row_tokens <= policy.microbatch_tokens",
+        fix="lower policy.row_tokens; 0 packs a microbatch into one row",
+        holds=lambda c: c.policy.row_tokens <= c.policy.microbatch_tokens,
+    ),
+    Relation(
+        path="policy.attention",
+        involves=("policy.attention", "placement.device", "model.dtype"),
+        rule="flash_attention_2 needs placement.device=cuda and model.dtype=bfloat16",
+        fix="set policy.attention=sdpa",
+        holds=lambda c: (
+            c.policy.attention != "flash_attention_2"
+            or (c.placement.device == "cuda" and c.model.dtype == "bfloat16")
+        ),
+    ),
+    Relation(
+        path="policy.offload_optimizer",
+        involves=("policy.offload_optimizer", "policy.offload_params", "placement.device"),
+        rule="on a CPU there is no other memory to offload to",
+        fix="set policy.offload_optimizer=false policy.offload_params=false",
+        holds=lambda c: (
+            c.placement.device == "cuda"
+            or not (c.policy.offload_optimizer or c.policy.offload_params)
+        ),
+    ),
+    Relation(
+        path="rollout.tensor_parallel",
+        involves=("rollout.tensor_parallel", "placement.device", "placement.colocate"),
+        rule="rollout.tensor_parallel > 1 needs GPUs that are not shared",
+        fix="set rollout.tensor_parallel=1",
+        holds=lambda c: (
+            c.rollout.tensor_parallel == 1
+            or (c.placement.device == "cuda" and not c.placement.colocate)
+        ),
+    ),
+    Relation(
+        path="reward.tensor_parallel",
+        involves=("reward.tensor_parallel", "placement.device", "placement.colocate"),
+        rule="reward.tensor_parallel > 1 needs GPUs that are not shared",
+        fix="set reward.tensor_parallel=1",
+        holds=lambda c: (
+            c.reward.tensor_parallel == 1
+            or (c.placement.device == "cuda" and not c.placement.colocate)
+        ),
+    ),
+    Relation(
+        path="placement.num_nodes",
+        involves=("placement.num_nodes", "placement.kind"),
+        rule="placement.num_nodes is 1, but for placement.kind=multi_node",
+        fix="choose placement=multi_node, or placement.num_nodes=1",
+        holds=lambda c: c.placement.num_nodes == 1 or c.placement.kind == "multi_node",
+    ),
+    Relation(
+        path="placement.colocate",
+        involves=("placement.colocate", "placement.device"),
+        rule="placement.colocate shares GPUs, so it needs placement.device=cuda",
+        fix="set placement.colocate=false",
+        holds=lambda c: not c.placement.colocate or c.placement.device == "cuda",
+    ),
+    Relation(
+        path="placement.colocate",
+        involves=("placement.colocate", *SHARES),
+        rule="GPU shares of colocated groups are > 0 and add up to at most 1",
+        fix="set e.g. 0.3 for each",
+        holds=_shares_fit,
+    ),
+    *(_no_gpus_on_cpu(group) for group in ("rollout", "reward", "policy")),
+    _owned_gpus("rollout", "rollout.tensor_parallel"),
+    _owned_gpus("reward", "reward.tensor_parallel"),
+    _owned_gpus("policy", None),
+)
+
+CAUTIONS: tuple[Relation, ...] = (
+    Relation(
+        path="rollout.top_p",
+        involves=("rollout.top_p", "rollout.top_k", "algorithm.max_staleness"),
+        rule="truncated sampling biases the importance ratio, more so with stale rollouts",
+        fix="set rollout.top_p=1 rollout.top_k=-1",
+        holds=lambda c: c.rollout.top_p == 1 and c.rollout.top_k <= 0,
+    ),
+    Relation(
+        path="policy.warmup_steps",
+        involves=(
+            "policy.warmup_steps",
+            "algorithm.num_steps",
+            "algorithm.minibatches_per_step",
+        ),
+        rule="the run ends before its warm-up does",
+        fix="lower policy.warmup_steps",
+        holds=lambda c: (
+            c.policy.warmup_steps < c.algorithm.num_steps * c.algorithm.minibatches_per_step
+        ),
+    ),
+)

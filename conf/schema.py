@@ -1,0 +1,274 @@
+"""The typed configuration. YAML files only fill in values; every key, type and range is stated here.
+
+Each field carries its documentation and its range; `conf.validate` turns a composed configuration
+into these dataclasses and reports every fault at once. Relations between fields are checked there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field
+from typing import Any, Literal
+
+
+def key(
+    doc: str,
+    default: Any = MISSING,  # noqa: ANN401 - the type is that of the field
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+) -> Any:  # noqa: ANN401 - dataclass fields are declared with their own type
+    """Declare one configuration key: what it means, its default and its range.
+
+    Every key must be filled by some YAML file or have a default here.
+    """
+    metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le}
+    if default is MISSING:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where problems come from (group `data`)."""
+
+    kind: Literal["minipy", "parquet"] = key(
+        "minipy makes its problems; parquet reads canonical rows"
+    )
+    train_path: str | None = key("canonical parquet of training problems (kind parquet)", None)
+    eval_path: str | None = key("canonical parquet of held-out problems (kind parquet)", None)
+    max_bad_rows: int = key("malformed rows that are skipped before the run stops", 0, ge=0)
+    num_train: int = key("problems generated for training (kind minipy)", 4000, ge=1)
+    num_eval: int = key("problems generated for the held-out test split (kind minipy)", 120, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The policy's model (group `model`)."""
+
+    path: str = key("directory or hub id of the initial policy")
+    gguf_file: str | None = key("GGUF file inside `path`, for models shipped in that form", None)
+    dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "bfloat16")
+    chat_template: str | None = key("Jinja template used when the tokenizer has none", None)
+    max_prompt_tokens: int = key("longer prompts are refused before the run", ge=1)
+    max_completion_tokens: int = key("budget of one completion", ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmConfig:
+    """The RL algorithm (group `algorithm`)."""
+
+    kind: Literal["grpo"] = key("group-relative policy optimisation")
+    num_steps: int = key("RL steps of the run", ge=1)
+    prompts_per_step: int = key("problems sampled each step", ge=1)
+    group_size: int = key("completions per problem", ge=2)
+    minibatches_per_step: int = key("optimizer steps per RL step", 1, ge=1)
+    clip_eps_low: float = key("lower clip range of the ratio", 0.2, gt=0, le=1)
+    clip_eps_high: float = key("upper clip range of the ratio (clip-higher)", 0.28, gt=0)
+    dual_clip: float | None = key(
+        "bound of the loss at negative advantage; null turns it off", 3.0, gt=1
+    )
+    loss_aggregation: Literal["token_mean", "sequence_mean"] = key(
+        "mean over all completion tokens of the minibatch, or over its sequences", "token_mean"
+    )
+    advantage_scale: Literal["group_std", "batch_std", "none", "rank"] = key(
+        "what (reward - group mean) is divided by", "batch_std"
+    )
+    std_floor: float = key("lower bound of that standard deviation, in units of reward", 0.05, gt=0)
+    kl_coef: float = key(
+        "weight of the KL penalty to the initial policy; 0 loads no reference", 0.0, ge=0
+    )
+    kl_kind: Literal["k1", "k2", "k3"] = key("estimator of that KL", "k3")
+    max_staleness: int = key(
+        "policy versions that rollouts may lag; 0 is strictly on-policy", 0, ge=0
+    )
+    tis_cap: float | None = key(
+        "cap of truncated importance sampling; null turns it off", 2.0, gt=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """The vLLM engines that sample (group `rollout`)."""
+
+    engines: int = key("rollout actors", 1, ge=1)
+    tensor_parallel: int = key("GPUs of one engine", 1, ge=1)
+    temperature: float = key("of training rollouts", 1.0, gt=0)
+    top_p: float = key("nucleus; below 1 biases the importance ratio", 1.0, gt=0, le=1)
+    top_k: int = key("-1 is off; anything else biases the importance ratio", -1, ge=-1)
+    max_num_seqs: int = key("sequences that one engine runs at once", 256, ge=1)
+    gpu_memory_utilization: float = key("share of a GPU given to the engine", 0.85, gt=0, le=1)
+    kv_cache_gib: float = key("KV cache on CPU, GiB", 1.0, gt=0)
+    cpu_threads: int = key("threads of one engine on CPU", 1, ge=1)
+    deadline_s: float = key("longest wait for the next finished group", 600.0, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """What judges code (group `reward`)."""
+
+    kind: Literal["rm", "execution"] = key("a reward model, or the problem's own tests")
+    model: str | None = key("directory or hub id of the reward model (kind rm)", None)
+    adapter: Literal["sequence_classifier", "codescaler", "acecoder", "themis"] = key(
+        "family of the reward model: template, system prompt, read-out", "codescaler"
+    )
+    dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "bfloat16")
+    shards: int = key(
+        "data-parallel reward actors, each with its own engine (or verifier)", 1, ge=1
+    )
+    tensor_parallel: int = key("GPUs of one shard", 1, ge=1)
+    max_tokens: int = key("context of the reward model: problem and code", 4096, ge=8)
+    max_num_seqs: int = key("sequences that one shard scores at once", 256, ge=1)
+    gpu_memory_utilization: float = key("share of a GPU given to the engine", 0.85, gt=0, le=1)
+    kv_cache_gib: float = key("KV cache on CPU, GiB", 0.5, gt=0)
+    cpu_threads: int = key("threads of one shard on CPU", 1, ge=1)
+    shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key(
+        "score -> reward of valid code", "softplus"
+    )
+    rule: Literal["single_block", "last_block"] = key(
+        "which fenced block is the program", "single_block"
+    )
+    ignore_think: bool = key("drop <think>...</think> before looking for fences", True)
+    trivial_is_valid: bool = key("judge `pass`, lone comments and bare words too", False)
+    cache_size: int = key("(problem, code) scores kept per shard", 100_000, ge=0)
+    test_timeout_s: float = key(
+        "wall clock of one program over all its tests (kind execution)", 4.0, gt=0
+    )
+    deadline_s: float = key("longest wait for the judgement of one group", 300.0, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """The DeepSpeed ZeRO-3 ranks that train (group `policy`)."""
+
+    ranks: int = key("data-parallel ZeRO-3 ranks", 1, ge=1)
+    lr: float = key("peak learning rate", gt=0)
+    warmup_steps: int = key("linear warm-up, in optimizer steps", 0, ge=0)
+    lr_schedule: Literal["constant", "cosine"] = key(
+        "after the warm-up; cosine ends at 0", "constant"
+    )
+    weight_decay: float = key("AdamW", 0.0, ge=0)
+    adam_beta1: float = key("AdamW", 0.9, ge=0, le=1)
+    adam_beta2: float = key("AdamW", 0.95, ge=0, le=1)
+    grad_clip: float = key("global gradient norm", 1.0, gt=0)
+    microbatch_tokens: int = key(
+        "tokens of one forward/backward of a rank, padding included", ge=16
+    )
+    row_tokens: int = key(
+        "tokens of one packed row; 0 packs a microbatch into a single row", 0, ge=0
+    )
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = key("kernel", "sdpa")
+    gradient_checkpointing: bool = key("recompute activations in the backward pass", False)
+    offload_optimizer: bool = key("keep optimizer state in host memory", False)
+    offload_params: bool = key("keep parameters in host memory", False)
+    cpu_threads: int = key("threads of one rank on CPU", 1, ge=1)
+    deadline_s: float = key("longest wait for one optimizer step or publication", 900.0, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceConfig:
+    """What one actor of a group takes."""
+
+    cpus: float = key("CPU share", 1.0, ge=0)
+    gpus: float = key("GPU share; below 1 colocates groups on a device", 0.0, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementConfig:
+    """Where the actors sit (group `placement`)."""
+
+    kind: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key("name of the layout")
+    device: Literal["cpu", "cuda"] = key("what the engines run on")
+    num_nodes: int = key("machines that the layout is made for", 1, ge=1)
+    colocate: bool = key("the groups share devices and take turns (sleep and wake)", False)
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = key(
+        "how Ray lays out the bundles of a group", "PACK"
+    )
+    rollout: ResourceConfig = key("one rollout actor")
+    reward: ResourceConfig = key("one reward shard")
+    policy: ResourceConfig = key("one policy rank")
+    ready_timeout_s: float = key("longest wait for bundles and for engines to start", 300.0, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """The held-out evaluation."""
+
+    every: int = key(
+        "steps between evaluations during the run; 0 evaluates at both ends only", 0, ge=0
+    )
+    num_samples: int = key("completions per held-out problem", 8, ge=1)
+    temperature: float = key("of these completions", 1.0, gt=0)
+    test_timeout_s: float = key("wall clock of one program over all its tests", 4.0, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """What a run keeps."""
+
+    every: int = key("steps between checkpoints; 0 keeps the final model only", 0, ge=0)
+    keep: int = key("checkpoints kept, newest first", 2, ge=1)
+    rollouts_every: int = key("steps between saved rollout files; 0 saves none", 1, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayConfig:
+    """The Ray cluster."""
+
+    address: str | None = key(
+        "cluster to join; null joins the one in RAY_ADDRESS or starts one here", None
+    )
+    namespace: str | None = key("null takes one of the run's own", None)
+    env: dict[str, str] = key("environment variables of every actor")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """The whole loop: policy and reward model from nothing (`experiment=whole_loop`)."""
+
+    enabled: bool = key("build the policy and the reward model before the RL", False)
+    cache_dir: str = key("finished stages, by content", "outputs/cache")
+    export_dir: str | None = key("also copy policy and reward model there, with cards", None)
+    warm_examples: int = key("answers that the warm start learns from", 20_000, ge=64)
+    warm_corrupt: float = key("share of them with one corruption", 0.5, ge=0, le=1)
+    warm_steps: int = key("optimizer steps of the warm start", 500, ge=1)
+    warm_batch: int = key("answers per optimizer step", 64, ge=1)
+    warm_lr: float = key("peak learning rate of the warm start", 3e-3, gt=0)
+    rlvr_steps: int = key(
+        "steps of the execution-reward run that rollouts are collected from", 60, ge=0
+    )
+    rollout_prompts: int = key("problems sampled from the warm-start policy", 1500, ge=1)
+    pairs_per_prompt: int = key("preference pairs per problem at most", 6, ge=1)
+    mutants_per_prompt: int = key(
+        "near-miss negatives made from a passing program, at most", 2, ge=0
+    )
+    swaps_per_prompt: int = key(
+        "negatives that are passing programs of other problems, at most", 1, ge=0
+    )
+    rm_epochs: int = key("passes over the pairs", 3, ge=1)
+    rm_batch: int = key("pairs per optimizer step", 64, ge=1)
+    rm_lr: float = key("peak learning rate of the reward model", 6e-4, gt=0)
+    rm_eval_prompts: int = key("held-out problems of the pairwise accuracy", 300, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run of `launch/train.py`."""
+
+    experiment: str = key("name of the experiment file")
+    name: str = key("name of the run directory")
+    output_dir: str = key("run directories are `output_dir/experiment/name`", "outputs")
+    seed: int = key("of everything random", 0, ge=0)
+    resume: Literal["auto", "never"] = key("auto continues the run directory", "never")
+    dry_run: bool = key("check, print the plan, start nothing", False)
+    data: DataConfig = key("problems")
+    model: ModelConfig = key("policy model")
+    algorithm: AlgorithmConfig = key("RL algorithm")
+    rollout: RolloutConfig = key("sampling engines")
+    reward: RewardConfig = key("judges")
+    policy: PolicyConfig = key("training ranks")
+    placement: PlacementConfig = key("layout of the actors")
+    evaluation: EvaluationConfig = key("held-out evaluation")
+    checkpoint: CheckpointConfig = key("what is kept")
+    ray: RayConfig = key("cluster")
+    loop: LoopConfig = key("the stages of the whole loop")

@@ -1,0 +1,285 @@
+"""From composed YAML to `conf.schema.Config`: every fault is found before anything starts.
+
+The walk over the schema is generic (`build`), so that small commands declare their keys the same
+way. Relations between fields are data (`conf.relations`): check, message and docs share them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import MISSING, asdict, dataclass
+from typing import Any, TypeGuard, TypeVar, cast
+
+from conf.keys import EXAMPLES, Key, as_yaml, hinted_fields, is_section, keys_of, nearest
+from conf.relations import CAUTIONS, RELATIONS, Relation
+from conf.schema import Config
+
+T = TypeVar("T")
+
+NOTHING = "???"  # how OmegaConf writes a value that someone has to give
+SHOWN_CHARS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong: where, and the value, the rule and the fix in words.
+
+    >>> print(Fault("policy.lr", "'fast' is not a number > 0"))
+    policy.lr: 'fast' is not a number > 0
+    """
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        """One line of a report."""
+        return f"{self.path}: {self.message}"
+
+
+class ConfigError(ValueError):
+    """A configuration that can not run; its text has one line per fault."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = list(faults)
+        super().__init__(self.faults)  # what pickle calls the constructor with
+
+    def __str__(self) -> str:
+        """All faults, in the order of the schema; relations come last."""
+        return "\n".join(map(str, self.faults))
+
+
+def build(schema: type[T], raw: Mapping[str, Any]) -> T:
+    """Make a schema dataclass of plain nested values.
+
+    Raises `ConfigError` with every unknown key, missing value, wrong type, wrong choice and value
+    out of range. `null` and `???` count as missing where the schema wants a value.
+    """
+    values, faults = _check_values(schema, raw)
+    if faults:
+        raise ConfigError(faults)
+    return _assemble(schema, values)
+
+
+def build_config(raw: Mapping[str, Any]) -> Config:
+    """Make the configuration of a run, or raise `ConfigError` with all faults at once.
+
+    Relations between fields are checked even when some field is wrong; only those that involve a
+    wrong field are left out.
+    """
+    values, faults = _check_values(Config, raw)
+    config = _assemble(Config, values)
+    faults += _broken(RELATIONS, config, [fault.path for fault in faults])
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def cautions(config: Config) -> list[Fault]:
+    """What is allowed, but seldom meant."""
+    return _broken(CAUTIONS, config)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested values, for `config.yaml`; `build_config` makes an equal Config of them."""
+    return asdict(config)
+
+
+# --- one field ---------------------------------------------------------------------------------
+
+
+def _check_values(schema: type, raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+    """Value of every key by path, stand-ins where a value is wrong, and the faults."""
+    keys = {key.path: key for key in keys_of(schema)}
+    sections = {path[:end] for path in keys for end, char in enumerate(path) if char == "."}
+    given = dict(_flatten(raw, "", keys, sections))
+    faults: list[Fault] = []
+    values: dict[str, Any] = {}
+    broken_sections = [path for path in given if path in sections]
+    for path, key in keys.items():
+        values[path] = _stand_in(key)
+        if any(path.startswith(f"{section}.") for section in broken_sections):
+            continue
+        try:
+            values[path] = _value_of(key, given.get(path, key.default))
+        except _BadValueError as bad:
+            faults.append(Fault(path, str(bad)))
+    for path, value in given.items():
+        if path in sections:
+            faults.append(Fault(path, f"{_shown(value)} stands where a group of keys is expected"))
+        elif path not in keys:
+            faults.append(_unknown(path, [*keys, *sorted(sections)]))
+    return values, faults
+
+
+class _BadValueError(ValueError):
+    """The reason why a value does not fit its key."""
+
+
+def _value_of(key: Key, value: object) -> object:
+    """The value in its declared type; raises `_BadValueError`."""
+    if value is MISSING or value == NOTHING or (value is None and not key.optional):
+        raise _BadValueError(f"has no value: {key.doc} (give e.g. {key.example})")
+    if value is None:
+        return None
+    converted = _converted(key, value)
+    if converted is None or not _in_range(key, converted):
+        hint = f"give e.g. {key.example}"
+        if key.choices and (close := nearest(str(value), key.choices)):
+            hint = f"nearest: {close}"
+        raise _BadValueError(f"{_shown(value)} is not {key.rule} ({hint})")
+    return converted
+
+
+def _converted(key: Key, value: object) -> object:
+    """The value in the key's type, or None when it is of another."""
+    result: object = None
+    if key.choices:
+        result = value if value in key.choices else None
+    elif key.hint is bool:
+        result = value if isinstance(value, bool) else None
+    elif key.hint is int:
+        result = value if _is_integer(value) else None
+    elif key.hint is float:
+        result = _number(value)
+    elif key.hint is str:
+        # An override such as `name=7` is parsed as a number, but means text.
+        result = str(value) if isinstance(value, str) or _is_integer(value) else None
+    elif isinstance(value, Mapping):
+        result = _text_mapping(cast("Mapping[object, object]", value))
+    return result
+
+
+def _number(value: object) -> float | None:
+    """A finite float of an int, a float, or text: YAML 1.1 reads `1e-4` as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text_mapping(value: Mapping[object, object]) -> dict[str, str] | None:
+    """Names to text; numbers become text, as environment variables want it."""
+    if not all(isinstance(item, str | int | float) for item in value.values()):
+        return None
+    if not all(isinstance(name, str) for name in value):
+        return None
+    return {str(name): str(item) for name, item in value.items()}
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _in_range(key: Key, value: object) -> bool:
+    if not isinstance(value, int | float):
+        return True
+    above = (key.ge is None or value >= key.ge) and (key.gt is None or value > key.gt)
+    return above and (key.le is None or value <= key.le)
+
+
+def _unknown(path: str, known: Iterable[str]) -> Fault:
+    close = nearest(path, known)
+    advice = f"nearest valid: {close}" if close else "--help lists the keys"
+    return Fault(path, f"unknown key; {advice}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."
+
+
+# --- walking a schema --------------------------------------------------------------------------
+
+
+def _flatten(
+    raw: Mapping[str, Any], prefix: str, keys: Mapping[str, Key], sections: AbstractSet[str]
+) -> Iterable[tuple[str, Any]]:
+    """Leaves of nested values by dotted path; a mapping is a leaf where the schema has one."""
+    for name, value in raw.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping) and path not in keys and (value or path in sections):
+            inner = cast("Mapping[str, Any]", value)
+            yield from _flatten(inner, f"{path}.", keys, sections)
+        else:
+            yield path, value
+
+
+def _stand_in(key: Key) -> object:
+    """A valid value that lets a Config exist while its faults are collected."""
+    if not key.required:
+        return key.default
+    if key.choices:
+        return key.choices[0]
+    stand_ins = {bool: False, int: 1, float: 1.0, str: ""}
+    return _converted(key, EXAMPLES.get(key.path)) or stand_ins.get(key.hint, {})
+
+
+def _assemble(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    arguments: dict[str, Any] = {}
+    for item, hint in hinted_fields(schema):
+        path = prefix + item.name
+        section = is_section(hint)
+        arguments[item.name] = _assemble(hint, values, f"{path}.") if section else values[path]
+    return schema(**arguments)
+
+
+def _broken(
+    relations: Iterable[Relation], config: Config, wrong: Iterable[str] = ()
+) -> list[Fault]:
+    """Faults of the relations that do not hold, but for those that involve a key in `wrong`.
+
+    A wrong section (`policy=3`) hides all of its keys.
+    """
+    hidden = tuple(f"{path}." for path in wrong)
+    faults: list[Fault] = []
+    for relation in relations:
+        judged = not any(f"{path}.".startswith(hidden) for path in relation.involves)
+        if not judged or relation.holds(config):
+            continue
+        got = ", ".join(f"{path}={as_yaml(_at(config, path))}" for path in relation.involves)
+        faults.append(Fault(relation.path, f"{relation.rule}; got {got} ({relation.fix})"))
+    return faults
+
+
+def _at(config: Config, path: str) -> object:
+    value: object = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+# --- the reference -----------------------------------------------------------------------------
+
+
+def reference_markdown() -> str:
+    """Table of every key, and the rules between keys: the text of docs/reference.md."""
+    lines = [
+        "# Configuration reference",
+        "",
+        "Written from `conf/schema.py` and `conf/relations.py` by `make docs`. Any key is set with",
+        "`key=value` on the command line; `group=choice` takes a whole file of `conf/group/`.",
+        "",
+        "## Keys",
+        "",
+        "| key | value | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    for key in keys_of(Config):
+        default = "given in YAML" if key.required else f"`{as_yaml(key.default)}`"
+        lines.append(f"| `{key.path}` | {key.rule} | {default} | {key.doc} |")
+    lines += [
+        "",
+        "## Rules between keys",
+        "",
+        "Each of these stops a command before it starts.",
+        "",
+    ]
+    lines += [f"- `{relation.path}`: {relation.rule}." for relation in RELATIONS]
+    lines += ["", "These are allowed, with a warning.", ""]
+    lines += [f"- `{relation.path}`: {relation.rule}." for relation in CAUTIONS]
+    return "\n".join(lines) + "\n"

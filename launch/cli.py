@@ -1,0 +1,305 @@
+"""What every command shares: `key=value` overrides, `--help`, and exit codes 0, 1 and 2.
+
+Bad input ends with exit code 2 and its message on stderr; other failures that the project raises on
+purpose with 1 and one line; anything else is a defect and shows its traceback. A configuration is
+checked before the command imports anything heavy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.keys import Key, as_yaml, keys_of, nearest
+from conf.schema import Config
+from conf.validate import ConfigError, Fault, build, build_config, cautions, to_dict
+from rl.errors import ProjectError, UserError
+
+T = TypeVar("T")
+
+CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
+HYDRA_VERSION_BASE = "1.3"
+EXIT_FAILURE = 1
+EXIT_BAD_INPUT = 2
+
+COMMON_KEYS = (
+    "seed",
+    "name",
+    "resume",
+    "dry_run",
+    "policy.lr",
+    "algorithm.group_size",
+    "algorithm.prompts_per_step",
+    "algorithm.max_staleness",
+    "reward.shards",
+    "rollout.engines",
+    "policy.ranks",
+)
+
+
+def main(run: Callable[[Config], int | None], argv: Sequence[str] | None = None) -> int:
+    """Compose and check the configuration, then `run` it; returns the exit code.
+
+    `--multirun` checks every job of the sweep before the first one starts; a failed job does not
+    stop the others, and the highest code is returned. Each job has its own `name`, and by it its
+    own run directory. Launcher plugins that use other processes report failed jobs themselves.
+    """
+    args = _parser(composed=True).parse_intermixed_args(argv)
+    if args.help:
+        sys.stdout.write(_help_of_run())
+        return 0
+    return _guarded(lambda: _compose_and_run(run, args))
+
+
+def main_simple(
+    schema: type[T], run: Callable[[T], int | None], argv: Sequence[str] | None = None
+) -> int:
+    """Fill `schema` (declared with `conf.schema.key`) from overrides, then `run`; the exit code."""
+    args = _parser(composed=False).parse_intermixed_args(argv)
+    if args.help:
+        sys.stdout.write(_help_of_schema(schema))
+        return 0
+    return _guarded(lambda: run(build(schema, _nested(_parse(args.overrides)))))
+
+
+def _parser(*, composed: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("-h", "--help", action="store_true")
+    if composed:
+        parser.add_argument("-m", "--multirun", action="store_true")
+        parser.add_argument("-c", "--cfg", choices=["job"])
+        parser.add_argument("-cd", "--config-dir", type=Path)
+    return parser
+
+
+def _guarded(call: Callable[[], int | None]) -> int:
+    """The exit code of `call`; the errors that are part of the contract become messages."""
+    try:
+        return call() or 0
+    except (UserError, ConfigError) as error:
+        _report(str(error))
+        return EXIT_BAD_INPUT
+    except OverrideParseException as error:
+        *causes, _ = error.message.splitlines()  # the last line refers to Hydra's manual
+        cause = causes[-1] if causes else error.message
+        _report(f"{error.override!r} is not an override of the form key=value ({cause})")
+        return EXIT_BAD_INPUT
+    except (HydraException, OmegaConfBaseException) as error:
+        _report(str(error))
+        return EXIT_BAD_INPUT
+    except ProjectError as error:
+        _report(f"{type(error).__name__}: {error}")
+        return EXIT_FAILURE
+
+
+def _report(message: str, kind: str = "error") -> None:
+    sys.stderr.writelines(f"{kind}: {line}\n" for line in message.splitlines() if line.strip())
+
+
+# --- a composed run ----------------------------------------------------------------------------
+
+
+def _compose_and_run(run: Callable[[Config], int | None], args: argparse.Namespace) -> int:
+    overrides = [_forced(override) for override in _parse(args.overrides)]
+    if args.config_dir is not None:
+        if not args.config_dir.is_dir():
+            raise UserError(f"--config-dir: {str(args.config_dir)!r} is not a directory")
+        overrides.append(f"hydra.searchpath=[file://{args.config_dir.resolve()}]")
+    configs = [compose_config(job) for job in _jobs(overrides, sweep=args.multirun)]
+    if args.cfg:
+        sys.stdout.write("---\n".join(OmegaConf.to_yaml(to_dict(config)) for config in configs))
+        return 0
+    for caution in dict.fromkeys(itertools.chain.from_iterable(map(cautions, configs))):
+        _report(str(caution), "warning")
+    return _run_under_hydra(run, overrides, multirun=args.multirun)
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def _forced(override: Override) -> str:
+    """The override as Hydra has to see it, so that it is our check that judges keys and values.
+
+    With `++` before the key of a value Hydra accepts a key that no YAML file names: the schema may
+    have it, and if not, our message tells the nearest valid one.
+    """
+    name = override.key_or_group
+    line = cast("str", override.input_line)
+    chooses = name in groups() or "/" in name or override.package is not None
+    hydras_own = chooses or override.is_hydra_override() or override.is_delete()
+    return line if hydras_own else f"++{line.lstrip('+')}"
+
+
+def groups() -> dict[str, list[str]]:
+    """Groups of the shipped configuration with their choices."""
+    directories = sorted(path for path in CONF_DIR.iterdir() if any(path.glob("*.yaml")))
+    return {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in directories}
+
+
+def _jobs(overrides: Sequence[str], *, sweep: bool) -> Iterator[list[str]]:
+    """Overrides of each job; one job unless it is a sweep."""
+    axes: list[list[str]] = []
+    for override in _parse(overrides):
+        if override.is_sweep_override() and not sweep:
+            given = f"{override.key_or_group}={override.get_value_string()}"
+            raise UserError(
+                f"{given}: several values (add --multirun for a run with each; quote a text that "
+                "has commas; write a list as [a,b])"
+            )
+        if override.is_discrete_sweep():
+            key = override.get_key_element()
+            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        elif not override.is_sweep_override():  # a sweeper plugin chooses the values of an interval
+            axes.append([cast("str", override.input_line)])
+    for job in itertools.product(*axes):
+        yield list(job)
+
+
+def compose_config(overrides: list[str]) -> Config:
+    """The checked configuration of a run.
+
+    Raises `ConfigError`, or a `HydraException` when an override is not one.
+    """
+    choices = groups()
+    for override in _parse(overrides):
+        group, value = override.key_or_group, override.value()
+        if group in choices and not override.is_delete() and not isinstance(value, str):
+            raise _wrong_choice(group, as_yaml(value), choices[group])
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base=HYDRA_VERSION_BASE):
+        try:
+            composed = hydra.compose("config", overrides)
+        except MissingConfigException as error:
+            group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+            if not group or not error.options:
+                raise
+            raise _wrong_choice(group, choice, error.options) from error
+    return _checked(composed)
+
+
+def _checked(composed: DictConfig) -> Config:
+    plain = OmegaConf.to_container(composed, resolve=True)
+    return build_config(cast("dict[str, Any]", plain))
+
+
+def _wrong_choice(group: str, choice: str, options: Sequence[str]) -> ConfigError:
+    close = nearest(choice, options)
+    advice = f" (nearest: {close})" if close else ""
+    return ConfigError([Fault(group, f"{choice!r} is not one of {', '.join(options)}{advice}")])
+
+
+def _run_under_hydra(
+    run: Callable[[Config], int | None], overrides: Sequence[str], *, multirun: bool
+) -> int:
+    """Let Hydra make the run directories and, for a sweep, launch its jobs."""
+    codes: list[int] = []
+
+    def task(composed: DictConfig) -> None:
+        config = _checked(composed)
+        job = HydraConfig.get()
+        if job.mode is RunMode.MULTIRUN:
+            config = replace(config, name=Path(job.runtime.output_dir).name)
+        codes.append(_guarded(lambda: run(config)))
+
+    # Hydra reads its command line from `sys.argv` only, and hides tracebacks unless told otherwise.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    argv = sys.argv
+    sys.argv = [argv[0], *(["--multirun"] if multirun else []), *overrides]
+    try:
+        hydra.main(str(CONF_DIR), "config", version_base=HYDRA_VERSION_BASE)(task)()
+    finally:
+        sys.argv = argv
+    return max(codes, default=0)
+
+
+# --- a flat command ----------------------------------------------------------------------------
+
+
+def _nested(overrides: Iterable[Override]) -> dict[str, Any]:
+    """Nested plain values of `a.b=value` overrides."""
+    raw: dict[str, Any] = {}
+    for override in overrides:
+        path = override.key_or_group
+        if override.is_sweep_override() or override.is_delete():
+            raise UserError(f"{override.input_line}: this command takes one value for each key")
+        *parents, leaf = path.split(".")
+        section = raw
+        for parent in parents:
+            inner = section.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"{override.input_line}: {parent!r} already has the value {inner}")
+            section = cast("dict[str, Any]", inner)
+        section[leaf] = override.value()
+    return raw
+
+
+# --- help --------------------------------------------------------------------------------------
+
+
+class _Row(NamedTuple):
+    name: str
+    text: str
+
+
+def _help_of_run() -> str:
+    choices = [_Row(group, ", ".join(options)) for group, options in groups().items()]
+    keys = {key.path: key for key in keys_of(Config)}
+    return "\n".join(
+        [
+            f"usage: {_command()} [-m] [-c job] [-cd DIR] [group=choice ...] [key=value ...]",
+            "",
+            "Groups and their choices:",
+            *_columns(choices),
+            "",
+            "Common keys (docs/reference.md has all):",
+            *_columns(_row(keys[path]) for path in COMMON_KEYS),
+            "",
+            "Options:",
+            *_columns(
+                [
+                    _Row("-m, --multirun", "one run for each combination of key=value1,value2"),
+                    _Row("-c, --cfg job", "show the checked configuration and stop"),
+                    _Row("-cd, --config-dir DIR", "look for groups in DIR as well"),
+                    _Row("-h, --help", "show this"),
+                ]
+            ),
+            "",
+        ]
+    )
+
+
+def _help_of_schema(schema: type) -> str:
+    about = (schema.__doc__ or "").strip().splitlines()[0]
+    rows = _columns(map(_row, keys_of(schema)))
+    return "\n".join([f"usage: {_command()} [key=value ...]", "", about, "", *rows, ""])
+
+
+def _row(key: Key) -> _Row:
+    default = "" if key.required else f"; default {as_yaml(key.default)}"
+    return _Row(f"{key.path}=", f"{key.doc} [{key.rule}{default}]")
+
+
+def _columns(rows: Iterable[_Row]) -> list[str]:
+    table = list(rows)
+    width = max((len(row.name) for row in table), default=0)
+    return [f"  {row.name:<{width}}  {row.text}" for row in table]
+
+
+def _command() -> str:
+    return f"python launch/{Path(sys.argv[0]).name}"

@@ -1,0 +1,61 @@
+"""Score answers with a reward model: `python launch/score.py model=DIR input=IN.jsonl output=OUT.jsonl`.
+
+Each line `{"prompt": str or messages, "response": str}` gains `code, valid, reason, score, reward`.
+The lines go through the reward group of training, so a score here is a score there.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conf.schema import key
+from launch.cli import compose_config, main_simple
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreArgs:
+    """What `launch/score.py` takes."""
+
+    model: str = key("directory or hub id of the reward model")
+    input: str = key("JSON lines with `prompt` and `response`")
+    output: str = key("the same lines with code, valid, reason, score, reward")
+    adapter: Literal["sequence_classifier", "codescaler", "acecoder", "themis"] = key(
+        "family of the reward model", "sequence_classifier"
+    )
+    dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "float32")
+    max_tokens: int = key("context of the reward model: problem and code", 4096, ge=8)
+    shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key("score -> reward", "softplus")
+    rule: Literal["single_block", "last_block"] = key(
+        "which fenced block is the program", "single_block"
+    )
+    shards: int = key("reward actors", 1, ge=1)
+    placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key("where", "laptop")
+
+
+def run(args: ScoreArgs) -> None:
+    """Score the file."""
+    cfg = compose_config(
+        [
+            f"placement={args.placement}",
+            "reward=codescaler",
+            f"++reward.adapter={args.adapter}",
+            f"++reward.dtype={args.dtype}",
+            f"++reward.max_tokens={args.max_tokens}",
+            f"++reward.shaping={args.shaping}",
+            f"++reward.rule={args.rule}",
+            f"++reward.shards={args.shards}",
+            f"++reward.model='{args.model}'",
+        ]
+    )
+    from actors.scoring import score_file  # noqa: PLC0415 - after the arguments are good
+
+    score_file(cfg, Path(args.input), Path(args.output))
+
+
+if __name__ == "__main__":
+    sys.exit(main_simple(ScoreArgs, run))

@@ -1,0 +1,550 @@
+"""Completion -> Python source, or the typed reason why there is none.
+
+The rule is the paper's (CodeScaler, syntax-aware extraction): code counts only when it comes from a
+single well-defined block and passes a static syntax check. Blocks are found as CommonMark finds
+fenced code, validity is decided by `ast.parse`; `docs/extraction.md` tables every decision.
+
+A completion is hostile text and `ast.parse` can not be interrupted, so work is bounded before it
+starts, by passes that are linear in the text:
+
+- the text: `_MAX_TEXT_CHARS`; fences and think tags on it: `_MAX_MARKS`
+- the program: `ExtractConfig.max_bytes`, and `_MAX_WORK` units of parsing (one unit is about one
+  token; what CPython 3.11 parses slower than that weighs more, see `_weight`)
+- one top-level statement: `_MAX_STATEMENT_WORK` units, because CPython parses what it refuses a
+  second time to word the message; statements before it have been parsed on their own by then
+- nesting of brackets: `_MAX_DEPTH`, CPython's own limit
+
+Ordinary code of 64 KiB has 8,000 to 16,000 units. No clock decides a verdict unless a step
+would start later than `ExtractConfig.deadline_s`, which takes a stalled machine.
+"""
+
+from __future__ import annotations
+
+import ast
+import gc
+import re
+import threading
+import time
+import warnings
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import tree_sitter
+import tree_sitter_python
+
+from rl.types import Extraction, Reason
+
+_MAX_TEXT_CHARS = 1 << 19
+_MAX_MARKS = 2_000
+_MAX_WORK = 20_000
+_MAX_STATEMENT_WORK = 6_000
+_MAX_DEPTH = 200
+_PIECE_WORK = 1_000  # statements are parsed together up to here: a call has a fixed cost
+_CHARS_PER_WORK = 32  # characters read for one unit of work, where text is read once more
+_ATTEMPT_WORK = 100  # fixed cost of judging what may not be the program
+_MAX_INDENT = 32  # columns before a fence, list markers included
+_LIST_LOOKBACK_LINES = 10
+_MAX_PLACE_CHARS = 4_096  # tree-sitter takes up to 2.5 us a byte on text that is not Python
+
+_LANGUAGE = tree_sitter.Language(tree_sitter_python.language())
+_INTERPRETER = threading.Lock()
+
+# Tags of blocks that hold no program: examples of input and output, commands, data, prose.
+_NO_PROGRAM_TAGS = """
+    text txt plain plaintext raw none output out input in stdin stdout stderr console terminal shell
+    shellsession sh bash zsh fish bat cmd powershell json jsonl yaml yml toml ini cfg csv tsv xml
+    html md markdown rst diff log math latex tex mermaid dot pseudo pseudocode explanation thinking
+"""
+_NOT_PROGRAMS = frozenset(_NO_PROGRAM_TAGS.split())
+
+_CANDIDATE = re.compile(r"```|~~~|</?think>")
+_OPENING = re.compile(
+    r"([ \t]*+(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]{1,4})?)"
+    r"(?:(`{3,}+)([^`\n]*+)|(~{3,}+)([^\n]*+))(?:\n|\Z)"
+)
+_CLOSING = re.compile(r"([ \t]*+)(?:`{3,}+|~{3,}+)[ \t]*+(?=\n|\Z)")
+_RUN = re.compile(r"`++|~++")
+_THINK_TAG = re.compile(r"</?think>")
+_LIST_ITEM = re.compile(r"([ \t]*+(?:[-*+]|[0-9]{1,9}[.)])[ \t]++)")
+_TAG = re.compile(r"[\s{.]*([^\s{},;:=]*)")
+_BLANK_LINES = re.compile(r"(?:[ \t\f]*+\n)*+")
+_CODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
+# Encodings under which a file has the meaning that its text has here.
+_CODINGS = frozenset({"utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii", "latin-1", "iso-8859-1"})
+
+_QUOTED = r"""
+    \"{3}(?:[^"\\]++|\\.|"(?!""))*+(?:\"{3}|\Z)
+  | '{3}(?:[^'\\]++|\\.|'(?!''))*+(?:'{3}|\Z)
+  | "(?:[^"\\\n]++|\\.)*+"?
+  | '(?:[^'\\\n]++|\\.)*+'?
+"""
+_OPAQUE = re.compile(rf"{_QUOTED} | \#[^\n]*+", re.VERBOSE | re.DOTALL)
+_TOKEN = re.compile(
+    rf"""
+      (?P<string>[bBfFrRuU]{{0,2}}(?:{_QUOTED}))
+    | [A-Za-z0-9_]++
+    | (?P<comment>\#[^\n]*+)
+    | (?P<wide>[\u0080-\U0010ffff][\w\u0080-\U0010ffff]*+)
+    | (?P<line>\n[ \t\f\n]*+)
+    | (?P<open>[(\[{{])
+    | (?P<close>[)\]}}])
+    | (?P<comma>,)
+    | (?P<space>[ \t\f]{{2,}}+)
+    | [^ \t\f]
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_WEIGHTS = {"comment": 0, "space": 0, "line": 2, "comma": 2}
+# A line at column 0 that starts a statement, rather than going on with one.
+_STATEMENT = re.compile(r"@|(?!(?:else|elif|except|finally)\b)[^\W\d]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractConfig:
+    """Which block is the program, and what of it counts as one.
+
+    >>> extract("```python\\nprint(1)\\n```", ExtractConfig()).code
+    'print(1)'
+    """
+
+    rule: Literal["single_block", "last_block"] = "single_block"  # of training, of evaluation
+    ignore_think: bool = True  # reasoning between think tags is no part of the answer
+    trivial_is_valid: bool = False
+    max_bytes: int = 262_144  # of the program, in UTF-8
+    deadline_s: float = 1.0  # no parse starts later than this after the call began
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opening:
+    """The line that opens a block."""
+
+    end: int  # where the content starts
+    fence: str
+    indent: int  # characters before the fence, a list marker included
+    columns: int  # the same with tabs expanded
+    tag: str  # language: `python` of `python title="x"`, `{.python}` or `Python`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Block:
+    """One fenced block that can hold a program."""
+
+    content: str
+    closed: bool
+    judged: Extraction | None = None  # where telling its end took a parse
+
+
+class _RefusedError(Exception):
+    """Extraction ends here, with this reason."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.extraction = Extraction(reason=reason, detail=detail)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Budget:
+    """What one call may still spend, over all parses that it makes."""
+
+    deadline: float  # time.monotonic()
+    work: int = _MAX_WORK
+
+    def spend(self, work: int) -> None:
+        """Take `work` units, or refuse the completion."""
+        self.work -= work
+        if self.work < 0:
+            detail = f"resolving its fences takes more than {_MAX_WORK} units of parsing"
+            raise _RefusedError(Reason.DEADLINE, detail)
+        if time.monotonic() > self.deadline:
+            raise _RefusedError(Reason.DEADLINE, "the deadline passed before the parse")
+
+
+def extract(text: str, cfg: ExtractConfig) -> Extraction:
+    """Find the one program of a completion, or say why there is none. Raises on no text.
+
+    single_block: exactly one block that is not tagged as something else than a program (the rule
+    of the paper). last_block: the last closed one. Line ends of the code are `\\n`; blank lines
+    around it are gone. Under 50 ms of CPU for any text; the module says what bounds it.
+    """
+    budget = _Budget(deadline=time.monotonic() + cfg.deadline_s)
+    if len(text) > _MAX_TEXT_CHARS:
+        detail = f"completion of {len(text)} characters; the limit is {_MAX_TEXT_CHARS}"
+        return Extraction(reason=Reason.TOO_LONG, detail=detail)
+    try:
+        blocks, num_ignored = _find_blocks(_normalise(text), cfg, budget)
+        block = _choose(blocks, num_ignored, cfg)
+        return block.judged or _judge(block.content, cfg, budget)
+    except _RefusedError as refused:
+        return refused.extraction
+
+
+def python_validity(code: str, cfg: ExtractConfig) -> Extraction:
+    """Judge bare code, given without fences, as `extract` judges the content of its block.
+
+    Valid means: `ast.parse` accepts it, no NUL or lone surrogate or foreign coding declaration
+    keeps Python from compiling it as a UTF-8 file, and it is not trivial. Trivial are programs of
+    nothing but comments, `pass`, constants (a docstring, `...`) and bare names.
+    """
+    budget = _Budget(deadline=time.monotonic() + cfg.deadline_s)
+    if len(code) > _MAX_TEXT_CHARS:
+        detail = f"{len(code)} characters; the limit is {cfg.max_bytes} bytes"
+        return Extraction(reason=Reason.TOO_LONG, detail=detail)
+    try:
+        return _judge(_normalise(code), cfg, budget)
+    except _RefusedError as refused:
+        return refused.extraction
+
+
+def _normalise(text: str) -> str:
+    """Make every line end `\\n`, as both CommonMark and Python read them; drop a leading BOM."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _find_blocks(text: str, cfg: ExtractConfig, budget: _Budget) -> tuple[list[_Block], int]:
+    """List the blocks that can hold a program, and count those whose tag says otherwise."""
+    blocks: list[_Block] = []
+    num_ignored = 0
+    answer = position = _end_of_prompted_thinking(text) if cfg.ignore_think else 0
+    for _ in range(_MAX_MARKS):
+        mark = _CANDIDATE.search(text, position)
+        if mark is None:
+            return blocks, num_ignored
+        position = mark.end()
+        if mark[0].endswith("think>"):
+            if cfg.ignore_think and not _is_quoted(text, mark):
+                if mark[0] == "</think>":  # what came before it was thinking after all
+                    blocks, num_ignored = [], 0
+                else:
+                    end = text.find("</think>", position)
+                    position = len(text) if end < 0 else end + len("</think>")
+                answer = position
+            continue
+        opening = _opening_at(text, mark.start(), answer)
+        if opening is None:
+            position = _end_of_run(text, mark.start())
+        elif opening.tag in _NOT_PROGRAMS:
+            num_ignored += 1
+            closing = next(_closings(text, opening), None)
+            position = closing.end() if closing is not None else len(text)
+        else:
+            block, position = _read_block(text, opening, cfg, budget)
+            blocks.append(block)
+    raise _RefusedError(Reason.DEADLINE, f"more than {_MAX_MARKS} fences and think tags")
+
+
+def _end_of_prompted_thinking(text: str) -> int:
+    """Where the answer starts when the chat template has opened the thinking inside the prompt."""
+    for tag in islice(_THINK_TAG.finditer(text), _MAX_MARKS):
+        if not _is_quoted(text, tag):
+            return tag.end() if tag[0] == "</think>" else 0
+    return 0
+
+
+def _is_quoted(text: str, mark: re.Match[str]) -> bool:
+    """Whether a think tag is only mentioned: in quotes, or in backticks as inline code."""
+    before, after = text[mark.start() - 1 : mark.start()], text[mark.end() : mark.end() + 3]
+    return before in {'"', "'"} or after[:1] in {'"', "'"} or (before == after[:1] == "`" != after)
+
+
+def _opening_at(text: str, at: int, floor: int) -> _Opening | None:
+    """Read the line whose fence starts at `at`, if it opens a block; no line reaches below `floor`.
+
+    CommonMark allows a fence three columns of indentation. Inside a list item they count from the
+    item's content, so a deeper fence needs such an item above it.
+    """
+    start = _line_start(text, at, floor)
+    line = _OPENING.match(text, start) if start is not None else None
+    if start is None or line is None or line.end(1) != at:
+        return None
+    columns = _columns(line)
+    starts_item = bool(line[1].strip(" \t"))
+    if columns > 3 and not starts_item and not _is_in_list(text, start, columns):
+        return None
+    tag = _TAG.match(line[3] or line[5] or "")
+    return _Opening(
+        end=line.end(),
+        fence=line[2] or line[4],
+        indent=len(line[1]),
+        columns=columns,
+        tag=tag[1].lower() if tag is not None else "",
+    )
+
+
+def _line_start(text: str, at: int, floor: int) -> int | None:
+    """Start of the line that `at` is on; None if `at` is too far into it to be a fence."""
+    newline = text.rfind("\n", max(floor, at - _MAX_INDENT - 1), at)
+    if newline >= 0:
+        return newline + 1
+    return floor if at - floor <= _MAX_INDENT else None
+
+
+def _columns(line: re.Match[str]) -> int:
+    """Width of what stands before a fence or a list item's text, tab stops every four columns."""
+    return len(line[1].expandtabs(4))
+
+
+def _end_of_run(text: str, at: int) -> int:
+    """Position after the run of backticks or tildes at `at`."""
+    run = _RUN.match(text, at)
+    return run.end() if run is not None else at + 1
+
+
+def _is_in_list(text: str, line_start: int, columns: int) -> bool:
+    """Whether a line indented by so many columns continues a list item of the lines above."""
+    for _ in range(_LIST_LOOKBACK_LINES):
+        if line_start == 0:
+            return False
+        end = line_start - 1
+        line_start = text.rfind("\n", 0, end) + 1
+        item = _LIST_ITEM.match(text, line_start, min(end, line_start + _MAX_INDENT + 1))
+        if item is not None and _columns(item) <= columns:
+            return columns <= _columns(item) + 3
+        if item is None and end > line_start and text[line_start] not in " \t":
+            return False
+    return False
+
+
+def _read_block(
+    text: str, opening: _Opening, cfg: ExtractConfig, budget: _Budget
+) -> tuple[_Block, int]:
+    """Read the block that `opening` starts; returns it and the position after it.
+
+    It ends at the first closing fence at which its content parses, else at the first one. Python
+    has a line of backticks only inside a triple-quoted string, so at most one place can parse
+    where the first one does not: the first closing fence outside such strings.
+    """
+    first = next(_closings(text, opening), None)
+    if first is None:
+        content = _dedent(text[opening.end :], opening.indent)
+        return _Block(content=content, closed=False), len(text)
+    body = text[opening.end : first.start()]
+    if '"""' in body or "'''" in body:
+        outside = _first_outside_strings(text, opening, first, budget)
+        if outside is not None and outside.start() != first.start():
+            content = _dedent(text[opening.end : outside.start()], opening.indent)
+            judged = _try_judge(content, cfg, budget)
+            if judged is not None and judged.reason in {Reason.OK, Reason.TRIVIAL}:
+                return _Block(content=content, closed=True, judged=judged), outside.end()
+    return _Block(content=_dedent(body, opening.indent), closed=True), first.end()
+
+
+def _closings(text: str, opening: _Opening) -> Iterator[re.Match[str]]:
+    """Yield the lines that may close a block: a fence of the same kind, as long or longer."""
+    position = opening.end
+    for _ in range(_MAX_MARKS):
+        at = text.find(opening.fence, position)
+        if at < 0:
+            return
+        start = _line_start(text, at, opening.end)
+        line = _CLOSING.match(text, start) if start is not None else None
+        if line is not None and line.end(1) == at and _columns(line) <= opening.columns + 3:
+            yield line
+        position = _end_of_run(text, at)
+    detail = f"more than {_MAX_MARKS} places of one block look like fences"
+    raise _RefusedError(Reason.DEADLINE, detail)
+
+
+def _first_outside_strings(
+    text: str, opening: _Opening, first: re.Match[str], budget: _Budget
+) -> re.Match[str] | None:
+    """First closing fence that no string literal of the program contains."""
+    literals = _OPAQUE.finditer(text, opening.end)
+    literal_start = literal_end = opening.end
+    for fence in _closings(text, opening):
+        while literal_end <= fence.start():
+            literal = next(literals, None)
+            if literal is None:
+                return fence
+            literal_start, literal_end = literal.span()
+            if literal_end > first.start():  # from here on, the text is read once more
+                budget.spend(1 + len(literal[0]) // _CHARS_PER_WORK)
+        if fence.start() < literal_start:
+            return fence
+    return None
+
+
+def _dedent(content: str, width: int) -> str:
+    """Take from each line as much indentation as its fence has, where it has that much."""
+    return re.sub(rf"^[ \t]{{1,{width}}}+", "", content, flags=re.M) if width else content
+
+
+def _try_judge(code: str, cfg: ExtractConfig, budget: _Budget) -> Extraction | None:
+    """Judge what may not be the program at all; None when it is none."""
+    budget.spend(_ATTEMPT_WORK + len(code) // _CHARS_PER_WORK)
+    try:
+        return _judge(code, cfg, budget)
+    except _RefusedError as refused:
+        if refused.extraction.reason is Reason.DEADLINE:
+            raise
+        return None
+
+
+def _choose(blocks: list[_Block], num_ignored: int, cfg: ExtractConfig) -> _Block:
+    """Pick the program's block by the rule, or refuse."""
+    if len(blocks) > 1 and not blocks[-1].closed and not blocks[-1].content.strip():
+        blocks = blocks[:-1]  # a stray fence at the very end opens nothing
+    if not blocks:
+        detail = f"{num_ignored} blocks are tagged as no program" if num_ignored else ""
+        raise _RefusedError(Reason.NO_BLOCK, detail)
+    if cfg.rule == "single_block":
+        if len(blocks) > 1:
+            raise _RefusedError(Reason.MANY_BLOCKS, f"{len(blocks)} blocks")
+    else:
+        blocks = [block for block in blocks if block.closed]
+    if not blocks or not blocks[-1].closed:
+        raise _RefusedError(Reason.UNCLOSED, "the text ends inside the block")
+    return blocks[-1]
+
+
+def _judge(code: str, cfg: ExtractConfig, budget: _Budget) -> Extraction:
+    """Decide whether this text is a program; line ends must be `\\n`."""
+    code = code.removeprefix("\ufeff")
+    if not code.strip():
+        return Extraction(reason=Reason.EMPTY)
+    blank = _BLANK_LINES.match(code)
+    code = code[blank.end() if blank else 0 :].rstrip(" \t\f\n")
+    _refuse_unencodable(code, cfg)
+    pieces, work = _cut(code)
+    budget.spend(work)
+    trivial = True
+    num_lines = 0
+    with _quiet_interpreter():
+        for piece in pieces:
+            trivial = _parse(piece, num_lines) and trivial
+            num_lines += piece.count("\n")
+    if trivial and not cfg.trivial_is_valid:
+        return Extraction(reason=Reason.TRIVIAL, detail="no statement that does anything")
+    return Extraction(reason=Reason.OK, code=code)
+
+
+def _refuse_unencodable(code: str, cfg: ExtractConfig) -> None:
+    """Refuse what is too long, or is no UTF-8 source file whatever its syntax."""
+    num_bytes = len(code) if len(code) > cfg.max_bytes else len(code.encode(errors="surrogatepass"))
+    if num_bytes > cfg.max_bytes:
+        detail = f"{num_bytes} bytes or more; the limit is {cfg.max_bytes}"
+        raise _RefusedError(Reason.TOO_LONG, detail)
+    foreign = re.search("[\x00\ud800-\udfff]", code)
+    if foreign is not None:
+        name = "NUL byte" if foreign[0] == "\x00" else f"lone surrogate U+{ord(foreign[0]):04X}"
+        raise _RefusedError(Reason.SYNTAX, f"{_place(code, foreign.start())}: {name}")
+    for number, line in enumerate(code.split("\n", 2)[:2], start=1):
+        coding = _CODING.match(line[:200])
+        if coding is not None and coding[1].lower().replace("_", "-") not in _CODINGS:
+            raise _RefusedError(Reason.SYNTAX, f"{number}:1: declared encoding {coding[1]!r}")
+
+
+def _cut(code: str) -> tuple[list[str], int]:
+    """Cut code between top-level statements, into pieces to parse; returns them and their work.
+
+    The pieces joined are the code. The code parses exactly when all of them do, because a cut lies
+    outside strings and brackets, before a line that starts a statement.
+    """
+    pieces: list[str] = []
+    start = depth = work = work_at_cut = work_at_statement = heaviest = 0
+    decorated = code.startswith("@")
+    tokens = _TOKEN.finditer(code)
+    for token in islice(tokens, _MAX_WORK):
+        kind = token.lastgroup
+        if kind is None:
+            work += 1
+            continue
+        work += _weight(kind, token[0])
+        if kind == "open":
+            depth += 1
+            if depth > _MAX_DEPTH:
+                place = _place(code, token.start())
+                raise _RefusedError(Reason.SYNTAX, f"{place}: more than {_MAX_DEPTH} open brackets")
+        elif kind == "close":
+            depth -= 1
+        elif kind == "line" and depth <= 0 and _starts_statement(code, token):
+            if not decorated:
+                heaviest, work_at_statement = max(heaviest, work - work_at_statement), work
+                if work - work_at_cut >= _PIECE_WORK:
+                    pieces.append(code[start : token.end()])
+                    start, work_at_cut = token.end(), work
+            decorated = code[token.end()] == "@"
+    if work > _MAX_WORK or next(tokens, None) is not None:
+        detail = f"more than {_MAX_WORK} units of parsing (about one a token)"
+        raise _RefusedError(Reason.TOO_LONG, detail)
+    if max(heaviest, work - work_at_statement) > _MAX_STATEMENT_WORK:
+        detail = f"a statement of more than {_MAX_STATEMENT_WORK} units of parsing"
+        raise _RefusedError(Reason.TOO_LONG, detail)
+    return [*pieces, code[start:]], work
+
+
+def _starts_statement(code: str, line: re.Match[str]) -> bool:
+    """Whether a new top-level statement follows this end of line."""
+    continued = code[line.start() - 1 : line.start()] == "\\" or not line[0].endswith("\n")
+    return not continued and _STATEMENT.match(code, line.end()) is not None
+
+
+def _weight(kind: str, token: str) -> int:
+    """Units of work that CPython 3.11 spends on a token, fitted to what it takes longest on."""
+    if kind == "wide":  # identifiers are normalised (NFKC), in quadratic time at worst
+        return 4 + len(token) ** 2 // 1000
+    if kind == "string":
+        braces = token.count("{") if token.lstrip("bBrRuU")[0] in "fF" else 0
+        # Each replacement field is parsed on its own, and located by a scan from the start.
+        return 1 + 7 * braces + braces * len(token) // 2000
+    return _WEIGHTS.get(kind, 1)
+
+
+@contextmanager
+def _quiet_interpreter() -> Generator[None]:
+    """Keep warnings (invalid escapes) and garbage collection out of a parse.
+
+    A warning would reach the log, and raise where warnings are errors. A collection would walk the
+    heap of the whole actor, because a parse allocates enough to trigger one. Both settings belong
+    to the process, hence the lock.
+    """
+    with _INTERPRETER, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collects:
+                gc.enable()
+
+
+def _parse(piece: str, num_lines_before: int) -> bool:
+    """Parse whole statements; returns whether they are trivial, refuses what is no Python."""
+    try:
+        tree = ast.parse(piece)
+    except SyntaxError as error:
+        line, column = _place_of(error, piece)
+        detail = f"{line + num_lines_before}:{column}: {error.msg}"
+        raise _RefusedError(Reason.SYNTAX, detail) from None
+    except (MemoryError, RecursionError) as error:
+        detail = f"the parser gave up on the nesting ({type(error).__name__})"
+        raise _RefusedError(Reason.DEADLINE, detail) from None
+    return all(
+        isinstance(node, ast.Pass)
+        or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant | ast.Name))
+        for node in tree.body
+    )
+
+
+def _place_of(error: SyntaxError, piece: str) -> tuple[int, int]:
+    """Line and column of a syntax error, from 1; by tree-sitter where `ast` gives no column.
+
+    Inside an f-string the offset of `ast` counts in an expression that it has rewritten.
+    """
+    line, column = error.lineno or 1, error.offset or 1
+    if not error.msg.startswith("f-string: ") or error.text == piece.split("\n")[line - 1] + "\n":
+        return line, column
+    if len(piece) > _MAX_PLACE_CHARS:
+        return line, 1
+    node = tree_sitter.Parser(_LANGUAGE).parse(piece.encode()).root_node
+    while (inner := next((n for n in node.children if n.has_error), None)) is not None:
+        node = inner
+    return (node.start_point.row + 1, node.start_point.column + 1) if node.has_error else (line, 1)
+
+
+def _place(code: str, offset: int) -> str:
+    """`line:column`, both from 1."""
+    return f"{code.count(chr(10), 0, offset) + 1}:{offset - code.rfind(chr(10), 0, offset)}"

@@ -1,0 +1,163 @@
+"""Judge the completions of one prompt: extract, gate, de-duplicate, score, shape.
+
+Two judges with one interface: a reward model (nothing is executed), or the problem's own tests.
+Whoever holds the engine passes it in as a function; this module knows neither vLLM nor Ray.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal, Protocol
+
+import numpy as np
+
+from reward.extract import ExtractConfig, extract
+from reward.model import TextPath
+from reward.shaping import shape_rewards
+from reward.verdict import Program, Verdict, Verifier
+from rl.errors import NonFiniteError, ProjectError
+from rl.types import Extraction, FloatArray, IntArray, Prompt, Score
+
+ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judged:
+    """What a judge says of the completions of one prompt."""
+
+    extractions_G: tuple[Extraction, ...]
+    scores_G: tuple[Score, ...]
+    rewards_G: FloatArray  # [G]
+    num_executed: int  # programs that were run for it
+
+
+class Judge(Protocol):
+    """Whatever turns completions into rewards."""
+
+    def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
+        """Judge the completions of one prompt."""
+        ...
+
+
+class RewardModelJudge:
+    """Execution-free: a reward model reads the problem and the extracted code (paper, section 3).
+
+    Invalid completions never reach the model; identical code in a group is scored once, and
+    (problem, code) scores are kept in a bounded least-recently-used cache.
+    """
+
+    def __init__(
+        self,
+        score: Callable[[IntArray], Future[float]],
+        text_path: TextPath,
+        extract_cfg: ExtractConfig,
+        shaping: ShapingKind,
+        cache_size: int,
+    ) -> None:
+        self._score = score
+        self._text_path = text_path
+        self._extract_cfg = extract_cfg
+        self._shaping: ShapingKind = shaping
+        self._cache_size = cache_size
+        self._cache: OrderedDict[bytes, Score] = OrderedDict()
+
+    def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
+        """Judge the completions of one prompt; blocks until the engine has scored them."""
+        extractions_G = tuple(extract(text, self._extract_cfg) for text in texts_G)
+        scores_G = self.score_codes(
+            prompt.question, [e.code if e.valid else None for e in extractions_G]
+        )
+        for index, score in enumerate(scores_G):
+            if score.value is not None and not np.isfinite(score.value):
+                raise NonFiniteError(
+                    f"the reward model gave {score.value} for prompt {prompt.id}, sample {index}; "
+                    "check reward.dtype and the model's weights"
+                )
+        return Judged(
+            extractions_G=extractions_G,
+            scores_G=scores_G,
+            rewards_G=shape_rewards([s.value for s in scores_G], self._shaping),
+            num_executed=0,
+        )
+
+    def score_codes(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
+        """Raw scores of programs for one problem; None (no program) gets no score."""
+        pending: dict[str, tuple[Future[float], bool]] = {}
+        known: dict[str, Score] = {}
+        for code in codes:
+            if code is None or code in pending or code in known:
+                continue
+            cached = self._cache.get(_digest(question, code))
+            if cached is not None:
+                self._cache.move_to_end(_digest(question, code))
+                known[code] = cached
+            else:
+                encoded = self._text_path.encode(question, code)
+                pending[code] = (self._score(encoded.token_ids), encoded.truncated)
+        fresh: dict[str, Score] = {}
+        for code, (future, truncated) in pending.items():
+            fresh[code] = Score(value=future.result(), truncated=truncated)
+            self._remember(_digest(question, code), fresh[code])
+        return tuple(self._hand_out(code, known, fresh) for code in codes)
+
+    @staticmethod
+    def _hand_out(code: str | None, known: dict[str, Score], fresh: dict[str, Score]) -> Score:
+        """The first use of a fresh score is its own; every later one, and the cache's, is reused."""
+        if code is None:
+            return Score(value=None)
+        if code in known:
+            cached = known[code]
+            return Score(value=cached.value, truncated=cached.truncated, reused=True)
+        score = fresh[code]
+        known[code] = score
+        return score
+
+    def _remember(self, digest: bytes, score: Score) -> None:
+        self._cache[digest] = score
+        while len(self._cache) > self._cache_size:
+            self._cache.popitem(last=False)
+
+
+def _digest(question: str, code: str) -> bytes:
+    digest = blake2b(len(question).to_bytes(8, "big"), digest_size=16)
+    digest.update(question.encode("utf-8", "surrogatepass"))
+    digest.update(code.encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
+class ExecutionJudge:
+    """The baseline with tests: 1 when the program passes all of them, else 0."""
+
+    def __init__(self, verifier: Verifier, extract_cfg: ExtractConfig) -> None:
+        self._verifier = verifier
+        self._extract_cfg = extract_cfg
+
+    def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
+        """Run the programs of one prompt against its tests."""
+        extractions_G = tuple(extract(text, self._extract_cfg) for text in texts_G)
+        programs = [
+            Program(code=e.code, tests=prompt.tests or "", entry_point=prompt.entry_point)
+            for e in extractions_G
+            if e.valid
+        ]
+        before = self._verifier.num_executed
+        verdicts = iter(self._verifier.verify(programs))
+        scores: list[Score] = []
+        for extraction in extractions_G:
+            if not extraction.valid:
+                scores.append(Score(value=None))
+                continue
+            verdict = next(verdicts)
+            if verdict.verdict is Verdict.SANDBOX_ERROR:
+                raise ProjectError(f"the sandbox could not run a program of prompt {prompt.id}")
+            scores.append(Score(value=float(verdict.passed)))
+        return Judged(
+            extractions_G=extractions_G,
+            scores_G=tuple(scores),
+            rewards_G=np.array([s.value or 0.0 for s in scores], dtype=np.float32),
+            num_executed=self._verifier.num_executed - before,
+        )

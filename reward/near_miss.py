@@ -1,0 +1,109 @@
+"""Near-miss negatives: programs that look right for a problem and are not.
+
+Rollouts of a decent policy hold few of them, yet a policy that is optimised against a reward model
+finds exactly these: a wrong constant, a wrong comparison, a program that solves the neighbouring
+problem. Two sources are used, and every candidate is executed: only what fails is a negative.
+
+- mutants: one small edit of a passing program;
+- swaps: a passing program of another problem.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reward.pairs import LabelledCode, Pair, mutants, normalise
+from reward.verdict import Program, Verdict, Verifier
+from rl.seeds import derive_seed
+from rl.types import Prompt
+
+_DECIDED = (Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearMissConfig:
+    """How many near-miss negatives are made for one problem."""
+
+    mutants_per_prompt: int
+    swaps_per_prompt: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    positive: LabelledCode
+    code: str
+    source: str
+
+
+def near_miss_pairs(
+    labelled: Sequence[LabelledCode],
+    prompts: Mapping[str, Prompt],
+    verifier: Verifier,
+    cfg: NearMissConfig,
+) -> list[Pair]:
+    """Pairs of a passing program and a verified near-miss of it, for every solved problem."""
+    solved: dict[str, list[LabelledCode]] = defaultdict(list)
+    for code in labelled:
+        if code.passed and code.prompt_id in prompts:
+            solved[code.prompt_id].append(code)
+    donors = [codes[0] for codes in solved.values()]
+    candidates: list[_Candidate] = []
+    for prompt_id, codes in solved.items():
+        rng = random.Random(derive_seed(cfg.seed, "near miss", prompt_id))
+        candidates += _candidates(codes, donors, rng, cfg)
+    programs = [
+        Program(
+            code=c.code,
+            tests=prompts[c.positive.prompt_id].tests or "",
+            entry_point=prompts[c.positive.prompt_id].entry_point,
+        )
+        for c in candidates
+    ]
+    verdicts = verifier.verify(programs)
+    return [
+        _pair(candidate)
+        for candidate, verdict in zip(candidates, verdicts, strict=True)
+        if verdict.verdict in _DECIDED
+    ]
+
+
+def _candidates(
+    codes: Sequence[LabelledCode],
+    donors: Sequence[LabelledCode],
+    rng: random.Random,
+    cfg: NearMissConfig,
+) -> list[_Candidate]:
+    found: list[_Candidate] = []
+    seen = {normalise(code.code) for code in codes}
+
+    def add(positive: LabelledCode, code: str, source: str) -> None:
+        key = normalise(code)
+        if key not in seen:
+            seen.add(key)
+            found.append(_Candidate(positive, code, source))
+
+    for _ in range(cfg.mutants_per_prompt):
+        positive = rng.choice(codes)
+        for mutant in mutants(positive.code, rng, 1):
+            add(positive, mutant, "mutant")
+    for _ in range(cfg.swaps_per_prompt):
+        add(rng.choice(codes), rng.choice(donors).code, "swap")
+    return found
+
+
+def _pair(candidate: _Candidate) -> Pair:
+    positive = candidate.positive
+    return Pair(
+        prompt_id=positive.prompt_id,
+        question_content=positive.question,
+        code_pos=positive.code,
+        code_neg=candidate.code,
+        source=candidate.source,
+        step=positive.step,
+        policy_version=positive.policy_version,
+        neg_tests_passed=0.0,
+    )

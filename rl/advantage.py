@@ -1,0 +1,99 @@
+"""Group-relative advantages: what a completion earned above the other answers to its prompt.
+
+Axes: P prompts, G completions of a group. Groups may differ in size after faults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl.errors import NonFiniteError
+from rl.types import FloatArray
+
+_Float64Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvantageConfig:
+    """What (reward - group mean) is divided by.
+
+    `group_std` is GRPO's (arXiv 2402.03300); with the continuous scores of a reward model it turns
+    noise among equally good answers into full-size advantages. `batch_std` keeps the sizes of the
+    differences comparable between groups. `none` divides by 1. `rank` ignores their size.
+
+    >>> AdvantageConfig(scale="none").std_floor
+    0.05
+    """
+
+    scale: Literal["group_std", "batch_std", "none", "rank"] = "batch_std"
+    std_floor: float = 0.05  # lower bound of the standard deviation, in units of reward
+
+
+def group_advantages(rewards_PG: Sequence[FloatArray], cfg: AdvantageConfig) -> list[FloatArray]:
+    """Return the advantages of each group; they sum to 0 in every group (computed in float64).
+
+    With c = reward - group mean:
+
+    - `group_std`: c / max(sqrt(mean of c**2 in the group), std_floor)
+    - `batch_std`: c / max(sqrt(mean of c**2 over all completions of the batch), std_floor)
+    - `none`: c
+    - `rank`: ranks in the group (ties share their average), centred and divided by
+      sqrt((G**2 - 1) / 12), so that a group without ties has a standard deviation of 1
+
+    A group of one, or of equal rewards, gets zeros. Raises NonFiniteError for a NaN or an infinity.
+
+    >>> group_advantages([np.array([0.0, 1.0], np.float32)], AdvantageConfig(scale="none"))
+    [array([-0.5,  0.5], dtype=float32)]
+    """
+    _check_finite(rewards_PG)
+    if cfg.scale == "rank":
+        advantages_PG = [_centred_ranks(rewards_G) for rewards_G in rewards_PG]
+    else:
+        centred_PG = [_centred(rewards_G) for rewards_G in rewards_PG]
+        batch_std = _std(np.concatenate(centred_PG)) if centred_PG else 0.0
+        advantages_PG = [
+            centred_G / _divisor(_std(centred_G), batch_std, cfg) for centred_G in centred_PG
+        ]
+    return [advantages_G.astype(np.float32) for advantages_G in advantages_PG]
+
+
+def _divisor(group_std: float, batch_std: float, cfg: AdvantageConfig) -> float:
+    if cfg.scale == "none":
+        return 1.0
+    return max(group_std if cfg.scale == "group_std" else batch_std, cfg.std_floor)
+
+
+def _centred(rewards_G: FloatArray) -> _Float64Array:
+    """Rewards minus their mean: exactly 0 for equal float32 rewards, whose float64 sum is exact."""
+    values_G = rewards_G.astype(np.float64)
+    return values_G - values_G.mean() if values_G.size else values_G
+
+
+def _std(centred: _Float64Array) -> float:
+    return float(np.sqrt(np.mean(np.square(centred)))) if centred.size else 0.0
+
+
+def _centred_ranks(rewards_G: FloatArray) -> _Float64Array:
+    num = rewards_G.size
+    if num < 2:
+        return np.zeros(num)
+    _, inverse_G, counts = np.unique(rewards_G, return_inverse=True, return_counts=True)
+    average_rank = np.cumsum(counts) - (counts - 1) / 2  # 1-based; the mean of a run of ties
+    centred_G = average_rank[inverse_G] - (num + 1) / 2
+    return centred_G / np.sqrt((num**2 - 1) / 12)
+
+
+def _check_finite(rewards_PG: Sequence[FloatArray]) -> None:
+    for group_idx, rewards_G in enumerate(rewards_PG):
+        bad = np.flatnonzero(~np.isfinite(rewards_G))
+        if bad.size:
+            sample_idx = int(bad[0])
+            raise NonFiniteError(
+                f"reward of group {group_idx}, sample {sample_idx} is {rewards_G[sample_idx]}; "
+                "rewards must be finite"
+            )

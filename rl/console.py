@@ -1,0 +1,79 @@
+"""What a person sees of a run: stages, one line per step, a progress bar, a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rl.types import StepReport
+
+
+class Console:
+    """Write for people; a progress bar appears only on a terminal."""
+
+    def __init__(self) -> None:
+        self._rich = RichConsole(highlight=False, soft_wrap=True)
+        self.advance: Callable[[], None] = _nothing  # moves the bar, while there is one
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._rich.print(text, markup=False)
+
+    def stage(self, name: str, about: str) -> None:
+        """Announce what begins, and how long it takes."""
+        self._rich.print(f"[bold cyan]==>[/] [bold]{name}[/]  [dim]{about}[/]")
+
+    @contextmanager
+    def steps(self, total: int, done: int = 0) -> Iterator[None]:
+        """Show a progress bar over steps while the body runs."""
+        columns = (
+            TextColumn("[cyan]{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(
+            *columns, console=self._rich, transient=True, disable=not self._rich.is_terminal
+        ) as progress:
+            task = progress.add_task("steps", total=total, completed=done)
+            self.advance = lambda: progress.advance(task)
+            try:
+                yield
+            finally:
+                self.advance = _nothing
+
+    def step(self, report: StepReport, total: int) -> None:
+        """One readable line per RL step."""
+        m = report.metrics
+        reward = f"reward {m['reward/mean']:.3f}  valid {m['reward/valid_rate']:.0%}"
+        learned = ""
+        if "policy/loss" in m:
+            learned = f"loss {m['policy/loss']:+.4f}  grad {m['policy/grad_norm']:.2f}"
+            if "policy/ref_kl" in m:
+                learned += f"  kl {m['policy/ref_kl']:.4f}"
+        times = (
+            f"{m['time/step_s']:.1f} s (rollout {m['time/rollout_s']:.1f}, "
+            f"update {m['time/update_s']:.1f}, publish {m['time/publish_s']:.2f})"
+        )
+        held_out = f"  pass@1 {m['eval/pass@1']:.3f}" if "eval/pass@1" in m else ""
+        self.say(f"step {report.step:>4}/{total}  {reward}  {learned}  {times}{held_out}")
+        self.advance()
+
+    def table(self, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
+        """The figures at the end: name, value, meaning."""
+        table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+        table.add_column("figure", style="bold")
+        table.add_column("value", justify="right")
+        table.add_column("meaning", style="dim")
+        for row in rows:
+            table.add_row(*row)
+        self._rich.print()
+        self._rich.print(table)
+
+
+def _nothing() -> None:
+    """Advance no bar."""

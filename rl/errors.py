@@ -1,0 +1,36 @@
+"""One tree of exceptions. All of them survive pickling, because they cross processes.
+
+Exit codes are part of the contract: `UserError` ends a command with 2, anything else with 1.
+"""
+
+
+class ProjectError(Exception):
+    """Root of what this project raises on purpose."""
+
+
+class UserError(ProjectError, ValueError):
+    """Bad input or configuration: names the thing, the value, the rule and the fix. Exit code 2."""
+
+
+class DataError(UserError):
+    """A data file breaks a rule; the message starts with `file:row:column`."""
+
+
+class PlacementError(UserError):
+    """The cluster can not hold the actors that the configuration asks for."""
+
+
+class DeadlineError(ProjectError, TimeoutError):
+    """A wait reached its deadline; the message says what it waited for."""
+
+
+class EngineError(ProjectError, RuntimeError):
+    """An engine (vLLM, DeepSpeed) inside an actor failed."""
+
+
+class NonFiniteError(ProjectError, ArithmeticError):
+    """A score, loss or gradient is NaN or infinite; the message names prompt and sample."""
+
+
+class VersionMismatchError(ProjectError, RuntimeError):
+    """A rollout engine serves another policy version than the step needs."""

@@ -1,0 +1,76 @@
+"""What the step needs of the three groups of actors, as protocols.
+
+The Ray fleets of `actors/` and the in-process fakes of the unit tests satisfy the same contracts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from rl.types import (
+    FloatArray,
+    JudgedGroup,
+    Minibatch,
+    Prompt,
+    RolloutGroup,
+    SamplingConfig,
+    UpdateReport,
+)
+
+
+class RolloutFleet(Protocol):
+    """Engines that sample completions."""
+
+    def generate(
+        self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
+    ) -> AsyncIterator[RolloutGroup]:
+        """Yield each group the moment its last completion is done, in any order."""
+        ...
+
+
+class RewardFleet(Protocol):
+    """Whatever judges code: a sharded reward model, or execution."""
+
+    async def judge(self, group: RolloutGroup) -> JudgedGroup:
+        """Extract, gate and score one group."""
+        ...
+
+
+class PolicyFleet(Protocol):
+    """The ranks that train the policy."""
+
+    num_ranks: int
+
+    async def logprobs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
+        """Log-probs of the targets under the current policy: by rank, by microbatch, [R, L]."""
+        ...
+
+    async def update(
+        self, minibatch: Minibatch, old_logprobs: tuple[tuple[FloatArray, ...], ...] | None
+    ) -> UpdateReport:
+        """One optimizer step. `old_logprobs` None: the policy has not moved since the rollout."""
+        ...
+
+    async def publish(self, policy_version: int) -> None:
+        """Make every rollout engine serve the current weights as `policy_version`."""
+        ...
+
+
+class Fleet(Protocol):
+    """All actors of one run."""
+
+    @property
+    def rollout(self) -> RolloutFleet:
+        """Engines that sample completions."""
+        ...
+
+    @property
+    def reward(self) -> RewardFleet:
+        """Whatever judges code."""
+        ...
+
+    @property
+    def policy(self) -> PolicyFleet:
+        """The ranks that train."""
+        ...

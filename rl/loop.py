@@ -1,0 +1,79 @@
+"""Steps, evaluation, checkpoints: the loop around `rl.step`.
+
+A producer collects batches, a learner consumes them. They share a bounded buffer, and the producer
+of step s waits until the published policy version is at least s - 1 - max_staleness. With 0 the two
+alternate, strictly on-policy; with k >= 1 generation overlaps training by at most k versions. It is
+one code path for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from rl.interfaces import Fleet
+from rl.prompts import PromptSampler
+from rl.step import Batch, StepConfig, collect, learn
+from rl.types import StepReport
+
+AfterStep = Callable[[StepReport, Batch], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopConfig:
+    """How long the loop runs and how far the producer may run ahead."""
+
+    num_steps: int
+    max_staleness: int
+    first_step: int = 1  # above 1 when a run is resumed
+
+
+class PublishedVersion:
+    """The policy version that the rollout engines serve; coroutines can wait for it."""
+
+    def __init__(self, version: int) -> None:
+        self._version = version
+        self._changed = asyncio.Condition()
+
+    async def set(self, version: int) -> None:
+        """Announce a publication."""
+        async with self._changed:
+            self._version = version
+            self._changed.notify_all()
+
+    async def at_least(self, version: int) -> None:
+        """Wait until `version` or a later one is served."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._version >= version)
+
+
+async def run_loop(
+    fleet: Fleet, sampler: PromptSampler, step_cfg: StepConfig, cfg: LoopConfig, after: AfterStep
+) -> None:
+    """Run the RL steps `first_step..num_steps`; `after` sees each one before the next is learned."""
+    published = PublishedVersion(cfg.first_step - 1)
+    buffer: asyncio.Queue[Batch] = asyncio.Queue(maxsize=max(1, cfg.max_staleness))
+    steps = range(cfg.first_step, cfg.num_steps + 1)
+
+    async def produce() -> None:
+        for step in steps:
+            await published.at_least(step - 1 - cfg.max_staleness)
+            prompts_P = sampler.take(step_cfg.prompts_per_step, step)
+            await buffer.put(await collect(step, fleet, prompts_P, step_cfg))
+
+    async def consume() -> None:
+        for step in steps:
+            start_s = time.perf_counter()
+            batch = await buffer.get()
+            wait_s = time.perf_counter() - start_s
+            report = await learn(step, batch, fleet, step_cfg)
+            step_s = time.perf_counter() - start_s
+            times = {"time/wait_s": wait_s, "time/step_s": step_s}
+            await after(StepReport(step=step, metrics={**report.metrics, **times}), batch)
+            await published.set(step)
+
+    async with asyncio.TaskGroup() as both:
+        both.create_task(produce())
+        both.create_task(consume())

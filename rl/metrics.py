@@ -1,0 +1,117 @@
+"""The metrics of a run: every name that may appear in `metrics.jsonl`, with unit and meaning.
+
+A name that is not registered here is an error, so that dashboards and reports can rely on the list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl.types import Finish, JudgedGroup, Reason, StepReport
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What one name means."""
+
+    unit: str
+    meaning: str
+
+
+METRICS: dict[str, Metric] = {
+    "reward/mean": Metric("reward", "mean shaped reward over the step's completions"),
+    "reward/std": Metric("reward", "their standard deviation"),
+    "reward/group_std": Metric("reward", "mean standard deviation within a group"),
+    "reward/valid_rate": Metric("share", "completions with code to judge"),
+    "reward/num_executed": Metric("programs", "programs that were run to compute the rewards"),
+    "rm/score_mean": Metric("logit", "mean raw score of valid completions"),
+    "rm/reused_rate": Metric("share", "scores from the cache or from identical code in the group"),
+    "rm/truncated_rate": Metric("share", "judged completions cut to the judge's context"),
+    "rm/tie_rate": Metric("share", "groups in which every reward is equal"),
+    "rollout/completion_tokens": Metric("tokens", "mean length of a completion"),
+    "rollout/truncated_rate": Metric("share", "completions that ran out of budget"),
+    "rollout/tokens_per_s": Metric("tokens/s", "completion tokens over the time of the rollout"),
+    "rollout/staleness": Metric("versions", "mean lag of the policy version behind the learner"),
+    "rollout/mismatch_kl": Metric("nats", "k3 estimate of KL(rollout engine || trainer)"),
+    "policy/loss": Metric("nats", "objective of the minibatch"),
+    "policy/clip_frac": Metric("share", "tokens whose ratio was clipped"),
+    "policy/approx_kl": Metric("nats", "k3 estimate of KL(old || new)"),
+    "policy/ref_kl": Metric("nats", "k3 estimate of KL(policy || initial policy)"),
+    "policy/entropy_proxy": Metric("nats", "mean negative log-prob of sampled tokens"),
+    "policy/tis_capped_frac": Metric("share", "tokens whose importance weight was capped"),
+    "policy/grad_norm": Metric("", "global gradient norm before clipping"),
+    "policy/lr": Metric("", "learning rate of the last optimizer step"),
+    "policy/num_samples": Metric("samples", "completions that carried a gradient"),
+    "time/rollout_s": Metric("s", "start of the step to the last completion"),
+    "time/score_s": Metric("s", "last completion to the last score: scoring that was not hidden"),
+    "time/first_score_s": Metric("s", "start of the step to the first score"),
+    "time/wait_s": Metric("s", "learner idle, waiting for groups"),
+    "time/update_s": Metric("s", "forward, backward and optimizer"),
+    "time/publish_s": Metric("s", "weights from the policy to every rollout engine"),
+    "time/step_s": Metric("s", "whole step as the learner sees it"),
+    "eval/pass@1": Metric("share", "held-out problems solved by one completion, unbiased"),
+    "warm/loss": Metric("nats", "mean negative log-prob of the warm start's answers"),
+    "rm/loss": Metric("nats", "Bradley-Terry loss"),
+    "rm/accuracy": Metric("share", "pairs in which the chosen program scores higher"),
+    "rm/margin": Metric("logit", "mean score difference of a pair"),
+    **{
+        f"reward/reason/{reason.value}": Metric("share", f"completions with reason {reason.value}")
+        for reason in Reason
+    },
+}
+
+
+def check_names(metrics: Mapping[str, float]) -> None:
+    """Raise `KeyError` on a name that is not registered."""
+    unknown = sorted(set(metrics) - set(METRICS))
+    if unknown:
+        raise KeyError(f"unregistered metrics {unknown}; add them to rl/metrics.py")
+
+
+def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
+    """What a batch of judged groups says of rollouts, extraction and rewards."""
+    rewards = np.concatenate([g.rewards_G for g in groups_P]).astype(np.float64)
+    extractions = [e for g in groups_P for e in g.extractions_G]
+    scores = [s for g in groups_P for s in g.scores_G]
+    judged = [s for s in scores if s.value is not None]
+    completions = [c for g in groups_P for c in g.group.completions_G]
+    num_tokens = np.array([len(c.token_ids) for c in completions], dtype=np.float64)
+    metrics = {
+        "reward/mean": float(rewards.mean()),
+        "reward/std": float(rewards.std()),
+        "reward/group_std": float(np.mean([g.rewards_G.std() for g in groups_P])),
+        "reward/valid_rate": float(np.mean([e.valid for e in extractions])),
+        "reward/num_executed": float(sum(g.num_executed for g in groups_P)),
+        "rm/tie_rate": float(np.mean([np.ptp(g.rewards_G) == 0 for g in groups_P])),
+        "rollout/completion_tokens": float(num_tokens.mean()),
+        "rollout/truncated_rate": float(np.mean([c.finish is Finish.LENGTH for c in completions])),
+    }
+    if judged:
+        metrics["rm/score_mean"] = float(np.mean([s.value for s in judged]))
+        metrics["rm/reused_rate"] = float(np.mean([s.reused for s in judged]))
+        metrics["rm/truncated_rate"] = float(np.mean([s.truncated for s in judged]))
+    for reason in Reason:
+        share = float(np.mean([e.reason is reason for e in extractions]))
+        metrics[f"reward/reason/{reason.value}"] = share
+    return metrics
+
+
+class JsonlSink:
+    """Append one JSON line per step to `metrics.jsonl`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, report: StepReport) -> None:
+        """Append one line; it is on disk when this returns."""
+        check_names(report.metrics)
+        line: dict[str, Any] = {"step": report.step, **report.metrics}
+        with self._path.open("a", encoding="ascii") as file:
+            file.write(json.dumps(line) + "\n")

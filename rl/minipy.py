@@ -1,0 +1,222 @@
+"""minipy: small Python problems that a tiny model can learn on two CPU cores.
+
+A problem asks for a reduction of a mapping of the filtered numbers of a list, for example
+"Return the sum of the squares of the numbers in xs that are even."; the answer is a fenced function
+`f(xs)`. Some (filter, map, reduce) combinations are held out, so that evaluation asks for
+combinations that no training problem shows. Everything is a function of the seed.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+from rl.seeds import derive_seed
+from rl.types import Message, Prompt
+
+Split = Literal["train", "eval"]
+Numbers = list[int]
+
+NUM_HELD_OUT = 60
+NUM_TESTS = 8
+CONSTANTS = range(2, 10)
+ENTRY_POINT = "f"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which numbers are kept: phrase, expressions on `x`, and what it means."""
+
+    phrase: str  # may hold {k}
+    codes: tuple[str, ...]
+    keep: Callable[[int, int], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """What becomes of a number."""
+
+    phrase: str
+    codes: tuple[str, ...]
+    apply: Callable[[int, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """What is returned of the mapped numbers; `{inner}` is a generator, `{items}` a list."""
+
+    phrase: str
+    codes: tuple[str, ...]
+    fold: Callable[[Numbers], int | Numbers]
+
+
+FILTERS = (
+    Filter("even", ("x % 2 == 0",), lambda x, _: x % 2 == 0),
+    Filter("odd", ("x % 2 == 1", "x % 2 != 0"), lambda x, _: x % 2 == 1),
+    Filter("positive", ("x > 0",), lambda x, _: x > 0),
+    Filter("negative", ("x < 0",), lambda x, _: x < 0),
+    Filter("greater than {k}", ("x > {k}",), lambda x, k: x > k),
+    Filter("less than {k}", ("x < {k}",), lambda x, k: x < k),
+    Filter("divisible by {k}", ("x % {k} == 0",), lambda x, k: x % k == 0),
+)
+MAPS = (
+    Map("double", ("x * 2", "2 * x"), lambda x, _: 2 * x),
+    Map("square", ("x * x", "x ** 2"), lambda x, _: x * x),
+    Map("negation", ("-x",), lambda x, _: -x),
+    Map("absolute value", ("abs(x)",), lambda x, _: abs(x)),
+    Map("sum with {k}", ("x + {k}",), lambda x, k: x + k),
+    Map("product with {k}", ("x * {k}",), lambda x, k: x * k),
+)
+REDUCES = (
+    Reduce("sum", ("sum({inner})", "sum({items})"), sum),
+    Reduce("count", ("len({items})",), len),
+    Reduce("maximum", ("max({inner})", "max({items})"), max),
+    Reduce("minimum", ("min({inner})", "min({items})"), min),
+    Reduce("sorted list", ("sorted({inner})", "sorted({items})"), sorted),
+    Reduce("list", ("{items}", "list({inner})"), list),
+)
+Combination = tuple[int, int, int]
+COMBINATIONS: tuple[Combination, ...] = tuple(
+    product(range(len(FILTERS)), range(len(MAPS)), range(len(REDUCES)))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What one problem asks for."""
+
+    combination: Combination
+    filter_k: int
+    map_k: int
+
+    @property
+    def question(self) -> str:
+        """The problem in words.
+
+        >>> Spec((4, 1, 0), 5, 2).question
+        'Return the sum of the square of the numbers in xs that are greater than 5.'
+        """
+        keep, change, fold = self.parts
+        return (
+            f"Return the {fold.phrase} of the {change.phrase.format(k=self.map_k)} of the numbers "
+            f"in xs that are {keep.phrase.format(k=self.filter_k)}."
+        )
+
+    @property
+    def parts(self) -> tuple[Filter, Map, Reduce]:
+        """The filter, the map and the reduction."""
+        keep, change, fold = self.combination
+        return FILTERS[keep], MAPS[change], REDUCES[fold]
+
+    def program(self, rng: random.Random) -> str:
+        """A right program, in one of its spellings.
+
+        >>> Spec((2, 3, 1), 2, 2).program(random.Random(0))
+        'def f(xs):\\n    return len([abs(x) for x in xs if x > 0])'
+        """
+        keep, change, fold = self.parts
+        condition = rng.choice(keep.codes).format(k=self.filter_k)
+        inner = f"{rng.choice(change.codes).format(k=self.map_k)} for x in xs if {condition}"
+        body = rng.choice(fold.codes).format(inner=inner, items=f"[{inner}]")
+        return f"def {ENTRY_POINT}(xs):\n    return {body}"
+
+    def solve(self, xs: Numbers) -> int | Numbers:
+        """The right output."""
+        keep, change, fold = self.parts
+        return fold.fold([change.apply(x, self.map_k) for x in xs if keep.keep(x, self.filter_k)])
+
+    def tests(self, rng: random.Random) -> str:
+        """Functional tests as JSON, with the numbers at which near-misses differ."""
+        border = [self.filter_k - 1, self.filter_k, self.filter_k + 1, -self.filter_k, 0, 1, -1]
+        keep = FILTERS[self.combination[0]].keep
+        kept = [x for x in range(-20, 41) if keep(x, self.filter_k)]
+        cases: list[dict[str, object]] = []
+        for _ in range(NUM_TESTS):
+            xs = rng.sample(border, 4) + rng.sample(kept, 3)
+            xs += [rng.randint(-20, 20) for _ in range(2)]
+            rng.shuffle(xs)
+            cases.append({"input": [xs], "output": self.solve(xs)})
+        return json.dumps(cases)
+
+
+def held_out_combinations(seed: int = 0) -> frozenset[Combination]:
+    """The combinations that only the evaluation split asks for.
+
+    Fixed by default whatever the run's seed, so that shipped models and new runs share one split.
+    """
+    return frozenset(random.Random(seed).sample(COMBINATIONS, NUM_HELD_OUT))
+
+
+def specs(split: Split, num: int, seed: int) -> list[Spec]:
+    """Draw `num` specs of a split, without repetition while the split has new ones."""
+    held_out = held_out_combinations()
+    allowed = [c for c in COMBINATIONS if (c in held_out) == (split == "eval")]
+    rng = random.Random(derive_seed(seed, "minipy", split))
+    seen: set[str] = set()
+    drawn: list[Spec] = []
+    attempts = 0
+    while len(drawn) < num:
+        spec = Spec(rng.choice(allowed), rng.choice(CONSTANTS), rng.choice(CONSTANTS))
+        attempts += 1
+        if spec.question in seen and attempts < 20 * num:
+            continue
+        seen.add(spec.question)
+        drawn.append(spec)
+    return drawn
+
+
+def make_prompts(split: Split, num: int, seed: int) -> list[Prompt]:
+    """Draw `num` problems of a split as prompts with functional tests."""
+    prompts: list[Prompt] = []
+    for index, spec in enumerate(specs(split, num, seed)):
+        rng = random.Random(derive_seed(seed, "minipy tests", split, index))
+        prompts.append(
+            Prompt(
+                id=f"minipy-{split}-{seed}-{index}",
+                messages=(Message("user", spec.question),),
+                tests=spec.tests(rng),
+                entry_point=ENTRY_POINT,
+                source="minipy",
+                meta=json.dumps({"combination": spec.combination}),
+            )
+        )
+    return prompts
+
+
+def fenced(code: str) -> str:
+    """The answer format that problems expect."""
+    return f"```python\n{code}\n```"
+
+
+def corrupt(spec: Spec, rng: random.Random) -> str:
+    """An answer with one fault: another filter, map, reduction or constant, a lost character, no fence."""
+    keep, change, fold = spec.combination
+    fault = rng.randrange(6)
+    if fault == 0:
+        keep = rng.randrange(len(FILTERS))
+    elif fault == 1:
+        change = rng.randrange(len(MAPS))
+    elif fault == 2:
+        fold = rng.randrange(len(REDUCES))
+    elif fault == 3:
+        spec = Spec(spec.combination, rng.choice(CONSTANTS), rng.choice(CONSTANTS))
+    code = Spec((keep, change, fold), spec.filter_k, spec.map_k).program(rng)
+    if fault == 4:
+        drop = rng.randrange(len(code))
+        return fenced(code[:drop] + code[drop + 1 :])
+    return code if fault == 5 else fenced(code)
+
+
+def warm_start_answers(num: int, corrupted: float, seed: int) -> Iterable[tuple[str, str]]:
+    """Yield (question, answer) pairs of training problems; a share of the answers is corrupted."""
+    rng = random.Random(derive_seed(seed, "minipy warm start"))
+    held_out = held_out_combinations()
+    allowed = [c for c in COMBINATIONS if c not in held_out]
+    for _ in range(num):
+        spec = Spec(rng.choice(allowed), rng.choice(CONSTANTS), rng.choice(CONSTANTS))
+        answer = corrupt(spec, rng) if rng.random() < corrupted else fenced(spec.program(rng))
+        yield spec.question, answer

@@ -1,0 +1,161 @@
+"""One RL step on one page.
+
+A step is two halves. `collect` samples the groups of a step and judges each one the moment its
+completions are done, while others still generate. `learn` turns the judged groups into advantages,
+updates the policy and publishes its weights. `rl.loop` runs them one after the other
+(`max_staleness` 0) or overlapped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rl.advantage import AdvantageConfig, group_advantages
+from rl.errors import NonFiniteError
+from rl.interfaces import Fleet
+from rl.metrics import batch_metrics
+from rl.packing import build_minibatch, split_minibatches
+from rl.types import (
+    FloatArray,
+    JudgedGroup,
+    Prompt,
+    RolloutGroup,
+    Sample,
+    SamplingConfig,
+    StepReport,
+    UpdateReport,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepConfig:
+    """What one step needs to know."""
+
+    prompts_per_step: int
+    sampling: SamplingConfig
+    advantage: AdvantageConfig
+    minibatches_per_step: int
+    microbatch_tokens: int
+    row_tokens: int
+    on_policy: bool  # the policy that updates is the one that sampled
+    keep_zero_advantage: bool  # the loss has a KL term, which needs no advantage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """The judged groups of one step, and when things happened (`time.time()`)."""
+
+    groups_P: tuple[JudgedGroup, ...]
+    started_s: float
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """How long sampling and scoring took, and how far scoring hid behind sampling."""
+        last_completion_s = max(g.group.finished_s for g in self.groups_P)
+        scored_s = [g.scored_s for g in self.groups_P]
+        rollout_s = last_completion_s - self.started_s
+        tokens = sum(len(c.token_ids) for g in self.groups_P for c in g.group.completions_G)
+        return {
+            "time/rollout_s": rollout_s,
+            "time/first_score_s": min(scored_s) - self.started_s,
+            "time/score_s": max(0.0, max(scored_s) - last_completion_s),
+            "rollout/tokens_per_s": tokens / max(rollout_s, 1e-9),
+        }
+
+
+async def collect(step: int, fleet: Fleet, prompts_P: Sequence[Prompt], cfg: StepConfig) -> Batch:
+    """Sample and judge the groups of one step; a group is judged as soon as it is complete."""
+    started_s = time.time()
+    async with asyncio.TaskGroup() as judging:
+        tasks = [
+            judging.create_task(fleet.reward.judge(group))
+            async for group in fleet.rollout.generate(prompts_P, cfg.sampling, step)
+        ]
+    order = {prompt.id: position for position, prompt in enumerate(prompts_P)}
+    judged = sorted((t.result() for t in tasks), key=lambda g: order[g.group.prompt.id])
+    return Batch(groups_P=tuple(judged), started_s=started_s)
+
+
+async def learn(step: int, batch: Batch, fleet: Fleet, cfg: StepConfig) -> StepReport:
+    """Update the policy on one batch; on return every rollout engine serves version `step`."""
+    advantages_PG = group_advantages([g.rewards_G for g in batch.groups_P], cfg.advantage)
+    samples_N = build_samples(batch.groups_P, advantages_PG, cfg.keep_zero_advantage)
+    start_s = time.perf_counter()
+    reports = await update(samples_N, fleet, cfg)
+    updated_s = time.perf_counter()
+    await fleet.policy.publish(step)
+    published_s = time.perf_counter()
+    staleness = [step - 1 - s.policy_version for s in samples_N]
+    return StepReport(
+        step=step,
+        metrics={
+            **batch_metrics(batch.groups_P),
+            **batch.timings,
+            **mean_metrics(reports),
+            "policy/num_samples": float(len(samples_N)),
+            "rollout/staleness": float(np.mean(staleness)) if staleness else 0.0,
+            "time/update_s": updated_s - start_s,
+            "time/publish_s": published_s - updated_s,
+        },
+    )
+
+
+async def update(samples_N: Sequence[Sample], fleet: Fleet, cfg: StepConfig) -> list[UpdateReport]:
+    """Take the optimizer steps of one RL step; none when no sample carries a gradient."""
+    if not samples_N:
+        return []
+    minibatches = [
+        build_minibatch(part, fleet.policy.num_ranks, cfg.microbatch_tokens, cfg.row_tokens)
+        for part in split_minibatches(samples_N, cfg.minibatches_per_step)
+    ]
+    if cfg.on_policy and len(minibatches) == 1:  # pi_old is the policy itself
+        return [await fleet.policy.update(minibatches[0], None)]
+    old = [await fleet.policy.logprobs(minibatch) for minibatch in minibatches]
+    return [
+        await fleet.policy.update(minibatch, logprobs)
+        for minibatch, logprobs in zip(minibatches, old, strict=True)
+    ]
+
+
+def build_samples(
+    groups_P: Sequence[JudgedGroup], advantages_PG: Sequence[FloatArray], keep_zero: bool
+) -> list[Sample]:
+    """Turn completions into trainable sequences, without those that carry no gradient."""
+    return [
+        _sample(judged.group, position, float(advantage))
+        for judged, advantages_G in zip(groups_P, advantages_PG, strict=True)
+        for position, advantage in enumerate(advantages_G)
+        if (advantage != 0.0 or keep_zero) and len(judged.group.completions_G[position].token_ids)
+    ]
+
+
+def _sample(group: RolloutGroup, position: int, advantage: float) -> Sample:
+    completion = group.completions_G[position]
+    if not np.isfinite(advantage):
+        raise NonFiniteError(
+            f"the advantage of prompt {group.prompt.id}, sample {completion.sample_idx} is "
+            f"{advantage}; look at the scores of that group"
+        )
+    return Sample(
+        prompt_id=completion.prompt_id,
+        sample_idx=completion.sample_idx,
+        token_ids=np.concatenate([group.prompt_token_ids, completion.token_ids]),
+        num_prompt_tokens=len(group.prompt_token_ids),
+        rollout_logprobs=completion.rollout_logprobs,
+        advantage=advantage,
+        policy_version=completion.policy_version,
+    )
+
+
+def mean_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
+    """Mean over the optimizer steps; the learning rate is that of the last."""
+    if not reports:
+        return {}
+    names = reports[0].metrics
+    means = {name: float(np.mean([r.metrics[name] for r in reports])) for name in names}
+    return {**means, "policy/lr": reports[-1].lr}

@@ -1,0 +1,201 @@
+"""Every value that crosses an actor boundary, in the order in which it flows.
+
+`Prompt` -> `RolloutGroup[Completion]` -> `Extraction` -> `Score` -> `JudgedGroup` -> `Sample`
+-> `Minibatch[Microbatch]` -> `UpdateReport` -> `StepReport`.
+
+Axes in names: P prompts, G completions of a group, N samples, R rows, L tokens of a row, T tokens.
+Arrays instead of lists: 2,048 completions of 16k tokens are 134 MB and pass through Ray without a
+copy; as Python integers they are more than 1 GB and are pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int32]
+FloatArray = NDArray[np.float32]
+
+
+class Finish(StrEnum):
+    """Why a completion ended."""
+
+    STOP = "stop"  # the end-of-sequence token was sampled
+    LENGTH = "length"  # the token budget ran out
+    ABORTED = "aborted"  # the engine gave it up
+
+
+class Reason(StrEnum):
+    """What extraction found; everything but `OK` says why there is no code to judge."""
+
+    OK = "ok"
+    NO_BLOCK = "no_block"
+    MANY_BLOCKS = "many_blocks"
+    UNCLOSED = "unclosed"
+    EMPTY = "empty"  # a block with nothing but white space
+    TRIVIAL = "trivial"  # it parses, but holds no program: `pass`, a lone comment, a bare word
+    SYNTAX = "syntax"
+    TOO_LONG = "too_long"  # above the byte cap; it was never parsed
+    DEADLINE = "deadline"  # the parser did not finish in time
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str  # "system" | "user" | "assistant"
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One problem, as a row of a canonical parquet file states it.
+
+    >>> Prompt(id="a", messages=(Message("user", "Add two numbers."),)).question
+    'Add two numbers.'
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    tests: str | None = None  # JSON; None for a problem without tests
+    entry_point: str | None = None  # the function that the tests call, if they call one
+    source: str = ""
+    meta: str = "{}"  # JSON
+
+    @property
+    def question(self) -> str:
+        """Text of the last user turn: what a reward model reads as the problem."""
+        return next(m.content for m in reversed(self.messages) if m.role == "user")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Completion:
+    """One sampled answer, exactly as the rollout engine produced it."""
+
+    prompt_id: str
+    sample_idx: int  # 0 <= sample_idx < group_size
+    text: str
+    token_ids: IntArray  # [T] completion only; the end-of-sequence token included when sampled
+    rollout_logprobs: FloatArray  # [T] natural log, of the distribution that was sampled from
+    finish: Finish
+    policy_version: int  # the one version that sampled every token of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RolloutGroup:
+    """The G completions of one prompt."""
+
+    prompt: Prompt
+    prompt_token_ids: IntArray  # [T] with the chat template and generation prompt applied
+    completions_G: tuple[Completion, ...]
+    engine: str  # name of the rollout actor
+    finished_s: float  # time.time() at which the last completion was done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extraction:
+    """The program found in a completion, or the typed reason why there is none."""
+
+    reason: Reason
+    code: str = ""  # without fences; "" unless the completion is valid
+    detail: str = ""  # for people: place and message of a syntax error, number of blocks, ...
+
+    @property
+    def valid(self) -> bool:
+        """True when there is code to judge."""
+        return self.reason is Reason.OK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What a judge says of one completion: the raw logit of a reward model, or 1/0 of execution."""
+
+    value: float | None  # None: not judged, because there is no valid code
+    truncated: bool = False  # the reward model's input was cut to its context
+    reused: bool = False  # from the cache, or from identical code in the same group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class JudgedGroup:
+    """A group with its extractions, scores and rewards."""
+
+    group: RolloutGroup
+    extractions_G: tuple[Extraction, ...]
+    scores_G: tuple[Score, ...]
+    rewards_G: FloatArray  # [G] shaped; an invalid completion has the lowest
+    judge: str  # name of the actor that judged
+    scored_s: float  # time.time() at which the last score was known
+    num_executed: int = 0  # programs that were run to compute these rewards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sample:
+    """One trainable sequence."""
+
+    prompt_id: str
+    sample_idx: int
+    token_ids: IntArray  # [T] prompt, then completion
+    num_prompt_tokens: int
+    rollout_logprobs: FloatArray  # [T - num_prompt_tokens]
+    advantage: float
+    policy_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Microbatch:
+    """One forward/backward: R rows of L tokens; each row holds whole samples one after another.
+
+    Position t of the token arrays predicts position t + 1 of the same sample, so `target_ids`,
+    `loss_mask`, `advantages` and the log-probs are all aligned with the *predicting* position.
+    """
+
+    token_ids_RL: IntArray
+    position_ids_RL: IntArray  # restarts at 0 with each sample (and at padding)
+    target_ids_RL: IntArray  # next token of the sample; 0 where `loss_mask` is 0
+    loss_mask_RL: FloatArray  # 1 on completion tokens, else 0
+    advantages_RL: FloatArray
+    rollout_logprobs_RL: FloatArray  # 0 where `loss_mask` is 0
+    sequence_weight_RL: FloatArray  # 1 / number of completion tokens of the sample; 0 off the mask
+    sample_index_RL: IntArray  # index into the minibatch's samples; -1 at padding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Minibatch:
+    """One optimizer step: for each data-parallel rank the same number of microbatches."""
+
+    microbatches_by_rank: tuple[tuple[Microbatch, ...], ...]
+    num_samples: int
+    num_loss_tokens: int  # over all ranks: the denominator of the token mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateReport:
+    """What one optimizer step did, summed over ranks."""
+
+    metrics: Mapping[str, float]  # names of `rl.metrics`
+    lr: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """One line of `metrics.jsonl`."""
+
+    step: int  # 1-based: the number of the step that has ended
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingConfig:
+    """How completions are sampled. Untruncated by default, see `docs/concepts.md`."""
+
+    group_size: int
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    seed: int = 0
+    purpose: str = "rollout"  # enters the seed, so that evaluation never repeats training samples

@@ -1,0 +1,95 @@
+"""One Ray cluster and one fleet of real engines for the whole tier; starting them takes a minute."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from transformers import AutoTokenizer, Qwen3Config, Qwen3ForSequenceClassification
+
+from actors.fleet import RayFleet, Specs, connect, start_fleet, train_fields
+from conf.schema import Config
+from launch.cli import compose_config
+from rl import minipy
+from rl.tiny_model import make_policy
+
+
+@dataclass(frozen=True)
+class LiveFleet:
+    """A running fleet, its configuration, and the event loop that it lives in."""
+
+    cfg: Config
+    fleet: RayFleet
+    loop: asyncio.AbstractEventLoop
+
+    def wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the fleet's loop."""
+        return self.loop.run_until_complete(coroutine)
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A randomly initialised policy with tied embeddings."""
+    directory = tmp_path_factory.mktemp("policy")
+    corpus = ["\n".join(pair) for pair in minipy.warm_start_answers(500, 0.5, 0)]
+    make_policy(directory, corpus, seed=0)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_reward_model(tmp_path_factory: pytest.TempPathFactory, tiny_policy: Path) -> Path:
+    """A randomly initialised sequence classifier whose scores spread over several units."""
+    directory = tmp_path_factory.mktemp("rm")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_policy)
+    config = Qwen3Config.from_pretrained(tiny_policy)
+    config.num_labels = 1
+    torch.manual_seed(1)
+    model = Qwen3ForSequenceClassification(config)
+    with torch.no_grad():
+        model.score.weight.normal_(std=0.5)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local cluster."""
+    connect(compose_config(["experiment=quickstart"]), namespace="system-tests")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def live(ray_cluster: None, tiny_policy: Path, tiny_reward_model: Path) -> Iterator[LiveFleet]:
+    """The quickstart's fleet on tiny random models: 1 rollout, 2 reward shards, 2 policy ranks."""
+    cfg = compose_config(
+        [
+            "experiment=quickstart",
+            f"model.path={tiny_policy}",
+            f"reward.model={tiny_reward_model}",
+            "policy.lr=1e-3",
+            "algorithm.prompts_per_step=4",
+            "algorithm.group_size=4",
+        ]
+    )
+    specs = Specs(
+        rollout_model=cfg.model.path,
+        reward=True,
+        train=train_fields(cfg, total_steps=100),
+    )
+    loop = asyncio.new_event_loop()
+    stack = AsyncExitStack()
+    fleet = loop.run_until_complete(
+        stack.enter_async_context(start_fleet(cfg, specs, "system-tests"))
+    )
+    yield LiveFleet(cfg, fleet, loop)
+    loop.run_until_complete(stack.aclose())
+    loop.close()

@@ -1,0 +1,493 @@
+"""ZeRO-3 on two ranks against plain single-process PyTorch, one sample at a time."""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from actors.deepspeed_engine import TrainEngine, TrainSpec, lr_at
+from rl.errors import NonFiniteError, UserError
+from rl.loss import BatchNorm, MicrobatchTensors, NllObjective, PairObjective, PolicyObjective
+from rl.packing import build_minibatch
+from rl.tiny_model import make_tokenizer
+from rl.types import FloatArray, Microbatch, Minibatch, Sample
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+NUM_RANKS = 2
+NUM_UPDATES = 3
+TEMPERATURE = 0.7
+KL_COEF = 0.1
+OBJECTIVE = PolicyObjective(
+    clip_eps_low=0.2, clip_eps_high=0.28, dual_clip=None, kl_coef=KL_COEF, tis_cap=None
+)
+# Float32 gradients of sums taken in another order (packed rows, two ranks) differ by 1e-7 of their
+# size. Adam divides by their magnitude, so a weight may move by lr * 1e-7 * (norm / |gradient|)
+# otherwise; three updates of lr = 1e-3 move weights by up to 3e-3, 300 times this tolerance.
+TOLERANCE = 1e-5
+
+
+def make_samples(num: int) -> list[Sample]:
+    rng = np.random.default_rng(3)
+    samples: list[Sample] = []
+    for index in range(num):
+        num_tokens, num_prompt = int(rng.integers(20, 61)), int(rng.integers(3, 15))
+        samples.append(
+            Sample(
+                prompt_id=f"p{index // 2}",
+                sample_idx=index % 2,
+                token_ids=rng.integers(3, 300, num_tokens).astype(np.int32),
+                num_prompt_tokens=num_prompt,
+                rollout_logprobs=np.full(num_tokens - num_prompt, -5.0, np.float32),
+                advantage=float(rng.normal()),
+                policy_version=0,
+            )
+        )
+    return samples
+
+
+SAMPLES = make_samples(14)
+# Five microbatches or so for two ranks: several per rank, unequal in loss tokens, one of padding.
+MINIBATCH = build_minibatch(SAMPLES, NUM_RANKS, microbatch_tokens=128, row_tokens=64)
+PAIRS = build_minibatch(
+    SAMPLES, NUM_RANKS, microbatch_tokens=192, row_tokens=128, group_of=2, readout="last"
+)
+
+
+def norm_of(minibatch: Minibatch) -> BatchNorm:
+    return BatchNorm(minibatch.num_loss_tokens, minibatch.num_samples)
+
+
+def make_spec(model_path: Path, **changes: Any) -> TrainSpec:
+    base = TrainSpec(
+        model_path=str(model_path),
+        lr=1e-3,
+        warmup_steps=2,
+        lr_schedule="cosine",
+        total_steps=10,
+        weight_decay=0.1,
+        grad_clip=0.05,
+        temperature=TEMPERATURE,
+        deadline_s=120,
+    )
+    return replace(base, **changes)
+
+
+@dataclass(frozen=True)
+class InfiniteGradient:
+    """A loss of 0 whose gradient is not finite."""
+
+    def __call__(
+        self,
+        outputs_RL: Tensor,
+        mb: MicrobatchTensors,
+        old_RL: Tensor | None,
+        ref_RL: Tensor | None,
+        norm: BatchNorm,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return (outputs_RL.sum() * 0).sqrt(), {}
+
+
+def with_bad_advantage(microbatches: Sequence[Microbatch], sample: int) -> list[Microbatch]:
+    return [
+        replace(
+            mb,
+            advantages_RL=np.where(
+                (mb.sample_index_RL == sample) & (mb.loss_mask_RL > 0), np.nan, mb.advantages_RL
+            ).astype(np.float32),
+        )
+        for mb in microbatches
+    ]
+
+
+def weights_of(engine: TrainEngine) -> dict[str, Tensor]:
+    buckets = list[list[tuple[str, Tensor]]]()
+    for bucket in engine.iter_full_parameters(bucket_bytes=40_000):
+        buckets.append([(name, tensor.clone()) for name, tensor in bucket])
+    assert len(buckets) > 2  # the bound on the bucket is in force
+    return {name: tensor for bucket in buckets for name, tensor in bucket}
+
+
+def message_of(error: type[Exception], action: Callable[[], object]) -> str:
+    with pytest.raises(error) as info:
+        action()
+    return str(info.value)
+
+
+def run_policy(rank: int, directory: Path, port: int) -> dict[str, Any]:
+    """Three updates; then the third again, from a checkpoint, after two updates that must fail."""
+    spec = make_spec(directory / "tied", with_reference=True)
+    batch, norm = MINIBATCH.microbatches_by_rank[rank], norm_of(MINIBATCH)
+    result: dict[str, Any] = {}
+
+    engine = TrainEngine(spec, rank, NUM_RANKS, "127.0.0.1", port)
+    old: tuple[FloatArray, ...] | None = engine.logprobs(batch)
+    result["logprobs"] = old
+    result["metadata"] = engine.parameter_metadata()
+    result["initial"] = weights_of(engine)
+    reports = [engine.update(batch, None, OBJECTIVE, norm)]
+    reports.append(engine.update(batch, old, OBJECTIVE, norm))
+    engine.save_checkpoint(directory / "checkpoint")
+    reports.append(engine.update(batch, old, OBJECTIVE, norm))
+    result["reports"] = reports
+    result["weights"] = weights_of(engine)
+    result["partition"] = engine.partition_report()
+    engine.save_hf(directory / "exports" / "policy")
+    engine.save_hf(directory / "exports" / "policy")  # replaces the first
+    result["logprobs_after"] = engine.logprobs(batch)
+    engine.close()
+
+    engine = TrainEngine(spec, rank, NUM_RANKS, "127.0.0.1", port)
+    engine.load_checkpoint(directory / "checkpoint")
+    result["bad_loss"] = message_of(
+        NonFiniteError,
+        lambda: engine.update(with_bad_advantage(batch, 5), old, OBJECTIVE, norm),
+    )
+    result["bad_gradient"] = message_of(
+        NonFiniteError, lambda: engine.update(batch, old, InfiniteGradient(), norm)
+    )
+    result["resumed_report"] = engine.update(batch, old, OBJECTIVE, norm)
+    result["resumed"] = weights_of(engine)
+    engine.world_size = 3
+    result["other_world"] = message_of(
+        UserError, lambda: engine.load_checkpoint(directory / "checkpoint")
+    )
+    engine.close()
+    return result
+
+
+def run_untied(rank: int, directory: Path, port: int) -> dict[str, Any]:
+    spec = make_spec(directory / "untied", gradient_checkpointing=True, temperature=1.0)
+    engine = TrainEngine(spec, rank, NUM_RANKS, "127.0.0.1", port)
+    batch, norm = MINIBATCH.microbatches_by_rank[rank], norm_of(MINIBATCH)
+    reports = [engine.update(batch, None, NllObjective(), norm) for _ in range(NUM_UPDATES)]
+    result = {"reports": reports, "weights": weights_of(engine)}
+    engine.close()
+    return result
+
+
+def run_score(rank: int, directory: Path, port: int) -> dict[str, Any]:
+    spec = make_spec(directory / "tied", head="score")
+    engine = TrainEngine(spec, rank, NUM_RANKS, "127.0.0.1", port)
+    result: dict[str, Any] = {"initial": weights_of(engine)}
+    batch, norm = PAIRS.microbatches_by_rank[rank], norm_of(PAIRS)
+    objective = PairObjective(centring=0.01)
+    result["reports"] = [engine.update(batch, None, objective, norm) for _ in range(NUM_UPDATES)]
+    result["weights"] = weights_of(engine)
+    result["scores"] = engine.logprobs(batch)
+    engine.save_hf(directory / "exports" / "rm")
+    engine.close()
+    return result
+
+
+def worker(rank: int, directory: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=NUM_RANKS
+    )
+    scenarios = {"policy": run_policy, "untied": run_untied, "score": run_score}
+    results = {name: scenario(rank, directory, port) for name, scenario in scenarios.items()}
+    torch.save(results, directory / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """Directory and results by rank of one spawn of two real ranks."""
+    directory = tmp_path_factory.mktemp("engine")
+    tokenizer = make_tokenizer(["def f(xs):\n    return sum(xs)"], vocab_size=300)
+    for name in ("tied", "untied"):
+        torch.manual_seed(1)
+        config = Qwen3Config(
+            vocab_size=300,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            tie_word_embeddings=name == "tied",
+            attention_dropout=0.3,  # off in the engine: results would differ from run to run
+            dtype="float32",
+        )
+        Qwen3ForCausalLM(config).save_pretrained(directory / name)
+        tokenizer.save_pretrained(directory / name)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = spawn(worker, (directory, port), nprocs=NUM_RANKS, join=False)
+    deadline = time.monotonic() + 400
+    while not context.join(timeout=5):
+        if time.monotonic() > deadline:
+            for process in context.processes:
+                process.kill()
+            pytest.fail("the ranks did not finish in 400 s")
+    results = [
+        torch.load(directory / f"rank{rank}.pt", weights_only=False) for rank in range(NUM_RANKS)
+    ]
+    return directory, results
+
+
+def plain_logprobs(model: nn.Module, sample: Sample, temperature: float) -> Tensor:
+    """Log-probs [T] of the completion, of one sample alone."""
+    token_ids = torch.tensor(sample.token_ids[None], dtype=torch.int64)
+    logits = model(input_ids=token_ids, use_cache=False).logits[0, :-1] / temperature
+    logprobs = logits.log_softmax(-1).gather(-1, token_ids[0, 1:, None]).squeeze(-1)
+    return logprobs[sample.num_prompt_tokens - 1 :]
+
+
+def plain_training(
+    model: nn.Module, loss_of: Callable[[int], Tensor]
+) -> tuple[list[float], list[float]]:
+    """Plain AdamW with gradient clipping; returns losses and gradient norms of the updates."""
+    spec = make_spec(Path("any"))
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        betas=(spec.adam_beta1, spec.adam_beta2),
+        weight_decay=spec.weight_decay,
+    )
+    losses: list[float] = []
+    norms: list[float] = []
+    for step in range(NUM_UPDATES):
+        optimizer.zero_grad()
+        loss = loss_of(step)
+        loss.backward()
+        norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), spec.grad_clip)))
+        optimizer.param_groups[0]["lr"] = lr_at(step, spec)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, norms
+
+
+def assert_same_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    assert set(parameters) <= set(weights)
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(weights[name], parameter.detach(), atol=TOLERANCE, rtol=0)
+
+
+def test_packed_updates_on_two_ranks_equal_plain_torch_one_sample_at_a_time(run):
+    directory, results = run
+    model = AutoModelForCausalLM.from_pretrained(directory / "tied").eval()
+    with torch.no_grad():
+        old = [plain_logprobs(model, sample, TEMPERATURE) for sample in SAMPLES]
+
+    def loss_of(step: int) -> Tensor:
+        total = torch.zeros(())
+        for sample, old_T in zip(SAMPLES, old, strict=True):
+            logprobs_T = plain_logprobs(model, sample, TEMPERATURE)
+            before_T = logprobs_T.detach() if step == 0 else old_T
+            ratio_T = (logprobs_T - before_T).exp()
+            surrogate_T = torch.minimum(
+                ratio_T * sample.advantage, ratio_T.clamp(0.8, 1.28) * sample.advantage
+            )
+            gap_T = old_T - logprobs_T  # the reference is the initial policy
+            total = total + (KL_COEF * (gap_T.exp() - 1 - gap_T) - surrogate_T).sum()
+        return total / MINIBATCH.num_loss_tokens
+
+    losses, norms = plain_training(model, loss_of)
+
+    reports = results[0]["policy"]["reports"]
+    assert [r.metrics["policy/loss"] for r in reports] == pytest.approx(losses, abs=1e-6)
+    assert [r.metrics["policy/grad_norm"] for r in reports] == pytest.approx(norms, rel=1e-4)
+    assert min(norms) > make_spec(directory).grad_clip  # so clipping is part of this test
+    assert_same_weights(model, results[0]["policy"]["weights"])
+
+
+def test_logprobs_equal_plain_torch_and_are_zero_off_the_mask(run):
+    directory, results = run
+    model = AutoModelForCausalLM.from_pretrained(directory / "tied").eval()
+    with torch.no_grad():
+        expected = [plain_logprobs(model, sample, TEMPERATURE).numpy() for sample in SAMPLES]
+    found: dict[int, FloatArray] = {}
+    for rank, batch in enumerate(MINIBATCH.microbatches_by_rank):
+        for mb, logprobs_RL in zip(batch, results[rank]["policy"]["logprobs"], strict=True):
+            assert np.all(logprobs_RL[mb.loss_mask_RL == 0] == 0)
+            for index in set(mb.sample_index_RL[mb.loss_mask_RL > 0].tolist()):
+                chosen_RL = (mb.sample_index_RL == index) & (mb.loss_mask_RL > 0)
+                found[index] = logprobs_RL[chosen_RL]
+    assert sorted(found) == list(range(len(SAMPLES)))
+    for index, logprobs_T in found.items():
+        np.testing.assert_allclose(logprobs_T, expected[index], atol=1e-5)
+
+
+def test_reports_are_the_same_on_both_ranks(run):
+    _, results = run
+    for scenario in ("policy", "untied", "score"):
+        assert results[0][scenario]["reports"] == results[1][scenario]["reports"]
+
+
+def test_the_reference_stays_the_initial_policy(run):
+    _, results = run
+    kls = [report.metrics["policy/ref_kl"] for report in results[0]["policy"]["reports"]]
+    assert kls[0] == pytest.approx(0, abs=1e-7)
+    assert 1e-6 < kls[1] < kls[2]
+
+
+def test_parameters_are_partitioned_over_the_ranks(run):
+    _, results = run
+    reports = [result["policy"]["partition"] for result in results]
+    full = reports[0]["full"]
+    assert (
+        full
+        == sum(math.prod(shape) for name, _, shape in results[0]["policy"]["metadata"][:])
+        - 300 * 32
+    )  # the tied head counts once
+    for report in reports:
+        assert full / NUM_RANKS <= report["local"] <= full / NUM_RANKS * 1.01
+        assert 0 < report["replicated"] < 0.02 * full
+
+
+def test_tied_embeddings_are_yielded_as_the_head_too(run):
+    _, results = run
+    weights = results[0]["policy"]["weights"]
+    assert torch.equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"])
+
+
+def test_metadata_names_types_and_shapes_in_the_order_of_the_parameters(run):
+    _, results = run
+    for result in results:
+        weights = result["policy"]["initial"]
+        assert result["policy"]["metadata"] == [
+            (name, "float32", tuple(tensor.shape)) for name, tensor in weights.items()
+        ]
+
+
+def test_every_rank_gathers_the_same_parameters(run):
+    _, results = run
+    for name, tensor in results[0]["policy"]["weights"].items():
+        assert torch.equal(tensor, results[1]["policy"]["weights"][name])
+
+
+def test_untied_model_with_gradient_checkpointing_equals_plain_torch(run):
+    directory, results = run
+    model = AutoModelForCausalLM.from_pretrained(directory / "untied").eval()
+
+    def loss_of(step: int) -> Tensor:
+        total = torch.stack([plain_logprobs(model, sample, 1.0).sum() for sample in SAMPLES]).sum()
+        return -total / MINIBATCH.num_loss_tokens
+
+    losses, _ = plain_training(model, loss_of)
+    reports = results[0]["untied"]["reports"]
+    assert [r.metrics["warm/loss"] for r in reports] == pytest.approx(losses, abs=1e-5)
+    assert_same_weights(model, results[0]["untied"]["weights"])
+    weights = results[0]["untied"]["weights"]
+    assert not torch.equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"])
+
+
+def plain_score(model: nn.Module, sample: Sample) -> Tensor:
+    token_ids = torch.tensor(sample.token_ids[None], dtype=torch.int64)
+    return model(input_ids=token_ids, use_cache=False).logits[0, 0]
+
+
+def test_score_head_on_pairs_equals_plain_torch(run):
+    directory, results = run
+    model = AutoModelForSequenceClassification.from_pretrained(
+        directory / "tied", num_labels=1
+    ).eval()
+    # The checkpoint has no score head: start from the one that the engine made.
+    model.load_state_dict(results[0]["score"]["initial"])
+
+    def loss_of(step: int) -> Tensor:
+        scores_N = torch.stack([plain_score(model, sample) for sample in SAMPLES])
+        chosen, rejected = scores_N[0::2], scores_N[1::2]
+        loss = nn.functional.softplus(rejected - chosen) + 0.01 * (chosen + rejected) ** 2
+        return loss.mean()
+
+    _, norms = plain_training(model, loss_of)
+    reports = results[0]["score"]["reports"]
+    assert [r.metrics["policy/grad_norm"] for r in reports] == pytest.approx(norms, rel=1e-4)
+    assert_same_weights(model, results[0]["score"]["weights"])
+
+
+def test_resumed_training_gives_the_very_same_weights(run):
+    _, results = run
+    for result in results:
+        policy = result["policy"]
+        assert policy["resumed_report"] == policy["reports"][-1]
+        for name, tensor in policy["weights"].items():
+            assert torch.equal(policy["resumed"][name], tensor), name
+
+
+def test_updates_move_the_weights(run):
+    _, results = run
+    policy = results[0]["policy"]
+    for name, tensor in policy["weights"].items():
+        assert not torch.equal(policy["initial"][name], tensor), name
+
+
+def test_non_finite_loss_is_refused_on_every_rank_and_names_the_sample(run):
+    # That it leaves no trace is part of `test_resumed_training_gives_the_very_same_weights`.
+    _, results = run
+    for result in results:
+        assert "loss is NaN or infinite in optimizer step 2" in result["policy"]["bad_loss"]
+        assert "such numbers: [5]" in result["policy"]["bad_loss"]
+
+
+def test_non_finite_gradient_is_refused_on_every_rank(run):
+    _, results = run
+    for result in results:
+        assert "gradient norm is NaN or infinite" in result["policy"]["bad_gradient"]
+
+
+def test_checkpoint_of_another_number_of_ranks_is_refused(run):
+    _, results = run
+    assert "policy.ranks=2" in results[0]["policy"]["other_world"]
+
+
+def test_exported_policy_loads_with_from_pretrained_and_equals_the_engine(run):
+    directory, results = run
+    export = directory / "exports" / "policy"
+    model = AutoModelForCausalLM.from_pretrained(export, use_safetensors=True)
+    parameters = dict(model.named_parameters())
+    assert all(torch.equal(results[0]["policy"]["weights"][k], v) for k, v in parameters.items())
+    assert model.config.attention_dropout == 0.3  # the architecture's own, not the engine's
+    text = "def f(xs): return max(xs)"
+    before, after = (AutoTokenizer.from_pretrained(p) for p in (directory / "tied", export))
+    assert before(text).input_ids == after(text).input_ids
+    assert before.chat_template == after.chat_template
+    assert [p.name for p in (directory / "exports").iterdir() if p.name.startswith(".")] == []
+
+
+def test_exported_reward_model_scores_as_the_engine_did(run):
+    directory, results = run
+    model = AutoModelForSequenceClassification.from_pretrained(
+        directory / "exports" / "rm", use_safetensors=True
+    ).eval()
+    assert model.config.num_labels == 1
+    assert model.config.pad_token_id is not None
+    for rank, batch in enumerate(PAIRS.microbatches_by_rank):
+        for mb, scores_RL in zip(batch, results[rank]["score"]["scores"], strict=True):
+            for row, column in np.argwhere(mb.loss_mask_RL > 0):
+                sample = SAMPLES[mb.sample_index_RL[row, column]]
+                with torch.no_grad():
+                    expected = plain_score(model, sample).item()
+                assert scores_RL[row, column] == pytest.approx(expected, abs=1e-5)
+
+
+def test_learning_rate_warms_up_then_follows_the_cosine_to_zero():
+    spec = make_spec(Path("any"), lr=1.0, warmup_steps=4, total_steps=12)
+    rates = [lr_at(step, spec) for step in range(14)]
+    assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert rates[8] == pytest.approx(0.5)
+    assert rates[12:] == pytest.approx([0.0, 0.0])
+    assert lr_at(10**6, make_spec(Path("any"), lr_schedule="constant")) == 1e-3

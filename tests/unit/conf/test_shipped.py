@@ -1,0 +1,92 @@
+"""Every file under conf/ can be chosen, and says what its name promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conf.keys import keys_of
+from conf.schema import Config
+from launch.cli import CONF_DIR, compose_config
+
+pytestmark = pytest.mark.unit
+
+PATHS = ["model.path", "reward.model", "data.train_path", "data.eval_path"]
+GIVEN = [f"++{path}=GIVEN" for path in PATHS]
+EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
+CHOICES = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in CONF_DIR.glob("*/*.yaml")
+    if path.parent.name != "experiment"
+)
+# A choice that works with the files it was made for.
+COMPANIONS = {
+    "placement=one_gpu": ["model=qwen3_8b", "rollout=gpu", "policy=zero3"],
+    "placement=one_node": ["model=qwen3_8b", "rollout=gpu", "policy=zero3"],
+    "placement=multi_node": ["model=qwen3_8b", "rollout=gpu", "policy=zero3"],
+    "policy=zero3": ["model=qwen3_8b", "placement=one_node"],
+    "model=qwen3_8b": ["policy=zero3", "placement=one_node"],
+}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_loads(experiment: str) -> None:
+    config = compose_config([f"experiment={experiment}", *GIVEN])
+    assert config.experiment == experiment
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_a_group_loads(choice: str) -> None:
+    group, _, name = choice.partition("=")
+    config = compose_config([choice, *COMPANIONS.get(choice, []), *GIVEN])
+    if group in {"placement", "algorithm", "data"}:
+        assert getattr(config, group).kind == name
+
+
+@pytest.mark.parametrize("file", sorted(CONF_DIR.rglob("*.yaml")), ids=lambda file: file.stem)
+def test_no_file_asks_hydra_to_call_anything(file: Path) -> None:
+    assert "_target_" not in yaml.dump(yaml.safe_load(file.read_text()))
+
+
+def test_the_default_experiment_is_the_quickstart() -> None:
+    assert compose_config([]) == compose_config(["experiment=quickstart"])
+
+
+def test_the_quickstart_fits_on_two_cores() -> None:
+    config = compose_config([])
+    place = config.placement
+    cpus = (
+        config.rollout.engines * place.rollout.cpus
+        + config.reward.shards * place.reward.cpus
+        + config.policy.ranks * place.policy.cpus
+    )
+    assert cpus <= 2
+    assert place.device == "cpu"
+
+
+def test_the_whole_loop_differs_from_the_quickstart_by_its_stages_only() -> None:
+    quickstart, loop = compose_config([]), compose_config(["experiment=whole_loop"])
+    different = [
+        key.path for key in keys_of(Config) if _at(quickstart, key.path) != _at(loop, key.path)
+    ]
+    assert different == ["experiment", "loop.enabled"]
+
+
+def test_the_8b_experiment_fills_eight_gpus_with_the_authors_recipe() -> None:
+    config = compose_config(["experiment=qwen3_8b_codescaler", *GIVEN])
+    assert config.rollout.engines + config.reward.shards + config.policy.ranks == 8
+    algorithm = config.algorithm
+    assert (algorithm.prompts_per_step, algorithm.group_size) == (128, 8)
+    assert (algorithm.minibatches_per_step, algorithm.num_steps) == (2, 250)
+    assert (algorithm.clip_eps_low, algorithm.clip_eps_high, algorithm.kl_coef) == (0.2, 0.28, 0)
+    # Our two departures: untruncated sampling, and the batch's standard deviation.
+    assert (config.rollout.top_p, config.rollout.top_k) == (1, -1)
+    assert algorithm.advantage_scale == "batch_std"
+
+
+def _at(config: object, path: str) -> object:
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config

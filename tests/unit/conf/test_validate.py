@@ -1,0 +1,330 @@
+"""Every fault of a configuration is found, named and explained before anything starts."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf.keys import EXAMPLES, keys_of, nearest
+from conf.schema import Config, key
+from conf.validate import (
+    ConfigError,
+    Fault,
+    build,
+    build_config,
+    cautions,
+    reference_markdown,
+    to_dict,
+)
+from launch.cli import compose_config
+
+pytestmark = pytest.mark.unit
+
+REFERENCE = Path(__file__).resolve().parents[3] / "docs" / "reference.md"
+
+
+@pytest.fixture(scope="module")
+def quickstart() -> dict[str, Any]:
+    return to_dict(compose_config(["experiment=quickstart"]))
+
+
+def changed(raw: dict[str, Any], **values: object) -> dict[str, Any]:
+    """A copy with `a__b=value` put at key `a.b`."""
+    result = copy.deepcopy(raw)
+    for path, value in values.items():
+        *parents, leaf = path.split("__")
+        section = result
+        for parent in parents:
+            section = section[parent]
+        section[leaf] = value
+    return result
+
+
+def faults_of(raw: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        build_config(raw)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_a_configuration_survives_the_round_trip_through_plain_values(
+    quickstart: dict[str, Any],
+) -> None:
+    assert to_dict(build_config(quickstart)) == quickstart
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("policy__lr", "fast", "policy.lr: 'fast' is not a number > 0 (give e.g. policy.lr=1e-5)"),
+        ("policy__lr", 0, "policy.lr: 0 is not a number > 0 (give e.g. policy.lr=1e-5)"),
+        ("policy__lr", True, "policy.lr: True is not a number > 0 (give e.g. policy.lr=1e-5)"),
+        ("policy__lr", "nan", "policy.lr: 'nan' is not a number > 0 (give e.g. policy.lr=1e-5)"),
+        (
+            "policy__lr",
+            None,
+            "policy.lr: has no value: peak learning rate (give e.g. policy.lr=1e-5)",
+        ),
+        (
+            "policy__lr",
+            "???",
+            "policy.lr: has no value: peak learning rate (give e.g. policy.lr=1e-5)",
+        ),
+        (
+            "policy__ranks",
+            2.0,
+            "policy.ranks: 2.0 is not an integer >= 1 (give e.g. policy.ranks=1)",
+        ),
+        (
+            "policy__ranks",
+            True,
+            "policy.ranks: True is not an integer >= 1 (give e.g. policy.ranks=1)",
+        ),
+        (
+            "rollout__top_p",
+            1.5,
+            "rollout.top_p: 1.5 is not a number > 0 and <= 1 (give e.g. rollout.top_p=1)",
+        ),
+        ("dry_run", 1, "dry_run: 1 is not true or false (give e.g. dry_run=false)"),
+        ("output_dir", [], "output_dir: [] is not text (give e.g. output_dir=outputs)"),
+        (
+            "placement__device",
+            "gpu",
+            "placement.device: 'gpu' is not one of cpu, cuda (give e.g. placement.device=cpu)",
+        ),
+        (
+            "policy__attention",
+            "flash",
+            "policy.attention: 'flash' is not one of sdpa, flash_attention_2, eager "
+            "(nearest: flash_attention_2)",
+        ),
+        (
+            "ray__env",
+            {"A": [1]},
+            "ray.env: {'A': [1]} is not a mapping of text to text "
+            "(give e.g. ray.env={OMP_NUM_THREADS:'1'})",
+        ),
+        (
+            "algorithm__dual_clip",
+            "off",
+            "algorithm.dual_clip: 'off' is not a number > 1, or null "
+            "(give e.g. algorithm.dual_clip=3)",
+        ),
+        ("placement__rollout", 3, "placement.rollout: 3 stands where a group of keys is expected"),
+        ("policy", None, "policy: None stands where a group of keys is expected"),
+        ("polcy", {"lr": 1.0}, "polcy.lr: unknown key; nearest valid: policy.lr"),
+        (
+            "policy__learnrate",
+            1,
+            "policy.learnrate: unknown key; nearest valid: policy.lr",
+        ),
+        ("group_sise", 4, "group_sise: unknown key; nearest valid: algorithm.group_size"),
+        ("placment", "laptop", "placment: unknown key; nearest valid: placement"),
+        ("_target_", "os.system", "_target_: unknown key; --help lists the keys"),
+        ("zzz", {}, "zzz: unknown key; --help lists the keys"),
+    ],
+)
+def test_a_wrong_value_is_reported_with_key_value_rule_and_fix(
+    quickstart: dict[str, Any], path: str, value: object, message: str
+) -> None:
+    assert faults_of(changed(quickstart, **{path: value})) == [message]
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "got"),
+    [
+        ({"name": "../elsewhere"}, "name", "name=../elsewhere"),
+        (
+            {"data__kind": "parquet", "data__eval_path": "x"},
+            "data.train_path",
+            "data.train_path=null",
+        ),
+        (
+            {"data__kind": "parquet", "data__train_path": "x"},
+            "data.eval_path",
+            "data.eval_path=null",
+        ),
+        ({"reward__model": None}, "reward.model", "reward.kind=rm, reward.model=null"),
+        (
+            {
+                "loop__enabled": True,
+                "data__kind": "parquet",
+                "data__train_path": "x",
+                "data__eval_path": "x",
+            },
+            "loop.enabled",
+            "data.kind=parquet",
+        ),
+        (
+            {"algorithm__minibatches_per_step": 3},
+            "algorithm.minibatches_per_step",
+            "algorithm.prompts_per_step=16, algorithm.minibatches_per_step=3",
+        ),
+        ({"policy__ranks": 129}, "policy.ranks", "policy.ranks=129"),
+        (
+            {"algorithm__max_staleness": 1, "algorithm__tis_cap": None},
+            "algorithm.tis_cap",
+            "algorithm.tis_cap=null, algorithm.max_staleness=1",
+        ),
+        (
+            {"policy__microbatch_tokens": 191, "policy__row_tokens": 0},
+            "policy.microbatch_tokens",
+            "model.max_prompt_tokens=128, model.max_completion_tokens=64",
+        ),
+        ({"policy__row_tokens": 8192}, "policy.row_tokens", "policy.row_tokens=8192"),
+        ({"policy__attention": "flash_attention_2"}, "policy.attention", "placement.device=cpu"),
+        ({"policy__offload_params": True}, "policy.offload_optimizer", "placement.device=cpu"),
+        ({"rollout__tensor_parallel": 2}, "rollout.tensor_parallel", "placement.device=cpu"),
+        ({"reward__tensor_parallel": 2}, "reward.tensor_parallel", "placement.device=cpu"),
+        ({"placement__num_nodes": 2}, "placement.num_nodes", "placement.kind=laptop"),
+        ({"placement__rollout__gpus": 1}, "placement.rollout.gpus", "placement.device=cpu"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_reported_with_their_values(
+    quickstart: dict[str, Any], changes: dict[str, object], path: str, got: str
+) -> None:
+    (fault,) = faults_of(changed(quickstart, **changes))
+    assert fault.startswith(f"{path}: ")
+    assert got in fault
+
+
+ON_GPUS = ["placement=one_node", "rollout=gpu", "policy=zero3", "model.dtype=bfloat16"]
+ON_ONE_GPU = ["placement=one_gpu", *ON_GPUS[1:]]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path"),
+    [
+        ([*ON_GPUS, "++placement.policy.gpus=0"], "placement.policy.gpus"),
+        ([*ON_GPUS, "++rollout.tensor_parallel=2"], "placement.rollout.gpus"),
+        ([*ON_ONE_GPU, "++placement.reward.gpus=0.5"], "placement.colocate"),
+        ([*ON_ONE_GPU, "++placement.reward.gpus=0"], "placement.colocate"),
+        ([*ON_ONE_GPU, "++algorithm.max_staleness=1"], "algorithm.max_staleness"),
+        ([*ON_ONE_GPU, "++reward.tensor_parallel=2"], "reward.tensor_parallel"),
+        (["++placement.colocate=true", "++placement.device=cpu"], "placement.colocate"),
+    ],
+)
+def test_a_layout_on_gpus_that_can_not_work_is_refused(overrides: list[str], path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_config(overrides)
+    assert path in [fault.path for fault in caught.value.faults]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ON_GPUS,
+        ON_ONE_GPU,
+        [*ON_GPUS, "++rollout.tensor_parallel=2", "++placement.rollout.gpus=2"],
+        [*ON_GPUS, "reward=execution", "++placement.reward.gpus=0"],
+        ["reward=execution", "++reward.model=null"],
+        ["experiment=whole_loop", "++reward.model=null"],
+        ["++algorithm.max_staleness=1"],
+    ],
+)
+def test_a_layout_that_works_is_accepted(overrides: list[str]) -> None:
+    assert isinstance(compose_config(overrides), Config)
+
+
+def test_all_faults_are_reported_at_once(quickstart: dict[str, Any]) -> None:
+    raw = changed(
+        quickstart,
+        policy__lr="fast",
+        reward__shards=0,
+        polcy=1,
+        placement__rollout=None,
+        algorithm__minibatches_per_step=3,
+        policy__row_tokens=8192,
+    )
+    assert [fault.partition(":")[0] for fault in faults_of(raw)] == [
+        "reward.shards",
+        "policy.lr",
+        "placement.rollout",
+        "polcy",
+        "algorithm.minibatches_per_step",
+        "policy.row_tokens",
+    ]
+
+
+def test_a_relation_is_not_judged_when_a_key_of_it_is_wrong(quickstart: dict[str, Any]) -> None:
+    raw = changed(quickstart, policy__microbatch_tokens="many", policy__row_tokens=8192)
+    assert [fault.partition(":")[0] for fault in faults_of(raw)] == ["policy.microbatch_tokens"]
+
+
+def test_numbers_are_read_the_way_people_write_them(quickstart: dict[str, Any]) -> None:
+    raw = changed(quickstart, policy__lr="3e-4", policy__grad_clip=1, name=7)
+    config = build_config(raw)
+    assert config.policy.lr == pytest.approx(3e-4)
+    assert isinstance(config.policy.grad_clip, float)
+    assert config.name == "7"
+
+
+def test_environment_variables_become_text(quickstart: dict[str, Any]) -> None:
+    config = build_config(changed(quickstart, ray__env={"OMP_NUM_THREADS": 1}))
+    assert config.ray.env == {"OMP_NUM_THREADS": "1"}
+
+
+def test_every_key_of_the_schema_has_a_type_that_the_walk_knows() -> None:
+    assert all(leaf.rule and leaf.example and leaf.doc for leaf in keys_of(Config))
+
+
+def test_every_key_without_a_default_has_a_valid_example() -> None:
+    required = {leaf.path for leaf in keys_of(Config) if leaf.required and not leaf.choices}
+    assert required == set(EXAMPLES)
+
+
+def test_every_default_satisfies_its_own_rule() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(Config, {})
+    without_value = {leaf.path for leaf in keys_of(Config) if leaf.required}
+    assert {fault.path for fault in caught.value.faults} == without_value
+
+
+def test_a_small_schema_is_built_by_the_same_rules() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Small:
+        model: str = key("directory")
+        limit: int = key("lines", 10, ge=1)
+
+    assert build(Small, {"model": "m"}) == Small(model="m", limit=10)
+    with pytest.raises(ConfigError) as caught:
+        build(Small, {"limits": 3, "limit": 0})
+    assert [str(fault) for fault in caught.value.faults] == [
+        "model: has no value: directory (give e.g. model=...)",
+        "limit: 0 is not an integer >= 1 (give e.g. limit=10)",
+        "limits: unknown key; nearest valid: limit",
+    ]
+
+
+@pytest.mark.parametrize("override", ["rollout.top_p=0.95", "rollout.top_k=20"])
+def test_truncated_sampling_is_allowed_with_a_warning(override: str) -> None:
+    (caution,) = cautions(compose_config([f"++{override}"]))
+    assert caution.path == "rollout.top_p"
+    assert "importance ratio" in caution.message
+
+
+def test_a_run_that_ends_in_its_warm_up_is_allowed_with_a_warning() -> None:
+    (caution,) = cautions(compose_config(["++policy.warmup_steps=60"]))
+    assert caution.path == "policy.warmup_steps"
+
+
+def test_the_quickstart_gives_no_warning(quickstart: dict[str, Any]) -> None:
+    assert cautions(build_config(quickstart)) == []
+
+
+def test_an_error_survives_pickling_with_its_faults() -> None:
+    error = pickle.loads(pickle.dumps(ConfigError([Fault("a", "b"), Fault("c", "d")])))
+    assert str(error) == "a: b\nc: d"
+    assert error.faults == [Fault("a", "b"), Fault("c", "d")]
+
+
+def test_no_suggestion_is_better_than_a_wild_one() -> None:
+    assert nearest("xyzzy", ["policy.lr", "seed"]) is None
+
+
+def test_the_reference_is_current() -> None:
+    assert REFERENCE.read_text() == reference_markdown(), "run `make docs`"

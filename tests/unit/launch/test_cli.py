@@ -1,0 +1,279 @@
+"""Exit codes, messages and run directories of commands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from conf.schema import Config, key
+from launch.cli import main, main_simple
+from rl.errors import EngineError, UserError
+
+pytestmark = pytest.mark.unit
+
+TREE = Path(__file__).resolve().parents[3]
+
+SCRIPT = f"""
+import sys
+sys.path.insert(0, {str(TREE)!r})
+from launch.cli import main
+
+def run(config):
+    assert not {{"torch", "ray", "vllm", "deepspeed"}} & set(sys.modules)
+    if config.seed == 4:
+        raise KeyError("a defect")
+    sys.stdout.write(f"{{config.name}}\\n")
+
+if __name__ == "__main__":
+    sys.exit(main(run))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    seconds: float = key("wall clock", 4.0, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Small:
+    """Do one thing."""
+
+    model: str = key("directory of the model")
+    limits: Limits = key("of one program")
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Result]
+
+
+def run_config(config: Config) -> None:
+    sys.stdout.write(f"{config.experiment} {config.name} {config.seed} {config.ray.env}\n")
+    if config.seed == 2:
+        raise UserError("reward.model: 'x' is not a directory (give reward.model=DIR)")
+    if config.seed == 3:
+        raise EngineError("rollout-0 died")
+
+
+def run_small(small: Small) -> None:
+    sys.stdout.write(f"{small.model} {small.limits.seconds}\n")
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """`python launch/train.py ...` in an empty directory, without the cost of a process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+
+    def command(*arguments: str) -> Result:
+        code = main(run_config, arguments)
+        out, err = capsys.readouterr()
+        return Result(code, out, err)
+
+    return command
+
+
+@pytest.fixture
+def small(capsys: pytest.CaptureFixture[str]) -> Command:
+    def command(*arguments: str) -> Result:
+        code = main_simple(Small, run_small, arguments)
+        out, err = capsys.readouterr()
+        return Result(code, out, err)
+
+    return command
+
+
+def refusal(message: str) -> Result:
+    return Result(2, "", f"error: {message}\n")
+
+
+def in_a_process(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = directory / "command.py"
+    script.write_text(SCRIPT)
+    return subprocess.run(
+        [sys.executable, script.name, *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_command_checks_its_input_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    result = in_a_process(tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "run\n", "")
+
+
+def test_a_defect_exits_1_with_its_whole_traceback(tmp_path: Path) -> None:
+    result = in_a_process(tmp_path, "seed=4")
+    assert result.returncode == 1
+    assert 'raise KeyError("a defect")' in result.stderr
+
+
+def test_bad_input_exits_2_for_the_shell_with_the_message_only(tmp_path: Path) -> None:
+    result = in_a_process(tmp_path, "polcy.lr=1")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: polcy.lr: unknown key; nearest valid: policy.lr\n"
+
+
+def test_a_good_run_exits_0_and_leaves_hydras_records_in_the_run_directory(run: Command) -> None:
+    result = run("seed=7", "ray.env.FOO=1", "evaluation.every=5", "name=mine")
+    assert result == Result(0, "quickstart mine 7 {'FOO': '1'}\n", "")
+    assert Path("outputs/quickstart/mine/.hydra/overrides.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("policy.lr=fast", "policy.lr: 'fast' is not a number > 0 (give e.g. policy.lr=1e-5)"),
+        (
+            "placement=onenode",
+            "placement: 'onenode' is not one of laptop, multi_node, one_gpu, one_node "
+            "(nearest: one_node)",
+        ),
+        ("policy=3", "policy: '3' is not one of cpu, zero3"),
+        ("policy=null", "policy: 'null' is not one of cpu, zero3"),
+        ("hydra/launcher=slurm", "hydra/launcher: 'slurm' is not one of basic"),
+        (
+            "policy.lr",
+            "'policy.lr' is not an override of the form key=value (missing EQUAL at '<EOF>')",
+        ),
+        (
+            "seed=1,2",
+            "seed=1,2: several values (add --multirun for a run with each; quote a text that "
+            "has commas; write a list as [a,b])",
+        ),
+        ("--config-dir=none", "--config-dir: 'none' is not a directory"),
+    ],
+)
+def test_bad_input_exits_2_with_one_message_and_no_run_directory(
+    run: Command, override: str, message: str
+) -> None:
+    assert run(override) == refusal(message)
+    assert not Path("outputs").exists()
+
+
+def test_a_key_is_set_with_or_without_the_plus_signs_of_hydra(run: Command) -> None:
+    assert run("seed=6", "+policy.lr=1", "++name=x").out == "quickstart x 6 {}\n"
+
+
+def test_an_unknown_interpolation_exits_2_and_names_it(run: Command) -> None:
+    result = run("name=${nowhere}")
+    assert result.code == 2
+    assert "nowhere" in result.err
+
+
+def test_an_unknown_option_exits_2(run: Command) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("--fast")
+    assert caught.value.code == 2
+
+
+def test_a_user_error_of_the_run_exits_2_with_its_message_only(run: Command) -> None:
+    result = run("seed=2")
+    message = "reward.model: 'x' is not a directory (give reward.model=DIR)"
+    assert (result.code, result.err) == (2, f"error: {message}\n")
+
+
+def test_another_error_of_the_project_exits_1_with_one_line(run: Command) -> None:
+    result = run("seed=3")
+    assert (result.code, result.err) == (1, "error: EngineError: rollout-0 died\n")
+
+
+def test_a_warning_does_not_stop_the_run(run: Command) -> None:
+    result = run("rollout.top_p=0.9")
+    assert result.code == 0
+    assert result.err.startswith("warning: rollout.top_p: ")
+
+
+def test_the_jobs_of_a_sweep_get_names_and_run_directories_of_their_own(run: Command) -> None:
+    result = run("--multirun", "seed=5,6", "policy.lr=1e-5,1e-4")
+    assert result.code == 0
+    names = [line.split()[1] for line in result.out.splitlines()]
+    assert names == ["run-0", "run-1", "run-2", "run-3"]
+    assert all(Path("outputs/quickstart", name, ".hydra").is_dir() for name in names)
+
+
+def test_a_failed_job_does_not_stop_the_sweep_and_gives_the_exit_code(run: Command) -> None:
+    result = run("seed=2,3,5", "--multirun")
+    assert result.code == 2
+    assert len(result.out.splitlines()) == 3
+
+
+def test_a_sweep_with_one_bad_job_starts_no_job(run: Command) -> None:
+    message = "reward.shards: 0 is not an integer >= 1 (give e.g. reward.shards=1)"
+    assert run("--multirun", "reward.shards=1,0") == refusal(message)
+
+
+def test_cfg_shows_the_complete_configuration_and_starts_nothing(run: Command) -> None:
+    result = run("--cfg", "job", "seed=9")
+    shown = yaml.safe_load(result.out)
+    assert (result.code, shown["seed"], shown["checkpoint"]["keep"]) == (0, 9, 2)
+    assert not Path("outputs").exists()
+
+
+def test_help_lists_groups_and_common_keys(run: Command) -> None:
+    result = run("--help")
+    assert result.code == 0
+    for text in ("quickstart", "one_node", "policy.lr=", "algorithm.max_staleness="):
+        assert text in result.out
+
+
+def test_an_experiment_of_the_user_is_found_in_a_directory_of_theirs(run: Command) -> None:
+    own = Path("own/experiment")
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [quickstart, _self_]\nexperiment: mine\nseed: 8\n"
+    )
+    assert run("-cd", "own", "experiment=mine").out == "mine run 8 {}\n"
+
+
+def test_a_small_command_fills_its_keys_from_overrides(small: Command) -> None:
+    assert small("model=dir", "limits.seconds=2") == Result(0, "dir 2.0\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "model: has no value: directory of the model (give e.g. model=...)"),
+        (
+            ["model=a", "limit.seconds=2"],
+            "limit.seconds: unknown key; nearest valid: limits.seconds",
+        ),
+        (["model=a,b"], "model=a,b: this command takes one value for each key"),
+        (
+            ["model=a", "limits.seconds=0"],
+            "limits.seconds: 0 is not a number > 0 (give e.g. limits.seconds=4)",
+        ),
+        (["model=a", "limits=3"], "limits: 3 stands where a group of keys is expected"),
+        (
+            ["model=a", "limits=3", "limits.seconds=1"],
+            "limits.seconds=1: 'limits' already has the value 3",
+        ),
+    ],
+)
+def test_a_small_command_refuses_bad_input_with_exit_code_2(
+    small: Command, arguments: list[str], message: str
+) -> None:
+    assert small(*arguments) == refusal(message)
+
+
+def test_a_small_command_lists_its_keys(small: Command) -> None:
+    result = small("--help")
+    assert result.code == 0
+    assert "Do one thing." in result.out
+    assert "limits.seconds=  wall clock [a number > 0; default 4]" in result.out

@@ -1,0 +1,70 @@
+"""The doctor reports what is missing and never fails for it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.cli import compose_config
+from launch.doctor import Machine, experiment_finding, missing, origin, port_finding
+
+pytestmark = pytest.mark.unit
+
+TREE = Path(__file__).resolve().parents[3]
+LAPTOP = Machine(num_cpus=2, memory_gib=16, shm_gib=8, gpus=())
+SERVER = Machine(num_cpus=64, memory_gib=512, shm_gib=256, gpus=("H100, 81559 MiB",) * 8)
+PATHS = ["model.path", "reward.model", "data.train_path", "data.eval_path"]
+QWEN = ["experiment=qwen3_8b_codescaler", *(f"++{path}=GIVEN" for path in PATHS)]
+
+
+def test_a_laptop_lacks_nothing_for_the_whole_loop() -> None:
+    assert missing(compose_config(["experiment=whole_loop"]), LAPTOP) == []
+
+
+def test_a_laptop_lacks_the_gpus_of_the_8b_run_and_a_server_does_not() -> None:
+    config = compose_config(QWEN)
+    assert missing(config, LAPTOP) == ["30 CPUs", "8 GPUs"]
+    assert missing(config, SERVER) == []
+
+
+def test_a_cluster_is_more_than_one_machine() -> None:
+    config = compose_config([*QWEN, "placement=multi_node"])
+    assert missing(config, SERVER) == ["3 more machines"]
+
+
+def test_values_that_only_the_user_knows_are_named() -> None:
+    finding = experiment_finding("qwen3_8b_codescaler", SERVER)
+    assert finding.remark == "needs values for data.train_path, data.eval_path"
+
+
+def test_a_port_in_use_is_noticed() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        assert port_finding(port, "test").found == "in use"
+    assert port_finding(port, "test").found == "free"
+
+
+def test_a_package_that_shadows_ours_is_noticed() -> None:
+    assert origin("rl").remark == ""
+    assert origin("json").remark == f"expected {TREE / 'json'}"
+
+
+def test_the_report_is_plain_text_when_piped_and_exits_0() -> None:
+    result = subprocess.run(
+        [sys.executable, str(TREE / "launch" / "doctor.py")],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "\x1b" not in result.stdout
+    for word in ("torch", "CPU cores", "6379", "sandbox", "quickstart"):
+        assert word in result.stdout

@@ -1,0 +1,102 @@
+"""Identities and hand-computed values of group-relative advantages."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rl.advantage import AdvantageConfig, group_advantages
+from rl.errors import NonFiniteError
+
+pytestmark = pytest.mark.unit
+
+SCALES = ("group_std", "batch_std", "none", "rank")
+
+groups = st.lists(
+    st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=9).map(
+        lambda values: np.array(values, np.float32)
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+def advantages(scale, *groups_PG, std_floor=0.05):
+    rewards_PG = [np.array(group, np.float32) for group in groups_PG]
+    return group_advantages(rewards_PG, AdvantageConfig(scale=scale, std_floor=std_floor))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@given(rewards_PG=groups)
+def test_advantages_sum_to_zero_in_every_group(scale, rewards_PG):
+    result_PG = group_advantages(rewards_PG, AdvantageConfig(scale=scale))
+    assert [a.shape for a in result_PG] == [r.shape for r in rewards_PG]
+    for advantages_G in result_PG:
+        assert advantages_G.dtype == np.float32
+        assert abs(advantages_G.sum(dtype=np.float64)) <= 1e-6 * (1 + np.abs(advantages_G).sum())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@given(rewards_PG=groups, offset=st.integers(-64, 64))
+def test_an_offset_of_all_rewards_changes_nothing(scale, rewards_PG, offset):
+    rounded_PG = [np.round(rewards_G) for rewards_G in rewards_PG]  # so that the sums are exact
+    cfg = AdvantageConfig(scale=scale)
+    for plain_G, moved_G in zip(
+        group_advantages(rounded_PG, cfg),
+        group_advantages([r + np.float32(offset) for r in rounded_PG], cfg),
+        strict=True,
+    ):
+        np.testing.assert_allclose(plain_G, moved_G, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("group", [[0.3], [0.1] * 8, [7.3] * 3, []])
+def test_a_group_without_differences_gets_exact_zeros(scale, group):
+    flat_G, other_G = advantages(scale, group, [0.0, 1.0])
+    assert flat_G.tolist() == [0.0] * len(group)
+    assert other_G[1] > 0
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_groups_give_no_advantages(scale):
+    assert advantages(scale) == []
+
+
+def test_group_std_divides_by_the_population_std_of_the_group():
+    first_G, second_G = advantages("group_std", [0, 0, 0, 4], [1, 3])
+    np.testing.assert_allclose(first_G, np.array([-1, -1, -1, 3]) / np.sqrt(3), rtol=1e-6)
+    np.testing.assert_allclose(second_G, [-1, 1])
+
+
+def test_batch_std_is_the_root_mean_square_of_the_centred_rewards_of_all_groups():
+    # Centred: -2, 2 | -1, 0, 1. Mean of squares (4 + 4 + 1 + 0 + 1) / 5 = 2.
+    first_G, second_G = advantages("batch_std", [0, 4], [9, 10, 11])
+    np.testing.assert_allclose(first_G, np.array([-2, 2]) / np.sqrt(2), rtol=1e-6)
+    np.testing.assert_allclose(second_G, np.array([-1, 0, 1]) / np.sqrt(2), rtol=1e-6)
+
+
+def test_none_only_centres():
+    assert advantages("none", [0, 4], [9, 10, 11]) == [
+        pytest.approx([-2, 2]),
+        pytest.approx([-1, 0, 1]),
+    ]
+
+
+def test_rank_shares_the_average_rank_of_ties_and_has_unit_std_without_them():
+    untied_G, tied_G = advantages("rank", [5, -3, 0.1, 100], [1, 1, 2])
+    np.testing.assert_allclose(untied_G, np.array([0.5, -1.5, -0.5, 1.5]) / np.sqrt(15 / 12))
+    assert np.std(untied_G) == pytest.approx(1.0)
+    np.testing.assert_allclose(tied_G, np.array([-0.5, -0.5, 1.0]) / np.sqrt(8 / 12), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", ["group_std", "batch_std"])
+def test_the_floor_bounds_the_advantages_of_nearly_equal_scores(scale):
+    (nearly_equal_G,) = advantages(scale, [1.0, 1.0 + 1e-4], std_floor=0.05)
+    np.testing.assert_allclose(np.abs(nearly_equal_G), 0.5e-4 / 0.05, rtol=1e-2)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_reward_that_is_not_finite_is_refused_by_place(scale, bad):
+    with pytest.raises(NonFiniteError, match=r"group 1, sample 2 is"):
+        advantages(scale, [0, 1], [0, 1, bad])
