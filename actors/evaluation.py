@@ -82,9 +82,9 @@ async def evaluate(
 def execute(groups_P: Sequence[JudgedGroup], verifier: Verifier) -> tuple[tuple[bool, ...], ...]:
     """Whether each completion passes the tests of its problem."""
     programs = [
-        Program(code=e.code, tests=g.group.prompt.tests or "", entry_point=g.group.prompt.entry_point)
-        for g in groups_P
-        for e in g.extractions_G
+        Program(code=e.code, tests=prompt.tests or "", entry_point=prompt.entry_point)
+        for prompt, extractions_G in ((g.group.prompt, g.extractions_G) for g in groups_P)
+        for e in extractions_G
     ]
     verdicts = verifier.verify(programs)
     broken = [v for v in verdicts if v.verdict is Verdict.SANDBOX_ERROR]

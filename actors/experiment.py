@@ -1,4 +1,4 @@
-"""One experiment: check the inputs, join Ray, make or take the models, run the RL, write the summary."""
+"""One experiment: join Ray, make or take the models, run the RL, write the summary."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from typing import Any
 
 import ray
 
-from actors.fleet import connect, preflight
-from actors.rl_run import RlResult, RlRun, load_problems
+from actors.fleet import connect
+from actors.rl_run import RlResult, RlRun
 from actors.whole_loop import Stage, WholeLoop
 from conf.schema import Config
 from conf.validate import to_dict
-from reward.model import check_model_directory, check_reward_model
 from rl.console import Console
-from rl.errors import ProjectError, UserError
+from rl.errors import ProjectError
 
 PACKAGES = (
     "torch",
@@ -40,7 +39,6 @@ PACKAGES = (
 def run_experiment(cfg: Config) -> None:
     """Run `cfg` to its end in `output_dir/experiment/name`."""
     console = Console()
-    check_inputs(cfg)
     directory = Path(cfg.output_dir) / cfg.experiment / cfg.name
     if cfg.dry_run:
         console.say(f"the configuration is good; the run would be written to {directory}")
@@ -53,32 +51,6 @@ def run_experiment(cfg: Config) -> None:
         raise _first_cause(group) from group
     finally:
         ray.shutdown()
-
-
-def check_inputs(cfg: Config) -> None:
-    """Everything that can be refused before an engine starts.
-
-    Raises:
-        UserError: naming the first thing that is wrong.
-    """
-    preflight(cfg)
-    if not cfg.loop.enabled:
-        if _is_local(cfg.model.path) and cfg.model.gguf_file is None:
-            check_model_directory(Path(cfg.model.path), "model.path")
-        if cfg.reward.kind == "rm" and cfg.reward.model is not None:
-            if _is_local(cfg.reward.model) and not Path(cfg.reward.model).is_dir():
-                raise UserError(
-                    f"reward.model: the directory {cfg.reward.model} does not exist; give a "
-                    "Hugging Face directory of a reward model"
-                )
-            check_reward_model(cfg.reward.model, cfg.reward.adapter)
-    if cfg.data.kind == "parquet":
-        load_problems(cfg)
-
-
-def _is_local(path: str) -> bool:
-    """Whether a model is named by a path: a hub id is `name` or `owner/name` and no directory."""
-    return Path(path).exists() or path.startswith((".", "/", "~")) or path.count("/") != 1
 
 
 def _prepare_directory(cfg: Config, directory: Path) -> None:
@@ -159,7 +131,11 @@ def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) 
         [
             ("before", share("base_pass@1"), "pass@1 of the initial policy"),
             ("after", share("final_pass@1"), "pass@1 of the trained policy"),
-            (f"best of {n}", share(f"bon{n}_pass@1"), "initial policy, chosen by the judge's score"),
+            (
+                f"best of {n}",
+                share(f"bon{n}_pass@1"),
+                "initial policy, the judge chooses",
+            ),
             ("oracle", share(f"oracle_pass@{n}"), f"initial policy, any of {n} passes"),
             ("RM accuracy", share("rm_pair_accuracy"), "pairs of held-out problems ordered right"),
             (

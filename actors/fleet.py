@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from actors.placement import Needs, Placement, bundles, check_fits, local_gpus
+from actors.placement import Needs, Placement, bundles
 from actors.policy import Gang, RemotePolicyActor
 from actors.reward import RemoteExecutionActor, RemoteRewardModelActor, RewardActors
 from actors.rollout import RemoteRolloutActor, RolloutActors
@@ -23,6 +23,7 @@ from actors.supervise import wait_for_all
 from actors.weights import Backend
 from conf.schema import Config, PlacementConfig
 from rl.loss import Objective, PolicyObjective
+from rl.types import FloatArray, Minibatch, UpdateReport
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,39 @@ class Specs:
     reward: bool = False
     train: Mapping[str, Any] | None = None  # fields of TrainSpec
     objective: Objective | None = None
+
+
+class TurnTakingGang(Gang):
+    """Policy ranks that share their devices: the engines sleep while the policy is updated."""
+
+    def __init__(self, gang: Gang, rollout: RolloutActors, reward: RewardActors) -> None:
+        super().__init__(gang.handles, gang.objective, gang.deadline_s, gang.start_deadline_s)
+        self._engines = (rollout, reward)
+        self._asleep = False
+
+    async def logprobs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
+        """Log-probs of the targets, while the engines sleep."""
+        await self._put_to_sleep()
+        return await super().logprobs(minibatch)
+
+    async def update(
+        self, minibatch: Minibatch, old_logprobs: tuple[tuple[FloatArray, ...], ...] | None
+    ) -> UpdateReport:
+        """One optimizer step, while the engines sleep."""
+        await self._put_to_sleep()
+        return await super().update(minibatch, old_logprobs)
+
+    async def publish(self, policy_version: int) -> None:
+        """Wake the engines and give the rollout engines the current weights."""
+        if self._asleep:
+            await asyncio.gather(*(engine.wake() for engine in self._engines))
+            self._asleep = False
+        await super().publish(policy_version)
+
+    async def _put_to_sleep(self) -> None:
+        if not self._asleep:
+            await asyncio.gather(*(engine.sleep() for engine in self._engines))
+            self._asleep = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,21 +134,6 @@ def _needs(cfg: Config, specs: Specs) -> Needs:
     )
 
 
-def preflight(cfg: Config) -> None:
-    """Prove that the machine or cluster can hold a full run, before anything is started.
-
-    Without a cluster to join this needs no Ray at all, so it answers at once.
-
-    Raises:
-        PlacementError: naming what is needed and what is there.
-    """
-    wanted = bundles(cfg, Needs(cfg.rollout.engines, cfg.reward.shards, cfg.policy.ranks))
-    if cfg.ray.address or os.environ.get("RAY_ADDRESS"):
-        return  # the nodes of the cluster are checked when the bundles are reserved
-    here = {"CPU": float(os.cpu_count() or 1), "GPU": float(local_gpus())}
-    check_fits(wanted, [here], cfg.placement.kind)
-
-
 def connect(cfg: Config, namespace: str) -> None:
     """Join the cluster of `ray.address` or RAY_ADDRESS, or start one on this machine."""
     address = cfg.ray.address or os.environ.get("RAY_ADDRESS")
@@ -175,25 +194,24 @@ def _create(cfg: Config, specs: Specs, placement: Placement) -> RayFleet:
         )
         for name in _names("rollout", needs.rollout)
     ]
-    reward = [
-        _create_judge(cfg, placement, name) for name in _names("reward", needs.reward)
-    ]
+    reward = [_create_judge(cfg, placement, name) for name in _names("reward", needs.reward)]
     policy = tuple(
         RemotePolicyActor.options(
             **placement.options(name, _env(cfg, cfg.policy.cpu_threads))
         ).remote(rank, needs.policy)
         for rank, name in enumerate(_names("policy", needs.policy))
     )
-    return RayFleet(
-        rollout=RolloutActors(rollout, cfg.rollout.deadline_s),
-        reward=RewardActors(reward, cfg.reward.deadline_s),
-        policy=Gang(
-            policy,
-            specs.objective or policy_objective(cfg),
-            cfg.policy.deadline_s,
-            cfg.placement.ready_timeout_s,
-        ),
+    rollout_group = RolloutActors(rollout, cfg.rollout.deadline_s)
+    reward_group = RewardActors(reward, cfg.reward.deadline_s)
+    gang = Gang(
+        policy,
+        specs.objective or policy_objective(cfg),
+        cfg.policy.deadline_s,
+        cfg.placement.ready_timeout_s,
     )
+    if cfg.placement.colocate:
+        gang = TurnTakingGang(gang, rollout_group, reward_group)
+    return RayFleet(rollout=rollout_group, reward=reward_group, policy=gang)
 
 
 def _names(group: str, count: int) -> list[str]:

@@ -7,6 +7,7 @@ does not fit is said at once, instead of a wait that never ends.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,15 +68,30 @@ def check_fits(wanted: Sequence[Bundle], nodes: Sequence[Mapping[str, float]], k
     Raises:
         PlacementError: naming what is needed, what is there, and the first bundle without a place.
     """
-    free = [dict(node) for node in nodes]
+    free = [_FreeNode(node) for node in nodes]
     for bundle in sorted(wanted, key=lambda b: (-b.gpus, -b.cpus)):
-        for node in free:
-            if all(node.get(k, 0.0) + _EPSILON >= v for k, v in bundle.resources.items()):
-                for name, amount in bundle.resources.items():
-                    node[name] -= amount
-                break
-        else:
+        if not any(node.take(bundle) for node in free):
             raise PlacementError(_misfit(bundle, wanted, nodes, kind))
+
+
+class _FreeNode:
+    """What is left of a node. As in Ray, a share of a GPU lies on one device, never across two."""
+
+    def __init__(self, node: Mapping[str, float]) -> None:
+        self._cpus = node.get("CPU", 0.0)
+        self._gpus = [1.0] * int(node.get("GPU", 0.0))
+
+    def take(self, bundle: Bundle) -> bool:
+        """Take the bundle's resources if they are there."""
+        share = min(bundle.gpus, 1.0)  # of each device
+        count = math.ceil(bundle.gpus - _EPSILON)
+        roomy = [i for i, left in enumerate(self._gpus) if left + _EPSILON >= share]
+        if len(roomy) < count or self._cpus + _EPSILON < bundle.cpus:
+            return False
+        for index in sorted(roomy, key=self._gpus.__getitem__)[:count]:  # fullest first
+            self._gpus[index] -= share
+        self._cpus -= bundle.cpus
+        return True
 
 
 def _misfit(
@@ -87,9 +103,9 @@ def _misfit(
     gpus, cpus = sum(b.gpus for b in wanted), sum(b.cpus for b in wanted)
     return (
         f"placement={kind} needs {gpus:g} GPUs and {cpus:g} CPUs for {len(wanted)} actors; "
-        f"{len(nodes)} node(s) with {total('GPU'):g} GPUs and {total('CPU'):g} CPUs are present, and "
-        f"{bundle.actor} ({bundle.gpus:g} GPU, {bundle.cpus:g} CPU) has no place. Join a larger "
-        "cluster with ray.address=..., choose a smaller placement=..., or lower rollout.engines, "
+        f"{len(nodes)} node(s) with {total('GPU'):g} GPUs and {total('CPU'):g} CPUs are present, "
+        f"and {bundle.actor} ({bundle.gpus:g} GPU, {bundle.cpus:g} CPU) has no place. Join a "
+        "larger cluster with ray.address=..., choose a smaller placement=..., or lower rollout.engines, "
         "reward.shards and policy.ranks"
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +87,21 @@ class PolicyActor:
         return self._engine.partition_report()
 
 
-@dataclass(frozen=True, slots=True)
 class Gang:
     """All ranks of one model; satisfies `rl.interfaces.PolicyFleet`."""
 
-    handles: tuple[Any, ...]
-    objective: Objective
-    deadline_s: float
-    start_deadline_s: float
-    num_ranks: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "num_ranks", len(self.handles))
+    def __init__(
+        self,
+        handles: Sequence[Any],
+        objective: Objective,
+        deadline_s: float,
+        start_deadline_s: float,
+    ) -> None:
+        self.handles = tuple(handles)
+        self.num_ranks = len(self.handles)
+        self.objective = objective
+        self.deadline_s = deadline_s
+        self.start_deadline_s = start_deadline_s
 
     async def start(self, spec: Mapping[str, Any]) -> None:
         """Load the model on all ranks."""

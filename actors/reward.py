@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.supervise import wait_for
+from actors.supervise import wait_for, wait_for_all
 from conf.schema import RewardConfig
 from reward.extract import ExtractConfig
 from reward.judge import ExecutionJudge, Judge, Judged, RewardModelJudge
@@ -43,6 +43,7 @@ class RewardModelActor:
     def __init__(self, name: str, spec: Mapping[str, Any], cfg: RewardConfig) -> None:
         from actors import vllm_engine  # noqa: PLC0415 - the driver never loads vLLM
 
+        self._vllm = vllm_engine
         self._name = name
         self._loop = vllm_engine.EngineLoop(vllm_engine.EngineSpec(**spec), name)
         text_path = TextPath.load(spec["model"], cfg.adapter, cfg.max_tokens)
@@ -66,6 +67,14 @@ class RewardModelActor:
         """Raw scores of given programs, problem by problem: no extraction, no gate."""
         with ThreadPoolExecutor(max_workers=32) as pool:
             return list(pool.map(self._judge.score_codes, questions, codes))
+
+    def sleep(self) -> None:
+        """Give the device to another group (colocated placement)."""
+        self._vllm.sleep(self._loop).result()
+
+    def wake(self) -> None:
+        """Take the device back."""
+        self._vllm.wake(self._loop).result()
 
     @staticmethod
     def _check_golden_scores(
@@ -103,6 +112,12 @@ class ExecutionActor:
     def ready(self) -> str:
         """Answer once the shard can judge."""
         return self._name
+
+    def sleep(self) -> None:
+        """Nothing to give back: programs run on CPUs."""
+
+    def wake(self) -> None:
+        """Nothing to take back."""
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
         """Judge the completions of one prompt; with the time at which the last verdict was known."""
@@ -150,6 +165,18 @@ class RewardActors:
         finally:
             self._in_flight[shard] -= 1
         return judged, shard, scored_s
+
+    async def sleep(self) -> None:
+        """Give the devices to another group."""
+        await wait_for_all(
+            [h.sleep.remote() for h in self.handles], self._deadline_s, "sleep of reward engines"
+        )
+
+    async def wake(self) -> None:
+        """Take the devices back."""
+        await wait_for_all(
+            [h.wake.remote() for h in self.handles], self._deadline_s, "wake of reward engines"
+        )
 
     async def score_codes(
         self, questions: Sequence[str], codes: Sequence[Sequence[str | None]]

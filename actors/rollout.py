@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -137,10 +138,8 @@ def _stop_token_ids(model: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 - 
     """Every token that ends an answer: of the tokenizer, the model and its generation settings."""
     found: set[int] = set()
     sources = [AutoConfig.from_pretrained(model)]
-    try:
+    with contextlib.suppress(OSError):  # a model without generation_config.json
         sources.append(GenerationConfig.from_pretrained(model))
-    except OSError:  # a model without generation_config.json
-        pass
     for value in [tokenizer.eos_token_id, *(source.eos_token_id for source in sources)]:
         found.update(value if isinstance(value, list) else [] if value is None else [value])
     return sorted(found)

@@ -14,7 +14,7 @@ import ray
 from actors.fleet import RayFleet, Specs, connect, start_fleet
 from conf.schema import Config
 from reward.judge import Judged
-from reward.model import check_reward_model
+from reward.model_files import check_reward_model, is_local
 from rl.console import Console
 from rl.errors import DataError
 from rl.types import Message, Prompt
@@ -37,7 +37,9 @@ def score_file(cfg: Config, source: Path, target: Path) -> None:
         UserError: when the model directory is none.
         DataError: with `file:line:column` when a line is malformed; nothing is started then.
     """
-    check_reward_model(str(cfg.reward.model), cfg.reward.adapter)
+    model = str(cfg.reward.model)
+    if is_local(model):
+        check_reward_model(model, cfg.reward.adapter)
     groups = list(_read(source))
     num_rows = sum(len(group.rows) for group in groups)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +91,7 @@ def _read(source: Path) -> Iterator[_Group]:
     if not source.is_file():
         raise DataError(f"{source}: no such file; give input=FILE with one JSON object per line")
     current: _Group | None = None
-    with source.open(encoding="utf-8") as file:
+    with source.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -103,9 +105,11 @@ def _read(source: Path) -> Iterator[_Group]:
         yield current
 
 
-def _parse(source: Path, number: int, line: str) -> tuple[dict[str, Any], tuple[Message, ...]]:
+def _parse(source: Path, number: int, line: bytes) -> tuple[dict[str, Any], tuple[Message, ...]]:
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source}:{number}:{error.start + 1}: not UTF-8") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{source}:{number}:{error.colno}: not JSON ({error.msg})") from error
     if not isinstance(row, dict):
@@ -113,6 +117,10 @@ def _parse(source: Path, number: int, line: str) -> tuple[dict[str, Any], tuple[
     if not isinstance(row.get("response"), str):
         raise DataError(f"{source}:{number}:response: a text is needed ({row.get('response')!r})")
     prompt = row.get("prompt")
+    try:
+        json.dumps(prompt, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{source}:{number}:prompt: holds a lone surrogate, no text") from error
     if isinstance(prompt, str):
         return row, (Message("user", prompt),)
     turns = prompt if isinstance(prompt, list) else []

@@ -1,4 +1,7 @@
-"""Waiting for actors. The only module that calls `ray.get` and `ray.wait`: no wait is without a deadline."""
+"""Waiting for actors, never without a deadline.
+
+The only module that calls `ray.get` and `ray.wait`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, TypeVar, cast
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from rl.errors import DeadlineError, EngineError, ProjectError
 
@@ -19,15 +22,15 @@ async def wait_for(ref: Awaitable[T], deadline_s: float, what: str) -> T:
 
     Raises:
         DeadlineError: after `deadline_s`, saying what was waited for.
-        EngineError: when the actor died or its call failed for a reason that is not ours.
+        EngineError: when the actor died, or its call failed for a reason that is not ours.
         ProjectError: our own exception, as the actor raised it.
     """
     try:
         return await asyncio.wait_for(_as_awaitable(ref), deadline_s)
+    except RayError as error:  # first: one that wraps a TimeoutError of the actor is one too
+        raise _translate(error, what) from error
     except TimeoutError as error:
         raise DeadlineError(f"{what} did not happen within {deadline_s:g} s") from error
-    except (RayTaskError, RayActorError) as error:
-        raise _translate(error, what) from error
 
 
 async def wait_for_all(refs: Sequence[Awaitable[T]], deadline_s: float, what: str) -> list[T]:
@@ -52,9 +55,11 @@ def get(ref: Any, deadline_s: float, what: str) -> Any:  # noqa: ANN401 - object
     """Block for one result or a list of results; for code that has no event loop."""
     try:
         return ray.get(ref, timeout=deadline_s)
+    except RayTaskError as error:  # first: it may wrap a GetTimeoutError of the actor
+        raise _translate(error, what) from error
     except GetTimeoutError as error:
         raise DeadlineError(f"{what} did not happen within {deadline_s:g} s") from error
-    except (RayTaskError, RayActorError) as error:
+    except RayError as error:
         raise _translate(error, what) from error
 
 

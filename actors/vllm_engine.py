@@ -373,9 +373,7 @@ class EngineLoop:
                 request = self._in_flight.pop(output.request_id)
                 request.future.set_result(self._result(output))
 
-    def _result(
-        self, output: RequestOutput | PoolingRequestOutput[Any]
-    ) -> SampledGroup | float:
+    def _result(self, output: RequestOutput | PoolingRequestOutput[Any]) -> SampledGroup | float:
         if isinstance(output, PoolingRequestOutput):
             return float(output.outputs.data.reshape(-1)[0])
         completions = tuple(_sampled(one) for one in output.outputs)

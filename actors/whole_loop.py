@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+import itertools
 import json
 import shutil
 import time
@@ -23,7 +24,7 @@ from transformers import AutoTokenizer
 
 from actors.fleet import Specs, start_fleet, train_fields
 from actors.rl_run import RlRun, load_problems, step_config
-from actors.training import pair_accuracy, train_offline
+from actors.training import OfflinePlan, pair_accuracy, train_offline
 from conf.schema import Config
 from reward.model import TextPath
 from reward.near_miss import NearMissConfig, near_miss_pairs
@@ -134,16 +135,14 @@ class WholeLoop:
             train = self._train_fields(start, "lm", loop.warm_lr, loop.warm_steps)
             specs = Specs(train=train, objective=NllObjective())
             async with start_fleet(cfg, specs, "warm-start") as fleet:
-                figures = await train_offline(
-                    fleet.policy,
-                    (batch for batch, _ in zip(batches, range(loop.warm_steps), strict=False)),
-                    loop.warm_steps,
-                    cfg,
-                    self._console,
+                plan = OfflinePlan(
+                    batches=itertools.islice(batches, loop.warm_steps),
+                    num_steps=loop.warm_steps,
                     group_of=1,
                     readout="completion",
                     show="warm/loss",
                 )
+                figures = await train_offline(fleet.policy, plan, cfg, self._console)
                 await fleet.policy.save_hf(directory / "hf")
             _move_up(directory / "hf", directory)
             shutil.rmtree(start)
@@ -179,7 +178,7 @@ class WholeLoop:
                 "oracle_pass@8": result.base.pass_at(result.base.num_samples),
             }
 
-        about = f"{cfg.loop.rlvr_steps} steps with the execution reward, to collect rollouts, ~4 min"
+        about = f"{cfg.loop.rlvr_steps} steps with the execution reward, for their rollouts, ~4 min"
         return await self._cache.run("rlvr", about, settings, [warm], build)
 
     async def _sample(self, warm: Stage) -> Stage:
@@ -262,10 +261,14 @@ class WholeLoop:
 
     async def _reward_model(self, warm: Stage, pairs: Stage) -> Stage:
         cfg, loop = self._cfg, self._cfg.loop
-        settings = self._engine_settings | _fields(loop, "rm_") | {
-            "adapter": cfg.reward.adapter,
-            "max_tokens": cfg.reward.max_tokens,
-        }
+        settings = (
+            self._engine_settings
+            | _fields(loop, "rm_")
+            | {
+                "adapter": cfg.reward.adapter,
+                "max_tokens": cfg.reward.max_tokens,
+            }
+        )
 
         async def build(directory: Path) -> Figures:
             text_path = TextPath.load(
@@ -278,19 +281,17 @@ class WholeLoop:
             train = self._train_fields(warm.directory, "score", loop.rm_lr, total)
             specs = Specs(train=train, objective=PairObjective())
             async with start_fleet(cfg, specs, "reward-model") as fleet:
-                figures = await train_offline(
-                    fleet.policy,
-                    shuffled_batches(samples, loop.rm_batch, loop.rm_epochs, cfg.seed, group_of=2),
-                    total,
-                    cfg,
-                    self._console,
+                plan = OfflinePlan(
+                    batches=shuffled_batches(
+                        samples, loop.rm_batch, loop.rm_epochs, cfg.seed, group_of=2
+                    ),
+                    num_steps=total,
                     group_of=2,
                     readout="last",
                     show="rm/loss",
                 )
-                accuracy = await pair_accuracy(
-                    fleet.policy, pair_samples(held_out, text_path), cfg
-                )
+                figures = await train_offline(fleet.policy, plan, cfg, self._console)
+                accuracy = await pair_accuracy(fleet.policy, pair_samples(held_out, text_path), cfg)
                 await fleet.policy.save_hf(directory / "hf")
             _move_up(directory / "hf", directory)
             probes = [(pair.question_content, pair.code_pos) for pair in held_out[:4]]

@@ -1,4 +1,4 @@
-"""The typed configuration. YAML files only fill in values; every key, type and range is stated here.
+"""The typed configuration. YAML files only fill in values; keys, types and ranges stand here.
 
 Each field carries its documentation and its range; `conf.validate` turns a composed configuration
 into these dataclasses and reports every fault at once. Relations between fields are checked there.

@@ -1,4 +1,4 @@
-"""Score answers with a reward model: `python launch/score.py model=DIR input=IN.jsonl output=OUT.jsonl`.
+"""Score answers: `python launch/score.py model=DIR input=IN.jsonl output=OUT.jsonl`.
 
 Each line `{"prompt": str or messages, "response": str}` gains `code, valid, reason, score, reward`.
 The lines go through the reward group of training, so a score here is a score there.

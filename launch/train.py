@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -13,10 +14,29 @@ from launch.cli import main
 
 def run(cfg: Config) -> None:
     """Check what can be checked without an engine, then run."""
-    # Loads Ray, so it comes after the check of the configuration.
+    cfg = with_shipped_models(cfg)
+    # Each import is heavier than the one before, so that bad input is refused at once.
+    from actors.checks import check_inputs  # noqa: PLC0415
+
+    check_inputs(cfg)
     from actors.experiment import run_experiment  # noqa: PLC0415
 
     run_experiment(cfg)
+
+
+def with_shipped_models(cfg: Config) -> Config:
+    """The models of `assets/` are found from whatever folder the command is started in."""
+
+    def resolve(path: str) -> str:
+        shipped = Path(__file__).resolve().parents[1] / path
+        return str(shipped) if path.startswith("assets/") and shipped.is_dir() else path
+
+    reward_model = cfg.reward.model and resolve(cfg.reward.model)
+    return replace(
+        cfg,
+        model=replace(cfg.model, path=resolve(cfg.model.path)),
+        reward=replace(cfg.reward, model=reward_model),
+    )
 
 
 if __name__ == "__main__":

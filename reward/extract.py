@@ -9,12 +9,12 @@ starts, by passes that are linear in the text:
 
 - the text: `_MAX_TEXT_CHARS`; fences and think tags on it: `_MAX_MARKS`
 - the program: `ExtractConfig.max_bytes`, and `_MAX_WORK` units of parsing (one unit is about one
-  token; what CPython 3.11 parses slower than that weighs more, see `_weight`)
+  token; `_WEIGHTS` and `_weight` are fitted to what CPython 3.11 takes longest on)
 - one top-level statement: `_MAX_STATEMENT_WORK` units, because CPython parses what it refuses a
   second time to word the message; statements before it have been parsed on their own by then
 - nesting of brackets: `_MAX_DEPTH`, CPython's own limit
 
-Ordinary code of 64 KiB has 8,000 to 16,000 units. No clock decides a verdict unless a step
+Ordinary code of 64 KiB has 8,000 to 15,000 units. No clock decides a verdict unless a step
 would start later than `ExtractConfig.deadline_s`, which takes a stalled machine.
 """
 
@@ -38,10 +38,11 @@ import tree_sitter_python
 from rl.types import Extraction, Reason
 
 _MAX_TEXT_CHARS = 1 << 19
-_MAX_MARKS = 2_000
-_MAX_WORK = 20_000
+_MAX_MARKS = 1_000
+_MAX_WORK = 16_000
 _MAX_STATEMENT_WORK = 6_000
 _MAX_DEPTH = 200
+_MAX_LITERALS = 5_000  # of a block, up to which a fence inside a string is told from its end
 _PIECE_WORK = 1_000  # statements are parsed together up to here: a call has a fixed cost
 _CHARS_PER_WORK = 32  # characters read for one unit of work, where text is read once more
 _ATTEMPT_WORK = 100  # fixed cost of judging what may not be the program
@@ -82,12 +83,16 @@ _QUOTED = r"""
   | '(?:[^'\\\n]++|\\.)*+'?
 """
 _OPAQUE = re.compile(rf"{_QUOTED} | \#[^\n]*+", re.VERBOSE | re.DOTALL)
+# What starts a statement at column 0, rather than going on with one.
+_STATEMENT = r"@|(?!(?:else|elif|except|finally)\b)[^\W\d]"
 _TOKEN = re.compile(
     rf"""
-      (?P<string>[bBfFrRuU]{{0,2}}(?:{_QUOTED}))
+      (?P<fstring>(?:[fF][rR]?|[rR][fF])(?:{_QUOTED}))
+    | [bBrRuU]{{0,2}}(?:{_QUOTED})
     | [A-Za-z0-9_]++
     | (?P<comment>\#[^\n]*+)
     | (?P<wide>[\u0080-\U0010ffff][\w\u0080-\U0010ffff]*+)
+    | (?P<statement>(?<!\\)\n(?:[ \t\f]*+\n)*+(?={_STATEMENT}))
     | (?P<line>\n[ \t\f\n]*+)
     | (?P<open>[(\[{{])
     | (?P<close>[)\]}}])
@@ -97,9 +102,9 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_WEIGHTS = {"comment": 0, "space": 0, "line": 2, "comma": 2}
-# A line at column 0 that starts a statement, rather than going on with one.
-_STATEMENT = re.compile(r"@|(?!(?:else|elif|except|finally)\b)[^\W\d]")
+_WEIGHTS = {
+    None: 1, "open": 1, "close": 1, "comma": 2, "line": 2, "statement": 2, "comment": 0, "space": 0
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,7 +356,7 @@ def _first_outside_strings(
     text: str, opening: _Opening, first: re.Match[str], budget: _Budget
 ) -> re.Match[str] | None:
     """First closing fence that no string literal of the program contains."""
-    literals = _OPAQUE.finditer(text, opening.end)
+    literals = islice(_OPAQUE.finditer(text, opening.end), _MAX_LITERALS)
     literal_start = literal_end = opening.end
     for fence in _closings(text, opening):
         while literal_end <= fence.start():
@@ -360,7 +365,7 @@ def _first_outside_strings(
                 return fence
             literal_start, literal_end = literal.span()
             if literal_end > first.start():  # from here on, the text is read once more
-                budget.spend(1 + len(literal[0]) // _CHARS_PER_WORK)
+                budget.spend(2 + (literal_end - literal_start) // _CHARS_PER_WORK)
         if fence.start() < literal_start:
             return fence
     return None
@@ -448,10 +453,7 @@ def _cut(code: str) -> tuple[list[str], int]:
     tokens = _TOKEN.finditer(code)
     for token in islice(tokens, _MAX_WORK):
         kind = token.lastgroup
-        if kind is None:
-            work += 1
-            continue
-        work += _weight(kind, token[0])
+        work += _WEIGHTS[kind] if kind in _WEIGHTS else _weight(kind, token[0])
         if kind == "open":
             depth += 1
             if depth > _MAX_DEPTH:
@@ -459,7 +461,7 @@ def _cut(code: str) -> tuple[list[str], int]:
                 raise _RefusedError(Reason.SYNTAX, f"{place}: more than {_MAX_DEPTH} open brackets")
         elif kind == "close":
             depth -= 1
-        elif kind == "line" and depth <= 0 and _starts_statement(code, token):
+        elif kind == "statement" and depth <= 0:
             if not decorated:
                 heaviest, work_at_statement = max(heaviest, work - work_at_statement), work
                 if work - work_at_cut >= _PIECE_WORK:
@@ -475,21 +477,12 @@ def _cut(code: str) -> tuple[list[str], int]:
     return [*pieces, code[start:]], work
 
 
-def _starts_statement(code: str, line: re.Match[str]) -> bool:
-    """Whether a new top-level statement follows this end of line."""
-    continued = code[line.start() - 1 : line.start()] == "\\" or not line[0].endswith("\n")
-    return not continued and _STATEMENT.match(code, line.end()) is not None
-
-
-def _weight(kind: str, token: str) -> int:
-    """Units of work that CPython 3.11 spends on a token, fitted to what it takes longest on."""
-    if kind == "wide":  # identifiers are normalised (NFKC), in quadratic time at worst
+def _weight(kind: str | None, token: str) -> int:
+    """Units of work that CPython 3.11 spends on what takes it more than linear time."""
+    if kind == "wide":  # identifiers are normalised (NFKC)
         return 4 + len(token) ** 2 // 1000
-    if kind == "string":
-        braces = token.count("{") if token.lstrip("bBrRuU")[0] in "fF" else 0
-        # Each replacement field is parsed on its own, and located by a scan from the start.
-        return 1 + 7 * braces + braces * len(token) // 2000
-    return _WEIGHTS.get(kind, 1)
+    num_fields = token.count("{")  # each is parsed on its own, and located by a scan from the start
+    return 1 + 7 * num_fields + num_fields * len(token) // 2000
 
 
 @contextmanager

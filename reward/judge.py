@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from hashlib import blake2b
+from threading import Lock
 from typing import Literal, Protocol
 
 import numpy as np
@@ -64,6 +65,7 @@ class RewardModelJudge:
         self._shaping: ShapingKind = shaping
         self._cache_size = cache_size
         self._cache: OrderedDict[bytes, Score] = OrderedDict()
+        self._cache_lock = Lock()  # an actor judges several groups at once, in threads
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
         """Judge the completions of one prompt; blocks until the engine has scored them."""
@@ -91,9 +93,8 @@ class RewardModelJudge:
         for code in codes:
             if code is None or code in pending or code in known:
                 continue
-            cached = self._cache.get(_digest(question, code))
+            cached = self._recall(_digest(question, code))
             if cached is not None:
-                self._cache.move_to_end(_digest(question, code))
                 known[code] = cached
             else:
                 encoded = self._text_path.encode(question, code)
@@ -106,7 +107,7 @@ class RewardModelJudge:
 
     @staticmethod
     def _hand_out(code: str | None, known: dict[str, Score], fresh: dict[str, Score]) -> Score:
-        """The first use of a fresh score is its own; every later one, and the cache's, is reused."""
+        """The first use of a fresh score is its own; later ones and the cache's are reused."""
         if code is None:
             return Score(value=None)
         if code in known:
@@ -116,10 +117,17 @@ class RewardModelJudge:
         known[code] = score
         return score
 
+    def _recall(self, digest: bytes) -> Score | None:
+        with self._cache_lock:
+            if digest in self._cache:
+                self._cache.move_to_end(digest)
+            return self._cache.get(digest)
+
     def _remember(self, digest: bytes, score: Score) -> None:
-        self._cache[digest] = score
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
+        with self._cache_lock:
+            self._cache[digest] = score
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
 
 
 def _digest(question: str, code: str) -> bytes:
@@ -135,6 +143,7 @@ class ExecutionJudge:
     def __init__(self, verifier: Verifier, extract_cfg: ExtractConfig) -> None:
         self._verifier = verifier
         self._extract_cfg = extract_cfg
+        self._lock = Lock()  # the verifier's count would mix groups that are judged at once
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
         """Run the programs of one prompt against its tests."""
@@ -144,8 +153,10 @@ class ExecutionJudge:
             for e in extractions_G
             if e.valid
         ]
-        before = self._verifier.num_executed
-        verdicts = iter(self._verifier.verify(programs))
+        with self._lock:
+            before = self._verifier.num_executed
+            verdicts = iter(self._verifier.verify(programs))
+            num_executed = self._verifier.num_executed - before
         scores: list[Score] = []
         for extraction in extractions_G:
             if not extraction.valid:
@@ -159,5 +170,5 @@ class ExecutionJudge:
             extractions_G=extractions_G,
             scores_G=tuple(scores),
             rewards_G=np.array([s.value or 0.0 for s in scores], dtype=np.float32),
-            num_executed=self._verifier.num_executed - before,
+            num_executed=num_executed,
         )

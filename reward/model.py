@@ -7,40 +7,16 @@ could end its own turn and speak as the judge.
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from reward.model_files import ADAPTERS, AdapterName
 from rl.errors import UserError
 from rl.types import IntArray
-
-AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
-
-_THEMIS_SYSTEM = (
-    "You judge code by its functional correctness: whether it solves the problem for every input."
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
-    """What one family of reward models expects around problem and code."""
-
-    system: str | None = None  # system turn, if the family was trained with one
-    architectures: tuple[str, ...] = ()  # accepted `architectures` suffixes of config.json
-
-
-ADAPTERS: dict[str, Adapter] = {
-    "sequence_classifier": Adapter(architectures=("ForSequenceClassification",)),
-    "codescaler": Adapter(architectures=("ForSequenceClassification",)),
-    "acecoder": Adapter(architectures=("ForSequenceClassification", "ForTokenClassification")),
-    "themis": Adapter(system=_THEMIS_SYSTEM, architectures=("ForSequenceClassification",)),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,7 +65,7 @@ class TextPath:
                 "reward.model: its chat template does not show problem and code exactly once; "
                 "take a model whose tokenizer has a template for a user and an assistant turn"
             )
-        special = sorted(set(self._tokenizer.all_special_tokens), key=len, reverse=True)
+        special = sorted(_special_tokens(self._tokenizer), key=len, reverse=True)
         pieces = re.split("(" + "|".join(map(re.escape, special)) + ")", text)
         return [
             self._tokenizer.convert_tokens_to_ids(piece) if piece in special else piece
@@ -124,30 +100,11 @@ class TextPath:
         return list(ids["input_ids"])
 
 
-def check_reward_model(directory: str, adapter: AdapterName) -> None:
-    """Refuse a local directory that is no reward model, before any engine starts."""
-    path = Path(directory)
-    if not path.is_dir():
-        return  # a hub id: from_pretrained resolves it and names what is missing
-    check_model_directory(path, "reward.model")
-    config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    names = [str(name) for name in config.get("architectures") or []]
-    accepted = ADAPTERS[adapter].architectures
-    if not any(name.endswith(accepted) for name in names):
-        raise UserError(
-            f"reward.model: {directory} has architectures {names}, but the adapter {adapter!r} "
-            f"reads a class that ends in {' or '.join(accepted)}; train one with "
-            "launch/train_rm.py or choose another reward.adapter"
-        )
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Everything that `split_special_tokens` reads as text.
 
-
-def check_model_directory(path: Path, key: str) -> None:
-    """Raise `UserError` unless `path` holds a Hugging Face model in safetensors."""
-    for name in ("config.json", "tokenizer.json"):
-        if not (path / name).is_file():
-            raise UserError(f"{key}: {path} has no {name}; give a Hugging Face model directory")
-    if not any(path.glob("*.safetensors")):
-        raise UserError(
-            f"{key}: {path} holds no *.safetensors; other weight files can run code when they are "
-            "loaded, so save the model with save_pretrained(safe_serialization=True)"
-        )
+    `all_special_tokens` alone has only those with a role (end of sequence, padding, ...): a chat
+    markup token that no role names would be missing.
+    """
+    added = tokenizer.added_tokens_decoder.values()
+    return {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}

@@ -338,6 +338,10 @@ def main(scratch: str) -> None:
     while (frame := read_frame(jobs)) is not None:
         processes = server.run(json.loads(frame))
         write_frame(answers, _answer(processes))
+    # Here too, because whoever started us may have been killed.
+    shutil.rmtree(scratch, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another server still has its own directory there
+        os.rmdir(os.path.dirname(scratch))
 
 
 def _answer(processes: list[_Process]) -> bytes:

@@ -1,8 +1,9 @@
 """Checkpoints of a run: `checkpoints/step-000010/`, complete or not there at all.
 
-A checkpoint is written beside its final name and renamed when everything is on disk, with a manifest
-as its last file. What a crash leaves behind has no manifest and is never resumed from. Nothing but
-the step is kept of the sampler and of random numbers: both are functions of seed and step.
+A checkpoint is written beside its final name and renamed when everything is written, with a
+manifest as its last file. What a crash leaves behind has no manifest and is never resumed from.
+Nothing but the step is kept of the sampler and of random numbers: both are functions of seed and
+step.
 """
 
 from __future__ import annotations

@@ -52,7 +52,10 @@ class PublishedVersion:
 async def run_loop(
     fleet: Fleet, sampler: PromptSampler, step_cfg: StepConfig, cfg: LoopConfig, after: AfterStep
 ) -> None:
-    """Run the RL steps `first_step..num_steps`; `after` sees each one before the next is learned."""
+    """Run the RL steps `first_step..num_steps`; `after` sees each before the next is learned.
+
+    Raises an ExceptionGroup whose leaves are the errors that ended the run.
+    """
     published = PublishedVersion(cfg.first_step - 1)
     buffer: asyncio.Queue[Batch] = asyncio.Queue(maxsize=max(1, cfg.max_staleness))
     steps = range(cfg.first_step, cfg.num_steps + 1)

@@ -193,7 +193,10 @@ def fenced(code: str) -> str:
 
 
 def corrupt(spec: Spec, rng: random.Random) -> str:
-    """An answer with one fault: another filter, map, reduction or constant, a lost character, no fence."""
+    """An answer with one fault: another part or constant, a lost character, no fence.
+
+    The replacement is drawn from all, so now and then it changes nothing.
+    """
     keep, change, fold = spec.combination
     fault = rng.randrange(6)
     if fault == 0:

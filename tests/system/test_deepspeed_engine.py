@@ -66,10 +66,10 @@ def make_samples(num: int) -> list[Sample]:
 
 
 SAMPLES = make_samples(14)
-# Five microbatches or so for two ranks: several per rank, unequal in loss tokens, one of padding.
-MINIBATCH = build_minibatch(SAMPLES, NUM_RANKS, microbatch_tokens=128, row_tokens=64)
+# Seven microbatches for two ranks: four each, unequal in loss tokens, the last one of padding.
+MINIBATCH = build_minibatch(SAMPLES, NUM_RANKS, microbatch_tokens=112, row_tokens=64)
 PAIRS = build_minibatch(
-    SAMPLES, NUM_RANKS, microbatch_tokens=192, row_tokens=128, group_of=2, readout="last"
+    SAMPLES, NUM_RANKS, microbatch_tokens=144, row_tokens=64, group_of=2, readout="last"
 )
 
 
@@ -158,12 +158,12 @@ def run_policy(rank: int, directory: Path, port: int) -> dict[str, Any]:
 
     engine = TrainEngine(spec, rank, NUM_RANKS, "127.0.0.1", port)
     engine.load_checkpoint(directory / "checkpoint")
+    result["bad_gradient"] = message_of(
+        NonFiniteError, lambda: engine.update(batch, old, InfiniteGradient(), norm)
+    )
     result["bad_loss"] = message_of(
         NonFiniteError,
         lambda: engine.update(with_bad_advantage(batch, 5), old, OBJECTIVE, norm),
-    )
-    result["bad_gradient"] = message_of(
-        NonFiniteError, lambda: engine.update(batch, old, InfiniteGradient(), norm)
     )
     result["resumed_report"] = engine.update(batch, old, OBJECTIVE, norm)
     result["resumed"] = weights_of(engine)
@@ -199,12 +199,31 @@ def run_score(rank: int, directory: Path, port: int) -> dict[str, Any]:
     return result
 
 
+def run_bfloat16(rank: int, directory: Path, port: int) -> dict[str, Any]:
+    spec = make_spec(directory / "tied", dtype="bfloat16")
+    engine = TrainEngine(spec, rank, NUM_RANKS, "127.0.0.1", port)
+    batch, norm = MINIBATCH.microbatches_by_rank[rank], norm_of(MINIBATCH)
+    result: dict[str, Any] = {
+        "logprobs": engine.logprobs(batch),
+        "buffers": {name: b.clone() for name, b in engine._engine.module.model.named_buffers()},
+        "metadata": engine.parameter_metadata(),
+        "reports": [engine.update(batch, None, NllObjective(), norm) for _ in range(NUM_UPDATES)],
+    }
+    engine.close()
+    return result
+
+
 def worker(rank: int, directory: Path, port: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=NUM_RANKS
     )
-    scenarios = {"policy": run_policy, "untied": run_untied, "score": run_score}
+    scenarios = {
+        "policy": run_policy,
+        "untied": run_untied,
+        "score": run_score,
+        "bfloat16": run_bfloat16,
+    }
     results = {name: scenario(rank, directory, port) for name, scenario in scenarios.items()}
     torch.save(results, directory / f"rank{rank}.pt")
     dist.destroy_process_group()
@@ -234,7 +253,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = spawn(worker, (directory, port), nprocs=NUM_RANKS, join=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DS_ACCELERATOR", "cpu")  # the ranks import the engine anew, GPU or not
+        context: Any = spawn(worker, (directory, port), nprocs=NUM_RANKS, join=False)
     deadline = time.monotonic() + 400
     while not context.join(timeout=5):
         if time.monotonic() > deadline:
@@ -283,6 +304,16 @@ def assert_same_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     assert set(parameters) <= set(weights)
     for name, parameter in parameters.items():
         torch.testing.assert_close(weights[name], parameter.detach(), atol=TOLERANCE, rtol=0)
+
+
+def test_the_minibatches_hold_unequal_and_idle_microbatches():
+    for minibatch in (MINIBATCH, PAIRS):
+        by_rank = [
+            [int(mb.loss_mask_RL.sum()) for mb in batch] for batch in minibatch.microbatches_by_rank
+        ]
+        assert [len(counts) for counts in by_rank] == [4, 4]
+        assert len(set(by_rank[0])) > 1
+        assert by_rank[1][-1] == 0
 
 
 def test_packed_updates_on_two_ranks_equal_plain_torch_one_sample_at_a_time(run):
@@ -346,13 +377,11 @@ def test_the_reference_stays_the_initial_policy(run):
 def test_parameters_are_partitioned_over_the_ranks(run):
     _, results = run
     reports = [result["policy"]["partition"] for result in results]
-    full = reports[0]["full"]
-    assert (
-        full
-        == sum(math.prod(shape) for name, _, shape in results[0]["policy"]["metadata"][:])
-        - 300 * 32
-    )  # the tied head counts once
+    shapes = {name: shape for name, _, shape in results[0]["policy"]["metadata"]}
+    del shapes["lm_head.weight"]  # the embeddings under their second name
+    full = sum(math.prod(shape) for shape in shapes.values())
     for report in reports:
+        assert report["full"] == full
         assert full / NUM_RANKS <= report["local"] <= full / NUM_RANKS * 1.01
         assert 0 < report["replicated"] < 0.02 * full
 
@@ -482,6 +511,28 @@ def test_exported_reward_model_scores_as_the_engine_did(run):
                 with torch.no_grad():
                     expected = plain_score(model, sample).item()
                 assert scores_RL[row, column] == pytest.approx(expected, abs=1e-5)
+
+
+def test_bfloat16_keeps_rotary_frequencies_in_float32(run):
+    directory, results = run
+    model = AutoModelForCausalLM.from_pretrained(directory / "tied", dtype=torch.bfloat16)
+    expected = dict(model.named_buffers())
+    assert expected.keys() == results[0]["bfloat16"]["buffers"].keys()
+    for name, buffer in results[0]["bfloat16"]["buffers"].items():
+        assert buffer.dtype == torch.float32
+        assert torch.equal(buffer, expected[name])
+
+
+def test_bfloat16_follows_float32_within_its_precision(run):
+    _, results = run
+    assert {dtype for _, dtype, _ in results[0]["bfloat16"]["metadata"]} == {"bfloat16"}
+    for result in results:
+        for half_RL, full_RL in zip(
+            result["bfloat16"]["logprobs"], result["policy"]["logprobs"], strict=True
+        ):
+            np.testing.assert_allclose(half_RL, full_RL, atol=0.05)
+    losses = [report.metrics["warm/loss"] for report in results[0]["bfloat16"]["reports"]]
+    assert losses[0] > losses[1] > losses[2]
 
 
 def test_learning_rate_warms_up_then_follows_the_cosine_to_zero():

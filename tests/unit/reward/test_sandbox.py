@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -339,6 +341,35 @@ def test_outcomes_keep_the_order_of_jobs_over_several_workers() -> None:
     with Sandbox(workers=2, limits=_LIMITS) as sandbox:
         values = [outcome.observations_N[0].value for outcome in sandbox.run(jobs)]
     assert values == list(range(40))
+
+
+def test_a_killed_owner_leaves_neither_servers_nor_files(tmp_path: Path) -> None:
+    script = (
+        "import os, time\n"
+        "from reward.sandbox import CallJob, Sandbox\n"
+        "code = 'import os; f = os.getppid'\n"
+        "sandbox = Sandbox()\n"
+        "(outcome,) = sandbox.run([CallJob(code=code, entry_point='f', args_N=((),))])\n"
+        "print(outcome.observations_N[0].value, flush=True)\n"
+        "time.sleep(99)\n"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
+        env={"TMPDIR": str(tmp_path)},
+    )
+    assert owner.stdout is not None
+    server = Path("/proc", owner.stdout.readline().decode().strip())
+    assert server.exists()
+    assert list(tmp_path.iterdir())
+    owner.kill()
+    owner.communicate()
+    deadline = time.monotonic() + 20.0
+    while time.monotonic() < deadline and (list(tmp_path.iterdir()) or server.exists()):
+        time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == []
+    assert not server.exists() or "Z" in server.joinpath("stat").read_text()
 
 
 def test_impossible_limits_are_refused() -> None:

@@ -1,0 +1,80 @@
+"""Everything that can be refused before an engine starts, without loading one.
+
+Imports are light on purpose: a wrong path or a missing GPU is said within seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from actors.placement import Needs, bundles, check_fits, local_gpus
+from conf.schema import Config
+from reward.model_files import check_model_directory, check_reward_model, is_local
+from rl.errors import UserError
+from rl.prompts import load_prompts
+
+
+def check_inputs(cfg: Config) -> None:
+    """Check placement, model directories and problem files of a run.
+
+    Raises:
+        UserError: with every fault that was found, a line each.
+    """
+    checks: list[Callable[[Config], None]] = [preflight, _check_policy, _check_reward_model]
+    if cfg.data.kind == "parquet":
+        checks += [_check_train_data, _check_eval_data]
+    faults: list[str] = []
+    for check in checks:
+        try:
+            check(cfg)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def preflight(cfg: Config) -> None:
+    """Prove that the machine or cluster can hold a full run, before anything is started.
+
+    Without a cluster to join this needs no Ray at all, so it answers at once.
+
+    Raises:
+        PlacementError: naming what is needed and what is there.
+    """
+    wanted = bundles(cfg, Needs(cfg.rollout.engines, cfg.reward.shards, cfg.policy.ranks))
+    if cfg.ray.address or os.environ.get("RAY_ADDRESS"):
+        return  # the nodes of the cluster are checked when the bundles are reserved
+    here = {"CPU": float(os.cpu_count() or 1), "GPU": float(local_gpus())}
+    check_fits(wanted, [here], cfg.placement.kind)
+
+
+def _check_policy(cfg: Config) -> None:
+    if not cfg.loop.enabled and is_local(cfg.model.path):
+        check_model_directory(Path(cfg.model.path), "model.path")
+
+
+def _check_reward_model(cfg: Config) -> None:
+    model = cfg.reward.model
+    if cfg.loop.enabled or cfg.reward.kind != "rm" or model is None:
+        return
+    if is_local(model):
+        check_reward_model(model, cfg.reward.adapter)
+
+
+def _check_train_data(cfg: Config) -> None:
+    _check_data("data.train_path", cfg.data.train_path, cfg.data.max_bad_rows)
+
+
+def _check_eval_data(cfg: Config) -> None:
+    _check_data("data.eval_path", cfg.data.eval_path, cfg.data.max_bad_rows)
+
+
+def _check_data(key: str, path: str | None, max_bad_rows: int) -> None:
+    if path is None or not Path(path).is_file():
+        raise UserError(
+            f"{key}: the file {path} does not exist; give {key}=FILE, a canonical parquet file as "
+            "launch/prepare_data.py writes it"
+        )
+    load_prompts(path, max_bad_rows)

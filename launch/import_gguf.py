@@ -1,0 +1,53 @@
+"""GGUF file -> Hugging Face directory: `python launch/import_gguf.py input=FILE output=DIR`.
+
+vLLM, DeepSpeed and transformers then all load the same safetensors. Quantised weights are widened;
+what the quantisation lost is lost.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conf.schema import key
+from launch.cli import main_simple
+from rl.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportArgs:
+    """What `launch/import_gguf.py` takes."""
+
+    input: str = key("GGUF file")
+    output: str = key("directory to write: config, tokenizer, safetensors")
+    dtype: Literal["float32", "bfloat16"] = key("of the written weights", "float32")
+
+
+def run(args: ImportArgs) -> None:
+    """Convert one file."""
+    source, target = Path(args.input), Path(args.output)
+    if not source.is_file():
+        raise UserError(f"input: {source} is no file; give input=FILE.gguf")
+    import torch  # noqa: PLC0415 - after the arguments are good
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
+
+    model = AutoModelForCausalLM.from_pretrained(
+        source.parent,
+        gguf_file=source.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=getattr(torch, args.dtype),
+    )
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    # The weights are plain again, and must not be announced as quantised.
+    if "quantization_config" in model.config.to_dict():
+        del model.config.quantization_config
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+if __name__ == "__main__":
+    sys.exit(main_simple(ImportArgs, run))

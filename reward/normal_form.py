@@ -1,0 +1,78 @@
+"""When two programs are the same: a text that does not depend on layout and names of variables."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import warnings
+from typing import cast
+
+
+class _Renamer(ast.NodeTransformer):
+    """Numbers the variables of a program in order of meeting; drops constants that stand alone."""
+
+    def __init__(self, names: set[str]) -> None:
+        self._numbers: dict[str, str] = {}
+        self._names = names
+
+    def _number(self, name: str) -> str:
+        if name not in self._names:
+            return name
+        return self._numbers.setdefault(name, f"v{len(self._numbers)}")
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self._number(node.id), node.ctx)
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        return ast.arg(self._number(node.arg), None)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+
+
+def normalise(code: str) -> str:
+    """Return a text that is equal for programs that differ only in layout and variable names.
+
+    Comments, docstrings, formatting and annotations of parameters do not count; names of functions,
+    classes and imports do, and so does a variable called like a builtin or used as a keyword.
+    Code that does not parse stands for itself.
+
+    >>> normalise("def f(a): return a + 1") == normalise("def f(b):\\n    return b+1  # next")
+    True
+    """
+    tree = parse(code)
+    if tree is None:
+        return code.strip()
+    try:
+        return ast.dump(_Renamer(variables(tree)).visit(tree), annotate_fields=False)
+    except RecursionError:
+        return code.strip()
+
+
+def parse(code: str) -> ast.Module | None:
+    """Return the syntax tree, or None when there is none (or none that Python can hold)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `1 is 1` and the like: not our code
+            return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def variables(tree: ast.Module) -> set[str]:
+    """Return the names that can be changed without changing what the program does."""
+    bound: set[str] = set()
+    fixed: set[str] = set(dir(builtins))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                bound.add(name)
+            case ast.Name() | ast.Attribute() | ast.Constant():
+                pass
+            case (
+                _
+            ):  # whatever else spells a name: definitions, imports, keywords, `global`, patterns
+                for _, value in ast.iter_fields(node):
+                    spelled = cast("list[object]", value) if isinstance(value, list) else [value]
+                    fixed.update(name for name in spelled if isinstance(name, str))
+    return bound - fixed

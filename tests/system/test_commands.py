@@ -1,0 +1,119 @@
+"""The commands as a user types them, shortened, on the shipped models."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = ["data.num_eval=6", "data.num_train=64", "algorithm.prompts_per_step=4"]
+
+
+def _command(*args: str, cwd: Path, timeout_s: float = 280) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / args[0]), *args[1:]]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+
+
+@pytest.mark.timeout(600)
+def test_a_run_ends_with_a_summary_and_resumes_after_its_checkpoint(tmp_path: Path) -> None:
+    args = ["launch/train.py", "experiment=quickstart", *SHORT, "checkpoint.every=1"]
+    first = _command(*args, "algorithm.num_steps=2", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr[-3000:]
+    run = tmp_path / "outputs/quickstart/run"
+    summary = json.loads((run / "summary.json").read_text())
+    wanted = {"base_pass@1", "final_pass@1", "bon8_pass@1", "oracle_pass@8", "rm_pair_accuracy"}
+    wanted |= {"valid_rate_first", "valid_rate_last", "steps", "wall_s", "stage_s", "seed"}
+    assert wanted | {"versions"} <= set(summary)
+    assert summary["programs_executed_for_reward"] == 0
+    assert summary["programs_executed_for_evaluation"] > 0
+    assert list((run / "hf").glob("*.safetensors"))
+    assert (run / "rollouts/step-000002.parquet").is_file()
+
+    again = _command(*args, "algorithm.num_steps=3", "resume=auto", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "after step 2" in again.stdout
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3]
+
+
+def test_score_adds_the_fields_of_the_contract(tmp_path: Path) -> None:
+    question = "Return the sum of the square of the numbers in xs that are even."
+    right = "```python\ndef f(xs):\n    return sum(x * x for x in xs if x % 2 == 0)\n```"
+    wrong = "```python\ndef f(xs):\n    return max(x + 3 for x in xs if x < 0)\n```"
+    answers = [right, wrong, "no code at all"]
+    lines = [{"prompt": question, "response": answer} for answer in answers]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    model = ROOT / "assets/minipy/rm"
+    done = _command(
+        "launch/score.py", f"model={model}", "input=in.jsonl", "output=out.jsonl", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["valid"] for row in rows] == [True, True, False]
+    assert rows[0]["score"] > rows[1]["score"]
+    assert rows[0]["reward"] > rows[1]["reward"] > rows[2]["reward"] == 0
+    assert rows[2]["reason"] == "no_block" and rows[2]["score"] is None
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["experiment=qwen3_8b_codescaler"], ["8 GPUs", "0 GPUs"]),
+        (["policy.lrr=1"], ["policy.lrr", "policy.lr"]),
+        (["model.path=/nowhere"], ["model.path", "/nowhere"]),
+        (["data=parquet", "data.train_path=a.parquet", "data.eval_path=b.parquet"], ["a.parquet"]),
+    ],
+)
+def test_bad_input_is_refused_before_any_engine(
+    tmp_path: Path, args: list[str], words: list[str]
+) -> None:
+    done = _command("launch/train.py", *args, cwd=tmp_path, timeout_s=60)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_model_without_safetensors_is_refused(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (model / name).write_text("{}")
+    (model / "pytorch_model.bin").write_bytes(b"")
+    done = _command("launch/train.py", f"model.path={model}", cwd=tmp_path, timeout_s=60)
+    assert done.returncode == 2
+    assert "safetensors" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_malformed_parquet_row_is_refused_with_its_place(tmp_path: Path) -> None:
+    good = {
+        "id": "a",
+        "prompt": [{"role": "user", "content": "Add."}],
+        "tests": None,
+        "entry_point": None,
+        "source": "made",
+        "meta": "{}",
+    }
+    rows = [good, good | {"id": "b", "tests": "[not json"}]
+    for name in ("train", "test"):
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
+    done = _command(
+        "launch/train.py",
+        "data=parquet",
+        "data.train_path=train.parquet",
+        "data.eval_path=test.parquet",
+        cwd=tmp_path,
+        timeout_s=60,
+    )
+    assert done.returncode == 2
+    assert "train.parquet:1:tests" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,65 @@
+"""The step on real engines: scoring hides behind sampling, actors have names, staleness is bounded."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from ray.util.state import list_actors
+
+from actors.rl_run import step_config
+from rl import minipy
+from rl.loop import LoopConfig, run_loop
+from rl.prompts import PromptSampler
+from rl.step import Batch
+from rl.types import StepReport
+from tests.system.conftest import LiveFleet
+
+pytestmark = pytest.mark.system
+
+
+def _run(live: LiveFleet, num_steps: int, max_staleness: int) -> list[StepReport]:
+    reports: list[StepReport] = []
+
+    async def after(report: StepReport, batch: Batch) -> None:
+        reports.append(report)
+
+    cfg = dataclasses.replace(
+        step_config(live.cfg), prompts_per_step=8, on_policy=max_staleness == 0
+    )
+    first = 1000 * (1 + max_staleness)  # versions only ever grow on the shared engines
+    live.wait(live.fleet.policy.publish(first - 1))
+    live.wait(
+        run_loop(
+            live.fleet,
+            PromptSampler(minipy.make_prompts("train", 64, 0), 0),
+            cfg,
+            LoopConfig(
+                num_steps=first + num_steps - 1, max_staleness=max_staleness, first_step=first
+            ),
+            after,
+        )
+    )
+    return reports
+
+
+def test_the_first_score_is_finished_before_the_last_completion(live: LiveFleet) -> None:
+    reports = _run(live, num_steps=3, max_staleness=0)
+    for report in reports:
+        first_score_s = report.metrics["time/first_score_s"]
+        last_completion_s = report.metrics["time/rollout_s"]
+        print(f"first score {first_score_s:.3f} s, last completion {last_completion_s:.3f} s")
+    assert any(r.metrics["time/first_score_s"] < r.metrics["time/rollout_s"] for r in reports)
+
+
+def test_stale_rollouts_lag_by_one_version_and_are_corrected(live: LiveFleet) -> None:
+    reports = _run(live, num_steps=4, max_staleness=1)
+    lags = [report.metrics["rollout/staleness"] for report in reports]
+    assert lags[0] == 0
+    assert lags[1:] == [1.0, 1.0, 1.0]
+    assert all("policy/tis_capped_frac" in report.metrics for report in reports)
+
+
+def test_actors_are_named(live: LiveFleet) -> None:
+    names = {actor.name for actor in list_actors(filters=[("state", "=", "ALIVE")])}
+    assert {"rollout-0", "reward-0", "reward-1", "policy-0", "policy-1"} <= names
