@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 
+from actors.export import export_models
 from actors.fleet import connect
 from actors.rl_run import RlResult, RlRun
 from actors.whole_loop import Stage, WholeLoop
@@ -67,6 +68,8 @@ async def _run(cfg: Config, directory: Path, console: Console) -> None:
     stages: dict[str, Stage] = {}
     if cfg.loop.enabled:
         policy, reward_model, stages = await WholeLoop(cfg, console).run()
+        if cfg.loop.export_dir is not None:
+            export_models(cfg, policy, reward_model, Path(cfg.loop.export_dir))
         cfg = dataclasses.replace(
             cfg,
             model=dataclasses.replace(cfg.model, path=str(policy)),

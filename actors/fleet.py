@@ -102,7 +102,6 @@ def train_fields(cfg: Config, total_steps: int) -> dict[str, Any]:
     policy = cfg.policy
     return {
         "model_path": cfg.model.path,
-        "gguf_file": cfg.model.gguf_file,
         "head": "lm",
         "dtype": cfg.model.dtype,
         "device": cfg.placement.device,

@@ -88,7 +88,7 @@ class _FreeNode:
         roomy = [i for i, left in enumerate(self._gpus) if left + _EPSILON >= share]
         if len(roomy) < count or self._cpus + _EPSILON < bundle.cpus:
             return False
-        for index in sorted(roomy, key=self._gpus.__getitem__)[:count]:  # fullest first
+        for index in roomy[:count]:
             self._gpus[index] -= share
         self._cpus -= bundle.cpus
         return True
@@ -105,8 +105,8 @@ def _misfit(
         f"placement={kind} needs {gpus:g} GPUs and {cpus:g} CPUs for {len(wanted)} actors; "
         f"{len(nodes)} node(s) with {total('GPU'):g} GPUs and {total('CPU'):g} CPUs are present, "
         f"and {bundle.actor} ({bundle.gpus:g} GPU, {bundle.cpus:g} CPU) has no place. Join a "
-        "larger cluster with ray.address=..., choose a smaller placement=..., or lower rollout.engines, "
-        "reward.shards and policy.ranks"
+        "larger cluster with ray.address=..., choose a smaller placement=..., or lower "
+        "rollout.engines, reward.shards and policy.ranks"
     )
 
 

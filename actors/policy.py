@@ -1,7 +1,7 @@
 """Policy actors: one DeepSpeed ZeRO-3 rank each, and the gang of them as the driver sees it.
 
-The same actors train a policy (`head="lm"`) and a reward model (`head="score"`); the objective of an
-update is passed with the call.
+The same actors train a policy (`head="lm"`) and a reward model (`head="score"`); the objective of
+an update is passed with the call.
 """
 
 from __future__ import annotations

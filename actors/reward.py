@@ -2,7 +2,8 @@
 
 Every shard holds the whole reward model (tensor-parallel inside, if asked for); groups are dealt to
 the shard with the fewest groups in flight, so a score never depends on the number of shards.
-Extraction, gating, de-duplication and the score cache run in the shard's process, beside the engine.
+Extraction, gating, de-duplication and the score cache run in the shard's process, beside the
+engine.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class ExecutionActor:
         """Nothing to take back."""
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
-        """Judge the completions of one prompt; with the time at which the last verdict was known."""
+        """Judge the completions of one prompt; with the time at which the last test had run."""
         return self._judge.judge(prompt, texts_G), time.time()
 
 

@@ -1,12 +1,14 @@
 """Weights: policy ranks -> rollout engines, through vLLM's weight-transfer API.
 
-All ZeRO ranks walk through the same buckets in lockstep, because gathering a bucket is a collective.
-Rank 0 drives the four calls of the API on every rollout engine: start (in-flight completions end
-first), one update per bucket, finish (the prefix cache is reset afterwards). Each call has a
-deadline, and the version that the engines serve at the end is compared with the one published.
+All ZeRO ranks walk through the same buckets in lockstep, because gathering a bucket is a
+collective. Rank 0 drives the four calls of the API on every rollout engine: start (in-flight
+completions end first), one update per bucket, finish (the prefix cache is reset afterwards). Each
+call has a deadline, and the version that the engines serve at the end is compared with the one
+published.
 
 On CPU a bucket travels through Ray's shared-memory object store (backend `host_memory`). On GPUs
-`actors.vllm_engine.gpu_sender` runs vLLM's own `nccl` (separate devices) or `ipc` (colocated) sender.
+`actors.vllm_engine.gpu_sender` runs vLLM's own `nccl` (separate devices) or `ipc` (colocated)
+sender.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class RolloutClient:
         self.policy_version = 0  # of the publication in progress
 
     def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> None:
-        """Agree on the transport; with NCCL every engine's workers follow those of the one before."""
+        """Agree on the transport; with NCCL, engine by engine, workers follow one another."""
         infos = [dict(init_info) for _ in self._handles]
         for index, info in enumerate(infos):
             if "rank_offset" in info:
@@ -119,7 +121,7 @@ class WeightPublisher:
 
 
 def _host_bucket(bucket: Sequence[tuple[str, torch.Tensor]]) -> dict[str, Any]:
-    """Raw bytes in the object store: numpy has no bfloat16, so dtype and shape travel beside them."""
+    """Raw bytes in the object store: numpy has no bfloat16, so dtype and shape travel along."""
     return {
         "names": [name for name, _ in bucket],
         "dtypes": [str(t.dtype).removeprefix("torch.") for _, t in bucket],

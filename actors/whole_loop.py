@@ -166,7 +166,7 @@ class WholeLoop:
         )
         settings = self._engine_settings | {
             "algorithm": dataclasses.asdict(rlvr_cfg.algorithm),
-            "policy": dataclasses.asdict(rlvr_cfg.policy),
+            "lr": [cfg.policy.lr, cfg.policy.warmup_steps, cfg.policy.lr_schedule],
         }
 
         async def build(directory: Path) -> Figures:
@@ -279,7 +279,7 @@ class WholeLoop:
             samples = pair_samples(train_pairs, text_path)
             total = loop.rm_epochs * (len(train_pairs) // loop.rm_batch)
             train = self._train_fields(warm.directory, "score", loop.rm_lr, total)
-            specs = Specs(train=train, objective=PairObjective())
+            specs = Specs(train=train, objective=PairObjective(centring=loop.rm_centring))
             async with start_fleet(cfg, specs, "reward-model") as fleet:
                 plan = OfflinePlan(
                     batches=shuffled_batches(

@@ -181,6 +181,17 @@ RELATIONS: tuple[Relation, ...] = (
         ),
     ),
     Relation(
+        path="policy.attention",
+        involves=("policy.attention", "policy.row_tokens"),
+        # transformers tells packed samples from `position_ids` only when a batch has one row.
+        rule=(
+            "flash_attention_2 needs policy.row_tokens=0: with several rows, samples of one row "
+            "would attend to each other"
+        ),
+        fix="set policy.row_tokens=0, or policy.attention=sdpa",
+        holds=lambda c: c.policy.attention != "flash_attention_2" or c.policy.row_tokens == 0,
+    ),
+    Relation(
         path="policy.offload_optimizer",
         involves=("policy.offload_optimizer", "policy.offload_params", "placement.device"),
         rule="on a CPU there is no other memory to offload to",
@@ -238,6 +249,13 @@ RELATIONS: tuple[Relation, ...] = (
 )
 
 CAUTIONS: tuple[Relation, ...] = (
+    Relation(
+        path="algorithm.kl_kind",
+        involves=("algorithm.kl_kind", "algorithm.kl_coef"),
+        rule="k1 as a loss has a gradient of expectation zero: it adds noise and restrains nothing",
+        fix="set algorithm.kl_kind=k2 or k3, or algorithm.kl_coef=0",
+        holds=lambda c: c.algorithm.kl_coef == 0 or c.algorithm.kl_kind != "k1",
+    ),
     Relation(
         path="rollout.top_p",
         involves=("rollout.top_p", "rollout.top_k", "algorithm.max_staleness"),

@@ -47,7 +47,6 @@ class ModelConfig:
     """The policy's model (group `model`)."""
 
     path: str = key("directory or hub id of the initial policy")
-    gguf_file: str | None = key("GGUF file inside `path`, for models shipped in that form", None)
     dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "bfloat16")
     chat_template: str | None = key("Jinja template used when the tokenizer has none", None)
     max_prompt_tokens: int = key("longer prompts are refused before the run", ge=1)
@@ -247,6 +246,11 @@ class LoopConfig:
     )
     rm_epochs: int = key("passes over the pairs", 3, ge=1)
     rm_batch: int = key("pairs per optimizer step", 64, ge=1)
+    rm_centring: float = key(
+        "weight of (chosen + rejected score)^2: pairs alone leave the level of scores open",
+        1e-4,
+        ge=0,
+    )
     rm_lr: float = key("peak learning rate of the reward model", 6e-4, gt=0)
     rm_eval_prompts: int = key("held-out problems of the pairwise accuracy", 300, ge=1)
 

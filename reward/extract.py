@@ -1,57 +1,34 @@
 """Completion -> Python source, or the typed reason why there is none.
 
 The rule is the paper's (CodeScaler, syntax-aware extraction): code counts only when it comes from a
-single well-defined block and passes a static syntax check. Blocks are found as CommonMark finds
-fenced code, validity is decided by `ast.parse`; `docs/extraction.md` tables every decision.
+single well-defined block and passes a static syntax check. Blocks are found here, as CommonMark
+finds fenced code; `reward.python_source` decides validity. `docs/extraction.md` tables every
+decision.
 
-A completion is hostile text and `ast.parse` can not be interrupted, so work is bounded before it
-starts, by passes that are linear in the text:
-
-- the text: `_MAX_TEXT_CHARS`; fences and think tags on it: `_MAX_MARKS`
-- the program: `ExtractConfig.max_bytes`, and `_MAX_WORK` units of parsing (one unit is about one
-  token; `_WEIGHTS` and `_weight` are fitted to what CPython 3.11 takes longest on)
-- one top-level statement: `_MAX_STATEMENT_WORK` units, because CPython parses what it refuses a
-  second time to word the message; statements before it have been parsed on their own by then
-- nesting of brackets: `_MAX_DEPTH`, CPython's own limit
-
-Ordinary code of 64 KiB has 8,000 to 15,000 units. No clock decides a verdict unless a step
-would start later than `ExtractConfig.deadline_s`, which takes a stalled machine.
+A completion is hostile text, so work on it is bounded before it starts: its length by
+`_MAX_TEXT_CHARS`, its fences and think tags by `_MAX_MARKS`, and all parses of one call by one
+`Budget`. Every pass is linear in the text.
 """
 
 from __future__ import annotations
 
-import ast
-import gc
 import re
-import threading
 import time
-import warnings
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-import tree_sitter
-import tree_sitter_python
-
+from reward.python_source import OPAQUE, Budget, RefusedError, judge
 from rl.types import Extraction, Reason
 
 _MAX_TEXT_CHARS = 1 << 19
 _MAX_MARKS = 1_000
-_MAX_WORK = 16_000
-_MAX_STATEMENT_WORK = 6_000
-_MAX_DEPTH = 200
 _MAX_LITERALS = 5_000  # of a block, up to which a fence inside a string is told from its end
-_PIECE_WORK = 1_000  # statements are parsed together up to here: a call has a fixed cost
 _CHARS_PER_WORK = 32  # characters read for one unit of work, where text is read once more
 _ATTEMPT_WORK = 100  # fixed cost of judging what may not be the program
 _MAX_INDENT = 32  # columns before a fence, list markers included
 _LIST_LOOKBACK_LINES = 10
-_MAX_PLACE_CHARS = 4_096  # tree-sitter takes up to 2.5 us a byte on text that is not Python
-
-_LANGUAGE = tree_sitter.Language(tree_sitter_python.language())
-_INTERPRETER = threading.Lock()
 
 # Tags of blocks that hold no program: examples of input and output, commands, data, prose.
 _NO_PROGRAM_TAGS = """
@@ -71,40 +48,6 @@ _RUN = re.compile(r"`++|~++")
 _THINK_TAG = re.compile(r"</?think>")
 _LIST_ITEM = re.compile(r"([ \t]*+(?:[-*+]|[0-9]{1,9}[.)])[ \t]++)")
 _TAG = re.compile(r"[\s{.]*([^\s{},;:=]*)")
-_BLANK_LINES = re.compile(r"(?:[ \t\f]*+\n)*+")
-_CODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
-# Encodings under which a file has the meaning that its text has here.
-_CODINGS = frozenset({"utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii", "latin-1", "iso-8859-1"})
-
-_QUOTED = r"""
-    \"{3}(?:[^"\\]++|\\.|"(?!""))*+(?:\"{3}|\Z)
-  | '{3}(?:[^'\\]++|\\.|'(?!''))*+(?:'{3}|\Z)
-  | "(?:[^"\\\n]++|\\.)*+"?
-  | '(?:[^'\\\n]++|\\.)*+'?
-"""
-_OPAQUE = re.compile(rf"{_QUOTED} | \#[^\n]*+", re.VERBOSE | re.DOTALL)
-# What starts a statement at column 0, rather than going on with one.
-_STATEMENT = r"@|(?!(?:else|elif|except|finally)\b)[^\W\d]"
-_TOKEN = re.compile(
-    rf"""
-      (?P<fstring>(?:[fF][rR]?|[rR][fF])(?:{_QUOTED}))
-    | [bBrRuU]{{0,2}}(?:{_QUOTED})
-    | [A-Za-z0-9_]++
-    | (?P<comment>\#[^\n]*+)
-    | (?P<wide>[\u0080-\U0010ffff][\w\u0080-\U0010ffff]*+)
-    | (?P<statement>(?<!\\)\n(?:[ \t\f]*+\n)*+(?={_STATEMENT}))
-    | (?P<line>\n[ \t\f\n]*+)
-    | (?P<open>[(\[{{])
-    | (?P<close>[)\]}}])
-    | (?P<comma>,)
-    | (?P<space>[ \t\f]{{2,}}+)
-    | [^ \t\f]
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_WEIGHTS = {
-    None: 1, "open": 1, "close": 1, "comma": 2, "line": 2, "statement": 2, "comment": 0, "space": 0
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,31 +85,6 @@ class _Block:
     judged: Extraction | None = None  # where telling its end took a parse
 
 
-class _RefusedError(Exception):
-    """Extraction ends here, with this reason."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.extraction = Extraction(reason=reason, detail=detail)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Budget:
-    """What one call may still spend, over all parses that it makes."""
-
-    deadline: float  # time.monotonic()
-    work: int = _MAX_WORK
-
-    def spend(self, work: int) -> None:
-        """Take `work` units, or refuse the completion."""
-        self.work -= work
-        if self.work < 0:
-            detail = f"resolving its fences takes more than {_MAX_WORK} units of parsing"
-            raise _RefusedError(Reason.DEADLINE, detail)
-        if time.monotonic() > self.deadline:
-            raise _RefusedError(Reason.DEADLINE, "the deadline passed before the parse")
-
-
 def extract(text: str, cfg: ExtractConfig) -> Extraction:
     """Find the one program of a completion, or say why there is none. Raises on no text.
 
@@ -174,7 +92,7 @@ def extract(text: str, cfg: ExtractConfig) -> Extraction:
     of the paper). last_block: the last closed one. Line ends of the code are `\\n`; blank lines
     around it are gone. Under 50 ms of CPU for any text; the module says what bounds it.
     """
-    budget = _Budget(deadline=time.monotonic() + cfg.deadline_s)
+    budget = Budget(deadline=time.monotonic() + cfg.deadline_s)
     if len(text) > _MAX_TEXT_CHARS:
         detail = f"completion of {len(text)} characters; the limit is {_MAX_TEXT_CHARS}"
         return Extraction(reason=Reason.TOO_LONG, detail=detail)
@@ -182,7 +100,7 @@ def extract(text: str, cfg: ExtractConfig) -> Extraction:
         blocks, num_ignored = _find_blocks(_normalise(text), cfg, budget)
         block = _choose(blocks, num_ignored, cfg)
         return block.judged or _judge(block.content, cfg, budget)
-    except _RefusedError as refused:
+    except RefusedError as refused:
         return refused.extraction
 
 
@@ -193,13 +111,13 @@ def python_validity(code: str, cfg: ExtractConfig) -> Extraction:
     keeps Python from compiling it as a UTF-8 file, and it is not trivial. Trivial are programs of
     nothing but comments, `pass`, constants (a docstring, `...`) and bare names.
     """
-    budget = _Budget(deadline=time.monotonic() + cfg.deadline_s)
+    budget = Budget(deadline=time.monotonic() + cfg.deadline_s)
     if len(code) > _MAX_TEXT_CHARS:
         detail = f"{len(code)} characters; the limit is {cfg.max_bytes} bytes"
         return Extraction(reason=Reason.TOO_LONG, detail=detail)
     try:
         return _judge(_normalise(code), cfg, budget)
-    except _RefusedError as refused:
+    except RefusedError as refused:
         return refused.extraction
 
 
@@ -208,7 +126,7 @@ def _normalise(text: str) -> str:
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _find_blocks(text: str, cfg: ExtractConfig, budget: _Budget) -> tuple[list[_Block], int]:
+def _find_blocks(text: str, cfg: ExtractConfig, budget: Budget) -> tuple[list[_Block], int]:
     """List the blocks that can hold a program, and count those whose tag says otherwise."""
     blocks: list[_Block] = []
     num_ignored = 0
@@ -237,7 +155,7 @@ def _find_blocks(text: str, cfg: ExtractConfig, budget: _Budget) -> tuple[list[_
         else:
             block, position = _read_block(text, opening, cfg, budget)
             blocks.append(block)
-    raise _RefusedError(Reason.DEADLINE, f"more than {_MAX_MARKS} fences and think tags")
+    raise RefusedError(Reason.DEADLINE, f"more than {_MAX_MARKS} fences and think tags")
 
 
 def _end_of_prompted_thinking(text: str) -> int:
@@ -313,7 +231,7 @@ def _is_in_list(text: str, line_start: int, columns: int) -> bool:
 
 
 def _read_block(
-    text: str, opening: _Opening, cfg: ExtractConfig, budget: _Budget
+    text: str, opening: _Opening, cfg: ExtractConfig, budget: Budget
 ) -> tuple[_Block, int]:
     """Read the block that `opening` starts; returns it and the position after it.
 
@@ -349,14 +267,14 @@ def _closings(text: str, opening: _Opening) -> Iterator[re.Match[str]]:
             yield line
         position = _end_of_run(text, at)
     detail = f"more than {_MAX_MARKS} places of one block look like fences"
-    raise _RefusedError(Reason.DEADLINE, detail)
+    raise RefusedError(Reason.DEADLINE, detail)
 
 
 def _first_outside_strings(
-    text: str, opening: _Opening, first: re.Match[str], budget: _Budget
+    text: str, opening: _Opening, first: re.Match[str], budget: Budget
 ) -> re.Match[str] | None:
     """First closing fence that no string literal of the program contains."""
-    literals = islice(_OPAQUE.finditer(text, opening.end), _MAX_LITERALS)
+    literals = islice(OPAQUE.finditer(text, opening.end), _MAX_LITERALS)
     literal_start = literal_end = opening.end
     for fence in _closings(text, opening):
         while literal_end <= fence.start():
@@ -376,12 +294,12 @@ def _dedent(content: str, width: int) -> str:
     return re.sub(rf"^[ \t]{{1,{width}}}+", "", content, flags=re.M) if width else content
 
 
-def _try_judge(code: str, cfg: ExtractConfig, budget: _Budget) -> Extraction | None:
+def _try_judge(code: str, cfg: ExtractConfig, budget: Budget) -> Extraction | None:
     """Judge what may not be the program at all; None when it is none."""
     budget.spend(_ATTEMPT_WORK + len(code) // _CHARS_PER_WORK)
     try:
         return _judge(code, cfg, budget)
-    except _RefusedError as refused:
+    except RefusedError as refused:
         if refused.extraction.reason is Reason.DEADLINE:
             raise
         return None
@@ -393,151 +311,16 @@ def _choose(blocks: list[_Block], num_ignored: int, cfg: ExtractConfig) -> _Bloc
         blocks = blocks[:-1]  # a stray fence at the very end opens nothing
     if not blocks:
         detail = f"{num_ignored} blocks are tagged as no program" if num_ignored else ""
-        raise _RefusedError(Reason.NO_BLOCK, detail)
+        raise RefusedError(Reason.NO_BLOCK, detail)
     if cfg.rule == "single_block":
         if len(blocks) > 1:
-            raise _RefusedError(Reason.MANY_BLOCKS, f"{len(blocks)} blocks")
+            raise RefusedError(Reason.MANY_BLOCKS, f"{len(blocks)} blocks")
     else:
         blocks = [block for block in blocks if block.closed]
     if not blocks or not blocks[-1].closed:
-        raise _RefusedError(Reason.UNCLOSED, "the text ends inside the block")
+        raise RefusedError(Reason.UNCLOSED, "the text ends inside the block")
     return blocks[-1]
 
 
-def _judge(code: str, cfg: ExtractConfig, budget: _Budget) -> Extraction:
-    """Decide whether this text is a program; line ends must be `\\n`."""
-    code = code.removeprefix("\ufeff")
-    if not code.strip():
-        return Extraction(reason=Reason.EMPTY)
-    blank = _BLANK_LINES.match(code)
-    code = code[blank.end() if blank else 0 :].rstrip(" \t\f\n")
-    _refuse_unencodable(code, cfg)
-    pieces, work = _cut(code)
-    budget.spend(work)
-    trivial = True
-    num_lines = 0
-    with _quiet_interpreter():
-        for piece in pieces:
-            trivial = _parse(piece, num_lines) and trivial
-            num_lines += piece.count("\n")
-    if trivial and not cfg.trivial_is_valid:
-        return Extraction(reason=Reason.TRIVIAL, detail="no statement that does anything")
-    return Extraction(reason=Reason.OK, code=code)
-
-
-def _refuse_unencodable(code: str, cfg: ExtractConfig) -> None:
-    """Refuse what is too long, or is no UTF-8 source file whatever its syntax."""
-    num_bytes = len(code) if len(code) > cfg.max_bytes else len(code.encode(errors="surrogatepass"))
-    if num_bytes > cfg.max_bytes:
-        detail = f"{num_bytes} bytes or more; the limit is {cfg.max_bytes}"
-        raise _RefusedError(Reason.TOO_LONG, detail)
-    foreign = re.search("[\x00\ud800-\udfff]", code)
-    if foreign is not None:
-        name = "NUL byte" if foreign[0] == "\x00" else f"lone surrogate U+{ord(foreign[0]):04X}"
-        raise _RefusedError(Reason.SYNTAX, f"{_place(code, foreign.start())}: {name}")
-    for number, line in enumerate(code.split("\n", 2)[:2], start=1):
-        coding = _CODING.match(line[:200])
-        if coding is not None and coding[1].lower().replace("_", "-") not in _CODINGS:
-            raise _RefusedError(Reason.SYNTAX, f"{number}:1: declared encoding {coding[1]!r}")
-
-
-def _cut(code: str) -> tuple[list[str], int]:
-    """Cut code between top-level statements, into pieces to parse; returns them and their work.
-
-    The pieces joined are the code. The code parses exactly when all of them do, because a cut lies
-    outside strings and brackets, before a line that starts a statement.
-    """
-    pieces: list[str] = []
-    start = depth = work = work_at_cut = work_at_statement = heaviest = 0
-    decorated = code.startswith("@")
-    tokens = _TOKEN.finditer(code)
-    for token in islice(tokens, _MAX_WORK):
-        kind = token.lastgroup
-        work += _WEIGHTS[kind] if kind in _WEIGHTS else _weight(kind, token[0])
-        if kind == "open":
-            depth += 1
-            if depth > _MAX_DEPTH:
-                place = _place(code, token.start())
-                raise _RefusedError(Reason.SYNTAX, f"{place}: more than {_MAX_DEPTH} open brackets")
-        elif kind == "close":
-            depth -= 1
-        elif kind == "statement" and depth <= 0:
-            if not decorated:
-                heaviest, work_at_statement = max(heaviest, work - work_at_statement), work
-                if work - work_at_cut >= _PIECE_WORK:
-                    pieces.append(code[start : token.end()])
-                    start, work_at_cut = token.end(), work
-            decorated = code[token.end()] == "@"
-    if work > _MAX_WORK or next(tokens, None) is not None:
-        detail = f"more than {_MAX_WORK} units of parsing (about one a token)"
-        raise _RefusedError(Reason.TOO_LONG, detail)
-    if max(heaviest, work - work_at_statement) > _MAX_STATEMENT_WORK:
-        detail = f"a statement of more than {_MAX_STATEMENT_WORK} units of parsing"
-        raise _RefusedError(Reason.TOO_LONG, detail)
-    return [*pieces, code[start:]], work
-
-
-def _weight(kind: str | None, token: str) -> int:
-    """Units of work that CPython 3.11 spends on what takes it more than linear time."""
-    if kind == "wide":  # identifiers are normalised (NFKC)
-        return 4 + len(token) ** 2 // 1000
-    num_fields = token.count("{")  # each is parsed on its own, and located by a scan from the start
-    return 1 + 7 * num_fields + num_fields * len(token) // 2000
-
-
-@contextmanager
-def _quiet_interpreter() -> Generator[None]:
-    """Keep warnings (invalid escapes) and garbage collection out of a parse.
-
-    A warning would reach the log, and raise where warnings are errors. A collection would walk the
-    heap of the whole actor, because a parse allocates enough to trigger one. Both settings belong
-    to the process, hence the lock.
-    """
-    with _INTERPRETER, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            yield
-        finally:
-            if collects:
-                gc.enable()
-
-
-def _parse(piece: str, num_lines_before: int) -> bool:
-    """Parse whole statements; returns whether they are trivial, refuses what is no Python."""
-    try:
-        tree = ast.parse(piece)
-    except SyntaxError as error:
-        line, column = _place_of(error, piece)
-        detail = f"{line + num_lines_before}:{column}: {error.msg}"
-        raise _RefusedError(Reason.SYNTAX, detail) from None
-    except (MemoryError, RecursionError) as error:
-        detail = f"the parser gave up on the nesting ({type(error).__name__})"
-        raise _RefusedError(Reason.DEADLINE, detail) from None
-    return all(
-        isinstance(node, ast.Pass)
-        or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant | ast.Name))
-        for node in tree.body
-    )
-
-
-def _place_of(error: SyntaxError, piece: str) -> tuple[int, int]:
-    """Line and column of a syntax error, from 1; by tree-sitter where `ast` gives no column.
-
-    Inside an f-string the offset of `ast` counts in an expression that it has rewritten.
-    """
-    line, column = error.lineno or 1, error.offset or 1
-    if not error.msg.startswith("f-string: ") or error.text == piece.split("\n")[line - 1] + "\n":
-        return line, column
-    if len(piece) > _MAX_PLACE_CHARS:
-        return line, 1
-    node = tree_sitter.Parser(_LANGUAGE).parse(piece.encode()).root_node
-    while (inner := next((n for n in node.children if n.has_error), None)) is not None:
-        node = inner
-    return (node.start_point.row + 1, node.start_point.column + 1) if node.has_error else (line, 1)
-
-
-def _place(code: str, offset: int) -> str:
-    """`line:column`, both from 1."""
-    return f"{code.count(chr(10), 0, offset) + 1}:{offset - code.rfind(chr(10), 0, offset)}"
+def _judge(code: str, cfg: ExtractConfig, budget: Budget) -> Extraction:
+    return judge(code, budget, max_bytes=cfg.max_bytes, trivial_is_valid=cfg.trivial_is_valid)

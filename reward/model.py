@@ -5,11 +5,15 @@ everywhere. Code is hostile text: markup in it must never become a special token
 could end its own turn and speak as the judge.
 """
 
+# transformers is typed in parts; what leaves it is narrowed before use.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import re
 import uuid
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -68,7 +72,7 @@ class TextPath:
         special = sorted(_special_tokens(self._tokenizer), key=len, reverse=True)
         pieces = re.split("(" + "|".join(map(re.escape, special)) + ")", text)
         return [
-            self._tokenizer.convert_tokens_to_ids(piece) if piece in special else piece
+            cast(int, self._tokenizer.convert_tokens_to_ids(piece)) if piece in special else piece
             for piece in pieces
             if piece
         ]

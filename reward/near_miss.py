@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reward.pairs import LabelledCode, Pair, mutants, normalise
-from reward.verdict import Program, Verdict, Verifier
+from reward.verdict import Judgement, Program, Verdict, Verifier
 from rl.seeds import derive_seed
 from rl.types import Prompt
 
@@ -63,11 +63,11 @@ def near_miss_pairs(
         )
         for c in candidates
     ]
-    verdicts = verifier.verify(programs)
+    judgements = verifier.verify(programs)
     return [
-        _pair(candidate)
-        for candidate, verdict in zip(candidates, verdicts, strict=True)
-        if verdict.verdict in _DECIDED
+        _pair(candidate, judgement)
+        for candidate, judgement in zip(candidates, judgements, strict=True)
+        if judgement.verdict in _DECIDED
     ]
 
 
@@ -95,7 +95,7 @@ def _candidates(
     return found
 
 
-def _pair(candidate: _Candidate) -> Pair:
+def _pair(candidate: _Candidate, judgement: Judgement) -> Pair:
     positive = candidate.positive
     return Pair(
         prompt_id=positive.prompt_id,
@@ -105,5 +105,5 @@ def _pair(candidate: _Candidate) -> Pair:
         source=candidate.source,
         step=positive.step,
         policy_version=positive.policy_version,
-        neg_tests_passed=0.0,
+        neg_tests_passed=judgement.num_passed / max(1, judgement.num_tests),
     )

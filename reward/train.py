@@ -3,6 +3,10 @@
 The loss is `rl.loss.PairObjective`; the ranks are those that also train policies.
 """
 
+# transformers and torch are typed in parts; what leaves them is narrowed before use.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
@@ -28,7 +28,7 @@ class Console:
         self._rich.print(f"[bold cyan]==>[/] [bold]{name}[/]  [dim]{about}[/]")
 
     @contextmanager
-    def steps(self, total: int, done: int = 0) -> Iterator[None]:
+    def steps(self, total: int, done: int = 0) -> Generator[None]:
         """Show a progress bar over steps while the body runs."""
         columns = (
             TextColumn("[cyan]{task.description}"),

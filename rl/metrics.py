@@ -80,6 +80,7 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
     extractions = [e for g in groups_P for e in g.extractions_G]
     scores = [s for g in groups_P for s in g.scores_G]
     judged = [s for s in scores if s.value is not None]
+    values = [s.value for s in scores if s.value is not None]
     completions = [c for g in groups_P for c in g.group.completions_G]
     num_tokens = np.array([len(c.token_ids) for c in completions], dtype=np.float64)
     metrics = {
@@ -93,7 +94,7 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         "rollout/truncated_rate": float(np.mean([c.finish is Finish.LENGTH for c in completions])),
     }
     if judged:
-        metrics["rm/score_mean"] = float(np.mean([s.value for s in judged]))
+        metrics["rm/score_mean"] = float(np.mean(values))
         metrics["rm/reused_rate"] = float(np.mean([s.reused for s in judged]))
         metrics["rm/truncated_rate"] = float(np.mean([s.truncated for s in judged]))
     for reason in Reason:

@@ -1,5 +1,9 @@
 """Rollout files: every judged completion of a step as a parquet row."""
 
+# pyarrow ships no type information; what leaves it is narrowed before use.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence

@@ -4,10 +4,14 @@ The directories that it writes are ordinary Hugging Face ones: every part of the
 with `from_pretrained`, as it loads an 8 B model.
 """
 
+# transformers and torch are typed in parts; nothing of theirs leaves this file.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -54,7 +58,7 @@ def make_policy(directory: Path, corpus: Iterable[str], seed: int, tied: bool = 
         max_position_embeddings=512,
         tie_word_embeddings=tied,
         eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
-        pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+        pad_token_id=cast(int, tokenizer.convert_tokens_to_ids("<|endoftext|>")),
         dtype="float32",
     )
     torch.manual_seed(seed)

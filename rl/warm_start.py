@@ -1,5 +1,8 @@
 """Supervised warm start: answers as trainable sequences for `rl.loss.NllObjective`."""
 
+# transformers is typed in parts; what leaves it is narrowed before use.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from collections.abc import Iterable

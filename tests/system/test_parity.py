@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from tests.system.conftest import LiveFleet
 
 pytestmark = pytest.mark.system
 
+Record = Callable[[str], None]
+
 
 def _samples(groups: list[RolloutGroup]) -> list[Sample]:
     return [
@@ -38,7 +41,9 @@ def _samples(groups: list[RolloutGroup]) -> list[Sample]:
     ]
 
 
-def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(live: LiveFleet) -> None:
+def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(
+    live: LiveFleet, record: Record
+) -> None:
     reports: list[StepReport] = []
     versions: list[set[int]] = []
 
@@ -68,7 +73,7 @@ def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(live: LiveFleet
         return float(max(gaps))
 
     gap = live.wait(difference())
-    print(f"max |logprob difference| after 6 updates: {gap:.2e}")
+    record(f"max |logprob difference| after 6 updates: {gap:.2e}")
     assert gap <= 1e-4
     # Strictly on-policy: the rollouts of step s come from version s - 1.
     assert versions == [{step - 1} for step in range(1, 7)]
@@ -77,9 +82,9 @@ def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(live: LiveFleet
     assert all(report.metrics["policy/grad_norm"] > 0 for report in reports)
 
 
-def test_parameters_are_partitioned_over_the_ranks(live: LiveFleet) -> None:
+def test_parameters_are_partitioned_over_the_ranks(live: LiveFleet, record: Record) -> None:
     reports = live.wait(live.fleet.policy.partition_reports())
-    print(f"ZeRO-3 partition: {reports}")
+    record(f"ZeRO-3 partition: {reports}")
     assert len(reports) == 2
     for report in reports:
         assert report["local"] < 0.52 * report["full"]
@@ -87,7 +92,7 @@ def test_parameters_are_partitioned_over_the_ranks(live: LiveFleet) -> None:
 
 
 def test_two_shards_score_like_plain_transformers(
-    live: LiveFleet, tiny_reward_model: Path
+    live: LiveFleet, tiny_reward_model: Path, record: Record
 ) -> None:
     rng = random.Random(0)
     specs = minipy.specs("eval", 100, 0)
@@ -106,7 +111,7 @@ def test_two_shards_score_like_plain_transformers(
             with torch.no_grad():
                 theirs[i, j] = float(model(**inputs).logits[0, 0])
     gap = float(np.abs(ours - theirs).max())
-    print(f"max |score difference| on {ours.size} programs: {gap:.2e}, spread {theirs.std():.2f}")
+    record(f"max |score difference| on {ours.size} programs: {gap:.2e}, spread {theirs.std():.2f}")
     assert gap <= 1e-5
     assert theirs.std() > 0.1
 

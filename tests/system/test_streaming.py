@@ -1,8 +1,9 @@
-"""The step on real engines: scoring hides behind sampling, actors have names, staleness is bounded."""
+"""The step on real engines: scoring hides behind sampling, actors have names, lag is bounded."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 from ray.util.state import list_actors
@@ -16,6 +17,8 @@ from rl.types import StepReport
 from tests.system.conftest import LiveFleet
 
 pytestmark = pytest.mark.system
+
+Record = Callable[[str], None]
 
 
 def _run(live: LiveFleet, num_steps: int, max_staleness: int) -> list[StepReport]:
@@ -43,12 +46,14 @@ def _run(live: LiveFleet, num_steps: int, max_staleness: int) -> list[StepReport
     return reports
 
 
-def test_the_first_score_is_finished_before_the_last_completion(live: LiveFleet) -> None:
+def test_the_first_score_is_finished_before_the_last_completion(
+    live: LiveFleet, record: Record
+) -> None:
     reports = _run(live, num_steps=3, max_staleness=0)
     for report in reports:
         first_score_s = report.metrics["time/first_score_s"]
         last_completion_s = report.metrics["time/rollout_s"]
-        print(f"first score {first_score_s:.3f} s, last completion {last_completion_s:.3f} s")
+        record(f"first score {first_score_s:.3f} s, last completion {last_completion_s:.3f} s")
     assert any(r.metrics["time/first_score_s"] < r.metrics["time/rollout_s"] for r in reports)
 
 

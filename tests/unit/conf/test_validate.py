@@ -175,8 +175,12 @@ def test_a_wrong_value_is_reported_with_key_value_rule_and_fix(
             "policy.microbatch_tokens",
             "model.max_prompt_tokens=128, model.max_completion_tokens=64",
         ),
-        ({"policy__row_tokens": 8192}, "policy.row_tokens", "policy.row_tokens=8192"),
-        ({"policy__attention": "flash_attention_2"}, "policy.attention", "placement.device=cpu"),
+        ({"policy__row_tokens": 32768}, "policy.row_tokens", "policy.row_tokens=32768"),
+        (
+            {"policy__attention": "flash_attention_2", "policy__row_tokens": 0},
+            "policy.attention",
+            "placement.device=cpu",
+        ),
         ({"policy__offload_params": True}, "policy.offload_optimizer", "placement.device=cpu"),
         ({"rollout__tensor_parallel": 2}, "rollout.tensor_parallel", "placement.device=cpu"),
         ({"reward__tensor_parallel": 2}, "reward.tensor_parallel", "placement.device=cpu"),
@@ -214,10 +218,21 @@ def test_a_layout_on_gpus_that_can_not_work_is_refused(overrides: list[str], pat
     assert path in [fault.path for fault in caught.value.faults]
 
 
+def test_flash_attention_is_refused_where_samples_would_attend_to_each_other() -> None:
+    in_rows = [*ON_GPUS, "++policy.attention=flash_attention_2", "++policy.row_tokens=256"]
+    with pytest.raises(ConfigError) as caught:
+        compose_config(in_rows)
+    (fault,) = caught.value.faults
+    assert fault.path == "policy.attention"
+    assert "policy.row_tokens=256" in fault.message
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         ON_GPUS,
+        [*ON_GPUS, "++policy.attention=flash_attention_2", "++policy.row_tokens=0"],
+        [*ON_GPUS, "++policy.attention=sdpa", "++policy.row_tokens=256"],
         ON_ONE_GPU,
         [*ON_GPUS, "++rollout.tensor_parallel=2", "++placement.rollout.gpus=2"],
         [*ON_GPUS, "reward=execution", "++placement.reward.gpus=0"],
@@ -238,7 +253,7 @@ def test_all_faults_are_reported_at_once(quickstart: dict[str, Any]) -> None:
         polcy=1,
         placement__rollout=None,
         algorithm__minibatches_per_step=3,
-        policy__row_tokens=8192,
+        policy__row_tokens=32768,
     )
     assert [fault.partition(":")[0] for fault in faults_of(raw)] == [
         "reward.shards",
@@ -251,7 +266,7 @@ def test_all_faults_are_reported_at_once(quickstart: dict[str, Any]) -> None:
 
 
 def test_a_relation_is_not_judged_when_a_key_of_it_is_wrong(quickstart: dict[str, Any]) -> None:
-    raw = changed(quickstart, policy__microbatch_tokens="many", policy__row_tokens=8192)
+    raw = changed(quickstart, policy__microbatch_tokens="many", policy__row_tokens=32768)
     assert [fault.partition(":")[0] for fault in faults_of(raw)] == ["policy.microbatch_tokens"]
 
 
@@ -310,6 +325,13 @@ def test_truncated_sampling_is_allowed_with_a_warning(override: str) -> None:
 def test_a_run_that_ends_in_its_warm_up_is_allowed_with_a_warning() -> None:
     (caution,) = cautions(compose_config(["++policy.warmup_steps=60"]))
     assert caution.path == "policy.warmup_steps"
+
+
+def test_a_kl_penalty_without_a_gradient_is_allowed_with_a_warning() -> None:
+    (caution,) = cautions(compose_config(["++algorithm.kl_kind=k1", "++algorithm.kl_coef=0.1"]))
+    assert caution.path == "algorithm.kl_kind"
+    assert cautions(compose_config(["++algorithm.kl_kind=k1", "++algorithm.kl_coef=0"])) == []
+    assert cautions(compose_config(["++algorithm.kl_kind=k3", "++algorithm.kl_coef=0.1"])) == []
 
 
 def test_the_quickstart_gives_no_warning(quickstart: dict[str, Any]) -> None:

@@ -239,7 +239,7 @@ def source_of(module: str) -> str:
 
 
 def test_cutting_between_statements_changes_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reward.extract._PIECE_WORK", 1)
+    monkeypatch.setattr("reward.python_source._PIECE_WORK", 1)
     rng = random.Random(0)
     sources = [source_of(m) for m in SMALL_MODULES]
     for source in sources:

@@ -1,0 +1,263 @@
+"""The model that is trained: a transformers model with a head that says one number per position.
+
+Plain torch and transformers: `actors.deepspeed_engine` partitions what is made here.
+
+Axes: R rows, L tokens of a row, N positions with a loss, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from rl.errors import UserError
+from rl.loss import MicrobatchTensors
+
+_CHUNK_LOGITS = 2**26  # logits held at once by the LM head: 256 MiB in float32
+# What some architectures do to logits after the LM head; `_LogprobHead` would leave it out.
+_LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSpec:
+    """Everything that makes one engine; the same on all ranks.
+
+    >>> spec = TrainSpec(model_path="m", lr=1e-3, warmup_steps=2, total_steps=10)
+    >>> [lr_at(step, spec) for step in range(3)]
+    [0.0005, 0.001, 0.001]
+    """
+
+    model_path: str
+    head: Literal["lm", "score"] = "lm"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    lr: float
+    warmup_steps: int = 0
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    total_steps: int  # optimizer steps; the cosine ends there
+    weight_decay: float = 0.0  # on every parameter
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    grad_clip: float = 1.0
+    attention: str = "sdpa"
+    gradient_checkpointing: bool = False
+    offload_optimizer: bool = False
+    offload_params: bool = False
+    cpu_threads: int = 1
+    temperature: float = 1.0  # logits are divided by it, as the rollout engine does
+    with_reference: bool = False  # also hold a frozen copy of the initial model
+    seed: int = 0  # of a score head that the checkpoint lacks
+    deadline_s: float = 900.0  # longest wait of a rank for the others in one collective
+
+
+def lr_at(step: int, spec: TrainSpec) -> float:
+    """Learning rate of optimizer step `step` (0-based): linear warm-up, then constant or cosine."""
+    if step < spec.warmup_steps:
+        return spec.lr * (step + 1) / spec.warmup_steps
+    if spec.lr_schedule == "constant":
+        return spec.lr
+    length = max(1, spec.total_steps - spec.warmup_steps)
+    progress = min(1.0, (step - spec.warmup_steps) / length)
+    return spec.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+class TrainModel(nn.Module):
+    """A transformers model whose forward returns one float32 number per position, [R, L]."""
+
+    def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
+        super().__init__()
+        self.model = model
+        if spec.head == "lm":
+            self.head = _LogprobHead(_lm_weight(model), spec.temperature)
+        else:
+            self.head = _ScoreHead(_score_weight(model))
+
+    def forward(self, mb: MicrobatchTensors) -> Tensor:
+        """Log-probs of the targets (0 off the mask), or scores where the head says scores."""
+        # Without a mask, transformers isolates the samples of a row where `position_ids` restart.
+        hidden_RLH = self.model.base_model(
+            input_ids=mb.token_ids_RL,
+            position_ids=mb.position_ids_RL,
+            attention_mask=None,
+            use_cache=False,
+        ).last_hidden_state
+        return self.head(hidden_RLH, mb.target_ids_RL, mb.loss_mask_RL)
+
+
+def suspects(outputs_RL: Tensor, mb: MicrobatchTensors) -> set[int]:
+    """Samples with a NaN or infinity in what the model says, or in what it is trained on."""
+    finite_RL = outputs_RL.isfinite() & mb.advantages_RL.isfinite()
+    finite_RL &= mb.rollout_logprobs_RL.isfinite()
+    return set(mb.sample_index_RL[~finite_RL].tolist()) - {-1}  # -1 is padding
+
+
+def load_model(spec: TrainSpec) -> TrainModel:
+    """Load safetensors without dropout."""
+    config = _load_config(spec)
+    for name in config.to_dict():
+        if "dropout" in name or name.endswith("_pdrop"):
+            setattr(config, name, 0.0)
+    factory = AutoModelForCausalLM if spec.head == "lm" else AutoModelForSequenceClassification
+    torch.manual_seed(spec.seed)
+    model = factory.from_pretrained(
+        spec.model_path,
+        config=config,
+        dtype=getattr(torch, spec.dtype),
+        attn_implementation=spec.attention,
+        use_safetensors=True,
+    )
+    _restore_rotary_buffers(model)
+    return TrainModel(model, spec)
+
+
+def save_config_and_tokenizer(model: PreTrainedModel, spec: TrainSpec, directory: Path) -> None:
+    """Write all of a Hugging Face directory but the weights."""
+    tokenizer = AutoTokenizer.from_pretrained(spec.model_path)
+    config = _load_config(spec)
+    config.architectures = [type(model).__name__]
+    config.dtype = spec.dtype
+    if config.pad_token_id is None:  # a sequence classifier finds the last token with it
+        config.pad_token_id = (
+            tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        )
+    config.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    if model.can_generate() and model.generation_config is not None:
+        model.generation_config.save_pretrained(directory)
+
+
+def _load_config(spec: TrainSpec) -> PreTrainedConfig:
+    config = AutoConfig.from_pretrained(spec.model_path)
+    if spec.head == "score":
+        config.num_labels = 1
+    return config
+
+
+def _restore_rotary_buffers(model: PreTrainedModel) -> None:
+    """Compute rotary frequencies in float32 again, as transformers has them at every dtype.
+
+    `zero.Init` rounds each new floating-point tensor to the dtype of the parameters. In bfloat16
+    that turns position 500 by another 0.1 rad, and the policy is no longer the one that samples.
+    """
+    for module in model.modules():
+        inv_freq = getattr(module, "inv_freq", None)
+        if isinstance(inv_freq, Tensor) and inv_freq.dtype != torch.float32:
+            make: Any = type(module)
+            for name, buffer in make(config=module.config).named_buffers():
+                module.register_buffer(name, buffer.to(inv_freq.device), persistent=False)
+
+
+class _TargetLogprob(torch.autograd.Function):
+    """log_softmax(hidden @ weight.T / temperature)[target] in float32, chunk by chunk.
+
+    The [N, V] logits never exist as a whole, neither here nor in the backward pass, which computes
+    them again. The chunks are inside one function, and not calls of a module, because the number of
+    positions differs between ranks and ZeRO-3 gathers once per call.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - autograd's context takes any attribute
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        target_N: Tensor,
+        temperature: float,
+    ) -> Tensor:
+        logprob_N = hidden_NH.new_empty(len(hidden_NH), dtype=torch.float32)
+        log_sum_N = torch.empty_like(logprob_N)
+        for rows in _row_chunks(hidden_NH, weight_VH):
+            logits = (hidden_NH[rows] @ weight_VH.T).float().div_(temperature)
+            log_sum_N[rows] = logits.logsumexp(dim=-1)
+            logprob_N[rows] = logits.gather(-1, target_N[rows, None]).squeeze(-1) - log_sum_N[rows]
+        ctx.save_for_backward(hidden_NH, weight_VH, target_N, log_sum_N)
+        ctx.temperature = temperature
+        return logprob_N
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # one output, one gradient
+        ctx: Any,  # noqa: ANN401 - autograd's context takes any attribute
+        grad_N: Tensor,
+    ) -> tuple[Tensor, Tensor, None, None]:
+        hidden_NH, weight_VH, target_N, log_sum_N = ctx.saved_tensors
+        grad_hidden_NH = torch.empty_like(hidden_NH)
+        grad_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
+        for rows in _row_chunks(hidden_NH, weight_VH):
+            logits = (hidden_NH[rows] @ weight_VH.T).float().div_(ctx.temperature)
+            # d logprob / d logits = one_hot(target) - softmax(logits)
+            scale = grad_N[rows, None] / ctx.temperature
+            grad = logits.sub_(log_sum_N[rows, None]).exp_().mul_(-scale)
+            grad = grad.scatter_add_(-1, target_N[rows, None], scale).to(weight_VH.dtype)
+            grad_hidden_NH[rows] = grad @ weight_VH
+            grad_weight_VH += grad.T @ hidden_NH[rows]
+        return grad_hidden_NH, grad_weight_VH.to(weight_VH.dtype), None, None
+
+
+def _row_chunks(hidden_NH: Tensor, weight_VH: Tensor) -> Iterator[slice]:
+    size = max(1, _CHUNK_LOGITS // len(weight_VH))
+    return (slice(start, start + size) for start in range(0, len(hidden_NH), size))
+
+
+class _LogprobHead(nn.Module):
+    """Log-probs [R, L] of the targets; 0 where `loss_mask` is 0."""
+
+    def __init__(self, weight_VH: nn.Parameter, temperature: float) -> None:
+        super().__init__()
+        self.weight = weight_VH  # owned, not borrowed: ZeRO-3 gathers what a module owns
+        self.temperature = temperature
+
+    def forward(self, hidden_RLH: Tensor, target_ids_RL: Tensor, loss_mask_RL: Tensor) -> Tensor:
+        chosen_RL = loss_mask_RL > 0
+        logprob_N = _TargetLogprob.apply(
+            hidden_RLH[chosen_RL], self.weight, target_ids_RL[chosen_RL], self.temperature
+        )
+        out_RL = torch.zeros_like(loss_mask_RL)
+        return out_RL.masked_scatter(chosen_RL, logprob_N)
+
+
+class _ScoreHead(nn.Module):
+    """Scores [R, L]: what a reward model would say if the text ended at that position."""
+
+    def __init__(self, weight_1H: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight_1H
+
+    def forward(self, hidden_RLH: Tensor, target_ids_RL: Tensor, loss_mask_RL: Tensor) -> Tensor:
+        return nn.functional.linear(hidden_RLH.float(), self.weight.float()).squeeze(-1)
+
+
+def _lm_weight(model: PreTrainedModel) -> nn.Parameter:
+    head = model.get_output_embeddings()
+    transforms = [
+        name for name in _LOGIT_TRANSFORMS if getattr(model.config, name, None) not in (None, 1)
+    ]
+    if not isinstance(head, nn.Linear) or isinstance(head.bias, Tensor) or transforms:
+        raise UserError(
+            f"model.path: {type(model).__name__} has an LM head with "
+            f"{', '.join(transforms) or 'a bias or a layer of its own'}; log-probs are computed "
+            "from a plain linear head. Use an architecture with one (Qwen, Llama, ...)."
+        )
+    return cast(nn.Parameter, head.weight)
+
+
+def _score_weight(model: PreTrainedModel) -> nn.Parameter:
+    head = getattr(model, "score", None)
+    if not isinstance(head, nn.Linear) or isinstance(head.bias, Tensor):
+        raise UserError(
+            f"model: {type(model).__name__} has no linear `score` head without bias; "
+            "use an architecture whose sequence classifier has one (Qwen, Llama, ...)."
+        )
+    return cast(nn.Parameter, head.weight)

@@ -1,0 +1,118 @@
+"""What does not fit on the cluster is said before anything waits for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from actors.placement import Bundle, Needs, bundles, check_fits
+from conf.schema import Config, PlacementConfig, ResourceConfig
+from launch.cli import compose_config
+from rl.errors import PlacementError, UserError
+
+pytestmark = pytest.mark.unit
+
+NODE = {"CPU": 8.0, "GPU": 2.0}
+
+
+def on_gpus(*gpus: float, cpus: float = 1.0) -> list[Bundle]:
+    return [Bundle(f"actor-{i}", cpus, share) for i, share in enumerate(gpus)]
+
+
+def misfit(wanted: list[Bundle], nodes: list[dict[str, float]]) -> str:
+    with pytest.raises(PlacementError) as caught:
+        check_fits(wanted, nodes, "one_node")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "nodes"),
+    [
+        ([1.0, 1.0], [NODE]),
+        ([0.5, 0.5, 0.5, 0.5], [NODE]),
+        ([0.6, 0.4, 0.6, 0.4], [NODE]),
+        ([0.4, 0.4, 0.6, 0.6], [NODE]),  # the larger shares are placed first
+        ([1 / 3] * 6, [NODE]),
+        ([0.8, 0.1, 0.1], [{"CPU": 8.0, "GPU": 1.0}]),  # a whole, but not in floating point
+        ([0.3, 1.0, 0.7], [NODE]),
+        ([2.0, 2.0], [NODE, NODE]),
+        ([0.0] * 8, [{"CPU": 8.0}]),
+        ([], []),
+    ],
+)
+def test_what_fits_is_accepted(gpus, nodes):
+    check_fits(on_gpus(*gpus), nodes, "one_node")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "nodes"),
+    [
+        ([1.0, 1.0, 1.0], [NODE]),
+        ([0.6, 0.6, 0.6], [NODE]),  # 1.8 of 2, but no device has 0.6 left
+        ([0.5, 2.0], [NODE]),
+        ([2.0], [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}]),  # one actor, one node
+        ([1.0], [{"CPU": 8.0}]),
+        ([0.5], []),
+    ],
+)
+def test_what_has_no_place_is_refused(gpus, nodes):
+    misfit(on_gpus(*gpus), nodes)
+
+
+def test_processors_count_as_well_as_devices():
+    check_fits(on_gpus(0.0, 0.0, cpus=4.0), [NODE], "one_node")
+    assert "actor-2" in misfit(on_gpus(0.0, 0.0, 0.0, cpus=4.0), [NODE])
+
+
+def test_processors_and_devices_must_be_on_the_same_node():
+    nodes = [{"CPU": 8.0, "GPU": 0.0}, {"CPU": 0.0, "GPU": 2.0}]
+    misfit(on_gpus(1.0), nodes)
+
+
+def test_a_misfit_names_what_is_needed_what_is_present_and_who_has_no_place():
+    message = misfit(on_gpus(1.0, 1.0, 1.0, 0.5), [NODE])
+    assert "placement=one_node needs 3.5 GPUs and 4 CPUs for 4 actors" in message
+    assert "1 node(s) with 2 GPUs and 8 CPUs are present" in message
+    assert "actor-2 (1 GPU, 1 CPU) has no place" in message
+    assert "ray.address" in message
+
+
+def test_a_misfit_is_the_fault_of_the_user():
+    assert issubclass(PlacementError, UserError)
+
+
+@pytest.fixture(scope="module")
+def cfg() -> Config:
+    """A quick start whose groups would each take devices."""
+    cfg = compose_config(["experiment=quickstart"])
+    placement: PlacementConfig = replace(
+        cfg.placement,
+        rollout=ResourceConfig(cpus=2.0, gpus=2.0),
+        reward=ResourceConfig(cpus=1.0, gpus=0.5),
+        policy=ResourceConfig(cpus=3.0, gpus=1.0),
+    )
+    return replace(cfg, placement=placement, reward=replace(cfg.reward, kind="rm"))
+
+
+def test_every_actor_that_is_needed_has_a_bundle_of_its_group(cfg: Config):
+    assert bundles(cfg, Needs(rollout=1, reward=2, policy=2)) == [
+        Bundle("rollout-0", 2.0, 2.0),
+        Bundle("reward-0", 1.0, 0.5),
+        Bundle("reward-1", 1.0, 0.5),
+        Bundle("policy-0", 3.0, 1.0),
+        Bundle("policy-1", 3.0, 1.0),
+    ]
+
+
+def test_groups_that_are_not_needed_take_nothing(cfg: Config):
+    assert [b.actor for b in bundles(cfg, Needs(reward=1))] == ["reward-0"]
+    assert bundles(cfg, Needs()) == []
+
+
+def test_a_reward_by_execution_needs_no_device(cfg: Config):
+    executing = replace(cfg, reward=replace(cfg.reward, kind="execution"))
+    listed = bundles(executing, Needs(rollout=1, reward=2, policy=1))
+    gpus = {bundle.actor: bundle.gpus for bundle in listed}
+    assert gpus == {"rollout-0": 2.0, "reward-0": 0.0, "reward-1": 0.0, "policy-0": 1.0}
+    assert listed[1].resources == {"CPU": 1.0}  # Ray takes no entry of zero

@@ -1,0 +1,205 @@
+"""In-process fleets behind the contracts of `rl.interfaces`, with one record of what happened.
+
+Nothing here sleeps: a test holds a prompt, a judgement or an update with an `asyncio.Event` and
+reads from `FakeFleet.events` in which order things happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rl.advantage import AdvantageConfig
+from rl.step import StepConfig
+from rl.types import (
+    Completion,
+    Extraction,
+    Finish,
+    FloatArray,
+    JudgedGroup,
+    Message,
+    Minibatch,
+    Prompt,
+    Reason,
+    RolloutGroup,
+    SamplingConfig,
+    Score,
+    UpdateReport,
+)
+
+Event = tuple[str, object]  # for example ("judged", "p3") or ("published", 2)
+PROMPT_TOKENS = np.array([1, 2, 3], dtype=np.int32)
+
+
+def make_prompts(num: int) -> list[Prompt]:
+    """Prompts p0, p1, ..."""
+    return [Prompt(id=f"p{i}", messages=(Message("user", f"question {i}"),)) for i in range(num)]
+
+
+def make_completion(
+    prompt_id: str, index: int, version: int = 0, num_tokens: int = 4
+) -> Completion:
+    """A completion whose tokens tell its index."""
+    return Completion(
+        prompt_id=prompt_id,
+        sample_idx=index,
+        text=f"```python\nprint({index})\n```",
+        token_ids=np.full(num_tokens, 10 + index, dtype=np.int32),
+        rollout_logprobs=np.full(num_tokens, -0.5, dtype=np.float32),
+        finish=Finish.STOP,
+        policy_version=version,
+    )
+
+
+def make_group(prompt: Prompt, size: int, version: int = 0) -> RolloutGroup:
+    """A finished group."""
+    return RolloutGroup(
+        prompt=prompt,
+        prompt_token_ids=PROMPT_TOKENS,
+        completions_G=tuple(make_completion(prompt.id, i, version) for i in range(size)),
+        engine="rollout-0",
+        finished_s=time.time(),
+    )
+
+
+def make_judged(group: RolloutGroup, rewards: Sequence[float]) -> JudgedGroup:
+    """A group whose completions are all valid and have these rewards."""
+    return JudgedGroup(
+        group=group,
+        extractions_G=tuple(Extraction(reason=Reason.OK, code="pass") for _ in rewards),
+        scores_G=tuple(Score(value=reward) for reward in rewards),
+        rewards_G=np.array(rewards, dtype=np.float32),
+        judge="reward-0",
+        scored_s=time.time(),
+    )
+
+
+def step_config(**changes: object) -> StepConfig:
+    """Two prompts of three completions, one minibatch, strictly on-policy."""
+    values: dict[str, object] = {
+        "prompts_per_step": 2,
+        "sampling": SamplingConfig(group_size=3, max_tokens=8),
+        "advantage": AdvantageConfig(scale="none"),
+        "minibatches_per_step": 1,
+        "microbatch_tokens": 64,
+        "row_tokens": 0,
+        "on_policy": True,
+        "keep_zero_advantage": False,
+    }
+    return StepConfig(**{**values, **changes})  # pyright: ignore[reportArgumentType]  # by name
+
+
+class FakeRollout:
+    """Samples at once, except for held prompts; serves the version that was published last."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._events = events
+        self.version = 0
+        self.held: dict[str, asyncio.Event] = {}  # by prompt id: generated once it is set
+        self.fails_at: tuple[int, Exception] | None = None  # at this step
+
+    async def generate(
+        self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
+    ) -> AsyncIterator[RolloutGroup]:
+        """Yield the groups of prompts that are free first."""
+        self._events.append(("rollout", step))
+        if self.fails_at and self.fails_at[0] == step:
+            raise self.fails_at[1]
+        for prompt in sorted(prompts_P, key=lambda p: p.id in self.held):
+            if prompt.id in self.held:
+                await self.held[prompt.id].wait()
+            self._events.append(("generated", prompt.id))
+            yield make_group(prompt, sampling.group_size, self.version)
+            await asyncio.sleep(0)
+
+
+class FakeReward:
+    """Gives rewards 0, 1, 2, ... within a group, or what the test says."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._events = events
+        self.rewards: Mapping[str, Sequence[float]] = {}  # by prompt id
+        self.on_judged: Callable[[str], None] = _nothing
+        self.fails_at: tuple[str, Exception] | None = None  # at this prompt
+
+    async def judge(self, group: RolloutGroup) -> JudgedGroup:
+        """Judge one group."""
+        prompt_id = group.prompt.id
+        if self.fails_at and self.fails_at[0] == prompt_id:
+            raise self.fails_at[1]
+        self._events.append(("judged", prompt_id))
+        self.on_judged(prompt_id)
+        default = [float(i) for i in range(len(group.completions_G))]
+        return make_judged(group, self.rewards.get(prompt_id, default))
+
+
+class FakePolicy:
+    """Counts what it is asked; an update takes `turns` turns of the event loop."""
+
+    def __init__(self, events: list[Event], rollout: FakeRollout) -> None:
+        self._events = events
+        self._rollout = rollout
+        self.num_ranks = 2
+        self.turns = 0
+        self.updates: list[Minibatch] = []
+        self.fails: Exception | None = None
+
+    async def logprobs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
+        """Those of the rollout."""
+        self._events.append(("logprobs", minibatch.num_samples))
+        return tuple(
+            tuple(mb.rollout_logprobs_RL for mb in rank) for rank in minibatch.microbatches_by_rank
+        )
+
+    async def update(
+        self, minibatch: Minibatch, old_logprobs: tuple[tuple[FloatArray, ...], ...] | None
+    ) -> UpdateReport:
+        """Loss 1.0 for the first update, 2.0 for the second, ..."""
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
+        if self.fails is not None:
+            raise self.fails
+        self._events.append(("update", "given" if old_logprobs is not None else "own"))
+        self.updates.append(minibatch)
+        number = len(self.updates)
+        return UpdateReport(metrics={"policy/loss": float(number)}, lr=0.1 * number)
+
+    async def publish(self, policy_version: int) -> None:
+        """Every engine serves the version when this returns."""
+        self._rollout.version = policy_version
+        self._events.append(("published", policy_version))
+
+
+@dataclass
+class FakeFleet:
+    """All actors of a run, in one process."""
+
+    events: list[Event] = field(default_factory=list[Event])
+    rollout: FakeRollout = field(init=False)
+    reward: FakeReward = field(init=False)
+    policy: FakePolicy = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rollout = FakeRollout(self.events)
+        self.reward = FakeReward(self.events)
+        self.policy = FakePolicy(self.events, self.rollout)
+
+    def subjects(self, what: str) -> list[object]:
+        """What happened under this name, in order."""
+        return [subject for name, subject in self.events if name == what]
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """The errors inside nested groups."""
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _nothing(_: str) -> None:
+    """Do nothing after a judgement."""

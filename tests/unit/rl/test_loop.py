@@ -1,0 +1,168 @@
+"""The loop around the step: who waits for whom, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from rl.errors import EngineError, NonFiniteError, VersionMismatchError
+from rl.loop import LoopConfig, run_loop
+from rl.metrics import check_names
+from rl.prompts import PromptSampler
+from rl.step import Batch
+from rl.types import StepReport
+from tests.unit.rl.fakes import FakeFleet, leaves, make_prompts, step_config
+
+pytestmark = pytest.mark.unit
+
+NUM_STEPS = 8
+SLOW = 300  # turns of the event loop: a producer that may run ahead has done so by then
+
+
+async def ignore(_: StepReport, __: Batch) -> None:
+    """Do nothing after a step."""
+
+
+def run(
+    fleet: FakeFleet,
+    cfg: LoopConfig,
+    after: Callable[[StepReport, Batch], Awaitable[None]] = ignore,
+) -> None:
+    """Run a loop; one that hangs fails instead."""
+    sampler = PromptSampler(make_prompts(5), run_seed=0)
+    step_cfg = step_config(on_policy=cfg.max_staleness == 0)
+    loop = run_loop(fleet, sampler, step_cfg, cfg, after)
+    asyncio.run(asyncio.wait_for(loop, 5.0))
+
+
+def lags(fleet: FakeFleet) -> list[int]:
+    """For each rollout: versions by which the engines lagged behind the step that uses it."""
+    found, version = [], 0
+    for what, subject in fleet.events:
+        if what == "published":
+            version = int(str(subject))
+        elif what == "rollout":
+            found.append(int(str(subject)) - 1 - version)
+    return found
+
+
+def test_without_staleness_a_rollout_never_starts_before_the_version_before_it_is_published():
+    fleet = FakeFleet()
+    fleet.policy.turns = SLOW
+    run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=0))
+    order = [event for event in fleet.events if event[0] in {"rollout", "published"}]
+    assert order == [
+        (what, s) for s in range(1, NUM_STEPS + 1) for what in ("rollout", "published")
+    ]
+
+
+@pytest.mark.parametrize("turns", [0, 3, SLOW])
+@pytest.mark.parametrize("max_staleness", [0, 1, 2, 3])
+def test_rollouts_never_lag_more_versions_than_allowed(max_staleness, turns):
+    fleet = FakeFleet()
+    fleet.policy.turns = turns
+    seen: list[float] = []
+
+    async def after(report: StepReport, _: Batch) -> None:
+        seen.append(report.metrics["rollout/staleness"])
+
+    run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness), after)
+    assert max(lags(fleet)) <= max_staleness
+    assert max(seen) <= max_staleness
+
+
+@pytest.mark.parametrize("max_staleness", [1, 2, 3])
+def test_a_slow_learner_lets_the_producer_run_ahead_as_far_as_allowed(max_staleness):
+    fleet = FakeFleet()
+    fleet.policy.turns = SLOW
+    run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness))
+    assert lags(fleet)[max_staleness:] == [max_staleness] * (NUM_STEPS - max_staleness)
+
+
+@pytest.mark.parametrize("max_staleness", [0, 2])
+def test_every_step_is_learned_once_in_order_and_reported_with_registered_metrics(max_staleness):
+    reports: list[StepReport] = []
+
+    async def after(report: StepReport, batch: Batch) -> None:
+        check_names(report.metrics)
+        assert len(batch.groups_P) == 2
+        reports.append(report)
+
+    fleet = FakeFleet()
+    run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness), after)
+    assert [report.step for report in reports] == list(range(1, NUM_STEPS + 1))
+    assert fleet.subjects("published") == list(range(1, NUM_STEPS + 1))
+    for report in reports:
+        assert report.metrics["time/step_s"] >= report.metrics["time/wait_s"] >= 0.0
+
+
+def test_what_follows_a_step_ends_before_the_next_rollout_starts_on_policy():
+    fleet = FakeFleet()
+
+    async def after(report: StepReport, batch: Batch) -> None:
+        del batch
+        for _ in range(SLOW):
+            await asyncio.sleep(0)
+        fleet.events.append(("after", report.step))
+
+    run(fleet, LoopConfig(num_steps=3, max_staleness=0), after)
+    order = [event for event in fleet.events if event[0] in {"rollout", "after"}]
+    assert order == [(what, step) for step in (1, 2, 3) for what in ("rollout", "after")]
+
+
+@pytest.mark.parametrize("max_staleness", [0, 2])
+def test_a_failing_producer_ends_the_loop_with_its_own_error(max_staleness):
+    fleet = FakeFleet()
+    fleet.rollout.fails_at = (3, EngineError("rollout-0 died"))
+    with pytest.raises(ExceptionGroup) as caught:
+        run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness))
+    assert leaves(caught.value) == [fleet.rollout.fails_at[1]]
+
+
+@pytest.mark.parametrize("max_staleness", [0, 2])
+def test_a_failing_judge_ends_the_loop_with_its_own_error(max_staleness):
+    fleet = FakeFleet()
+    fleet.reward.fails_at = ("p4", NonFiniteError("p4 has no score"))
+    with pytest.raises(ExceptionGroup) as caught:
+        run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness))
+    assert leaves(caught.value) == [fleet.reward.fails_at[1]]
+
+
+@pytest.mark.parametrize("max_staleness", [0, 2])
+def test_a_failing_update_ends_a_loop_whose_producer_waits(max_staleness):
+    fleet = FakeFleet()
+    fleet.policy.turns = SLOW
+    fleet.policy.fails = EngineError("policy-1 died")
+    with pytest.raises(ExceptionGroup) as caught:
+        run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness))
+    assert leaves(caught.value) == [fleet.policy.fails]
+
+
+def test_a_failure_after_a_step_ends_the_loop_with_its_own_error():
+    error = VersionMismatchError("rollout-1 serves 3")
+
+    async def after(_: StepReport, __: Batch) -> None:
+        raise error
+
+    fleet = FakeFleet()
+    with pytest.raises(ExceptionGroup) as caught:
+        run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=1), after)
+    assert leaves(caught.value) == [error]
+
+
+@pytest.mark.parametrize("max_staleness", [0, 2])
+def test_a_resumed_run_asks_for_the_prompts_that_an_uninterrupted_one_would(max_staleness):
+    whole, resumed = FakeFleet(), FakeFleet()
+    run(whole, LoopConfig(num_steps=4, max_staleness=max_staleness))
+    resumed.rollout.version = 2
+    run(resumed, LoopConfig(num_steps=4, max_staleness=max_staleness, first_step=3))
+    assert resumed.subjects("published") == [3, 4]
+    assert resumed.subjects("generated") == whole.subjects("generated")[4:]
+
+
+def test_a_run_that_is_complete_does_nothing():
+    fleet = FakeFleet()
+    run(fleet, LoopConfig(num_steps=4, max_staleness=1, first_step=5))
+    assert fleet.events == []

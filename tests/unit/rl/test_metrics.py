@@ -1,0 +1,101 @@
+"""Every metric is registered, and means what the registry says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rl.metrics import METRICS, JsonlSink, batch_metrics, check_names
+from rl.types import Extraction, Finish, JudgedGroup, Reason, Score, StepReport
+from tests.unit.rl.fakes import make_group, make_judged, make_prompts
+
+pytestmark = pytest.mark.unit
+
+
+def judged_groups() -> list[JudgedGroup]:
+    """Rewards (0, 2) and (1, 1); one completion invalid, one truncated, one score reused."""
+    first, second = make_prompts(2)
+    group = make_group(first, 2)
+    completion = dataclasses.replace(group.completions_G[0], finish=Finish.LENGTH)
+    group = dataclasses.replace(group, completions_G=(completion, group.completions_G[1]))
+    mixed = dataclasses.replace(
+        make_judged(group, (0.0, 2.0)),
+        extractions_G=(Extraction(reason=Reason.SYNTAX), Extraction(reason=Reason.OK, code="a")),
+        scores_G=(Score(value=None), Score(value=3.0, truncated=True)),
+        num_executed=5,
+    )
+    equal = dataclasses.replace(
+        make_judged(make_group(second, 2), (1.0, 1.0)),
+        scores_G=(Score(value=-1.0), Score(value=-1.0, reused=True)),
+        num_executed=2,
+    )
+    return [mixed, equal]
+
+
+def test_an_unregistered_name_is_an_error_that_names_it():
+    with pytest.raises(KeyError, match="reward/maen"):
+        check_names({"reward/mean": 1.0, "reward/maen": 1.0})
+
+
+def test_the_metrics_of_a_batch_are_registered_and_mean_what_they_say():
+    metrics = batch_metrics(judged_groups())
+    check_names(metrics)
+    expected = {
+        "reward/mean": 1.0,
+        "reward/std": np.sqrt(0.5),
+        "reward/group_std": 0.5,
+        "reward/valid_rate": 0.75,
+        "reward/num_executed": 7.0,
+        "rm/score_mean": 1 / 3,
+        "rm/reused_rate": 1 / 3,
+        "rm/truncated_rate": 1 / 3,
+        "rm/tie_rate": 0.5,
+        "rollout/completion_tokens": 4.0,
+        "rollout/truncated_rate": 0.25,
+        "reward/reason/ok": 0.75,
+        "reward/reason/syntax": 0.25,
+    }
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+
+
+def test_the_shares_of_reasons_sum_to_one_and_every_reason_is_there():
+    metrics = batch_metrics(judged_groups())
+    shares = [metrics[f"reward/reason/{reason.value}"] for reason in Reason]
+    assert sum(shares) == pytest.approx(1.0)
+
+
+def test_a_batch_without_valid_code_has_no_scores_to_report():
+    judged = judged_groups()[0]
+    none = dataclasses.replace(judged, scores_G=(Score(value=None), Score(value=None)))
+    metrics = batch_metrics([none])
+    assert not [name for name in metrics if name in {"rm/score_mean", "rm/reused_rate"}]
+
+
+def test_every_metric_has_a_meaning_and_a_path_like_name():
+    for name, metric in METRICS.items():
+        assert metric.meaning, name
+        assert "/" in name
+
+
+def test_the_sink_appends_one_json_object_per_step(tmp_path: Path):
+    sink = JsonlSink(tmp_path / "run" / "metrics.jsonl")
+    for step in (1, 2):
+        sink.write(StepReport(step=step, metrics={"reward/mean": step / 2}))
+    JsonlSink(tmp_path / "run" / "metrics.jsonl").write(StepReport(step=3, metrics={}))
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="ascii").splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 1, "reward/mean": 0.5},
+        {"step": 2, "reward/mean": 1.0},
+        {"step": 3},
+    ]
+
+
+def test_a_report_with_an_unregistered_name_leaves_no_line(tmp_path: Path):
+    sink = JsonlSink(tmp_path / "metrics.jsonl")
+    with pytest.raises(KeyError, match="surprise"):
+        sink.write(StepReport(step=1, metrics={"surprise": 1.0}))
+    assert not (tmp_path / "metrics.jsonl").exists()
