@@ -38,9 +38,8 @@ class RolloutActor:
     async def ready(self) -> str:
         """Answer once the engine has sampled: the first call builds what is built lazily."""
         ids = self._tokenizer("ready", add_special_tokens=False)["input_ids"]
-        await asyncio.wrap_future(
-            self._loop.sample(ids, num=1, max_tokens=2, temperature=1.0, seed=0)
-        )
+        once = self._vllm.Sampling(num=1, max_tokens=2, temperature=1.0, seed=0)
+        await asyncio.wrap_future(self._loop.sample(ids, once))
         return self._name
 
     async def generate(
@@ -58,20 +57,16 @@ class RolloutActor:
         self, prompt: Prompt, sampling: SamplingConfig, step: int
     ) -> RolloutGroup:
         prompt_ids = self._encode(prompt)
-        output = await asyncio.wrap_future(
-            self._loop.sample(
-                prompt_ids.tolist(),
-                num=sampling.group_size,
-                max_tokens=sampling.max_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=sampling.top_k,
-                seed=derive_seed(sampling.seed, sampling.purpose, step, prompt.id),
-                stop_token_ids=self._stop_token_ids,
-            )
+        how = self._vllm.Sampling(
+            num=sampling.group_size,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            seed=derive_seed(sampling.seed, sampling.purpose, step, prompt.id),
+            stop_token_ids=self._stop_token_ids,
         )
-        # The version is read after sampling: weights change only when nothing is in flight, and
-        # the engine's thread finishes this request before it opens an update.
+        output = await asyncio.wrap_future(self._loop.sample(prompt_ids.tolist(), how))
         return RolloutGroup(
             prompt=prompt,
             prompt_token_ids=prompt_ids,

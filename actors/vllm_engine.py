@@ -133,7 +133,7 @@ class HostMemoryWeights(WeightTransferEngine[HostMemoryInit, HostMemoryUpdate]):
 
 def register_weight_transfer() -> None:
     """Make `host_memory` known to this process; called by vLLM's plugin loader, possibly twice."""
-    if HOST_MEMORY not in WeightTransferEngineFactory._registry:  # noqa: SLF001 - no public query
+    if HOST_MEMORY not in WeightTransferEngineFactory._registry:  # vLLM has no public query
         WeightTransferEngineFactory.register_engine(HOST_MEMORY, HostMemoryWeights)
 
 
@@ -175,6 +175,19 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
     if spec.weight_backend != "none":
         args["weight_transfer_config"] = WeightTransferConfig(backend=spec.weight_backend)
     return LLMEngine.from_engine_args(EngineArgs(**args))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How one prompt is sampled."""
+
+    num: int  # completions
+    max_tokens: int
+    temperature: float
+    seed: int
+    top_p: float = 1.0
+    top_k: int = -1
+    stop_token_ids: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -231,27 +244,16 @@ class EngineLoop:
         self._thread.start()
         ready.result()
 
-    def sample(
-        self,
-        token_ids: Sequence[int],
-        *,
-        num: int,
-        max_tokens: int,
-        temperature: float,
-        seed: int,
-        top_p: float = 1.0,
-        top_k: int = -1,
-        stop_token_ids: Sequence[int] = (),
-    ) -> Future[SampledGroup]:
-        """Sample `num` completions of one prompt; the future holds all of them."""
+    def sample(self, token_ids: Sequence[int], how: Sampling) -> Future[SampledGroup]:
+        """Sample completions of one prompt; the future holds all of them."""
         params = SamplingParams(
-            n=num,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            seed=seed,
-            stop_token_ids=list(stop_token_ids),
+            n=how.num,
+            max_tokens=how.max_tokens,
+            temperature=how.temperature,
+            top_p=how.top_p,
+            top_k=how.top_k,
+            seed=how.seed,
+            stop_token_ids=list(how.stop_token_ids),
             logprobs=0,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -364,7 +366,7 @@ class EngineLoop:
     def _step(self) -> None:
         try:
             outputs = self._engine.step()
-        except Exception as error:  # noqa: BLE001 - handed to every caller through the futures
+        except Exception as error:  # every caller gets it through its future
             logger.exception("the engine failed in a step")
             self._fail(EngineError(f"the engine failed in a step: {error!r}"))
             return
@@ -444,7 +446,7 @@ def finish_weights(loop: EngineLoop, policy_version: int) -> Future[int]:
 
 
 def sleep(loop: EngineLoop) -> Future[None]:
-    """Finish what is in flight, admit nothing, and free the device (weights stay in host memory)."""
+    """Finish what is in flight, admit nothing, free the device; weights go to host memory."""
     loop.hold()
     return loop.exclusive(lambda engine: engine.sleep(level=1))
 
@@ -486,32 +488,35 @@ class _GatheredSource(WeightSource):
             yield from bucket
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendezvous:
+    """Where a sending rank meets the rollout engines."""
+
+    rank: int
+    address: tuple[str, int]  # of rank 0
+    num_workers: int  # GPUs of all rollout engines
+
+
 def gpu_sender(
     backend: Literal["nccl", "ipc"],
-    rank: int,
+    meeting: Rendezvous,
     client: VLLMWeightSyncClient,
     metadata: Sequence[tuple[str, str, tuple[int, ...]]],
     buckets: Callable[[], Iterator[list[tuple[str, torch.Tensor]]]],
-    *,
-    address: tuple[str, int],
-    num_workers: int,
 ) -> TrainerWeightTransferEngine[Any]:
-    """vLLM's own sender: `nccl` to engines on other devices, `ipc` to engines on the same device.
-
-    `num_workers` counts the GPUs of all rollout engines; `address` is where rank 0 meets them.
-    """
+    """vLLM's own sender: `nccl` to other devices, `ipc` to engines on the same device."""
     info: TrainerInitInfo
     if backend == "nccl":
         info = NCCLTrainerInitInfo(
-            master_address=address[0],
-            master_port=address[1],
-            world_size=1 + num_workers,
+            master_address=meeting.address[0],
+            master_port=meeting.address[1],
+            world_size=1 + meeting.num_workers,
             packed=True,
-            rank=rank,
+            rank=meeting.rank,
         )
     else:
-        # Packed, because a gathered bucket is partitioned again as soon as the next one is asked for.
-        info = IPCTrainerInitInfo(packed=True, rank=rank)
+        # Packed, because a gathered bucket is partitioned again before the next one is gathered.
+        info = IPCTrainerInitInfo(packed=True, rank=meeting.rank)
     return WeightTransferTrainerFactory.trainer_init(
         info, client=client, source=_GatheredSource(metadata, buckets)
     )

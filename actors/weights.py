@@ -93,16 +93,15 @@ class WeightPublisher:
         self._client = client
         self._gpu_sender: Any = None
         if backend != "host_memory":
-            from actors.vllm_engine import gpu_sender  # noqa: PLC0415 - CPU ranks never load vLLM
+            # Ranks on CPU never load vLLM.
+            from actors.vllm_engine import Rendezvous, gpu_sender  # noqa: PLC0415
 
             self._gpu_sender = gpu_sender(
                 backend,
-                rank,
+                Rendezvous(rank=rank, address=address, num_workers=client.num_workers),
                 client,
                 engine.parameter_metadata(),
                 lambda: engine.iter_full_parameters(BUCKET_BYTES),
-                address=address,
-                num_workers=client.num_workers,
             )
 
     def publish(self, policy_version: int) -> None:

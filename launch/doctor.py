@@ -21,8 +21,8 @@ from rich.table import Table
 
 from conf.relations import resources
 from conf.schema import Config
-from conf.validate import ConfigError
 from launch.cli import compose_config, groups, main_simple
+from reward.model_files import is_local
 
 TREE = Path(__file__).resolve().parents[1]
 GIB = 2**30
@@ -116,6 +116,13 @@ def devices(machine: Machine) -> list[Finding]:
     ]
 
 
+def _local_models(config: Config) -> list[str]:
+    """The model directories of a run that stand in this tree; hub ids are fetched by name."""
+    if config.loop.enabled:
+        return []
+    return [path for path in (config.model.path, config.reward.model) if path and is_local(path)]
+
+
 def port_finding(port: int, purpose: str) -> Finding:
     """Whether a port of Ray is free on this host."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -137,17 +144,13 @@ def origin(package: str) -> Finding:
 
 def experiment_finding(name: str, machine: Machine) -> Finding:
     """What a shipped experiment needs and what is missing here."""
-    overrides = [f"experiment={name}"]
-    to_give: list[str] = []
-    try:
-        config = compose_config(overrides)
-    except ConfigError as error:
-        to_give = [fault.path for fault in error.faults]
-        config = compose_config([*overrides, *(f"++{path}=GIVEN" for path in to_give)])
+    config = compose_config([f"experiment={name}"])
     needs = f"{config.placement.kind}: {_sum(config, 'cpus'):g} CPUs, {_sum(config, 'gpus'):g} GPUs"
     lacks = missing(config, machine)
     remarks = [f"lacks {', '.join(lacks)}"] if lacks else []
-    remarks += [f"needs values for {', '.join(to_give)}"] if to_give else []
+    files = [config.data.train_path, config.data.eval_path, *_local_models(config)]
+    absent = [path for path in files if path and not (TREE / path).exists()]
+    remarks += [f"needs {', '.join(absent)}"] if absent else []
     return Finding(name, needs, "; ".join(remarks))
 
 

@@ -1,4 +1,4 @@
-"""One Ray cluster and one fleet of real engines for the whole tier; starting them takes a minute."""
+"""One Ray cluster and one fleet of real engines for the whole tier: starting takes a minute."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from conf.schema import Config
 from launch.cli import compose_config
 from rl import minipy
 from rl.tiny_model import make_policy
-
 
 _FIGURES: list[str] = []
 

@@ -36,9 +36,10 @@ def test_a_cluster_is_more_than_one_machine() -> None:
     assert missing(config, SERVER) == ["3 more machines"]
 
 
-def test_values_that_only_the_user_knows_are_named() -> None:
+def test_files_that_only_the_user_has_are_named() -> None:
     finding = experiment_finding("qwen3_8b_codescaler", SERVER)
-    assert finding.remark == "needs values for data.train_path, data.eval_path"
+    assert finding.remark == "needs data/deepcoder/train.parquet, data/deepcoder/test.parquet"
+    assert experiment_finding("quickstart", LAPTOP).remark == ""
 
 
 def test_a_port_in_use_is_noticed() -> None:
