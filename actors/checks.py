@@ -11,7 +11,12 @@ from pathlib import Path
 
 from actors.placement import Needs, bundles, check_fits, local_gpus
 from conf.schema import Config
-from reward.model_files import check_model_directory, check_reward_model, is_local
+from reward.model_files import (
+    check_context,
+    check_model_directory,
+    check_reward_model,
+    is_local,
+)
 from rl.errors import UserError
 from rl.prompts import load_prompts
 
@@ -53,6 +58,8 @@ def preflight(cfg: Config) -> None:
 def _check_policy(cfg: Config) -> None:
     if not cfg.loop.enabled and is_local(cfg.model.path):
         check_model_directory(Path(cfg.model.path), "model.path")
+        num_tokens = cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens
+        check_context(Path(cfg.model.path), num_tokens, "model.max_completion_tokens")
 
 
 def _check_reward_model(cfg: Config) -> None:
@@ -60,7 +67,7 @@ def _check_reward_model(cfg: Config) -> None:
     if cfg.loop.enabled or cfg.reward.kind != "rm" or model is None:
         return
     if is_local(model):
-        check_reward_model(model, cfg.reward.adapter)
+        check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)
 
 
 def _check_train_data(cfg: Config) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -228,7 +228,7 @@ def _create_judge(cfg: Config, placement: Placement, name: str) -> Any:  # noqa:
 
 async def _start(cfg: Config, specs: Specs, fleet: RayFleet) -> None:
     ready_s = cfg.placement.ready_timeout_s
-    starts = [
+    starts: list[Coroutine[Any, Any, Any]] = [
         wait_for_all(
             [h.ready.remote() for h in group.handles], ready_s, f"the start of the {what} actors"
         )

@@ -39,7 +39,7 @@ def score_file(cfg: Config, source: Path, target: Path) -> None:
     """
     model = str(cfg.reward.model)
     if is_local(model):
-        check_reward_model(model, cfg.reward.adapter)
+        check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)
     groups = list(_read(source))
     num_rows = sum(len(group.rows) for group in groups)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -395,7 +395,11 @@ def _sampled(one: CompletionOutput) -> Sampled:
     return Sampled(
         token_ids=np.asarray(one.token_ids, dtype=np.int32),
         logprobs=np.array(
-            [at[token].logprob for at, token in zip(logprobs, one.token_ids, strict=True)],
+            [
+                at[token].logprob
+                for at, token in zip(logprobs, one.token_ids, strict=True)
+                if at is not None  # of prompt tokens only
+            ],
             dtype=np.float32,
         ),
         stopped=one.finish_reason == "stop",

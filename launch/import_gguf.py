@@ -6,6 +6,7 @@ what the quantisation lost is lost.
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +43,13 @@ def run(args: ImportArgs) -> None:
         dtype=getattr(torch, args.dtype),
     )
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    # The weights are plain again, and must not be announced as quantised.
-    if "quantization_config" in model.config.to_dict():
-        del model.config.quantization_config
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
+    # The weights are plain again, and must not be announced as quantised.
+    config_file = target / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config.pop("quantization_config", None)
+    config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

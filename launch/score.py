@@ -15,6 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
 from launch.cli import compose_config, main_simple
+from reward.model_files import context_of
+
+MAX_CONTEXT = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,9 @@ class ScoreArgs:
         "family of the reward model", "sequence_classifier"
     )
     dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "float32")
-    max_tokens: int = key("context of the reward model: problem and code", 4096, ge=8)
+    max_tokens: int | None = key(
+        "context: problem and code; null is what the model has, at most 4096", None, ge=8
+    )
     shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key("score -> reward", "softplus")
     rule: Literal["single_block", "last_block"] = key(
         "which fenced block is the program", "single_block"
@@ -39,13 +44,14 @@ class ScoreArgs:
 
 def run(args: ScoreArgs) -> None:
     """Score the file."""
+    max_tokens = args.max_tokens or default_context(args.model)
     cfg = compose_config(
         [
             f"placement={args.placement}",
             "reward=codescaler",
             f"++reward.adapter={args.adapter}",
             f"++reward.dtype={args.dtype}",
-            f"++reward.max_tokens={args.max_tokens}",
+            f"++reward.max_tokens={max_tokens}",
             f"++reward.shaping={args.shaping}",
             f"++reward.rule={args.rule}",
             f"++reward.shards={args.shards}",
@@ -55,6 +61,14 @@ def run(args: ScoreArgs) -> None:
     from actors.scoring import score_file  # noqa: PLC0415 - after the arguments are good
 
     score_file(cfg, Path(args.input), Path(args.output))
+
+
+def default_context(model: str) -> int:
+    """Tokens of a local model's context, at most 4,096 (the paper's code scores with that)."""
+    directory = Path(model)
+    if not (directory / "config.json").is_file():
+        return MAX_CONTEXT
+    return min(MAX_CONTEXT, context_of(directory) or MAX_CONTEXT)
 
 
 if __name__ == "__main__":

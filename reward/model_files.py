@@ -32,12 +32,30 @@ ADAPTERS: dict[str, Adapter] = {
 }
 
 
-def check_reward_model(directory: str, adapter: AdapterName) -> None:
+def context_of(directory: Path) -> int | None:
+    """Positions of a model, as its config.json states them."""
+    config: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    positions = config.get("max_position_embeddings")
+    return positions if isinstance(positions, int) else None
+
+
+def check_context(directory: Path, num_tokens: int, key: str) -> None:
+    """Raise `UserError` when `key` asks for more tokens than the model has positions."""
+    positions = context_of(directory)
+    if positions is not None and num_tokens > positions:
+        raise UserError(
+            f"{key}: {num_tokens} tokens are more than the {positions} positions of {directory}; "
+            f"lower {key}"
+        )
+
+
+def check_reward_model(directory: str, adapter: AdapterName, max_tokens: int) -> None:
     """Refuse a local directory that is no reward model, before any engine starts."""
     path = Path(directory)
     check_model_directory(path, "reward.model")
     config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    names = [str(name) for name in config.get("architectures") or []]
+    architectures: list[Any] = config.get("architectures") or []
+    names = [str(name) for name in architectures]
     accepted = ADAPTERS[adapter].architectures
     if not any(name.endswith(accepted) for name in names):
         raise UserError(
@@ -45,6 +63,7 @@ def check_reward_model(directory: str, adapter: AdapterName) -> None:
             f"reads a class that ends in {' or '.join(accepted)}; train one with "
             "launch/train_rm.py or choose another reward.adapter"
         )
+    check_context(path, max_tokens, "reward.max_tokens")
 
 
 def check_model_directory(path: Path, key: str) -> None:

@@ -17,9 +17,8 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForSequenceClassificat
 from actors.fleet import RayFleet, Specs, connect, start_fleet, train_fields
 from conf.schema import Config
 from launch.cli import compose_config
-from rl import minipy
-from rl.tiny_model import make_policy
 
+POLICY = Path(__file__).resolve().parents[2] / "assets/minipy/policy"
 _FIGURES: list[str] = []
 
 
@@ -51,20 +50,11 @@ class LiveFleet:
 
 
 @pytest.fixture(scope="session")
-def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A randomly initialised policy with tied embeddings."""
-    directory = tmp_path_factory.mktemp("policy")
-    corpus = ["\n".join(pair) for pair in minipy.warm_start_answers(500, 0.5, 0)]
-    make_policy(directory, corpus, seed=0)
-    return directory
-
-
-@pytest.fixture(scope="session")
-def tiny_reward_model(tmp_path_factory: pytest.TempPathFactory, tiny_policy: Path) -> Path:
+def tiny_reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised sequence classifier whose scores spread over several units."""
     directory = tmp_path_factory.mktemp("rm")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_policy)
-    config = Qwen3Config.from_pretrained(tiny_policy)
+    tokenizer = AutoTokenizer.from_pretrained(POLICY)
+    config = Qwen3Config.from_pretrained(POLICY)
     config.num_labels = 1
     torch.manual_seed(1)
     model = Qwen3ForSequenceClassification(config)
@@ -84,12 +74,12 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def live(ray_cluster: None, tiny_policy: Path, tiny_reward_model: Path) -> Iterator[LiveFleet]:
-    """The quickstart's fleet on tiny random models: 1 rollout, 2 reward shards, 2 policy ranks."""
+def live(ray_cluster: None, tiny_reward_model: Path) -> Iterator[LiveFleet]:
+    """The quickstart's fleet, with a random reward model: 1 rollout, 2 shards, 2 policy ranks."""
     cfg = compose_config(
         [
             "experiment=quickstart",
-            f"model.path={tiny_policy}",
+            f"model.path={POLICY}",
             f"reward.model={tiny_reward_model}",
             "policy.lr=1e-3",
             "algorithm.prompts_per_step=4",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from ray.util.state import list_actors
@@ -66,5 +67,6 @@ def test_stale_rollouts_lag_by_one_version_and_are_corrected(live: LiveFleet) ->
 
 
 def test_actors_are_named(live: LiveFleet) -> None:
-    names = {actor.name for actor in list_actors(filters=[("state", "=", "ALIVE")])}
+    alive: list[Any] = list_actors(filters=[("state", "=", "ALIVE")])
+    names = {actor.name for actor in alive}
     assert {"rollout-0", "reward-0", "reward-1", "policy-0", "policy-1"} <= names
