@@ -56,6 +56,7 @@ def tiny_reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(POLICY)
     config = Qwen3Config.from_pretrained(POLICY)
     config.num_labels = 1
+    config.dtype = torch.float32
     torch.manual_seed(1)
     model = Qwen3ForSequenceClassification(config)
     with torch.no_grad():

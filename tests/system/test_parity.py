@@ -102,7 +102,9 @@ def test_two_shards_score_like_plain_transformers(
     ours = np.array([[score.value for score in row] for row in scored], dtype=np.float64)
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_reward_model)
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_reward_model).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(
+        tiny_reward_model, dtype=torch.float32
+    ).eval()
     theirs = np.zeros_like(ours)
     for i, question in enumerate(questions):
         for j, code in enumerate(codes[i]):
