@@ -10,6 +10,7 @@ Not covered: reading files that this user may read, the network, kernel faults. 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -247,9 +248,14 @@ class _Server:
         process, self._process = self._process, None
         if process is None:
             return
-        with process:  # closes the pipes and reaps
-            # Its program dies with it (PR_SET_PDEATHSIG), although that has a session of its own.
-            process.send_signal(signal.SIGKILL)
+        # Its program dies with it (PR_SET_PDEATHSIG), although that has a session of its own.
+        process.send_signal(signal.SIGKILL)
+        assert process.stdin is not None
+        # What a dead server did not read is still buffered, and closing tries to write it.
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        with process:  # closes the other pipe and reaps
+            pass
 
 
 def _read_exactly(fd: int, size: int, deadline: float) -> bytes:
