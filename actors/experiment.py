@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -55,9 +56,10 @@ def run_experiment(cfg: Config) -> None:
 
 
 def _prepare_directory(cfg: Config, directory: Path) -> None:
-    metrics = directory / "metrics.jsonl"
-    if metrics.exists() and cfg.resume == "never":
-        metrics.unlink()
+    if cfg.resume == "never":  # what an earlier run of this name left would mix with this one
+        (directory / "metrics.jsonl").unlink(missing_ok=True)
+        for name in ("checkpoints", "rollouts", "evaluation"):
+            shutil.rmtree(directory / name, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(to_dict(cfg), indent=2)
     (directory / "config.yaml").write_text(text + "\n", encoding="utf-8")

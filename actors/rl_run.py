@@ -148,6 +148,7 @@ class RlRun:
         newest: Checkpoint = found[-1]
         await fleet.policy.load_checkpoint(newest.directory)
         await fleet.policy.publish(newest.step)
+        self._sink.forget_after(newest.step)
         self._console.say(f"resumed from {newest.directory} after step {newest.step}")
         return newest.step + 1
 

@@ -110,6 +110,16 @@ class JsonlSink:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
 
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of steps after `step`: a resumed run takes them again."""
+        if not self._path.exists():
+            return
+        lines = self._path.read_text(encoding="ascii").splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(kept), encoding="ascii")
+        partial.replace(self._path)
+
     def write(self, report: StepReport) -> None:
         """Append one line; it is on disk when this returns."""
         check_names(report.metrics)

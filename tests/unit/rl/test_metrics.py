@@ -99,3 +99,14 @@ def test_a_report_with_an_unregistered_name_leaves_no_line(tmp_path: Path):
     with pytest.raises(KeyError, match="surprise"):
         sink.write(StepReport(step=1, metrics={"surprise": 1.0}))
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_resumed_run_takes_steps_after_its_checkpoint_again(tmp_path: Path):
+    sink = JsonlSink(tmp_path / "metrics.jsonl")
+    sink.forget_after(1)  # nothing written yet
+    for step in (1, 2, 3):
+        sink.write(StepReport(step=step, metrics={}))
+    sink.forget_after(1)
+    sink.write(StepReport(step=2, metrics={"reward/mean": 1.0}))
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="ascii").splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": 1}, {"step": 2, "reward/mean": 1.0}]
