@@ -51,7 +51,7 @@ class LiveFleet:
 
 @pytest.fixture(scope="session")
 def tiny_reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A randomly initialised sequence classifier whose scores spread over several units."""
+    """A randomly initialised sequence classifier."""
     directory = tmp_path_factory.mktemp("rm")
     tokenizer = AutoTokenizer.from_pretrained(POLICY)
     config = Qwen3Config.from_pretrained(POLICY)
@@ -60,7 +60,7 @@ def tiny_reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     model = Qwen3ForSequenceClassification(config)
     with torch.no_grad():
-        model.score.weight.normal_(std=0.5)
+        model.score.weight.normal_(std=0.1)  # scores then spread over about one unit
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory

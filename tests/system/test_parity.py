@@ -115,7 +115,7 @@ def test_two_shards_score_like_plain_transformers(
     gap = float(np.abs(ours - theirs).max())
     record(f"max |score difference| on {ours.size} programs: {gap:.2e}, spread {theirs.std():.2f}")
     assert gap <= 1e-5
-    assert theirs.std() > 0.1
+    assert theirs.std() > 0.1  # or the agreement would be that of constants
 
 
 def test_scores_do_not_depend_on_order_batch_or_shard(live: LiveFleet) -> None:
