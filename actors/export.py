@@ -53,7 +53,7 @@ def _export(auto_class: Any, source: Path, target: Path, cfg: Config, title: str
     figures = ", ".join(f"{name} {value:.3f}" for name, value in record["figures"].items())
     card = _CARD.format(
         title=title,
-        about="Qwen3 architecture, 0.85 M parameters; made by the command below, nothing else.",
+        about="Qwen3 architecture, 0.85 M parameters; made by the stages of the command below.",
         seed=cfg.seed,
         commit=_commit(),
         figures=figures,
