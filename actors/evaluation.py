@@ -16,6 +16,7 @@ from actors.fleet import RayFleet
 from reward.verdict import Program, Verdict, Verifier
 from rl.errors import ProjectError
 from rl.evaluate import best_of_n, pass_at_k
+from rl.step import sample_and_judge
 from rl.types import JudgedGroup, Prompt, SamplingConfig
 
 
@@ -65,17 +66,11 @@ async def evaluate(
     Raises:
         ProjectError: when a program could not be run at all; that is never counted as a failure.
     """
-    async with asyncio.TaskGroup() as judging:
-        tasks = [
-            judging.create_task(fleet.reward.judge(group))
-            async for group in fleet.rollout.generate(prompts_P, sampling, step)
-        ]
-    order = {prompt.id: position for position, prompt in enumerate(prompts_P)}
-    groups = sorted((t.result() for t in tasks), key=lambda g: order[g.group.prompt.id])
+    groups_P = await sample_and_judge(step, fleet, prompts_P, sampling)
     before = verifier.num_executed
-    passed = await asyncio.to_thread(execute, groups, verifier)
+    passed = await asyncio.to_thread(execute, groups_P, verifier)
     return Evaluation(
-        groups_P=tuple(groups), passed_PG=passed, num_executed=verifier.num_executed - before
+        groups_P=groups_P, passed_PG=passed, num_executed=verifier.num_executed - before
     )
 
 

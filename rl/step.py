@@ -69,16 +69,23 @@ class Batch:
 
 
 async def collect(step: int, fleet: Fleet, prompts_P: Sequence[Prompt], cfg: StepConfig) -> Batch:
-    """Sample and judge the groups of one step; a group is judged as soon as it is complete."""
+    """Sample and judge the groups of one step."""
     started_s = time.time()
+    groups_P = await sample_and_judge(step, fleet, prompts_P, cfg.sampling)
+    return Batch(groups_P=groups_P, started_s=started_s)
+
+
+async def sample_and_judge(
+    step: int, fleet: Fleet, prompts_P: Sequence[Prompt], sampling: SamplingConfig
+) -> tuple[JudgedGroup, ...]:
+    """Judge each group as soon as it is complete; the answer is in the order of the prompts."""
     async with asyncio.TaskGroup() as judging:
         tasks = [
             judging.create_task(fleet.reward.judge(group))
-            async for group in fleet.rollout.generate(prompts_P, cfg.sampling, step)
+            async for group in fleet.rollout.generate(prompts_P, sampling, step)
         ]
     order = {prompt.id: position for position, prompt in enumerate(prompts_P)}
-    judged = sorted((t.result() for t in tasks), key=lambda g: order[g.group.prompt.id])
-    return Batch(groups_P=tuple(judged), started_s=started_s)
+    return tuple(sorted((t.result() for t in tasks), key=lambda g: order[g.group.prompt.id]))
 
 
 async def learn(step: int, batch: Batch, fleet: Fleet, cfg: StepConfig) -> StepReport:
