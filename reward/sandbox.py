@@ -1,16 +1,19 @@
 """Runs programs that nobody has read, and says what each was seen to do.
 
 A job is a program and inputs; an outcome is one observation for each input. Expected outputs and
-the verdict never come here, nor into the process of the program: `reward.verdict` compares outside.
+the verdict never enter the process that runs the program: `reward.verdict` compares outside, and
+asserts run in a process of their own (`reward.sandbox_asserts`).
 
-Covered: endless loops, memory, output and fork storms, processes left behind, one run changing the
-result of another. Programs run as a user of their own when this process is root (`own_user`).
-Not covered: reading files that this user may read, the network, kernel faults. Linux only.
+How strongly a program is held depends on the machine: see `reward.sandbox_levels`. At every level
+above 0 its time, memory, output, files and processes are bounded and nothing of it stays behind.
+Linux only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import logging
 import os
@@ -22,39 +25,44 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from reward.sandbox_asserts import EXIT_PEER_GONE
+from reward.sandbox_cgroup import Cgroup
+from reward.sandbox_cleanup import empty_directory
+from reward.sandbox_levels import (
+    ENVIRONMENT,
+    SCRATCH_INSIDE,
+    Level,
+    readable_paths,
+    seccomp_filter,
+    server_command,
+)
 from reward.sandbox_program import EXIT_MEMORY
 from reward.sandbox_report import Ending, Observation, observe_stdio, observe_values
 from rl.errors import ProjectError, UserError
 
 _log = logging.getLogger(__name__)
 
-_ROOT = Path(__file__).resolve().parent.parent
-# No `-E`, which `-I` implies: it would ignore PYTHONHASHSEED. The environment is made here anyway.
-_COMMAND = (
-    "-s",
-    "-P",
-    "-c",
-    "import sys; sys.path.insert(0, sys.argv[1]); from reward.sandbox_child import main; "
-    "sys.path.pop(0); main(sys.argv[2])",
-)
-_ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "LANG": "C.UTF-8",
-    "PYTHONHASHSEED": "0",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-_MIN_MEMORY_BYTES = 64 << 20  # the interpreter itself; below this every program would fail
+_MIN_MEMORY_BYTES = 64 << 20
 _START_DEADLINE_S = 30.0
-_GRACE_S = 15.0  # beyond the wall clock of a job, for the server's own work
+_STOP_DEADLINE_S = 2.0
+_GRACE_S = 15.0  # beyond the wall clock of a process, for the server's own work
+_BYTES_PER_S = 5e6  # at which a slow machine reads a fixture
 _ATTEMPTS = 2
+_SERVER_BYTES = 128 << 20  # memory of a fork server itself
+_SERVER_PROCESSES = 8
+# Far above the ranges that distributions hand out for rootless containers: killing every process of
+# a slot's user must never meet a process that is not ours.
+_UID_BASE = 0x70000000
+_SLOTS = 64  # of one process, each with a user for programs and one for tests
+_slots = itertools.count()
+
+Stop = Callable[[int, Observation], bool]
 
 
 class SandboxError(ProjectError, RuntimeError):
@@ -63,22 +71,23 @@ class SandboxError(ProjectError, RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one job may take."""
+    """What one program may take."""
 
-    wall_s: float = 4.0  # of all its tests together
-    cpu_s: int = 10  # of one process
-    memory_bytes: int = 1 << 30  # address space of one process
+    wall_s: float = 4.0  # of one test; loading the program counts into the first
+    total_s: float = 60.0  # of all its tests together
+    memory_bytes: int = 1 << 30  # beyond the fixtures; of all its processes where cgroups allow it
     output_bytes: int = 4 << 20  # of standard output, of reported values, of each written file
-    processes: int = 32  # at once, threads included; needs a user of its own
+    scratch_bytes: int = 64 << 20  # of all written files together, from level 3
+    processes: int = 32  # at once, threads included; from level 1
 
     def __post_init__(self) -> None:
-        for name in ("wall_s", "cpu_s", "output_bytes", "processes"):
+        for name in ("wall_s", "total_s", "output_bytes", "scratch_bytes", "processes"):
             if getattr(self, name) <= 0:
                 raise UserError(f"limits.{name}={getattr(self, name)}: must be above 0")
         if self.memory_bytes < _MIN_MEMORY_BYTES:
             raise UserError(
                 f"limits.memory_bytes={self.memory_bytes}: must be at least {_MIN_MEMORY_BYTES}, "
-                "which the interpreter itself takes"
+                "so that ordinary programs can run"
             )
 
 
@@ -97,26 +106,20 @@ class StdioJob:
 
     code: str
     stdins_N: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Snippet:
-    """An expression whose value is observed, or a statement that holds unless it asserts."""
-
-    source: str
-    is_expression: bool
+    output_bytes: int = 0  # what its output may need beyond `Limits.output_bytes`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SnippetJob:
-    """Run `setup` and the program, then each snippet in their namespace."""
+class AssertJob:
+    """Run `setup` and asserts against the program's names, in a process apart from the program."""
 
     code: str
+    imports: str  # what the program may rely on to be imported
     setup: str
-    snippets_N: tuple[Snippet, ...]
+    asserts_N: tuple[str, ...]
 
 
-Job = CallJob | StdioJob | SnippetJob
+Job = CallJob | StdioJob | AssertJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +136,69 @@ class Outcome:
         return next(failed, Ending.FINISHED)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxConfig:
+    """How programs are to be held."""
+
+    level: Level | None = None  # None takes the highest up to 3; gVisor is slow and only on request
+    min_level: Level = Level.KERNEL
+    trusted: bool = False  # level 0 is refused without
+
+
+def reachable_levels() -> dict[Level, str | None]:
+    """For each level, None when this machine holds programs with it, else why not."""
+    return {level: _why_not(level) for level in Level}
+
+
+def choose_level(config: SandboxConfig) -> Level:
+    """The level that programs will be held with.
+
+    Raises:
+        UserError: where this machine reaches no level that `config` allows; it says why.
+    """
+    if config.level is not None:
+        candidates = [config.level]
+    else:
+        candidates = [Level.NAMESPACES, Level.KERNEL, Level.USER, Level.NONE]
+    reasons: list[str] = []
+    for level in candidates:
+        if level < config.min_level:
+            break
+        if level is Level.NONE and not config.trusted:
+            reasons.append("level 0: it does not hold a program; needs sandbox.trusted=true")
+            continue
+        reason = _why_not(level)
+        if reason is None:
+            return level
+        reasons.append(f"level {int(level)}: {reason}")
+    shown = "; ".join(reasons) or f"sandbox.level is {candidates[0]:d}"
+    raise UserError(
+        f"sandbox.min_level={int(config.min_level)}: this machine does not reach it ({shown}). "
+        "Install bubblewrap and libseccomp (Debian: apt-get install bubblewrap libseccomp2), run "
+        "as root or where user namespaces are allowed, or lower sandbox.min_level"
+    )
+
+
+@functools.cache
+def _why_not(level: Level) -> str | None:
+    if not sys.platform.startswith("linux"):
+        return f"programs are only run on Linux, this is {sys.platform}"
+    with tempfile.TemporaryDirectory(prefix="sandbox-") as scratch:
+        os.chmod(scratch, 0o711)
+        server = _Server(Path(scratch, "0"), Limits(), level)
+        try:
+            server.start()
+        except (SandboxError, OSError) as error:
+            return str(error)
+        finally:
+            server.stop()
+    return None
+
+
 class Sandbox:
     """Runs jobs on `workers` fork servers. Thread-safe; use it as a context manager.
+
+    Raises UserError where the machine does not reach the level that `config` asks for.
 
     >>> with Sandbox() as sandbox:
     ...     job = CallJob(code="def f(x): return x + 1", entry_point="f", args_N=((1,), (2,)))
@@ -142,55 +206,77 @@ class Sandbox:
     [2, 3]
     """
 
-    def __init__(self, workers: int = 1, limits: Limits | None = None) -> None:
-        if not sys.platform.startswith("linux"):
-            raise UserError(f"platform={sys.platform}: programs are only run on Linux")
+    def __init__(
+        self,
+        workers: int = 1,
+        limits: Limits | None = None,
+        config: SandboxConfig | None = None,
+    ) -> None:
         if workers < 1:
             raise UserError(f"workers={workers}: must be at least 1")
+        self.level = choose_level(config or SandboxConfig())
         self._limits = limits or Limits()
         self._scratch = tempfile.TemporaryDirectory(prefix="sandbox-")
         os.chmod(self._scratch.name, 0o711)  # a program must be able to reach its own
         self._servers = [
-            _Server(Path(self._scratch.name, str(idx)), self._limits) for idx in range(workers)
+            _Server(Path(self._scratch.name, str(idx)), self._limits, self.level)
+            for idx in range(workers)
         ]
         self._idle: queue.LifoQueue[_Server] = queue.LifoQueue()
         for server in reversed(self._servers):
             self._idle.put(server)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
 
-    @property
-    def own_user(self) -> bool:
-        """True when programs run as a user of their own; known once a job has run."""
-        return any(server.own_user for server in self._servers)
-
-    def run(self, jobs_N: Sequence[Job]) -> list[Outcome]:
+    def run(self, jobs_N: Sequence[Job], stops_N: Sequence[Stop] | None = None) -> list[Outcome]:
         """Run all jobs; the outcomes are in the same order.
 
-        A job whose server dies is run once more on a new one, then it is a SANDBOX_ERROR.
+        `stops_N[i](test, observation)` says whether what was seen of a test makes the others of
+        job i needless; they are SKIPPED then, as far as they have not run already. A job whose
+        server dies is run once more on a new one, then it is a SANDBOX_ERROR.
         """
-        return list(self._threads.map(self._run_one, jobs_N))
+        stops = stops_N or [None] * len(jobs_N)
+        return list(self._threads.map(self._run_one, jobs_N, stops))
 
-    def _run_one(self, job: Job) -> Outcome:
+    def _run_one(self, job: Job, stop: Stop | None) -> Outcome:
         server = self._idle.get()
+        num_tests = _num_tests(job)
+        seen: list[Observation] = []
+        seconds = 0.0
         try:
-            detail = ""
-            for _ in range(_ATTEMPTS):
-                try:
-                    return server.run(job)
-                except SandboxError as error:
-                    detail = str(error)
-                    _log.warning("sandbox: server restarted: %s", detail)
-                    server.stop()
-            seen = Observation(Ending.SANDBOX_ERROR, detail=detail)
-            return Outcome(observations_N=(seen,) * _num_tests(job), seconds=0.0)
+            while len(seen) < num_tests:
+                remaining_s = self._limits.total_s - seconds
+                if remaining_s <= 0:
+                    seen += [Observation(Ending.TIMEOUT, detail="no time left")]
+                    continue
+                new, took_s = self._run_from(server, job, len(seen), remaining_s)
+                first, seconds = len(seen), seconds + took_s
+                seen += new
+                if stop is not None and any(stop(first + i, o) for i, o in enumerate(new)):
+                    seen += [Observation(Ending.SKIPPED)] * (num_tests - len(seen))
         finally:
             self._idle.put(server)
+        return Outcome(observations_N=tuple(seen), seconds=seconds)
+
+    def _run_from(
+        self, server: _Server, job: Job, first: int, remaining_s: float
+    ) -> tuple[list[Observation], float]:
+        """Observe one or more tests from `first` on, in one process."""
+        detail = ""
+        for _ in range(_ATTEMPTS):
+            try:
+                return server.run(job, first, remaining_s)
+            except SandboxError as error:
+                detail = str(error)
+                _log.warning("sandbox: server restarted: %s", detail)
+                server.stop()
+        return [Observation(Ending.SANDBOX_ERROR, detail=detail)] * (_num_tests(job) - first), 0.0
 
     def close(self) -> None:
         """End the servers; jobs that wait are given up."""
         self._threads.shutdown(cancel_futures=True)
         for server in self._servers:
             server.stop()
+        empty_directory(self._scratch.name)  # whatever the programs of a killed server left
         self._scratch.cleanup()
 
     def __enter__(self) -> Self:
@@ -200,62 +286,149 @@ class Sandbox:
         self.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Process:
+    """What the server says of one process."""
+
+    ready: bool
+    status: int
+    report: bytes
+    stdout: bytes
+
+
 class _Server:
     """One fork server, started when it is first needed. Not thread-safe."""
 
-    def __init__(self, scratch: Path, limits: Limits) -> None:
+    def __init__(self, scratch: Path, limits: Limits, level: Level) -> None:
         self._scratch = scratch
         self._limits = limits
+        self._level = level
+        self._uid = _UID_BASE + 2 * (os.getpid() % (1 << 22) * _SLOTS + next(_slots) % _SLOTS)
         self._process: subprocess.Popen[bytes] | None = None
-        self.own_user = False
+        self._cgroup: Cgroup | None = None
 
-    def run(self, job: Job) -> Outcome:
-        """Run one job. Raises SandboxError when the server dies, hangs or answers nonsense."""
-        process = self._process or self._start()
-        assert process.stdin is not None
-        payload = json.dumps(_wire(job, self._limits)).encode()
+    def run(self, job: Job, first: int, remaining_s: float) -> tuple[list[Observation], float]:
+        """Run one process of a job, for its tests from `first` on.
+
+        Returns what was seen of one or more tests, and the seconds that it took. Raises
+        SandboxError when the server dies, hangs or answers nonsense.
+        """
         try:
-            process.stdin.write(struct.pack(">I", len(payload)) + payload)
+            process = self._process or self.start()
+        except OSError as error:
+            raise SandboxError(f"fork server: {error}") from error
+        assert process.stdin is not None
+        head, body, tests = _wire(job, first, self._limits)
+        num_tests = _num_tests(job) - first if not isinstance(job, StdioJob) else 1
+        budget_s = min(remaining_s, num_tests * self._limits.wall_s)
+        head |= {"total_s": budget_s, "num_tests": num_tests}
+        head["limits"]["cpu_s"] = budget_s + 1
+        payload = _frame(head, body) + (b"" if tests is None else _frame(tests, b""))
+        kills = self._bound(len(payload), head["limits"]["memory_bytes"])
+        try:
+            process.stdin.write(payload)
             process.stdin.flush()
         except OSError as error:
             raise SandboxError(f"fork server: {error}") from error
-        return _outcome(job, self._limits, self._read(process, self._limits.wall_s + _GRACE_S))
+        deadline_s = budget_s + _GRACE_S + len(payload) / _BYTES_PER_S
+        answer, processes = _answer(self._read(process, deadline_s))
+        if not all(part.ready for part in processes):
+            raise SandboxError("fork server: a program could not be confined")
+        starved = self._cgroup is not None and self._cgroup.num_kills > kills
+        ending = _ending(answer, processes, head["limits"], self._limits, starved=starved)
+        return _observe(job, ending, processes, num_tests), float(answer["seconds"])
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _bound(self, fixture_bytes: int, memory_bytes: int) -> int:
+        """Bound the memory of the tree; returns how many processes died of it so far."""
+        if self._cgroup is None:
+            return 0
+        self._cgroup.limit_memory(memory_bytes + _SERVER_BYTES + 8 * fixture_bytes)
+        return self._cgroup.num_kills
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the server. Raises SandboxError or OSError where this level is out of reach."""
+        process = self._spawn()
+        frame = self._read(process, _START_DEADLINE_S)
+        error = json.loads(frame.partition(b"\n")[0])["error"]
+        if error is not None:
+            self.stop()
+            raise SandboxError(error)
+        return process
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        level = self._level
+        root = os.geteuid() == 0
+        if level in (Level.USER, Level.KERNEL) and not root:
+            raise OSError("only root can give programs a user of their own")
+        inside = level >= Level.NAMESPACES
+        readable = None if level < Level.KERNEL else ["/"] if inside else readable_paths()
+        settings = {
+            "scratch": SCRATCH_INSIDE if inside else str(self._scratch),
+            "uid": self._uid if root and level > Level.NONE else None,
+            # From level 2 on Landlock says all the same what can be opened.
+            "keep_read": root and not inside and not all(map(_is_public, readable_paths())),
+            "readable": readable,
+            "seccomp": seccomp_filter().hex() if level >= Level.KERNEL else "",
+            "own_pids": inside,
+        }
         self._scratch.mkdir(mode=0o711, exist_ok=True)
-        process = subprocess.Popen(
-            [sys.executable, *_COMMAND, str(_ROOT), str(self._scratch)],
+        command = server_command(level, json.dumps(settings), self._limits.scratch_bytes)
+        self._cgroup = Cgroup.create() if level > Level.NONE else None
+        if self._cgroup is not None:
+            self._cgroup.limit_processes(self._limits.processes + _SERVER_PROCESSES)
+            command = self._cgroup.entering(command)
+        self._process = subprocess.Popen(
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=_ENVIRONMENT,
+            stderr=subprocess.PIPE if inside else None,
+            env=ENVIRONMENT,
             cwd="/",
             start_new_session=True,
         )
-        self._process = process
-        self.own_user = bool(json.loads(self._read(process, _START_DEADLINE_S))["own_user"])
-        if not self.own_user:
-            _log.warning("sandbox: programs run as this user; run as root for one of their own")
-        return process
+        return self._process
 
     def _read(self, process: subprocess.Popen[bytes], timeout_s: float) -> bytes:
         assert process.stdout is not None
         fd, deadline = process.stdout.fileno(), time.monotonic() + timeout_s
-        (size,) = struct.unpack(">I", _read_exactly(fd, 4, deadline))
-        return _read_exactly(fd, size, deadline)
+        try:
+            (size,) = struct.unpack(">I", _read_exactly(fd, 4, deadline))
+            return _read_exactly(fd, size, deadline)
+        except SandboxError as error:
+            raise SandboxError(f"{error}{self._last_words(process)}") from None
+
+    def _last_words(self, process: subprocess.Popen[bytes]) -> str:
+        """What a server that could not even start has said, for people."""
+        if process.stderr is None:
+            return ""
+        process.kill()
+        said = process.stderr.read(2000).decode(errors="replace").strip()
+        return f" ({said.splitlines()[-1]})" if said else ""
 
     def stop(self) -> None:
         """End the server and whatever it runs; the next job starts a new one."""
         process, self._process = self._process, None
         if process is None:
             return
-        # Its program dies with it (PR_SET_PDEATHSIG), although that has a session of its own.
-        process.send_signal(signal.SIGKILL)
         assert process.stdin is not None
         # What a dead server did not read is still buffered, and closing tries to write it.
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        with process:  # closes the other pipe and reaps
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_DEADLINE_S)  # idle, it ends with its input
+        # Its program dies with it (PR_SET_PDEATHSIG), although that has a session of its own.
+        process.send_signal(signal.SIGKILL)
+        with process:  # closes the other pipes and reaps
             pass
+        if self._cgroup is not None:
+            self._cgroup.close()
+            self._cgroup = None
+
+
+def _is_public(path: str) -> bool:
+    """Whether any user may reach `path`, or it is not there."""
+    parents = [parent for parent in Path(path).parents if parent.exists()]
+    return all(parent.stat().st_mode & 0o001 for parent in parents)
 
 
 def _read_exactly(fd: int, size: int, deadline: float) -> bytes:
@@ -279,55 +452,86 @@ def _num_tests(job: Job) -> int:
             return len(job.args_N)
         case StdioJob():
             return len(job.stdins_N)
-        case SnippetJob():
-            return len(job.snippets_N)
+        case AssertJob():
+            return len(job.asserts_N)
 
 
-def _wire(job: Job, limits: Limits) -> dict[str, Any]:
-    """Return what the fork server reads; `stdins` has one entry for each process."""
-    wire: dict[str, Any] = {"code": job.code, "limits": asdict(limits), "stdins": [""]}
+def _wire(
+    job: Job, first: int, limits: Limits
+) -> tuple[dict[str, Any], bytes, dict[str, Any] | None]:
+    """What the fork server reads for one process, its standard input, and what the tests read."""
+    bounds = {
+        "memory_bytes": limits.memory_bytes,
+        "output_bytes": limits.output_bytes,
+        "processes": limits.processes,
+    }
+    head: dict[str, Any] = {"code": job.code, "limits": bounds, "wall_s": limits.wall_s}
     match job:
         case CallJob():
-            wire |= {"kind": "calls", "entry_point": job.entry_point, "args": job.args_N}
+            head |= {"kind": "calls", "entry_point": job.entry_point, "args": job.args_N[first:]}
+            return head, b"", None
         case StdioJob():
-            wire |= {"kind": "stdio", "stdins": job.stdins_N}
-        case SnippetJob():
-            snippets = [(snippet.source, snippet.is_expression) for snippet in job.snippets_N]
-            wire |= {"kind": "snippets", "setup": job.setup, "snippets": snippets}
-    return wire
+            bounds["output_bytes"] = max(limits.output_bytes, job.output_bytes)
+            return head | {"kind": "stdio"}, job.stdins_N[first].encode(errors="replace"), None
+        case AssertJob():
+            tests = {"setup": job.setup, "asserts": job.asserts_N[first:]}
+            return head | {"kind": "asserts", "imports": job.imports}, b"", tests
 
 
-def _outcome(job: Job, limits: Limits, answer: bytes) -> Outcome:
-    head, _, body = answer.partition(b"\n")
-    processes = json.loads(head)
-    observations: list[Observation] = []
-    for process in processes:
-        if not process["ready"]:
-            raise SandboxError(f"fork server: a program could not be confined ({process})")
-        report, body = body[: process["report_bytes"]], body[process["report_bytes"] :]
-        stdout, body = body[: process["stdout_bytes"]], body[process["stdout_bytes"] :]
-        ending = _ending(process, limits)
-        if isinstance(job, StdioJob):
-            observations.append(observe_stdio(ending, int(process["status"]), report, stdout))
-        else:
-            observations += observe_values(ending, report, _num_tests(job))
-    unstarted = Observation(Ending.TIMEOUT, detail="no time left")
-    observations += [unstarted] * (_num_tests(job) - len(observations))
-    seconds = sum(float(process["seconds"]) for process in processes)
-    return Outcome(observations_N=tuple(observations), seconds=seconds)
+def _frame(head: dict[str, Any], body: bytes) -> bytes:
+    payload = json.dumps(head).encode() + b"\n" + body
+    return struct.pack(">I", len(payload)) + payload
 
 
-def _ending(process: Mapping[str, Any], limits: Limits) -> Observation:
-    """Return what holds for the tests that the process did not report itself."""
-    status = int(process["status"])
-    if process["timed_out"]:
+def _answer(frame: bytes) -> tuple[dict[str, Any], list[_Process]]:
+    line, _, body = frame.partition(b"\n")
+    answer = json.loads(line)
+    return answer, list(_processes(answer["processes"], body))
+
+
+def _processes(heads: Sequence[dict[str, Any]], body: bytes) -> Iterator[_Process]:
+    for head in heads:
+        report, body = body[: head["report"]], body[head["report"] :]
+        stdout, body = body[: head["stdout"]], body[head["stdout"] :]
+        yield _Process(
+            ready=bool(head["ready"]), status=int(head["status"]), report=report, stdout=stdout
+        )
+
+
+def _observe(
+    job: Job, ending: Observation, processes: Sequence[_Process], num_tests: int
+) -> list[Observation]:
+    program, tests = processes[0], processes[-1]
+    if isinstance(job, StdioJob):
+        return [observe_stdio(ending, program.status, program.report, program.stdout)]
+    seen, loaded = observe_values(ending, tests.report, num_tests)
+    if not loaded and isinstance(job, AssertJob):
+        # The tests never began: the program, which is loaded first, may say why.
+        seen, _ = observe_values(seen[0], program.report, num_tests)
+    return seen
+
+
+def _ending(
+    answer: dict[str, Any],
+    processes: Sequence[_Process],
+    bounds: dict[str, Any],
+    limits: Limits,
+    *,
+    starved: bool,
+) -> Observation:
+    """What holds for a test that the processes did not report themselves."""
+    status = processes[0].status
+    if len(processes) == 2 and processes[1].status != EXIT_PEER_GONE:
+        status = processes[1].status  # the tests ended first, and the program was killed then
+    if answer["timed_out"]:
         return Observation(Ending.TIMEOUT, detail=f"above {limits.wall_s} s")
     if status == -signal.SIGXCPU:
-        return Observation(Ending.TIMEOUT, detail=f"above {limits.cpu_s} s of CPU")
-    if max(process["report_bytes"], process["stdout_bytes"]) > limits.output_bytes:
-        return Observation(Ending.OUTPUT_LIMIT, detail=f"above {limits.output_bytes} bytes")
-    if status == EXIT_MEMORY:
-        return Observation(Ending.MEMORY, detail=f"above {limits.memory_bytes} bytes")
+        return Observation(Ending.TIMEOUT, detail="above its time of CPU")
+    sizes = [len(part) for process in processes for part in (process.report, process.stdout)]
+    if max(sizes) > bounds["output_bytes"]:
+        return Observation(Ending.OUTPUT_LIMIT, detail=f"above {bounds['output_bytes']} bytes")
+    if status == EXIT_MEMORY or (starved and status == -signal.SIGKILL):
+        return Observation(Ending.MEMORY, detail=f"above {bounds['memory_bytes']} bytes")
     if status < 0:
         return Observation(Ending.RUNTIME_ERROR, detail=f"killed by signal {-status}")
     return Observation(Ending.RUNTIME_ERROR, detail=f"left with exit status {status}")

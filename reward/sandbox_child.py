@@ -1,14 +1,15 @@
-"""The fork server that runs programs: one job at a time, one confined child per process of the job.
+"""The fork server that runs programs: one process of a program at a time, confined.
 
-Started by `reward.sandbox` with nothing but the standard library loaded. What a right answer would
-have been is never sent here, so no program can look it up or overwrite it.
+Started by `reward.sandbox` with nothing but the standard library loaded. Expected outputs are never
+in the memory of this process, because every program inherits a copy of it: asserts are read by the
+process that runs them (`reward.sandbox_asserts`), and values are compared where they are sent to.
 
-A child is confined by: a session of its own, resource limits, closed descriptors, an empty scratch
-directory, `no_new_privs` and, when the server runs as root, a user id of its own. What is *not*
-confined: reading files, the network, and the total size of what is written in many small files.
+Every child has a session of its own, resource limits, closed descriptors, an empty scratch
+directory and `no_new_privs`. What else confines it is said by the settings that `main` is given:
+a user id (level 1), Landlock and seccomp (2); namespaces (3) or gVisor (4) are around this server.
 
-Frames in both directions are a 4-byte big-endian length and that many bytes. A job is JSON; an
-answer is one line of JSON, followed by the report and the standard output of each process.
+Frames in both directions are a 4-byte big-endian length and that many bytes: one line of JSON, then
+a body. The body of a request is the standard input; that of an answer is what its line says.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import bisect
 import collections
 import contextlib
 import ctypes
+import datetime
 import fcntl
 import functools
 import gc
@@ -31,38 +33,82 @@ import random
 import re
 import resource
 import select
-import shutil
 import signal
+import socket
 import string
 import struct
 import sys
 import time
 import typing
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
-from reward.sandbox_program import REPORT_FD, Job, run_program
+from reward.sandbox_asserts import run_asserts
+from reward.sandbox_cleanup import empty_directory
+from reward.sandbox_program import LINK_FDS, REPORT_FD, Job, run_program
 
 # Loaded before the first fork, so that the programs that use them do not each pay for it.
-PRELOADED = (bisect, collections, functools, heapq, itertools, operator, re, string, typing)
+PRELOADED = (
+    bisect,
+    collections,
+    datetime,
+    functools,
+    heapq,
+    itertools,
+    operator,
+    re,
+    string,
+    typing,
+)
 
-_READY_FD = REPORT_FD + 1
+_READY_FD = LINK_FDS[-1] + 1
 _MAX_OPEN_FILES = 64
 _STACK_BYTES = 64 << 20
 _SWEEP_DEADLINE_S = 5.0
-# Far above the ranges that distributions hand out for rootless containers: killing every process of
-# a slot's user must never meet a process that is not ours.
-_UID_BASE = 0x70000000
+_LEAVE_S = 0.05
+_REHEARSAL_LIMITS = {
+    "output_bytes": 1 << 16,
+    "memory_bytes": 1 << 28,
+    "cpu_s": 10,
+    "processes": 8,
+}
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
+_PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+_SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_DAC_READ_SEARCH = 1 << 2
 
+# linux/landlock.h; the same numbers on every architecture.
+_LANDLOCK_CREATE_RULESET = 444
+_LANDLOCK_ADD_RULE = 445
+_LANDLOCK_RESTRICT_SELF = 446
+_LANDLOCK_READ = 1 << 0 | 1 << 2 | 1 << 3  # execute, read file, read directory
+_LANDLOCK_WRITE = 1 << 1  # write file
+_LANDLOCK_DEVICES = 1 << 6 | 1 << 11 | 1 << 15  # make character or block device, ioctl
+_LANDLOCK_TRUNCATE = 1 << 14
+# Rights to files that each version of the interface knows.
+_LANDLOCK_FILES = (0, 0x1FFF, 0x3FFF, 0x7FFF, 0x7FFF, 0xFFFF)
+_O_PATH = 0o10000000
+
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How this server confines its children."""
+
+    scratch: str  # a directory that this server may fill
+    uid: int | None  # of the programs; the next one is that of the tests
+    keep_read: bool  # programs may read what only root may: the interpreter may lie there
+    readable: tuple[str, ...] | None  # under Landlock; None leaves it out
+    seccomp: str  # a filter in hexadecimal; empty leaves it out
+    own_pids: bool  # every process that this server can see is its own
 
 
 @dataclass(frozen=True)
@@ -71,20 +117,27 @@ class _Process:
 
     ready: bool  # confined as it should be; False says that the program was never run
     status: int  # exit status; negative: killed by that signal
-    timed_out: bool
-    seconds: float
     report: bytes
     stdout: bytes
 
 
-def read_frame(fd: int) -> bytes | None:
+class ConfinementError(OSError):
+    """This machine does not allow what the settings ask for."""
+
+
+def read_frame(fd: int) -> tuple[Job, bytes] | None:
     """Return the next frame, or None at the end of the stream."""
     head = _read_exactly(fd, 4)
-    return None if head is None else _read_exactly(fd, struct.unpack(">I", head)[0])
+    payload = None if head is None else _read_exactly(fd, struct.unpack(">I", head)[0])
+    if payload is None:
+        return None
+    line, _, body = payload.partition(b"\n")
+    return json.loads(line), body
 
 
-def write_frame(fd: int, payload: bytes) -> None:
+def write_frame(fd: int, line: object, *bodies: bytes) -> None:
     """Write one frame."""
+    payload = b"".join((json.dumps(line).encode(), b"\n", *bodies))
     view = memoryview(struct.pack(">I", len(payload)) + payload)
     while view:
         view = view[os.write(fd, view) :]
@@ -101,26 +154,13 @@ def _read_exactly(fd: int, size: int) -> bytes | None:
     return b"".join(parts)
 
 
-def _child(job: Job, fds: Sequence[int], uid: int | None, scratch: str) -> NoReturn:
-    """Become the confined process, run the program, leave without any clean-up."""
-    status = 1
-    try:
-        _redirect(fds)
-        os.chdir(scratch)
-        _confine(job["limits"], uid)
-        gc.enable()
-        random.seed(0)  # a fork reseeds it: a program that samples without a seed repeats itself
-        os.write(_READY_FD, b".")
-        os.close(_READY_FD)
-        status = run_program(job)
-    finally:
-        os._exit(status)
-
-
 def _redirect(fds: Sequence[int]) -> None:
     os.setsid()
-    for source, target in zip(fds, (0, 1, REPORT_FD, _READY_FD), strict=True):
-        os.dup2(source, target)
+    for source, target in zip(fds, (0, 1, REPORT_FD, *LINK_FDS, _READY_FD), strict=True):
+        if source >= 0:
+            os.dup2(source, target)
+        else:
+            os.close(target)
     os.closerange(_READY_FD + 1, _MAX_OPEN_FILES)
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
@@ -136,37 +176,112 @@ def _confine_server() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_KEEPCAPS, 1)  # for `_become`, which gives up all but one of them
+    _prctl(_PR_SET_DUMPABLE, 0)  # no program may look into this process, or into that of the tests
 
 
-def _confine(limits: dict[str, Any], uid: int | None) -> None:
-    memory, cpu, processes = limits["memory_bytes"], limits["cpu_s"], limits["processes"]
-    # One byte more than is allowed, so that a full file can be told from an exact fit.
-    file_bytes = limits["output_bytes"] + 1
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-    if uid is not None:
-        # Counted by user, and root is exempt: without a user of its own this would say nothing.
-        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
-        _become(uid)
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # after `_become`, which clears it
+class _Confinement:
+    """What is made once for every child, and put on by each."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._ruleset: int | None = None
+        if settings.readable is not None:
+            self._ruleset = _landlock_ruleset(settings.readable, settings.scratch)
+        self._filter = bytes.fromhex(settings.seccomp)
+
+    def put_on(self, limits: dict[str, Any], uid: int | None) -> None:
+        """Confine this process for good. Raises OSError where the machine does not allow it."""
+        # One byte more than is allowed, so that a full file can be told from an exact fit.
+        file_bytes = limits["output_bytes"] + 1
+        memory = limits["memory_bytes"] + _address_space()  # what the fixtures take is not its own
+        cpu = math.ceil(limits["cpu_s"])
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")  # of all in the group, the program is what the kernel should kill
+        if uid is not None:
+            # Counted by user, and root is exempt: without a user of its own this says nothing.
+            processes = limits["processes"]
+            resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+            _become(uid, keep_read=self._settings.keep_read)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # after `_become`, which clears it
+        _prctl(_PR_SET_DUMPABLE, 0)
+        if self._ruleset is not None:
+            _syscall(_LANDLOCK_RESTRICT_SELF, self._ruleset, 0)
+            os.close(self._ruleset)
+        if self._filter:
+            _set_seccomp(self._filter)
 
 
-def _become(uid: int) -> None:
-    """Give up root for `uid`; only the right to read files stays, if it was there.
+def _address_space() -> int:
+    """Bytes that this process has mapped."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _become(uid: int, *, keep_read: bool) -> None:
+    """Give up root for `uid`; only the right to read files stays, if asked for.
 
     The interpreter may be installed where no other user can read its library.
     """
+    _prctl(_PR_SET_KEEPCAPS, int(keep_read))
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    for capabilities in (_CAP_DAC_READ_SEARCH, 0):
-        header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-        sets = (ctypes.c_uint32 * 6)(capabilities, capabilities)  # effective, permitted
-        if _libc.capset(header, sets) == 0:
-            return
-    raise OSError(ctypes.get_errno(), "capset")
+    kept = _CAP_DAC_READ_SEARCH if keep_read else 0
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)(kept, kept)  # effective, permitted
+    if _libc.capset(header, sets) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def _landlock_ruleset(readable: Sequence[str], scratch: str) -> int:
+    """Open files outside of `readable` and `scratch` can not be had under this; nor can TCP."""
+    version = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, 1)
+    if version < 1:
+        raise ConfinementError(ctypes.get_errno(), "this kernel has no Landlock")
+    files = _LANDLOCK_FILES[min(version, len(_LANDLOCK_FILES) - 1)]
+    # struct landlock_ruleset_attr: files, then (version 4) TCP, then (version 6) scopes.
+    attributes = (ctypes.c_uint64 * 3)(files, 0b11, 0b11)
+    size = 8 if version < 4 else 16 if version < 6 else 24
+    ruleset = _syscall(_LANDLOCK_CREATE_RULESET, ctypes.byref(attributes), size, 0)
+    for path in readable:
+        _landlock_allow(ruleset, path, files & _LANDLOCK_READ)
+    for device in ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"):
+        _landlock_allow(ruleset, device, files & (1 << 2 | _LANDLOCK_WRITE | _LANDLOCK_TRUNCATE))
+    _landlock_allow(ruleset, scratch, files & ~_LANDLOCK_DEVICES)
+    return ruleset
+
+
+def _landlock_allow(ruleset: int, path: str, rights: int) -> None:
+    try:
+        fd = os.open(path, _O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if not os.path.isdir(path):
+            rights &= 1 << 0 | 1 << 1 | 1 << 2 | _LANDLOCK_TRUNCATE  # what a file can be asked for
+        rule = struct.pack("=Qi", rights, fd)  # struct landlock_path_beneath_attr
+        _syscall(_LANDLOCK_ADD_RULE, ruleset, 1, rule, 0)
+    finally:
+        os.close(fd)
+
+
+def _set_seccomp(program: bytes) -> None:
+    class Program(ctypes.Structure):  # struct sock_fprog
+        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+    fields = Program(len(program) // 8, program)
+    if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(fields), 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "seccomp")
+
+
+def _syscall(number: int, *args: Any) -> int:  # noqa: ANN401
+    result = _libc.syscall(number, *args)
+    if result < 0:
+        raise ConfinementError(ctypes.get_errno(), f"system call {number}")
+    return result
 
 
 def _prctl(option: int, value: int) -> None:
@@ -174,74 +289,158 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl {option}")
 
 
-class _Server:
-    """Runs the processes of one job at a time."""
+@dataclass(frozen=True, kw_only=True)
+class _Launch:
+    """What one child is to be."""
 
-    def __init__(self, scratch: str) -> None:
-        self._scratch = f"{scratch}/cwd"
-        self._uid = _own_uid()
+    run: Callable[[Job], int]
+    job: Job
+    stdin: bytes
+    link: tuple[int, int]  # between program and tests; -1 for none
+    uid: int | None
+    scratch: str
+    receives: int | None = None  # where the job is read from, by the child itself
+
+
+class _Child:
+    """One confined process, and the files that it writes to."""
+
+    def __init__(self, launch: _Launch, confinement: _Confinement) -> None:
+        # Files rather than pipes: nobody has to drain them while the program runs, and a child
+        # that outlives its parent holds nothing open that we wait for.
+        self._files = [os.memfd_create(name) for name in ("stdin", "stdout", "report")]
+        self._ready, ready_writer = os.pipe()
+        self._limit = int(launch.job["limits"]["output_bytes"]) + 1
+        _write_all(self._files[0], launch.stdin)
+        os.lseek(self._files[0], 0, os.SEEK_SET)
+        self.pid = os.fork()
+        if self.pid == 0:
+            _enter(launch, (*self._files, *launch.link, ready_writer), confinement)
+        os.close(ready_writer)
 
     @property
-    def has_own_user(self) -> bool:
-        """True when programs run as a user that nothing else on this machine runs as."""
-        return self._uid is not None
+    def num_lines(self) -> int:
+        """Lines of the report so far."""
+        return os.pread(self._files[2], self._limit, 0).count(b"\n")
 
-    def run(self, job: Job) -> list[_Process]:
-        """Run the processes of a job within its wall clock; those without any time are missing."""
-        deadline = time.monotonic() + job["limits"]["wall_s"]
-        processes: list[_Process] = []
-        for stdin in job["stdins"]:
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0:
-                break
-            processes.append(self._run_process(job, stdin.encode(errors="replace"), remaining_s))
-            if processes[-1].timed_out:
-                break
-        return processes
+    @property
+    def seconds_since_report(self) -> float:
+        """How long ago the report last grew."""
+        return max(0.0, time.time() - os.fstat(self._files[2]).st_mtime)
 
-    def _run_process(self, job: Job, stdin: bytes, wall_s: float) -> _Process:
-        with contextlib.ExitStack() as stack:
-            scratch = self._make_scratch()
-            stack.callback(_empty, scratch)
-            # Files rather than pipes: nobody has to drain them while the program runs, and a child
-            # that outlives its parent holds nothing open that we wait for.
-            fds = [os.memfd_create(name) for name in ("stdin", "stdout", "report")]
-            ready, ready_writer = os.pipe()
-            for fd in (*fds, ready):
-                stack.callback(os.close, fd)
-            os.write(fds[0], stdin)
-            os.lseek(fds[0], 0, os.SEEK_SET)
-            started = time.monotonic()
-            pid = os.fork()
-            if pid == 0:
-                _child(job, (*fds, ready_writer), self._uid, scratch)
-            os.close(ready_writer)
-            timed_out = not _ends_within(pid, wall_s)
-            for kill in (os.killpg, os.kill):
-                with contextlib.suppress(ProcessLookupError):
-                    kill(pid, signal.SIGKILL)
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            seconds = time.monotonic() - started
-            self._sweep()
-            limit = job["limits"]["output_bytes"] + 1
-            stdout, report = (os.pread(fd, limit, 0) for fd in fds[1:])
-            return _Process(
-                ready=bool(os.read(ready, 1)),
-                status=status,
-                timed_out=timed_out,
-                seconds=seconds,
-                report=report,
-                stdout=stdout,
-            )
+    def finish(self) -> _Process:
+        """Kill the process if it still runs, reap it, and return what it did."""
+        for kill in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError):
+                kill(self.pid, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        ready = bool(os.read(self._ready, 1))
+        stdout, report = (os.pread(fd, self._limit, 0) for fd in self._files[1:])
+        for fd in (*self._files, self._ready):
+            os.close(fd)
+        return _Process(ready=ready, status=status, report=report, stdout=stdout)
+
+
+def _enter(launch: _Launch, fds: Sequence[int], confinement: _Confinement) -> NoReturn:
+    """Become the confined process, run, leave without any clean-up."""
+    status = 1
+    try:
+        os.chdir(launch.scratch)
+        job = launch.job
+        if launch.receives is not None:
+            job = {**job, **_received(launch.receives)}
+        confinement.put_on(job["limits"], launch.uid)
+        _redirect(fds)
+        gc.enable()
+        random.seed(0)  # a fork reseeds it: a program that samples without a seed repeats itself
+        os.write(_READY_FD, b".")
+        os.close(_READY_FD)
+        status = launch.run(job)
+    finally:
+        os._exit(status)
+
+
+def _received(fd: int) -> Job:
+    frame = read_frame(fd)
+    if frame is None:
+        raise EOFError
+    return frame[0]
+
+
+def _write_all(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+class _Server:
+    """Runs one process of a program at a time, and its tests beside it if they are asserts."""
+
+    def __init__(self, settings: Settings, jobs: int) -> None:
+        self._settings = settings
+        self._jobs = jobs
+        self._scratch = f"{settings.scratch}/cwd"
+        self.confinement = _Confinement(settings)
+
+    def run(self, job: Job, stdin: bytes) -> tuple[dict[str, Any], list[_Process]]:
+        """Run a program until it ends or its time is over, and leave nothing of it."""
+        scratch = self._make_scratch()
+        started = time.monotonic()
+        program = _Launch(
+            run=run_program,
+            job=job,
+            stdin=stdin,
+            link=(-1, -1),
+            uid=self._settings.uid,
+            scratch=scratch,
+        )
+        if job["kind"] == "asserts":
+            children = self._start_with_tests(program)
+        else:
+            children = [_Child(program, self.confinement)]
+        timed_out = not _ends_in_time(children[-1], job)
+        if len(children) > 1 and not timed_out:
+            _ends_within(children[0].pid, _LEAVE_S)  # a program that dies ends its tests first
+        processes = [child.finish() for child in children]
+        seconds = time.monotonic() - started
+        self._sweep()
+        return {"timed_out": timed_out, "seconds": seconds}, processes
+
+    def _start_with_tests(self, program: _Launch) -> list[_Child]:
+        """Start a program, and its tests in a process that has what the program must not see.
+
+        That process reads the tests itself, from the stream of jobs: were they ever in the memory
+        of this one, every program would inherit them.
+        """
+        tests_read, program_write = os.pipe()
+        program_read, tests_write = os.pipe()
+        first = replace(program, link=(program_read, program_write))
+        second = replace(
+            program,
+            run=run_asserts,
+            job={"limits": program.job["limits"]},
+            link=(tests_read, tests_write),
+            uid=None if program.uid is None else program.uid + 1,
+            receives=self._jobs,
+        )
+        children = [_Child(first, self.confinement), _Child(second, self.confinement)]
+        for fd in (*first.link, *second.link):
+            os.close(fd)
+        return children
 
     def _make_scratch(self) -> str:
         """Return an empty directory that belongs to the program's user."""
-        with contextlib.suppress(FileExistsError):  # left empty by the process before
-            os.mkdir(self._scratch)
-        uid = os.geteuid() if self._uid is None else self._uid
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(self._scratch)
+        os.mkdir(self._scratch)
+        uid = os.geteuid() if self._settings.uid is None else self._settings.uid
         os.chown(self._scratch, uid, -1)
-        os.chmod(self._scratch, 0o700)
+        os.chmod(self._scratch, 0o755)  # the tests' user starts here too, and may only look
         return self._scratch
+
+    def clean(self) -> None:
+        """Remove what the program has written. That takes a while, so the answer goes out first."""
+        empty_directory(self._settings.scratch)
 
     def _sweep(self) -> None:
         """End and reap whatever the program left behind; strays become children of this process."""
@@ -249,34 +448,77 @@ class _Server:
         while _reap():
             if time.monotonic() > deadline:
                 sys.exit("sandbox: a program left processes that can not be killed")
-            if self._uid is None:
+            if self._settings.own_pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(-1, signal.SIGKILL)
+            elif self._settings.uid is None:
                 for pid in _children():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-            elif os.fork() == 0:
-                try:
-                    _become(self._uid)
-                    os.kill(-1, signal.SIGKILL)  # all of that user at once: no fork can outrun it
-                finally:
-                    os._exit(0)
+            else:
+                for uid in (self._settings.uid, self._settings.uid + 1):
+                    _kill_all_of(uid)
             time.sleep(0.001)
 
 
-def _own_uid() -> int | None:
-    """User id for the programs of this server, or None when the machine does not allow one."""
-    if os.geteuid() != 0:
-        return None
-    uid = _UID_BASE + os.getpid()
+def _kill_all_of(uid: int) -> None:
+    """Kill every process of a user at once: no fork can outrun that."""
+    if os.fork() == 0:
+        try:
+            _become(uid, keep_read=False)
+            os.kill(-1, signal.SIGKILL)
+        finally:
+            os._exit(0)
+
+
+def _ends_in_time(child: _Child, job: Job) -> bool:
+    """Wait for the end: `wall_s` for each test, from when the one before it was reported."""
+    wall_s, last_test = job["wall_s"], job["num_tests"] - 1
+    num_done = 0
+    now = time.monotonic()
+    deadline, latest = now + wall_s, now + job["total_s"]
+    while not _ends_within(child.pid, min(deadline, latest) - time.monotonic()):
+        # The first line says that the program is loaded, which counts into the first test.
+        num_lines = min(child.num_lines - 1, last_test)
+        if num_lines <= num_done or time.monotonic() >= latest:
+            return False
+        num_done = num_lines
+        deadline = time.monotonic() - child.seconds_since_report + wall_s
+    return True
+
+
+def _rehearse(settings: Settings, confinement: _Confinement) -> None:
+    """Raise ConfinementError unless a child can be confined and is then held."""
+    reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        status = 1
         try:
-            _become(uid)
-            importlib.import_module("fractions")  # is the library readable?
-            status = 0
+            confinement.put_on(_REHEARSAL_LIMITS, settings.uid)
+            os.write(writer, (_hole(settings) or "held").encode())
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the answer
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
         finally:
-            os._exit(status)
-    return uid if os.waitpid(pid, 0)[1] == 0 else None
+            os._exit(0)
+    os.close(writer)
+    answer = os.read(reader, 4096).decode(errors="replace")
+    os.close(reader)
+    os.waitpid(pid, 0)
+    if answer != "held":
+        raise ConfinementError(answer or "a confined process died")
+
+
+def _hole(settings: Settings) -> str | None:
+    """What this process can do although it should not, or the other way round."""
+    importlib.import_module("wave")  # is the library readable? Nothing has loaded this one
+    if settings.seccomp:
+        with contextlib.suppress(PermissionError):
+            socket.socket().close()
+            return "seccomp: a socket could be opened"
+    if settings.readable is not None and "/" not in settings.readable:
+        with contextlib.suppress(PermissionError):
+            os.listdir("/")
+            return "Landlock: the root directory could be read"
+    return None
 
 
 def _ends_within(pid: int, seconds: float) -> bool:
@@ -284,7 +526,7 @@ def _ends_within(pid: int, seconds: float) -> bool:
     try:
         poller = select.poll()
         poller.register(fd, select.POLLIN)
-        return bool(poller.poll(math.ceil(seconds * 1000)))
+        return bool(poller.poll(max(0, math.ceil(seconds * 1000))))
     finally:
         os.close(fd)
 
@@ -311,50 +553,39 @@ def _children() -> list[int]:
     return children
 
 
-def _empty(directory: str) -> None:
-    try:
-        if os.listdir(directory):
-            shutil.rmtree(directory, ignore_errors=True)
-    except OSError:  # removed by the program, or unreadable to us
-        shutil.rmtree(directory, ignore_errors=True)
+def main(argument: str) -> None:
+    """Serve programs from descriptor 0 to descriptor 1 until the stream ends.
 
-
-def main(scratch: str) -> None:
-    """Serve jobs from descriptor 0 to descriptor 1 until the stream ends.
-
-    The first frame sent says what the machine allows: `{"own_user": bool}`.
+    The first frame sent says that a child can be confined as `Settings`, given as JSON, ask:
+    `{"error": null}`, or why not.
     """
+    fields = json.loads(argument)
+    readable = fields.pop("readable")
+    settings = Settings(readable=None if readable is None else tuple(readable), **fields)
     null = os.open(os.devnull, os.O_RDWR)
     # Occupies what a child's descriptors will replace, so that none of ours can lie there.
     jobs, answers = (fcntl.fcntl(fd, fcntl.F_DUPFD, _READY_FD + 1) for fd in (0, 1))
     for fd in range(_READY_FD + 1):
         os.dup2(null, fd)
-    _confine_server()
-    server = _Server(scratch)
+    try:
+        _confine_server()
+        server = _Server(settings, jobs)
+        _rehearse(settings, server.confinement)
+    except OSError as error:
+        write_frame(answers, {"error": str(error)})
+        return
     gc.collect()
     gc.disable()  # a collection in a child would copy every page of the server
     gc.freeze()
-    write_frame(answers, json.dumps({"own_user": server.has_own_user}).encode())
+    write_frame(answers, {"error": None})
     while (frame := read_frame(jobs)) is not None:
-        processes = server.run(json.loads(frame))
-        write_frame(answers, _answer(processes))
+        head, processes = server.run(*frame)
+        head["processes"] = [
+            asdict(p) | {"report": len(p.report), "stdout": len(p.stdout)} for p in processes
+        ]
+        write_frame(answers, head, *(part for p in processes for part in (p.report, p.stdout)))
+        server.clean()
     # Here too, because whoever started us may have been killed.
-    shutil.rmtree(scratch, ignore_errors=True)
     with contextlib.suppress(OSError):  # another server still has its own directory there
-        os.rmdir(os.path.dirname(scratch))
-
-
-def _answer(processes: list[_Process]) -> bytes:
-    header = [
-        {
-            "ready": process.ready,
-            "status": process.status,
-            "timed_out": process.timed_out,
-            "seconds": process.seconds,
-            "report_bytes": len(process.report),
-            "stdout_bytes": len(process.stdout),
-        }
-        for process in processes
-    ]
-    body = b"".join(process.report + process.stdout for process in processes)
-    return json.dumps(header).encode() + b"\n" + body
+        os.rmdir(settings.scratch)
+        os.rmdir(os.path.dirname(settings.scratch))

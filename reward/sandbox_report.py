@@ -6,11 +6,13 @@ builtin data, and a line that makes no sense ends the report.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
+
+from reward.sandbox_values import PLAIN
 
 
 class Ending(StrEnum):
@@ -23,6 +25,7 @@ class Ending(StrEnum):
     OUTPUT_LIMIT = "OUTPUT_LIMIT"
     PROCESS_LIMIT = "PROCESS_LIMIT"
     SANDBOX_ERROR = "SANDBOX_ERROR"
+    SKIPPED = "SKIPPED"  # not run, because the caller wanted no more
 
 
 # What a report may say. The other endings are for us to see, not for the program to claim.
@@ -32,13 +35,6 @@ _REPORTED = {
     "output_limit": Ending.OUTPUT_LIMIT,
     "process_limit": Ending.PROCESS_LIMIT,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Opaque:
-    """A value that is not built from builtin types; equal to nothing that a test can expect."""
-
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,47 +52,44 @@ def observe_stdio(ending: Observation, status: int, report: bytes, stdout: bytes
         return ending
     if status == 0:
         return Observation(Ending.FINISHED, value=stdout.decode(errors="replace"))
-    (reported,) = observe_values(ending, report, 1)
-    return ending if reported.kind is Ending.FINISHED else reported
+    with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
+        reported = _observe(json.loads(report.split(b"\n")[0]))
+        return ending if reported.kind is Ending.FINISHED else reported
+    return ending
 
 
-def observe_values(ending: Observation, report: bytes, num_tests: int) -> list[Observation]:
-    """Return `num_tests` observations; `ending` is what holds for a test without a line."""
+def observe_values(
+    ending: Observation, report: bytes, num_tests: int
+) -> tuple[list[Observation], bool]:
+    """Return what the first tests of a process were seen to do, and whether it was loaded.
+
+    There are at most `num_tests`; the one that the process ended in is the last and is `ending`.
+    """
     observations: list[Observation] = []
-    for line in report.split(b"\n")[:-1][:num_tests]:
-        try:
-            match json.loads(line):
-                case ["value", value]:
-                    observations.append(Observation(Ending.FINISHED, value=_decode(value)))
-                case ["error", str(kind), str(detail)]:
-                    observations.append(Observation(_REPORTED[kind], detail=detail))
-                case ["fatal", str(kind), str(detail)]:
-                    ending = Observation(_REPORTED[kind], detail=detail)
-                    break
-                case _:
-                    break
-        except (ValueError, TypeError, LookupError, RecursionError):
-            break
-    return observations + [ending] * (num_tests - len(observations))
+    first, *lines = [*report.split(b"\n")[:-1], b""]
+    try:
+        match json.loads(first):
+            case ["loaded"]:
+                pass
+            case ["fatal", str(kind), str(detail)]:
+                return [Observation(_REPORTED[kind], detail=detail)] * num_tests, False
+            case _:
+                return [ending] * num_tests, False
+        for line in lines[:num_tests]:
+            observations.append(_observe(json.loads(line)))
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+        if not observations and first != b'["loaded"]':
+            return [ending] * num_tests, False
+    if len(observations) < num_tests:
+        observations.append(ending)
+    return observations, True
 
 
-def _decode(value: object) -> object:
-    """Return the value that the report's JSON stands for. Raises ValueError on anything else."""
-    if isinstance(value, list):
-        return [_decode(item) for item in cast("list[object]", value)]
-    if not isinstance(value, dict):
-        return value
-    ((word, content),) = cast("dict[str, Any]", value).items()
-    if word not in _DECODERS:
-        raise ValueError(word)
-    return _DECODERS[word](content)
-
-
-_DECODERS: Mapping[str, Callable[[Any], object]] = {
-    "int": lambda content: int(content, 16),
-    "tuple": lambda content: tuple(_decode(item) for item in content),
-    "set": lambda content: frozenset(_decode(item) for item in content),  # equal to such a set
-    "dict": lambda content: {_decode(key): _decode(item) for key, item in content},
-    "bytes": bytes.fromhex,
-    "opaque": Opaque,
-}
+def _observe(line: object) -> Observation:
+    match line:
+        case ["value", value]:
+            return Observation(Ending.FINISHED, value=PLAIN.decode(value))
+        case ["error", str(kind), str(detail)]:
+            return Observation(_REPORTED[kind], detail=detail)
+        case _:
+            raise ValueError(line)

@@ -1,47 +1,50 @@
 """Verdicts by execution: labels for preference pairs, evaluation, and the execution reward.
 
-Programs run in `reward.sandbox`; this module alone knows what they should have done, and compares
-builtin data in this process. That is what makes a verdict hard to forge: a program sees its inputs,
-never what is expected of them. The exception are asserts that are more than a comparison of one
-call with a literal (`assert abs(f(1) - 2) < eps`, HumanEval's `check(f)`): they run beside the
-program, which could tamper with them.
+Programs run in `reward.sandbox`; what they should have done never enters the process that they run
+in. Values and standard output are compared here, as builtin data; asserts run in the sandbox too,
+but in a process of their own. That is what makes a verdict impossible to forge: a program sees its
+inputs, never what is expected of them, and never what becomes of its answers.
 """
 
 from __future__ import annotations
 
 import ast
-import contextlib
 import json
 import math
 import re
+import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
 from threading import Lock
 from typing import Any, Self, cast
 
 from reward.sandbox import (
+    AssertJob,
     CallJob,
     Job,
     Limits,
     Outcome,
     Sandbox,
+    SandboxConfig,
     SandboxError,
-    Snippet,
-    SnippetJob,
     StdioJob,
 )
 from reward.sandbox_report import Ending, Observation
-from rl.prompts import AssertTests, FunctionalTests, StdioTests, parse_tests
+from rl.prompts import AssertTests, FunctionalTests, StdioCase, StdioTests, parse_tests
 
 _TOLERANCE = 1e-9  # relative and absolute, wherever a float is expected
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _REMEMBERED = 50_000  # judgements kept for programs that come again
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
 _CANARY_EVERY = 200  # executed programs between two checks of the sandbox itself
 _CANARY = CallJob(code="def f(x):\n    return x + 1", entry_point="f", args_N=((1,), (2,)))
 _BAD_CANARY = CallJob(code="def f(x):\n    raise KeyError(x)", entry_point="f", args_N=((1,),))
+
+_OF_TESTS = ("solution", "pytest")  # what only tests import
 
 Check = Callable[[Any], bool]
 
@@ -92,12 +95,27 @@ class Judgement:
 class Verifier:
     """Judges programs by their tests. Thread-safe; use it as a context manager.
 
-    `timeout_s` is wall clock of one program over all its tests. The same code with the same tests
-    is run once, now and later; only what ran counts in `num_executed`.
+    `timeout_s` is wall clock of one test. With `early_stop` the tests after the first failed one
+    need not run, and `num_passed` counts those before it; without, it is the true count. The same
+    code with the same tests is run once, now and later; only what ran counts in `num_executed`.
+
+    Raises UserError where the machine does not reach the level that `config` asks for.
     """
 
-    def __init__(self, workers: int = 1, timeout_s: float = 4.0) -> None:
-        self._sandbox = Sandbox(workers, Limits(wall_s=timeout_s))
+    def __init__(
+        self,
+        workers: int = 1,
+        timeout_s: float | None = None,
+        *,
+        early_stop: bool = False,
+        limits: Limits | None = None,
+        config: SandboxConfig | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        if timeout_s is not None:
+            limits = replace(limits, wall_s=timeout_s)
+        self._sandbox = Sandbox(workers, limits, config)
+        self._early_stop = early_stop
         self._lock = Lock()
         self._known: OrderedDict[bytes, Judgement] = OrderedDict()
         self._num_executed = 0
@@ -138,7 +156,10 @@ class Verifier:
         if not plans:
             return {}
         self._check_sandbox()
-        outcomes = self._sandbox.run([plan.job for plan in plans.values()])
+        outcomes = self._sandbox.run(
+            [plan.job for plan in plans.values()],
+            [plan.fails for plan in plans.values()] if self._early_stop else None,
+        )
         judgements = {
             key: _judge(plan, outcome)
             for (key, plan), outcome in zip(plans.items(), outcomes, strict=True)
@@ -183,6 +204,10 @@ class _Plan:
     job: Job
     checks: tuple[Check, ...]
 
+    def fails(self, test: int, seen: Observation) -> bool:
+        """Whether what was seen of a test fails it."""
+        return _verdict(seen, self.checks[test]) is not Verdict.PASSED
+
 
 def _key(program: Program) -> bytes:
     digest = blake2b(digest_size=16)
@@ -193,18 +218,42 @@ def _key(program: Program) -> bytes:
 
 
 def _plan(program: Program) -> _Plan:
+    code = program.code
     match parse_tests(program.tests, program.entry_point):
         case StdioTests(cases):
             stdins = tuple(case.input for case in cases)
             checks = tuple(_prints(case.output) for case in cases)
-            return _Plan(StdioJob(code=program.code, stdins_N=stdins), checks)
+            return _Plan(
+                StdioJob(code=code, stdins_N=stdins, output_bytes=_room_for(cases)), checks
+            )
         case FunctionalTests(cases, entry_point):
             args = tuple(case.args for case in cases)
             checks = tuple(_returns(case.output) for case in cases)
-            return _Plan(CallJob(code=program.code, entry_point=entry_point, args_N=args), checks)
+            return _Plan(CallJob(code=code, entry_point=entry_point, args_N=args), checks)
         case AssertTests(asserts, setup):
-            snippets, checks = zip(*(_split_assert(source) for source in asserts), strict=True)
-            return _Plan(SnippetJob(code=program.code, setup=setup, snippets_N=snippets), checks)
+            job = AssertJob(code=code, imports=_imports(setup), setup=setup, asserts_N=asserts)
+            return _Plan(job, (_holds,) * len(asserts))
+
+
+def _room_for(cases: Sequence[StdioCase]) -> int:
+    """What a program may have to print; a power of two, which says little of what is expected."""
+    return 1 << max(len(case.output.encode()) for case in cases).bit_length() + 1
+
+
+def _imports(setup: str) -> str:
+    """The imports of the tests: programs may rely on them, and they tell nothing."""
+    nodes = [
+        node
+        for node in ast.parse(setup).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and not any(alias.name.split(".")[0] in _OF_TESTS for alias in node.names)
+        and getattr(node, "module", None) not in _OF_TESTS
+    ]
+    return "\n".join(map(ast.unparse, nodes))
+
+
+def _holds(value: object) -> bool:
+    return value is True
 
 
 def _judge(plan: _Plan, outcome: Outcome) -> Judgement:
@@ -218,8 +267,14 @@ def _judge(plan: _Plan, outcome: Outcome) -> Judgement:
         num_passed=len(verdicts) - len(failed),
         num_tests=len(verdicts),
         seconds=outcome.seconds,
-        detail=outcome.observations_N[failed[0]].detail if failed else "",
+        detail=_detail(outcome.observations_N[failed[0]]) if failed else "",
     )
+
+
+def _detail(seen: Observation) -> str:
+    if seen.kind is not Ending.FINISHED:
+        return seen.detail
+    return "does not hold" if seen.value is False else f"gave {_SHORT.repr(seen.value)}"
 
 
 def _verdict(seen: Observation, check: Check) -> Verdict:
@@ -318,48 +373,3 @@ def _same_token(token: str, wanted: str) -> bool:
     if token.lstrip("+-").isdecimal() and wanted.lstrip("+-").isdecimal():
         return False
     return _close(float(token), float(wanted))
-
-
-# ---------------------------------------------------------------- asserts
-
-
-def _split_assert(source: str) -> tuple[Snippet, Check]:
-    """Return what to run in the sandbox for an assert, and what has to be seen.
-
-    A comparison with a literal, and a bare call, are split: the sandbox evaluates the other side
-    only. Anything else runs there as it is.
-    """
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:
-        body = []  # the same error will show in the sandbox
-    match body:
-        case [ast.Assert(test=ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]))]:
-            for observed, literal in ((left, right), (right, left)):
-                with contextlib.suppress(ValueError):
-                    return _expression(observed), _equals(ast.literal_eval(literal))
-        case [
-            ast.Assert(
-                test=ast.Compare(
-                    left=left,
-                    ops=[ast.Is()],
-                    comparators=[ast.Constant(value=True | False | None as constant)],
-                )
-            )
-        ]:
-            return _expression(left), lambda value: value is constant
-        case [ast.Assert(test=ast.Call() as call)]:
-            return _expression(call), bool
-        case [ast.Assert(test=ast.UnaryOp(op=ast.Not(), operand=ast.Call() as call))]:
-            return _expression(call), lambda value: not value
-        case _:
-            pass
-    return Snippet(source, is_expression=False), lambda value: value is True
-
-
-def _expression(node: ast.expr) -> Snippet:
-    return Snippet(ast.unparse(node), is_expression=True)
-
-
-def _equals(literal: object) -> Check:
-    return lambda value: value == literal

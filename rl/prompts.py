@@ -11,6 +11,7 @@ A canonical file has the columns `id`, `prompt` (list of {role, content}), `test
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import os
@@ -108,11 +109,12 @@ Tests = StdioTests | FunctionalTests | AssertTests
 
 
 def parse_tests(tests: str, entry_point: str | None) -> Tests:
-    """Return the typed form of the JSON text `tests`; only shapes are checked, no code is read.
+    """Return the typed form of the JSON text `tests`; nothing is run.
 
     A list of {"input": str, "output": str} is stdin/stdout; a list of {"input": [args], "output":
     value} calls `entry_point`; {"assert": [str, ...], "setup": str} is asserts, `setup` being
-    optional. Other keys are ignored. Raises DataError, whose message starts with the column.
+    optional; both must parse as Python. Other keys are ignored. Raises DataError, whose message
+    starts with the column.
     """
     value = _from_json("tests", tests)
     if isinstance(value, dict):
@@ -132,6 +134,11 @@ def _parse_asserts(value: Mapping[str, object]) -> AssertTests:
         raise DataError(f'tests: "assert" must list one or more statements ({_show(asserts)})')
     if not isinstance(setup, str):
         raise DataError(f'tests: "setup" must be a string ({_show(setup)})')
+    for name, source in [("setup", setup), *((f"assert {i}", s) for i, s in enumerate(lines))]:
+        try:
+            ast.parse(cast("str", source))
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise DataError(f"tests: {name} must be Python: {error} ({_show(source)})") from error
     return AssertTests(tuple(cast("list[str]", lines)), setup)
 
 

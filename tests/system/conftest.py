@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +19,6 @@ from conf.schema import Config
 from launch.cli import compose_config
 
 POLICY = Path(__file__).resolve().parents[2] / "assets/minipy/policy"
-_FIGURES: list[str] = []
-
-
-@pytest.fixture
-def record() -> Callable[[str], None]:
-    """Print a measured figure at the end of the test run."""
-    return _FIGURES.append
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show the figures that tests recorded."""
-    if _FIGURES:
-        terminalreporter.section("figures")
-        for line in _FIGURES:
-            terminalreporter.write_line(line)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from reward.sandbox import CallJob, Limits, Outcome, Sandbox, Snippet, SnippetJob, StdioJob
-from reward.sandbox_report import Ending, Observation, Opaque
+from reward.sandbox import AssertJob, CallJob, Limits, Outcome, Sandbox, StdioJob
+from reward.sandbox_levels import Level
+from reward.sandbox_report import Ending, Observation
+from reward.sandbox_values import Opaque
 from rl.errors import UserError
 
 pytestmark = pytest.mark.unit
 
-_LIMITS = Limits(wall_s=30.0, cpu_s=30, memory_bytes=128 << 20, output_bytes=1 << 16, processes=16)
+_LIMITS = Limits(wall_s=30.0, memory_bytes=128 << 20, output_bytes=1 << 16, processes=16)
 
 
 @pytest.fixture(scope="module")
@@ -185,24 +187,45 @@ def test_nothing_outlives_the_wall_clock(hasty: Sandbox, code: str) -> None:
     assert time.monotonic() - started < 10.0
 
 
-def test_the_wall_clock_is_for_all_tests_together(hasty: Sandbox) -> None:
-    started = time.monotonic()
-    seen = _stdio(hasty, "import time; time.sleep(0.2); print(1)", *[""] * 8)
-    assert time.monotonic() - started < 5.0
+def test_the_wall_clock_is_for_each_test_and_bounded_in_all() -> None:
+    with Sandbox(limits=replace(_LIMITS, wall_s=0.75, total_s=1.5)) as sandbox:
+        started = time.monotonic()
+        seen = _stdio(sandbox, "import time; time.sleep(0.4); print(1)", *[""] * 8)
+        assert time.monotonic() - started < 5.0
     assert seen[0].kind is Ending.FINISHED
     assert seen[-1].kind is Ending.TIMEOUT
     assert len(seen) == 8
 
 
-def test_calls_before_a_timeout_are_kept(hasty: Sandbox) -> None:
-    code = "def f(x):\n    while x: pass\n    return x"
-    job = CallJob(code=code, entry_point="f", args_N=((0,), (1,), (0,)))
-    kinds = [seen.kind for seen in hasty.run([job])[0].observations_N]
-    assert kinds == [Ending.FINISHED, Ending.TIMEOUT, Ending.TIMEOUT]
+def test_one_test_that_hangs_or_dies_leaves_the_others_their_own_result(hasty: Sandbox) -> None:
+    code = "import os\ndef f(x):\n    while x == 1: pass\n    if x == 3: os.abort()\n    return x"
+    job = CallJob(code=code, entry_point="f", args_N=tuple((x,) for x in range(5)))
+    observations = hasty.run([job])[0].observations_N
+    assert [seen.kind for seen in observations] == [
+        Ending.FINISHED,
+        Ending.TIMEOUT,
+        Ending.FINISHED,
+        Ending.RUNTIME_ERROR,
+        Ending.FINISHED,
+    ]
+    assert [observations[i].value for i in (0, 2, 4)] == [0, 2, 4]
+
+
+def test_a_slow_program_may_take_its_wall_clock_for_every_test(hasty: Sandbox) -> None:
+    code = "import time\ndef f(x):\n    time.sleep(0.4)\n    return x"
+    job = CallJob(code=code, entry_point="f", args_N=((1,), (2,), (3,), (4,)))
+    assert [seen.value for seen in hasty.run([job])[0].observations_N] == [1, 2, 3, 4]
+
+
+def test_tests_that_are_not_wanted_any_more_are_skipped(sandbox: Sandbox) -> None:
+    job = StdioJob(code="print(int(input()) + 1)", stdins_N=("1", "x", "3"))
+    (outcome,) = sandbox.run([job], [lambda _, seen: seen.kind is not Ending.FINISHED])
+    kinds = [seen.kind for seen in outcome.observations_N]
+    assert kinds == [Ending.FINISHED, Ending.RUNTIME_ERROR, Ending.SKIPPED]
 
 
 def test_a_fork_storm_hits_the_process_limit_and_leaves_nothing(sandbox: Sandbox) -> None:
-    if not sandbox.own_user:
+    if sandbox.level < Level.USER:
         pytest.skip("the kernel counts processes by user")
     code = "import os, time\nfor _ in range(99):\n    if os.fork() == 0: time.sleep(99)\n"
     assert _stdio(sandbox, code)[0].kind is Ending.PROCESS_LIMIT
@@ -261,10 +284,10 @@ def test_a_program_can_not_signal_us(sandbox: Sandbox) -> None:
         "import os, signal\n"
         "for pid in (os.getppid(), -1):\n"
         "    try: os.kill(pid, signal.SIGKILL)\n"
-        "    except PermissionError: pass\n"
+        "    except OSError: pass\n"
     )
     _stdio(sandbox, "pass")
-    if not sandbox.own_user:
+    if sandbox.level < Level.USER:
         pytest.skip("needs a user of its own")
     job = StdioJob(code=f"{code}print(1)", stdins_N=("",))
     assert sandbox.run([job])[0].observations_N[0].value == "1\n"
@@ -286,13 +309,127 @@ def test_our_environment_stays_with_us(sandbox: Sandbox, monkeypatch: pytest.Mon
     assert seen.observations_N[0].value is False
 
 
+def _asserts(sandbox: Sandbox, code: str, *asserts: str, setup: str = "") -> list[object]:
+    job = AssertJob(code=code, imports="", setup=setup, asserts_N=asserts)
+    return [
+        seen.value if seen.kind is Ending.FINISHED else seen.kind
+        for seen in sandbox.run([job])[0].observations_N
+    ]
+
+
 def test_setup_wins_over_what_the_program_defines(sandbox: Sandbox) -> None:
-    job = SnippetJob(
-        code="def check(g): pass\ndef f(): return 1",
-        setup="def check(g): assert g() == 2",
-        snippets_N=(Snippet("check(f)", is_expression=False), Snippet("f()", is_expression=True)),
-    )
-    assert [seen.value for seen in sandbox.run([job])[0].observations_N] == [False, 1]
+    code = "def check(g): pass\ndef f(): return 1"
+    setup = "def check(g): assert g() == 2"
+    assert _asserts(sandbox, code, "check(f)", "assert f() == 1", setup=setup) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("code", "source"),
+    [
+        ("class A:\n    def __init__(self, x): self.x = x", "a = A(3); a.x += 1; assert a.x == 4"),
+        ("class A:\n    def __init__(self, x): self.x = x\ndef f(a): return a.x", "f(A(3)) == 3"),
+        ("def f(g, xs): return [g(x) for x in xs]", "f(lambda x: x + 1, [1, 2]) == [2, 3]"),
+        ("def f(g, x): return g(x)", "f(str, 3) == '3' and f(len, [1]) == 1"),
+        ("def f(xs): xs.sort()", "xs = [2, 1]; f(xs); assert xs == [1, 2]"),
+        ("def f(d): d['a'] = 1", "d = {}; f(d); assert d == {'a': 1}"),
+        ("def f(n):\n    for i in range(n): yield i", "list(f(3)) == [0, 1, 2]"),
+        ("def f(): return iter([1, 2])", "sum(f()) == 3"),
+        ("def f(xs): return next(xs)", "f(iter([5])) == 5"),
+        ("def f(*, a=1): return a", "f(a=2) == 2"),
+        ("def f(): return (x for x in 'ab')", "'b' in f()"),
+        ("import math\nf = math.sqrt", "math.isclose(f(2) ** 2, 2)"),
+        ("x = [1, 2]", "x == [1, 2]"),
+        ("from fractions import Fraction\ndef f(): return Fraction(1, 2)", "f() == 0.5"),
+        ("from collections import deque\ndef f(): return deque([1])", "list(f()) == [1]"),
+        (
+            "class E(ValueError): pass\ndef f(): raise E('no')",
+            "try:\n    f()\nexcept E as error:\n    assert 'no' in str(error)\nelse: assert False",
+        ),
+        (
+            "def f(): return {}['a']",
+            "try:\n    f()\nexcept KeyError: pass\nelse: assert False",
+        ),
+        (
+            "class A:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x\n"
+            "    def __add__(s, o): return A(s.x + o.x)",
+            "A(1) + A(2) == A(3) and A(1) != A(2) and isinstance(A(1), A)",
+        ),
+        ("class L(list): pass\ndef f(): return L([1])", "f() == [1] and len(f()) == 1"),
+        ("def f(): return print", "callable(f())"),
+    ],
+)
+def test_asserts_mean_in_two_processes_what_they_mean_in_one(
+    sandbox: Sandbox, code: str, source: str
+) -> None:
+    assert _asserts(sandbox, code, source) == [True]
+
+
+def test_pytest_style_tests_import_the_program_as_solution(sandbox: Sandbox) -> None:
+    setup = "from solution import add\nimport solution\ndef test_add():\n    assert add(1, 2) == 3"
+    asserts = ("test_add()", "assert solution.add(2, 2) == 4", "assert solution.add(2, 2) == 5")
+    code = "def add(a, b): return a + b"
+    assert _asserts(sandbox, code, *asserts, setup=setup) == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "abs(f(1) - 2) < 1e-6",
+        "f(1) == 2",
+        "f(1) in (2, 3)",
+        "2 == f(1)",
+        "all(map(f, [2]))",
+        "f(1) > 1",
+        "math.isclose(f(1), 2)",
+        "sorted([f(1)]) == [2]",
+        "f(1) is True",
+        "len(f(1)) == 2",
+        "isinstance(f(1), int)",
+    ],
+)
+def test_an_object_that_agrees_with_everything_agrees_with_nothing(
+    sandbox: Sandbox, source: str
+) -> None:
+    code = """
+class Yes:
+    def __eq__(self, other): return True
+    __lt__ = __gt__ = __contains__ = __eq__
+    def __sub__(self, other): return 0
+    __rsub__ = __abs__ = __sub__
+    def __abs__(self): return 0
+    def __bool__(self): return False
+class math:
+    isclose = lambda *a: True
+def f(x): return Yes()
+"""
+    assert _asserts(sandbox, code, source) != [True]
+
+
+def test_no_exception_of_a_program_ends_a_test_early(sandbox: Sandbox) -> None:
+    for name in ("StopIteration", "SystemExit", "GeneratorExit", "KeyboardInterrupt"):
+        code = f"def f(x): raise {name}"
+        assert _asserts(sandbox, code, "assert list(map(f, [1])) == []") == [Ending.RUNTIME_ERROR]
+
+
+def test_the_tests_are_nowhere_in_the_memory_of_the_program(sandbox: Sandbox) -> None:
+    code = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+libc.sbrk.restype = ctypes.c_void_p
+def f(needle):
+    needle = needle[::-1].encode()
+    fd, found = os.memfd_create("m"), 0
+    for middle in (id(object()), libc.sbrk(0)):
+        for page in range((middle - (1 << 25)) & -4096, middle + (1 << 25), 4096):
+            # Unlike a read of our own, a system call survives an address that is not mapped.
+            if libc.pwrite(fd, ctypes.c_void_p(page), 4096, 0) == 4096:
+                found += needle in os.pread(fd, 4096, 0)
+    return found
+"""
+    asserts = ("assert f('24terces@') == 0 or '@secret42'", "assert f('edoc yreve@') > -1")
+    for _ in range(2):  # nor those of the program before
+        assert _asserts(sandbox, code, *asserts) == [True, True]
+    assert _asserts(sandbox, code + "# @my own code", "assert f('edoc nwo ym@') > 0") == [True]
 
 
 @pytest.mark.parametrize(
@@ -319,9 +456,19 @@ def test_a_script_can_not_report_a_value_instead_of_printing(sandbox: Sandbox) -
         assert _stdio(sandbox, code)[0].kind is Ending.RUNTIME_ERROR
 
 
+def _children_of(pid: int) -> list[int]:
+    return [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit()
+        and f"\nPPid:\t{pid}\n" in (entry / "status").read_text()
+        and b"sandbox" in (entry / "cmdline").read_bytes()
+    ]
+
+
 def test_a_server_that_dies_is_replaced_and_its_job_run_again(sandbox: Sandbox) -> None:
-    pid = int(_call(sandbox, "import os\ndef f(): return os.getppid()").observations_N[0].value)
-    os.kill(pid, 9)
+    for child in _children_of(os.getpid()):
+        os.kill(child, 9)
     assert _call(sandbox, "def f(): return 5").observations_N[0].value == 5
 
 
@@ -329,7 +476,7 @@ def test_a_program_that_could_not_be_confined_is_not_called_wrong() -> None:
     limits = Limits(wall_s=2.0, processes=2**63)  # no kernel accepts this number
     with Sandbox(limits=limits) as sandbox:
         outcome = _call(sandbox, "def f(): return 1")
-        if not sandbox.own_user:
+        if sandbox.level < Level.USER:
             pytest.skip("the limit is not set without a user of its own")
     assert outcome.kind is Ending.SANDBOX_ERROR
 
@@ -345,31 +492,37 @@ def test_outcomes_keep_the_order_of_jobs_over_several_workers() -> None:
 
 def test_a_killed_owner_leaves_neither_servers_nor_files(tmp_path: Path) -> None:
     script = (
-        "import os, time\n"
+        "import time\n"
         "from reward.sandbox import CallJob, Sandbox\n"
-        "code = 'import os; f = os.getppid'\n"
         "sandbox = Sandbox()\n"
-        "(outcome,) = sandbox.run([CallJob(code=code, entry_point='f', args_N=((),))])\n"
-        "print(outcome.observations_N[0].value, flush=True)\n"
+        "sandbox.run([CallJob(code='f = int', entry_point='f', args_N=((),))])\n"
+        "print(flush=True)\n"
         "time.sleep(99)\n"
     )
     owner = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[3],
-        env={"TMPDIR": str(tmp_path)},
+        env={"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]},
     )
     assert owner.stdout is not None
-    server = Path("/proc", owner.stdout.readline().decode().strip())
-    assert server.exists()
+    owner.stdout.readline()
+    servers = [Path("/proc", str(pid)) for pid in _children_of(owner.pid)]
+    assert servers
     assert list(tmp_path.iterdir())
     owner.kill()
     owner.communicate()
     deadline = time.monotonic() + 20.0
-    while time.monotonic() < deadline and (list(tmp_path.iterdir()) or server.exists()):
+    while time.monotonic() < deadline and any(_runs(server) for server in servers):
         time.sleep(0.05)
-    assert list(tmp_path.iterdir()) == []
-    assert not server.exists() or "Z" in server.joinpath("stat").read_text()
+    assert not any(_runs(server) for server in servers)
+
+
+def _runs(process: Path) -> bool:
+    try:
+        return "Z" not in (process / "stat").read_text().split(")")[-1]
+    except OSError:
+        return False
 
 
 def test_impossible_limits_are_refused() -> None:

@@ -44,7 +44,7 @@ def _asserts(*asserts: str, setup: str = "") -> str:
         ("def f(x): print(2 * x)", Verdict.WRONG_ANSWER, 0),
         ("def f(x): return 2 * x if x > 0 else 1 / 0", Verdict.RUNTIME_ERROR, 2),
         ("def g(x): return 2 * x", Verdict.RUNTIME_ERROR, 0),
-        ("def f(x):\n    while x == 5: pass\n    return 2 * x", Verdict.TIMEOUT, 1),
+        ("def f(x):\n    while x == 5: pass\n    return 2 * x", Verdict.TIMEOUT, 2),
         ("def f(x): return [0] * (1 << 40)", Verdict.MEMORY, 0),
         ("def f(x):\n    while True: print('x' * 99999)", Verdict.OUTPUT_LIMIT, 0),
         ("", Verdict.NO_CODE, 0),
