@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from rl.datasets.requests import function_request, stdio_request
 from rl.datasets.rows import RuleError, any_text, as_dict, as_list, from_json
@@ -93,13 +93,17 @@ def unwrapped(outputs: Sequence[Any], entry_point: str, starter: str) -> list[An
     >>> unwrapped([[3], [4]], "f", "def f(x: int) -> List[int]:")
     [[3], [4]]
     """
-    if not all(isinstance(output, list) and len(output) == 1 for output in outputs):
+    if not all(_is_list_of_one(output) for output in outputs):
         return list(outputs)
     head = re.search(rf"def\s+{re.escape(entry_point)}\s*\([^)]*\)\s*->\s*([\w.]+)", starter)
     returns_list = head is not None and head[1].lower().endswith("list")
     if returns_list and not all(isinstance(output[0], list) for output in outputs):
         return list(outputs)
     return [output[0] for output in outputs]
+
+
+def _is_list_of_one(value: object) -> bool:
+    return isinstance(value, list) and len(cast("list[Any]", value)) == 1
 
 
 def _suite(cases: list[dict[str, Any]], entry_point: str | None) -> Suite:
@@ -124,7 +128,7 @@ def _pairs(inputs: object, outputs: object) -> list[tuple[Any, Any]]:
 
 def _lines(value: object) -> str:
     if isinstance(value, list):
-        return "\n".join(any_text(line) for line in as_list(value))
+        return "\n".join(any_text(line) for line in cast("list[Any]", value))
     if not isinstance(value, str):
         raise RuleError("input and output of a program must be text or a list of lines", value)
     return value
@@ -133,7 +137,7 @@ def _lines(value: object) -> str:
 def _arguments(value: object) -> list[Any]:
     if not isinstance(value, list):
         raise RuleError("input of a function must be the list of its arguments", value)
-    return as_list(value)
+    return cast("list[Any]", value)
 
 
 def _name(value: object) -> str:

@@ -6,7 +6,7 @@ of {type, input, output, fn_name?} (primeintellect), or {inputs, outputs, fn_nam
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from rl.datasets.cases import Suite, columns_suite, list_suite
 from rl.datasets.prime_intellect import without_preamble
@@ -48,7 +48,7 @@ def deepcoder(row: Row) -> Prompt | None:
 
 def _suite(tests: object, func_name: object, starter: str) -> Suite:
     if isinstance(tests, dict):
-        return columns_suite(as_dict(tests), starter)
+        return columns_suite(cast("dict[str, Any]", tests), starter)
     return list_suite(tests, func_name, starter)
 
 

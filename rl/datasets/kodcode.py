@@ -11,7 +11,7 @@ import ast
 import itertools
 import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from rl.datasets.python_code import parsed
 from rl.datasets.requests import function_request
@@ -67,7 +67,7 @@ def kodcode(row: Row) -> Prompt | Skipped | None:
 
 def _functions(value: object) -> list[_Function]:
     """The functions to write; a list of them, or one alone."""
-    items: list[Any] = value if isinstance(value, list) else [value]
+    items = cast("list[Any]", value) if isinstance(value, list) else [value]
     found: list[_Function] = []
     for item in items:
         info = as_dict(item)
@@ -77,7 +77,7 @@ def _functions(value: object) -> list[_Function]:
         declaration = info.get("function_declaration")
         found.append(_Function(name, declaration.strip() if isinstance(declaration, str) else ""))
     if not found:
-        raise RuleError("must name the function that the tests call", value)
+        raise RuleError("must name the function that the tests call", items)
     return found
 
 
@@ -149,10 +149,10 @@ def _axis(decorator: ast.expr) -> _Axis | None:
         return None
     if len(decorator.args) < 2 or not isinstance(decorator.args[1], (ast.List, ast.Tuple)):
         raise _NeedsPytestError
-    names = _parameter_names(decorator.args[0])
+    names, is_one_bare = _parameter_names(decorator.args[0])
     choices: list[str] = []
     for choice in decorator.args[1].elts:
-        values = [choice] if len(names) == 1 else _elements(choice)
+        values = [choice] if is_one_bare else _elements(choice)
         if isinstance(choice, ast.Call) or len(values) != len(names):  # pytest.param(...)
             raise _NeedsPytestError
         pairs = zip(names, values, strict=True)
@@ -160,13 +160,16 @@ def _axis(decorator: ast.expr) -> _Axis | None:
     return _Axis(names, choices)
 
 
-def _parameter_names(node: ast.expr) -> list[str]:
+def _parameter_names(node: ast.expr) -> tuple[list[str], bool]:
+    """The names, and whether it is one in a text: only then a choice is the bare value."""
     try:
         value: Any = ast.literal_eval(node)
     except ValueError as error:
         raise _NeedsPytestError from error
-    names: list[Any] = value.split(",") if isinstance(value, str) else list(value)
-    return [str(name).strip() for name in names]
+    if isinstance(value, str):
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        return names, len(names) == 1
+    return [str(name) for name in value], False
 
 
 def _elements(node: ast.expr) -> list[ast.expr]:
