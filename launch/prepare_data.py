@@ -1,6 +1,7 @@
 """Raw data set -> canonical parquet: `python launch/prepare_data.py source=mbpp data.path=FILE`.
 
-Writes `train.parquet` and `test.parquet` to `output` (default `data/SOURCE`).
+Writes `train.parquet` and `test.parquet` to `output` (default `data/SOURCE`). Nothing is written
+when the raw data have faults. `docs/data.md` lists the sources.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conf.schema import key
 from launch.cli import main_simple
 from rl.console import Console
-from rl.datasets import read_problems, split_by_id
-from rl.prompts import write_prompts
+from rl.datasets import SOURCES, Selection, Tally, iter_problems, source_named
+from rl.datasets.convert import is_held_out
+from rl.prompts import PromptWriter
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataArgs:
-    """Where the raw file lies."""
+    """Where the raw data lie."""
 
-    path: str = key("the data set's own file (JSON lines)")
+    path: str | None = key("a raw file, a directory or a hub id; null is the source's hub id", None)
+    subset: str | None = key("one subset (hub configuration); null is the source's own", None)
+    split: str | None = key("split of a directory or hub id; null is the source's own", None)
+    files: str | None = key("pattern of files inside a directory or hub repository", None)
+    revision: str | None = key("commit of the hub repository; null is the pinned one", None)
     max_bad_rows: int = key("malformed rows that are skipped before it stops", 0, ge=0)
 
 
@@ -30,22 +36,44 @@ class DataArgs:
 class PrepareArgs:
     """What `launch/prepare_data.py` takes."""
 
-    source: str = key("name of the data set: mbpp")
-    data: DataArgs = key("the raw file")
+    source: str = key(f"name of the data set: {', '.join(SOURCES)}")
+    data: DataArgs = key("the raw data")
     output: str | None = key("directory of the parquet files; null is data/SOURCE", None)
-    eval_share: float = key("share of problems held out", 0.2, gt=0, le=0.9)
+    eval_share: float | None = key(
+        "share of problems held out; null is 1 for benchmarks and 0.2 for others", None, ge=0, le=1
+    )
 
 
 def run(args: PrepareArgs) -> None:
     """Convert one data set."""
-    prompts = read_problems(args.source, Path(args.data.path), args.data.max_bad_rows)
-    directory = Path(args.output or f"data/{args.source}")
-    directory.mkdir(parents=True, exist_ok=True)
-    train, test = split_by_id(prompts, args.eval_share)
+    source = source_named(args.source)
+    selection = Selection(
+        path=args.data.path,
+        subset=args.data.subset,
+        split=args.data.split,
+        files=args.data.files,
+        revision=args.data.revision,
+    )
+    share = args.eval_share
+    if share is None:
+        share = 1.0 if source.is_benchmark else 0.2
+    directory = Path(args.output or f"data/{source.name}")
+    tally = Tally()
+    train = PromptWriter(directory / "train.parquet")
+    test = PromptWriter(directory / "test.parquet")
+    with train, test:
+        for prompt in iter_problems(source, selection, args.data.max_bad_rows, tally):
+            (test if is_held_out(prompt, share) else train).add(prompt)
     console = Console()
-    for name, part in (("train", train), ("test", test)):
-        write_prompts(directory / f"{name}.parquet", part)
-        console.say(f"{len(part):>6} problems  {directory / name}.parquet")
+    for writer in (train, test):
+        if not writer.num_prompts:
+            writer.path.unlink()  # an earlier one would repeat problems of the other file
+            continue
+        console.say(f"{writer.num_prompts:>6} problems  {writer.path}")
+    for why, num_rows in tally.skipped.items():
+        console.say(f"{num_rows:>6} rows skipped: {why}")
+    if tally.num_bad_rows:
+        console.say(f"{tally.num_bad_rows:>6} malformed rows skipped")
 
 
 if __name__ == "__main__":

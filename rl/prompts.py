@@ -15,17 +15,18 @@ import ast
 import json
 import logging
 import os
-import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from types import TracebackType
+from typing import Any, Self, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rl.errors import DataError
+from rl.faults import listing, show
 from rl.seeds import derive_seed
 from rl.types import Message, Prompt
 
@@ -47,11 +48,8 @@ SCHEMA = pa.schema(
 )
 
 _ROLES = ("system", "user", "assistant")
-_MAX_FAULTS_SHOWN = 20
 _BATCH_ROWS = 1024
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = 60
+_BATCH_CHARS = 64 << 20  # of tests: a single problem's may have 100 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,7 @@ def parse_tests(tests: str, entry_point: str | None) -> Tests:
         return _parse_cases(cast("list[object]", value), entry_point)
     raise DataError(
         'tests: must be a list of {"input", "output"} or {"assert": [...], "setup": str} '
-        f"({_show(tests)})"
+        f"({show(tests)})"
     )
 
 
@@ -131,14 +129,14 @@ def _parse_asserts(value: Mapping[str, object]) -> AssertTests:
     asserts, setup = value.get("assert"), value.get("setup", "")
     lines = cast("list[object]", asserts) if isinstance(asserts, list) else []
     if not lines or not all(isinstance(line, str) and line.strip() for line in lines):
-        raise DataError(f'tests: "assert" must list one or more statements ({_show(asserts)})')
+        raise DataError(f'tests: "assert" must list one or more statements ({show(asserts)})')
     if not isinstance(setup, str):
-        raise DataError(f'tests: "setup" must be a string ({_show(setup)})')
+        raise DataError(f'tests: "setup" must be a string ({show(setup)})')
     for name, source in [("setup", setup), *((f"assert {i}", s) for i, s in enumerate(lines))]:
         try:
             ast.parse(cast("str", source))
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise DataError(f"tests: {name} must be Python: {error} ({_show(source)})") from error
+            raise DataError(f"tests: {name} must be Python: {error} ({show(source)})") from error
     return AssertTests(tuple(cast("list[str]", lines)), setup)
 
 
@@ -148,7 +146,7 @@ def _parse_cases(values: Sequence[object], entry_point: str | None) -> Tests:
     cases: list[Mapping[str, object]] = []
     for idx, value in enumerate(values):
         if not isinstance(value, dict) or not {"input", "output"} <= value.keys():
-            raise DataError(f'tests: case {idx} needs "input" and "output" ({_show(value)})')
+            raise DataError(f'tests: case {idx} needs "input" and "output" ({show(value)})')
         cases.append(cast("dict[str, object]", value))
     if entry_point:
         return _functional(cases, entry_point)
@@ -156,10 +154,10 @@ def _parse_cases(values: Sequence[object], entry_point: str | None) -> Tests:
         if isinstance(case["input"], list):
             raise DataError(
                 "entry_point: functional tests need the name of the function that they call "
-                f"({_show(entry_point)}; case {idx} has a list of arguments as input)"
+                f"({show(entry_point)}; case {idx} has a list of arguments as input)"
             )
         if not isinstance(case["input"], str) or not isinstance(case["output"], str):
-            raise DataError(f"tests: stdin case {idx} needs strings ({_show(case)})")
+            raise DataError(f"tests: stdin case {idx} needs strings ({show(case)})")
     return StdioTests(tuple(StdioCase(str(c["input"]), str(c["output"])) for c in cases))
 
 
@@ -170,7 +168,7 @@ def _functional(cases: Sequence[Mapping[str, object]], entry_point: str) -> Func
         if not isinstance(args, list):
             raise DataError(
                 f"tests: input of case {idx} must be the list of arguments of {entry_point!a} "
-                f"({_show(args)})"
+                f"({show(args)})"
             )
         parsed.append(FunctionalCase(tuple(cast("list[object]", args)), case["output"]))
     return FunctionalTests(tuple(parsed), entry_point)
@@ -192,7 +190,7 @@ def load_prompts(path: str | Path, max_bad_rows: int = 0) -> list[Prompt]:
         prompt = None if row_faults else _parse_row(row, row_faults)
         first = first_row_of.setdefault(row["id"], row_idx) if row["id"] else row_idx
         if first != row_idx:
-            row_faults.append(f"id: must be unique; row {first} has it too ({_show(row['id'])})")
+            row_faults.append(f"id: must be unique; row {first} has it too ({show(row['id'])})")
         if prompt is not None and not row_faults:
             prompts.append(prompt)
             continue
@@ -200,37 +198,83 @@ def load_prompts(path: str | Path, max_bad_rows: int = 0) -> list[Prompt]:
         faults += [f"{path}:{row_idx}:{fault}" for fault in row_faults]
     if num_bad_rows > max_bad_rows:
         raise DataError(
-            f"{_listing(faults)}\n{num_bad_rows} bad row(s) in {path}, and max_bad_rows is "
+            f"{listing(faults)}\n{num_bad_rows} bad row(s) in {path}, and max_bad_rows is "
             f"{max_bad_rows}: correct the rows, or raise max_bad_rows to skip them"
         )
     if not prompts:
         raise DataError(f"{path}: holds no usable row; at least one problem is needed")
     if num_bad_rows:
-        logger.warning("skipped %d bad row(s):\n%s", num_bad_rows, _listing(faults))
+        logger.warning("skipped %d bad row(s):\n%s", num_bad_rows, listing(faults))
     return prompts
 
 
-def write_prompts(path: str | Path, prompts: Sequence[Prompt]) -> None:
+def write_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
     """Write a canonical parquet file that `load_prompts` reads back as the same prompts.
 
     An interrupted write leaves whatever was there before.
     """
-    path = Path(path)
-    rows = [
-        {
-            "id": prompt.id,
-            "prompt": [{"role": m.role, "content": m.content} for m in prompt.messages],
-            "tests": prompt.tests,
-            "entry_point": prompt.entry_point,
-            "source": prompt.source,
-            "meta": prompt.meta,
-        }
-        for prompt in prompts
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), staged)
-    staged.replace(path)
+    with PromptWriter(path) as writer:
+        for prompt in prompts:
+            writer.add(prompt)
+
+
+class PromptWriter:
+    """Writes a canonical parquet file, prompt by prompt, in memory that does not grow with it.
+
+    The file appears when the `with` block ends without an error; otherwise whatever was there
+    before stays.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.num_prompts = 0
+        self.path = Path(path)
+        self._staged = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
+        self._pending: list[dict[str, object]] = []
+        self._pending_chars = 0
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def add(self, prompt: Prompt) -> None:
+        """Add one row."""
+        self._pending.append(
+            {
+                "id": prompt.id,
+                "prompt": [{"role": m.role, "content": m.content} for m in prompt.messages],
+                "tests": prompt.tests,
+                "entry_point": prompt.entry_point,
+                "source": prompt.source,
+                "meta": prompt.meta,
+            }
+        )
+        self.num_prompts += 1
+        self._pending_chars += len(prompt.tests or "")
+        if len(self._pending) >= _BATCH_ROWS or self._pending_chars >= _BATCH_CHARS:
+            self._flush()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+            if self._writer is not None:
+                self._writer.close()
+            if kind is None:
+                self._staged.replace(self.path)
+        finally:
+            self._staged.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._staged, SCHEMA)
+        self._writer.write_table(pa.Table.from_pylist(self._pending, schema=SCHEMA))
+        self._pending, self._pending_chars = [], 0
 
 
 class PromptSampler:
@@ -347,7 +391,7 @@ def _parse_row(row: Mapping[str, Any], faults: list[str]) -> Prompt:
     What is returned is of use only when no fault was appended.
     """
     if not row["id"]:
-        faults.append(f"id: must be a non-empty string ({_show(row['id'])})")
+        faults.append(f"id: must be a non-empty string ({show(row['id'])})")
     tests, entry_point, meta = row["tests"], row["entry_point"], row["meta"]
     _collect(faults, lambda: tests is None or parse_tests(tests, entry_point))
     _collect(faults, lambda: meta is None or _from_json("meta", meta))
@@ -378,13 +422,13 @@ def _messages(
     for idx, turn in enumerate(turns):
         role, content = (turn["role"], turn["content"]) if turn else (None, None)
         if role not in _ROLES:
-            faults.append(f"prompt: role of turn {idx} must be one of {_ROLES} ({_show(role)})")
+            faults.append(f"prompt: role of turn {idx} must be one of {_ROLES} ({show(role)})")
         elif content is None or not content.strip():
-            faults.append(f"prompt: content of turn {idx} must not be empty ({_show(content)})")
+            faults.append(f"prompt: content of turn {idx} must not be empty ({show(content)})")
         else:
             messages.append(Message(role, content))
     if len(messages) == len(turns) and messages[-1].role != "user":
-        faults.append(f"prompt: the last turn must be the user's ({_show(messages[-1].role)})")
+        faults.append(f"prompt: the last turn must be the user's ({show(messages[-1].role)})")
     return tuple(messages)
 
 
@@ -392,16 +436,4 @@ def _from_json(column: str, text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # too deep, or an integer of too many digits
-        raise DataError(f"{column}: must be JSON: {error} ({_show(text)})") from error
-
-
-def _listing(faults: Sequence[str]) -> str:
-    shown = list(faults[:_MAX_FAULTS_SHOWN])
-    if len(faults) > len(shown):
-        shown.append(f"... and {len(faults) - len(shown)} more")
-    return "\n".join(shown)
-
-
-def _show(value: object) -> str:
-    """Show a value of any size in one short ASCII line."""
-    return _SHORT.repr(value).encode("ascii", "backslashreplace").decode("ascii")
+        raise DataError(f"{column}: must be JSON: {error} ({show(text)})") from error
