@@ -17,6 +17,7 @@ from typing import Literal
 import ray
 
 from actors.evaluation import evaluate
+from actors.execution import make_verifier
 from actors.fleet import (
     RayFleet,
     Specs,
@@ -27,7 +28,6 @@ from actors.fleet import (
 )
 from actors.rl_run import load_problems, step_config
 from conf.schema import Config
-from reward.verdict import Verifier
 from rl.console import Console
 from rl.loop import LoopConfig, run_loop
 from rl.prompts import PromptSampler
@@ -103,7 +103,7 @@ async def _run(
         purpose="evaluation",
     )
 
-    with Verifier(workers=2, timeout_s=cfg.evaluation.test_timeout_s) as verifier:
+    with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
 
         async def measure(step: int) -> None:
             evaluation = await evaluate(fleet, held_out, sampling, verifier, step)

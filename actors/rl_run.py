@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.evaluation import Evaluation, evaluate
+from actors.execution import make_verifier
 from actors.fleet import RayFleet, Specs, start_fleet, train_fields
 from conf.schema import Config
-from reward.verdict import Verifier
 from rl.advantage import AdvantageConfig, group_advantages
 from rl.checkpoint import Checkpoint, commit, complete_checkpoints, prune, staging_directory
 from rl.console import Console
@@ -83,7 +83,7 @@ class RlRun:
         self._console = console
         self._step_cfg = step_config(cfg)
         self._sink = JsonlSink(directory / "metrics.jsonl")
-        self._verifier = Verifier(workers=2, timeout_s=cfg.evaluation.test_timeout_s)
+        self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
         self._train, self._held_out = load_problems(cfg)
         self._valid_rates: list[float] = []
         self._executed_for_reward = 0

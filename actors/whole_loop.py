@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from transformers import AutoTokenizer
 
+from actors.execution import make_verifier
 from actors.fleet import Specs, start_fleet, train_fields
 from actors.rl_run import RlRun, load_problems, step_config
 from actors.training import OfflinePlan, pair_accuracy, train_offline
@@ -30,7 +31,6 @@ from reward.model import TextPath
 from reward.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs import LabelledCode, mine_pairs, read_pairs, write_pairs
 from reward.train import pair_samples, shuffled_batches, write_golden_scores
-from reward.verdict import Verifier
 from rl import minipy
 from rl.console import Console
 from rl.loss import NllObjective, PairObjective
@@ -231,7 +231,7 @@ class WholeLoop:
             labelled = _read_labelled(sampled.directory / "train.json")
             labelled += _read_trajectory(rlvr.directory / "rollouts")
             mined = mine_pairs(labelled, per_prompt=loop.pairs_per_prompt, seed=cfg.seed)
-            with Verifier(workers=2, timeout_s=cfg.evaluation.test_timeout_s) as verifier:
+            with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
                 harder = await asyncio.to_thread(
                     near_miss_pairs,
                     labelled,

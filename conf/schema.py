@@ -131,7 +131,7 @@ class RewardConfig:
     trivial_is_valid: bool = key("judge `pass`, lone comments and bare words too", False)
     cache_size: int = key("(problem, code) scores kept per shard", 100_000, ge=0)
     test_timeout_s: float = key(
-        "wall clock of one program over all its tests (kind execution)", 4.0, gt=0
+        "wall clock of one test (kind execution)", 4.0, gt=0
     )
     deadline_s: float = key("longest wait for the judgement of one group", 300.0, gt=0)
 
@@ -162,6 +162,25 @@ class PolicyConfig:
     offload_params: bool = key("keep parameters in host memory", False)
     cpu_threads: int = key("threads of one rank on CPU", 1, ge=1)
     deadline_s: float = key("longest wait for one optimizer step or publication", 900.0, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandboxConfig:
+    """How programs are held when they are run: for labels, evaluation and the execution reward."""
+
+    level: int | None = key(
+        "1 own user, 2 Landlock and seccomp, 3 namespaces, 4 gVisor; null is the highest up to 3",
+        None,
+        ge=0,
+        le=4,
+    )
+    min_level: int = key("refuse to run programs below this level", 2, ge=0, le=4)
+    trusted: bool = key("allow level 0, which does not hold a program", False)
+    total_s: float = key("wall clock of one program over all its tests", 60.0, gt=0)
+    memory_mib: int = key("memory of one program, beyond its inputs", 1024, ge=64)
+    output_mib: int = key("what one test may print, report, or write to one file", 4, ge=1)
+    scratch_mib: int = key("what a program may write in all (from level 3)", 64, ge=1)
+    processes: int = key("processes and threads of one program", 32, ge=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +217,7 @@ class EvaluationConfig:
     )
     num_samples: int = key("completions per held-out problem", 8, ge=1)
     temperature: float = key("of these completions", 1.0, gt=0)
-    test_timeout_s: float = key("wall clock of one program over all its tests", 4.0, gt=0)
+    test_timeout_s: float = key("wall clock of one test", 4.0, gt=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +291,7 @@ class Config:
     reward: RewardConfig = key("judges")
     policy: PolicyConfig = key("training ranks")
     placement: PlacementConfig = key("layout of the actors")
+    sandbox: SandboxConfig = key("how programs are held")
     evaluation: EvaluationConfig = key("held-out evaluation")
     checkpoint: CheckpointConfig = key("what is kept")
     ray: RayConfig = key("cluster")

@@ -137,7 +137,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxConfig:
+class Confinement:
     """How programs are to be held."""
 
     level: Level | None = None  # None takes the highest up to 3; gVisor is slow and only on request
@@ -150,7 +150,7 @@ def reachable_levels() -> dict[Level, str | None]:
     return {level: _why_not(level) for level in Level}
 
 
-def choose_level(config: SandboxConfig) -> Level:
+def choose_level(config: Confinement) -> Level:
     """The level that programs will be held with.
 
     Raises:
@@ -210,11 +210,11 @@ class Sandbox:
         self,
         workers: int = 1,
         limits: Limits | None = None,
-        config: SandboxConfig | None = None,
+        config: Confinement | None = None,
     ) -> None:
         if workers < 1:
             raise UserError(f"workers={workers}: must be at least 1")
-        self.level = choose_level(config or SandboxConfig())
+        self.level = choose_level(config or Confinement())
         self._limits = limits or Limits()
         self._scratch = tempfile.TemporaryDirectory(prefix="sandbox-")
         os.chmod(self._scratch.name, 0o711)  # a program must be able to reach its own

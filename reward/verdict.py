@@ -28,7 +28,7 @@ from reward.sandbox import (
     Limits,
     Outcome,
     Sandbox,
-    SandboxConfig,
+    Confinement,
     SandboxError,
     StdioJob,
 )
@@ -109,7 +109,7 @@ class Verifier:
         *,
         early_stop: bool = False,
         limits: Limits | None = None,
-        config: SandboxConfig | None = None,
+        config: Confinement | None = None,
     ) -> None:
         limits = limits or Limits()
         if timeout_s is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from reward.sandbox import Limits, SandboxConfig, reachable_levels
+from reward.sandbox import Limits, Confinement, reachable_levels
 from reward.sandbox_levels import Level
 from reward.verdict import Program, Verdict, Verifier
 from tests.hostile.programs import Form, Hostile, all_programs
@@ -121,7 +121,7 @@ def test_hostile_programs_fail_and_leave_nothing(
     escaped: list[str] = []
     broken: list[str] = []
     overruns: list[tuple[float, str]] = []
-    config = SandboxConfig(level=level, min_level=Level.USER)
+    config = Confinement(level=level, min_level=Level.USER)
     with Verifier(workers=1, limits=_LIMITS, config=config) as verifier:
         for hostile in programs:
             tests, entry_point = _TESTS[hostile.form]

@@ -1,0 +1,251 @@
+"""Verifiers as the configuration asks for, and a pool of actors that judges files of programs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+
+from actors.fleet import connect
+from actors.supervise import wait_for
+from conf.schema import Config, SandboxConfig
+from reward.extract import ExtractConfig, extract
+from reward.sandbox import Confinement, Limits, choose_level
+from reward.sandbox_levels import Level
+from reward.verdict import Judgement, Program, Verdict, Verifier
+from rl.console import Console
+from rl.errors import DataError, ProjectError
+from rl.prompts import parse_tests
+
+_CHUNK_ROWS = 32
+_CHUNK_BYTES = 4 << 20
+_CHUNKS_AHEAD = 3  # per actor: what is in memory at once
+_GRACE_S = 120.0
+
+
+def make_verifier(
+    cfg: SandboxConfig, timeout_s: float, workers: int = 1, *, early_stop: bool = False
+) -> Verifier:
+    """A verifier that holds programs as the configuration says.
+
+    Raises:
+        UserError: where the machine does not reach `sandbox.min_level`.
+    """
+    limits = Limits(
+        wall_s=timeout_s,
+        total_s=cfg.total_s,
+        memory_bytes=cfg.memory_mib << 20,
+        output_bytes=cfg.output_mib << 20,
+        scratch_bytes=cfg.scratch_mib << 20,
+        processes=cfg.processes,
+    )
+    return Verifier(workers, early_stop=early_stop, limits=limits, config=_confinement(cfg))
+
+
+def check_sandbox(cfg: SandboxConfig) -> Level:
+    """The level that programs will be held with here. Raises UserError where that is too low."""
+    return choose_level(_confinement(cfg))
+
+
+def _confinement(cfg: SandboxConfig) -> Confinement:
+    level = None if cfg.level is None else Level(cfg.level)
+    return Confinement(level=level, min_level=Level(cfg.min_level), trusted=cfg.trusted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyFile:
+    """What `verify_file` does."""
+
+    source: Path
+    target: Path
+    timeout_s: float
+    early_stop: bool
+    workers: int | None  # None: one for each core of the cluster
+    rule: Literal["single_block", "last_block"]
+
+
+class VerifierActor:
+    """One slot of the pool: a fork server with a user of its own."""
+
+    def __init__(self, cfg: SandboxConfig, timeout_s: float, *, early_stop: bool) -> None:
+        self._verifier = make_verifier(cfg, timeout_s, early_stop=early_stop)
+
+    def verify(self, programs: Sequence[Program]) -> list[Judgement]:
+        """Judge programs, in order."""
+        return self._verifier.verify(programs)
+
+
+RemoteVerifierActor = ray.remote(VerifierActor)
+
+
+def verify_file(cfg: Config, job: VerifyFile) -> int:
+    """Judge the lines of `job.source` into `job.target`, which appears only when it is complete.
+
+    Returns the number of lines whose program could not be run at all. Files of any size: a bounded
+    number of lines is in memory.
+
+    Raises:
+        UserError: where the machine does not reach `sandbox.min_level`.
+        DataError: `file:line:column: rule (value)` for malformed lines; nothing has run then.
+    """
+    level = check_sandbox(cfg.sandbox)
+    num_rows = _check(job.source)
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    console.stage("verify", f"{num_rows} programs, sandbox level {int(level)}")
+    connect(cfg, namespace=f"verify-{job.target.stem}")
+    try:
+        counts = asyncio.run(_verify(cfg, job, num_rows, console))
+    finally:
+        ray.shutdown()
+    rows = [(str(verdict), str(num), "") for verdict, num in counts.most_common()]
+    console.table("verdicts", rows)
+    console.say(f"written to {job.target}")
+    return counts[Verdict.SANDBOX_ERROR]
+
+
+async def _verify(
+    cfg: Config, job: VerifyFile, num_rows: int, console: Console
+) -> Counter[Verdict]:
+    num_actors = job.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    num_actors = min(num_actors, -(-num_rows // _CHUNK_ROWS))
+    actors = [
+        RemoteVerifierActor.options(name=f"sandbox-{index}", num_cpus=1).remote(
+            cfg.sandbox, job.timeout_s, early_stop=job.early_stop
+        )
+        for index in range(num_actors)
+    ]
+    counts: Counter[Verdict] = Counter()
+    partial = job.target.with_name(job.target.name + ".partial")
+    # Results are written in the order of the lines, so a slow chunk holds back at most the chunks
+    # that are ahead of it, and no program runs longer than `sandbox.total_s`.
+    waiting: deque[tuple[list[dict[str, Any]], Any]] = deque()
+    chunks = _chunks(job.source)
+    with partial.open("w", encoding="utf-8") as file, console.steps(num_rows):
+        for number, rows in enumerate(chunks):
+            programs = [_program(row, job.rule) for row in rows]
+            actor = actors[number % num_actors]
+            waiting.append((rows, actor.verify.remote(programs)))
+            if len(waiting) >= _CHUNKS_AHEAD * num_actors:
+                await _write(waiting.popleft(), cfg, file, counts, console)
+        while waiting:
+            await _write(waiting.popleft(), cfg, file, counts, console)
+    partial.rename(job.target)
+    return counts
+
+
+async def _write(
+    chunk: tuple[list[dict[str, Any]], Any],
+    cfg: Config,
+    file: Any,  # noqa: ANN401 - an open text file
+    counts: Counter[Verdict],
+    console: Console,
+) -> None:
+    rows, reference = chunk
+    deadline_s = _CHUNKS_AHEAD * len(rows) * cfg.sandbox.total_s + _GRACE_S
+    judgements = await wait_for(reference, deadline_s, f"verdicts on {len(rows)} programs")
+    for row, judgement in zip(rows, judgements, strict=True):
+        unknown = judgement.verdict is Verdict.SANDBOX_ERROR
+        fields = {
+            "verdict": judgement.verdict.value,
+            "passed": None if unknown else judgement.passed,
+            "num_passed": None if unknown else judgement.num_passed,
+            "num_tests": judgement.num_tests,
+            "seconds": round(judgement.seconds, 4),
+            "detail": judgement.detail,
+        }
+        file.write(json.dumps(row | fields) + "\n")
+        counts[judgement.verdict] += 1
+        console.advance()
+
+
+def _program(row: dict[str, Any], rule: Literal["single_block", "last_block"]) -> Program:
+    code = row.get("code")
+    if code is None:
+        code = extract(row["response"], ExtractConfig(rule=rule, trivial_is_valid=True)).code
+    return Program(code=code, tests=_tests_of(row), entry_point=row.get("entry_point"))
+
+
+def _tests_of(row: dict[str, Any]) -> str:
+    tests = row["tests"]
+    return tests if isinstance(tests, str) else json.dumps(tests)
+
+
+def _chunks(source: Path) -> Iterator[list[dict[str, Any]]]:
+    rows: list[dict[str, Any]] = []
+    size = 0
+    with source.open("rb") as file:
+        for line in file:
+            if line.strip():
+                rows.append(json.loads(line))
+                size += len(line)
+            if len(rows) >= _CHUNK_ROWS or size >= _CHUNK_BYTES:
+                yield rows
+                rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def _check(source: Path) -> int:
+    """Count the lines. Raises one DataError for all malformed ones."""
+    if not source.is_file():
+        raise DataError(f"{source}: no such file; give input=FILE with one JSON object per line")
+    faults: list[str] = []
+    num_rows = num_bad = 0
+    with source.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                num_rows += 1
+                found = [f"{source}:{number}:{fault}" for fault in _faults(line)]
+                num_bad += bool(found)
+                faults += found if len(faults) < _MAX_FAULTS else []
+    if faults:
+        raise DataError("\n".join([*faults, f"{num_bad} of {num_rows} lines are malformed"]))
+    if not num_rows:
+        raise DataError(f"{source}: holds no line; give at least one program")
+    return num_rows
+
+
+_MAX_FAULTS = 20
+
+
+def _faults(line: bytes) -> Iterator[str]:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        yield f"{error.start + 1}: must be UTF-8"
+        return
+    except (ValueError, RecursionError) as error:
+        yield f"-: must be JSON: {error}"
+        return
+    if not isinstance(row, dict):
+        yield f"-: must be an object, not {type(row).__name__}"
+        return
+    texts = {name: row[name] for name in ("code", "response") if row.get(name) is not None}
+    if not texts:
+        yield "response: a text is needed here or as code (None)"
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            yield f"{name}: must be a text ({value!r:.80})"
+    entry_point = row.get("entry_point")
+    if entry_point is not None and not isinstance(entry_point, str):
+        yield f"entry_point: must be a name or null ({entry_point!r:.80})"
+    elif row.get("tests") is None:
+        yield "tests: must be a list of cases or an object with asserts (None)"
+    else:
+        try:
+            parse_tests(_tests_of(row), entry_point)
+        except DataError as error:
+            yield str(error)
+
+
+def refuse_unknown(num_unknown: int) -> None:
+    """Raise ProjectError when programs could not be run: that is no verdict on them."""
+    if num_unknown:
+        raise ProjectError(f"{num_unknown} programs could not be run at all (SANDBOX_ERROR)")

@@ -1,0 +1,58 @@
+"""Run programs against their tests: `python launch/verify.py input=IN.jsonl output=OUT.jsonl`.
+
+Each line `{"response": str or "code": str, "tests": ..., "entry_point": str or null}` gains
+`verdict, passed, num_passed, num_tests, seconds, detail`. Programs run in the sandbox, on a pool of
+Ray actors; see docs/sandbox.md for what it holds and for the three forms of tests.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conf.schema import SandboxConfig, key
+from launch.cli import compose_config, main_simple
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyArgs:
+    """What `launch/verify.py` takes."""
+
+    input: str = key("JSON lines with `response` or `code`, `tests` and `entry_point`")
+    output: str = key("the same lines with verdict, passed, num_passed, num_tests, seconds, detail")
+    timeout_s: float = key("wall clock of one test", 4.0, gt=0)
+    early_stop: bool = key("stop a program at its first failed test", False)
+    workers: int | None = key("sandbox actors; null is one for each core", None, ge=1)
+    rule: Literal["single_block", "last_block"] = key(
+        "which fenced block of a response is the program", "last_block"
+    )
+    sandbox: SandboxConfig = key("how programs are held")
+
+
+def run(args: VerifyArgs) -> int:
+    """Verify the file; 1 when some program could not be run at all."""
+    cfg = compose_config(["placement=laptop"])
+    from actors.execution import (  # noqa: PLC0415 - after the arguments are good
+        VerifyFile,
+        refuse_unknown,
+        verify_file,
+    )
+
+    job = VerifyFile(
+        source=Path(args.input),
+        target=Path(args.output),
+        timeout_s=args.timeout_s,
+        early_stop=args.early_stop,
+        workers=args.workers,
+        rule=args.rule,
+    )
+    refuse_unknown(verify_file(replace(cfg, sandbox=args.sandbox), job))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main_simple(VerifyArgs, run))
