@@ -144,6 +144,7 @@ class RlRun:
         """Load the newest complete checkpoint, if asked for; answers with the first step to run."""
         found = complete_checkpoints(self._dir / "checkpoints")
         if self._cfg.resume == "never" or not found:
+            self._sink.forget_after(0)  # an earlier run may have ended before its first checkpoint
             return 1
         newest: Checkpoint = found[-1]
         await fleet.policy.load_checkpoint(newest.directory)

@@ -111,13 +111,16 @@ class JsonlSink:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of steps after `step`: a resumed run takes them again."""
+        """Drop the lines of steps after `step`: a resumed run takes them again.
+
+        A last line without its end, as a crash leaves it, is dropped as well.
+        """
         if not self._path.exists():
             return
-        lines = self._path.read_text(encoding="ascii").splitlines(keepends=True)
+        *lines, _torn = self._path.read_text(encoding="ascii").split("\n")
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(kept), encoding="ascii")
+        partial.write_text("".join(f"{line}\n" for line in kept), encoding="ascii")
         partial.replace(self._path)
 
     def write(self, report: StepReport) -> None:

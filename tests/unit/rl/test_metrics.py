@@ -101,6 +101,14 @@ def test_a_report_with_an_unregistered_name_leaves_no_line(tmp_path: Path):
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+@pytest.mark.parametrize("torn", ['{"step": 3, "rewa', '{"step": 2}', "\0\0\0"])
+def test_a_last_line_that_a_crash_tore_is_dropped(tmp_path: Path, torn: str):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n' + torn, encoding="ascii")
+    JsonlSink(path).forget_after(2)
+    assert path.read_text(encoding="ascii") == '{"step": 1}\n{"step": 2}\n'
+
+
 def test_a_resumed_run_takes_steps_after_its_checkpoint_again(tmp_path: Path):
     sink = JsonlSink(tmp_path / "metrics.jsonl")
     sink.forget_after(1)  # nothing written yet
