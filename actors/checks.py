@@ -52,7 +52,7 @@ def preflight(cfg: Config) -> None:
     if cfg.ray.address or os.environ.get("RAY_ADDRESS"):
         return  # the nodes of the cluster are checked when the bundles are reserved
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(local_gpus())}
-    check_fits(wanted, [here], cfg.placement.kind)
+    check_fits(wanted, [here], cfg.placement.kind, cfg.placement.strategy)
 
 
 def _check_policy(cfg: Config) -> None:
