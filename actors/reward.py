@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.supervise import wait_for, wait_for_all
+from actors.supervise import wait_for
 from conf.schema import RewardConfig
 from reward.extract import ExtractConfig
 from reward.judge import ExecutionJudge, Judge, Judged, RewardModelJudge
@@ -114,12 +114,6 @@ class ExecutionActor:
         """Answer once the shard can judge."""
         return self._name
 
-    def sleep(self) -> None:
-        """Nothing to give back: programs run on CPUs."""
-
-    def wake(self) -> None:
-        """Nothing to take back."""
-
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
         """Judge the completions of one prompt; with the time at which the last test had run."""
         return self._judge.judge(prompt, texts_G), time.time()
@@ -166,18 +160,6 @@ class RewardActors:
         finally:
             self._in_flight[shard] -= 1
         return judged, shard, scored_s
-
-    async def sleep(self) -> None:
-        """Give the devices to another group."""
-        await wait_for_all(
-            [h.sleep.remote() for h in self.handles], self._deadline_s, "sleep of reward engines"
-        )
-
-    async def wake(self) -> None:
-        """Take the devices back."""
-        await wait_for_all(
-            [h.wake.remote() for h in self.handles], self._deadline_s, "wake of reward engines"
-        )
 
     async def score_codes(
         self, questions: Sequence[str], codes: Sequence[Sequence[str | None]]
