@@ -6,7 +6,7 @@ Imports are light on purpose: a wrong path or a missing GPU is said within secon
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actors.placement import Needs, bundles, check_fits, local_gpus
@@ -19,6 +19,7 @@ from reward.model_files import (
 )
 from rl.errors import UserError
 from rl.prompts import load_prompts
+from rl.types import Prompt
 
 
 def check_inputs(cfg: Config) -> None:
@@ -71,17 +72,37 @@ def _check_reward_model(cfg: Config) -> None:
 
 
 def _check_train_data(cfg: Config) -> None:
-    _check_data("data.train_path", cfg.data.train_path, cfg.data.max_bad_rows)
+    prompts = _read_data("data.train_path", cfg.data.train_path, cfg.data.max_bad_rows)
+    wanted = cfg.algorithm.prompts_per_step
+    if len(prompts) < wanted:
+        raise UserError(
+            f"data.train_path: {cfg.data.train_path} holds {len(prompts)} problems, fewer than "
+            f"algorithm.prompts_per_step={wanted}: a step would sample some of them twice, with "
+            f"equal answers (set algorithm.prompts_per_step={len(prompts)}, or give more problems)"
+        )
+    if cfg.reward.kind == "execution":
+        fix = "reward=hybrid asks a reward model about those, reward=codescaler about all"
+        _need_tests("data.train_path", prompts, f"reward.kind=execution runs them ({fix})")
 
 
 def _check_eval_data(cfg: Config) -> None:
-    _check_data("data.eval_path", cfg.data.eval_path, cfg.data.max_bad_rows)
+    prompts = _read_data("data.eval_path", cfg.data.eval_path, cfg.data.max_bad_rows)
+    _need_tests("data.eval_path", prompts, "pass@k is counted by running them (drop those rows)")
 
 
-def _check_data(key: str, path: str | None, max_bad_rows: int) -> None:
+def _need_tests(key: str, prompts: Sequence[Prompt], why: str) -> None:
+    without = [prompt.id for prompt in prompts if prompt.tests is None]
+    if without:
+        raise UserError(
+            f"{key}: problem {without[0]} has no tests, like {len(without)} of {len(prompts)} "
+            f"problems, but {why}"
+        )
+
+
+def _read_data(key: str, path: str | None, max_bad_rows: int) -> list[Prompt]:
     if path is None or not Path(path).is_file():
         raise UserError(
             f"{key}: the file {path} does not exist; give {key}=FILE, a canonical parquet file as "
             "launch/prepare_data.py writes it"
         )
-    load_prompts(path, max_bad_rows)
+    return load_prompts(path, max_bad_rows)

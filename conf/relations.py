@@ -104,6 +104,13 @@ RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: c.data.kind != "parquet" or bool(c.data.eval_path),
     ),
     Relation(
+        path="data.num_train",
+        involves=("data.kind", "data.num_train", "algorithm.prompts_per_step"),
+        rule="a step has other problems in every group: data.num_train >= prompts_per_step",
+        fix="raise data.num_train, or lower algorithm.prompts_per_step",
+        holds=lambda c: c.data.kind != "minipy" or c.data.num_train >= c.algorithm.prompts_per_step,
+    ),
+    Relation(
         path="reward.model",
         involves=("reward.kind", "reward.model", "loop.enabled"),
         rule="reward.kind=rm needs reward.model, unless the loop makes one",
