@@ -21,7 +21,7 @@ import ray
 from actors.supervise import wait_for
 from conf.schema import RewardConfig
 from reward.extract import ExtractConfig
-from reward.judge import ExecutionJudge, Judge, Judged, RewardModelJudge
+from reward.judge import ExecutionJudge, Judged, RewardModelJudge
 from reward.model import TextPath
 from reward.train import GOLDEN_SCORES
 from reward.verdict import Verifier
@@ -36,6 +36,12 @@ def extract_config(cfg: RewardConfig) -> ExtractConfig:
     return ExtractConfig(
         rule=cfg.rule, ignore_think=cfg.ignore_think, trivial_is_valid=cfg.trivial_is_valid
     )
+
+
+def execution_judge(cfg: RewardConfig) -> ExecutionJudge:
+    """The judge that runs tests, with a sandbox of its own."""
+    verifier = Verifier(workers=1, timeout_s=cfg.test_timeout_s)
+    return ExecutionJudge(verifier, extract_config(cfg), cfg.execution)
 
 
 class RewardModelActor:
@@ -106,9 +112,7 @@ class ExecutionActor:
 
     def __init__(self, name: str, cfg: RewardConfig) -> None:
         self._name = name
-        self._judge: Judge = ExecutionJudge(
-            Verifier(workers=1, timeout_s=cfg.test_timeout_s), extract_config(cfg)
-        )
+        self._judge = execution_judge(cfg)
 
     def ready(self) -> str:
         """Answer once the shard can judge."""
@@ -137,7 +141,8 @@ class RewardActors:
             extractions_G=judged.extractions_G,
             scores_G=judged.scores_G,
             rewards_G=judged.rewards_G,
-            judge=f"reward-{shard}",
+            judge=judged.judge,
+            actor=f"reward-{shard}",
             scored_s=scored_s,
             num_executed=judged.num_executed,
         )

@@ -87,6 +87,7 @@ class RlRun:
         self._train, self._held_out = load_problems(cfg)
         self._valid_rates: list[float] = []
         self._executed_for_reward = 0
+        self._executed_for_evaluation = 0
 
     async def run(self) -> RlResult:
         """Run to the end and leave the final model in `hf/`."""
@@ -135,7 +136,7 @@ class RlRun:
             valid_rate_first=self._valid_rates[0] if self._valid_rates else math.nan,
             valid_rate_last=self._valid_rates[-1] if self._valid_rates else math.nan,
             executed_for_reward=self._executed_for_reward,
-            executed_for_evaluation=self._verifier.num_executed,
+            executed_for_evaluation=self._executed_for_evaluation,
             partition=partition,
             start_s=started_s,
         )
@@ -192,6 +193,7 @@ class RlRun:
             purpose="evaluation",
         )
         evaluation = await evaluate(fleet, self._held_out, sampling, self._verifier, step)
+        self._executed_for_evaluation += evaluation.num_executed
         rows = list(rollout_rows(step, evaluation.groups_P, None))
         write_rollouts(self._dir / "evaluation" / f"step-{step:06d}.parquet", rows)
         return evaluation

@@ -153,7 +153,7 @@ class WholeLoop:
 
     async def _rlvr(self, warm: Stage) -> Stage:
         cfg = self._cfg
-        execution = dataclasses.replace(cfg.reward, kind="execution", shaping="raw")
+        execution = dataclasses.replace(cfg.reward, kind="execution", execution="binary")
         rlvr_cfg = dataclasses.replace(
             cfg,
             model=dataclasses.replace(cfg.model, path=str(warm.directory)),
@@ -197,7 +197,7 @@ class WholeLoop:
             execution = dataclasses.replace(
                 cfg,
                 model=dataclasses.replace(cfg.model, path=str(warm.directory)),
-                reward=dataclasses.replace(cfg.reward, kind="execution"),
+                reward=dataclasses.replace(cfg.reward, kind="execution", execution="binary"),
             )
             specs = Specs(rollout_model=str(warm.directory), reward=True)
             async with start_fleet(execution, specs, "sample") as fleet:

@@ -130,9 +130,11 @@ class RewardConfig:
     ignore_think: bool = key("drop <think>...</think> before looking for fences", True)
     trivial_is_valid: bool = key("judge `pass`, lone comments and bare words too", False)
     cache_size: int = key("(problem, code) scores kept per shard", 100_000, ge=0)
-    test_timeout_s: float = key(
-        "wall clock of one program over all its tests (kind execution)", 4.0, gt=0
+    execution: Literal["binary", "pass_rate"] = key(
+        "reward of an executed program: 1 when every test passes, else 0; or the share that passes",
+        "binary",
     )
+    test_timeout_s: float = key("wall clock of one executed program over all its tests", 4.0, gt=0)
     deadline_s: float = key("longest wait for the judgement of one group", 300.0, gt=0)
 
 

@@ -16,7 +16,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
 from threading import Lock
@@ -82,6 +82,8 @@ class Judgement:
     num_tests: int
     seconds: float = 0.0  # of the program's processes; 0 when nothing ran
     detail: str = ""  # for people: how the deciding test failed
+    # Run for this very call: neither remembered, nor a copy within it, nor empty.
+    executed: bool = field(default=False, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -93,7 +95,7 @@ class Verifier:
     """Judges programs by their tests. Thread-safe; use it as a context manager.
 
     `timeout_s` is wall clock of one program over all its tests. The same code with the same tests
-    is run once, now and later; only what ran counts in `num_executed`.
+    is run once, now and later; only what ran counts in `num_executed` and is `executed`.
     """
 
     def __init__(self, workers: int = 1, timeout_s: float = 4.0) -> None:
@@ -132,7 +134,8 @@ class Verifier:
                     verdict=Verdict.NO_CODE, num_passed=0, num_tests=len(plan.checks)
                 )
         fresh = self._execute(plans)
-        return [found[key] if key in found else fresh[key] for key in keys]
+        found |= {key: replace(judgement, executed=False) for key, judgement in fresh.items()}
+        return [fresh.pop(key, found[key]) for key in keys]
 
     def _execute(self, plans: dict[bytes, _Plan]) -> dict[bytes, Judgement]:
         if not plans:
@@ -147,7 +150,7 @@ class Verifier:
             self._num_executed += len(judgements)
             for key, judgement in judgements.items():
                 if judgement.verdict is not Verdict.SANDBOX_ERROR:
-                    self._known[key] = judgement
+                    self._known[key] = replace(judgement, executed=False)
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return judgements
@@ -219,6 +222,7 @@ def _judge(plan: _Plan, outcome: Outcome) -> Judgement:
         num_tests=len(verdicts),
         seconds=outcome.seconds,
         detail=outcome.observations_N[failed[0]].detail if failed else "",
+        executed=True,
     )
 
 

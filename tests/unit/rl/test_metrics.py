@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rl.metrics import METRICS, JsonlSink, batch_metrics, check_names
-from rl.types import Extraction, Finish, JudgedGroup, Reason, Score, StepReport
+from rl.types import Extraction, Finish, JudgedGroup, JudgeKind, Reason, Score, StepReport
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -60,6 +60,26 @@ def test_the_metrics_of_a_batch_are_registered_and_mean_what_they_say():
         "reward/reason/syntax": 0.25,
     }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+
+
+def test_scores_of_execution_are_counted_apart_from_those_of_the_reward_model():
+    by_rm, by_tests = judged_groups()
+    by_tests = dataclasses.replace(
+        by_tests,
+        judge=JudgeKind.EXECUTION,
+        scores_G=(Score(value=0.5, verdict="WRONG_ANSWER"), Score(value=1.0, verdict="PASSED")),
+    )
+    mixed, only_rm, only_tests = map(
+        batch_metrics, ([by_rm, by_tests, by_tests], [by_rm], [by_tests])
+    )
+    check_names(mixed)
+    assert mixed["reward/exec_share"] == pytest.approx(2 / 3)
+    assert mixed["reward/exec_pass_rate"] == 0.5
+    assert mixed["rm/score_mean"] == 3.0
+    assert only_rm["reward/exec_share"] == 0.0
+    assert "reward/exec_pass_rate" not in only_rm
+    assert only_tests["reward/exec_share"] == 1.0
+    assert not [name for name in only_tests if name in {"rm/score_mean", "rm/reused_rate"}]
 
 
 def test_the_shares_of_reasons_sum_to_one_and_every_reason_is_there():
