@@ -65,7 +65,7 @@ def _check_policy(cfg: Config) -> None:
 
 def _check_reward_model(cfg: Config) -> None:
     model = cfg.reward.model
-    if cfg.loop.enabled or cfg.reward.kind != "rm" or model is None:
+    if cfg.loop.enabled or model is None:
         return
     if is_local(model):
         check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)

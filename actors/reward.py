@@ -21,7 +21,7 @@ import ray
 from actors.supervise import wait_for
 from conf.schema import RewardConfig
 from reward.extract import ExtractConfig
-from reward.judge import ExecutionJudge, Judged, RewardModelJudge
+from reward.judge import ExecutionJudge, HybridJudge, Judge, Judged, RewardModelJudge
 from reward.model import TextPath
 from reward.train import GOLDEN_SCORES
 from reward.verdict import Verifier
@@ -45,7 +45,10 @@ def execution_judge(cfg: RewardConfig) -> ExecutionJudge:
 
 
 class RewardModelActor:
-    """One shard of the reward-model group: a vLLM pooling engine and the judge around it."""
+    """One shard of the reward-model group: a vLLM pooling engine and the judge around it.
+
+    In a hybrid run it executes programs as well, in a sandbox of its own.
+    """
 
     def __init__(self, name: str, spec: Mapping[str, Any], cfg: RewardConfig) -> None:
         from actors import vllm_engine  # noqa: PLC0415 - the driver never loads vLLM
@@ -54,14 +57,17 @@ class RewardModelActor:
         self._name = name
         self._loop = vllm_engine.EngineLoop(vllm_engine.EngineSpec(**spec), name)
         text_path = TextPath.load(spec["model"], cfg.adapter, cfg.max_tokens)
-        self._judge = RewardModelJudge(
+        self._reward_model = RewardModelJudge(
             self._loop.score, text_path, extract_config(cfg), cfg.shaping, cfg.cache_size
         )
+        self._judge: Judge = self._reward_model
+        if cfg.kind == "hybrid":
+            self._judge = HybridJudge(self._reward_model, execution_judge(cfg))
         self._check_golden_scores(Path(spec["model"]), cfg, self._loop.score, text_path)
 
     def ready(self) -> str:
         """Answer once the engine has scored."""
-        self._judge.score_codes("ready", ["pass"])
+        self._reward_model.score_codes("ready", ["pass"])
         return self._name
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
@@ -73,7 +79,7 @@ class RewardModelActor:
     ) -> list[tuple[Score, ...]]:
         """Raw scores of given programs, problem by problem: no extraction, no gate."""
         with ThreadPoolExecutor(max_workers=32) as pool:
-            return list(pool.map(self._judge.score_codes, questions, codes))
+            return list(pool.map(self._reward_model.score_codes, questions, codes))
 
     def sleep(self) -> None:
         """Give the device to another group (colocated placement)."""

@@ -12,7 +12,7 @@ from actors.evaluation import Evaluation, evaluate
 from actors.fleet import RayFleet, Specs, start_fleet, train_fields
 from conf.schema import Config
 from reward.verdict import Verifier
-from rl.advantage import AdvantageConfig, group_advantages
+from rl.advantage import AdvantageConfig, batch_advantages
 from rl.checkpoint import Checkpoint, commit, complete_checkpoints, prune, staging_directory
 from rl.console import Console
 from rl.loop import LoopConfig, run_loop
@@ -113,7 +113,7 @@ class RlRun:
         base = await self._evaluate(fleet, 0)
         first_step = await self._resume(fleet)
         num_steps = cfg.algorithm.num_steps
-        self._console.stage("rl", f"{num_steps} steps, reward: {cfg.reward.kind}")
+        self._console.stage("rl", f"{num_steps} steps, reward: {cfg.reward.kind}{self._judged()}")
         with self._console.steps(num_steps, first_step - 1):
             await run_loop(
                 fleet,
@@ -140,6 +140,16 @@ class RlRun:
             partition=partition,
             start_s=started_s,
         )
+
+    def _judged(self) -> str:
+        """Which problems the judge of the run decides by which means, where that is a question."""
+        reward = self._cfg.reward
+        if reward.kind == "rm":
+            return ""
+        if reward.kind == "execution":
+            return f" ({reward.execution})"
+        num_tested = sum(prompt.tests is not None for prompt in self._train)
+        return f" ({reward.execution} tests for {num_tested} of {len(self._train)} problems)"
 
     async def _resume(self, fleet: RayFleet) -> int:
         """Load the newest complete checkpoint, if asked for; answers with the first step to run."""
@@ -170,8 +180,7 @@ class RlRun:
             await self._save_checkpoint(fleet, step)
 
     def _write_rollouts(self, step: int, batch: Batch) -> None:
-        rewards = [group.rewards_G for group in batch.groups_P]
-        advantages = group_advantages(rewards, self._step_cfg.advantage)
+        advantages = batch_advantages(batch.groups_P, self._step_cfg.advantage)
         path = self._dir / "rollouts" / f"step-{step:06d}.parquet"
         write_rollouts(path, list(rollout_rows(step, batch.groups_P, advantages)))
 

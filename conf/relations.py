@@ -113,9 +113,9 @@ RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="reward.model",
         involves=("reward.kind", "reward.model", "loop.enabled"),
-        rule="reward.kind=rm needs reward.model, unless the loop makes one",
+        rule="reward.kind=rm and hybrid need reward.model, unless the loop makes one",
         fix="give reward.model=DIR, or reward=execution",
-        holds=lambda c: c.reward.kind != "rm" or bool(c.reward.model) or c.loop.enabled,
+        holds=lambda c: c.reward.kind == "execution" or bool(c.reward.model) or c.loop.enabled,
     ),
     Relation(
         path="loop.enabled",
@@ -262,6 +262,20 @@ CAUTIONS: tuple[Relation, ...] = (
         rule="k1 as a loss has a gradient of expectation zero: it adds noise and restrains nothing",
         fix="set algorithm.kl_kind=k2 or k3, or algorithm.kl_coef=0",
         holds=lambda c: c.algorithm.kl_coef == 0 or c.algorithm.kl_kind != "k1",
+    ),
+    Relation(
+        path="algorithm.advantage_scale",
+        involves=("algorithm.advantage_scale", "reward.kind"),
+        rule="none compares the rewards of a hybrid's two judges, which are in different units",
+        fix="set algorithm.advantage_scale=batch_std, which scales each judge's groups apart",
+        holds=lambda c: c.reward.kind != "hybrid" or c.algorithm.advantage_scale != "none",
+    ),
+    Relation(
+        path="reward.kind",
+        involves=("reward.kind", "data.kind"),
+        rule="every problem of data.kind=minipy has tests, so a hybrid never asks its reward model",
+        fix="set reward=execution, or give problems without tests with data=parquet",
+        holds=lambda c: c.reward.kind != "hybrid" or c.data.kind != "minipy",
     ),
     Relation(
         path="rollout.top_p",

@@ -106,8 +106,13 @@ class RolloutConfig:
 class RewardConfig:
     """What judges code (group `reward`)."""
 
-    kind: Literal["rm", "execution"] = key("a reward model, or the problem's own tests")
-    model: str | None = key("directory or hub id of the reward model (kind rm)", None)
+    kind: Literal["rm", "execution", "hybrid"] = key(
+        "a reward model; the problem's own tests; or tests where a problem has them and the model "
+        "elsewhere"
+    )
+    model: str | None = key(
+        "directory or hub id of the reward model; null with kind execution, which uses none", None
+    )
     adapter: Literal["sequence_classifier", "codescaler", "acecoder", "themis"] = key(
         "family of the reward model: template, system prompt, read-out", "codescaler"
     )
@@ -122,7 +127,7 @@ class RewardConfig:
     kv_cache_gib: float = key("KV cache on CPU, GiB", 0.5, gt=0)
     cpu_threads: int = key("threads of one shard on CPU", 1, ge=1)
     shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key(
-        "score -> reward of valid code", "softplus"
+        "score of the reward model -> reward of valid code; raw with kind execution", "softplus"
     )
     rule: Literal["single_block", "last_block"] = key(
         "which fenced block is the program", "single_block"

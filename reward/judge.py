@@ -1,6 +1,7 @@
 """Judge the completions of one prompt: extract, gate, de-duplicate, score, shape.
 
-Two judges with one interface: a reward model (nothing is executed), or the problem's own tests.
+Judges with one interface: a reward model (nothing is executed), the problem's own tests, or the
+tests where a problem has them and the reward model elsewhere.
 Whoever holds the engine passes it in as a function; this module knows neither vLLM nor Ray.
 """
 
@@ -191,3 +192,20 @@ class ExecutionJudge:
             reused=not judgement.executed,
             verdict=judgement.verdict.value,
         )
+
+
+class HybridJudge:
+    """Execution where a problem has tests, the reward model elsewhere.
+
+    A group has one judge, so its rewards can be compared; those of groups with different judges
+    can not, which is why advantages are scaled for each judge apart (`rl.advantage`).
+    """
+
+    def __init__(self, reward_model: RewardModelJudge, execution: ExecutionJudge) -> None:
+        self._reward_model = reward_model
+        self._execution = execution
+
+    def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
+        """Judge the completions of one prompt."""
+        judge = self._reward_model if prompt.tests is None else self._execution
+        return judge.judge(prompt, texts_G)

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from reward.extract import ExtractConfig
-from reward.judge import ExecutionJudge, RewardModelJudge
+from reward.judge import ExecutionJudge, HybridJudge, RewardModelJudge
 from reward.model import TextPath
 from reward.verdict import Judgement, Program, Verdict, Verifier
 from rl.errors import NonFiniteError, UserError
@@ -266,3 +266,15 @@ def test_programs_of_groups_that_are_judged_at_once_are_counted_once(verifier):
         counts = list(pool.map(run, range(100, 104)))
     assert counts == [3] * 4
     assert verifier.num_executed - before == 12
+
+
+def test_a_hybrid_executes_where_there_are_tests_and_asks_the_model_elsewhere(verifier):
+    engine = Engine()
+    judge = HybridJudge(judge_of(engine), ExecutionJudge(verifier, ExtractConfig()))
+    texts = [INVALID[1], answer("def f(x): return x + 33"), answer("def f(x): return 0")]
+    tested, untested = judge.judge(problem(33), texts), judge.judge(PROMPT, texts)
+    assert [tested.judge, untested.judge] == [JudgeKind.EXECUTION, JudgeKind.RM]
+    assert [tested.num_executed, untested.num_executed] == [2, 0]
+    assert tested.rewards_G.tolist() == [0.0, 1.0, 0.0]
+    assert len(engine.asked) == 2  # the two valid programs of the problem without tests
+    assert [score.verdict for score in untested.scores_G] == [None] * 3
