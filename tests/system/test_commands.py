@@ -63,6 +63,7 @@ def test_a_hybrid_runs_tests_where_there_are_some_and_asks_the_model_elsewhere(
         *("launch/train.py", "experiment=quickstart", "reward=hybrid", "data=parquet"),
         *("data.train_path=train.parquet", "data.eval_path=test.parquet"),
         *("algorithm.num_steps=2", "algorithm.prompts_per_step=4"),
+        *("reward.shards=1", "policy.ranks=1"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
