@@ -17,7 +17,6 @@ from typing import Literal
 import ray
 
 from actors.evaluation import evaluate
-from actors.execution import make_verifier
 from actors.fleet import (
     RayFleet,
     Specs,
@@ -27,6 +26,7 @@ from actors.fleet import (
     train_fields,
 )
 from actors.rl_run import load_problems, step_config
+from actors.verifiers import make_verifier
 from conf.schema import Config
 from rl.console import Console
 from rl.loop import LoopConfig, run_loop

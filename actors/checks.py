@@ -6,10 +6,11 @@ Imports are light on purpose: a wrong path or a missing GPU is said within secon
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actors.placement import Needs, bundles, check_fits, local_gpus
+from actors.verifiers import check_sandbox
 from conf.schema import Config
 from reward.model_files import (
     check_context,
@@ -19,6 +20,7 @@ from reward.model_files import (
 )
 from rl.errors import UserError
 from rl.prompts import load_prompts
+from rl.types import Prompt
 
 
 def check_inputs(cfg: Config) -> None:
@@ -27,7 +29,12 @@ def check_inputs(cfg: Config) -> None:
     Raises:
         UserError: with every fault that was found, a line each.
     """
-    checks: list[Callable[[Config], None]] = [preflight, _check_policy, _check_reward_model]
+    checks: list[Callable[[Config], None]] = [
+        preflight,
+        _check_sandbox,
+        _check_policy,
+        _check_reward_model,
+    ]
     if cfg.data.kind == "parquet":
         checks += [_check_train_data, _check_eval_data]
     faults: list[str] = []
@@ -52,7 +59,12 @@ def preflight(cfg: Config) -> None:
     if cfg.ray.address or os.environ.get("RAY_ADDRESS"):
         return  # the nodes of the cluster are checked when the bundles are reserved
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(local_gpus())}
-    check_fits(wanted, [here], cfg.placement.kind)
+    check_fits(wanted, [here], cfg.placement.kind, cfg.placement.strategy)
+
+
+def _check_sandbox(cfg: Config) -> None:
+    """Every run executes programs: at least those of its evaluation."""
+    check_sandbox(cfg.sandbox)
 
 
 def _check_policy(cfg: Config) -> None:
@@ -64,24 +76,44 @@ def _check_policy(cfg: Config) -> None:
 
 def _check_reward_model(cfg: Config) -> None:
     model = cfg.reward.model
-    if cfg.loop.enabled or cfg.reward.kind != "rm" or model is None:
+    if cfg.loop.enabled or model is None:
         return
     if is_local(model):
         check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)
 
 
 def _check_train_data(cfg: Config) -> None:
-    _check_data("data.train_path", cfg.data.train_path, cfg.data.max_bad_rows)
+    prompts = _read_data("data.train_path", cfg.data.train_path, cfg.data.max_bad_rows)
+    wanted = cfg.algorithm.prompts_per_step
+    if len(prompts) < wanted:
+        raise UserError(
+            f"data.train_path: {cfg.data.train_path} holds {len(prompts)} problems, fewer than "
+            f"algorithm.prompts_per_step={wanted}: a step would sample some of them twice, with "
+            f"equal answers (set algorithm.prompts_per_step={len(prompts)}, or give more problems)"
+        )
+    if cfg.reward.kind == "execution":
+        fix = "reward=hybrid asks a reward model about those, reward=codescaler about all"
+        _need_tests("data.train_path", prompts, f"reward.kind=execution runs them ({fix})")
 
 
 def _check_eval_data(cfg: Config) -> None:
-    _check_data("data.eval_path", cfg.data.eval_path, cfg.data.max_bad_rows)
+    prompts = _read_data("data.eval_path", cfg.data.eval_path, cfg.data.max_bad_rows)
+    _need_tests("data.eval_path", prompts, "pass@k is counted by running them (drop those rows)")
 
 
-def _check_data(key: str, path: str | None, max_bad_rows: int) -> None:
+def _need_tests(key: str, prompts: Sequence[Prompt], why: str) -> None:
+    without = [prompt.id for prompt in prompts if prompt.tests is None]
+    if without:
+        raise UserError(
+            f"{key}: problem {without[0]} has no tests, like {len(without)} of {len(prompts)} "
+            f"problems, but {why}"
+        )
+
+
+def _read_data(key: str, path: str | None, max_bad_rows: int) -> list[Prompt]:
     if path is None or not Path(path).is_file():
         raise UserError(
             f"{key}: the file {path} does not exist; give {key}=FILE, a canonical parquet file as "
             "launch/prepare_data.py writes it"
         )
-    load_prompts(path, max_bad_rows)
+    return load_prompts(path, max_bad_rows)

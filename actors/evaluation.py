@@ -26,7 +26,7 @@ class Evaluation:
 
     groups_P: tuple[JudgedGroup, ...]
     passed_PG: tuple[tuple[bool, ...], ...]
-    num_executed: int
+    num_executed: int  # programs; those that a judge ran are among them
 
     @property
     def num_samples(self) -> int:
@@ -69,9 +69,8 @@ async def evaluate(
     groups_P = await sample_and_judge(step, fleet, prompts_P, sampling)
     before = verifier.num_executed
     passed = await asyncio.to_thread(execute, groups_P, verifier)
-    return Evaluation(
-        groups_P=groups_P, passed_PG=passed, num_executed=verifier.num_executed - before
-    )
+    num_executed = verifier.num_executed - before + sum(g.num_executed for g in groups_P)
+    return Evaluation(groups_P=groups_P, passed_PG=passed, num_executed=num_executed)
 
 
 def execute(groups_P: Sequence[JudgedGroup], verifier: Verifier) -> tuple[tuple[bool, ...], ...]:

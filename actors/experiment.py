@@ -94,8 +94,11 @@ async def _run(cfg: Config, directory: Path, console: Console) -> None:
 
 def summarise(cfg: Config, result: RlResult, stages: Mapping[str, Stage]) -> dict[str, Any]:
     """The final figures of a run."""
-    n = cfg.evaluation.num_samples
+    n, reward = cfg.evaluation.num_samples, cfg.reward
     return {
+        "reward": reward.kind,
+        "reward_execution": None if reward.kind == "rm" else reward.execution,
+        "reward_model": None if reward.kind == "execution" else reward.model,
         "base_pass@1": result.base.pass_at_1,
         "final_pass@1": result.final.pass_at_1,
         f"bon{n}_pass@1": result.base.best_of,
@@ -116,7 +119,7 @@ def reward_model_accuracy(cfg: Config, stages: Mapping[str, Stage]) -> float | N
     """Pairwise accuracy on held-out problems: just measured, or as the model's record states it."""
     if "reward_model" in stages:
         return stages["reward_model"].figures["rm_pair_accuracy"]
-    if cfg.reward.kind != "rm" or cfg.reward.model is None:
+    if cfg.reward.kind == "execution" or cfg.reward.model is None:
         return None
     record = Path(cfg.reward.model) / "stage.json"
     if not record.is_file():
@@ -134,12 +137,13 @@ def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) 
     console.table(
         "held-out problems",
         [
+            ("reward", summary["reward"], _about_judges(summary)),
             ("before", share("base_pass@1"), "pass@1 of the initial policy"),
             ("after", share("final_pass@1"), "pass@1 of the trained policy"),
             (
                 f"best of {n}",
                 share(f"bon{n}_pass@1"),
-                "initial policy, the judge chooses",
+                f"initial policy, chosen by {'the RM' if summary['reward'] == 'rm' else 'tests'}",
             ),
             ("oracle", share(f"oracle_pass@{n}"), f"initial policy, any of {n} passes"),
             ("RM accuracy", share("rm_pair_accuracy"), "pairs of held-out problems ordered right"),
@@ -155,6 +159,15 @@ def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) 
     console.say(f"policy    {directory / 'hf'}")
     console.say(f"figures   {directory / 'summary.json'}, {directory / 'metrics.jsonl'}")
     console.say(f"rollouts  {directory / 'rollouts'}")
+
+
+def _about_judges(summary: Mapping[str, Any]) -> str:
+    tests = f"tests, {summary['reward_execution']}"
+    return {
+        "rm": "a reward model; no tests",
+        "execution": f"{tests}; no reward model",
+        "hybrid": f"{tests}; a reward model where there are none",
+    }[summary["reward"]]
 
 
 def installed_versions() -> dict[str, str]:

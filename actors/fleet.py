@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,9 +44,9 @@ class Specs:
 class TurnTakingGang(Gang):
     """Policy ranks that share their devices: the engines sleep while the policy is updated."""
 
-    def __init__(self, gang: Gang, rollout: RolloutActors, reward: RewardActors) -> None:
+    def __init__(self, gang: Gang, engines: Sequence[Any]) -> None:
         super().__init__(gang.handles, gang.objective, gang.deadline_s, gang.start_deadline_s)
-        self._engines = (rollout, reward)
+        self._engines = engines  # actors with `sleep` and `wake`
         self._asleep = False
 
     async def logprobs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
@@ -64,13 +64,15 @@ class TurnTakingGang(Gang):
     async def publish(self, policy_version: int) -> None:
         """Wake the engines and give the rollout engines the current weights."""
         if self._asleep:
-            await asyncio.gather(*(engine.wake() for engine in self._engines))
+            refs = [engine.wake.remote() for engine in self._engines]
+            await wait_for_all(refs, self.deadline_s, "waking the engines")
             self._asleep = False
         await super().publish(policy_version)
 
     async def _put_to_sleep(self) -> None:
         if not self._asleep:
-            await asyncio.gather(*(engine.sleep() for engine in self._engines))
+            refs = [engine.sleep.remote() for engine in self._engines]
+            await wait_for_all(refs, self.deadline_s, "putting the engines to sleep")
             self._asleep = True
 
 
@@ -209,7 +211,8 @@ def _create(cfg: Config, specs: Specs, placement: Placement) -> RayFleet:
         cfg.placement.ready_timeout_s,
     )
     if cfg.placement.colocate:
-        gang = TurnTakingGang(gang, rollout_group, reward_group)
+        judges = [] if cfg.reward.kind == "execution" else reward  # programs run on CPUs
+        gang = TurnTakingGang(gang, [*rollout, *judges])
     return RayFleet(rollout=rollout_group, reward=reward_group, policy=gang)
 
 
@@ -222,8 +225,10 @@ def _create_judge(cfg: Config, placement: Placement, name: str) -> Any:  # noqa:
     # Several groups are judged at once, so that the engine always has work.
     options["max_concurrency"] = 64
     if cfg.reward.kind == "execution":
-        return RemoteExecutionActor.options(**options).remote(name, cfg.reward)
-    return RemoteRewardModelActor.options(**options).remote(name, _reward_spec(cfg), cfg.reward)
+        return RemoteExecutionActor.options(**options).remote(name, cfg.reward, cfg.sandbox)
+    return RemoteRewardModelActor.options(**options).remote(
+        name, _reward_spec(cfg), cfg.reward, cfg.sandbox
+    )
 
 
 async def _start(cfg: Config, specs: Specs, fleet: RayFleet) -> None:

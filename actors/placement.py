@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -21,6 +22,11 @@ from conf.schema import Config, PlacementConfig
 from rl.errors import PlacementError
 
 _EPSILON = 1e-6
+Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
+_STRICT: Mapping[Strategy, str] = {
+    "STRICT_PACK": "; placement.strategy=STRICT_PACK puts all on one node, PACK does not",
+    "STRICT_SPREAD": "; placement.strategy=STRICT_SPREAD takes a node for each, SPREAD does not",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +68,42 @@ def bundles(cfg: Config, needs: Needs) -> list[Bundle]:
     return listed
 
 
-def check_fits(wanted: Sequence[Bundle], nodes: Sequence[Mapping[str, float]], kind: str) -> None:
+def check_fits(
+    wanted: Sequence[Bundle],
+    nodes: Sequence[Mapping[str, float]],
+    kind: str,
+    strategy: Strategy = "PACK",
+) -> None:
     """Lay the bundles out on the nodes, largest first.
+
+    STRICT_PACK takes one node for all, STRICT_SPREAD a node for each; the others mean a preference.
 
     Raises:
         PlacementError: naming what is needed, what is there, and the first bundle without a place.
     """
-    free = [_FreeNode(node) for node in nodes]
-    for bundle in sorted(wanted, key=lambda b: (-b.gpus, -b.cpus)):
-        if not any(node.take(bundle) for node in free):
-            raise PlacementError(_misfit(bundle, wanted, nodes, kind))
+    largest_first = sorted(wanted, key=lambda b: (-b.gpus, -b.cpus))
+    smallest_first = sorted(nodes, key=lambda n: (n.get("GPU", 0.0), n.get("CPU", 0.0)))
+    packs = strategy == "STRICT_PACK"
+    layouts = [[node] for node in smallest_first] if packs else [smallest_first]
+    homeless = [_without_place(largest_first, layout, strategy) for layout in layouts or [[]]]
+    misplaced = [bundle for bundle in homeless if bundle is not None]
+    if len(misplaced) == len(homeless):
+        detail = _misfit(misplaced[-1], wanted, nodes, kind)
+        raise PlacementError(detail + _STRICT.get(strategy, ""))
+
+
+def _without_place(
+    largest_first: Sequence[Bundle], layout: Sequence[Mapping[str, float]], strategy: Strategy
+) -> Bundle | None:
+    """The first bundle that finds no place on the nodes of `layout`; None when all do."""
+    free = [_FreeNode(node) for node in layout]
+    for bundle in largest_first:
+        home = next((node for node in free if node.take(bundle)), None)
+        if home is None:
+            return bundle
+        if strategy == "STRICT_SPREAD":
+            free.remove(home)
+    return None
 
 
 class _FreeNode:
@@ -135,7 +167,7 @@ class Placement:
     @classmethod
     async def reserve(cls, cfg: PlacementConfig, wanted: Sequence[Bundle], name: str) -> Placement:
         """Reserve all bundles together."""
-        check_fits(wanted, cluster_nodes(), cfg.kind)
+        check_fits(wanted, cluster_nodes(), cfg.kind, cfg.strategy)
         group = placement_group(
             [bundle.resources for bundle in wanted], strategy=cfg.strategy, name=name
         )

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.supervise import wait_for, wait_for_all
-from conf.schema import RewardConfig
+from actors.supervise import wait_for
+from actors.verifiers import make_verifier
+from conf.schema import RewardConfig, SandboxConfig
 from reward.extract import ExtractConfig
-from reward.judge import ExecutionJudge, Judge, Judged, RewardModelJudge
+from reward.judge import ExecutionJudge, HybridJudge, Judge, Judged, RewardModelJudge
 from reward.model import TextPath
 from reward.train import GOLDEN_SCORES
-from reward.verdict import Verifier
 from rl.errors import EngineError
 from rl.types import IntArray, JudgedGroup, Prompt, RolloutGroup, Score
 
@@ -38,24 +38,39 @@ def extract_config(cfg: RewardConfig) -> ExtractConfig:
     )
 
 
-class RewardModelActor:
-    """One shard of the reward-model group: a vLLM pooling engine and the judge around it."""
+def execution_judge(cfg: RewardConfig, sandbox: SandboxConfig) -> ExecutionJudge:
+    """The judge that runs tests, with a sandbox of its own."""
+    # One failed test settles a binary reward; a pass rate needs them all.
+    verifier = make_verifier(sandbox, cfg.test_timeout_s, early_stop=cfg.execution == "binary")
+    return ExecutionJudge(verifier, extract_config(cfg), cfg.execution)
 
-    def __init__(self, name: str, spec: Mapping[str, Any], cfg: RewardConfig) -> None:
+
+class RewardModelActor:
+    """One shard of the reward-model group: a vLLM pooling engine and the judge around it.
+
+    In a hybrid run it executes programs as well, in a sandbox of its own.
+    """
+
+    def __init__(
+        self, name: str, spec: Mapping[str, Any], cfg: RewardConfig, sandbox: SandboxConfig
+    ) -> None:
         from actors import vllm_engine  # noqa: PLC0415 - the driver never loads vLLM
 
         self._vllm = vllm_engine
         self._name = name
         self._loop = vllm_engine.EngineLoop(vllm_engine.EngineSpec(**spec), name)
         text_path = TextPath.load(spec["model"], cfg.adapter, cfg.max_tokens)
-        self._judge = RewardModelJudge(
+        self._reward_model = RewardModelJudge(
             self._loop.score, text_path, extract_config(cfg), cfg.shaping, cfg.cache_size
         )
+        self._judge: Judge = self._reward_model
+        if cfg.kind == "hybrid":
+            self._judge = HybridJudge(self._reward_model, execution_judge(cfg, sandbox))
         self._check_golden_scores(Path(spec["model"]), cfg, self._loop.score, text_path)
 
     def ready(self) -> str:
         """Answer once the engine has scored."""
-        self._judge.score_codes("ready", ["pass"])
+        self._reward_model.score_codes("ready", ["pass"])
         return self._name
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
@@ -67,7 +82,7 @@ class RewardModelActor:
     ) -> list[tuple[Score, ...]]:
         """Raw scores of given programs, problem by problem: no extraction, no gate."""
         with ThreadPoolExecutor(max_workers=32) as pool:
-            return list(pool.map(self._judge.score_codes, questions, codes))
+            return list(pool.map(self._reward_model.score_codes, questions, codes))
 
     def sleep(self) -> None:
         """Give the device to another group (colocated placement)."""
@@ -104,21 +119,13 @@ class RewardModelActor:
 class ExecutionActor:
     """One shard of the execution baseline: runs the problem's own tests."""
 
-    def __init__(self, name: str, cfg: RewardConfig) -> None:
+    def __init__(self, name: str, cfg: RewardConfig, sandbox: SandboxConfig) -> None:
         self._name = name
-        self._judge: Judge = ExecutionJudge(
-            Verifier(workers=1, timeout_s=cfg.test_timeout_s), extract_config(cfg)
-        )
+        self._judge = execution_judge(cfg, sandbox)
 
     def ready(self) -> str:
         """Answer once the shard can judge."""
         return self._name
-
-    def sleep(self) -> None:
-        """Nothing to give back: programs run on CPUs."""
-
-    def wake(self) -> None:
-        """Nothing to take back."""
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
         """Judge the completions of one prompt; with the time at which the last test had run."""
@@ -143,7 +150,8 @@ class RewardActors:
             extractions_G=judged.extractions_G,
             scores_G=judged.scores_G,
             rewards_G=judged.rewards_G,
-            judge=f"reward-{shard}",
+            judge=judged.judge,
+            actor=f"reward-{shard}",
             scored_s=scored_s,
             num_executed=judged.num_executed,
         )
@@ -166,18 +174,6 @@ class RewardActors:
         finally:
             self._in_flight[shard] -= 1
         return judged, shard, scored_s
-
-    async def sleep(self) -> None:
-        """Give the devices to another group."""
-        await wait_for_all(
-            [h.sleep.remote() for h in self.handles], self._deadline_s, "sleep of reward engines"
-        )
-
-    async def wake(self) -> None:
-        """Take the devices back."""
-        await wait_for_all(
-            [h.wake.remote() for h in self.handles], self._deadline_s, "wake of reward engines"
-        )
 
     async def score_codes(
         self, questions: Sequence[str], codes: Sequence[Sequence[str | None]]

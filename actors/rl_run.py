@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.evaluation import Evaluation, evaluate
-from actors.execution import make_verifier
 from actors.fleet import RayFleet, Specs, start_fleet, train_fields
+from actors.verifiers import make_verifier
 from conf.schema import Config
-from rl.advantage import AdvantageConfig, group_advantages
+from rl.advantage import AdvantageConfig, batch_advantages
 from rl.checkpoint import Checkpoint, commit, complete_checkpoints, prune, staging_directory
 from rl.console import Console
 from rl.loop import LoopConfig, run_loop
@@ -87,6 +87,7 @@ class RlRun:
         self._train, self._held_out = load_problems(cfg)
         self._valid_rates: list[float] = []
         self._executed_for_reward = 0
+        self._executed_for_evaluation = 0
 
     async def run(self) -> RlResult:
         """Run to the end and leave the final model in `hf/`."""
@@ -112,7 +113,7 @@ class RlRun:
         base = await self._evaluate(fleet, 0)
         first_step = await self._resume(fleet)
         num_steps = cfg.algorithm.num_steps
-        self._console.stage("rl", f"{num_steps} steps, reward: {cfg.reward.kind}")
+        self._console.stage("rl", f"{num_steps} steps, reward: {cfg.reward.kind}{self._judged()}")
         with self._console.steps(num_steps, first_step - 1):
             await run_loop(
                 fleet,
@@ -135,15 +136,26 @@ class RlRun:
             valid_rate_first=self._valid_rates[0] if self._valid_rates else math.nan,
             valid_rate_last=self._valid_rates[-1] if self._valid_rates else math.nan,
             executed_for_reward=self._executed_for_reward,
-            executed_for_evaluation=self._verifier.num_executed,
+            executed_for_evaluation=self._executed_for_evaluation,
             partition=partition,
             start_s=started_s,
         )
+
+    def _judged(self) -> str:
+        """Which problems the judge of the run decides by which means, where that is a question."""
+        reward = self._cfg.reward
+        if reward.kind == "rm":
+            return ""
+        if reward.kind == "execution":
+            return f" ({reward.execution})"
+        num_tested = sum(prompt.tests is not None for prompt in self._train)
+        return f" ({reward.execution} tests for {num_tested} of {len(self._train)} problems)"
 
     async def _resume(self, fleet: RayFleet) -> int:
         """Load the newest complete checkpoint, if asked for; answers with the first step to run."""
         found = complete_checkpoints(self._dir / "checkpoints")
         if self._cfg.resume == "never" or not found:
+            self._sink.forget_after(0)  # an earlier run may have ended before its first checkpoint
             return 1
         newest: Checkpoint = found[-1]
         await fleet.policy.load_checkpoint(newest.directory)
@@ -168,8 +180,7 @@ class RlRun:
             await self._save_checkpoint(fleet, step)
 
     def _write_rollouts(self, step: int, batch: Batch) -> None:
-        rewards = [group.rewards_G for group in batch.groups_P]
-        advantages = group_advantages(rewards, self._step_cfg.advantage)
+        advantages = batch_advantages(batch.groups_P, self._step_cfg.advantage)
         path = self._dir / "rollouts" / f"step-{step:06d}.parquet"
         write_rollouts(path, list(rollout_rows(step, batch.groups_P, advantages)))
 
@@ -191,6 +202,7 @@ class RlRun:
             purpose="evaluation",
         )
         evaluation = await evaluate(fleet, self._held_out, sampling, self._verifier, step)
+        self._executed_for_evaluation += evaluation.num_executed
         rows = list(rollout_rows(step, evaluation.groups_P, None))
         write_rollouts(self._dir / "evaluation" / f"step-{step:06d}.parquet", rows)
         return evaluation

@@ -12,7 +12,7 @@ import numpy as np
 import ray
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from actors.supervise import stream, wait_for_all
+from actors.supervise import stream
 from rl.errors import UserError, VersionMismatchError
 from rl.seeds import derive_seed
 from rl.types import Completion, Finish, IntArray, Prompt, RolloutGroup, SamplingConfig
@@ -168,18 +168,6 @@ class RolloutActors:
                     pumps.create_task(pump(handle, share))
             for _ in prompts_P:
                 yield await merged.get()
-
-    async def sleep(self) -> None:
-        """Give the devices to another group."""
-        await wait_for_all(
-            [h.sleep.remote() for h in self.handles], self._deadline_s, "sleep of rollout engines"
-        )
-
-    async def wake(self) -> None:
-        """Take the devices back."""
-        await wait_for_all(
-            [h.wake.remote() for h in self.handles], self._deadline_s, "wake of rollout engines"
-        )
 
 
 def check_versions(served: Sequence[int], policy_version: int) -> None:

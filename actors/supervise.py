@@ -6,6 +6,7 @@ The only module that calls `ray.get` and `ray.wait`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -15,6 +16,8 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from rl.errors import DeadlineError, EngineError, ProjectError
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 async def wait_for(ref: Awaitable[T], deadline_s: float, what: str) -> T:
@@ -67,7 +70,20 @@ def _translate(error: Exception, what: str) -> ProjectError:
     cause = getattr(error, "cause", None)
     if isinstance(cause, ProjectError):
         return cause
-    return EngineError(f"{what} failed: {cause or error}")
+    logger.debug("%s failed", what, exc_info=error)
+    return EngineError(f"{what} failed: {_in_one_line(cause or error)}")
+
+
+def _in_one_line(error: Exception) -> str:
+    """Type and message; of a message that ends in a traceback, what was raised there.
+
+    Ray hides the exception of an actor's constructor in such a text.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    raised = lines[-1] if any(line.startswith("File ") for line in lines) else lines[0]
+    return f"{type(error).__name__}: {raised}"
 
 
 async def _as_awaitable(ref: Awaitable[T]) -> T:

@@ -22,10 +22,10 @@ from typing import Any, Literal
 
 from transformers import AutoTokenizer
 
-from actors.execution import make_verifier
 from actors.fleet import Specs, start_fleet, train_fields
 from actors.rl_run import RlRun, load_problems, step_config
 from actors.training import OfflinePlan, pair_accuracy, train_offline
+from actors.verifiers import make_verifier
 from conf.schema import Config
 from reward.model import TextPath
 from reward.near_miss import NearMissConfig, near_miss_pairs
@@ -153,7 +153,7 @@ class WholeLoop:
 
     async def _rlvr(self, warm: Stage) -> Stage:
         cfg = self._cfg
-        execution = dataclasses.replace(cfg.reward, kind="execution", shaping="raw")
+        execution = dataclasses.replace(cfg.reward, kind="execution", execution="binary")
         rlvr_cfg = dataclasses.replace(
             cfg,
             model=dataclasses.replace(cfg.model, path=str(warm.directory)),
@@ -197,7 +197,7 @@ class WholeLoop:
             execution = dataclasses.replace(
                 cfg,
                 model=dataclasses.replace(cfg.model, path=str(warm.directory)),
-                reward=dataclasses.replace(cfg.reward, kind="execution"),
+                reward=dataclasses.replace(cfg.reward, kind="execution", execution="binary"),
             )
             specs = Specs(rollout_model=str(warm.directory), reward=True)
             async with start_fleet(execution, specs, "sample") as fleet:

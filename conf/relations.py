@@ -104,11 +104,18 @@ RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: c.data.kind != "parquet" or bool(c.data.eval_path),
     ),
     Relation(
+        path="data.num_train",
+        involves=("data.kind", "data.num_train", "algorithm.prompts_per_step"),
+        rule="a step has other problems in every group: data.num_train >= prompts_per_step",
+        fix="raise data.num_train, or lower algorithm.prompts_per_step",
+        holds=lambda c: c.data.kind != "minipy" or c.data.num_train >= c.algorithm.prompts_per_step,
+    ),
+    Relation(
         path="reward.model",
         involves=("reward.kind", "reward.model", "loop.enabled"),
-        rule="reward.kind=rm needs reward.model, unless the loop makes one",
+        rule="reward.kind=rm and hybrid need reward.model, unless the loop makes one",
         fix="give reward.model=DIR, or reward=execution",
-        holds=lambda c: c.reward.kind != "rm" or bool(c.reward.model) or c.loop.enabled,
+        holds=lambda c: c.reward.kind == "execution" or bool(c.reward.model) or c.loop.enabled,
     ),
     Relation(
         path="loop.enabled",
@@ -255,6 +262,20 @@ CAUTIONS: tuple[Relation, ...] = (
         rule="k1 as a loss has a gradient of expectation zero: it adds noise and restrains nothing",
         fix="set algorithm.kl_kind=k2 or k3, or algorithm.kl_coef=0",
         holds=lambda c: c.algorithm.kl_coef == 0 or c.algorithm.kl_kind != "k1",
+    ),
+    Relation(
+        path="algorithm.advantage_scale",
+        involves=("algorithm.advantage_scale", "reward.kind"),
+        rule="none compares the rewards of a hybrid's two judges, which are in different units",
+        fix="set algorithm.advantage_scale=batch_std, which scales each judge's groups apart",
+        holds=lambda c: c.reward.kind != "hybrid" or c.algorithm.advantage_scale != "none",
+    ),
+    Relation(
+        path="reward.kind",
+        involves=("reward.kind", "data.kind"),
+        rule="every problem of data.kind=minipy has tests, so a hybrid never asks its reward model",
+        fix="set reward=execution, or give problems without tests with data=parquet",
+        holds=lambda c: c.reward.kind != "hybrid" or c.data.kind != "minipy",
     ),
     Relation(
         path="rollout.top_p",

@@ -106,8 +106,13 @@ class RolloutConfig:
 class RewardConfig:
     """What judges code (group `reward`)."""
 
-    kind: Literal["rm", "execution"] = key("a reward model, or the problem's own tests")
-    model: str | None = key("directory or hub id of the reward model (kind rm)", None)
+    kind: Literal["rm", "execution", "hybrid"] = key(
+        "a reward model; the problem's own tests; or tests where a problem has them and the model "
+        "elsewhere"
+    )
+    model: str | None = key(
+        "directory or hub id of the reward model; null with kind execution, which uses none", None
+    )
     adapter: Literal["sequence_classifier", "codescaler", "acecoder", "themis"] = key(
         "family of the reward model: template, system prompt, read-out", "codescaler"
     )
@@ -122,7 +127,7 @@ class RewardConfig:
     kv_cache_gib: float = key("KV cache on CPU, GiB", 0.5, gt=0)
     cpu_threads: int = key("threads of one shard on CPU", 1, ge=1)
     shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key(
-        "score -> reward of valid code", "softplus"
+        "score of the reward model -> reward of valid code; raw with kind execution", "softplus"
     )
     rule: Literal["single_block", "last_block"] = key(
         "which fenced block is the program", "single_block"
@@ -130,9 +135,11 @@ class RewardConfig:
     ignore_think: bool = key("drop <think>...</think> before looking for fences", True)
     trivial_is_valid: bool = key("judge `pass`, lone comments and bare words too", False)
     cache_size: int = key("(problem, code) scores kept per shard", 100_000, ge=0)
-    test_timeout_s: float = key(
-        "wall clock of one test (kind execution)", 4.0, gt=0
+    execution: Literal["binary", "pass_rate"] = key(
+        "reward of an executed program: 1 when every test passes, else 0; or the share that passes",
+        "binary",
     )
+    test_timeout_s: float = key("wall clock of one test of an executed program", 4.0, gt=0)
     deadline_s: float = key("longest wait for the judgement of one group", 300.0, gt=0)
 
 

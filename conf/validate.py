@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import MISSING, asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, replace
 from typing import Any, TypeGuard, TypeVar, cast
 
 from conf.keys import EXAMPLES, Key, as_yaml, hinted_fields, is_section, keys_of, nearest
@@ -73,7 +73,18 @@ def build_config(raw: Mapping[str, Any]) -> Config:
     faults += _broken(RELATIONS, config, [fault.path for fault in faults])
     if faults:
         raise ConfigError(faults)
-    return config
+    return _without_unused(config)
+
+
+def _without_unused(config: Config) -> Config:
+    """The configuration as it will be used: execution loads no reward model and shapes nothing.
+
+    An experiment names its reward model whoever judges, so that `reward=execution` is one override;
+    what is shown and stored must not look as if the model had been used.
+    """
+    if config.reward.kind != "execution":
+        return config
+    return replace(config, reward=replace(config.reward, model=None, shaping="raw"))
 
 
 def cautions(config: Config) -> list[Fault]:

@@ -108,12 +108,16 @@ def devices(machine: Machine) -> list[Finding]:
             "too small for Ray's object store: it will use files" if low_shm else "",
         ),
         Finding("GPUs", ", ".join(machine.gpus) or "none"),
-        Finding(
-            "sandbox",
-            "guarded subprocess",
-            "resource limits only: no boundary against hostile programs",
-        ),
+        sandbox(),
     ]
+
+
+def sandbox() -> Finding:
+    """How strongly programs are held here, and why not more."""
+    levels = reachable_levels()
+    best = max(level for level, reason in levels.items() if reason is None)
+    above = [f"not {level}: {reason}" for level, reason in levels.items() if level > best]
+    return Finding("sandbox", f"level {int(best)}", "; ".join(above))
 
 
 def _local_models(config: Config) -> list[str]:

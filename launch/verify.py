@@ -36,7 +36,7 @@ class VerifyArgs:
 def run(args: VerifyArgs) -> int:
     """Verify the file; 1 when some program could not be run at all."""
     cfg = compose_config(["placement=laptop"])
-    from actors.execution import (  # noqa: PLC0415 - after the arguments are good
+    from actors.verifying import (  # noqa: PLC0415 - after the arguments are good
         VerifyFile,
         refuse_unknown,
         verify_file,

@@ -1,6 +1,7 @@
 """Judge the completions of one prompt: extract, gate, de-duplicate, score, shape.
 
-Two judges with one interface: a reward model (nothing is executed), or the problem's own tests.
+Judges with one interface: a reward model (nothing is executed), the problem's own tests, or the
+tests where a problem has them and the reward model elsewhere.
 Whoever holds the engine passes it in as a function; this module knows neither vLLM nor Ray.
 """
 
@@ -19,11 +20,12 @@ import numpy as np
 from reward.extract import ExtractConfig, extract
 from reward.model import TextPath
 from reward.shaping import shape_rewards
-from reward.verdict import Program, Verdict, Verifier
-from rl.errors import NonFiniteError, ProjectError
-from rl.types import Extraction, FloatArray, IntArray, Prompt, Score
+from reward.verdict import Judgement, Program, Verdict, Verifier
+from rl.errors import NonFiniteError, ProjectError, UserError
+from rl.types import Extraction, FloatArray, IntArray, JudgeKind, Prompt, Score
 
 ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
+Credit = Literal["binary", "pass_rate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,6 +35,7 @@ class Judged:
     extractions_G: tuple[Extraction, ...]
     scores_G: tuple[Score, ...]
     rewards_G: FloatArray  # [G]
+    judge: JudgeKind
     num_executed: int  # programs that were run for it
 
 
@@ -83,6 +86,7 @@ class RewardModelJudge:
             extractions_G=extractions_G,
             scores_G=scores_G,
             rewards_G=shape_rewards([s.value for s in scores_G], self._shaping),
+            judge=JudgeKind.RM,
             num_executed=0,
         )
 
@@ -138,37 +142,70 @@ def _digest(question: str, code: str) -> bytes:
 
 
 class ExecutionJudge:
-    """The baseline with tests: 1 when the program passes all of them, else 0."""
+    """Judges by the problem's own tests; a score is what passing them is worth.
 
-    def __init__(self, verifier: Verifier, extract_cfg: ExtractConfig) -> None:
+    `binary`: 1 when the program passes all of them, else 0. `pass_rate`: the share that it passes.
+    """
+
+    def __init__(
+        self, verifier: Verifier, extract_cfg: ExtractConfig, credit: Credit = "binary"
+    ) -> None:
         self._verifier = verifier
         self._extract_cfg = extract_cfg
-        self._lock = Lock()  # the verifier's count would mix groups that are judged at once
+        self._credit: Credit = credit
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
-        """Run the programs of one prompt against its tests."""
+        """Run the programs of one prompt against its tests.
+
+        Raises UserError for a prompt without tests.
+        """
+        if prompt.tests is None:
+            raise UserError(
+                f"prompt {prompt.id} has no tests, but reward.kind=execution runs them; "
+                "reward=hybrid asks a reward model about such problems"
+            )
         extractions_G = tuple(extract(text, self._extract_cfg) for text in texts_G)
         programs = [
-            Program(code=e.code, tests=prompt.tests or "", entry_point=prompt.entry_point)
+            Program(code=e.code, tests=prompt.tests, entry_point=prompt.entry_point)
             for e in extractions_G
             if e.valid
         ]
-        with self._lock:
-            before = self._verifier.num_executed
-            verdicts = iter(self._verifier.verify(programs))
-            num_executed = self._verifier.num_executed - before
-        scores: list[Score] = []
-        for extraction in extractions_G:
-            if not extraction.valid:
-                scores.append(Score(value=None))
-                continue
-            verdict = next(verdicts)
-            if verdict.verdict is Verdict.SANDBOX_ERROR:
-                raise ProjectError(f"the sandbox could not run a program of prompt {prompt.id}")
-            scores.append(Score(value=float(verdict.passed)))
+        judgements = self._verifier.verify(programs)
+        if any(j.verdict is Verdict.SANDBOX_ERROR for j in judgements):
+            raise ProjectError(f"the sandbox could not run a program of prompt {prompt.id}")
+        in_order = iter(judgements)
+        scores_G = tuple(
+            self._score(next(in_order)) if e.valid else Score(value=None) for e in extractions_G
+        )
         return Judged(
             extractions_G=extractions_G,
-            scores_G=tuple(scores),
-            rewards_G=np.array([s.value or 0.0 for s in scores], dtype=np.float32),
-            num_executed=num_executed,
+            scores_G=scores_G,
+            rewards_G=np.array([s.value or 0.0 for s in scores_G], dtype=np.float32),
+            judge=JudgeKind.EXECUTION,
+            num_executed=sum(j.executed for j in judgements),
         )
+
+    def _score(self, judgement: Judgement) -> Score:
+        by_tests = judgement.num_passed / judgement.num_tests
+        return Score(
+            value=by_tests if self._credit == "pass_rate" else float(judgement.passed),
+            reused=not judgement.executed,
+            verdict=judgement.verdict.value,
+        )
+
+
+class HybridJudge:
+    """Execution where a problem has tests, the reward model elsewhere.
+
+    A group has one judge, so its rewards can be compared; those of groups with different judges
+    can not, which is why advantages are scaled for each judge apart (`rl.advantage`).
+    """
+
+    def __init__(self, reward_model: RewardModelJudge, execution: ExecutionJudge) -> None:
+        self._reward_model = reward_model
+        self._execution = execution
+
+    def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
+        """Judge the completions of one prompt."""
+        judge = self._reward_model if prompt.tests is None else self._execution
+        return judge.judge(prompt, texts_G)

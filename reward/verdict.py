@@ -15,7 +15,7 @@ import re
 import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
 from threading import Lock
@@ -24,11 +24,11 @@ from typing import Any, Self, cast
 from reward.sandbox import (
     AssertJob,
     CallJob,
+    Confinement,
     Job,
     Limits,
     Outcome,
     Sandbox,
-    Confinement,
     SandboxError,
     StdioJob,
 )
@@ -85,6 +85,8 @@ class Judgement:
     num_tests: int
     seconds: float = 0.0  # of the program's processes; 0 when nothing ran
     detail: str = ""  # for people: how the deciding test failed
+    # Run for this very call: neither remembered, nor a copy within it, nor empty.
+    executed: bool = field(default=False, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -97,7 +99,8 @@ class Verifier:
 
     `timeout_s` is wall clock of one test. With `early_stop` the tests after the first failed one
     need not run, and `num_passed` counts those before it; without, it is the true count. The same
-    code with the same tests is run once, now and later; only what ran counts in `num_executed`.
+    code with the same tests is run once, now and later; only what ran counts in `num_executed` and
+    is `executed`.
 
     Raises UserError where the machine does not reach the level that `config` asks for.
     """
@@ -150,7 +153,8 @@ class Verifier:
                     verdict=Verdict.NO_CODE, num_passed=0, num_tests=len(plan.checks)
                 )
         fresh = self._execute(plans)
-        return [found[key] if key in found else fresh[key] for key in keys]
+        found |= {key: replace(judgement, executed=False) for key, judgement in fresh.items()}
+        return [fresh.pop(key, found[key]) for key in keys]
 
     def _execute(self, plans: dict[bytes, _Plan]) -> dict[bytes, Judgement]:
         if not plans:
@@ -168,7 +172,7 @@ class Verifier:
             self._num_executed += len(judgements)
             for key, judgement in judgements.items():
                 if judgement.verdict is not Verdict.SANDBOX_ERROR:
-                    self._known[key] = judgement
+                    self._known[key] = replace(judgement, executed=False)
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return judgements
@@ -268,6 +272,7 @@ def _judge(plan: _Plan, outcome: Outcome) -> Judgement:
         num_tests=len(verdicts),
         seconds=outcome.seconds,
         detail=_detail(outcome.observations_N[failed[0]]) if failed else "",
+        executed=True,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl.errors import NonFiniteError
-from rl.types import FloatArray
+from rl.types import FloatArray, JudgedGroup, JudgeKind
 
 _Float64Array = NDArray[np.float64]
 
@@ -32,6 +32,21 @@ class AdvantageConfig:
 
     scale: Literal["group_std", "batch_std", "none", "rank"] = "batch_std"
     std_floor: float = 0.05  # lower bound of the standard deviation, in units of reward
+
+
+def batch_advantages(groups_P: Sequence[JudgedGroup], cfg: AdvantageConfig) -> list[FloatArray]:
+    """Return the advantages of a batch; groups of different judges are scaled apart.
+
+    Within a group nothing changes, because it has one judge. But a reward model's softplus and the
+    0 or 1 of tests are different units: under one standard deviation for both, the judge with the
+    wider rewards would decide how much the other counts, and differently so as its scores drift.
+    """
+    advantages: dict[int, FloatArray] = {}
+    for judge in JudgeKind:
+        own = [index for index, group in enumerate(groups_P) if group.judge is judge]
+        scaled_PG = group_advantages([groups_P[index].rewards_G for index in own], cfg)
+        advantages |= dict(zip(own, scaled_PG, strict=True))
+    return [advantages[index] for index in range(len(groups_P))]
 
 
 def group_advantages(rewards_PG: Sequence[FloatArray], cfg: AdvantageConfig) -> list[FloatArray]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rl.types import Finish, JudgedGroup, Reason, StepReport
+from rl.types import Finish, JudgedGroup, JudgeKind, Reason, StepReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,11 @@ METRICS: dict[str, Metric] = {
     "reward/group_std": Metric("reward", "mean standard deviation within a group"),
     "reward/valid_rate": Metric("share", "completions with code to judge"),
     "reward/num_executed": Metric("programs", "programs that were run to compute the rewards"),
-    "rm/score_mean": Metric("logit", "mean raw score of valid completions"),
-    "rm/reused_rate": Metric("share", "scores from the cache or from identical code in the group"),
-    "rm/truncated_rate": Metric("share", "judged completions cut to the judge's context"),
+    "reward/exec_share": Metric("share", "groups judged by execution; the others by the RM"),
+    "reward/exec_pass_rate": Metric("share", "completions of those groups that pass every test"),
+    "rm/score_mean": Metric("logit", "mean raw score that the reward model gave"),
+    "rm/reused_rate": Metric("share", "of these, from the cache or from identical code"),
+    "rm/truncated_rate": Metric("share", "of these, read only up to the model's context"),
     "rm/tie_rate": Metric("share", "groups in which every reward is equal"),
     "rollout/completion_tokens": Metric("tokens", "mean length of a completion"),
     "rollout/truncated_rate": Metric("share", "completions that ran out of budget"),
@@ -78,9 +80,10 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
     """What a batch of judged groups says of rollouts, extraction and rewards."""
     rewards = np.concatenate([g.rewards_G for g in groups_P]).astype(np.float64)
     extractions = [e for g in groups_P for e in g.extractions_G]
-    scores = [s for g in groups_P for s in g.scores_G]
-    judged = [s for s in scores if s.value is not None]
-    values = [s.value for s in scores if s.value is not None]
+    by_rm = [s for g in groups_P if g.judge is JudgeKind.RM for s in g.scores_G]
+    by_tests = [s for g in groups_P if g.judge is JudgeKind.EXECUTION for s in g.scores_G]
+    judged = [s for s in by_rm if s.value is not None]
+    values = [s.value for s in by_rm if s.value is not None]
     completions = [c for g in groups_P for c in g.group.completions_G]
     num_tokens = np.array([len(c.token_ids) for c in completions], dtype=np.float64)
     metrics = {
@@ -89,10 +92,13 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         "reward/group_std": float(np.mean([g.rewards_G.std() for g in groups_P])),
         "reward/valid_rate": float(np.mean([e.valid for e in extractions])),
         "reward/num_executed": float(sum(g.num_executed for g in groups_P)),
+        "reward/exec_share": float(np.mean([g.judge is JudgeKind.EXECUTION for g in groups_P])),
         "rm/tie_rate": float(np.mean([np.ptp(g.rewards_G) == 0 for g in groups_P])),
         "rollout/completion_tokens": float(num_tokens.mean()),
         "rollout/truncated_rate": float(np.mean([c.finish is Finish.LENGTH for c in completions])),
     }
+    if by_tests:
+        metrics["reward/exec_pass_rate"] = float(np.mean([s.passed for s in by_tests]))
     if judged:
         metrics["rm/score_mean"] = float(np.mean(values))
         metrics["rm/reused_rate"] = float(np.mean([s.reused for s in judged]))
@@ -111,13 +117,16 @@ class JsonlSink:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of steps after `step`: a resumed run takes them again."""
+        """Drop the lines of steps after `step`: a resumed run takes them again.
+
+        A last line without its end, as a crash leaves it, is dropped as well.
+        """
         if not self._path.exists():
             return
-        lines = self._path.read_text(encoding="ascii").splitlines(keepends=True)
+        *lines, _torn = self._path.read_text(encoding="ascii").split("\n")
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(kept), encoding="ascii")
+        partial.write_text("".join(f"{line}\n" for line in kept), encoding="ascii")
         partial.replace(self._path)
 
     def write(self, report: StepReport) -> None:

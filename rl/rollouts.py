@@ -33,6 +33,8 @@ class RolloutRow:
     num_tokens: int
     finish: str
     policy_version: int
+    judge: str = ""  # "rm" or "execution"; "" in files of before it was recorded
+    verdict: str | None = None  # None where no test was run
 
 
 _SCHEMA = pa.schema(
@@ -50,6 +52,8 @@ _SCHEMA = pa.schema(
         ("num_tokens", pa.int32()),
         ("finish", pa.string()),
         ("policy_version", pa.int32()),
+        ("judge", pa.string()),
+        ("verdict", pa.string()),
     ]
 )
 
@@ -75,6 +79,8 @@ def rollout_rows(
                 num_tokens=len(completion.token_ids),
                 finish=completion.finish.value,
                 policy_version=completion.policy_version,
+                judge=judged.judge.value,
+                verdict=judged.scores_G[index].verdict,
             )
 
 

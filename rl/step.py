@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rl.advantage import AdvantageConfig, group_advantages
+from rl.advantage import AdvantageConfig, batch_advantages
 from rl.errors import NonFiniteError
 from rl.interfaces import Fleet
 from rl.metrics import batch_metrics
@@ -90,7 +90,7 @@ async def sample_and_judge(
 
 async def learn(step: int, batch: Batch, fleet: Fleet, cfg: StepConfig) -> StepReport:
     """Update the policy on one batch; on return every rollout engine serves version `step`."""
-    advantages_PG = group_advantages([g.rewards_G for g in batch.groups_P], cfg.advantage)
+    advantages_PG = batch_advantages(batch.groups_P, cfg.advantage)
     samples_N = build_samples(batch.groups_P, advantages_PG, cfg.keep_zero_advantage)
     start_s = time.perf_counter()
     reports = await update(samples_N, fleet, cfg)

@@ -43,6 +43,13 @@ class Reason(StrEnum):
     DEADLINE = "deadline"  # the parser did not finish in time
 
 
+class JudgeKind(StrEnum):
+    """What a reward came from; one judge judges all completions of a group."""
+
+    RM = "rm"  # a reward model read the program
+    EXECUTION = "execution"  # the problem's own tests ran it
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""
@@ -112,11 +119,17 @@ class Extraction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What a judge says of one completion: the raw logit of a reward model, or 1/0 of execution."""
+    """What a judge says of one completion: a reward model's raw logit, or what tests are worth."""
 
     value: float | None  # None: not judged, because there is no valid code
     truncated: bool = False  # the reward model's input was cut to its context
     reused: bool = False  # from the cache, or from identical code in the same group
+    verdict: str | None = None  # of execution (`reward.verdict.Verdict`); None: no test was run
+
+    @property
+    def passed(self) -> bool:
+        """True when execution says that every test passes."""
+        return self.verdict == "PASSED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -127,7 +140,8 @@ class JudgedGroup:
     extractions_G: tuple[Extraction, ...]
     scores_G: tuple[Score, ...]
     rewards_G: FloatArray  # [G] shaped; an invalid completion has the lowest
-    judge: str  # name of the actor that judged
+    judge: JudgeKind
+    actor: str  # name of the actor that judged
     scored_s: float  # time.time() at which the last score was known
     num_executed: int = 0  # programs that were run to compute these rewards
 

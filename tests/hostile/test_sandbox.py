@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from reward.sandbox import Limits, Confinement, reachable_levels
+from reward.sandbox import Confinement, Limits, reachable_levels
 from reward.sandbox_levels import Level
 from reward.verdict import Program, Verdict, Verifier
 from tests.hostile.programs import Form, Hostile, all_programs

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from rl import minipy
+from rl.prompts import write_prompts
+from rl.rollouts import read_rollouts
 
 pytestmark = pytest.mark.system
 
@@ -44,6 +49,39 @@ def test_a_run_ends_with_a_summary_and_resumes_after_its_checkpoint(tmp_path: Pa
     assert "after step 2" in again.stdout
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3]
+
+
+@pytest.mark.timeout(400)
+def test_a_hybrid_runs_tests_where_there_are_some_and_asks_the_model_elsewhere(
+    tmp_path: Path,
+) -> None:
+    train = minipy.make_prompts("train", 8, 0)
+    train = [replace(p, tests=None) if i % 2 else p for i, p in enumerate(train)]
+    write_prompts(tmp_path / "train.parquet", train)
+    write_prompts(tmp_path / "test.parquet", minipy.make_prompts("eval", 4, 0))
+    done = _command(
+        *("launch/train.py", "experiment=quickstart", "reward=hybrid", "data=parquet"),
+        *("data.train_path=train.parquet", "data.eval_path=test.parquet"),
+        *("algorithm.num_steps=2", "algorithm.prompts_per_step=4"),
+        *("reward.shards=1", "policy.ranks=1"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "outputs/quickstart/run"
+    rows = [row for path in (run / "rollouts").iterdir() for row in read_rollouts(path)]
+    tested = {prompt.id for prompt in train if prompt.tests is not None}
+    assert len(rows) == 8 * 8  # the two steps are one pass over the problems
+    assert {row.judge == "execution" for row in rows if row.prompt_id in tested} == {True}
+    assert {row.judge == "rm" for row in rows if row.prompt_id not in tested} == {True}
+    executed = [row for row in rows if row.verdict is not None]
+    assert executed and all(row.code and row.prompt_id in tested for row in executed)
+    assert all(row.reward == float(row.verdict == "PASSED") for row in executed)
+    assert all(row.reward > 0 for row in rows if row.judge == "rm" and row.code)
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert sum(step["reward/exec_share"] for step in metrics) == 1.0
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["reward"] == "hybrid"
+    assert 0 < summary["programs_executed_for_reward"] <= len(executed)
 
 
 def test_score_adds_the_fields_of_the_contract(tmp_path: Path) -> None:

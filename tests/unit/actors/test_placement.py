@@ -70,6 +70,37 @@ def test_processors_and_devices_must_be_on_the_same_node():
     misfit(on_gpus(1.0), nodes)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "gpus", "num_nodes", "fits"),
+    [
+        ("PACK", [1.0] * 4, 2, True),
+        ("STRICT_PACK", [1.0] * 2, 2, True),
+        ("STRICT_PACK", [1.0] * 3, 2, False),  # Ray would wait for ever
+        ("STRICT_PACK", [1.0], 0, False),
+        ("SPREAD", [1.0] * 4, 2, True),
+        ("STRICT_SPREAD", [1.0] * 2, 2, True),
+        ("STRICT_SPREAD", [1.0] * 3, 2, False),
+    ],
+)
+def test_a_strict_strategy_is_kept_to(strategy, gpus, num_nodes, fits):
+    nodes = [NODE] * num_nodes
+    if fits:
+        check_fits(on_gpus(*gpus), nodes, "one_node", strategy)
+        return
+    with pytest.raises(PlacementError, match=f"placement.strategy={strategy}"):
+        check_fits(on_gpus(*gpus), nodes, "one_node", strategy)
+
+
+def test_all_on_one_node_may_be_any_node_that_is_large_enough():
+    nodes = [NODE, {"CPU": 8.0, "GPU": 4.0}]
+    check_fits(on_gpus(*[1.0] * 4), nodes, "one_node", "STRICT_PACK")
+
+
+def test_a_node_for_each_gives_the_large_bundle_the_large_node():
+    nodes = [{"CPU": 8.0, "GPU": 4.0}, NODE]
+    check_fits(on_gpus(1.0, 4.0), nodes, "one_node", "STRICT_SPREAD")
+
+
 def test_a_misfit_names_what_is_needed_what_is_present_and_who_has_no_place():
     message = misfit(on_gpus(1.0, 1.0, 1.0, 0.5), [NODE])
     assert "placement=one_node needs 3.5 GPUs and 4 CPUs for 4 actors" in message

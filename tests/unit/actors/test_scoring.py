@@ -11,7 +11,7 @@ import pytest
 from actors.scoring import _extended, _Group, _read
 from reward.judge import Judged
 from rl.errors import DataError
-from rl.types import Extraction, Message, Prompt, Reason, Score
+from rl.types import Extraction, JudgeKind, Message, Prompt, Reason, Score
 
 pytestmark = pytest.mark.unit
 
@@ -96,6 +96,7 @@ def test_what_is_written_is_the_line_and_what_was_found_out_about_it():
         ),
         scores_G=(Score(value=-1.5), Score(value=None)),
         rewards_G=np.array([0.25, 0.0], dtype=np.float32),
+        judge=JudgeKind.RM,
         num_executed=0,
     )
     found = {"code": "print(1)", "valid": True, "reason": "ok", "score": -1.5, "reward": 0.25}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable
 import pytest
 import ray
 from ray.exceptions import (
+    ActorDiedError,
     GetTimeoutError,
     OutOfMemoryError,
     RayActorError,
@@ -23,6 +24,11 @@ pytestmark = pytest.mark.unit
 
 SHORT_S = 0.02
 LONG_S = 5.0
+TRACEBACK = """Traceback (most recent call last):
+  File "reward.py", line 3, in __init__
+    raise ValueError("no head")
+ValueError: no head
+"""
 
 
 def task_error(cause: Exception) -> RayError:
@@ -80,6 +86,27 @@ def test_any_other_failure_is_an_engine_error_that_says_what_failed(error):
     with pytest.raises(EngineError, match="the score of reward-0 failed: ") as caught:
         wait(failure(error))
     assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (task_error(ValueError("bad shape\n\nsee above")), "ValueError: bad shape"),
+        (task_error(KeyError()), "KeyError"),
+        (OutOfMemoryError("killed\nmemory of this node: 1 GB"), "OutOfMemoryError: killed"),
+        (
+            ActorDiedError(RayTaskError("__init__", TRACEBACK, ValueError("no head"), ip="::1")),
+            "ActorDiedError: ValueError: no head",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_engine_error_is_one_line_and_the_traceback_is_logged(caplog, error, message):
+    with caplog.at_level("DEBUG", "actors.supervise"), pytest.raises(EngineError) as caught:
+        wait(failure(error))
+    assert str(caught.value) == f"the score of reward-0 failed: {message}"
+    (entry,) = caplog.records
+    assert entry.exc_info and entry.exc_info[1] is error
 
 
 def test_results_of_several_actors_come_in_order():

@@ -68,10 +68,17 @@ def test_the_quickstart_fits_on_two_cores() -> None:
 
 def test_the_whole_loop_differs_from_the_quickstart_by_its_stages_only() -> None:
     quickstart, loop = compose_config([]), compose_config(["experiment=whole_loop"])
-    different = [
-        key.path for key in keys_of(Config) if _at(quickstart, key.path) != _at(loop, key.path)
-    ]
-    assert different == ["experiment", "loop.enabled"]
+    assert _different(quickstart, loop) == ["experiment", "loop.enabled"]
+
+
+def test_the_baseline_with_tests_differs_from_the_quickstart_by_its_judge_and_the_kl() -> None:
+    quickstart = compose_config([])
+    baseline = compose_config(["experiment=quickstart_execution"])
+    one_override = compose_config(["experiment=quickstart", "reward=execution"])
+    judge = ["reward.kind", "reward.model", "reward.shaping"]
+    assert _different(quickstart, one_override) == judge
+    assert _different(one_override, baseline) == ["experiment", "algorithm.kl_coef"]
+    assert baseline.algorithm.kl_coef == 0
 
 
 def test_the_8b_experiment_fills_eight_gpus_with_the_authors_recipe() -> None:
@@ -84,6 +91,10 @@ def test_the_8b_experiment_fills_eight_gpus_with_the_authors_recipe() -> None:
     # Our two departures: untruncated sampling, and the batch's standard deviation.
     assert (config.rollout.top_p, config.rollout.top_k) == (1, -1)
     assert algorithm.advantage_scale == "batch_std"
+
+
+def _different(one: Config, other: Config) -> list[str]:
+    return [key.path for key in keys_of(Config) if _at(one, key.path) != _at(other, key.path)]
 
 
 def _at(config: object, path: str) -> object:

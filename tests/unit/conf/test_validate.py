@@ -148,6 +148,11 @@ def test_a_wrong_value_is_reported_with_key_value_rule_and_fix(
             "data.eval_path",
             "data.eval_path=null",
         ),
+        (
+            {"data__num_train": 15},
+            "data.num_train",
+            "data.num_train=15, algorithm.prompts_per_step=16",
+        ),
         ({"reward__model": None}, "reward.model", "reward.kind=rm, reward.model=null"),
         (
             {
@@ -237,12 +242,28 @@ def test_flash_attention_is_refused_where_samples_would_attend_to_each_other() -
         [*ON_GPUS, "++rollout.tensor_parallel=2", "++placement.rollout.gpus=2"],
         [*ON_GPUS, "reward=execution", "++placement.reward.gpus=0"],
         ["reward=execution", "++reward.model=null"],
+        ["reward=hybrid"],
         ["experiment=whole_loop", "++reward.model=null"],
         ["++algorithm.max_staleness=1"],
     ],
 )
 def test_a_layout_that_works_is_accepted(overrides: list[str]) -> None:
     assert isinstance(compose_config(overrides), Config)
+
+
+@pytest.mark.parametrize("override", ["reward=execution", "++reward.kind=execution"])
+def test_execution_shows_no_reward_model_whichever_the_experiment_names(override: str) -> None:
+    quickstart, executing = compose_config([]), compose_config([override])
+    assert quickstart.reward.model is not None
+    assert (executing.reward.kind, executing.reward.execution) == ("execution", "binary")
+    assert (executing.reward.model, executing.reward.shaping) == (None, "raw")
+    assert executing.reward.adapter == quickstart.reward.adapter
+
+
+def test_a_hybrid_needs_a_reward_model() -> None:
+    assert compose_config(["reward=hybrid"]).reward.model == compose_config([]).reward.model
+    with pytest.raises(ConfigError, match=r"give reward\.model=DIR"):
+        compose_config(["reward=hybrid", "++reward.model=null"])
 
 
 def test_all_faults_are_reported_at_once(quickstart: dict[str, Any]) -> None:
@@ -320,6 +341,15 @@ def test_truncated_sampling_is_allowed_with_a_warning(override: str) -> None:
     (caution,) = cautions(compose_config([f"++{override}"]))
     assert caution.path == "rollout.top_p"
     assert "importance ratio" in caution.message
+
+
+def test_a_hybrid_that_has_only_one_judge_or_mixes_their_units_is_allowed_with_a_warning() -> None:
+    (caution,) = cautions(compose_config(["reward=hybrid"]))
+    assert caution.path == "reward.kind"
+    parquet = ["data=parquet", "++data.train_path=x", "++data.eval_path=x", "reward=hybrid"]
+    assert cautions(compose_config(parquet)) == []
+    (caution,) = cautions(compose_config([*parquet, "++algorithm.advantage_scale=none"]))
+    assert caution.path == "algorithm.advantage_scale"
 
 
 def test_a_run_that_ends_in_its_warm_up_is_allowed_with_a_warning() -> None:

@@ -6,18 +6,18 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from reward.extract import ExtractConfig
-from reward.judge import ExecutionJudge, RewardModelJudge
+from reward.judge import ExecutionJudge, HybridJudge, RewardModelJudge
 from reward.model import TextPath
-from reward.verdict import Verifier
-from rl.errors import NonFiniteError
+from reward.verdict import Judgement, Program, Verdict, Verifier
+from rl.errors import NonFiniteError, UserError
 from rl.tiny_model import make_tokenizer
-from rl.types import IntArray, Message, Prompt, Reason, Score
+from rl.types import IntArray, JudgeKind, Message, Prompt, Reason, Score
 
 pytestmark = pytest.mark.unit
 
@@ -62,6 +62,7 @@ def test_invalid_code_never_reaches_the_engine_and_has_no_score():
     assert [score.value for score in judged.scores_G] == [None] * 3
     assert not [e for e in judged.extractions_G if e.reason is Reason.OK]
     assert judged.rewards_G.tolist() == [0.0] * 3
+    assert judged.judge is JudgeKind.RM
     assert judged.num_executed == 0
 
 
@@ -198,9 +199,57 @@ def test_execution_rewards_what_passes_every_test_and_runs_only_valid_code(verif
         answer("def f(x): raise ValueError"),
     ]
     judged = judge.judge(problem(5), texts)
+    assert judged.judge is JudgeKind.EXECUTION
     assert [score.value for score in judged.scores_G] == [None, 1.0, 0.0, 0.0]
     assert judged.rewards_G.tolist() == [0.0, 1.0, 0.0, 0.0]
+    verdicts = [score.verdict for score in judged.scores_G]
+    assert verdicts == [None, "PASSED", "WRONG_ANSWER", "RUNTIME_ERROR"]
+    assert [score.passed for score in judged.scores_G] == [False, True, False, False]
     assert judged.num_executed == 3
+
+
+def test_a_pass_rate_is_the_share_of_the_tests_that_pass(verifier):
+    judge = ExecutionJudge(verifier, ExtractConfig(), "pass_rate")
+    texts = [INVALID[1], answer("def f(x): return x + 9"), answer("def f(x): return 11")]
+    judged = judge.judge(problem(9), texts)
+    assert [score.value for score in judged.scores_G] == [None, 1.0, 0.5]
+    assert judged.rewards_G.tolist() == [0.0, 1.0, 0.5]
+    assert [score.passed for score in judged.scores_G] == [False, True, False]
+
+
+def test_identical_programs_are_run_once_and_the_others_are_flagged(verifier):
+    judge = ExecutionJudge(verifier, ExtractConfig())
+    texts = [answer("def f(x): return x + 70")] * 2
+    first, again = judge.judge(problem(70), texts), judge.judge(problem(70), texts)
+    assert [first.num_executed, again.num_executed] == [1, 0]
+    assert [score.reused for score in (*first.scores_G, *again.scores_G)] == [False, *[True] * 3]
+    assert {score.verdict for score in again.scores_G} == {"PASSED"}
+
+
+def test_execution_refuses_a_problem_without_tests(verifier):
+    with pytest.raises(UserError, match=r"prompt sum-7 has no tests.*reward=hybrid"):
+        ExecutionJudge(verifier, ExtractConfig()).judge(PROMPT, [answer("print(1)")])
+
+
+class Meeting(Verifier):
+    """Answers once two calls are under way."""
+
+    def __init__(self) -> None:
+        self._both = threading.Barrier(2)
+
+    def verify(self, programs_N: Sequence[Program]) -> list[Judgement]:
+        """Every program passes."""
+        self._both.wait(timeout=5.0)
+        passed = Judgement(verdict=Verdict.PASSED, num_passed=1, num_tests=1, executed=True)
+        return [passed] * len(programs_N)
+
+
+def test_groups_are_executed_at_once():
+    judge = ExecutionJudge(Meeting(), ExtractConfig())
+    texts = [[answer("x = 1")], [answer("x = 1"), answer("x = 2")]]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        counts = pool.map(lambda t: judge.judge(problem(1), t).num_executed, texts)
+        assert list(counts) == [1, 2]
 
 
 def test_programs_of_groups_that_are_judged_at_once_are_counted_once(verifier):
@@ -217,3 +266,15 @@ def test_programs_of_groups_that_are_judged_at_once_are_counted_once(verifier):
         counts = list(pool.map(run, range(100, 104)))
     assert counts == [3] * 4
     assert verifier.num_executed - before == 12
+
+
+def test_a_hybrid_executes_where_there_are_tests_and_asks_the_model_elsewhere(verifier):
+    engine = Engine()
+    judge = HybridJudge(judge_of(engine), ExecutionJudge(verifier, ExtractConfig()))
+    texts = [INVALID[1], answer("def f(x): return x + 33"), answer("def f(x): return 0")]
+    tested, untested = judge.judge(problem(33), texts), judge.judge(PROMPT, texts)
+    assert [tested.judge, untested.judge] == [JudgeKind.EXECUTION, JudgeKind.RM]
+    assert [tested.num_executed, untested.num_executed] == [2, 0]
+    assert tested.rewards_G.tolist() == [0.0, 1.0, 0.0]
+    assert len(engine.asked) == 2  # the two valid programs of the problem without tests
+    assert [score.verdict for score in untested.scores_G] == [None] * 3

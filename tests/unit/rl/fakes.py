@@ -21,6 +21,7 @@ from rl.types import (
     Finish,
     FloatArray,
     JudgedGroup,
+    JudgeKind,
     Message,
     Minibatch,
     Prompt,
@@ -73,7 +74,8 @@ def make_judged(group: RolloutGroup, rewards: Sequence[float]) -> JudgedGroup:
         extractions_G=tuple(Extraction(reason=Reason.OK, code="pass") for _ in rewards),
         scores_G=tuple(Score(value=reward) for reward in rewards),
         rewards_G=np.array(rewards, dtype=np.float32),
-        judge="reward-0",
+        judge=JudgeKind.RM,
+        actor="reward-0",
         scored_s=time.time(),
     )
 

@@ -1,12 +1,16 @@
 """Identities and hand-computed values of group-relative advantages."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl.advantage import AdvantageConfig, group_advantages
+from rl.advantage import AdvantageConfig, batch_advantages, group_advantages
 from rl.errors import NonFiniteError
+from rl.types import JudgedGroup, JudgeKind
+from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
 
@@ -100,3 +104,46 @@ def test_the_floor_bounds_the_advantages_of_nearly_equal_scores(scale):
 def test_a_reward_that_is_not_finite_is_refused_by_place(scale, bad):
     with pytest.raises(NonFiniteError, match=r"group 1, sample 2 is"):
         advantages(scale, [0, 1], [0, 1, bad])
+
+
+def judged(kind: JudgeKind, *groups_PG: list[float]) -> list[JudgedGroup]:
+    return [
+        dataclasses.replace(make_judged(make_group(prompt, len(rewards)), rewards), judge=kind)
+        for prompt, rewards in zip(make_prompts(len(groups_PG)), groups_PG, strict=True)
+    ]
+
+
+BY_RM = judged(JudgeKind.RM, [0.0, 6.0, 6.0], [1.0, 3.0])
+BY_TESTS = judged(JudgeKind.EXECUTION, [0.0, 1.0], [0.0, 0.0, 1.0])
+
+
+def test_each_judge_has_a_standard_deviation_of_its_own():
+    cfg = AdvantageConfig(scale="batch_std")
+    mixed = [BY_RM[0], BY_TESTS[0], BY_RM[1], BY_TESTS[1]]
+    result_PG = batch_advantages(mixed, cfg)
+    for kind in JudgeKind:
+        own = [a for a, group in zip(result_PG, mixed, strict=True) if group.judge is kind]
+        assert np.sqrt(np.mean(np.concatenate(own) ** 2)) == pytest.approx(1.0)
+    alone_PG = batch_advantages(BY_TESTS, cfg)
+    for together_G, alone_G in zip((result_PG[1], result_PG[3]), alone_PG, strict=True):
+        np.testing.assert_array_equal(together_G, alone_G)
+
+
+def test_the_units_of_one_judge_change_nothing_for_either():
+    cfg = AdvantageConfig(scale="batch_std")
+    louder = [dataclasses.replace(g, rewards_G=g.rewards_G * np.float32(10)) for g in BY_RM]
+    for one_G, other_G in zip(
+        batch_advantages([*BY_RM, *BY_TESTS], cfg),
+        batch_advantages([*louder, *BY_TESTS], cfg),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one_G, other_G, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("groups_P", [BY_RM, BY_TESTS, []], ids=["rm", "execution", "none"])
+def test_with_one_judge_a_batch_is_scaled_as_a_whole(scale, groups_P):
+    cfg = AdvantageConfig(scale=scale)
+    expected_PG = group_advantages([g.rewards_G for g in groups_P], cfg)
+    for result_G, expected_G in zip(batch_advantages(groups_P, cfg), expected_PG, strict=True):
+        np.testing.assert_array_equal(result_G, expected_G)

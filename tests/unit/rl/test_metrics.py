@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rl.metrics import METRICS, JsonlSink, batch_metrics, check_names
-from rl.types import Extraction, Finish, JudgedGroup, Reason, Score, StepReport
+from rl.types import Extraction, Finish, JudgedGroup, JudgeKind, Reason, Score, StepReport
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -62,6 +62,26 @@ def test_the_metrics_of_a_batch_are_registered_and_mean_what_they_say():
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
 
 
+def test_scores_of_execution_are_counted_apart_from_those_of_the_reward_model():
+    by_rm, by_tests = judged_groups()
+    by_tests = dataclasses.replace(
+        by_tests,
+        judge=JudgeKind.EXECUTION,
+        scores_G=(Score(value=0.5, verdict="WRONG_ANSWER"), Score(value=1.0, verdict="PASSED")),
+    )
+    mixed, only_rm, only_tests = map(
+        batch_metrics, ([by_rm, by_tests, by_tests], [by_rm], [by_tests])
+    )
+    check_names(mixed)
+    assert mixed["reward/exec_share"] == pytest.approx(2 / 3)
+    assert mixed["reward/exec_pass_rate"] == 0.5
+    assert mixed["rm/score_mean"] == 3.0
+    assert only_rm["reward/exec_share"] == 0.0
+    assert "reward/exec_pass_rate" not in only_rm
+    assert only_tests["reward/exec_share"] == 1.0
+    assert not [name for name in only_tests if name in {"rm/score_mean", "rm/reused_rate"}]
+
+
 def test_the_shares_of_reasons_sum_to_one_and_every_reason_is_there():
     metrics = batch_metrics(judged_groups())
     shares = [metrics[f"reward/reason/{reason.value}"] for reason in Reason]
@@ -99,6 +119,14 @@ def test_a_report_with_an_unregistered_name_leaves_no_line(tmp_path: Path):
     with pytest.raises(KeyError, match="surprise"):
         sink.write(StepReport(step=1, metrics={"surprise": 1.0}))
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("torn", ['{"step": 3, "rewa', '{"step": 2}', "\0\0\0"])
+def test_a_last_line_that_a_crash_tore_is_dropped(tmp_path: Path, torn: str):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n' + torn, encoding="ascii")
+    JsonlSink(path).forget_after(2)
+    assert path.read_text(encoding="ascii") == '{"step": 1}\n{"step": 2}\n'
 
 
 def test_a_resumed_run_takes_steps_after_its_checkpoint_again(tmp_path: Path):

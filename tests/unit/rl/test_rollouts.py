@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from rl.rollouts import read_rollouts, rollout_rows, write_rollouts
-from rl.types import Extraction, Reason, Score
+from rl.types import Extraction, JudgeKind, Reason, Score
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -53,6 +54,28 @@ def test_a_row_says_what_became_of_its_completion():
         (7, 3, 4, "stop")
     }
     assert invalid.question == "question 0"
+    assert {(row.judge, row.verdict) for row in rows} == {("rm", None)}
+
+
+def test_a_row_has_the_verdict_on_a_program_that_was_run(tmp_path: Path):
+    judged = dataclasses.replace(
+        batch()[0],
+        judge=JudgeKind.EXECUTION,
+        scores_G=(Score(value=None), Score(value=0.5, verdict="WRONG_ANSWER")),
+    )
+    write_rollouts(tmp_path / "step.parquet", list(rollout_rows(1, [judged], None)))
+    rows = read_rollouts(tmp_path / "step.parquet")
+    assert [(row.judge, row.verdict) for row in rows] == [
+        ("execution", None),
+        ("execution", "WRONG_ANSWER"),
+    ]
+
+
+def test_a_file_of_before_judges_were_recorded_is_read(tmp_path: Path):
+    path = tmp_path / "old.parquet"
+    write_rollouts(path, list(rollout_rows(1, batch(), None)))
+    pq.write_table(pq.read_table(path).drop_columns(["judge", "verdict"]), path)
+    assert {(row.judge, row.verdict) for row in read_rollouts(path)} == {("", None)}
 
 
 def test_an_evaluation_has_no_advantages(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Verifiers as the configuration asks for, and a pool of actors that judges files of programs."""
+"""Judge a file of programs by their tests, on a pool of actors, in the order of the lines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ import ray
 
 from actors.fleet import connect
 from actors.supervise import wait_for
+from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config, SandboxConfig
 from reward.extract import ExtractConfig, extract
-from reward.sandbox import Confinement, Limits, choose_level
-from reward.sandbox_levels import Level
-from reward.verdict import Judgement, Program, Verdict, Verifier
+from reward.verdict import Judgement, Program, Verdict
 from rl.console import Console
 from rl.errors import DataError, ProjectError
 from rl.prompts import parse_tests
@@ -27,35 +26,7 @@ _CHUNK_ROWS = 32
 _CHUNK_BYTES = 4 << 20
 _CHUNKS_AHEAD = 3  # per actor: what is in memory at once
 _GRACE_S = 120.0
-
-
-def make_verifier(
-    cfg: SandboxConfig, timeout_s: float, workers: int = 1, *, early_stop: bool = False
-) -> Verifier:
-    """A verifier that holds programs as the configuration says.
-
-    Raises:
-        UserError: where the machine does not reach `sandbox.min_level`.
-    """
-    limits = Limits(
-        wall_s=timeout_s,
-        total_s=cfg.total_s,
-        memory_bytes=cfg.memory_mib << 20,
-        output_bytes=cfg.output_mib << 20,
-        scratch_bytes=cfg.scratch_mib << 20,
-        processes=cfg.processes,
-    )
-    return Verifier(workers, early_stop=early_stop, limits=limits, config=_confinement(cfg))
-
-
-def check_sandbox(cfg: SandboxConfig) -> Level:
-    """The level that programs will be held with here. Raises UserError where that is too low."""
-    return choose_level(_confinement(cfg))
-
-
-def _confinement(cfg: SandboxConfig) -> Confinement:
-    level = None if cfg.level is None else Level(cfg.level)
-    return Confinement(level=level, min_level=Level(cfg.min_level), trusted=cfg.trusted)
+_MAX_FAULTS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,9 +181,6 @@ def _check(source: Path) -> int:
     if not num_rows:
         raise DataError(f"{source}: holds no line; give at least one program")
     return num_rows
-
-
-_MAX_FAULTS = 20
 
 
 def _faults(line: bytes) -> Iterator[str]:

@@ -1,0 +1,37 @@
+"""Verifiers as the configuration asks for them."""
+
+from __future__ import annotations
+
+from conf.schema import SandboxConfig
+from reward.sandbox import Confinement, Limits, choose_level
+from reward.sandbox_levels import Level
+from reward.verdict import Verifier
+
+
+def make_verifier(
+    cfg: SandboxConfig, timeout_s: float, workers: int = 1, *, early_stop: bool = False
+) -> Verifier:
+    """A verifier that holds programs as the configuration says.
+
+    Raises:
+        UserError: where the machine does not reach `sandbox.min_level`.
+    """
+    limits = Limits(
+        wall_s=timeout_s,
+        total_s=cfg.total_s,
+        memory_bytes=cfg.memory_mib << 20,
+        output_bytes=cfg.output_mib << 20,
+        scratch_bytes=cfg.scratch_mib << 20,
+        processes=cfg.processes,
+    )
+    return Verifier(workers, early_stop=early_stop, limits=limits, config=_confinement(cfg))
+
+
+def check_sandbox(cfg: SandboxConfig) -> Level:
+    """The level that programs will be held with here. Raises UserError where that is too low."""
+    return choose_level(_confinement(cfg))
+
+
+def _confinement(cfg: SandboxConfig) -> Confinement:
+    level = None if cfg.level is None else Level(cfg.level)
+    return Confinement(level=level, min_level=Level(cfg.min_level), trusted=cfg.trusted)
