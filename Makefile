@@ -5,15 +5,18 @@ UV := $(BIN)/uv pip
 # uv reads no setting of pip: pass on the directory of wheels that pip would look into.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: quickstart test unit system lint smollm2 docs lock install
+.PHONY: quickstart test unit system hostile lint smollm2 docs lock install sandbox
 
 quickstart: install  ## RL from the shipped models, on a CPU
 	$(BIN)/python launch/train.py experiment=quickstart
 
-test: unit system  ## the whole suite that runs without a GPU
+test: unit hostile system  ## the whole suite that runs without a GPU
 
 unit: install
 	$(BIN)/python -m pytest -m unit
+
+hostile: install  ## programs that attack the sandbox
+	$(BIN)/python -m pytest -m hostile tests/hostile
 
 system: install
 	$(BIN)/python -m pytest -m system tests/system
@@ -38,8 +41,16 @@ docs: install  ## rewrite what is generated
 	sys.stdout.write(reference_markdown())" > docs/reference.md
 
 # Nothing happens while the lock is the one that was installed.
-install:
+install: sandbox
 	@cmp -s requirements/cpu.lock .venv/installed.lock || $(MAKE) --no-print-directory .venv/installed.lock -B
+
+# Programs are run in a sandbox that needs these two of Debian. Without them, or without root, install
+# them by hand; `launch/doctor.py` says what is reached.
+sandbox:
+	@command -v bwrap > /dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	apt-get install -y -qq --no-install-recommends bubblewrap libseccomp2 > /dev/null 2>&1 || \
+	(apt-get update -qq && apt-get install -y -qq --no-install-recommends bubblewrap libseccomp2 > /dev/null); \
+	else echo "bubblewrap is missing: install bubblewrap and libseccomp2 with your package manager"; fi
 
 # The package index has no CPU build of torch: unless a local directory of wheels has it, uv's own
 # knowledge of PyTorch's index is needed. `--no-deps`, because the lock is complete on purpose.

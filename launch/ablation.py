@@ -23,6 +23,7 @@ class AblationArgs:
     """What `launch/ablation.py` takes."""
 
     reward_models: str = key("directories of reward models, separated by commas")
+    policy: str | None = key("directory of the initial policy; null is the shipped one", None)
     seeds: str = key("run seeds, separated by commas", "0,1,2")
     scales: str = key("advantage scalings, separated by commas", "batch_std,group_std")
     kl_coefs: str = key("KL weights, separated by commas", "0.1,0")
@@ -39,6 +40,7 @@ def run(args: AblationArgs) -> None:
                 "experiment=quickstart",
                 f"algorithm.num_steps={args.num_steps}",
                 f"evaluation.every={args.every}",
+                *([] if args.policy is None else [f"model.path={args.policy}"]),
             ]
         )
     )

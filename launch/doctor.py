@@ -23,6 +23,7 @@ from conf.relations import resources
 from conf.schema import Config
 from launch.cli import compose_config, groups, main_simple
 from reward.model_files import is_local
+from reward.sandbox import reachable_levels
 
 TREE = Path(__file__).resolve().parents[1]
 GIB = 2**30
