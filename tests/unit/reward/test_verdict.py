@@ -297,3 +297,30 @@ def test_the_same_program_runs_once_now_and_later() -> None:
 def test_malformed_tests_are_refused_not_judged(verifier: Verifier) -> None:
     with pytest.raises(DataError):
         _judge(verifier, "def f(x): return x", "[]")
+
+
+def test_early_stop_settles_the_verdict_with_fewer_runs() -> None:
+    cases = [{"input": str(x), "output": str(x + (x == 1))} for x in range(6)]
+    program = Program("print(input())", json.dumps(cases))
+    with Verifier(early_stop=True) as hasty, Verifier() as thorough:
+        (first,), (second,) = hasty.verify([program]), thorough.verify([program])
+    assert first.verdict is second.verdict is Verdict.WRONG_ANSWER
+    assert (first.num_passed, second.num_passed) == (1, 5)
+
+
+def test_fixtures_of_many_megabytes_work() -> None:
+    text = "7 " * 5_000_000
+    cases = [{"input": text, "output": text.replace("7", "8")}]
+    numbers = list(range(1_000_000))
+    with Verifier(timeout_s=20.0) as verifier:
+        judgements = verifier.verify(
+            [
+                Program("print(input().replace('7', '8'))", json.dumps(cases)),
+                Program(
+                    "def f(xs): return sum(xs)",
+                    json.dumps([{"input": [numbers], "output": sum(numbers)}]),
+                    "f",
+                ),
+            ]
+        )
+    assert [judgement.passed for judgement in judgements] == [True, True]
