@@ -39,6 +39,7 @@ from reward.sandbox_levels import (
     SCRATCH_INSIDE,
     Level,
     readable_paths,
+    removal_command,
     seccomp_filter,
     server_command,
 )
@@ -56,6 +57,8 @@ _BYTES_PER_S = 5e6  # at which a slow machine reads a fixture
 _ATTEMPTS = 2
 _SERVER_BYTES = 128 << 20  # memory of a fork server itself
 _SERVER_PROCESSES = 8
+_GVISOR_BYTES = 512 << 20  # its kernel is a process of ours, with many threads
+_GVISOR_PROCESSES = 1024
 # Far above the ranges that distributions hand out for rootless containers: killing every process of
 # a slot's user must never meet a process that is not ours.
 _UID_BASE = 0x70000000
@@ -185,7 +188,7 @@ def _why_not(level: Level) -> str | None:
         return f"programs are only run on Linux, this is {sys.platform}"
     with tempfile.TemporaryDirectory(prefix="sandbox-") as scratch:
         os.chmod(scratch, 0o711)
-        server = _Server(Path(scratch, "0"), Limits(), level)
+        server = _Server(Path(scratch, _slot_name()), Limits(), level)
         try:
             server.start()
         except (SandboxError, OSError) as error:
@@ -219,8 +222,8 @@ class Sandbox:
         self._scratch = tempfile.TemporaryDirectory(prefix="sandbox-")
         os.chmod(self._scratch.name, 0o711)  # a program must be able to reach its own
         self._servers = [
-            _Server(Path(self._scratch.name, str(idx)), self._limits, self.level)
-            for idx in range(workers)
+            _Server(Path(self._scratch.name, _slot_name()), self._limits, self.level)
+            for _ in range(workers)
         ]
         self._idle: queue.LifoQueue[_Server] = queue.LifoQueue()
         for server in reversed(self._servers):
@@ -342,7 +345,8 @@ class _Server:
         """Bound the memory of the tree; returns how many processes died of it so far."""
         if self._cgroup is None:
             return 0
-        self._cgroup.limit_memory(memory_bytes + _SERVER_BYTES + 8 * fixture_bytes)
+        own = _GVISOR_BYTES if self._level is Level.GVISOR else _SERVER_BYTES
+        self._cgroup.limit_memory(memory_bytes + own + 8 * fixture_bytes)
         return self._cgroup.num_kills
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -361,7 +365,9 @@ class _Server:
         if level in (Level.USER, Level.KERNEL) and not root:
             raise OSError("only root can give programs a user of their own")
         inside = level >= Level.NAMESPACES
-        readable = None if level < Level.KERNEL else ["/"] if inside else readable_paths()
+        # Landlock is a matter of this kernel; gVisor has a kernel of its own.
+        landlock = level in (Level.KERNEL, Level.NAMESPACES)
+        readable = None if not landlock else ["/"] if inside else readable_paths()
         settings = {
             "scratch": SCRATCH_INSIDE if inside else str(self._scratch),
             "uid": self._uid if root and level > Level.NONE else None,
@@ -372,10 +378,13 @@ class _Server:
             "own_pids": inside,
         }
         self._scratch.mkdir(mode=0o711, exist_ok=True)
-        command = server_command(level, json.dumps(settings), self._limits.scratch_bytes)
+        command = server_command(
+            level, json.dumps(settings), self._limits.scratch_bytes, self._scratch
+        )
         self._cgroup = Cgroup.create() if level > Level.NONE else None
         if self._cgroup is not None:
-            self._cgroup.limit_processes(self._limits.processes + _SERVER_PROCESSES)
+            own = _GVISOR_PROCESSES if level is Level.GVISOR else _SERVER_PROCESSES
+            self._cgroup.limit_processes(self._limits.processes + own)
             command = self._cgroup.entering(command)
         self._process = subprocess.Popen(
             command,
@@ -420,9 +429,17 @@ class _Server:
         process.send_signal(signal.SIGKILL)
         with process:  # closes the other pipes and reaps
             pass
+        removal = removal_command(self._level, self._scratch)
+        if removal is not None:
+            subprocess.run(removal, capture_output=True, check=False)
         if self._cgroup is not None:
             self._cgroup.close()
             self._cgroup = None
+
+
+def _slot_name() -> str:
+    """A name that no other slot on this machine has."""
+    return f"slot-{os.getpid()}-{next(_slots)}"
 
 
 def _is_public(path: str) -> bool:

@@ -19,6 +19,7 @@ import collections
 import contextlib
 import ctypes
 import datetime
+import errno
 import fcntl
 import functools
 import gc
@@ -522,13 +523,30 @@ def _hole(settings: Settings) -> str | None:
 
 
 def _ends_within(pid: int, seconds: float) -> bool:
-    fd = os.pidfd_open(pid)
+    """Wait for the end of a child, without reaping it."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        return _ends_before(pid, time.monotonic() + seconds)
     try:
         poller = select.poll()
         poller.register(fd, select.POLLIN)
         return bool(poller.poll(max(0, math.ceil(seconds * 1000))))
     finally:
         os.close(fd)
+
+
+def _ends_before(pid: int, deadline: float) -> bool:
+    """The same where the kernel has no descriptors of processes (gVisor)."""
+    pause_s = 0.0005
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.02)
+    return True
 
 
 def _reap() -> bool:

@@ -15,12 +15,14 @@ lower level unless the caller allows that level.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import sys
 import tempfile
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 _MODULES = (
     "__init__",
@@ -118,14 +120,24 @@ def readable_paths() -> list[str]:
     return [*_SYSTEM_DIRECTORIES, *_SYSTEM_FILES, *python_roots()]
 
 
-def server_command(level: Level, settings: str, scratch_bytes: int) -> list[str]:
-    """The command that starts a fork server; `settings` is its argument."""
+def server_command(level: Level, settings: str, scratch_bytes: int, bundle: Path) -> list[str]:
+    """The command that starts a fork server; `settings` is its argument.
+
+    `bundle` is a directory that may be filled. Raises OSError where a program is missing.
+    """
     if level < Level.NAMESPACES:
         return [sys.executable, *_PYTHON, str(_project()), settings]
     inside = [sys.executable, *_PYTHON, _INSIDE, settings]
     if level is Level.NAMESPACES:
         return [*_bubblewrap(scratch_bytes), "--", *inside]
-    raise OSError("gVisor is not supported yet")
+    return _gvisor(inside, scratch_bytes, bundle)
+
+
+def removal_command(level: Level, bundle: Path) -> list[str] | None:
+    """What removes whatever a killed server has left behind beyond its processes, if anything."""
+    if level is not Level.GVISOR:
+        return None
+    return ["runsc", f"--root={bundle / 'state'}", "delete", "--force", bundle.name]
 
 
 def _bubblewrap(scratch_bytes: int) -> list[str]:
@@ -149,9 +161,7 @@ def _bubblewrap(scratch_bytes: int) -> list[str]:
             command += ["--symlink", os.readlink(path), path]
         else:
             command += ["--ro-bind-try", path, path]
-    modules = [_project() / "reward" / f"{name}.py" for name in _MODULES]
-    binds = {path: path for path in (*_SYSTEM_FILES, *python_roots())}
-    binds |= {str(path): f"{_INSIDE}/reward/{path.name}" for path in modules}
+    binds = _binds()
     for parent in sorted({str(p) for path in binds.values() for p in Path(path).parents}):
         command += ["--perms", "0755", "--dir", parent]  # else only this user may pass
     for source, path in binds.items():
@@ -162,6 +172,56 @@ def _bubblewrap(scratch_bytes: int) -> list[str]:
     command += ["--size", str(scratch_bytes), "--perms", "0711", "--tmpfs", SCRATCH_INSIDE]
     command += ["--symlink", f"{SCRATCH_INSIDE}/cwd", "/tmp", "--chdir", "/", "--remount-ro", "/"]
     return command
+
+
+def _gvisor(inside: list[str], scratch_bytes: int, bundle: Path) -> list[str]:
+    """Fill an OCI bundle and return the command that runs it."""
+    program = shutil.which("runsc")
+    if program is None:
+        raise OSError("gVisor (runsc) is not installed")
+    root = bundle / "rootfs"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True, mode=0o755)
+    mounts = [{"destination": "/proc", "type": "proc", "source": "proc"}]
+    for path in _SYSTEM_DIRECTORIES:
+        if os.path.islink(path):
+            (root / path.lstrip("/")).symlink_to(os.readlink(path))
+        elif os.path.exists(path):
+            mounts.append(_oci_bind(path, path))
+    (root / "tmp").symlink_to(f"{SCRATCH_INSIDE}/cwd")
+    mounts += [_oci_bind(path, target) for path, target in _binds().items()]
+    options = ["mode=0711", f"size={scratch_bytes}"]
+    scratch = {"destination": SCRATCH_INSIDE, "type": "tmpfs", "source": "tmpfs"}
+    kept = [f"CAP_{name}" for name in _SERVER_CAPABILITIES]
+    spec = {
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": inside,
+            "env": [f"{name}={value}" for name, value in ENVIRONMENT.items()],
+            "cwd": "/",
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), kept),
+        },
+        "root": {"path": "rootfs", "readonly": True},
+        "mounts": [*mounts, {**scratch, "options": options}],
+        "linux": {"namespaces": [{"type": name} for name in ("pid", "network", "ipc", "mount")]},
+    }
+    (bundle / "config.json").write_text(json.dumps(spec))
+    flags = [f"--root={bundle / 'state'}", "--platform=ptrace", "--network=none"]
+    return [program, *flags, "--ignore-cgroups", "run", f"--bundle={bundle}", bundle.name]
+
+
+def _oci_bind(source: str, target: str) -> dict[str, Any]:
+    options = ["ro", "rbind"]
+    return {"destination": target, "type": "bind", "source": source, "options": options}
+
+
+def _binds() -> dict[str, str]:
+    """What a namespace holds of this machine beside the system directories, and where."""
+    modules = [_project() / "reward" / f"{name}.py" for name in _MODULES]
+    paths = [path for path in (*_SYSTEM_FILES, *python_roots()) if os.path.exists(path)]
+    binds = {path: path for path in paths}
+    return binds | {str(path): f"{_INSIDE}/reward/{path.name}" for path in modules}
 
 
 def _project() -> Path:
