@@ -16,11 +16,12 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from reward.execute import programs_of, require_decided, verify_persistently
 from reward.extract import ExtractConfig, extract
 from reward.model import TextPath
 from reward.shaping import shape_rewards
-from reward.verdict import Program, Verdict, Verifier
-from rl.errors import NonFiniteError, ProjectError
+from reward.verdict import Verifier
+from rl.errors import NonFiniteError
 from rl.types import Extraction, FloatArray, IntArray, Prompt, Score
 
 ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
@@ -148,24 +149,14 @@ class ExecutionJudge:
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
         """Run the programs of one prompt against its tests."""
         extractions_G = tuple(extract(text, self._extract_cfg) for text in texts_G)
-        programs = [
-            Program(code=e.code, tests=prompt.tests or "", entry_point=prompt.entry_point)
-            for e in extractions_G
-            if e.valid
-        ]
+        valid = [e for e in extractions_G if e.valid]
         with self._lock:
             before = self._verifier.num_executed
-            verdicts = iter(self._verifier.verify(programs))
+            judgements = verify_persistently(self._verifier, programs_of(prompt, valid))
             num_executed = self._verifier.num_executed - before
-        scores: list[Score] = []
-        for extraction in extractions_G:
-            if not extraction.valid:
-                scores.append(Score(value=None))
-                continue
-            verdict = next(verdicts)
-            if verdict.verdict is Verdict.SANDBOX_ERROR:
-                raise ProjectError(f"the sandbox could not run a program of prompt {prompt.id}")
-            scores.append(Score(value=float(verdict.passed)))
+        require_decided(judgements, f"prompt {prompt.id}")
+        passed = iter(judgement.passed for judgement in judgements)
+        scores = [Score(value=float(next(passed)) if e.valid else None) for e in extractions_G]
         return Judged(
             extractions_G=extractions_G,
             scores_G=tuple(scores),
