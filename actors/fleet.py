@@ -267,7 +267,7 @@ def _rollout_spec(cfg: Config, specs: Specs) -> dict[str, Any]:
         "gpu_memory_utilization": cfg.rollout.gpu_memory_utilization,
         "kv_cache_gib": cfg.rollout.kv_cache_gib,
         "cpu_threads": cfg.rollout.cpu_threads,
-        "weight_backend": weight_backend(cfg.placement),
+        "weight_backend": "none" if specs.train is None else weight_backend(cfg.placement),
         "sleep_mode": cfg.placement.colocate,
         "seed": cfg.seed,
     }

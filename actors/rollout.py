@@ -29,9 +29,7 @@ class RolloutActor:
         self._vllm = vllm_engine
         self._name = name
         self._max_prompt_tokens = max_prompt_tokens
-        self._tokenizer = AutoTokenizer.from_pretrained(spec["model"])
-        if chat_template is not None:
-            self._tokenizer.chat_template = chat_template
+        self._tokenizer = load_tokenizer(spec["model"], chat_template)
         self._stop_token_ids = _stop_token_ids(spec["model"], self._tokenizer)
         self._loop = vllm_engine.EngineLoop(vllm_engine.EngineSpec(**spec), name)
 
@@ -56,7 +54,12 @@ class RolloutActor:
     async def _sample_group(
         self, prompt: Prompt, sampling: SamplingConfig, step: int
     ) -> RolloutGroup:
-        prompt_ids = self._encode(prompt)
+        prompt_ids = encode_prompt(self._tokenizer, prompt)
+        if len(prompt_ids) > self._max_prompt_tokens:
+            raise UserError(
+                f"prompt {prompt.id} has {len(prompt_ids)} tokens, above model.max_prompt_tokens="
+                f"{self._max_prompt_tokens}; raise the limit or drop the row"
+            )
         how = self._vllm.Sampling(
             num=sampling.group_size,
             max_tokens=sampling.max_tokens,
@@ -89,18 +92,6 @@ class RolloutActor:
             policy_version=version,
         )
 
-    def _encode(self, prompt: Prompt) -> IntArray:
-        turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
-        ids = self._tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, return_dict=False
-        )
-        if len(ids) > self._max_prompt_tokens:
-            raise UserError(
-                f"prompt {prompt.id} has {len(ids)} tokens, above model.max_prompt_tokens="
-                f"{self._max_prompt_tokens}; raise the limit or drop the row"
-            )
-        return np.asarray(ids, dtype=np.int32)
-
     # --- weights: called by rank 0 of the policy group -------------------------------------------
 
     async def init_weights(self, init_info: Mapping[str, Any]) -> None:
@@ -127,6 +118,21 @@ class RolloutActor:
     async def wake(self) -> None:
         """Take the device back."""
         await asyncio.wrap_future(self._vllm.wake(self._loop))
+
+
+def load_tokenizer(model: str, chat_template: str | None) -> Any:  # noqa: ANN401 - tokenizers have no common typed base
+    """The tokenizer of a policy, with `chat_template` in place of its own when one is given."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def encode_prompt(tokenizer: Any, prompt: Prompt) -> IntArray:  # noqa: ANN401
+    """Tokens of a prompt, the chat template and its generation prompt applied."""
+    turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    return np.asarray(ids, dtype=np.int32)
 
 
 def _stop_token_ids(model: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 - tokenizers have no common typed base

@@ -6,7 +6,7 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeGuard, Union, cast, get_args, get_origin, get_type_hints
 
 MIN_LIKENESS = 0.7  # of `difflib`; below it a suggestion would be a guess
 
@@ -50,12 +50,19 @@ class Key:
         return get_args(self.hint) if get_origin(self.hint) is Literal else ()
 
     @property
+    def is_list(self) -> bool:
+        """True for several integers; bounds then hold for each."""
+        return self.hint == tuple[int, ...]
+
+    @property
     def type_name(self) -> str:
         """What a value must be, without its range: `an integer`, `true or false`, ..."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if get_origin(self.hint) is dict:
             return "a mapping of text to text"
+        if self.is_list:
+            return "one or more integers such as 1,8"
         names = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
         return names[self.hint]
 
@@ -68,7 +75,8 @@ class Key:
     @property
     def rule(self) -> str:
         """Type and range in one phrase."""
-        rule = f"{self.type_name} {self.range_name}".rstrip()
+        link = ", each" if self.is_list and self.range_name else ""
+        rule = f"{self.type_name}{link} {self.range_name}".rstrip()
         return f"{rule}, or null" if self.optional else rule
 
     @property
@@ -126,6 +134,9 @@ def as_yaml(value: object) -> str:
     """A value as one writes it in YAML and in an override."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, tuple):
+        items = cast("tuple[object, ...]", value)
+        return f"[{','.join(map(as_yaml, items))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

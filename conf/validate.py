@@ -157,6 +157,8 @@ def _converted(key: Key, value: object) -> object:
     elif key.hint is str:
         # An override such as `name=7` is parsed as a number, but means text.
         result = str(value) if isinstance(value, str) or _is_integer(value) else None
+    elif key.is_list:
+        result = _integers(value)
     elif isinstance(value, Mapping):
         result = _text_mapping(cast("Mapping[object, object]", value))
     return result
@@ -182,11 +184,26 @@ def _text_mapping(value: Mapping[object, object]) -> dict[str, str] | None:
     return {str(name): str(item) for name, item in value.items()}
 
 
+def _integers(value: object) -> tuple[int, ...] | None:
+    """Several integers of a list, of text such as `1,8`, or of one integer; never none."""
+    parts: list[object] = [value]
+    if isinstance(value, str):
+        parts = [int(part) for part in value.split(",") if part.strip().isdecimal()]
+        if len(parts) != value.count(",") + 1:
+            return None
+    elif isinstance(value, list | tuple):
+        parts = list(cast("Iterable[object]", value))
+    found = tuple(part for part in parts if _is_integer(part))
+    return found if found and len(found) == len(parts) else None
+
+
 def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _in_range(key: Key, value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(_in_range(key, item) for item in cast("tuple[object, ...]", value))
     if not isinstance(value, int | float):
         return True
     above = (key.ge is None or value >= key.ge) and (key.gt is None or value > key.gt)

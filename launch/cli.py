@@ -11,7 +11,7 @@ import argparse
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Transformer
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -74,7 +74,8 @@ def main_simple(
     if args.help:
         sys.stdout.write(_help_of_schema(schema))
         return 0
-    return _guarded(lambda: run(build(schema, _nested(_parse(args.overrides)))))
+    lists = {key.path for key in keys_of(schema) if key.is_list}
+    return _guarded(lambda: run(build(schema, _nested(_parse(args.overrides), lists))))
 
 
 def _parser(*, composed: bool) -> argparse.ArgumentParser:
@@ -231,12 +232,13 @@ def _run_under_hydra(
 # --- a flat command ----------------------------------------------------------------------------
 
 
-def _nested(overrides: Iterable[Override]) -> dict[str, Any]:
-    """Nested plain values of `a.b=value` overrides."""
+def _nested(overrides: Iterable[Override], lists: Set[str]) -> dict[str, Any]:
+    """Nested plain values of `a.b=value` overrides; `a=1,2` is a list where the key is one."""
     raw: dict[str, Any] = {}
     for override in overrides:
         path = override.key_or_group
-        if override.is_sweep_override() or override.is_delete():
+        is_list = path in lists and override.is_discrete_sweep()
+        if (override.is_sweep_override() and not is_list) or override.is_delete():
             raise UserError(f"{override.input_line}: this command takes one value for each key")
         *parents, leaf = path.split(".")
         section = raw
@@ -245,7 +247,9 @@ def _nested(overrides: Iterable[Override]) -> dict[str, Any]:
             if not isinstance(inner, dict):
                 raise UserError(f"{override.input_line}: {parent!r} already has the value {inner}")
             section = cast("dict[str, Any]", inner)
-        section[leaf] = override.value()
+        section[leaf] = (
+            list(override.sweep_iterator(Transformer.identity)) if is_list else override.value()
+        )
     return raw
 
 

@@ -17,11 +17,12 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from reward.execute import programs_of, require_decided, verify_persistently
 from reward.extract import ExtractConfig, extract
 from reward.model import TextPath
 from reward.shaping import shape_rewards
-from reward.verdict import Judgement, Program, Verdict, Verifier
-from rl.errors import NonFiniteError, ProjectError, UserError
+from reward.verdict import Judgement, Verifier
+from rl.errors import NonFiniteError, UserError
 from rl.types import Extraction, FloatArray, IntArray, JudgeKind, Prompt, Score
 
 ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
@@ -165,14 +166,9 @@ class ExecutionJudge:
                 "reward=hybrid asks a reward model about such problems"
             )
         extractions_G = tuple(extract(text, self._extract_cfg) for text in texts_G)
-        programs = [
-            Program(code=e.code, tests=prompt.tests, entry_point=prompt.entry_point)
-            for e in extractions_G
-            if e.valid
-        ]
-        judgements = self._verifier.verify(programs)
-        if any(j.verdict is Verdict.SANDBOX_ERROR for j in judgements):
-            raise ProjectError(f"the sandbox could not run a program of prompt {prompt.id}")
+        valid = [e for e in extractions_G if e.valid]
+        judgements = verify_persistently(self._verifier, programs_of(prompt, valid))
+        require_decided(judgements, f"prompt {prompt.id}")
         in_order = iter(judgements)
         scores_G = tuple(
             self._score(next(in_order)) if e.valid else Score(value=None) for e in extractions_G

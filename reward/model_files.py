@@ -1,11 +1,13 @@
-"""What a reward model's directory must hold, by family; checked without loading anything heavy."""
+"""What a model's directory must hold; checked without loading anything heavy."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from rl.errors import UserError
 
@@ -14,6 +16,22 @@ AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 _THEMIS_SYSTEM = (
     "You judge code by its functional correctness: whether it solves the problem for every input."
 )
+
+# What decides how a model samples, beside its weights.
+_SMALL_FILES = frozenset(
+    [
+        "config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "chat_template.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    ]
+)
+_BLOCK_BYTES = 1 << 16
+_NUM_BLOCKS = 256  # of one weight file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +52,25 @@ ADAPTERS: dict[str, Adapter] = {
 
 def context_of(directory: Path) -> int | None:
     """Positions of a model, as its config.json states them."""
-    config: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    positions = config.get("max_position_embeddings")
+    positions = _config_of(directory).get("max_position_embeddings")
     return positions if isinstance(positions, int) else None
+
+
+def architectures_of(directory: Path) -> list[str]:
+    """Classes of a model, as its config.json states them."""
+    architectures: list[Any] = _config_of(directory).get("architectures") or []
+    return [str(name) for name in architectures]
+
+
+def _config_of(directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
+    try:
+        value: object = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: a model's configuration is an object, not {value!r:.40}")
+    return cast("dict[str, Any]", value)
 
 
 def check_context(directory: Path, num_tokens: int, key: str) -> None:
@@ -53,9 +87,7 @@ def check_reward_model(directory: str, adapter: AdapterName, max_tokens: int) ->
     """Refuse a local directory that is no reward model, before any engine starts."""
     path = Path(directory)
     check_model_directory(path, "reward.model")
-    config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    architectures: list[Any] = config.get("architectures") or []
-    names = [str(name) for name in architectures]
+    names = architectures_of(path)
     accepted = ADAPTERS[adapter].architectures
     if not any(name.endswith(accepted) for name in names):
         raise UserError(
@@ -78,6 +110,31 @@ def check_model_directory(path: Path, key: str) -> None:
             f"{key}: {path} holds no *.safetensors; other weight files can run code when they are "
             "loaded, so save the model with save_pretrained(safe_serialization=True)"
         )
+
+
+def model_digest(directory: Path) -> str:
+    """Identity of a local model: its small files, and its weights by size and spaced blocks.
+
+    Any training step changes nearly every weight, so blocks are enough to tell two models apart;
+    reading all of a large model would take minutes.
+    """
+    digest = blake2b(digest_size=16)
+    for path in sorted(directory.iterdir()):
+        if path.name not in _SMALL_FILES and path.suffix != ".safetensors":
+            continue
+        digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
+        for block in _blocks(path):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    size = path.stat().st_size
+    stride = _BLOCK_BYTES if path.name in _SMALL_FILES else max(_BLOCK_BYTES, size // _NUM_BLOCKS)
+    with path.open("rb") as file:
+        for offset in range(0, size, stride):
+            file.seek(offset)
+            yield file.read(_BLOCK_BYTES)
 
 
 def is_local(path: str) -> bool:

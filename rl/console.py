@@ -18,6 +18,12 @@ class Console:
     def __init__(self) -> None:
         self._rich = RichConsole(highlight=False, soft_wrap=True)
         self.advance: Callable[[], None] = _nothing  # moves the bar, while there is one
+        self.note: Callable[[str], None] = _nowhere  # writes beside the bar
+
+    @property
+    def live(self) -> bool:
+        """Whether a progress bar would be seen."""
+        return self._rich.is_terminal
 
     def say(self, text: str) -> None:
         """One line."""
@@ -28,8 +34,8 @@ class Console:
         self._rich.print(f"[bold cyan]==>[/] [bold]{name}[/]  [dim]{about}[/]")
 
     @contextmanager
-    def steps(self, total: int, done: int = 0) -> Generator[None]:
-        """Show a progress bar over steps while the body runs."""
+    def steps(self, total: int, done: int = 0, what: str = "steps") -> Generator[None]:
+        """Show a progress bar over steps, groups, ... while the body runs."""
         columns = (
             TextColumn("[cyan]{task.description}"),
             BarColumn(bar_width=30),
@@ -39,12 +45,13 @@ class Console:
         with Progress(
             *columns, console=self._rich, transient=True, disable=not self._rich.is_terminal
         ) as progress:
-            task = progress.add_task("steps", total=total, completed=done)
+            task = progress.add_task(what, total=total, completed=done)
             self.advance = lambda: progress.advance(task)
+            self.note = lambda text: progress.update(task, description=f"{what}  {text}")
             try:
                 yield
             finally:
-                self.advance = _nothing
+                self.advance, self.note = _nothing, _nowhere
 
     def step(self, report: StepReport, total: int) -> None:
         """One readable line per RL step."""
@@ -63,12 +70,19 @@ class Console:
         self.say(f"step {report.step:>4}/{total}  {reward}  {learned}  {times}{held_out}")
         self.advance()
 
-    def table(self, title: str, rows: Sequence[tuple[str, str, str]]) -> None:
-        """The figures at the end: name, value, meaning."""
+    def table(
+        self,
+        title: str,
+        rows: Sequence[tuple[str, ...]],
+        columns: Sequence[str] = ("figure", "value", "meaning"),
+    ) -> None:
+        """The figures at the end: name, value, and what else there is to say."""
         table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
-        table.add_column("figure", style="bold")
-        table.add_column("value", justify="right")
-        table.add_column("meaning", style="dim")
+        name, value, *rest = columns
+        table.add_column(name, style="bold")
+        table.add_column(value, justify="right")
+        for column in rest:
+            table.add_column(column, style="dim")
         for row in rows:
             table.add_row(*row)
         self._rich.print()
@@ -77,3 +91,7 @@ class Console:
 
 def _nothing() -> None:
     """Advance no bar."""
+
+
+def _nowhere(_: str) -> None:
+    """Write beside no bar."""

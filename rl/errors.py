@@ -3,6 +3,11 @@
 Exit codes are part of the contract: `UserError` ends a command with 2, anything else with 1.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
 
 class ProjectError(Exception):
     """Root of what this project raises on purpose."""
@@ -34,3 +39,17 @@ class NonFiniteError(ProjectError, ArithmeticError):
 
 class VersionMismatchError(ProjectError, RuntimeError):
     """A rollout engine serves another policy version than the step needs."""
+
+
+def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The project's own error inside nested task groups, or else the first one."""
+    leaves = list(_leaves(group))
+    return next((e for e in leaves if isinstance(e, ProjectError)), leaves[0])
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(cast("BaseExceptionGroup[BaseException]", error))
+        else:
+            yield error

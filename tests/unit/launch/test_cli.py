@@ -58,6 +58,14 @@ class Result(NamedTuple):
 Command = Callable[..., Result]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Several:
+    """Do several things."""
+
+    ks: tuple[int, ...] | None = key("of pass@k", None, ge=1)
+    pair: tuple[int, ...] = key("two", (1, 8))
+
+
 def run_config(config: Config) -> None:
     sys.stdout.write(f"{config.experiment} {config.name} {config.seed} {config.ray.env}\n")
     if config.seed == 2:
@@ -277,3 +285,40 @@ def test_a_small_command_lists_its_keys(small: Command) -> None:
     assert result.code == 0
     assert "Do one thing." in result.out
     assert "limits.seconds=  wall clock [a number > 0; default 4]" in result.out
+
+
+def run_several(several: Several) -> None:
+    sys.stdout.write(f"{several.ks} {several.pair}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values"),
+    [
+        ([], "None (1, 8)"),
+        (["ks=1,8"], "(1, 8) (1, 8)"),
+        (["ks=[1,8]", "pair=3"], "(1, 8) (3,)"),
+        (["ks='1, 8'"], "(1, 8) (1, 8)"),
+        (["ks=null"], "None (1, 8)"),
+    ],
+)
+def test_several_integers_are_written_with_commas_or_as_a_list(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], values: str
+) -> None:
+    assert main_simple(Several, run_several, arguments) == 0
+    assert capsys.readouterr().out == values
+
+
+@pytest.mark.parametrize("value", ["0,1", "[]", "1,x", "[1,2.5]", "true", "'1,,2'", "{a:1}"])
+def test_what_is_no_list_of_integers_is_refused(
+    capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    assert main_simple(Several, run_several, [f"ks={value}"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ks")
+
+
+def test_the_help_shows_how_several_integers_are_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main_simple(Several, run_several, ["--help"]) == 0
+    assert "pair=  two [one or more integers such as 1,8; default [1,8]]" in capsys.readouterr().out

@@ -1,0 +1,298 @@
+"""Evaluate a policy: `python launch/evaluate.py model=DIR benchmark=NAME output=OUT.json`.
+
+vLLM rollout actors sample, every program is run against the tests of its problem, and OUT.json has
+pass@k and avg@n with intervals. Every sample is kept beside it; the same command resumes.
+docs/evaluation.md describes keys and files.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conf.schema import Config, key
+from launch.cli import compose_config, main_simple
+from reward.model_files import (
+    architectures_of,
+    check_context,
+    check_model_directory,
+    context_of,
+    is_local,
+    model_digest,
+)
+from rl.datasets import read_problems
+from rl.errors import DataError, UserError
+from rl.prompts import load_prompts, parse_tests
+from rl.types import Prompt, SamplingConfig
+
+if TYPE_CHECKING:
+    from actors.benchmark import Benchmark
+
+# The authors' settings (CodeScaler, eval.py), where the model's context allows them.
+MAX_PROMPT_TOKENS = 4096
+MAX_TOKENS = 16384
+_MAX_FAULTS_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataArgs:
+    """Where the problems lie."""
+
+    path: str = key("file of the benchmark as it is published, or a canonical parquet file")
+    max_bad_rows: int = key("malformed rows that are skipped before it stops", 0, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArgs:
+    """What `launch/evaluate.py` takes."""
+
+    model: str = key("directory or hub id of the policy")
+    benchmark: str = key("mbpp, or another source of prepare_data.py; parquet for canonical rows")
+    output: str = key("JSON file of the figures; OUT.samples.jsonl beside it has every sample")
+    data: DataArgs = key("the problems")
+    limit: int | None = key("the first problems only; null is all", None, ge=1)
+    num_samples: int = key("completions per problem", 8, ge=1)
+    ks: tuple[int, ...] | None = key("of pass@k; null is 1 and num_samples", None, ge=1)
+    temperature: float = key("0 is greedy, with num_samples=1", 0.6, ge=0)
+    top_p: float = key("nucleus", 0.95, gt=0, le=1)
+    top_k: int = key("-1 is off", -1, ge=-1)
+    max_tokens: int | None = key(
+        "of one completion; null is what the context has left, at most 16384", None, ge=1
+    )
+    max_prompt_tokens: int | None = key(
+        "longer prompts are refused; null is half the context, at most 4096", None, ge=1
+    )
+    seed: int = key("of sampling and intervals", 0, ge=0)
+    rule: Literal["last_block", "single_block"] = key(
+        "which fenced block is the program", "last_block"
+    )
+    chat_template: str | None = key(
+        "Jinja template, or a file with one, in place of the tokenizer's", None
+    )
+    test_timeout_s: float = key("wall clock of one program over all its tests", 10.0, gt=0)
+    test_workers: int | None = key(
+        "programs that run at once; null is half the cores of this machine", None, ge=1
+    )
+    resume: Literal["auto", "never"] = key("auto goes on from the samples on disk", "auto")
+    dtype: Literal["auto", "float32", "bfloat16"] = key(
+        "of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
+    )
+    placement: Literal["auto", "laptop", "one_node", "multi_node"] = key(
+        "where; auto is one_node on a machine with GPUs, else laptop (CPU)", "auto"
+    )
+    engines: int | None = key(
+        "rollout actors; null is one on a CPU, else as many as this machine has GPUs for",
+        None,
+        ge=1,
+    )
+    tensor_parallel: int = key("GPUs of one engine", 1, ge=1)
+    cpu_threads: int | None = key("of one engine on a CPU; null shares the cores", None, ge=1)
+    kv_cache_gib: float = key("KV cache of one engine on a CPU, GiB", 1.0, gt=0)
+    max_num_seqs: int | None = key(
+        "sequences that one engine runs at once; null is that of the placement", None, ge=1
+    )
+    deadline_s: float = key("longest wait for the next finished group", 3600.0, gt=0)
+
+
+def run(args: EvaluateArgs) -> None:
+    """Check what can be checked without an engine, then evaluate."""
+    # Each check is slower than the one before, so that bad input is refused at once.
+    ks = check_arguments(args)
+    max_prompt_tokens, max_tokens = check_model(args)
+    problems = read_benchmark(args)
+    cfg = configure(args, max_prompt_tokens, max_tokens)
+    benchmark = plan(args, cfg, problems, ks)
+    from actors.benchmark import run_benchmark  # noqa: PLC0415 - after the arguments are good
+
+    run_benchmark(cfg, benchmark, Path(args.output))
+
+
+def check_arguments(args: EvaluateArgs) -> tuple[int, ...]:
+    """The ks of pass@k in order; raises UserError for keys that contradict each other."""
+    ks = tuple(sorted(set(args.ks or (1, args.num_samples))))
+    if ks[-1] > args.num_samples:
+        raise UserError(
+            f"ks: pass@{ks[-1]} needs num_samples >= {ks[-1]}, and num_samples={args.num_samples}; "
+            "lower ks or sample more"
+        )
+    if args.temperature == 0 and args.num_samples > 1:
+        raise UserError(
+            f"temperature: 0 gives num_samples={args.num_samples} equal answers; set num_samples=1 "
+            "or a temperature above 0"
+        )
+    output = Path(args.output).resolve()
+    folder = next(path for path in output.parents if path.exists())
+    if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"output: {args.output} can not be written; give output=FILE.json")
+    return ks
+
+
+def check_model(args: EvaluateArgs) -> tuple[int, int]:
+    """Tokens of the longest prompt and of the longest completion; refuses what is no policy."""
+    if not is_local(args.model):
+        return args.max_prompt_tokens or MAX_PROMPT_TOKENS, args.max_tokens or MAX_TOKENS
+    directory = Path(args.model)
+    check_model_directory(directory, "model")
+    names = architectures_of(directory)
+    if any(
+        name.endswith(("ForSequenceClassification", "ForTokenClassification")) for name in names
+    ):
+        raise UserError(f"model: {directory} is a {names[0]}, which generates no text")
+    context = context_of(directory) or MAX_PROMPT_TOKENS + MAX_TOKENS
+    spare = context - args.max_tokens if args.max_tokens else context // 2
+    max_prompt_tokens = args.max_prompt_tokens or max(1, min(MAX_PROMPT_TOKENS, spare))
+    max_tokens = args.max_tokens or max(1, min(MAX_TOKENS, context - max_prompt_tokens))
+    check_context(directory, max_prompt_tokens + max_tokens, "max_prompt_tokens + max_tokens")
+    return max_prompt_tokens, max_tokens
+
+
+def read_benchmark(args: EvaluateArgs) -> tuple[Prompt, ...]:
+    """The problems; raises DataError when one can not be evaluated."""
+    path = Path(args.data.path)
+    if args.benchmark == "parquet":
+        problems = load_prompts(path, args.data.max_bad_rows)
+    else:
+        problems = read_problems(args.benchmark, path, args.data.max_bad_rows)
+    chosen = tuple(problems[: args.limit])
+    if not chosen:
+        raise DataError(f"{path}: holds no problem")
+    faults: list[str] = []
+    for prompt in chosen:
+        try:
+            if prompt.tests is None:
+                raise DataError("tests: an evaluation runs tests, and there are none (null)")
+            parse_tests(prompt.tests, prompt.entry_point)
+        except DataError as error:
+            faults.append(f"{path}:{prompt.id}:{error}")
+    repeated = [name for name, count in Counter(p.id for p in chosen).items() if count > 1]
+    faults += [f"{path}:{name}:id: must be unique" for name in repeated]
+    if faults:
+        raise DataError("\n".join(faults[:_MAX_FAULTS_SHOWN]))
+    return chosen
+
+
+def configure(args: EvaluateArgs, max_prompt_tokens: int, max_tokens: int) -> Config:
+    """The configuration of the rollout actors; the other groups are not started."""
+    placement, engines = choose_layout(args)
+    on_cpu = placement == "laptop"
+    base = compose_config([f"placement={placement}", f"rollout={'cpu' if on_cpu else 'gpu'}"])
+    dtype = args.dtype
+    if dtype == "auto":
+        dtype = "float32" if on_cpu else "bfloat16"
+    gpus = 0.0 if on_cpu else float(args.tensor_parallel)
+    return replace(
+        base,
+        seed=args.seed,
+        model=replace(
+            base.model,
+            path=args.model,
+            dtype=dtype,
+            chat_template=read_template(args.chat_template),
+            max_prompt_tokens=max_prompt_tokens,
+            max_completion_tokens=max_tokens,
+        ),
+        rollout=replace(
+            base.rollout,
+            engines=engines,
+            tensor_parallel=args.tensor_parallel,
+            max_num_seqs=args.max_num_seqs or base.rollout.max_num_seqs,
+            kv_cache_gib=args.kv_cache_gib,
+            cpu_threads=args.cpu_threads or max(1, num_cores() // engines),
+            deadline_s=args.deadline_s,
+        ),
+        placement=replace(base.placement, rollout=replace(base.placement.rollout, gpus=gpus)),
+    )
+
+
+def choose_layout(args: EvaluateArgs) -> tuple[str, int]:
+    """The placement and the number of engines; raises UserError when they can not be chosen."""
+    from actors.placement import local_gpus  # noqa: PLC0415 - loads ray
+
+    num_gpus = local_gpus()
+    placement = args.placement
+    if placement == "auto":
+        if os.environ.get("RAY_ADDRESS"):
+            raise UserError(
+                "placement: auto looks at this machine only, and RAY_ADDRESS joins a cluster; give "
+                "placement=laptop, one_node or multi_node, and engines="
+            )
+        placement = "one_node" if num_gpus else "laptop"
+    if placement == "laptop":
+        if args.tensor_parallel > 1:
+            raise UserError(
+                f"tensor_parallel: {args.tensor_parallel} needs GPUs, and placement={placement} "
+                "has none; set tensor_parallel=1"
+            )
+        return placement, args.engines or 1
+    return placement, args.engines or max(1, num_gpus // args.tensor_parallel)
+
+
+def plan(
+    args: EvaluateArgs, cfg: Config, problems: tuple[Prompt, ...], ks: tuple[int, ...]
+) -> Benchmark:
+    """What is evaluated and how, from arguments that were checked."""
+    from actors.benchmark import Benchmark  # noqa: PLC0415 - heavy
+    from reward.extract import ExtractConfig  # noqa: PLC0415 - heavy
+
+    template = cfg.model.chat_template
+    return Benchmark(
+        name=args.benchmark,
+        problems=problems,
+        sampling=SamplingConfig(
+            group_size=args.num_samples,
+            max_tokens=cfg.model.max_completion_tokens,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            top_k=args.top_k,
+            seed=args.seed,
+            purpose="evaluation",
+        ),
+        # The clock is a second bound of extraction, beside its count of work; a figure must not
+        # depend on how busy the machine is.
+        extraction=ExtractConfig(rule=args.rule, deadline_s=60.0),
+        ks=ks,
+        test_timeout_s=args.test_timeout_s,
+        test_workers=args.test_workers or max(1, num_cores() // 2),
+        settings={
+            "benchmark": args.benchmark,
+            "model": model_digest(Path(args.model)) if is_local(args.model) else args.model,
+            "chat_template": template and blake2b(template.encode(), digest_size=8).hexdigest(),
+            "dtype": cfg.model.dtype,
+            "num_samples": args.num_samples,
+            "temperature": args.temperature,
+            "top_p": args.top_p,
+            "top_k": args.top_k,
+            "max_tokens": cfg.model.max_completion_tokens,
+            "max_prompt_tokens": cfg.model.max_prompt_tokens,
+            "seed": args.seed,
+            "rule": args.rule,
+            "test_timeout_s": args.test_timeout_s,
+        },
+        resume=args.resume == "auto",
+    )
+
+
+def read_template(value: str | None) -> str | None:
+    """A template as it is, or the text of the file that holds it; a template has braces."""
+    if value is None or "{" in value:
+        return value
+    path = Path(value)
+    if not path.is_file():
+        raise UserError(f"chat_template: {value!r} is neither a Jinja template nor a file with one")
+    return path.read_text(encoding="utf-8")
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+if __name__ == "__main__":
+    sys.exit(main_simple(EvaluateArgs, run))

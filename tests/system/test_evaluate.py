@@ -1,0 +1,97 @@
+"""The evaluation command on the shipped policy: real engine, real execution, real interruption."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rl.minipy import NUM_TESTS, make_prompts
+from rl.prompts import write_prompts
+
+pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_PROBLEMS = 8
+NUM_SAMPLES = 4
+OF_THE_CALL = ("wall_s", "tokens_per_s", "num_resumed")  # not of the samples
+
+
+def _evaluate(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        str(ROOT / "launch/evaluate.py"),
+        f"model={ROOT / 'assets/minipy/policy'}",
+        "benchmark=parquet",
+        "data.path=problems.parquet",
+        "output=out.json",
+        f"num_samples={NUM_SAMPLES}",
+        "max_tokens=64",
+        "temperature=1",
+        "ks=1,4",
+        *overrides,
+    ]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+def _figures(cwd: Path) -> dict[str, Any]:
+    document = json.loads((cwd / "out.json").read_text())
+    return {name: value for name, value in document.items() if name not in OF_THE_CALL}
+
+
+@pytest.mark.timeout(600)
+def test_an_interrupted_evaluation_ends_with_the_figures_of_an_uninterrupted_one(
+    tmp_path: Path,
+) -> None:
+    write_prompts(tmp_path / "problems.parquet", make_prompts("eval", NUM_PROBLEMS, 0))
+    first = _evaluate(tmp_path)
+    assert first.returncode == 0, first.stderr[-3000:]
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert (document["num_problems"], document["num_samples"]) == (NUM_PROBLEMS, NUM_SAMPLES)
+    assert set(document["pass@k"]) == {"1", "4"}
+    assert 0.2 < document["pass@k"]["1"] < document["pass@k"]["4"] <= 1.0
+    assert document["avg@n"] == pytest.approx(document["pass@k"]["1"])
+    assert sum(document["verdicts"].values()) == NUM_PROBLEMS * NUM_SAMPLES
+    assert sum(document["reasons"].values()) == NUM_PROBLEMS * NUM_SAMPLES
+    assert document["tokens_per_s"] > 0 and document["num_resumed"] == 0
+    assert document["settings"]["max_tokens"] == 64 and document["versions"]["ray"]
+    assert "pass@1" in first.stdout
+
+    samples = tmp_path / "out.samples.jsonl"
+    whole = samples.read_bytes()
+    assert len(whole.splitlines()) == NUM_PROBLEMS * NUM_SAMPLES
+    rows = [json.loads(line) for line in whole.splitlines()]
+    assert {"text", "code", "reason", "verdict", "num_passed", "finish"} <= set(rows[0])
+    for row in rows:
+        assert (row["num_passed"] == row["num_tests"] == NUM_TESTS) is (row["verdict"] == "PASSED")
+
+    samples.write_bytes(whole[: len(whole) // 2])
+    figures = _figures(tmp_path)
+    (tmp_path / "out.json").unlink()
+    again = _evaluate(tmp_path)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "resumed: " in again.stdout
+    assert _figures(tmp_path) == figures
+    key = ("problem_id", "sample_idx")
+    resumed = [json.loads(line) for line in samples.read_bytes().splitlines()]
+    order = sorted(resumed, key=lambda row: [row[name] for name in key])
+    assert [row["text"] for row in order] == [
+        row["text"] for row in sorted(rows, key=lambda row: [row[name] for name in key])
+    ]
+
+    # Nothing is left to sample: figures of other ks need no engine.
+    more = _evaluate(tmp_path, "ks=2")
+    assert more.returncode == 0, more.stderr[-3000:]
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert set(document["pass@k"]) == {"2"}
+    assert (document["num_resumed"], document["tokens_per_s"]) == (NUM_PROBLEMS, None)
+
+    refused = _evaluate(tmp_path, "temperature=0.5")
+    assert refused.returncode == 2
+    assert "temperature: " in refused.stderr and "Traceback" not in refused.stderr

@@ -1,0 +1,160 @@
+"""Arguments of `launch/evaluate.py`: what contradicts itself is refused before anything starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import evaluate
+from launch.cli import main_simple
+from launch.evaluate import EvaluateArgs, configure, plan, read_benchmark, read_template
+from rl.errors import DataError, UserError
+from rl.minipy import make_prompts
+from rl.prompts import write_prompts
+
+pytestmark = pytest.mark.unit
+
+POLICY = Path(__file__).resolve().parents[3] / "assets/minipy/policy"
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Path:
+    path = tmp_path / "problems.parquet"
+    write_prompts(path, make_prompts("eval", 4, 0))
+    return path
+
+
+@pytest.fixture
+def run(problems: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process, ending where the engines would start."""
+    monkeypatch.setattr(sys, "argv", ["evaluate.py"])
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def command(*overrides: str) -> tuple[int, str]:
+        given = {
+            "model": str(POLICY),
+            "benchmark": "parquet",
+            "data.path": str(problems),
+            "output": str(problems.parent / "out.json"),
+        }
+        given |= dict(o.split("=", 1) for o in overrides)
+        code = main_simple(EvaluateArgs, evaluate.run, [f"{k}={v}" for k, v in given.items()])
+        return code, capsys.readouterr().err
+
+    return command
+
+
+def arguments(problems: Path, **changes: Any) -> EvaluateArgs:
+    data = evaluate.DataArgs(path=str(problems))
+    args = EvaluateArgs(model=str(POLICY), benchmark="parquet", output="o.json", data=data)
+    return dataclasses.replace(args, **changes)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["ks=1,9"], ["ks: pass@9", "num_samples=8"]),
+        (["num_samples=2", "ks=[4]"], ["ks: pass@4", "num_samples=2"]),
+        (["ks=0"], ["ks: 0 is not"]),
+        (["ks=[]"], ["ks: [] is not"]),
+        (["ks=1,x"], ["ks: "]),
+        (["temperature=0"], ["temperature: 0", "num_samples=1"]),
+        (["output=."], ["output: . can not be written"]),
+        (["model=/nowhere"], ["model: the directory /nowhere does not exist"]),
+        ([f"model={POLICY.parent / 'rm'}"], ["ForSequenceClassification"]),
+        (["max_tokens=600"], ["max_prompt_tokens + max_tokens", "512 positions"]),
+        (["benchmark=nosuch"], ["source: 'nosuch'"]),
+        (["data.path=/nowhere.parquet"], ["/nowhere.parquet"]),
+        (["max_prompt_tokens=20"], ["4 of 4 prompts have more than 20 tokens", "has 33"]),
+        (["chat_template=nofile"], ["chat_template: 'nofile'"]),
+        (["tensor_parallel=2", "placement=laptop"], ["tensor_parallel: 2 needs GPUs"]),
+        (["engines=400", "placement=laptop"], ["placement=laptop needs", "400 actors"]),
+    ],
+)
+def test_bad_input_exits_2_with_a_message_and_writes_nothing(
+    run: Run, problems: Path, overrides: list[str], words: list[str]
+) -> None:
+    before = sorted(problems.parent.iterdir())
+    code, err = run(*overrides)
+    assert code == 2
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    assert sorted(problems.parent.iterdir()) == before
+
+
+def test_malformed_tests_are_named_by_file_row_and_column(run: Run, problems: Path) -> None:
+    prompts = make_prompts("eval", 3, 0)
+    write_prompts(problems, [*prompts[:2], dataclasses.replace(prompts[2], tests="[not json")])
+    code, err = run()
+    assert code == 2
+    assert f"{problems}:2:tests: must be JSON" in err
+
+
+def test_a_problem_without_tests_can_not_be_evaluated(problems: Path) -> None:
+    prompts = make_prompts("eval", 2, 0)
+    write_prompts(problems, [prompts[0], dataclasses.replace(prompts[1], tests=None)])
+    with pytest.raises(DataError, match=r"minipy-eval-0-1:tests: .* there are none"):
+        read_benchmark(arguments(problems))
+    assert len(read_benchmark(arguments(problems, limit=1))) == 1
+
+
+def test_a_cluster_needs_a_placement(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    code, err = run()
+    assert (code, "RAY_ADDRESS" in err) == (2, True)
+
+
+def test_other_settings_than_those_on_disk_are_refused_by_name(run: Run, problems: Path) -> None:
+    args = arguments(problems, output=str(problems.parent / "out.json"))
+    settings = plan(args, configure(args, 256, 256), read_benchmark(args), (1, 8)).settings
+    beside = problems.parent / "out"
+    beside.with_suffix(".settings.json").write_text(json.dumps(dict(settings) | {"top_p": 1.0}))
+    beside.with_suffix(".samples.jsonl").write_text("torn")
+    code, err = run()
+    assert code == 2
+    assert "top_p: " in err and "resume=never" in err
+    assert err.count("error: ") == 1
+
+
+def test_lengths_follow_from_the_context_of_the_model(problems: Path) -> None:
+    assert evaluate.check_model(arguments(problems)) == (256, 256)
+    assert evaluate.check_model(arguments(problems, max_tokens=400)) == (112, 400)
+    assert evaluate.check_model(arguments(problems, max_prompt_tokens=100)) == (100, 412)
+    assert evaluate.check_model(arguments(problems, model="own/hub")) == (4096, 16384)
+
+
+def test_ks_are_given_as_text_or_list_and_follow_the_samples(problems: Path) -> None:
+    assert evaluate.check_arguments(arguments(problems)) == (1, 8)
+    assert evaluate.check_arguments(arguments(problems, num_samples=1)) == (1,)
+    assert evaluate.check_arguments(arguments(problems, ks=(8, 2, 2))) == (2, 8)
+
+
+def test_gpus_are_used_where_there_are_some(
+    problems: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("actors.placement.local_gpus", lambda: 8)
+    cfg = configure(arguments(problems, tensor_parallel=2), 256, 256)
+    assert (cfg.placement.kind, cfg.placement.device) == ("one_node", "cuda")
+    assert (cfg.rollout.engines, cfg.placement.rollout.gpus, cfg.model.dtype) == (4, 2, "bfloat16")
+    monkeypatch.setattr("actors.placement.local_gpus", lambda: 0)
+    cfg = configure(arguments(problems), 256, 256)
+    assert (cfg.placement.device, cfg.rollout.engines, cfg.model.dtype) == ("cpu", 1, "float32")
+
+
+def test_a_chat_template_is_a_text_or_a_file(tmp_path: Path) -> None:
+    text = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    file = tmp_path / "template.jinja"
+    file.write_text(text)
+    assert read_template(text) == read_template(str(file)) == text
+    assert read_template(None) is None
+    with pytest.raises(UserError):
+        read_template("none")

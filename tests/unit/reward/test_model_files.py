@@ -1,0 +1,43 @@
+"""A model's directory is identified and checked without loading anything."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from reward.model_files import architectures_of, context_of, model_digest
+from rl.errors import UserError
+
+pytestmark = pytest.mark.unit
+
+POLICY = Path(__file__).resolve().parents[3] / "assets/minipy/policy"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(POLICY, tmp_path / "model"))
+
+
+def test_a_copy_is_the_same_model_whatever_records_lie_beside_it(copy: Path) -> None:
+    (copy / "stage.json").unlink()
+    (copy / "README.md").write_text("another card")
+    assert model_digest(copy) == model_digest(POLICY)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "chat_template.jinja"])
+def test_other_weights_settings_or_template_are_another_model(copy: Path, name: str) -> None:
+    content = bytearray((copy / name).read_bytes())
+    content[-1] ^= 1
+    (copy / name).write_bytes(content)
+    assert model_digest(copy) != model_digest(POLICY)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\xff"])
+def test_a_broken_configuration_is_refused_by_name(copy: Path, text: str) -> None:
+    (copy / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config\.json"):
+        context_of(copy)
+    with pytest.raises(UserError, match=r"config\.json"):
+        architectures_of(copy)
