@@ -20,10 +20,11 @@ from actors.checks import preflight
 from actors.fleet import Specs, connect, start_fleet
 from actors.placement import Needs
 from actors.rollout import encode_prompt, load_tokenizer
+from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config
 from reward.execute import Verifying, programs_of, require_decided, verify_persistently
 from reward.extract import ExtractConfig, extract
-from reward.verdict import Judgement, Verifier
+from reward.verdict import Judgement
 from rl.benchmark import (
     BenchmarkFigures,
     benchmark_figures,
@@ -59,7 +60,7 @@ class Benchmark:
     sampling: SamplingConfig
     extraction: ExtractConfig
     ks: tuple[int, ...]
-    test_timeout_s: float  # wall clock of one program over all its tests
+    test_timeout_s: float  # wall clock of one test
     test_workers: int  # programs that run at once
     settings: Settings  # whatever a sample and its verdict depend on, but for the problem
     resume: bool
@@ -86,6 +87,7 @@ def run_benchmark(cfg: Config, benchmark: Benchmark, output: Path) -> None:
     if missing:
         check_prompts(cfg, missing)
         preflight(cfg, Needs(rollout=cfg.rollout.engines))
+        check_sandbox(cfg.sandbox)
     store.begin(benchmark.settings, anew=not benchmark.resume)
     console = Console()
     if num_resumed:
@@ -154,8 +156,8 @@ def _sample(cfg: Config, run: BenchmarkRun, missing: Sequence[Prompt], console: 
 
     connect(cfg, namespace=f"evaluate-{run.samples.stem}")
     try:
-        with Verifier(
-            workers=run.benchmark.test_workers, timeout_s=run.benchmark.test_timeout_s
+        with make_verifier(
+            cfg.sandbox, run.benchmark.test_timeout_s, run.benchmark.test_workers
         ) as verifier:
             asyncio.run(work())
     except (BaseExceptionGroup, ProjectError) as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conf.schema import Config, key
+from conf.schema import Config, SandboxConfig, key
 from launch.cli import compose_config, main_simple
 from reward.model_files import (
     architectures_of,
@@ -27,7 +27,7 @@ from reward.model_files import (
     is_local,
     model_digest,
 )
-from rl.datasets import read_problems
+from rl.datasets import SOURCES, read_problems
 from rl.errors import DataError, UserError
 from rl.prompts import load_prompts, parse_tests
 from rl.types import Prompt, SamplingConfig
@@ -45,7 +45,11 @@ _MAX_FAULTS_SHOWN = 20
 class DataArgs:
     """Where the problems lie."""
 
-    path: str = key("file of the benchmark as it is published, or a canonical parquet file")
+    path: str | None = key(
+        "the benchmark as it is published (file, directory or hub id; null is its own hub id), or "
+        "a canonical parquet file",
+        None,
+    )
     max_bad_rows: int = key("malformed rows that are skipped before it stops", 0, ge=0)
 
 
@@ -54,7 +58,7 @@ class EvaluateArgs:
     """What `launch/evaluate.py` takes."""
 
     model: str = key("directory or hub id of the policy")
-    benchmark: str = key("mbpp, or another source of prepare_data.py; parquet for canonical rows")
+    benchmark: str = key(f"{', '.join(SOURCES)}, or parquet for canonical rows")
     output: str = key("JSON file of the figures; OUT.samples.jsonl beside it has every sample")
     data: DataArgs = key("the problems")
     limit: int | None = key("the first problems only; null is all", None, ge=1)
@@ -76,10 +80,11 @@ class EvaluateArgs:
     chat_template: str | None = key(
         "Jinja template, or a file with one, in place of the tokenizer's", None
     )
-    test_timeout_s: float = key("wall clock of one program over all its tests", 10.0, gt=0)
+    test_timeout_s: float = key("wall clock of one test", 4.0, gt=0)
     test_workers: int | None = key(
         "programs that run at once; null is half the cores of this machine", None, ge=1
     )
+    sandbox: SandboxConfig = key("how programs are held")
     resume: Literal["auto", "never"] = key("auto goes on from the samples on disk", "auto")
     dtype: Literal["auto", "float32", "bfloat16"] = key(
         "of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
@@ -155,14 +160,16 @@ def check_model(args: EvaluateArgs) -> tuple[int, int]:
 
 def read_benchmark(args: EvaluateArgs) -> tuple[Prompt, ...]:
     """The problems; raises DataError when one can not be evaluated."""
-    path = Path(args.data.path)
-    if args.benchmark == "parquet":
-        problems = load_prompts(path, args.data.max_bad_rows)
-    else:
+    path = args.data.path
+    if args.benchmark != "parquet":
         problems = read_problems(args.benchmark, path, args.data.max_bad_rows)
+    elif path is None:
+        raise UserError("data.path: benchmark=parquet needs the file; give data.path=FILE")
+    else:
+        problems = load_prompts(path, args.data.max_bad_rows)
     chosen = tuple(problems[: args.limit])
     if not chosen:
-        raise DataError(f"{path}: holds no problem")
+        raise DataError(f"{path or args.benchmark}: holds no problem")
     faults: list[str] = []
     for prompt in chosen:
         try:
@@ -190,6 +197,7 @@ def configure(args: EvaluateArgs, max_prompt_tokens: int, max_tokens: int) -> Co
     return replace(
         base,
         seed=args.seed,
+        sandbox=args.sandbox,
         model=replace(
             base.model,
             path=args.model,

@@ -67,14 +67,14 @@ def iter_problems(
     _judge(source, tally, max_bad_rows, len(seen))
 
 
-def read_problems(source: str, path: str | Path, max_bad_rows: int = 0) -> list[Prompt]:
-    """Read one published data set from a local file, a directory or the hub.
+def read_problems(source: str, path: str | Path | None, max_bad_rows: int = 0) -> list[Prompt]:
+    """Read one published data set from a local file, a directory or the hub (None: its own id).
 
     Raises:
         UserError: for an unknown source.
         DataError: see `iter_problems`.
     """
-    selection = Selection(path=str(path))
+    selection = Selection(path=None if path is None else str(path))
     return list(iter_problems(source_named(source), selection, max_bad_rows))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from conf.schema import SandboxConfig
 from launch import evaluate
 from launch.cli import main_simple
 from launch.evaluate import EvaluateArgs, configure, plan, read_benchmark, read_template
@@ -53,7 +54,13 @@ def run(problems: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def arguments(problems: Path, **changes: Any) -> EvaluateArgs:
     data = evaluate.DataArgs(path=str(problems))
-    args = EvaluateArgs(model=str(POLICY), benchmark="parquet", output="o.json", data=data)
+    args = EvaluateArgs(
+        model=str(POLICY),
+        benchmark="parquet",
+        output="o.json",
+        data=data,
+        sandbox=SandboxConfig(),
+    )
     return dataclasses.replace(args, **changes)
 
 
