@@ -86,7 +86,7 @@ async def _verify(
 ) -> Counter[Verdict]:
     num_actors = job.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     num_actors = min(num_actors, -(-num_rows // _CHUNK_ROWS))
-    actors = [
+    actors: list[Any] = [
         RemoteVerifierActor.options(name=f"sandbox-{index}", num_cpus=1).remote(
             cfg.sandbox, job.timeout_s, early_stop=job.early_stop
         )

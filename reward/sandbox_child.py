@@ -239,7 +239,7 @@ def _become(uid: int, *, keep_read: bool) -> None:
 
 def _landlock_ruleset(readable: Sequence[str], scratch: str) -> int:
     """Open files outside of `readable` and `scratch` can not be had under this; nor can TCP."""
-    version = _libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, 1)
+    version = int(_libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, 1))
     if version < 1:
         raise ConfinementError(ctypes.get_errno(), "this kernel has no Landlock")
     files = _LANDLOCK_FILES[min(version, len(_LANDLOCK_FILES) - 1)]

@@ -56,8 +56,7 @@ ENVIRONMENT = {
 _SERVER_CAPABILITIES = ("SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER")
 _SYSTEM_DIRECTORIES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives")
-_CLONE_NAMESPACES = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000)
-_CLONE_NAMESPACES += (0x40000000,)
+_CLONE_NAMESPACES = (0x20000, *(1 << bit for bit in range(25, 31)))
 _DENIED = (
     # other processes, and the kernel's own interfaces
     "ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_getfd",
@@ -89,7 +88,7 @@ class Level(IntEnum):
 def seccomp_filter() -> bytes:
     """The filter of levels 2 and up, as the kernel takes it. Raises OSError without libseccomp."""
     try:
-        import pyseccomp  # noqa: PLC0415 - it loads the C library
+        import pyseccomp  # noqa: PLC0415 - it loads the C library  # pyright: ignore[reportMissingTypeStubs]
     except (ImportError, OSError, RuntimeError) as error:
         raise OSError(f"libseccomp: {error}") from error
 

@@ -17,6 +17,7 @@ import builtins
 import errno
 import json
 import operator
+import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, NoReturn, Protocol, cast
@@ -127,8 +128,8 @@ _OPERATORS: Mapping[str, Callable[..., Any]] = {
     "index": operator.index,
     "abs": abs,
     "neg": operator.neg,
-    "enter": lambda value: value.__enter__(),
-    "exit": lambda value: value.__exit__(None, None, None),
+    "enter": operator.methodcaller("__enter__"),
+    "exit": operator.methodcaller("__exit__", None, None, None),
     "isinstance": isinstance,
     "getitem": operator.getitem,
     "setitem": operator.setitem,
@@ -179,13 +180,14 @@ class ProgramSide:
         kinds: dict[str, object] = {}
         for name in names:
             if name in self._namespace:
-                value = self._namespace[name]
+                value: object = self._namespace[name]
                 if isinstance(value, type) and issubclass(value, BaseException):
-                    kinds[name] = {"exception": [base.__name__ for base in value.__mro__]}
-                elif type(value).__name__ == "module":
+                    bases = type.mro(value)
+                    kinds[name] = {"exception": [base.__name__ for base in bases]}
+                elif isinstance(value, types.ModuleType):
                     kinds[name] = {"module": value.__name__}
                 else:
-                    kinds[name] = {"value": self._encode(value)}
+                    kinds[name] = {"value": self._encode(cast("object", value))}
         return ["value", kinds]
 
     def _do_call(self, function: object, args: Sequence[object], kwargs: object) -> Message:
@@ -255,27 +257,28 @@ class Remote:
         side.ask("set", {"ref": ref_of(self)}, name, side.encode(value))
 
     def __iter__(self) -> Iterator[Any]:
-        iterator = self._operate("iter")
+        iterator = _operate(self, "iter")
         return iterator if isinstance(iterator, Remote) else iter(iterator)
 
     def __next__(self) -> Any:  # noqa: ANN401
         return _side(self).ask("next", {"ref": ref_of(self)})
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Remote) and bool(self._operate("eq", other))
+        return isinstance(other, Remote) and bool(_operate(self, "eq", other))
 
     def __hash__(self) -> int:
         return ref_of(self)
 
     def __instancecheck__(self, value: object) -> bool:
-        return isinstance(value, Remote) and bool(value._operate("isinstance", self))
+        return isinstance(value, Remote) and bool(_operate(value, "isinstance", self))
 
     def __exit__(self, *_: object) -> None:
-        self._operate("exit")
+        _operate(self, "exit")
 
-    def _operate(self, name: str, *operands: object) -> Any:  # noqa: ANN401
-        side = _side(self)
-        return side.ask("operator", name, {"ref": ref_of(self)}, *map(side.encode, operands))
+
+def _operate(remote: Remote, name: str, *operands: object) -> Any:  # noqa: ANN401
+    side = _side(remote)
+    return side.ask("operator", name, {"ref": ref_of(remote)}, *map(side.encode, operands))
 
 
 def _side(remote: Remote) -> TestSide:
@@ -289,11 +292,14 @@ def ref_of(remote: Remote) -> int:
 
 def _define_operators() -> None:
     def alone(name: str) -> Callable[..., Any]:
-        return lambda self, *operands: self._operate(name, *operands)
+        def operate(remote: Remote, *operands: object) -> object:
+            return _operate(remote, name, *operands)
+
+        return operate
 
     def among_remotes(name: str) -> Callable[..., Any]:
-        def operate(self: Remote, other: object) -> object:
-            return self._operate(name, other) if isinstance(other, Remote) else NotImplemented
+        def operate(remote: Remote, other: object) -> object:
+            return _operate(remote, name, other) if isinstance(other, Remote) else NotImplemented
 
         return operate
 
@@ -379,7 +385,7 @@ class TestSide:
         if what != "callback":
             raise PeerGoneError
         try:
-            number, args, kwargs = parts
+            number, args, kwargs = cast("tuple[int, list[object], object]", parts)
             function = self._callbacks[number]
             result = function(*map(self._decode, args), **self._decode(kwargs))
             return ["value", self.encode(result)]

@@ -10,7 +10,7 @@ import contextlib
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from reward.sandbox_values import PLAIN
 
@@ -87,8 +87,9 @@ def observe_values(
 
 def _observe(line: object) -> Observation:
     match line:
-        case ["value", value]:
-            return Observation(Ending.FINISHED, value=PLAIN.decode(value))
+        case ["value", _]:
+            content = cast("list[object]", line)[1]
+            return Observation(Ending.FINISHED, value=PLAIN.decode(content))
         case ["error", str(kind), str(detail)]:
             return Observation(_REPORTED[kind], detail=detail)
         case _:

@@ -1,6 +1,7 @@
 """The command writes canonical files, or nothing and a list of faults."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def row(number: int) -> dict[str, object]:
     }
 
 
-def prepare(tmp_path: Path, source: str, rows: list[object], *more: str) -> int:
+def prepare(tmp_path: Path, source: str, rows: Sequence[object], *more: str) -> int:
     (tmp_path / "raw.json").write_text(json.dumps(rows))
     given = (f"source={source}", f"data.path={tmp_path}/raw.json", f"output={tmp_path}/out")
     return main_simple(PrepareArgs, run, [*given, *more])
