@@ -87,9 +87,8 @@ def observe_values(
 
 def _observe(line: object) -> Observation:
     match line:
-        case ["value", _]:
-            content = cast("list[object]", line)[1]
-            return Observation(Ending.FINISHED, value=PLAIN.decode(content))
+        case ["value", value]:  # pyright: ignore[reportUnknownVariableType] - decoded next
+            return Observation(Ending.FINISHED, value=PLAIN.decode(cast("object", value)))
         case ["error", str(kind), str(detail)]:
             return Observation(_REPORTED[kind], detail=detail)
         case _:
