@@ -22,6 +22,7 @@ from actors.rollout import RemoteRolloutActor, RolloutActors
 from actors.supervise import wait_for_all
 from actors.weights import Backend
 from conf.schema import Config, PlacementConfig
+from rl.errors import EngineError
 from rl.loss import Objective, PolicyObjective
 from rl.types import FloatArray, Minibatch, UpdateReport
 
@@ -136,22 +137,31 @@ def _needs(cfg: Config, specs: Specs) -> Needs:
 
 
 def connect(cfg: Config, namespace: str) -> None:
-    """Join the cluster of `ray.address` or RAY_ADDRESS, or start one on this machine."""
-    address = cfg.ray.address or os.environ.get("RAY_ADDRESS")
+    """Join the cluster of `ray.address` or RAY_ADDRESS, or start one on this machine.
+
+    Raises:
+        EngineError: when Ray can do neither.
+    """
+    address = cfg.ray.address or os.environ.get("RAY_ADDRESS") or None
     options: dict[str, Any] = {
         "namespace": cfg.ray.namespace or namespace,
         "runtime_env": {"env_vars": dict(cfg.ray.env)},
         "log_to_driver": False,
         "logging_level": logging.WARNING,
     }
-    if address:
-        ray.init(address=address, **options)
-        return
-    # A cluster of one process tree on the loopback interface: nobody else can reach it.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(
-        include_dashboard=True, dashboard_host="127.0.0.1", _node_ip_address="127.0.0.1", **options
-    )
+    if address is None:
+        # A cluster of one process tree on the loopback interface: nobody else can reach it.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        options |= {"dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
+        options["include_dashboard"] = True
+    else:
+        options["address"] = address
+    try:
+        ray.init(**options)
+    except Exception as error:
+        what = f"the cluster at {address}" if address else "a local cluster"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EngineError(f"Ray could not reach or start {what}: {reason}") from error
 
 
 @asynccontextmanager
