@@ -1,6 +1,7 @@
-"""The ablation behind the recipe: `python launch/ablation.py reward_models=[DIR,DIR]`.
+"""One arm of the ablation behind the recipe: `python launch/ablation.py label=NAME kl_coef=0`.
 
-Writes one JSON line per run, a Markdown table and a plot to `output`.
+Runs the quickstart's RL with other choices, for several seeds on one fleet of engines. Each run is
+a line of `output/runs.jsonl`; the Markdown table and the plot there show every arm run so far.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -22,40 +24,41 @@ from launch.train import with_shipped_models
 class AblationArgs:
     """What `launch/ablation.py` takes."""
 
-    reward_models: str = key("directories of reward models, separated by commas")
-    policy: str | None = key("directory of the initial policy; null is the shipped one", None)
-    seeds: str = key("run seeds, separated by commas", "0,1,2")
-    scales: str = key("advantage scalings, separated by commas", "batch_std,group_std")
-    kl_coefs: str = key("KL weights, separated by commas", "0.1,0")
+    label: str = key("name of the arm in table and plot")
+    policy: str = key("directory of the initial policy", "assets/minipy/policy")
+    reward_model: str = key("directory of the reward model", "assets/minipy/rm")
+    scale: Literal["group_std", "batch_std", "none", "rank"] = key(
+        "what advantages are divided by", "batch_std"
+    )
+    kl_coef: float = key("weight of the KL penalty", 0.1, ge=0)
     num_steps: int = key("RL steps of each run", 60, ge=1)
-    every: int = key("steps between evaluations", 20, ge=1)
+    every: int = key("steps between evaluations", 30, ge=1)
+    seeds: tuple[int, ...] = key("run seeds", (0, 1, 2), ge=0)
     output: str = key("directory of results", "outputs/ablation")
 
 
 def run(args: AblationArgs) -> None:
-    """Run the grid, then draw what `runs.jsonl` holds, earlier runs included."""
+    """Run the arm, then draw what `runs.jsonl` holds, earlier arms included."""
     cfg = with_shipped_models(
         compose_config(
             [
                 "experiment=quickstart",
-                f"algorithm.num_steps={args.num_steps}",
-                f"evaluation.every={args.every}",
-                *([] if args.policy is None else [f"model.path={args.policy}"]),
+                f"++model.path={args.policy}",
+                f"++reward.model={args.reward_model}",
+                f"++algorithm.advantage_scale={args.scale}",
+                f"++algorithm.kl_coef={args.kl_coef}",
+                f"++algorithm.num_steps={args.num_steps}",
+                f"++evaluation.every={args.every}",
             ]
         )
     )
-    from actors.ablation import Variant, run_ablation  # noqa: PLC0415 - after the arguments are good
+    from actors.ablation import run_arm  # noqa: PLC0415 - after the arguments are good
+    from actors.checks import check_inputs  # noqa: PLC0415
 
+    check_inputs(cfg)
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
-    variants = [
-        Variant(reward_model=model, advantage_scale=scale, kl_coef=float(kl))  # pyright: ignore[reportArgumentType]  # checked by the schema of the run
-        for model in args.reward_models.split(",")
-        for scale in args.scales.split(",")
-        for kl in args.kl_coefs.split(",")
-    ]
-    seeds = [int(seed) for seed in args.seeds.split(",")]
-    run_ablation(cfg, variants, seeds, output / "runs.jsonl")
+    run_arm(cfg, args.label, args.seeds, output / "runs.jsonl")
     draw(output / "runs.jsonl", output)
 
 
@@ -70,23 +73,26 @@ def draw(runs: Path, output: Path) -> None:
     for line in runs.read_text(encoding="ascii").splitlines():
         record = json.loads(line)
         curve = {int(step): value for step, value in record["pass@1"].items()}
-        curves[record["variant"]][record["seed"]] = curve
+        curves[record["label"]][record["seed"]] = curve
     steps = sorted({step for runs_of in curves.values() for c in runs_of.values() for step in c})
     rows = [
-        "| variant | seeds | " + " | ".join(f"step {step}" for step in steps) + " |",
+        "| arm | seeds | " + " | ".join(f"step {step}" for step in steps) + " |",
         "|---|---|" + "---|" * len(steps),
     ]
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
-    for variant, by_seed in sorted(curves.items()):
+    for label, by_seed in curves.items():
         cells: list[str] = []
         means: list[float] = []
         for step in steps:
             values = [curve[step] for curve in by_seed.values() if step in curve]
+            if not values:
+                cells.append("-")
+                continue
             mean = sum(values) / len(values)
             means.append(mean)
             cells.append(f"{mean:.3f} ({min(values):.3f}-{max(values):.3f})")
-        rows.append(f"| {variant} | {len(by_seed)} | " + " | ".join(cells) + " |")
-        (line,) = axes.plot(steps, means, marker="o", label=variant)
+        rows.append(f"| {label} | {len(by_seed)} | " + " | ".join(cells) + " |")
+        (line,) = axes.plot(steps[: len(means)], means, marker="o", label=label)
         for curve in by_seed.values():
             axes.plot(list(curve), list(curve.values()), color=line.get_color(), alpha=0.25)
     axes.set_xlabel("RL step")
