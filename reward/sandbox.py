@@ -334,12 +334,23 @@ class _Server:
         except OSError as error:
             raise SandboxError(f"fork server: {error}") from error
         deadline_s = budget_s + _GRACE_S + len(payload) / _BYTES_PER_S
-        answer, processes = _answer(self._read(process, deadline_s))
+        try:
+            answer, processes = _answer(self._read(process, deadline_s))
+        except SandboxError:
+            if not self._starved_since(kills):
+                raise
+            # The kernel may take the server, and under gVisor it takes all, for what a program took.
+            self.stop()
+            detail = f"above {head['limits']['memory_bytes']} bytes"
+            return [Observation(Ending.MEMORY, detail=detail)], 0.0
         if not all(part.ready for part in processes):
             raise SandboxError("fork server: a program could not be confined")
-        starved = self._cgroup is not None and self._cgroup.num_kills > kills
+        starved = self._starved_since(kills)
         ending = _ending(answer, processes, head["limits"], self._limits, starved=starved)
         return _observe(job, ending, processes, num_tests), float(answer["seconds"])
+
+    def _starved_since(self, kills: int) -> bool:
+        return self._cgroup is not None and self._cgroup.num_kills > kills
 
     def _bound(self, fixture_bytes: int, memory_bytes: int) -> int:
         """Bound the memory of the tree; returns how many processes died of it so far."""

@@ -68,6 +68,7 @@ _MAX_OPEN_FILES = 64
 _STACK_BYTES = 64 << 20
 _SWEEP_DEADLINE_S = 5.0
 _LEAVE_S = 0.05
+_UNMAPPED_BYTES = 256 << 20  # address space beyond what is resident, where it is not told
 _REHEARSAL_LIMITS = {
     "output_bytes": 1 << 16,
     "memory_bytes": 1 << 28,
@@ -217,8 +218,12 @@ class _Confinement:
 
 def _address_space() -> int:
     """Bytes that this process has mapped."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except FileNotFoundError:  # under gVisor
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        return resident + _UNMAPPED_BYTES
 
 
 def _become(uid: int, *, keep_read: bool) -> None:

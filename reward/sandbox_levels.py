@@ -181,7 +181,8 @@ def _gvisor(inside: list[str], scratch_bytes: int, bundle: Path) -> list[str]:
     root = bundle / "rootfs"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True, mode=0o755)
-    mounts = [{"destination": "/proc", "type": "proc", "source": "proc"}]
+    # Empty, because gVisor lets any user open what other processes have open through it.
+    mounts = [{"destination": "/proc", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]}]
     for path in _SYSTEM_DIRECTORIES:
         if os.path.islink(path):
             (root / path.lstrip("/")).symlink_to(os.readlink(path))

@@ -118,8 +118,7 @@ _LINKS = _tries(
     "open(VICTIM, 'w').write('ESCAPED')\nreturn 'ESCAPED'",
     "import os\nos.truncate(VICTIM, 0)\nreturn 'ESCAPED'",
     "open('/etc/shadow').read()\nreturn 'ESCAPED'",
-    "import os\nos.symlink('/', 'root')\nos.listdir('root/home'); os.listdir('root/etc/ssl/private')\n"
-    "return 'ESCAPED'",
+    "import os\nos.symlink('/', 'root')\nreturn 'ESCAPED' if 'passwd' in os.listdir('root/etc') else 0",
     "import os\nos.rmdir('.')\nos.symlink(os.path.dirname(VICTIM), '../cwd')\nreturn 'moved'",
     "import os\nhere = os.getcwd()\nos.rename(here, here + '2')\nos.symlink('/etc', here)\n"
     "return 'ESCAPED'",
@@ -129,10 +128,11 @@ _DESCRIPTORS = _tries(
     "    return 'ESCAPED'",
     "import os\nwhile True: os.dup(0)",
     "import os\nfor pid in os.listdir('/proc'):\n    if pid.isdigit() and int(pid) != os.getpid():\n"
-    "        os.listdir(f'/proc/{pid}/fd'); return 'ESCAPED'",
-    "import os\nopen(f'/proc/{os.getppid()}/environ', 'rb').read()\nreturn 'ESCAPED'",
+    "        for fd in range(32):\n            try: os.open(f'/proc/{pid}/fd/{fd}', os.O_RDONLY)\n"
+    "            except OSError: continue\n            return 'ESCAPED'",
+    "import os\nif b'HOST_SECRET' in open(f'/proc/{os.getppid()}/environ', 'rb').read(): return 'ESCAPED'",
     "import os\nopen(f'/proc/{os.getppid()}/mem', 'r+b')\nreturn 'ESCAPED'",
-    "open('/proc/1/environ', 'rb').read()\nreturn 'ESCAPED'",
+    "if b'HOST_SECRET' in open('/proc/1/environ', 'rb').read(): return 'ESCAPED'",
     "import os\nos.close(3); os.dup2(1, 3)\nreturn 6",
     "import os\nos.closerange(0, 64)\nreturn 6",
     "import os\nos.lseek(3, 0, 0); os.ftruncate(3, 0); os.write(3, b'[\"value\", 6]\\n' * 9)\n"
