@@ -339,7 +339,7 @@ class _Server:
         except SandboxError:
             if not self._starved_since(kills):
                 raise
-            # The kernel may take the server, and under gVisor it takes all, for what a program took.
+            # The kernel may kill the server for what a program took; under gVisor it kills all.
             self.stop()
             detail = f"above {head['limits']['memory_bytes']} bytes"
             return [Observation(Ending.MEMORY, detail=detail)], 0.0
