@@ -82,17 +82,17 @@ def draw(runs: Path, output: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
     for label, by_seed in curves.items():
         cells: list[str] = []
-        means: list[float] = []
+        means: dict[int, float] = {}
         for step in steps:
             values = [curve[step] for curve in by_seed.values() if step in curve]
             if not values:
                 cells.append("-")
                 continue
             mean = sum(values) / len(values)
-            means.append(mean)
+            means[step] = mean
             cells.append(f"{mean:.3f} ({min(values):.3f}-{max(values):.3f})")
         rows.append(f"| {label} | {len(by_seed)} | " + " | ".join(cells) + " |")
-        (line,) = axes.plot(steps[: len(means)], means, marker="o", label=label)
+        (line,) = axes.plot(list(means), list(means.values()), marker="o", label=label)
         for curve in by_seed.values():
             axes.plot(list(curve), list(curve.values()), color=line.get_color(), alpha=0.25)
     axes.set_xlabel("RL step")
