@@ -172,6 +172,8 @@ def choose_level(config: Confinement) -> Level:
             continue
         reason = _why_not(level)
         if reason is None:
+            if reasons:
+                _log.warning("sandbox: level %d, because of %s", level, "; ".join(reasons))
             return level
         reasons.append(f"level {int(level)}: {reason}")
     shown = "; ".join(reasons) or f"sandbox.level is {candidates[0]:d}"

@@ -34,6 +34,7 @@ _MODULES = (
     "sandbox_values",
 )
 _INSIDE = "/sandbox"  # where a namespace finds our modules
+_VENV_INSIDE = "/venv"
 SCRATCH_INSIDE = "/scratch"
 # No `-E`, which `-I` implies: it would ignore PYTHONHASHSEED. The environment is made here anyway.
 _PYTHON = (
@@ -111,7 +112,7 @@ def seccomp_filter() -> bytes:
 def python_roots() -> list[str]:
     """Directories of the interpreter and its packages that the system directories do not hold."""
     roots = {os.path.realpath(root) for root in (sys.base_prefix, sys.prefix)} | {sys.prefix}
-    return sorted(root for root in roots if not root.startswith("/usr/") or root == "/usr/local")
+    return sorted(root for root in roots if not _is_system(root))
 
 
 def readable_paths() -> list[str]:
@@ -126,7 +127,7 @@ def server_command(level: Level, settings: str, scratch_bytes: int, bundle: Path
     """
     if level < Level.NAMESPACES:
         return [sys.executable, *_PYTHON, str(_project()), settings]
-    inside = [sys.executable, *_PYTHON, _INSIDE, settings]
+    inside = [_interpreter_inside(), *_PYTHON, _INSIDE, settings]
     if level is Level.NAMESPACES:
         return [*_bubblewrap(scratch_bytes), "--", *inside]
     return _gvisor(inside, scratch_bytes, bundle)
@@ -169,8 +170,9 @@ def _bubblewrap(scratch_bytes: int) -> list[str]:
     # Nothing may be stored outside the scratch directory, whose size bounds it all.
     command += ["--size", "4096", "--perms", "0555", "--tmpfs", "/dev/shm"]
     command += ["--size", str(scratch_bytes), "--perms", "0711", "--tmpfs", SCRATCH_INSIDE]
-    command += ["--symlink", f"{SCRATCH_INSIDE}/cwd", "/tmp", "--chdir", "/", "--remount-ro", "/"]
-    return command
+    if not _holds_tmp():
+        command += ["--symlink", f"{SCRATCH_INSIDE}/cwd", "/tmp"]
+    return [*command, "--chdir", "/", "--remount-ro", "/"]
 
 
 def _gvisor(inside: list[str], scratch_bytes: int, bundle: Path) -> list[str]:
@@ -188,7 +190,8 @@ def _gvisor(inside: list[str], scratch_bytes: int, bundle: Path) -> list[str]:
             (root / path.lstrip("/")).symlink_to(os.readlink(path))
         elif os.path.exists(path):
             mounts.append(_oci_bind(path, path))
-    (root / "tmp").symlink_to(f"{SCRATCH_INSIDE}/cwd")
+    if not _holds_tmp():
+        (root / "tmp").symlink_to(f"{SCRATCH_INSIDE}/cwd")
     mounts += [_oci_bind(path, target) for path, target in _binds().items()]
     options = ["mode=0711", f"size={scratch_bytes}"]
     scratch = {"destination": SCRATCH_INSIDE, "type": "tmpfs", "source": "tmpfs"}
@@ -219,9 +222,28 @@ def _oci_bind(source: str, target: str) -> dict[str, Any]:
 def _binds() -> dict[str, str]:
     """What a namespace holds of this machine beside the system directories, and where."""
     modules = [_project() / "reward" / f"{name}.py" for name in _MODULES]
-    paths = [path for path in (*_SYSTEM_FILES, *python_roots()) if os.path.exists(path)]
-    binds = {path: path for path in paths}
+    base = os.path.realpath(sys.base_prefix)
+    paths = [*_SYSTEM_FILES, *(path for path in (base, sys.base_prefix) if not _is_system(path))]
+    binds = {path: path for path in paths if os.path.exists(path)}
+    if sys.prefix != sys.base_prefix:
+        binds[sys.prefix] = _VENV_INSIDE
     return binds | {str(path): f"{_INSIDE}/reward/{path.name}" for path in modules}
+
+
+def _interpreter_inside() -> str:
+    """Virtual environments find themselves wherever they are put; `/tmp` is a link in there."""
+    if sys.prefix == sys.base_prefix:
+        return sys.executable
+    return f"{_VENV_INSIDE}/bin/{os.path.basename(sys.executable)}"
+
+
+def _holds_tmp() -> bool:
+    """Whether the interpreter itself lies in `/tmp`, which then stays what it is."""
+    return any(target.startswith("/tmp/") for target in _binds().values())
+
+
+def _is_system(path: str) -> bool:
+    return path.startswith("/usr/") or path == "/usr"
 
 
 def _project() -> Path:
