@@ -9,12 +9,14 @@ import contextlib
 import itertools
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 _ROOT = Path("/sys/fs/cgroup")
 _NAME = "codescaler-sandbox"
+_CLOSE_DEADLINE_S = 1.0
 _MAX_PROCESSES = 1 << 22  # that Linux can number
 _numbers = itertools.count()
 
@@ -75,9 +77,20 @@ class Cgroup:
 
     def close(self) -> None:
         """Remove the group; its processes must have ended."""
+        deadline = time.monotonic() + _CLOSE_DEADLINE_S
         for path in {self._memory, self._pids}:
-            with contextlib.suppress(OSError):
-                path.rmdir()
+            while not _removed(path) and time.monotonic() < deadline:
+                time.sleep(0.005)  # the kernel counts a process for a moment after it was reaped
+
+
+def _removed(path: Path) -> bool:
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _parents(*, check: bool = True) -> tuple[Path, Path]:
