@@ -190,7 +190,7 @@ def _why_not(level: Level) -> str | None:
         return f"programs are only run on Linux, this is {sys.platform}"
     with tempfile.TemporaryDirectory(prefix="sandbox-") as scratch:
         os.chmod(scratch, 0o711)
-        server = _Server(Path(scratch, _slot_name()), Limits(), level)
+        server = _Server(Path(scratch), Limits(), level)
         try:
             server.start()
         except (SandboxError, OSError) as error:
@@ -224,8 +224,7 @@ class Sandbox:
         self._scratch = tempfile.TemporaryDirectory(prefix="sandbox-")
         os.chmod(self._scratch.name, 0o711)  # a program must be able to reach its own
         self._servers = [
-            _Server(Path(self._scratch.name, _slot_name()), self._limits, self.level)
-            for _ in range(workers)
+            _Server(Path(self._scratch.name), self._limits, self.level) for _ in range(workers)
         ]
         self._idle: queue.LifoQueue[_Server] = queue.LifoQueue()
         for server in reversed(self._servers):
@@ -305,10 +304,13 @@ class _Server:
     """One fork server, started when it is first needed. Not thread-safe."""
 
     def __init__(self, scratch: Path, limits: Limits, level: Level) -> None:
-        self._scratch = scratch
+        slot = next(
+            _slots
+        )  # its directory's name and its users are no other slot's on this machine
+        self._scratch = scratch / f"slot-{os.getpid()}-{slot}"
         self._limits = limits
         self._level = level
-        self._uid = _UID_BASE + 2 * (os.getpid() % (1 << 22) * _SLOTS + next(_slots) % _SLOTS)
+        self._uid = _UID_BASE + 2 * (os.getpid() % (1 << 22) * _SLOTS + slot % _SLOTS)
         self._process: subprocess.Popen[bytes] | None = None
         self._cgroup: Cgroup | None = None
 
@@ -448,11 +450,6 @@ class _Server:
         if self._cgroup is not None:
             self._cgroup.close()
             self._cgroup = None
-
-
-def _slot_name() -> str:
-    """A name that no other slot on this machine has."""
-    return f"slot-{os.getpid()}-{next(_slots)}"
 
 
 def _is_public(path: str) -> bool:

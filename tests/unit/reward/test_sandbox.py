@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -457,13 +458,17 @@ def test_a_script_can_not_report_a_value_instead_of_printing(sandbox: Sandbox) -
 
 
 def _children_of(pid: int) -> list[int]:
-    return [
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit()
-        and f"\nPPid:\t{pid}\n" in (entry / "status").read_text()
-        and b"sandbox" in (entry / "cmdline").read_bytes()
-    ]
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        # Any process of the machine may end while it is looked at.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if (
+                entry.name.isdigit()
+                and f"\nPPid:\t{pid}\n" in (entry / "status").read_text()
+                and b"sandbox" in (entry / "cmdline").read_bytes()
+            ):
+                found.append(int(entry.name))
+    return found
 
 
 def test_a_server_that_dies_is_replaced_and_its_job_run_again(sandbox: Sandbox) -> None:
