@@ -41,7 +41,8 @@ def extract_config(cfg: RewardConfig) -> ExtractConfig:
 def execution_judge(cfg: RewardConfig, sandbox: SandboxConfig) -> ExecutionJudge:
     """The judge that runs tests, with a sandbox of its own."""
     # One failed test settles a binary reward; a pass rate needs them all.
-    verifier = make_verifier(sandbox, cfg.test_timeout_s, early_stop=cfg.execution == "binary")
+    early_stop = cfg.early_stop and cfg.execution == "binary"
+    verifier = make_verifier(sandbox, cfg.test_timeout_s, early_stop=early_stop)
     return ExecutionJudge(verifier, extract_config(cfg), cfg.execution)
 
 

@@ -27,9 +27,10 @@ from actors.rl_run import RlRun, load_problems, step_config
 from actors.training import OfflinePlan, pair_accuracy, train_offline
 from actors.verifiers import make_verifier
 from conf.schema import Config
+from reward.mining import MiningConfig, mine_pairs
 from reward.model import TextPath
 from reward.near_miss import NearMissConfig, near_miss_pairs
-from reward.pairs import LabelledCode, mine_pairs, read_pairs, write_pairs
+from reward.pairs import LabelledCode, read_pairs, write_pairs
 from reward.train import pair_samples, shuffled_batches, write_golden_scores
 from rl import minipy
 from rl.console import Console
@@ -230,7 +231,8 @@ class WholeLoop:
             prompts = {p.id: p for p in self._train_prompts()}
             labelled = _read_labelled(sampled.directory / "train.json")
             labelled += _read_trajectory(rlvr.directory / "rollouts")
-            mined = mine_pairs(labelled, per_prompt=loop.pairs_per_prompt, seed=cfg.seed)
+            mining = MiningConfig(per_prompt=loop.pairs_per_prompt, seed=cfg.seed)
+            mined = mine_pairs(labelled, mining)
             with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
                 harder = await asyncio.to_thread(
                     near_miss_pairs,
@@ -244,11 +246,7 @@ class WholeLoop:
                     ),
                 )
             write_pairs(directory / "train.parquet", [*mined, *harder])
-            held_out = mine_pairs(
-                _read_labelled(sampled.directory / "held_out.json"),
-                per_prompt=loop.pairs_per_prompt,
-                seed=cfg.seed,
-            )
+            held_out = mine_pairs(_read_labelled(sampled.directory / "held_out.json"), mining)
             write_pairs(directory / "held_out.parquet", held_out)
             return {
                 "num_mined": float(len(mined)),
@@ -343,12 +341,8 @@ def _labelled(judged: JudgedGroup) -> list[LabelledCode]:
             prompt_id=prompt.id,
             question=prompt.question,
             code=extraction.code,
-            passed=score.value == 1.0,
-            num_passed=int(score.value == 1.0),
-            num_tests=1,
-            step=0,
-            policy_version=0,
-            source="rollout",
+            passed=score.passed,
+            tests_passed=None,
         )
         for extraction, score in zip(judged.extractions_G, judged.scores_G, strict=True)
         if extraction.valid
@@ -362,12 +356,10 @@ def _read_trajectory(directory: Path) -> list[LabelledCode]:
             prompt_id=row.prompt_id,
             question=row.question,
             code=row.code,
-            passed=row.score == 1.0,
-            num_passed=int(row.score == 1.0),
-            num_tests=1,
+            passed=row.verdict == "PASSED",
+            tests_passed=None,
             step=row.step,
             policy_version=row.policy_version,
-            source="rollout",
         )
         for file in sorted(directory.glob("*.parquet"))
         for row in read_rollouts(file)

@@ -139,6 +139,11 @@ class RewardConfig:
         "reward of an executed program: 1 when every test passes, else 0; or the share that passes",
         "binary",
     )
+    early_stop: bool = key(
+        "stop a program at its first failed test where the reward is binary; without it rollout "
+        "files say how many tests each program passes",
+        True,
+    )
     test_timeout_s: float = key("wall clock of one test of an executed program", 4.0, gt=0)
     deadline_s: float = key("longest wait for the judgement of one group", 300.0, gt=0)
 

@@ -183,10 +183,13 @@ class ExecutionJudge:
 
     def _score(self, judgement: Judgement) -> Score:
         by_tests = judgement.num_passed / judgement.num_tests
+        counted = judgement.passed or not self._verifier.early_stop
         return Score(
             value=by_tests if self._credit == "pass_rate" else float(judgement.passed),
             reused=not judgement.executed,
             verdict=judgement.verdict.value,
+            num_passed=judgement.num_passed if counted else None,
+            num_tests=judgement.num_tests,
         )
 
 

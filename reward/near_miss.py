@@ -13,9 +13,12 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from reward.pairs import LabelledCode, Pair, mutants, normalise
+from reward.edits import Edit, apply, edits
+from reward.execute import verify_persistently
+from reward.normal_form import normalise, parse
+from reward.pairs import LabelledCode, Pair, pair_of
 from reward.verdict import Judgement, Program, Verdict, Verifier
 from rl.seeds import derive_seed
 from rl.types import Prompt
@@ -44,13 +47,18 @@ def near_miss_pairs(
     prompts: Mapping[str, Prompt],
     verifier: Verifier,
     cfg: NearMissConfig,
+    donors: Sequence[LabelledCode] | None = None,
 ) -> list[Pair]:
-    """Pairs of a passing program and a verified near-miss of it, for every solved problem."""
+    """Pairs of a passing program and a verified near-miss of it, for every solved problem.
+
+    `donors` are passing programs of other problems; None takes one of each problem in `labelled`.
+    """
     solved: dict[str, list[LabelledCode]] = defaultdict(list)
     for code in labelled:
         if code.passed and code.prompt_id in prompts:
             solved[code.prompt_id].append(code)
-    donors = [codes[0] for codes in solved.values()]
+    if donors is None:
+        donors = [codes[0] for codes in solved.values()]
     candidates: list[_Candidate] = []
     for prompt_id, codes in solved.items():
         rng = random.Random(derive_seed(cfg.seed, "near miss", prompt_id))
@@ -63,7 +71,7 @@ def near_miss_pairs(
         )
         for c in candidates
     ]
-    judgements = verifier.verify(programs)
+    judgements = verify_persistently(verifier, programs)
     return [
         _pair(candidate, judgement)
         for candidate, judgement in zip(candidates, judgements, strict=True)
@@ -90,20 +98,44 @@ def _candidates(
         positive = rng.choice(codes)
         for mutant in mutants(positive.code, rng, 1):
             add(positive, mutant, "mutant")
-    for _ in range(cfg.swaps_per_prompt):
+    for _ in range(cfg.swaps_per_prompt if donors else 0):
         add(rng.choice(codes), rng.choice(donors).code, "swap")
     return found
 
 
 def _pair(candidate: _Candidate, judgement: Judgement) -> Pair:
-    positive = candidate.positive
-    return Pair(
-        prompt_id=positive.prompt_id,
-        question_content=positive.question,
-        code_pos=positive.code,
-        code_neg=candidate.code,
+    wrong = replace(
+        candidate.positive,
+        code=candidate.code,
+        passed=False,
+        tests_passed=judgement.num_passed / max(1, judgement.num_tests),
         source=candidate.source,
-        step=positive.step,
-        policy_version=positive.policy_version,
-        neg_tests_passed=judgement.num_passed / max(1, judgement.num_tests),
     )
+    return pair_of(candidate.positive, wrong)
+
+
+def mutants(code: str, rng: random.Random, n: int) -> list[str]:
+    """Return up to `n` different programs, each one small edit away from `code`.
+
+    Kinds of edit are drawn evenly: a constant, a comparison, an operator, a reduction, a negated or
+    dropped condition, an expression replaced by a part of itself, a wrong variable. Every result
+    parses and differs from `code` after `normalise`; some still do the same, so a result is a
+    wrong program only once execution says so.
+    """
+    code = code.replace("\r\n", "\n").replace("\r", "\n")
+    by_kind: dict[str, list[Edit]] = defaultdict(list)
+    for edit in edits(code, rng):
+        by_kind[edit.kind].append(edit)
+    seen = {normalise(code)}
+    found: list[str] = []
+    while by_kind and len(found) < n:
+        kind = rng.choice(sorted(by_kind))
+        edit = by_kind[kind].pop(rng.randrange(len(by_kind[kind])))
+        if not by_kind[kind]:
+            del by_kind[kind]
+        mutant = apply(edit, code)
+        key = normalise(mutant)
+        if key not in seen and parse(mutant) is not None:
+            seen.add(key)
+            found.append(mutant)
+    return found

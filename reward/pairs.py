@@ -1,9 +1,7 @@
-"""Verified preference pairs: of one problem, a program that passes all tests and one that fails.
+"""Verified preference pairs and their files: of one problem, a right program and a wrong one.
 
-The paper labels rollouts of a whole RL trajectory by execution and pairs them within a problem
-(CodeScaler, arXiv 2602.17684, on CodeScalerPair-51K). What it does not say is reconstructed here:
-duplicates are removed by normalised syntax tree, pairs are spread over steps and over programs, and
-half of them prefer the near miss. `mutants` makes more near misses, to be executed before use.
+The first three columns are those of CodeScalerPair-51K (paper, released data), which is read as it
+is; the others say where the two programs come from. `reward.mining` makes pairs.
 """
 
 # pyarrow ships no type information; what leaves it is narrowed before use.
@@ -14,25 +12,18 @@ half of them prefer the near miss. `mutants` makes more near misses, to be execu
 from __future__ import annotations
 
 import os
-import random
-import re
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reward.edits import Edit, apply, edits
-from reward.normal_form import normalise, parse
 from rl.errors import DataError, UserError
 from rl.seeds import derive_seed
-
-_MAX_CODES = 32  # positives, and negatives, of one problem that mining looks at
 
 _PAIR_SCHEMA = pa.schema(
     [
@@ -41,28 +32,40 @@ _PAIR_SCHEMA = pa.schema(
         ("code_neg", pa.large_string()),
         ("prompt_id", pa.string()),
         ("source", pa.string()),
-        ("step", pa.int64()),
-        ("policy_version", pa.int64()),
-        ("neg_tests_passed", pa.float64()),
+        *[
+            (f"{side}_{name}", kind)
+            for side in ("pos", "neg")
+            for name, kind in (
+                ("run", pa.string()),
+                ("step", pa.int64()),
+                ("policy_version", pa.int64()),
+                ("tests_passed", pa.float64()),
+            )
+        ],
     ]
 )
-_WORD = re.compile(r"\w+")
 _REQUIRED = ("question_content", "code_pos", "code_neg")
+_FLUSH_PAIRS = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledCode:
-    """A program and what execution said of it."""
+    """A program and what execution said of it.
+
+    >>> code = LabelledCode(prompt_id="a", question="1?", code="1", passed=True, tests_passed=None)
+    >>> code.source
+    'rollout'
+    """
 
     prompt_id: str
     question: str
     code: str
     passed: bool  # every test
-    num_passed: int
-    num_tests: int
-    step: int
-    policy_version: int
-    source: str = "rollout"
+    tests_passed: float | None  # share of the tests; None where they were not all run
+    step: int = 0
+    policy_version: int = 0
+    run: str = ""
+    source: str = "rollout"  # "rollout" | "mutant" | "swap"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,168 +81,113 @@ class Pair:
     code_pos: str
     code_neg: str
     source: str = "unknown"  # of the negative: "rollout" | "mutant" | "swap"
-    step: int = 0  # of the negative
-    policy_version: int = 0  # that sampled the negative
-    neg_tests_passed: float = 0.0  # share of the tests that the negative passes
+    pos_run: str = ""  # that sampled the positive
+    pos_step: int = 0
+    pos_policy_version: int = 0
+    pos_tests_passed: float | None = None  # share; None where it is not known
+    neg_run: str = ""  # that sampled the negative, or the program that it was made from
+    neg_step: int = 0
+    neg_policy_version: int = 0
+    neg_tests_passed: float | None = None
 
 
-# ---------------------------------------------------------------- mining
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    code: LabelledCode
-    words: Counter[str]
-
-    @property
-    def share_passed(self) -> float:
-        return self.code.num_passed / max(1, self.code.num_tests)
-
-
-def mine_pairs(
-    labelled: Sequence[LabelledCode], per_prompt: int, seed: int, near_miss: bool = True
-) -> list[Pair]:
-    """Return up to `per_prompt` pairs for each problem that has right and wrong programs.
-
-    Equal programs (`normalise`) count once, and not at all when execution did not agree on them.
-    The programs used least come first, taken from all steps in turn; with `near_miss`, every
-    second pair takes the wrong program that passes most tests and lies closest to the right one.
-    """
-    by_prompt: dict[str, list[LabelledCode]] = defaultdict(list)
-    for code in labelled:
-        by_prompt[code.prompt_id].append(code)
-    return [
-        pair
-        for prompt_id, codes in by_prompt.items()
-        for pair in _mine_prompt(
-            codes, per_prompt, random.Random(derive_seed(seed, "pairs", prompt_id)), near_miss
-        )
-    ]
-
-
-def _mine_prompt(
-    codes: Sequence[LabelledCode], per_prompt: int, rng: random.Random, near_miss: bool
-) -> list[Pair]:
-    distinct = _distinct(codes)
-    rights = _spread([c for c in distinct if c.code.passed], rng)[:_MAX_CODES]
-    wrongs = _spread([c for c in distinct if not c.code.passed], rng)[:_MAX_CODES]
-    nearness = {
-        (r, w): (
-            -wrong.share_passed,
-            (right.words - wrong.words | wrong.words - right.words).total(),
-        )
-        for r, right in enumerate(rights)
-        for w, wrong in enumerate(wrongs)
-    }
-    used_right, used_wrong = [0] * len(rights), [0] * len(wrongs)
-    pairs: list[Pair] = []
-    while nearness and len(pairs) < per_prompt:
-        prefer_near = near_miss and len(pairs) % 2 == 0
-
-        def cost(pair: tuple[int, int], prefer_near: bool = prefer_near) -> tuple[float, ...]:
-            wear = used_right[pair[0]] + used_wrong[pair[1]]
-            return (wear, *nearness[pair]) if prefer_near else (wear, sum(pair), pair[0])
-
-        right, wrong = min(nearness, key=cost)
-        del nearness[right, wrong]
-        used_right[right] += 1
-        used_wrong[wrong] += 1
-        pairs.append(_pair(rights[right].code, wrongs[wrong]))
-    return pairs
-
-
-def _distinct(codes: Sequence[LabelledCode]) -> list[_Candidate]:
-    """Return one candidate for each different program whose labels agree."""
-    candidates: dict[str, _Candidate] = {}
-    disputed: set[str] = set()
-    for code in codes:
-        key = normalise(code.code)
-        known = candidates.setdefault(key, _Candidate(code, Counter(_WORD.findall(key))))
-        if known.code.passed is not code.passed:
-            disputed.add(key)
-    return [candidate for key, candidate in candidates.items() if key not in disputed]
-
-
-def _spread(candidates: Sequence[_Candidate], rng: random.Random) -> list[_Candidate]:
-    """Return the candidates in random order, taking from every step before any step's second."""
-    by_step: dict[int, list[_Candidate]] = defaultdict(list)
-    for candidate in rng.sample(candidates, len(candidates)):
-        by_step[candidate.code.step].append(candidate)
-    turns = zip_longest(*by_step.values())
-    return [candidate for turn in turns for candidate in turn if candidate is not None]
-
-
-def _pair(right: LabelledCode, wrong: _Candidate) -> Pair:
+def pair_of(right: LabelledCode, wrong: LabelledCode) -> Pair:
+    """The pair of two programs for one problem."""
     return Pair(
         prompt_id=right.prompt_id,
         question_content=right.question,
         code_pos=right.code,
-        code_neg=wrong.code.code,
-        source=wrong.code.source,
-        step=wrong.code.step,
-        policy_version=wrong.code.policy_version,
-        neg_tests_passed=wrong.share_passed,
+        code_neg=wrong.code,
+        source=wrong.source,
+        pos_run=right.run,
+        pos_step=right.step,
+        pos_policy_version=right.policy_version,
+        pos_tests_passed=right.tests_passed,
+        neg_run=wrong.run,
+        neg_step=wrong.step,
+        neg_policy_version=wrong.policy_version,
+        neg_tests_passed=wrong.tests_passed,
     )
+
+
+# ---------------------------------------------------------------- validation
+
+
+def is_held_out(prompt_id: str, share: float, seed: int) -> bool:
+    """Whether a problem belongs to the validation part, which has `share` of all problems.
+
+    Problems are held out, never pairs; and the side of one depends on no other.
+    """
+    return derive_seed(seed, "held-out problem", prompt_id) % 1_000_000 < share * 1_000_000
 
 
 def split_by_prompt(
-    pairs: Sequence[Pair], fraction: float, seed: int
+    pairs: Sequence[Pair], share: float, seed: int
 ) -> tuple[list[Pair], list[Pair]]:
-    """Return (training, held-out) pairs; `fraction` of the problems is held out, never of pairs.
+    """Return (training, validation) pairs, see `is_held_out`.
 
-    Raises UserError unless 0 <= fraction <= 1.
+    Raises UserError unless 0 <= share <= 1.
     """
-    if not 0.0 <= fraction <= 1.0:
-        raise UserError(f"fraction={fraction}: must be from 0 to 1")
-    ids = sorted({pair.prompt_id for pair in pairs})
-    rng = random.Random(derive_seed(seed, "held-out problems"))
-    held_out = set(rng.sample(ids, round(fraction * len(ids))))
+    if not 0.0 <= share <= 1.0:
+        raise UserError(f"share={share}: must be from 0 to 1")
+    sides = [is_held_out(pair.prompt_id, share, seed) for pair in pairs]
     return (
-        [pair for pair in pairs if pair.prompt_id not in held_out],
-        [pair for pair in pairs if pair.prompt_id in held_out],
+        [pair for pair, out in zip(pairs, sides, strict=True) if not out],
+        [pair for pair, out in zip(pairs, sides, strict=True) if out],
     )
-
-
-# ---------------------------------------------------------------- near misses
-
-
-def mutants(code: str, rng: random.Random, n: int) -> list[str]:
-    """Return up to `n` different programs, each one small edit away from `code`.
-
-    Kinds of edit are drawn evenly: a constant, a comparison, an operator, a reduction, a negated or
-    dropped condition, an expression replaced by a part of itself, a wrong variable. Every result
-    parses and differs from `code` after `normalise`; some still do the same, so a result is a
-    wrong program only once execution says so.
-    """
-    code = code.replace("\r\n", "\n").replace("\r", "\n")
-    by_kind: dict[str, list[Edit]] = defaultdict(list)
-    for edit in edits(code, rng):
-        by_kind[edit.kind].append(edit)
-    seen = {normalise(code)}
-    found: list[str] = []
-    while by_kind and len(found) < n:
-        kind = rng.choice(sorted(by_kind))
-        edit = by_kind[kind].pop(rng.randrange(len(by_kind[kind])))
-        if not by_kind[kind]:
-            del by_kind[kind]
-        mutant = apply(edit, code)
-        key = normalise(mutant)
-        if key not in seen and parse(mutant) is not None:
-            seen.add(key)
-            found.append(mutant)
-    return found
 
 
 # ---------------------------------------------------------------- files
 
 
+class PairWriter:
+    """Write pairs as they come to a parquet file, which appears only when it is complete."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.num_pairs = 0
+        self._staged = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
+        self._pending: list[dict[str, Any]] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = pq.ParquetWriter(self._staged, _PAIR_SCHEMA)
+        return self
+
+    def add(self, pair: Pair) -> None:
+        """Add one pair."""
+        self._pending.append(asdict(pair))
+        self.num_pairs += 1
+        if len(self._pending) >= _FLUSH_PAIRS:
+            self._flush()
+
+    def _flush(self) -> None:
+        assert self._writer is not None, "use it as a context manager"
+        self._writer.write_table(pa.Table.from_pylist(self._pending, _PAIR_SCHEMA))
+        self._pending = []
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._writer is not None
+        if kind is None:
+            self._flush()
+        self._writer.close()
+        if kind is None:
+            self._staged.replace(self.path)
+        else:
+            self._staged.unlink()
+
+
 def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
     """Write a parquet file for `read_pairs`; an interrupted write leaves what was there before."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist([asdict(pair) for pair in pairs], _PAIR_SCHEMA), staged)
-    staged.replace(path)
+    with PairWriter(path) as writer:
+        for pair in pairs:
+            writer.add(pair)
 
 
 def read_pairs(path: str | Path) -> list[Pair]:

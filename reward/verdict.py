@@ -118,7 +118,7 @@ class Verifier:
         if timeout_s is not None:
             limits = replace(limits, wall_s=timeout_s)
         self._sandbox = Sandbox(workers, limits, config)
-        self._early_stop = early_stop
+        self.early_stop = early_stop
         self._lock = Lock()
         self._known: OrderedDict[bytes, Judgement] = OrderedDict()
         self._num_executed = 0
@@ -162,7 +162,7 @@ class Verifier:
         self._check_sandbox()
         outcomes = self._sandbox.run(
             [plan.job for plan in plans.values()],
-            [plan.fails for plan in plans.values()] if self._early_stop else None,
+            [plan.fails for plan in plans.values()] if self.early_stop else None,
         )
         judgements = {
             key: _judge(plan, outcome)

@@ -35,6 +35,8 @@ class RolloutRow:
     policy_version: int
     judge: str = ""  # "rm" or "execution"; "" in files of before it was recorded
     verdict: str | None = None  # None where no test was run
+    num_passed: int | None = None  # tests; None where they were not all run
+    num_tests: int | None = None
 
 
 _SCHEMA = pa.schema(
@@ -54,6 +56,8 @@ _SCHEMA = pa.schema(
         ("policy_version", pa.int32()),
         ("judge", pa.string()),
         ("verdict", pa.string()),
+        ("num_passed", pa.int32()),
+        ("num_tests", pa.int32()),
     ]
 )
 
@@ -81,6 +85,8 @@ def rollout_rows(
                 policy_version=completion.policy_version,
                 judge=judged.judge.value,
                 verdict=judged.scores_G[index].verdict,
+                num_passed=judged.scores_G[index].num_passed,
+                num_tests=judged.scores_G[index].num_tests,
             )
 
 

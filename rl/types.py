@@ -125,6 +125,8 @@ class Score:
     truncated: bool = False  # the reward model's input was cut to its context
     reused: bool = False  # from the cache, or from identical code in the same group
     verdict: str | None = None  # of execution (`reward.verdict.Verdict`); None: no test was run
+    num_passed: int | None = None  # tests; None where the verdict came before they were all run
+    num_tests: int | None = None
 
     @property
     def passed(self) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from reward.near_miss import NearMissConfig, near_miss_pairs
+from reward.near_miss import NearMissConfig, mutants, near_miss_pairs
 from reward.normal_form import normalise
 from reward.pairs import LabelledCode, Pair
 from reward.verdict import Program, Verifier
@@ -28,8 +31,7 @@ def labelled(prompt: Prompt, code: str, passed: bool) -> LabelledCode:
         question=prompt.question,
         code=code,
         passed=passed,
-        num_passed=8 if passed else 0,
-        num_tests=8,
+        tests_passed=1.0 if passed else 0.0,
         step=4,
         policy_version=3,
     )
@@ -93,7 +95,7 @@ def test_no_negative_of_a_problem_appears_twice_or_equals_a_solution(pairs):
 def test_a_pair_carries_its_problem_and_where_its_solution_came_from(pairs):
     for pair in pairs:
         assert pair.question_content == PROMPTS[pair.prompt_id].question
-        assert (pair.step, pair.policy_version) == (4, 3)
+        assert (pair.neg_step, pair.neg_policy_version) == (4, 3)
 
 
 def test_the_same_seed_makes_the_same_pairs_and_another_seed_others(verifier, pairs):
@@ -115,3 +117,79 @@ def test_asking_for_none_executes_nothing(verifier):
     cfg = NearMissConfig(mutants_per_prompt=0, swaps_per_prompt=0, seed=0)
     assert near_miss_pairs(SOLVED, PROMPTS, verifier, cfg) == []
     assert verifier.num_executed == before
+
+
+# ---------------------------------------------------------------- mutants
+
+
+def _function(body: str) -> str:
+    return f"def f(xs):\n    return {body}"
+
+
+_PROGRAMS = [
+    "def f(xs):\n    return sorted(x * 2 for x in xs if x > 5)  # kept",
+    "def f(xs):\n    return len([abs(x) for x in xs if x % 3 == 0])",
+    (
+        "def f(n, k):\n    total = 0\n    for i in range(1, n):\n"
+        "        if i % 2 == 0 and i != k:\n"
+        "            total += i\n    return total if total else -1\n"
+    ),
+    "n = int(input())\nwhile n > 1:\n    print('n', f'{n:>3}', sep='-', end='')\n    n //= 2\n",
+    "def f(s):\n    'Doc.'\n    return s in ('\u00e9\u00e8', 'b') or (not s and (len(s)) < 3)",
+    "def f(xs): return [x for x in (xs) if (x > 1) if x < 9], any(x is None for x in xs)",
+]
+
+
+@pytest.mark.parametrize("code", _PROGRAMS)
+def test_a_mutant_parses_differs_and_keeps_the_layout(code: str) -> None:
+    found = mutants(code, random.Random(0), 10_000)
+    assert len(found) > 10
+    keys = {normalise(mutant) for mutant in found}
+    assert len(keys) == len(found)
+    assert normalise(code) not in keys
+    for mutant in found:
+        ast.parse(mutant)
+        assert abs(len(mutant.split("\n")) - len(code.split("\n"))) == 0
+        assert ("# kept" in mutant) is ("# kept" in code)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (_function("[x for x in xs if x > 5]"), _function("[x for x in xs if x > 6]")),
+        (_function("[x for x in xs if x > 5]"), _function("[x for x in xs if x >= 5]")),
+        (_function("[x for x in xs if x > 5]"), _function("[x for x in xs]")),
+        (_function("[x for x in xs if x > 5]"), _function("[x for x in xs if not x > 5]")),
+        (_function("sum(x * x for x in xs)"), _function("max(x * x for x in xs)")),
+        (_function("sum(x * x for x in xs)"), _function("len([x * x for x in xs])")),
+        (_function("sum(x * x for x in xs)"), _function("[x * x for x in xs]")),
+        (_function("sum(x * x for x in xs)"), _function("sum(x for x in xs)")),
+        (_function("sum(x * x for x in xs)"), _function("sum(x + x for x in xs)")),
+        (_function("sorted(xs, reverse=True)"), _function("sorted(xs)")),
+        (_function("sorted(xs, reverse=True)"), _function("sorted(xs, reverse=False)")),
+        (_function("abs(-xs)"), _function("-xs")),
+        (_function("abs(-xs)"), _function("abs(xs)")),
+        ("def f(a, b): return a", "def f(a, b): return b"),
+        ("def f(n): return range(n)", "def f(n): return range(n + 1)"),
+        ("def f(n):\n    if n: return 1", "def f(n):\n    if not n: return 1"),
+        ("def f(a, b): return a and b", "def f(a, b): return a or b"),
+        ("def f(n):\n    n += 1", "def f(n):\n    n -= 1"),
+        ("def f(n): return 1 if n else 2", "def f(n): return 2"),
+    ],
+)
+def test_the_usual_mistakes_are_among_the_mutants(code: str, expected: str) -> None:
+    assert expected in mutants(code, random.Random(0), 10_000)
+
+
+def test_few_mutants_are_of_many_kinds_and_repeat_with_the_seed() -> None:
+    code = _PROGRAMS[2]
+    assert mutants(code, random.Random(3), 4) == mutants(code, random.Random(3), 4)
+    assert mutants(code, random.Random(3), 4) != mutants(code, random.Random(4), 4)
+    assert len(mutants(code, random.Random(3), 4)) == 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60))
+def test_no_text_breaks_mutation_or_normalisation(text: str) -> None:
+    normalise(text)
+    mutants(text, random.Random(0), 3)
