@@ -31,7 +31,7 @@ async def wait_for(ref: Awaitable[T], deadline_s: float, what: str) -> T:
     try:
         return await asyncio.wait_for(_as_awaitable(ref), deadline_s)
     except RayError as error:  # first: one that wraps a TimeoutError of the actor is one too
-        raise _translate(error, what) from error
+        raise translate(error, what) from error
     except TimeoutError as error:
         raise DeadlineError(f"{what} did not happen within {deadline_s:g} s") from error
 
@@ -59,14 +59,15 @@ def get(ref: Any, deadline_s: float, what: str) -> Any:  # noqa: ANN401 - object
     try:
         return ray.get(ref, timeout=deadline_s)
     except RayTaskError as error:  # first: it may wrap a GetTimeoutError of the actor
-        raise _translate(error, what) from error
+        raise translate(error, what) from error
     except GetTimeoutError as error:
         raise DeadlineError(f"{what} did not happen within {deadline_s:g} s") from error
     except RayError as error:
-        raise _translate(error, what) from error
+        raise translate(error, what) from error
 
 
-def _translate(error: Exception, what: str) -> ProjectError:
+def translate(error: Exception, what: str) -> ProjectError:
+    """The project's own exception inside one of Ray's, or an EngineError that names the cause."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, ProjectError):
         return cause

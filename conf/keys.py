@@ -51,8 +51,8 @@ class Key:
 
     @property
     def is_list(self) -> bool:
-        """True for several integers; bounds then hold for each."""
-        return self.hint == tuple[int, ...]
+        """True for several integers (bounds then hold for each) or texts."""
+        return self.hint in (tuple[int, ...], tuple[str, ...])
 
     @property
     def type_name(self) -> str:
@@ -61,6 +61,8 @@ class Key:
             return "one of " + ", ".join(self.choices)
         if get_origin(self.hint) is dict:
             return "a mapping of text to text"
+        if self.hint == tuple[str, ...]:
+            return "one or more texts such as a,b"
         if self.is_list:
             return "one or more integers such as 1,8"
         names = {bool: "true or false", int: "an integer", float: "a number", str: "text"}

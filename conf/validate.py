@@ -157,6 +157,8 @@ def _converted(key: Key, value: object) -> object:
     elif key.hint is str:
         # An override such as `name=7` is parsed as a number, but means text.
         result = str(value) if isinstance(value, str) or _is_integer(value) else None
+    elif key.hint == tuple[str, ...]:
+        result = _texts(value)
     elif key.is_list:
         result = _integers(value)
     elif isinstance(value, Mapping):
@@ -194,6 +196,15 @@ def _integers(value: object) -> tuple[int, ...] | None:
     elif isinstance(value, list | tuple):
         parts = list(cast("Iterable[object]", value))
     found = tuple(part for part in parts if _is_integer(part))
+    return found if found and len(found) == len(parts) else None
+
+
+def _texts(value: object) -> tuple[str, ...] | None:
+    """Several texts of a list, or of one text; never none."""
+    parts = (
+        list(cast("Iterable[object]", value)) if isinstance(value, list | tuple) else [value]
+    )
+    found = tuple(part for part in parts if isinstance(part, str) and part)
     return found if found and len(found) == len(parts) else None
 
 

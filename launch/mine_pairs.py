@@ -1,0 +1,143 @@
+"""Rollouts -> preference pairs: `python launch/mine_pairs.py input=RUN_DIR output=DIR`.
+
+Writes `train.parquet` and `validation.parquet` with the columns of CodeScalerPair-51K and where
+each program comes from. docs/reward_model.md describes rules and files.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conf.schema import SandboxConfig, key
+from conf.validate import ConfigError, build_config
+from launch.cli import compose_config, main_simple
+from reward.mining import MiningConfig
+from reward.near_miss import NearMissConfig
+from reward.rollout_sources import (
+    RolloutCounts,
+    RolloutFile,
+    count_rollouts,
+    find_rollouts,
+    question_digest,
+    run_directories,
+)
+from rl.errors import DataError, UserError
+from rl.prompts import load_prompts
+from rl.types import Prompt
+
+_MAX_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class MineArgs:
+    """What `launch/mine_pairs.py` takes."""
+
+    input: tuple[str, ...] = key(
+        "run directories, rollout parquet files, *.samples.jsonl of launch/evaluate.py, or patterns"
+    )
+    output: str = key("directory of train.parquet, validation.parquet and mining.json")
+    problems: str | None = key(
+        "canonical parquet with the tests; null takes the problems of the runs. Needed only where "
+        "programs are run: those without a verdict, mutants and swaps",
+        None,
+    )
+    rule: Literal["all_pass", "acecoder"] = key(
+        "all_pass: chosen passes every test, rejected fails any; acecoder: by shares of tests",
+        "all_pass",
+    )
+    pairs_per_problem: int = key("mined pairs of one problem at most", 6, ge=1)
+    near_miss: bool = key("every second pair takes the wrong program that is nearest", True)
+    mutants_per_problem: int = key(
+        "negatives made from a right program by one edit, executed; at most", 0, ge=0
+    )
+    swaps_per_problem: int = key("negatives that solve another problem, executed; at most", 0, ge=0)
+    validation_share: float = key("of the problems", 0.1, ge=0, le=1)
+    seed: int = key("of everything random", 0, ge=0)
+    test_timeout_s: float = key("wall clock of one test", 4.0, gt=0)
+    sandbox: SandboxConfig = key("how programs are held")
+
+
+def run(args: MineArgs) -> None:
+    """Mine the pairs."""
+    files = find_rollouts(args.input)
+    counts = count_rollouts(files)
+    made = args.mutants_per_problem + args.swaps_per_problem
+    prompts: dict[str, Prompt] = {}
+    if counts.unverified or made:
+        prompts = {prompt.id: prompt for prompt in problems_of(args, files)}
+        check_problems(counts, prompts)
+    cfg = replace(compose_config(["placement=laptop"]), sandbox=args.sandbox)
+    from actors.mining import MineJob, mine  # noqa: PLC0415 - after the arguments are good
+
+    job = MineJob(
+        files=tuple(files),
+        prompts=prompts,
+        output=Path(args.output),
+        mining=MiningConfig(
+            per_prompt=args.pairs_per_problem,
+            seed=args.seed,
+            near_miss=args.near_miss,
+            rule=args.rule,
+        ),
+        near_miss=NearMissConfig(
+            mutants_per_prompt=args.mutants_per_problem,
+            swaps_per_prompt=args.swaps_per_problem,
+            seed=args.seed,
+        ),
+        validation_share=args.validation_share,
+        test_timeout_s=args.test_timeout_s,
+    )
+    mine(cfg, job, executes=bool(counts.unverified))
+
+
+def problems_of(args: MineArgs, files: list[RolloutFile]) -> list[Prompt]:
+    """The problems with their tests: of the file, or of the runs that the rollouts come from."""
+    if args.problems is not None:
+        return load_prompts(args.problems)
+    directories = run_directories(files)
+    if not directories:
+        raise UserError(
+            "problems: programs have to be run (no verdict yet, or mutants and swaps), and their "
+            "tests are not beside the rollouts; give problems=FILE, a canonical parquet of "
+            "launch/prepare_data.py"
+        )
+    from actors.rl_run import load_problems  # noqa: PLC0415 - heavy
+
+    found: list[Prompt] = []
+    for directory in directories:
+        path = directory / "config.yaml"
+        try:
+            cfg = build_config(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, ConfigError) as error:
+            raise UserError(
+                f"{path}: is not the configuration of a run of this version ({error}); give "
+                "problems=FILE, a canonical parquet with the tests"
+            ) from error
+        for part in load_problems(cfg):
+            found += part
+    return found
+
+
+def check_problems(counts: RolloutCounts, prompts: dict[str, Prompt]) -> None:
+    """Raise DataError for problems that would have to be executed and can not be."""
+    faults: list[str] = []
+    for prompt_id, digest in (counts.unverified or {}).items():
+        prompt = prompts.get(prompt_id)
+        if prompt is None or prompt.tests is None:
+            faults.append(f"problems:{prompt_id}:tests: none, and its rollouts have no verdict")
+        elif question_digest(prompt.question) != digest:
+            faults.append(f"problems:{prompt_id}:prompt: is another text than in the rollouts")
+    if faults:
+        more = len(faults) - _MAX_SHOWN
+        tail = [f"and {more} more problems"] if more > 0 else []
+        raise DataError("\n".join([*faults[:_MAX_SHOWN], *tail]))
+
+
+if __name__ == "__main__":
+    sys.exit(main_simple(MineArgs, run))

@@ -1,0 +1,222 @@
+"""Programs that a policy wrote, from what keeps them: rollout files, evaluation samples.
+
+Files are read row by row, so their size does not matter.
+"""
+
+# pyarrow ships no type information; what leaves it is narrowed before use.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reward.pairs import LabelledCode
+from rl.errors import DataError, UserError
+
+UNDECIDED = "SANDBOX_ERROR"  # a verdict that says nothing of the program
+
+_PARQUET_COLUMNS = ("prompt_id", "question", "code", "step", "policy_version", "sample_idx")
+_OPTIONAL_COLUMNS = ("verdict", "num_passed", "num_tests")
+_SAMPLES = ".samples.jsonl"
+_SAMPLE_FIELDS = ("problem_id", "prompt", "code", "verdict", "num_passed", "num_tests")
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutFile:
+    """One file, and the run that it is of."""
+
+    path: Path
+    run: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutCode:
+    """The program of one completion, and the verdict on it if there is one."""
+
+    prompt_id: str
+    question: str
+    code: str
+    run: str
+    step: int
+    policy_version: int
+    sample_idx: int
+    verdict: str | None  # None: no test was run
+    num_passed: int | None  # None: not all tests were run
+    num_tests: int | None
+
+    def labelled(self) -> LabelledCode:
+        """The program with its label. ValueError when there is none."""
+        if self.verdict is None or self.verdict == UNDECIDED:
+            raise ValueError(f"{self.prompt_id}: has no verdict ({self.verdict})")
+        share = None
+        if self.num_passed is not None and self.num_tests:
+            share = self.num_passed / self.num_tests
+        return LabelledCode(
+            prompt_id=self.prompt_id,
+            question=self.question,
+            code=self.code,
+            passed=self.verdict == "PASSED",
+            tests_passed=share,
+            step=self.step,
+            policy_version=self.policy_version,
+            run=self.run,
+        )
+
+
+@dataclass(slots=True)
+class RolloutCounts:
+    """What files hold."""
+
+    num_rows: int = 0
+    num_codes: int = 0  # rows with code
+    num_undecided: int = 0  # of these, with a verdict that says nothing
+    unverified: dict[str, bytes] | None = None  # problem id -> digest of its text
+
+    @property
+    def num_unverified_problems(self) -> int:
+        """Problems with programs that no test was run on."""
+        return len(self.unverified or {})
+
+
+def find_rollouts(inputs: Sequence[str]) -> list[RolloutFile]:
+    """The files that `inputs` name: run directories, directories of files, files, or patterns.
+
+    A `*.samples.jsonl` of `launch/evaluate.py` counts as well as rollout parquet. Raises UserError
+    where there is none.
+    """
+    found: dict[Path, RolloutFile] = {}
+    for given in inputs:
+        path = Path(given)
+        matches = [path] if path.exists() else sorted(Path().glob(given)) if _relative(path) else []
+        files = [file for match in matches for file in _files_under(match)]
+        if not files:
+            raise UserError(
+                f"input: {given!r} names no rollouts; give a run directory, or parquet files of "
+                f"its rollouts/, or a *{_SAMPLES} of launch/evaluate.py"
+            )
+        found |= {file.resolve(): RolloutFile(file, _run_of(file)) for file in files}
+    return list(found.values())
+
+
+def _relative(path: Path) -> bool:
+    return not path.is_absolute()
+
+
+def _files_under(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if (path / "rollouts").is_dir():
+        path = path / "rollouts"
+    return sorted([*path.rglob("*.parquet"), *path.rglob(f"*{_SAMPLES}")])
+
+
+def _run_of(file: Path) -> str:
+    """`experiment/name` of a run directory's file, else the file's own name."""
+    if file.parent.name == "rollouts":
+        return "/".join(file.resolve().parts[-4:-2])
+    return file.name.removesuffix(_SAMPLES).removesuffix(".parquet")
+
+
+def run_directories(files: Sequence[RolloutFile]) -> list[Path]:
+    """Directories of the runs that these files are of, as far as they are still in them."""
+    parents = dict.fromkeys(file.path.resolve().parent for file in files)
+    return [
+        parent.parent
+        for parent in parents
+        if parent.name == "rollouts" and (parent.parent / "config.yaml").is_file()
+    ]
+
+
+def count_rollouts(files: Sequence[RolloutFile]) -> RolloutCounts:
+    """Read all files once. Raises DataError `file:row:column` for the first fault of each."""
+    counts = RolloutCounts(unverified={})
+    assert counts.unverified is not None
+    faults: list[str] = []
+    for file in files:
+        try:
+            for row in _rows(file):
+                counts.num_rows += 1
+                if not row.code:
+                    continue
+                counts.num_codes += 1
+                counts.num_undecided += row.verdict == UNDECIDED
+                if row.verdict is None:
+                    counts.unverified.setdefault(row.prompt_id, question_digest(row.question))
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        raise DataError("\n".join(faults))
+    if not counts.num_codes:
+        raise DataError(f"{files[0].path}: none of {counts.num_rows} rollouts has a valid program")
+    return counts
+
+
+def iter_codes(file: RolloutFile) -> Iterator[RolloutCode]:
+    """Yield the completions that have a program, in the order of the file."""
+    return (row for row in _rows(file) if row.code)
+
+
+def question_digest(question: str) -> bytes:
+    """Identity of a problem's text."""
+    return blake2b(question.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def _rows(file: RolloutFile) -> Iterator[RolloutCode]:
+    return _sample_rows(file) if file.path.name.endswith(".jsonl") else _parquet_rows(file)
+
+
+def _parquet_rows(file: RolloutFile) -> Iterator[RolloutCode]:
+    try:
+        parquet = pq.ParquetFile(file.path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{file.path}: is not a readable parquet file ({error})") from error
+    names = parquet.schema_arrow.names
+    for name in _PARQUET_COLUMNS:
+        if name not in names:
+            raise DataError(f"{file.path}:0:{name}: column is missing (has {names})")
+    columns = [*_PARQUET_COLUMNS, *(name for name in _OPTIONAL_COLUMNS if name in names)]
+    number = 0
+    for batch in parquet.iter_batches(batch_size=256, columns=columns):
+        for row in batch.to_pylist():
+            number += 1
+            for name in ("prompt_id", "question", "code"):
+                if not isinstance(row[name], str):
+                    raise DataError(f"{file.path}:{number}:{name}: must be text ({row[name]!r})")
+            yield RolloutCode(run=file.run, **(dict.fromkeys(_OPTIONAL_COLUMNS) | row))
+
+
+def _sample_rows(file: RolloutFile) -> Iterator[RolloutCode]:
+    with file.path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            place = f"{file.path}:{number}"
+            try:
+                row: Any = json.loads(line)
+                values = {name: row[name] for name in _SAMPLE_FIELDS}
+                question = next(t["content"] for t in reversed(row["prompt"]) if _is_user(t))
+            except (ValueError, TypeError, KeyError, StopIteration) as error:
+                raise DataError(f"{place}:1: not a sample of an evaluation ({error!r})") from error
+            yield RolloutCode(
+                prompt_id=values["problem_id"],
+                question=question,
+                code=values["code"],
+                run=file.run,
+                step=0,
+                policy_version=0,
+                sample_idx=int(row.get("sample_idx", number)),
+                verdict=values["verdict"],
+                num_passed=values["num_passed"],
+                num_tests=values["num_tests"],
+            )
+
+
+def _is_user(turn: Any) -> bool:  # noqa: ANN401 - JSON
+    return turn["role"] == "user"
