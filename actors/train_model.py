@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -25,8 +26,9 @@ from transformers import (
 )
 
 from rl.errors import UserError
-from rl.loss import MicrobatchTensors
+from rl.loss import MicrobatchTensors, attention_mask
 
+_LM_HEAD = "lm_head.weight"
 _CHUNK_LOGITS = 2**26  # logits held at once by the LM head: 256 MiB in float32
 # What some architectures do to logits after the LM head; `_LogprobHead` would leave it out.
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -42,7 +44,8 @@ class TrainSpec:
     """
 
     model_path: str
-    head: Literal["lm", "score"] = "lm"
+    # "score_lm": scores, and log-probs where the LM regulariser reads.
+    head: Literal["lm", "score", "score_lm"] = "lm"
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Literal["cpu", "cuda"] = "cpu"
     lr: float
@@ -85,17 +88,33 @@ class TrainModel(nn.Module):
             self.head = _LogprobHead(_lm_weight(model), spec.temperature)
         else:
             self.head = _ScoreHead(_score_weight(model))
+        # Beside the score head and not in `model`: a reward model is saved without it.
+        self.lm_head = (
+            _LogprobHead(_lm_weight_beside_scores(model, spec), 1.0)
+            if spec.head == "score_lm"
+            else None
+        )
 
     def forward(self, mb: MicrobatchTensors) -> Tensor:
         """Log-probs of the targets (0 off the mask), or scores where the head says scores."""
         # Without a mask, transformers isolates the samples of a row where `position_ids` restart.
+        mask_RLL = attention_mask(mb)
         hidden_RLH = self.model.base_model(
             input_ids=mb.token_ids_RL,
             position_ids=mb.position_ids_RL,
-            attention_mask=None,
+            attention_mask=None if mask_RLL is None else self._additive(mask_RLL),
             use_cache=False,
         ).last_hidden_state
-        return self.head(hidden_RLH, mb.target_ids_RL, mb.loss_mask_RL)
+        outputs_RL = self.head(hidden_RLH, mb.target_ids_RL, mb.loss_mask_RL)
+        if self.lm_head is None:
+            return outputs_RL
+        logprobs_RL = self.lm_head(hidden_RLH, mb.target_ids_RL, mb.lm_mask_RL)
+        return torch.where(mb.lm_mask_RL > 0, logprobs_RL, outputs_RL)
+
+    def _additive(self, mask_RLL: Tensor) -> Tensor:
+        """The mask as attention kernels add it, [R, 1, L, L]."""
+        zeros = torch.zeros_like(mask_RLL, dtype=self.model.dtype)
+        return zeros.masked_fill_(~mask_RLL, torch.finfo(zeros.dtype).min)[:, None]
 
 
 def suspects(outputs_RL: Tensor, mb: MicrobatchTensors) -> set[int]:
@@ -142,7 +161,7 @@ def save_config_and_tokenizer(model: PreTrainedModel, spec: TrainSpec, directory
 
 def _load_config(spec: TrainSpec) -> PreTrainedConfig:
     config = AutoConfig.from_pretrained(spec.model_path)
-    if spec.head == "score":
+    if spec.head != "lm":
         config.num_labels = 1
     return config
 
@@ -251,6 +270,22 @@ def _lm_weight(model: PreTrainedModel) -> nn.Parameter:
             "from a plain linear head. Use an architecture with one (Qwen, Llama, ...)."
         )
     return cast(nn.Parameter, head.weight)
+
+
+def _lm_weight_beside_scores(model: PreTrainedModel, spec: TrainSpec) -> nn.Parameter:
+    """The LM head of the checkpoint that a sequence classifier was loaded from."""
+    if model.config.tie_word_embeddings:
+        return cast(nn.Parameter, model.get_input_embeddings().weight)
+    directory = Path(spec.model_path)
+    for file in sorted(directory.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            if _LM_HEAD in tensors.keys():  # noqa: SIM118 - no mapping
+                weight = tensors.get_tensor(_LM_HEAD).to(getattr(torch, spec.dtype))
+                return nn.Parameter(weight)
+    raise UserError(
+        f"model: {spec.model_path} holds no {_LM_HEAD}, which lm_coef > 0 needs; start from a "
+        "causal language model, or set lm_coef=0"
+    )
 
 
 def _score_weight(model: PreTrainedModel) -> nn.Parameter:

@@ -18,20 +18,20 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import AutoTokenizer
 
 from actors.fleet import Specs, start_fleet, train_fields
 from actors.rl_run import RlRun, load_problems, step_config
-from actors.training import OfflinePlan, pair_accuracy, train_offline
+from actors.rm_training import RmTraining, train_reward_model
+from actors.training import OfflinePlan, train_offline
 from actors.verifiers import make_verifier
 from conf.schema import Config
 from reward.mining import MiningConfig, mine_pairs
-from reward.model import TextPath
 from reward.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs import LabelledCode, read_pairs, write_pairs
-from reward.train import pair_samples, shuffled_batches, write_golden_scores
+from reward.train import shuffled_batches
 from rl import minipy
 from rl.console import Console
 from rl.loss import NllObjective, PairObjective
@@ -133,7 +133,7 @@ class WholeLoop:
             samples = answer_samples(answers, AutoTokenizer.from_pretrained(start))
             epochs = 1 + loop.warm_steps * loop.warm_batch // len(samples)
             batches = shuffled_batches(samples, loop.warm_batch, epochs, cfg.seed, group_of=1)
-            train = self._train_fields(start, "lm", loop.warm_lr, loop.warm_steps)
+            train = self._train_fields(start)
             specs = Specs(train=train, objective=NllObjective())
             async with start_fleet(cfg, specs, "warm-start") as fleet:
                 plan = OfflinePlan(
@@ -269,33 +269,20 @@ class WholeLoop:
         )
 
         async def build(directory: Path) -> Figures:
-            text_path = TextPath.load(
-                str(warm.directory), cfg.reward.adapter, cfg.reward.max_tokens
+            job = RmTraining(
+                model=str(warm.directory),
+                directory=directory,
+                train=tuple(read_pairs(pairs.directory / "train.parquet")),
+                validation=tuple(read_pairs(pairs.directory / "held_out.parquet")),
+                objective=PairObjective(centring=loop.rm_centring),
+                lr=loop.rm_lr,
+                epochs=loop.rm_epochs,
+                batch_pairs=loop.rm_batch,
+                settings=settings,
             )
-            train_pairs = read_pairs(pairs.directory / "train.parquet")
-            held_out = read_pairs(pairs.directory / "held_out.parquet")
-            samples = pair_samples(train_pairs, text_path)
-            total = loop.rm_epochs * (len(train_pairs) // loop.rm_batch)
-            train = self._train_fields(warm.directory, "score", loop.rm_lr, total)
-            specs = Specs(train=train, objective=PairObjective(centring=loop.rm_centring))
-            async with start_fleet(cfg, specs, "reward-model") as fleet:
-                plan = OfflinePlan(
-                    batches=shuffled_batches(
-                        samples, loop.rm_batch, loop.rm_epochs, cfg.seed, group_of=2
-                    ),
-                    num_steps=total,
-                    group_of=2,
-                    readout="last",
-                    show="rm/loss",
-                )
-                figures = await train_offline(fleet.policy, plan, cfg, self._console)
-                accuracy = await pair_accuracy(fleet.policy, pair_samples(held_out, text_path), cfg)
-                await fleet.policy.save_hf(directory / "hf")
-            _move_up(directory / "hf", directory)
-            probes = [(pair.question_content, pair.code_pos) for pair in held_out[:4]]
-            probes += [(pair.question_content, pair.code_neg) for pair in held_out[:4]]
-            write_golden_scores(directory, text_path, probes)
-            return {**figures, "rm_pair_accuracy": accuracy}
+            result = await train_reward_model(cfg, job, self._console)
+            assert result.validation is not None, "every problem of the test split has pairs"
+            return {**result.training, "rm_pair_accuracy": result.validation.accuracy}
 
         about = f"Bradley-Terry, {loop.rm_epochs} epochs, ~3 min"
         return await self._cache.run("reward_model", about, settings, [warm, pairs], build)
@@ -305,16 +292,14 @@ class WholeLoop:
         sampled = minipy.make_prompts("train", self._cfg.loop.rollout_prompts, self._cfg.seed + 1)
         return [*load_problems(self._cfg)[0], *sampled]
 
-    def _train_fields(
-        self, model: Path, head: Literal["lm", "score"], lr: float, total_steps: int
-    ) -> dict[str, Any]:
-        """Fields of `TrainSpec` for offline training: warm-up over a twentieth, cosine to 0."""
-        return train_fields(self._cfg, total_steps) | {
+    def _train_fields(self, model: Path) -> dict[str, Any]:
+        """Fields of `TrainSpec` for the warm start: warm-up over a twentieth, cosine to 0."""
+        steps = self._cfg.loop.warm_steps
+        return train_fields(self._cfg, steps) | {
             "model_path": str(model),
-            "head": head,
-            "lr": lr,
+            "lr": self._cfg.loop.warm_lr,
             "lr_schedule": "cosine",
-            "warmup_steps": max(1, total_steps // 20),
+            "warmup_steps": max(1, steps // 20),
             "with_reference": False,
             "temperature": 1.0,
         }

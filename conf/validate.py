@@ -201,9 +201,7 @@ def _integers(value: object) -> tuple[int, ...] | None:
 
 def _texts(value: object) -> tuple[str, ...] | None:
     """Several texts of a list, or of one text; never none."""
-    parts = (
-        list(cast("Iterable[object]", value)) if isinstance(value, list | tuple) else [value]
-    )
+    parts = list(cast("Iterable[object]", value)) if isinstance(value, list | tuple) else [value]
     found = tuple(part for part in parts if isinstance(part, str) and part)
     return found if found and len(found) == len(parts) else None
 

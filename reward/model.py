@@ -29,6 +29,7 @@ class Encoded:
 
     token_ids: IntArray  # [T] int32
     truncated: bool
+    code_start: int  # index of the first token of the text that holds the code
 
 
 class TextPath:
@@ -88,7 +89,8 @@ class TextPath:
             parts[index] = parts[index][: len(parts[index]) - cut]
             excess -= cut
         token_ids = np.array([t for part in parts for t in part], dtype=np.int32)
-        return Encoded(token_ids=token_ids, truncated=truncated)
+        code_start = sum(map(len, parts[: self._index_of(self._code_slot)]))
+        return Encoded(token_ids=token_ids, truncated=truncated, code_start=code_start)
 
     def _index_of(self, slot: str) -> int:
         return next(i for i, s in enumerate(self._segments) if isinstance(s, str) and slot in s)

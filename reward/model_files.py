@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -110,6 +111,18 @@ def check_model_directory(path: Path, key: str) -> None:
             f"{key}: {path} holds no *.safetensors; other weight files can run code when they are "
             "loaded, so save the model with save_pretrained(safe_serialization=True)"
         )
+
+
+def num_parameters(directory: Path) -> int:
+    """Numbers in the safetensors files of a local model, as their headers state them."""
+    total = 0
+    for path in directory.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        total += sum(
+            math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"
+        )
+    return total
 
 
 def model_digest(directory: Path) -> str:

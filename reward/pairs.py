@@ -22,6 +22,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reward.model_files import is_local
 from rl.errors import DataError, UserError
 from rl.seeds import derive_seed
 
@@ -137,6 +138,16 @@ def split_by_prompt(
     )
 
 
+def pairs_digest(pairs: Sequence[Pair]) -> str:
+    """Identity of pairs: what is learned from, in its order."""
+    digest = blake2b(digest_size=8)
+    for pair in pairs:
+        for text in (pair.question_content, pair.code_pos, pair.code_neg):
+            encoded = text.encode("utf-8", "surrogatepass")
+            digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -204,14 +215,60 @@ def read_pairs(path: str | Path) -> list[Pair]:
     ]
 
 
+def load_pairs(data: str) -> tuple[list[Pair], list[Pair] | None]:
+    """Return (training, validation) pairs of a file, a directory or a hub id.
+
+    A directory of `launch/mine_pairs.py` has its validation part beside it; for anything else it is
+    None. Other directories and hub ids are read as Hugging Face data sets, split "train". Raises
+    DataError where there are no pairs.
+    """
+    path = Path(data)
+    validation: list[Pair] | None = None
+    if (path / "train.parquet").is_file():
+        train = read_pairs(path / "train.parquet")
+        if (path / "validation.parquet").is_file():
+            validation = read_pairs(path / "validation.parquet")
+    elif path.is_file():
+        train = read_pairs(path)
+    elif path.is_dir() or not is_local(data):
+        train = _load_data_set(data)
+    else:
+        raise DataError(
+            f"data: {data} does not exist; give a parquet file, a directory or a hub id"
+        )
+    if not train:
+        raise DataError(f"{data}: holds no pair; give pairs of launch/mine_pairs.py")
+    return train, validation
+
+
+def _load_data_set(data: str) -> list[Pair]:
+    from datasets import Dataset, load_dataset  # noqa: PLC0415 - takes seconds
+
+    try:
+        rows = load_dataset(data, split="train")
+    except (OSError, ValueError) as error:
+        raise DataError(f"data: {data} is not readable as a data set ({error})") from error
+    assert isinstance(rows, Dataset)
+    _require_columns(data, rows.column_names)
+    known = [name for name in _PAIR_SCHEMA.names if name in rows.column_names]
+    return [
+        _pair_of_row(f"{data}:{number}", dict(row))
+        for number, row in enumerate(rows.select_columns(known).to_list(), start=1)
+    ]
+
+
+def _require_columns(place: str | Path, names: Sequence[str]) -> None:
+    for name in _REQUIRED:
+        if name not in names:
+            raise DataError(f"{place}:0:{name}: column is missing (has {list(names)})")
+
+
 def _read_table(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: is not a readable parquet file ({error})") from error
-    for name in _REQUIRED:
-        if name not in table.column_names:
-            raise DataError(f"{path}:0:{name}: column is missing (has {table.column_names})")
+    _require_columns(path, table.column_names)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Bradley-Terry training data: preference pairs as trainable sequences, and golden scores.
+"""Bradley-Terry training data: preference pairs as trainable sequences, figures, golden scores.
 
 The loss is `rl.loss.PairObjective`; the ranks are those that also train policies.
 """
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +22,69 @@ from transformers import AutoModelForSequenceClassification
 
 from reward.model import TextPath
 from reward.pairs import Pair
-from rl.types import Sample
+from rl.packing import num_shared_tokens
+from rl.types import FloatArray, Sample
 
 GOLDEN_SCORES = "golden_scores.json"
+_WORTH_SHARING = 0.1  # of the tokens; a dense attention mask has a price
 
 
-def pair_samples(pairs: Sequence[Pair], text_path: TextPath) -> list[Sample]:
-    """Two samples for each pair, the chosen one first, encoded as the reward actors encode them."""
-    return [
-        Sample(
-            prompt_id=pair.prompt_id,
-            sample_idx=side,
-            token_ids=text_path.encode(pair.question_content, code).token_ids,
-            num_prompt_tokens=0,
-            rollout_logprobs=np.zeros(0, dtype=np.float32),
-            advantage=0.0,
-            policy_version=0,
-        )
-        for pair in pairs
-        for side, code in enumerate((pair.code_pos, pair.code_neg))
-    ]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedPairs:
+    """Pairs as samples 2i (chosen) and 2i + 1 (rejected), and what did not fit.
+
+    Pairs that the context cuts are left out: what was cut may be what makes the difference.
+    """
+
+    pairs: tuple[Pair, ...]
+    samples: tuple[Sample, ...]
+    num_truncated: int  # pairs
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all samples, each counted by itself."""
+        return sum(sample.token_ids.size for sample in self.samples)
+
+    @property
+    def shared_share(self) -> float:
+        """Share of the tokens that need not be held twice when a pair shares its prefix."""
+        both = zip(self.samples[0::2], self.samples[1::2], strict=True)
+        return sum(num_shared_tokens(one, other) for one, other in both) / max(1, self.num_tokens)
+
+    @property
+    def sharing_pays(self) -> bool:
+        """Whether one row for both programs saves more than its attention mask costs."""
+        return self.shared_share >= _WORTH_SHARING
+
+
+def encode_pairs(
+    pairs: Sequence[Pair], text_path: TextPath, *, with_lm: bool = False
+) -> EncodedPairs:
+    """Encode as the reward actors do; `with_lm` marks the chosen code for the LM regulariser."""
+    kept: list[Pair] = []
+    samples: list[Sample] = []
+    for pair in pairs:
+        both = [
+            text_path.encode(pair.question_content, code) for code in (pair.code_pos, pair.code_neg)
+        ]
+        if any(encoded.truncated for encoded in both):
+            continue
+        kept.append(pair)
+        samples += [
+            Sample(
+                prompt_id=pair.prompt_id,
+                sample_idx=side,
+                token_ids=encoded.token_ids,
+                num_prompt_tokens=encoded.code_start if with_lm and side == 0 else 0,
+                rollout_logprobs=np.zeros(0, dtype=np.float32),
+                advantage=0.0,
+                policy_version=0,
+            )
+            for side, encoded in enumerate(both)
+        ]
+    return EncodedPairs(
+        pairs=tuple(kept), samples=tuple(samples), num_truncated=len(pairs) - len(kept)
+    )
 
 
 def shuffled_batches(
@@ -60,6 +105,32 @@ def shuffled_batches(
                 for index in chosen
                 for sample in samples[index * group_of : (index + 1) * group_of]
             ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairFigures:
+    """What scores say of pairs."""
+
+    num_pairs: int
+    accuracy: float  # share of pairs whose chosen program scores higher; a tie counts as wrong
+    ties: float  # share
+    loss: float  # mean of -log sigmoid(s_chosen - s_rejected)
+    accuracy_by_source: dict[str, float]  # of the negative
+
+
+def pair_figures(scores: FloatArray, pairs: Sequence[Pair]) -> PairFigures:
+    """Figures of scores [2N], chosen and rejected in turn, of N pairs."""
+    margins = np.asarray(scores[0::2], dtype=np.float64) - np.asarray(scores[1::2])
+    by_source: dict[str, list[bool]] = defaultdict(list)
+    for pair, margin in zip(pairs, margins, strict=True):
+        by_source[pair.source].append(bool(margin > 0))
+    return PairFigures(
+        num_pairs=len(pairs),
+        accuracy=float(np.mean(margins > 0)),
+        ties=float(np.mean(margins == 0)),
+        loss=float(np.mean(np.logaddexp(0.0, -margins))),
+        accuracy_by_source={name: sum(won) / len(won) for name, won in sorted(by_source.items())},
+    )
 
 
 def write_golden_scores(

@@ -31,6 +31,7 @@ class MicrobatchTensors:
     position_ids_RL: Tensor
     target_ids_RL: Tensor
     loss_mask_RL: Tensor
+    lm_mask_RL: Tensor
     advantages_RL: Tensor
     rollout_logprobs_RL: Tensor
     sequence_weight_RL: Tensor
@@ -44,6 +45,7 @@ class MicrobatchTensors:
             position_ids_RL=torch.tensor(mb.position_ids_RL, dtype=torch.int64, device=device),
             target_ids_RL=torch.tensor(mb.target_ids_RL, dtype=torch.int64, device=device),
             loss_mask_RL=torch.tensor(mb.loss_mask_RL, dtype=torch.float32, device=device),
+            lm_mask_RL=torch.tensor(mb.lm_mask_RL, dtype=torch.float32, device=device),
             advantages_RL=torch.tensor(mb.advantages_RL, dtype=torch.float32, device=device),
             rollout_logprobs_RL=torch.tensor(
                 mb.rollout_logprobs_RL, dtype=torch.float32, device=device
@@ -188,17 +190,42 @@ class NllObjective:
         return loss, {"warm/loss": loss.detach()}
 
 
+def attention_mask(mb: MicrobatchTensors) -> Tensor | None:
+    """Which token sees which, [R, L, L] bool; None where position ids alone isolate the samples.
+
+    A token sees those before it of its own sample. One of a sample that goes on at position p > 0
+    also sees the first p tokens of the sample before it in the row, which both share.
+    """
+    index_RL, position_RL = mb.sample_index_RL, mb.position_ids_RL
+    starts_RL = torch.ones_like(index_RL, dtype=torch.bool)
+    starts_RL[:, 1:] = index_RL[:, 1:] != index_RL[:, :-1]
+    if not bool((starts_RL & (position_RL > 0)).any()):
+        return None
+    columns_L = torch.arange(index_RL.shape[1], device=index_RL.device)
+    start_RL = torch.where(starts_RL, columns_L, 0).cummax(dim=1).values
+    shared_RL = position_RL.gather(1, start_RL)  # tokens that the sample before holds for it
+    segment_RL = starts_RL.cumsum(dim=1)
+    behind_LL = columns_L[:, None] >= columns_L[None, :]
+    distance_RLL = segment_RL[:, :, None] - segment_RL[:, None, :]
+    sees_shared_RLL = (distance_RLL == 1) & (position_RL[:, None, :] < shared_RL[:, :, None])
+    return behind_LL & ((distance_RLL == 0) | sees_shared_RLL)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairObjective:
-    """Bradley-Terry loss of preference pairs: mean of -log sigmoid(s_chosen - s_rejected).
+    """Bradley-Terry loss of preference pairs: mean of -log sigmoid(s_chosen - s_rejected - margin).
 
     Samples 2i (chosen) and 2i + 1 (rejected) of the minibatch share a microbatch, and `loss_mask`
     is 1 at exactly one position of each: where its score is read (`readout="last"` of
     `rl.packing.build_minibatch`). `centring` weighs (s_chosen + s_rejected)**2, which keeps the
     scores near 0: the Bradley-Terry likelihood alone leaves their common offset undetermined.
+    `lm_coef` weighs the mean negative log-likelihood of the chosen program's tokens (`lm_mask`),
+    which keeps the backbone a language model (Themis, arXiv 2605.00754: 0.25).
     """
 
+    margin: float = 0.0
     centring: float = 0.0
+    lm_coef: float = 0.0
 
     def __call__(
         self,
@@ -216,9 +243,14 @@ class PairObjective:
         num_pairs = norm.num_samples / 2
         chosen, rejected = _split_pairs(outputs_RL, mb)
         margin = chosen - rejected
-        bradley_terry = functional.softplus(-margin).sum() / num_pairs
+        bradley_terry = functional.softplus(self.margin - margin).sum() / num_pairs
         loss = bradley_terry + self.centring * (chosen + rejected).square().sum() / num_pairs
-        return loss, {
+        metrics: dict[str, Tensor] = {}
+        if self.lm_coef > 0:
+            lm_loss = -_only(outputs_RL, mb.lm_mask_RL).sum() / norm.num_loss_tokens
+            loss = loss + self.lm_coef * lm_loss
+            metrics["rm/lm_loss"] = lm_loss.detach()
+        return loss, metrics | {
             "rm/loss": bradley_terry.detach(),
             "rm/accuracy": (margin > 0).to(margin.dtype).sum() / num_pairs,
             "rm/margin": margin.detach().sum() / num_pairs,

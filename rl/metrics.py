@@ -60,6 +60,7 @@ METRICS: dict[str, Metric] = {
     "eval/pass@1": Metric("share", "held-out problems solved by one completion, unbiased"),
     "warm/loss": Metric("nats", "mean negative log-prob of the warm start's answers"),
     "rm/loss": Metric("nats", "Bradley-Terry loss"),
+    "rm/lm_loss": Metric("nats", "mean negative log-prob of chosen programs (LM regulariser)"),
     "rm/accuracy": Metric("share", "pairs in which the chosen program scores higher"),
     "rm/margin": Metric("logit", "mean score difference of a pair"),
     **{

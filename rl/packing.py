@@ -18,6 +18,7 @@ from rl.types import Microbatch, Minibatch, Sample
 
 _IDLE_TOKENS = 16  # of the microbatch that only keeps a rank in step; any small size will do
 
+Readout = Literal["completion", "last", "last_and_lm"]
 _Row = tuple["_Unit", ...]
 
 
@@ -27,6 +28,7 @@ class _Unit:
 
     first: int  # index of the first sample in the minibatch
     samples: tuple[Sample, ...]
+    shared: tuple[int, ...]  # of each sample: leading tokens that the first one holds for it
     num_tokens: int
 
 
@@ -57,7 +59,8 @@ def build_minibatch(  # noqa: PLR0913 - six independent facts, all of them of th
     row_tokens: int,
     *,
     group_of: int = 1,
-    readout: Literal["completion", "last"] = "completion",
+    readout: Readout = "completion",
+    share_prefix: bool = False,
 ) -> Minibatch:
     """Pack the samples of one optimizer step; the same arguments give the same minibatch.
 
@@ -69,12 +72,16 @@ def build_minibatch(  # noqa: PLR0913 - six independent facts, all of them of th
 
     `readout` says where the loss reads: "completion" at the positions that predict completion
     tokens, "last" at the last token itself, where a reward model's score stands (it predicts
-    nothing, so its target is 0).
+    nothing, so its target is 0). "last_and_lm" reads there too, and sets `lm_mask` on what predicts
+    the tokens after the prompt, for the samples that have one; these are its loss tokens.
+
+    With `share_prefix` a sample of a group leaves out the tokens that it has in common with the
+    first one; its position ids go on after them, and `rl.loss.attention_mask` lets it see them.
 
     Raises UserError for a sample longer than `microbatch_tokens`, ValueError for samples that
     contradict themselves or do not make whole groups.
     """
-    units = _units(samples, group_of, readout)
+    units = _units(samples, group_of, readout, share_prefix=share_prefix)
     for unit in units:
         if unit.num_tokens > microbatch_tokens:
             what = "sample" if group_of == 1 else f"group of {group_of} samples"
@@ -94,12 +101,12 @@ def build_minibatch(  # noqa: PLR0913 - six independent facts, all of them of th
             tuple(microbatches[rank::num_ranks]) for rank in range(num_ranks)
         ),
         num_samples=len(samples),
-        num_loss_tokens=sum(_num_read(sample, readout) for sample in samples),
+        num_loss_tokens=_num_loss_tokens(samples, readout),
     )
 
 
 def _units(
-    samples: Sequence[Sample], group_of: int, readout: Literal["completion", "last"]
+    samples: Sequence[Sample], group_of: int, readout: Readout, *, share_prefix: bool
 ) -> list[_Unit]:
     if not samples or len(samples) % group_of:
         raise ValueError(
@@ -108,21 +115,36 @@ def _units(
     for sample in samples:
         _check(sample, readout)
     return [
-        _Unit(
-            first,
-            tuple(samples[first : first + group_of]),
-            sum(sample.token_ids.size for sample in samples[first : first + group_of]),
-        )
+        _unit(first, tuple(samples[first : first + group_of]), share_prefix=share_prefix)
         for first in range(0, len(samples), group_of)
     ]
 
 
-def _check(sample: Sample, readout: Literal["completion", "last"]) -> None:
+def _unit(first: int, samples: tuple[Sample, ...], *, share_prefix: bool) -> _Unit:
+    shared = tuple(
+        num_shared_tokens(samples[0], sample) if share_prefix and index else 0
+        for index, sample in enumerate(samples)
+    )
+    num_tokens = sum(sample.token_ids.size for sample in samples) - sum(shared)
+    return _Unit(first, samples, shared, num_tokens)
+
+
+def num_shared_tokens(one: Sample, other: Sample) -> int:
+    """Tokens at the start of `other` that a row need not hold again after `one`.
+
+    Each sample keeps a token of its own: its score is read at the last one.
+    """
+    bound = min(one.token_ids.size, other.token_ids.size) - 1
+    different = np.flatnonzero(one.token_ids[:bound] != other.token_ids[:bound])
+    return int(different[0]) if different.size else max(0, bound)
+
+
+def _check(sample: Sample, readout: Readout) -> None:
     num_tokens = sample.token_ids.size
     name = f"sample {sample.sample_idx} of prompt {sample.prompt_id!r}"
     if num_tokens == 0:
         raise ValueError(f"{name} has no tokens")
-    if readout == "last":
+    if readout != "completion":
         return
     if not 1 <= sample.num_prompt_tokens < num_tokens:
         raise ValueError(
@@ -188,43 +210,61 @@ def _num_padded_tokens(rows: Sequence[_Row]) -> int:
     return len(rows) * max(_length(row) for row in rows)
 
 
-def _num_read(sample: Sample, readout: Literal["completion", "last"]) -> int:
-    return 1 if readout == "last" else sample.token_ids.size - sample.num_prompt_tokens
+def _num_loss_tokens(samples: Sequence[Sample], readout: Readout) -> int:
+    if readout == "last":
+        return len(samples)
+    return sum(
+        sample.token_ids.size - sample.num_prompt_tokens
+        for sample in samples
+        if readout == "completion" or sample.num_prompt_tokens
+    )
 
 
-def _fill(rows: Sequence[_Row], readout: Literal["completion", "last"]) -> Microbatch:
+def _fill(rows: Sequence[_Row], readout: Readout) -> Microbatch:
     microbatch = _empty(len(rows), max(_length(row) for row in rows))
     for row_idx, row in enumerate(rows):
         offset = 0
         for unit in row:
-            for idx, sample in enumerate(unit.samples, start=unit.first):
-                _place(microbatch, (row_idx, offset), idx, sample, readout)
-                offset += sample.token_ids.size
+            members = zip(unit.samples, unit.shared, strict=True)
+            for idx, (sample, shared) in enumerate(members, start=unit.first):
+                _place(microbatch, (row_idx, offset - shared), idx, sample, shared, readout)
+                offset += sample.token_ids.size - shared
     return microbatch
 
 
-def _place(
+def _place(  # noqa: PLR0913, PLR0917 - where, what and how
     mb: Microbatch,
     start: tuple[int, int],
     index: int,
     sample: Sample,
-    readout: Literal["completion", "last"],
+    shared: int,
+    readout: Readout,
 ) -> None:
-    """Write one sample into the arrays of a microbatch, from (row, column) `start` on."""
+    """Write one sample into the arrays of a microbatch.
+
+    Its token 0 would stand at (row, column) `start`; the first `shared` of its tokens are left out.
+    """
     row, offset = start
-    end = offset + sample.token_ids.size
-    mb.token_ids_RL[row, offset:end] = sample.token_ids
-    mb.position_ids_RL[row, offset:end] = np.arange(sample.token_ids.size)
-    mb.sample_index_RL[row, offset:end] = index
-    if readout == "last":
-        read = slice(end - 1, end)
-    else:
-        read = slice(offset + sample.num_prompt_tokens - 1, end - 1)
-        mb.target_ids_RL[row, read] = sample.token_ids[sample.num_prompt_tokens :]
-        mb.rollout_logprobs_RL[row, read] = sample.rollout_logprobs
-    mb.loss_mask_RL[row, read] = 1.0
-    mb.advantages_RL[row, read] = sample.advantage
-    mb.sequence_weight_RL[row, read] = 1.0 / _num_read(sample, readout)
+    num_tokens, num_prompt = sample.token_ids.size, sample.num_prompt_tokens
+    held = slice(offset + shared, offset + num_tokens)
+    mb.token_ids_RL[row, held] = sample.token_ids[shared:]
+    mb.position_ids_RL[row, held] = np.arange(shared, num_tokens)
+    mb.sample_index_RL[row, held] = index
+    last = offset + num_tokens - 1
+    predicting = slice(offset + num_prompt - 1, last)  # the tokens after the prompt
+    if readout != "completion":
+        mb.loss_mask_RL[row, last] = 1.0
+        mb.sequence_weight_RL[row, last] = 1.0
+        mb.advantages_RL[row, last] = sample.advantage
+        if readout == "last_and_lm" and num_prompt:
+            mb.lm_mask_RL[row, predicting] = 1.0
+            mb.target_ids_RL[row, predicting] = sample.token_ids[num_prompt:]
+        return
+    mb.target_ids_RL[row, predicting] = sample.token_ids[num_prompt:]
+    mb.rollout_logprobs_RL[row, predicting] = sample.rollout_logprobs
+    mb.loss_mask_RL[row, predicting] = 1.0
+    mb.advantages_RL[row, predicting] = sample.advantage
+    mb.sequence_weight_RL[row, predicting] = 1.0 / (num_tokens - num_prompt)
 
 
 def _empty(num_rows: int, num_tokens: int) -> Microbatch:
@@ -239,6 +279,7 @@ def _empty(num_rows: int, num_tokens: int) -> Microbatch:
         position_ids_RL=np.zeros(shape, np.int32),
         target_ids_RL=np.zeros(shape, np.int32),
         loss_mask_RL=np.zeros(shape, np.float32),
+        lm_mask_RL=np.zeros(shape, np.float32),
         advantages_RL=np.zeros(shape, np.float32),
         rollout_logprobs_RL=np.zeros(shape, np.float32),
         sequence_weight_RL=np.zeros(shape, np.float32),

@@ -170,9 +170,12 @@ class Microbatch:
     """
 
     token_ids_RL: IntArray
-    position_ids_RL: IntArray  # restarts at 0 with each sample (and at padding)
+    # Restarts with each sample and at padding: at 0, or where a sample goes on after the tokens
+    # that it shares with the one before it (`rl.packing`, `share_prefix`).
+    position_ids_RL: IntArray
     target_ids_RL: IntArray  # next token of the sample; 0 where `loss_mask` is 0
-    loss_mask_RL: FloatArray  # 1 on completion tokens, else 0
+    loss_mask_RL: FloatArray  # 1 where the loss reads: completion tokens, or a pair's scores
+    lm_mask_RL: FloatArray  # 1 where a log-prob is read beside scores (LM regulariser), else 0
     advantages_RL: FloatArray
     rollout_logprobs_RL: FloatArray  # 0 where `loss_mask` is 0
     sequence_weight_RL: FloatArray  # 1 / number of completion tokens of the sample; 0 off the mask

@@ -352,6 +352,27 @@ def test_pair_loss_is_the_bradley_terry_formula_wherever_the_read_outs_lie(centr
     assert gradient_RL[where[0]].item() == pytest.approx(slope)
 
 
+def test_the_margin_moves_the_bradley_terry_loss_and_nothing_else():
+    outputs_RL = torch.tensor([[2.0, 0.5]], dtype=torch.float64)
+    mb = tensors([[1.0, 1.0]], sample_index_RL=[[0, 1]])
+    loss, metrics = PairObjective(margin=1.0)(outputs_RL, mb, None, None, BatchNorm(2, 2))
+    assert loss.item() == pytest.approx(np.log1p(np.exp(-(2.0 - 0.5 - 1.0))))
+    assert metrics["rm/margin"].item() == pytest.approx(1.5)
+    assert metrics["rm/accuracy"].item() == 1.0
+
+
+def test_the_language_model_term_is_the_mean_over_its_tokens():
+    outputs_RL = torch.tensor([[-1.0, -3.0, 2.0, 0.5]], dtype=torch.float64)
+    mb = tensors(
+        [[0.0, 0.0, 1.0, 1.0]], lm_mask_RL=[[1.0, 1.0, 0.0, 0.0]], sample_index_RL=[[0, 0, 0, 1]]
+    )
+    norm = BatchNorm(num_loss_tokens=2, num_samples=2)
+    plain, _ = PairObjective()(outputs_RL, mb, None, None, norm)
+    loss, metrics = PairObjective(lm_coef=0.25)(outputs_RL, mb, None, None, norm)
+    assert metrics["rm/lm_loss"].item() == pytest.approx(2.0)
+    assert (loss - plain).item() == pytest.approx(0.25 * 2.0)
+
+
 @pytest.mark.parametrize("found", [[0], [1, 2], [0, 1, 3], [0, 0], [0, 2]])
 def test_read_outs_that_are_not_whole_pairs_are_refused(found):
     mb = tensors([[1.0] * len(found)], sample_index_RL=[found])

@@ -7,8 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl.errors import UserError
-from rl.loss import BatchNorm, MicrobatchTensors, NllObjective, PairObjective, PolicyObjective
-from rl.packing import build_minibatch, split_minibatches
+from rl.loss import (
+    BatchNorm,
+    MicrobatchTensors,
+    NllObjective,
+    PairObjective,
+    PolicyObjective,
+    attention_mask,
+)
+from rl.packing import build_minibatch, num_shared_tokens, split_minibatches
 from rl.types import Sample
 
 pytestmark = pytest.mark.unit
@@ -405,3 +412,115 @@ def test_packed_logprobs_are_those_of_each_sample_alone(model):
                 expected = alone[start - 1 : -1].gather(-1, tokens[start:, None])[:, 0]
                 found = logprobs_RL[(mb.sample_index_RL == index) & (mb.loss_mask_RL > 0)]
                 torch.testing.assert_close(found, expected, rtol=2e-6, atol=2e-6)
+
+
+# --- pairs that share their prefix ----------------------------------------------------------------
+
+
+def pair_samples(num_pairs, seed=0):
+    """Pairs of sequences with a common start; the chosen one knows where its code begins."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for pair in range(num_pairs):
+        prefix = rng.integers(1, 60, rng.integers(1, 9))
+        for side in range(2):
+            own = rng.integers(1, 60, rng.integers(2, 8))
+            own[0] = 60 + side  # the first difference
+            made.append(
+                Sample(
+                    prompt_id=f"p{pair}",
+                    sample_idx=side,
+                    token_ids=np.concatenate([prefix, own]).astype(np.int32),
+                    num_prompt_tokens=prefix.size if side == 0 else 0,
+                    rollout_logprobs=np.zeros(0, np.float32),
+                    advantage=0.0,
+                    policy_version=0,
+                )
+            )
+    return made
+
+
+def pair_outputs(model, mb):
+    """Scores at the read-outs, log-probs where the regulariser reads."""
+    mask_RLL = attention_mask(mb)
+    additive = None
+    if mask_RLL is not None:
+        additive = torch.zeros(mask_RLL.shape).masked_fill(~mask_RLL, -1e30)[:, None]
+    logits = model(
+        input_ids=mb.token_ids_RL,
+        position_ids=mb.position_ids_RL,
+        attention_mask=additive,
+        use_cache=False,
+    ).logits
+    logprobs_RL = logits.log_softmax(-1).gather(-1, mb.target_ids_RL[..., None])[..., 0]
+    return torch.where(mb.lm_mask_RL > 0, logprobs_RL, logits[..., 0])
+
+
+def pair_loss(model, minibatch, objective):
+    norm = BatchNorm(minibatch.num_loss_tokens, minibatch.num_samples)
+    model.zero_grad()
+    totals = {}
+    for microbatch in microbatches(minibatch):
+        mb = MicrobatchTensors.from_microbatch(microbatch, "cpu")
+        loss, metrics = objective(pair_outputs(model, mb), mb, None, None, norm)
+        loss.backward()
+        for name, value in {"loss": loss.detach(), **metrics}.items():
+            totals[name] = totals.get(name, 0.0) + value.item()
+    return totals, torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("readout", ["last", "last_and_lm"])
+@pytest.mark.parametrize("packing", [(1, 256, 0), (2, 64, 24)])
+def test_sharing_the_prefix_changes_neither_loss_nor_metrics_nor_gradient(model, packing, readout):
+    made = pair_samples(7)
+    objective = PairObjective(centring=0.01, lm_coef=0.25 if readout == "last_and_lm" else 0.0)
+    options = {"group_of": 2, "readout": readout}
+    shared = build_minibatch(made, *packing, share_prefix=True, **options)
+    alone = build_minibatch(made, 1, 64, 1, **options)
+    figures, gradient = pair_loss(model, shared, objective)
+    expected, expected_gradient = pair_loss(model, alone, objective)
+    assert figures == pytest.approx(expected, abs=1e-6, rel=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_shared_prefix_is_held_once():
+    made = pair_samples(7)
+    minibatch = build_minibatch(made, 1, 256, 0, group_of=2, readout="last", share_prefix=True)
+    held = sum(int((mb.sample_index_RL >= 0).sum()) for mb in microbatches(minibatch))
+    whole = sum(sample.token_ids.size for sample in made)
+    saved = sum(num_shared_tokens(one, two) for one, two in zip(made[::2], made[1::2], strict=True))
+    assert held == whole - saved < whole
+    for mb in microbatches(minibatch):
+        for index in range(1, len(made), 2):
+            inside_RL = mb.sample_index_RL == index
+            start = num_shared_tokens(made[index - 1], made[index])
+            tokens = made[index].token_ids[start:]
+            np.testing.assert_array_equal(mb.token_ids_RL[inside_RL], tokens)
+            assert mb.position_ids_RL[inside_RL].tolist() == list(
+                range(start, made[index].token_ids.size)
+            )
+
+
+def test_equal_sequences_keep_a_token_of_their_own():
+    made = [make_sample(3, 2, sample_idx=0)] * 2
+    assert num_shared_tokens(*made) == 4
+    minibatch = build_minibatch(made, 1, 64, 0, group_of=2, readout="last", share_prefix=True)
+    (mb,) = microbatches(minibatch)
+    assert mb.sample_index_RL.tolist() == [[0, 0, 0, 0, 0, 1]]
+    assert mb.loss_mask_RL.tolist() == [[0, 0, 0, 0, 1, 1]]
+
+
+def test_the_regulariser_reads_the_chosen_code_alone():
+    made = pair_samples(3)
+    minibatch = build_minibatch(made, 1, 256, 0, group_of=2, readout="last_and_lm")
+    chosen = made[0::2]
+    num_code = sum(sample.token_ids.size - sample.num_prompt_tokens for sample in chosen)
+    assert minibatch.num_loss_tokens == num_code
+    for mb in microbatches(minibatch):
+        read_RL = mb.lm_mask_RL > 0
+        assert set((mb.sample_index_RL[read_RL] % 2).tolist()) == {0}
+        assert not (read_RL & (mb.loss_mask_RL > 0)).any()
+        for index in range(0, len(made), 2):
+            target_T = mb.target_ids_RL[read_RL & (mb.sample_index_RL == index)]
+            code_T = made[index].token_ids[made[index].num_prompt_tokens :]
+            np.testing.assert_array_equal(target_T, code_T)

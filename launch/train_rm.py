@@ -1,0 +1,212 @@
+"""Preference pairs -> reward model: `python launch/train_rm.py data=PAIRS model=BASE output=DIR`.
+
+Bradley-Terry on DeepSpeed ZeRO-3 ranks, from a causal language model or a sequence classifier. The
+output is a Hugging Face sequence classifier with a card; docs/reward_model.md describes the keys.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, replace
+from math import log
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conf.schema import Config, key
+from launch.cli import compose_config, main_simple
+from launch.score import default_context
+from reward.model_files import (
+    check_context,
+    check_model_directory,
+    is_local,
+    model_digest,
+    num_parameters,
+)
+from reward.pairs import Pair, load_pairs, pairs_digest, split_by_prompt
+from rl.errors import UserError
+from rl.loss import PairObjective
+
+RESULT = "training.json"
+# What the learning rate was on two models of very different size: the tiny one of minipy (here) and
+# CodeScaler-8B's base (Skywork-Reward-V2, arXiv 2507.01352, appendix E). Between them it falls
+# with a power of the size, which gives 3e-6 for 1.7 B (Skywork: 4e-6) and 1.7e-5 for 135 M.
+_TINY, _LARGE = (0.85e6, 6e-4), (8.2e9, 1e-6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRmArgs:
+    """What `launch/train_rm.py` takes."""
+
+    data: str = key("pairs: a directory of launch/mine_pairs.py, a parquet file, or a hub id")
+    model: str = key("directory or hub id of the base: a causal language model or a classifier")
+    output: str = key("directory of the reward model")
+    validation_share: float = key(
+        "of the problems, where the data have no validation part", 0.1, ge=0, le=1
+    )
+    adapter: Literal["sequence_classifier", "codescaler", "acecoder", "themis"] = key(
+        "family: system prompt and template", "sequence_classifier"
+    )
+    max_tokens: int | None = key(
+        "context: problem and code; longer pairs are left out; null is the model's, at most 4096",
+        None,
+        ge=8,
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = key(
+        "of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
+    )
+    lr: float | None = key("peak learning rate; null goes by the number of parameters", None, gt=0)
+    epochs: int = key("passes over the pairs; 1 is usual for billions of parameters", 3, ge=1)
+    batch_pairs: int = key("pairs of one optimizer step", 64, ge=1)
+    weight_decay: float = key("AdamW", 0.0, ge=0)
+    margin: float = key("by which the chosen score has to be higher", 0.0, ge=0)
+    centring: float = key("weight of (chosen + rejected score)^2", 1e-4, ge=0)
+    lm_coef: float = key("weight of the language-model loss on the chosen code", 0.0, ge=0)
+    share_prefix: Literal["auto", "on", "off"] = key(
+        "hold the problem once for both programs of a pair; auto where it saves a tenth", "auto"
+    )
+    evaluate_every: int | None = key(
+        "steps between validations; the best model is kept; null is an eighth of the training",
+        None,
+        ge=1,
+    )
+    checkpoint_every: int = key("steps between checkpoints; 0 keeps none", 0, ge=0)
+    resume: Literal["auto", "never"] = key("auto goes on from the newest checkpoint", "never")
+    seed: int = key("of the order, the split and a new score head", 0, ge=0)
+    placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key("where", "laptop")
+    ranks: int | None = key("ZeRO-3 ranks; null is 2 on a laptop, 1 on one GPU, else 8", None, ge=1)
+    cpu_threads: int = key("threads of one rank on a CPU", 1, ge=1)
+    microbatch_tokens: int | None = key(
+        "tokens of one forward/backward of a rank; null is 16384, or two whole contexts",
+        None,
+        ge=16,
+    )
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = key(
+        "kernel; flash attention shares no prefixes", "sdpa"
+    )
+    gradient_checkpointing: bool = key("recompute activations in the backward pass", False)
+    offload_optimizer: bool = key("keep optimizer state in host memory", False)
+
+
+def run(args: TrainRmArgs) -> None:
+    """Train the reward model."""
+    output = Path(args.output)
+    if args.resume == "auto" and (output / RESULT).is_file():
+        sys.stdout.write(f"{output} is finished; resume=never trains it again\n")
+        return
+    check_arguments(args)
+    train, validation = load_pairs(args.data)
+    if validation is None:
+        train, validation = split_by_prompt(train, args.validation_share, args.seed)
+    if not train:
+        raise UserError(
+            f"validation_share={args.validation_share}: leaves no problem of {args.data} to train "
+            "on; lower it"
+        )
+    cfg = configure(args)
+    from actors.checks import preflight  # noqa: PLC0415 - after the arguments are good
+    from actors.placement import Needs  # noqa: PLC0415
+    from actors.rm_training import RmTraining, run_training  # noqa: PLC0415
+
+    preflight(cfg, Needs(policy=cfg.policy.ranks))
+    steps = args.epochs * max(1, len(train) // args.batch_pairs)
+    job = RmTraining(
+        model=args.model,
+        directory=output,
+        train=tuple(train),
+        validation=tuple(validation),
+        objective=PairObjective(margin=args.margin, centring=args.centring, lm_coef=args.lm_coef),
+        lr=cfg.policy.lr,
+        epochs=args.epochs,
+        batch_pairs=args.batch_pairs,
+        share_prefix={"auto": None, "on": True, "off": False}[args.share_prefix],
+        evaluate_every=args.evaluate_every or max(1, steps // 8),
+        checkpoint_every=args.checkpoint_every,
+        resume=args.resume == "auto",
+        settings=settings_of(args, cfg, train, validation),
+    )
+    run_training(cfg, job, output / RESULT)
+
+
+def check_arguments(args: TrainRmArgs) -> None:
+    """Refuse what can not work, before anything is read or started."""
+    if is_local(args.model):
+        check_model_directory(Path(args.model), "model")
+        if args.max_tokens is not None:
+            check_context(Path(args.model), args.max_tokens, "max_tokens")
+    elif args.lr is None:
+        raise UserError("lr: null goes by the size of a local model; give lr= with a hub id")
+    if args.attention == "flash_attention_2" and args.share_prefix == "on":
+        raise UserError(
+            "share_prefix=on: flash attention takes no mask of its own; set attention=sdpa, or "
+            "share_prefix=auto"
+        )
+    if args.resume == "auto" and not args.checkpoint_every:
+        raise UserError(
+            "resume=auto: checkpoint_every=0 keeps nothing to go on from; set checkpoint_every"
+        )
+
+
+def configure(args: TrainRmArgs) -> Config:
+    """The configuration of the ranks; the other groups are not started."""
+    on_cpu = args.placement == "laptop"
+    base = compose_config([f"placement={args.placement}", f"policy={'cpu' if on_cpu else 'zero3'}"])
+    dtype = args.dtype
+    if dtype == "auto":
+        dtype = "float32" if on_cpu else "bfloat16"
+    max_tokens = args.max_tokens or default_context(args.model)
+    pair_tokens = 2 * max_tokens
+    ranks = args.ranks or {"laptop": 2, "one_gpu": 1}.get(args.placement, 8)
+    lr = args.lr if args.lr is not None else lr_of_size(num_parameters(Path(args.model)))
+    return replace(
+        base,
+        seed=args.seed,
+        reward=replace(
+            base.reward, model=args.model, adapter=args.adapter, dtype=dtype, max_tokens=max_tokens
+        ),
+        policy=replace(
+            base.policy,
+            ranks=ranks,
+            lr=lr,
+            weight_decay=args.weight_decay,
+            microbatch_tokens=max(args.microbatch_tokens or 16384, pair_tokens),
+            row_tokens=0 if args.attention == "flash_attention_2" else base.policy.row_tokens,
+            attention=args.attention,
+            gradient_checkpointing=args.gradient_checkpointing,
+            offload_optimizer=args.offload_optimizer,
+            cpu_threads=args.cpu_threads,
+        ),
+    )
+
+
+def lr_of_size(num: int) -> float:
+    """Learning rate for a model of `num` parameters: a power law through two known points.
+
+    >>> f"{lr_of_size(850_000):.0e} {lr_of_size(135_000_000):.1e} {lr_of_size(8_200_000_000):.0e}"
+    '6e-04 1.7e-05 1e-06'
+    """
+    (small, fast), (large, slow) = _TINY, _LARGE
+    return fast * (num / small) ** (log(slow / fast) / log(large / small))
+
+
+def settings_of(
+    args: TrainRmArgs, cfg: Config, train: list[Pair], validation: list[Pair]
+) -> dict[str, object]:
+    """Whatever the weights depend on."""
+    places = ("output", "resume", "placement", "cpu_threads", "checkpoint_every", "data")
+    given = {name: value for name, value in asdict(args).items() if name not in places}
+    return given | {
+        "model": model_digest(Path(args.model)) if is_local(args.model) else args.model,
+        "train_pairs": pairs_digest(train),
+        "validation_pairs": pairs_digest(validation),
+        "lr": cfg.policy.lr,
+        "dtype": cfg.reward.dtype,
+        "max_tokens": cfg.reward.max_tokens,
+        "ranks": cfg.policy.ranks,
+        "microbatch_tokens": cfg.policy.microbatch_tokens,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main_simple(TrainRmArgs, run))
