@@ -151,10 +151,17 @@ def check_arguments(args: TrainRmArgs) -> None:
 def configure(args: TrainRmArgs) -> Config:
     """The configuration of the ranks; the other groups are not started."""
     on_cpu = args.placement == "laptop"
-    base = compose_config([f"placement={args.placement}", f"policy={'cpu' if on_cpu else 'zero3'}"])
     dtype = args.dtype
     if dtype == "auto":
         dtype = "float32" if on_cpu else "bfloat16"
+    base = compose_config(
+        [
+            f"placement={args.placement}",
+            f"policy={'cpu' if on_cpu else 'zero3'}",
+            f"++policy.attention={args.attention}",
+            f"++model.dtype={dtype}",
+        ]
+    )
     max_tokens = args.max_tokens or default_context(args.model)
     pair_tokens = 2 * max_tokens
     ranks = args.ranks or {"laptop": 2, "one_gpu": 1}.get(args.placement, 8)
@@ -172,7 +179,6 @@ def configure(args: TrainRmArgs) -> Config:
             weight_decay=args.weight_decay,
             microbatch_tokens=max(args.microbatch_tokens or 16384, pair_tokens),
             row_tokens=0 if args.attention == "flash_attention_2" else base.policy.row_tokens,
-            attention=args.attention,
             gradient_checkpointing=args.gradient_checkpointing,
             offload_optimizer=args.offload_optimizer,
             cpu_threads=args.cpu_threads,

@@ -14,6 +14,7 @@ from reward.pairs import (
     Pair,
     PairWriter,
     is_held_out,
+    load_pairs,
     read_pairs,
     split_by_prompt,
     write_pairs,
@@ -115,3 +116,24 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
         raise RuntimeError("cut off")
     assert read_pairs(path) == [pair]
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_pairs_are_loaded_from_files_mined_directories_and_data_sets(tmp_path: Path) -> None:
+    pairs = [Pair(prompt_id="a", question_content="q", code_pos="1", code_neg=str(n)) for n in "23"]
+    write_pairs(tmp_path / "file.parquet", pairs)
+    assert load_pairs(str(tmp_path / "file.parquet")) == (pairs, None)
+    write_pairs(tmp_path / "mined" / "train.parquet", pairs[:1])
+    write_pairs(tmp_path / "mined" / "validation.parquet", pairs[1:])
+    assert load_pairs(str(tmp_path / "mined")) == (pairs[:1], pairs[1:])
+    columns = {"question_content": ["q"], "code_pos": ["a"], "code_neg": ["b"]}
+    (tmp_path / "published" / "data").mkdir(parents=True)
+    pq.write_table(pa.table(columns), tmp_path / "published/data/train-00000-of-00001.parquet")
+    ((pair,), validation) = load_pairs(str(tmp_path / "published"))
+    assert (pair.question_content, pair.code_pos, pair.code_neg, validation) == (
+        "q",
+        "a",
+        "b",
+        None,
+    )
+    with pytest.raises(DataError, match="does not exist"):
+        load_pairs(str(tmp_path / "nowhere"))

@@ -1,0 +1,119 @@
+"""What `mine_pairs.py` and `train_rm.py` refuse before anything starts, with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from launch import mine_pairs, train_rm
+from launch.cli import main_simple
+from reward.pairs import Pair, write_pairs
+from rl.minipy import make_prompts
+from rl.prompts import write_prompts
+
+pytestmark = pytest.mark.unit
+
+POLICY = Path(__file__).resolve().parents[3] / "assets/minipy/policy"
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(module: object, given: Sequence[str]) -> tuple[int, str]:
+        name = "MineArgs" if module is mine_pairs else "TrainRmArgs"
+        monkeypatch.setattr(sys, "argv", ["command.py"])
+        code = main_simple(getattr(module, name), getattr(module, "run"), given)  # noqa: B009
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def _samples(path: Path, *, verdict: str | None = "PASSED", prompt_id: str = "m/1") -> None:
+    row = {
+        "problem_id": prompt_id,
+        "sample_idx": 0,
+        "prompt": [{"role": "user", "content": "add"}],
+        "code": "a = 1",
+        "verdict": verdict,
+        "num_passed": None,
+        "num_tests": None,
+    }
+    path.write_text(json.dumps(row) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["input=nowhere"], "input: 'nowhere' names no rollouts"),
+        (["pairs_per_problem=0"], "pairs_per_problem: 0 is not"),
+        (["validation_share=1.5"], "validation_share: 1.5 is not"),
+        (["rule=other"], "rule: 'other' is not"),
+        (["mutants_per_problem=1"], "give problems=FILE"),
+        (["mutants_per_problem=1", "problems=nowhere.parquet"], "nowhere.parquet"),
+    ],
+)
+def test_mining_refuses(tmp_path: Path, command: Run, changes: list[str], words: str) -> None:
+    _samples(tmp_path / "one.samples.jsonl")
+    given = [f"input={tmp_path}", f"output={tmp_path / 'out'}"]
+    kept = [g for g in given if g.split("=")[0] not in {c.split("=")[0] for c in changes}]
+    code, said = command(mine_pairs, [*kept, *changes])
+    assert code == 2
+    assert words in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_rollouts_without_a_verdict_need_the_tests_of_the_same_problem(
+    tmp_path: Path, command: Run
+) -> None:
+    (prompt,) = make_prompts("eval", 1, 0)
+    write_prompts(tmp_path / "problems.parquet", [prompt])
+    for prompt_id, words in (("m/1", "m/1:tests: none"), (prompt.id, "is another text")):
+        _samples(tmp_path / "one.samples.jsonl", verdict=None, prompt_id=prompt_id)
+        given = [
+            f"input={tmp_path}/one.samples.jsonl",
+            f"output={tmp_path / 'out'}",
+            f"problems={tmp_path}/problems.parquet",
+        ]
+        code, said = command(mine_pairs, given)
+        assert code == 2
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["data=nowhere.parquet"], "data: nowhere.parquet does not exist"),
+        (["model=./nowhere"], "model: the directory nowhere does not exist"),
+        (["model=owner/name"], "lr: null goes by the size of a local model"),
+        (["max_tokens=4096"], "max_tokens: 4096 tokens are more than the 512 positions"),
+        (["attention=flash_attention_2", "share_prefix=on"], "share_prefix=on: flash attention"),
+        (["resume=auto"], "checkpoint_every=0 keeps nothing"),
+        (["validation_share=1"], "validation_share=1.0: leaves no problem"),
+        (["placement=one_node"], "GPU"),
+    ],
+)
+def test_training_refuses(tmp_path: Path, command: Run, changes: list[str], words: str) -> None:
+    pair = Pair(prompt_id="p", question_content="q", code_pos="a", code_neg="b")
+    write_pairs(tmp_path / "pairs.parquet", [pair])
+    given = [
+        f"data={tmp_path}/pairs.parquet",
+        f"model={POLICY}",
+        f"output={tmp_path / 'out'}",
+    ]
+    kept = [g for g in given if g.split("=")[0] not in {c.split("=")[0] for c in changes}]
+    code, said = command(train_rm, [*kept, *changes])
+    assert code == 2
+    assert words in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_without_pairs_is_refused(tmp_path: Path, command: Run) -> None:
+    write_pairs(tmp_path / "pairs.parquet", [])
+    given = [f"data={tmp_path}/pairs.parquet", f"model={POLICY}", f"output={tmp_path / 'out'}"]
+    code, said = command(train_rm, given)
+    assert (code, "holds no pair" in said) == (2, True)

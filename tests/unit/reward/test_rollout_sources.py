@@ -1,0 +1,154 @@
+"""Programs are found in whatever keeps them, with their run, and faults have a place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reward.rollout_sources import (
+    RolloutFile,
+    count_rollouts,
+    find_rollouts,
+    iter_codes,
+    run_directories,
+)
+from rl.errors import DataError, UserError
+from rl.rollouts import RolloutRow, write_rollouts
+
+pytestmark = pytest.mark.unit
+
+
+def _row(code: str, verdict: str | None = None, **more: Any) -> RolloutRow:
+    given: dict[str, Any] = {
+        "step": 3,
+        "prompt_id": "p",
+        "question": "q?",
+        "sample_idx": 0,
+        "text": "",
+        "code": code,
+        "reason": "ok",
+        "score": None,
+        "reward": 0.0,
+        "advantage": None,
+        "num_tokens": 1,
+        "finish": "stop",
+        "policy_version": 2,
+        "verdict": verdict,
+    }
+    return RolloutRow(**(given | more))
+
+
+def _run(root: Path, name: str, rows: list[RolloutRow]) -> Path:
+    directory = root / "outputs" / "grpo" / name
+    write_rollouts(directory / "rollouts" / "step-000003.parquet", rows)
+    (directory / "config.yaml").write_text("{}")
+    return directory
+
+
+def _sample(**changes: object) -> dict[str, object]:
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "add"}]
+    sample: dict[str, object] = {
+        "problem_id": "m/1",
+        "sample_idx": 4,
+        "prompt": turns,
+        "code": "a = 1",
+        "verdict": "WRONG_ANSWER",
+        "num_passed": 1,
+        "num_tests": 4,
+    }
+    return sample | changes
+
+
+def test_a_run_directory_gives_its_rollouts_under_the_name_of_the_run(tmp_path: Path) -> None:
+    directory = _run(tmp_path, "s1", [_row("a", "PASSED"), _row("", None), _row("b")])
+    (file,) = find_rollouts([str(directory)])
+    assert file.run == "grpo/s1"
+    assert run_directories([file]) == [directory]
+    codes = list(iter_codes(file))
+    assert [code.code for code in codes] == ["a", "b"]
+    assert codes[0].labelled().passed
+    assert (codes[0].step, codes[0].policy_version, codes[0].run) == (3, 2, "grpo/s1")
+    with pytest.raises(ValueError, match="no verdict"):
+        codes[1].labelled()
+
+
+def test_directories_files_and_patterns_name_each_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("s1", "s2"):
+        _run(tmp_path, name, [_row("a", "PASSED")])
+    inputs = ["outputs", "outputs/grpo/s1", "outputs/*/s2/rollouts/*.parquet"]
+    assert [file.run for file in find_rollouts(inputs)] == ["grpo/s1", "grpo/s2"]
+    with pytest.raises(UserError, match=r"input: 'outputs/nothing\*' names no rollouts"):
+        find_rollouts(["outputs/nothing*"])
+
+
+def test_samples_of_an_evaluation_have_shares_of_tests(tmp_path: Path) -> None:
+    path = tmp_path / "mbpp.samples.jsonl"
+    path.write_text("".join(json.dumps(_sample(num_passed=n)) + "\n" for n in (1, 3)))
+    (file,) = find_rollouts([str(path)])
+    first, second = (code.labelled() for code in iter_codes(file))
+    assert (first.question, first.prompt_id, first.run) == ("add", "m/1", "mbpp")
+    assert (first.tests_passed, second.tests_passed) == (0.25, 0.75)
+
+
+def test_what_has_no_verdict_is_counted_by_problem(tmp_path: Path) -> None:
+    rows = [
+        _row("a", "PASSED"),
+        _row("b"),
+        _row("c"),
+        _row("d", prompt_id="o"),
+        _row("e", "SANDBOX_ERROR", prompt_id="s"),
+        _row(""),
+    ]
+    files = find_rollouts([str(_run(tmp_path, "s1", rows))])
+    counts = count_rollouts(files)
+    assert (counts.num_rows, counts.num_codes, counts.num_undecided) == (6, 5, 1)
+    assert set(counts.unverified or {}) == {"p", "o"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"code": ["a"], "question": ["q"]}, "prompt_id: column is missing"),
+        (
+            {
+                "prompt_id": ["p", "p"],
+                "question": ["q", None],
+                "code": ["a", "b"],
+                "step": [1, 1],
+                "policy_version": [0, 0],
+                "sample_idx": [0, 1],
+            },
+            ":2:question: must be text",
+        ),
+    ],
+)
+def test_faults_of_a_parquet_file_have_a_place(
+    tmp_path: Path, columns: dict[str, list[Any]], words: str
+) -> None:
+    path = tmp_path / "bad.parquet"
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(DataError, match=words):
+        count_rollouts([RolloutFile(path, "run")])
+
+
+def test_all_unreadable_files_are_reported_together(tmp_path: Path) -> None:
+    (tmp_path / "one.samples.jsonl").write_text("{}\n")
+    (tmp_path / "two.parquet").write_text("no")
+    with pytest.raises(DataError) as caught:
+        count_rollouts(find_rollouts([str(tmp_path)]))
+    assert "one.samples.jsonl:1:1: not a sample of an evaluation" in str(caught.value)
+    assert "two.parquet: is not a readable parquet file" in str(caught.value)
+
+
+def test_rollouts_without_a_program_are_refused(tmp_path: Path) -> None:
+    files = find_rollouts([str(_run(tmp_path, "s1", [_row("")]))])
+    with pytest.raises(DataError, match="none of 1 rollouts has a valid program"):
+        count_rollouts(files)
