@@ -29,11 +29,11 @@ def _command(*args: str, cwd: Path, timeout_s: float = 280) -> subprocess.Comple
     )
 
 
-@pytest.mark.timeout(600)
-def test_a_run_ends_with_a_summary_and_resumes_after_its_checkpoint(tmp_path: Path) -> None:
-    args = ["launch/train.py", "experiment=quickstart", *SHORT, "checkpoint.every=1"]
-    first = _command(*args, "algorithm.num_steps=2", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr[-3000:]
+@pytest.mark.timeout(400)
+def test_a_run_ends_with_a_summary_a_model_and_its_rollouts(tmp_path: Path) -> None:
+    args = ["launch/train.py", "experiment=quickstart", *SHORT, "algorithm.num_steps=2"]
+    done = _command(*args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "outputs/quickstart/run"
     summary = json.loads((run / "summary.json").read_text())
     wanted = {"base_pass@1", "final_pass@1", "bon8_pass@1", "oracle_pass@8", "rm_pair_accuracy"}
@@ -43,12 +43,8 @@ def test_a_run_ends_with_a_summary_and_resumes_after_its_checkpoint(tmp_path: Pa
     assert summary["programs_executed_for_evaluation"] > 0
     assert list((run / "hf").glob("*.safetensors"))
     assert (run / "rollouts/step-000002.parquet").is_file()
-
-    again = _command(*args, "algorithm.num_steps=3", "resume=auto", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert "after step 2" in again.stdout
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3]
+    assert steps == [1, 2]
 
 
 @pytest.mark.timeout(400)

@@ -1,0 +1,114 @@
+"""Killed at any moment and resumed, a run ends as one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from reward.pairs import Pair, write_pairs
+from rl import minipy
+
+pytestmark = pytest.mark.chaos
+
+ROOT = Path(__file__).resolve().parents[2]
+_DEADLINE_S = 280.0
+
+
+def _start(*args: str, cwd: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(ROOT / args[0]), *args[1:]]
+    with (cwd / "log").open("ab") as log:
+        return subprocess.Popen(
+            command, cwd=cwd, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def _finish(*args: str, cwd: Path) -> str:
+    process = _start(*args, cwd=cwd)
+    code = process.wait(_DEADLINE_S)
+    said = (cwd / "log").read_text()
+    assert code == 0, said[-3000:]
+    return said
+
+
+def _kill_when(process: subprocess.Popen[bytes], sign: Path) -> None:
+    """Kill a run and all of its actors as soon as `sign` is there."""
+    deadline = time.monotonic() + _DEADLINE_S
+    while not sign.exists():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline, f"{sign} never appeared"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _pairs(path: Path) -> None:
+    """A right program and one of another problem, for each problem."""
+    rng = random.Random(0)
+    specs = minipy.specs("train", 40, seed=0)
+    write_pairs(
+        path,
+        [
+            Pair(
+                prompt_id=str(number),
+                question_content=spec.question,
+                code_pos=spec.program(rng),
+                code_neg=specs[number - 1].program(rng),
+            )
+            for number, spec in enumerate(specs)
+        ],
+    )
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("killed_after", [2, 6])
+def test_a_killed_reward_model_training_ends_with_the_same_weights(
+    tmp_path: Path, killed_after: int
+) -> None:
+    _pairs(tmp_path / "pairs.parquet")
+    command = (
+        *("launch/train_rm.py", "data=pairs.parquet", f"model={ROOT / 'assets/minipy/policy'}"),
+        *("max_tokens=256", "batch_pairs=8", "epochs=2", "evaluate_every=3"),
+        *("checkpoint_every=2", "resume=auto"),
+    )
+    _finish(*command, "output=whole", cwd=tmp_path)
+    process = _start(*command, "output=cut", cwd=tmp_path)
+    _kill_when(process, tmp_path / f"cut/checkpoints/step-{killed_after:06d}")
+    assert not (tmp_path / "cut/training.json").exists()
+    said = _finish(*command, "output=cut", cwd=tmp_path)
+    assert "resumed from" in said
+    for file in sorted((tmp_path / "whole").glob("*.safetensors")):
+        expected, found = load_file(file), load_file(tmp_path / "cut" / file.name)
+        assert expected.keys() == found.keys()
+        assert all((expected[name] == found[name]).all() for name in expected)
+    whole, cut = (
+        json.loads((tmp_path / name / "training.json").read_text()) for name in ("whole", "cut")
+    )
+    assert whole["history"] == cut["history"]
+    assert whole["best_step"] == cut["best_step"]
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_rl_run_goes_on_after_its_newest_checkpoint(tmp_path: Path) -> None:
+    command = (
+        *("launch/train.py", "experiment=quickstart", "data.num_eval=6", "data.num_train=64"),
+        *("algorithm.prompts_per_step=4", "algorithm.num_steps=6"),
+        *("checkpoint.every=2", "resume=auto"),
+    )
+    run = tmp_path / "outputs/quickstart/run"
+    process = _start(*command, cwd=tmp_path)
+    _kill_when(process, run / "checkpoints/step-000002")
+    assert not (run / "summary.json").exists()
+    said = _finish(*command, cwd=tmp_path)
+    assert "resumed from" in said
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert json.loads((run / "summary.json").read_text())["steps"] == 6
