@@ -16,6 +16,7 @@ from actors.fleet import connect
 from actors.supervise import wait_for
 from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config, SandboxConfig
+from reward.execute import verify_persistently
 from reward.extract import ExtractConfig, extract
 from reward.verdict import Judgement, Program, Verdict
 from rl.console import Console
@@ -49,7 +50,7 @@ class VerifierActor:
 
     def verify(self, programs: Sequence[Program]) -> list[Judgement]:
         """Judge programs, in order."""
-        return self._verifier.verify(programs)
+        return verify_persistently(self._verifier, programs)
 
 
 RemoteVerifierActor = ray.remote(VerifierActor)

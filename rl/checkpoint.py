@@ -13,6 +13,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from rl.samples import replace_file
+
 _MANIFEST = "manifest.json"
 _PREFIX = "step-"
 
@@ -35,7 +37,7 @@ def staging_directory(root: Path, step: int) -> Path:
 
 def commit(staged: Path, root: Path, step: int) -> Checkpoint:
     """Give a staged checkpoint its name; from now on it can be resumed from."""
-    (staged / _MANIFEST).write_text(json.dumps({"step": step}), encoding="ascii")
+    replace_file(staged / _MANIFEST, json.dumps({"step": step}))
     directory = root / f"{_PREFIX}{step:06d}"
     shutil.rmtree(directory, ignore_errors=True)
     staged.rename(directory)

@@ -6,6 +6,7 @@ A name that is not registered here is an error, so that dashboards and reports c
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,3 +137,5 @@ class JsonlSink:
         line: dict[str, Any] = {"step": report.step, **report.metrics}
         with self._path.open("a", encoding="ascii") as file:
             file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
