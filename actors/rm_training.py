@@ -23,7 +23,6 @@ from actors.fleet import Specs, connect, start_fleet, train_fields
 from actors.policy import Gang
 from actors.training import OfflinePlan, score_pairs, train_offline
 from conf.schema import Config
-from reward.card import reward_model_card
 from reward.model import TextPath
 from reward.pairs import Pair
 from reward.train import (
@@ -34,6 +33,7 @@ from reward.train import (
     shuffled_batches,
     write_golden_scores,
 )
+from reward.training_card import reward_model_card
 from rl.checkpoint import commit, complete_checkpoints, prune, staging_directory
 from rl.console import Console
 from rl.errors import DataError, UserError, first_cause

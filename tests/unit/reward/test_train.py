@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reward.card import reward_model_card
 from reward.model import TextPath
 from reward.pairs import Pair
 from reward.train import encode_pairs, pair_figures, shuffled_batches
+from reward.training_card import reward_model_card
 
 pytestmark = pytest.mark.unit
 
