@@ -190,6 +190,7 @@ def _fixed_names(tree: ast.Module) -> set[str]:
         fixed |= _parameters(statement)
         if isinstance(statement, ast.Assign) and _is_callable(statement.value, defined):
             fixed |= {name for target in statement.targets for name in _loaded_names(target)}
+            fixed |= {node.arg for node in ast.walk(statement.value) if isinstance(node, ast.arg)}
     return fixed
 
 

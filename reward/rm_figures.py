@@ -139,8 +139,8 @@ def list_figures(lists: Sequence[Listed], ks: Sequence[int], seed: int) -> dict[
         for name, values in per_problem.items()
         if values
     }
-    spread = np.array(per_problem["spearman mean"])
-    if len(spread):
+    if per_problem["spearman mean"]:
+        spread = np.array(per_problem["spearman mean"])
         figures["spearman median"] = _over_problems(spread, np.median, seed)
     pooled = _pooled_auc(lists, seed)
     return figures | ({"auc pooled": pooled} if pooled else {})
