@@ -49,9 +49,9 @@ async def _measure(cfg: Config, num_repeats: int) -> list[tuple[str, str, str]]:
         warm = _workload(10_000, num_examples=1, num_copies=0)
         await _timed(fleet, warm)
         snippet(warm[0])
-        for name in _EXAMPLES:
-            rows.append((name, "", _lengths(cfg, _EXAMPLES[name])))
-            rows += await _beside(fleet, snippet, name, num_repeats)
+        for name, num_examples in _EXAMPLES.items():
+            rows.append((name, "", _lengths(cfg, num_examples)))
+            rows += await _beside(fleet, snippet, num_examples, num_repeats)
         copied = _workload(20_000, num_examples=1, num_copies=_NUM_COPIES)
         copied_s, with_copies = await _timed(fleet, copied)
         again_s, again = await _timed(fleet, copied)
@@ -65,7 +65,7 @@ async def _measure(cfg: Config, num_repeats: int) -> list[tuple[str, str, str]]:
 
 
 async def _beside(
-    fleet: RayFleet, snippet: Snippet, name: str, num_repeats: int
+    fleet: RayFleet, snippet: Snippet, num_examples: int, num_repeats: int
 ) -> list[tuple[str, str, str]]:
     """Both on the same programs, all different and none seen before, one after the other."""
     snippet_s: list[float] = []
@@ -73,7 +73,7 @@ async def _beside(
     gaps: list[float] = []
     for repeat in range(num_repeats):
         # Problems that were seen before would be found in the engine's prefix cache.
-        problems = _workload(repeat, _EXAMPLES[name], num_copies=0)
+        problems = _workload(1000 * num_examples + repeat, num_examples, num_copies=0)
         seconds, scores = await _timed(fleet, problems)
         group_s.append(seconds)
         started = time.perf_counter()
@@ -81,7 +81,7 @@ async def _beside(
         snippet_s.append(time.perf_counter() - started)
         ours = [[score.value for score in row] for row in scores]
         gaps.append(float(np.abs(np.array(ours) - np.array(theirs)).max()))
-        Console().say(f"{name}: group {seconds:.2f} s, snippet {snippet_s[-1]:.2f} s")
+        Console().say(f"group {seconds:.2f} s, snippet {snippet_s[-1]:.2f} s")
     ratios = [theirs / ours for theirs, ours in zip(snippet_s, group_s, strict=True)]
     shown = f"{min(ratios):.1f} to {max(ratios):.1f} over {num_repeats} repeats"
     threads, shards = torch.get_num_threads(), len(fleet.reward.handles)
