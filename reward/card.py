@@ -11,6 +11,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import matplotlib as mpl
 import numpy as np
@@ -136,21 +137,24 @@ def _attack_table(judgement: Judgement) -> Table:
 
 
 def _settings_table(judgement: Judgement, settings: Mapping[str, object]) -> Table:
-    shown: dict[str, object] = {
+    shown = {
         "programs scored": f"{judgement.num_texts:,}",
         "cut to the context": f"{judgement.num_truncated:,}",
     }
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{k} {v}" for k, v in value.items())  # noqa: PLW2901 # pyright: ignore
-        shown[name.replace("_", " ")] = "-" if value is None else value
+    shown |= {name.replace("_", " "): _words(value) for name, value in settings.items()}
     return Table(
         title="Settings",
         about="What the scores depend on.",
         columns=("setting", "value"),
-        rows=tuple((name, str(value)) for name, value in shown.items()),
+        rows=tuple(shown.items()),
         of_words=True,
     )
+
+
+def _words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in cast("Mapping[str, object]", value).items())
+    return "-" if value is None else str(value)
 
 
 # ---------------------------------------------------------------- pictures

@@ -267,8 +267,9 @@ def _share(values: NDArray[np.generic]) -> Float64Array:
 
 
 def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
-    """Each name as a number."""
-    return np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)[1]
+    """Each name as a number, in order of first appearance."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
 
 
 def _over_problems(
