@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyarrow import ArrowInvalid
-
 from reward.pairs import LabelledCode
 from rl.errors import DataError
 from rl.rollouts import RolloutRow, read_rollouts
@@ -78,7 +76,7 @@ def _read(path: Path) -> Iterator[tuple[LabelledCode | None, str]]:
         return
     try:
         rows = read_rollouts(path)
-    except (OSError, ArrowInvalid, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:  # unreadable, no parquet, other columns
         raise DataError(f"{path}: is not a file of rollouts ({error})") from error
     for row in rows:
         yield _of_rollout(row)

@@ -292,7 +292,7 @@ def _figures(
     """Figures of rows that belong to problems; `values` maps row numbers to the figures."""
     _, problem_of = np.unique(problem_of, return_inverse=True)
     order = np.argsort(problem_of, kind="stable")
-    rows_P = np.split(order, np.cumsum(np.bincount(problem_of))[:-1])
+    rows_P: list[NDArray[np.int64]] = np.split(order, np.cumsum(np.bincount(problem_of))[:-1])
 
     def resampled(chosen_P: IndexArray) -> Float64Array:
         return values(np.concatenate([rows_P[p] for p in chosen_P]))

@@ -22,6 +22,7 @@ from transformers import (
     LlamaConfig,
     LlamaForSequenceClassification,
     LlamaForTokenClassification,
+    PreTrainedConfig,
     Qwen3Config,
     Qwen3ForSequenceClassification,
     Qwen3ForTokenClassification,
@@ -44,7 +45,7 @@ class Family:
     """A class of checkpoints and the adapters that read it."""
 
     architecture: type
-    config: type
+    config: Callable[..., PreTrainedConfig]
     tied: bool
     adapters: tuple[AdapterName, ...]
     begins: bool = False  # the template starts with a beginning-of-sequence token
