@@ -38,7 +38,6 @@ from reward.mining import MiningConfig, mine_problem
 from reward.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs import LabelledCode, Pair, PairWriter, is_held_out
 from reward.rollout_sources import (
-    UNDECIDED,
     RolloutCode,
     RolloutFile,
     iter_codes,
@@ -47,6 +46,7 @@ from reward.rollout_sources import (
 from reward.verdict import Program
 from rl.console import Console
 from rl.errors import UserError
+from rl.samples import UNDECIDED
 from rl.types import Prompt
 
 _CHUNK_CODES = 256
@@ -59,6 +59,7 @@ _CODE_SCHEMA = pa.schema(
         ("prompt_id", pa.string()),
         ("question", pa.large_string()),
         ("code", pa.large_string()),
+        ("reason", pa.string()),
         ("run", pa.string()),
         ("step", pa.int64()),
         ("policy_version", pa.int64()),

@@ -176,6 +176,20 @@ class RewardActors:
             self._in_flight[shard] -= 1
         return judged, shard, scored_s
 
+    async def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
+        """Raw scores of given programs for one problem, by the shard with the least in flight."""
+        shard = int(np.argmin(self._in_flight))
+        self._in_flight[shard] += 1
+        try:
+            (scores,) = await wait_for(
+                self.handles[shard].score_codes.remote([question], [codes]),
+                self._deadline_s,
+                f"scores from reward-{shard}",
+            )
+        finally:
+            self._in_flight[shard] -= 1
+        return scores
+
     async def score_codes(
         self, questions: Sequence[str], codes: Sequence[Sequence[str | None]]
     ) -> list[tuple[Score, ...]]:

@@ -12,9 +12,9 @@ from typing import Any
 import ray
 
 from actors.fleet import RayFleet, Specs, connect, start_fleet
+from actors.judging import check_model
 from conf.schema import Config
 from reward.judge import Judged
-from reward.model_files import check_reward_model, is_local
 from rl.console import Console
 from rl.errors import DataError
 from rl.types import Message, Prompt
@@ -37,9 +37,7 @@ def score_file(cfg: Config, source: Path, target: Path) -> None:
         UserError: when the model directory is none.
         DataError: with `file:line:column` when a line is malformed; nothing is started then.
     """
-    model = str(cfg.reward.model)
-    if is_local(model):
-        check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)
+    check_model(cfg)
     groups = list(_read(source))
     num_rows = sum(len(group.rows) for group in groups)
     target.parent.mkdir(parents=True, exist_ok=True)

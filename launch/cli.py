@@ -290,7 +290,8 @@ def _help_of_run() -> str:
 
 def _help_of_schema(schema: type) -> str:
     about = (schema.__doc__ or "").strip().splitlines()[0]
-    rows = _columns(map(_row, keys_of(schema)))
+    # What must be given stands first.
+    rows = _columns(map(_row, sorted(keys_of(schema), key=lambda key: not key.required)))
     return "\n".join([f"usage: {_command()} [key=value ...]", "", about, "", *rows, ""])
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, SandboxConfig, key
+from launch.arguments import check_output
 from launch.cli import compose_config, main_simple
 from reward.model_files import (
     architectures_of,
@@ -132,10 +133,7 @@ def check_arguments(args: EvaluateArgs) -> tuple[int, ...]:
             f"temperature: 0 gives num_samples={args.num_samples} equal answers; set num_samples=1 "
             "or a temperature above 0"
         )
-    output = Path(args.output).resolve()
-    folder = next(path for path in output.parents if path.exists())
-    if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"output: {args.output} can not be written; give output=FILE.json")
+    check_output(args.output, "FILE.json")
     return ks
 
 

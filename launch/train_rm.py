@@ -15,8 +15,8 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, key
+from launch.arguments import default_context
 from launch.cli import compose_config, main_simple
-from launch.score import default_context
 from reward.model_files import (
     check_context,
     check_model_directory,

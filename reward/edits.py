@@ -109,15 +109,38 @@ def edits(code: str, rng: random.Random) -> list[Edit]:
     ]
 
 
+class Places:
+    """Where the nodes of a syntax tree stand in the UTF-8 source; lines end in a line feed."""
+
+    def __init__(self, code: str) -> None:
+        self.source = code.encode()
+        lengths = (len(line) + 1 for line in self.source.split(b"\n"))
+        self._line_starts = [0, *accumulate(lengths)]
+
+    def line_start(self, line: int) -> int:
+        """Return the first byte of a line, counted from 1."""
+        return self._line_starts[line - 1]
+
+    def span(self, node: ast.AST) -> tuple[int, int]:
+        """Return first byte and end of a node that has a place in the source."""
+        assert isinstance(node, ast.expr | ast.stmt | ast.keyword | ast.arg)
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return (
+            self.line_start(node.lineno) + node.col_offset,
+            self.line_start(node.end_lineno) + node.end_col_offset,
+        )
+
+
 class _Editor:
     """Finds the edits of one node at a time."""
 
     def __init__(self, code: str, names: Sequence[str], rng: random.Random) -> None:
-        self._source = code.encode()
+        self._places = Places(code)
+        self._source = self._places.source
+        self._span = self._places.span
         self._names = names
         self._rng = rng
-        lengths = (len(line) + 1 for line in self._source.split(b"\n"))
-        self._line_starts = [0, *accumulate(lengths)]
 
     def edits(self, node: ast.AST) -> Iterator[Edit]:
         """Yield everything that can stand in the place of `node`."""
@@ -223,13 +246,3 @@ class _Editor:
     def _text(self, node: ast.AST) -> str:
         start, end = self._span(node)
         return self._source[start:end].decode()
-
-    def _span(self, node: ast.AST) -> tuple[int, int]:
-        """Return first byte and end of a node that has a place in the source."""
-        assert isinstance(node, ast.expr | ast.stmt | ast.keyword)
-        assert node.end_lineno is not None
-        assert node.end_col_offset is not None
-        return (
-            self._line_starts[node.lineno - 1] + node.col_offset,
-            self._line_starts[node.end_lineno - 1] + node.end_col_offset,
-        )

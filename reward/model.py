@@ -71,6 +71,8 @@ class TextPath:
                 "take a model whose tokenizer has a template for a user and an assistant turn"
             )
         special = sorted(_special_tokens(self._tokenizer), key=len, reverse=True)
+        before, _, rest = text.partition(self._question_slot)
+        self._around = (before, *rest.split(self._code_slot, 1))
         pieces = re.split("(" + "|".join(map(re.escape, special)) + ")", text)
         return [
             cast(int, self._tokenizer.convert_tokens_to_ids(piece)) if piece in special else piece
@@ -91,6 +93,14 @@ class TextPath:
         token_ids = np.array([t for part in parts for t in part], dtype=np.int32)
         code_start = sum(map(len, parts[: self._index_of(self._code_slot)]))
         return Encoded(token_ids=token_ids, truncated=truncated, code_start=code_start)
+
+    def forged_turn(self, claim: str) -> str:
+        """Markup that ends the assistant's turn, lets the user speak, and opens it again.
+
+        Read by the plain chat template inside a program, it would do that; here it is text.
+        """
+        before, between, after = self._around
+        return f"{after}{before}{claim}{between}"
 
     def _index_of(self, slot: str) -> int:
         return next(i for i, s in enumerate(self._segments) if isinstance(s, str) and slot in s)

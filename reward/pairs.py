@@ -234,7 +234,7 @@ def load_pairs(data: str) -> tuple[list[Pair], list[Pair] | None]:
         train = _load_data_set(data)
     else:
         raise DataError(
-            f"data: {data} does not exist; give a parquet file, a directory or a hub id"
+            f"pairs: {data} does not exist; give a parquet file, a directory or a hub id"
         )
     if not train:
         raise DataError(f"{data}: holds no pair; give pairs of launch/mine_pairs.py")
@@ -247,7 +247,7 @@ def _load_data_set(data: str) -> list[Pair]:
     try:
         rows = load_dataset(data, split="train")
     except (OSError, ValueError) as error:
-        raise DataError(f"data: {data} is not readable as a data set ({error})") from error
+        raise DataError(f"pairs: {data} is not readable as a data set ({error})") from error
     assert isinstance(rows, Dataset)
     _require_columns(data, rows.column_names)
     known = [name for name in _PAIR_SCHEMA.names if name in rows.column_names]

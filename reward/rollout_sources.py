@@ -9,25 +9,23 @@ Files are read row by row, so their size does not matter.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reward.pairs import LabelledCode
 from rl.errors import DataError, UserError
+from rl.samples import UNDECIDED, read_samples
 
-UNDECIDED = "SANDBOX_ERROR"  # a verdict that says nothing of the program
-
-_PARQUET_COLUMNS = ("prompt_id", "question", "code", "step", "policy_version", "sample_idx")
+_PARQUET_COLUMNS = (
+    *("prompt_id", "question", "code", "reason", "step", "policy_version", "sample_idx"),
+)
 _OPTIONAL_COLUMNS = ("verdict", "num_passed", "num_tests")
 _SAMPLES = ".samples.jsonl"
-_SAMPLE_FIELDS = ("problem_id", "prompt", "code", "verdict", "num_passed", "num_tests")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,8 @@ class RolloutCode:
 
     prompt_id: str
     question: str
-    code: str
+    code: str  # "" where there is none
+    reason: str  # of extraction
     run: str
     step: int
     policy_version: int
@@ -87,11 +86,11 @@ class RolloutCounts:
         return len(self.unverified or {})
 
 
-def find_rollouts(inputs: Sequence[str]) -> list[RolloutFile]:
-    """The files that `inputs` name: run directories, directories of files, files, or patterns.
+def find_rollouts(inputs: Sequence[str], key: str = "input") -> list[RolloutFile]:
+    """The files that `inputs`, the value of `key`, name.
 
-    A `*.samples.jsonl` of `launch/evaluate.py` counts as well as rollout parquet. Raises UserError
-    where there is none.
+    Run directories, directories of files, files, or patterns. Samples of `launch/evaluate.py`
+    (`*.samples.jsonl`) count as well as rollout parquet. Raises UserError where there is none.
     """
     found: dict[Path, RolloutFile] = {}
     for given in inputs:
@@ -100,7 +99,7 @@ def find_rollouts(inputs: Sequence[str]) -> list[RolloutFile]:
         files = [file for match in matches for file in _files_under(match)]
         if not files:
             raise UserError(
-                f"input: {given!r} names no rollouts; give a run directory, or parquet files of "
+                f"{key}: {given!r} names no rollouts; give a run directory, or parquet files of "
                 f"its rollouts/, or a *{_SAMPLES} of launch/evaluate.py"
             )
         found |= {file.resolve(): RolloutFile(file, _run_of(file)) for file in files}
@@ -143,7 +142,7 @@ def count_rollouts(files: Sequence[RolloutFile]) -> RolloutCounts:
     faults: list[str] = []
     for file in files:
         try:
-            for row in _rows(file):
+            for row in iter_rows(file):
                 counts.num_rows += 1
                 if not row.code:
                     continue
@@ -162,7 +161,7 @@ def count_rollouts(files: Sequence[RolloutFile]) -> RolloutCounts:
 
 def iter_codes(file: RolloutFile) -> Iterator[RolloutCode]:
     """Yield the completions that have a program, in the order of the file."""
-    return (row for row in _rows(file) if row.code)
+    return (row for row in iter_rows(file) if row.code)
 
 
 def question_digest(question: str) -> bytes:
@@ -170,7 +169,8 @@ def question_digest(question: str) -> bytes:
     return blake2b(question.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def _rows(file: RolloutFile) -> Iterator[RolloutCode]:
+def iter_rows(file: RolloutFile) -> Iterator[RolloutCode]:
+    """Yield every completion, those without a program too. DataError `file:row:column`."""
     return _sample_rows(file) if file.path.name.endswith(".jsonl") else _parquet_rows(file)
 
 
@@ -188,35 +188,27 @@ def _parquet_rows(file: RolloutFile) -> Iterator[RolloutCode]:
     for batch in parquet.iter_batches(batch_size=256, columns=columns):
         for row in batch.to_pylist():
             number += 1
-            for name in ("prompt_id", "question", "code"):
+            for name in ("prompt_id", "question", "code", "reason"):
                 if not isinstance(row[name], str):
                     raise DataError(f"{file.path}:{number}:{name}: must be text ({row[name]!r})")
             yield RolloutCode(run=file.run, **(dict.fromkeys(_OPTIONAL_COLUMNS) | row))
 
 
 def _sample_rows(file: RolloutFile) -> Iterator[RolloutCode]:
-    with file.path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            place = f"{file.path}:{number}"
-            try:
-                row: Any = json.loads(line)
-                values = {name: row[name] for name in _SAMPLE_FIELDS}
-                question = next(t["content"] for t in reversed(row["prompt"]) if _is_user(t))
-            except (ValueError, TypeError, KeyError, StopIteration) as error:
-                raise DataError(f"{place}:1: not a sample of an evaluation ({error!r})") from error
-            yield RolloutCode(
-                prompt_id=values["problem_id"],
-                question=question,
-                code=values["code"],
-                run=file.run,
-                step=0,
-                policy_version=0,
-                sample_idx=int(row.get("sample_idx", number)),
-                verdict=values["verdict"],
-                num_passed=values["num_passed"],
-                num_tests=values["num_tests"],
-            )
-
-
-def _is_user(turn: Any) -> bool:  # noqa: ANN401 - JSON
-    return turn["role"] == "user"
+    for row in read_samples(file.path):
+        questions = [turn["content"] for turn in row.prompt if turn.get("role") == "user"]
+        if not questions:
+            raise DataError(f"{file.path}:{row.problem_id}:prompt: has no user turn")
+        yield RolloutCode(
+            prompt_id=row.problem_id,
+            question=questions[-1],
+            code=row.code,
+            reason=row.reason,
+            run=file.run,
+            step=0,
+            policy_version=0,
+            sample_idx=row.sample_idx,
+            verdict=row.verdict,
+            num_passed=row.num_passed,
+            num_tests=row.num_tests,
+        )

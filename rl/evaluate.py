@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rl.errors import UserError
 from rl.seeds import derive_seed
 
 _NUM_RESAMPLES = 2000
 _CONFIDENCE = 0.95
+
+IndexArray = NDArray[np.int64]
+Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +74,9 @@ def summarise(
     values_KP = np.array(
         [[pass_at_k(len(group), sum(group), k) for group in correct_PG] for k in ks]
     ).reshape(len(ks), len(correct_PG))
-    rng = np.random.default_rng(derive_seed(seed, "bootstrap"))
-    tail = (1.0 - _CONFIDENCE) / 2.0
-    # One resample at a time: all of them at once would need the memory of 2,000 evaluations.
-    means_RK = np.array(
-        [
-            values_KP[:, rng.integers(len(correct_PG), size=len(correct_PG))].mean(axis=1)
-            for _ in range(_NUM_RESAMPLES)
-        ]
+    low_K, high_K = bootstrap(
+        len(correct_PG), lambda chosen_P: values_KP[:, chosen_P].mean(axis=1), seed
     )
-    low_K, high_K = np.quantile(means_RK, (tail, 1.0 - tail), axis=0)
     num_samples = sum(map(len, correct_PG))
     return EvaluationReport(
         num_problems=len(correct_PG),
@@ -90,6 +87,24 @@ def summarise(
         },
         avg=sum(map(sum, correct_PG)) / num_samples,
     )
+
+
+def bootstrap(
+    num_problems: int, statistic: Callable[[IndexArray], Float64Array], seed: int
+) -> tuple[Float64Array, Float64Array]:
+    """Return lower and upper end [K] of the 95 % intervals of K figures, by resampling problems.
+
+    `statistic` turns problem indices [P], drawn with replacement, into the figures [K]. A resample
+    in which a figure is undefined (NaN) does not count for it.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "bootstrap"))
+    tail = (1.0 - _CONFIDENCE) / 2.0
+    # One resample at a time: all of them at once would need the memory of 2,000 evaluations.
+    values_RK = np.array(
+        [statistic(rng.integers(num_problems, size=num_problems)) for _ in range(_NUM_RESAMPLES)]
+    )
+    low_K, high_K = np.nanquantile(values_RK, (tail, 1.0 - tail), axis=0)
+    return low_K, high_K
 
 
 def best_of_n(

@@ -124,7 +124,7 @@ class SampleStore:
         }
         staged = self.path.with_name(f"{self.path.name}.partial")
         with staged.open("wb") as file:
-            file.writelines(line for row, line in self._rows() if row.problem_id in complete)
+            file.writelines(line for row, line in _lines(self.path) if row.problem_id in complete)
             _sync(file)
         staged.replace(self.path)
 
@@ -137,7 +137,7 @@ class SampleStore:
 
     def rows(self) -> Iterator[SampleRow]:
         """Every sample on disk, in the order in which groups were finished."""
-        return (row for row, _ in self._rows())
+        return read_samples(self.path)
 
     def _has_samples(self) -> bool:
         return self.path.is_file() and self.path.stat().st_size > 0
@@ -181,31 +181,35 @@ class SampleStore:
         ordered = tuple(group[index] for index in sorted(group))
         return None if any(o.verdict == UNDECIDED for o in ordered) else ordered
 
-    def _rows(self) -> Iterator[tuple[SampleRow, bytes]]:
-        """Rows with their lines; a last line without an end was torn and is left out."""
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.endswith(b"\n"):
-                    yield self._parse(number, line), line
 
-    def _parse(self, number: int, line: bytes) -> SampleRow:
-        try:
-            value: Any = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{self.path}:{number}:{error.colno}: not JSON ({error.msg})"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}:{number}:{error.start + 1}: not UTF-8") from error
-        names = {field.name for field in fields(SampleRow)}
-        if not isinstance(value, dict) or cast("dict[str, Any]", value).keys() != names:
-            raise DataError(
-                f"{self.path}:{number}:1: not a sample of an evaluation (fields: "
-                f"{', '.join(sorted(names))})"
-            )
-        return SampleRow(**cast("dict[str, Any]", value))
+def read_samples(path: Path) -> Iterator[SampleRow]:
+    """Yield the rows of a samples file; DataError `file:line:column` for a line that is none."""
+    return (row for row, _ in _lines(path))
+
+
+def _lines(path: Path) -> Iterator[tuple[SampleRow, bytes]]:
+    """Rows with their lines; a last line without an end was torn and is left out."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                yield _parse(path, number, line), line
+
+
+def _parse(path: Path, number: int, line: bytes) -> SampleRow:
+    try:
+        value: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{number}:{error.colno}: not JSON ({error.msg})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}:{number}:{error.start + 1}: not UTF-8") from error
+    names = {field.name for field in fields(SampleRow)}
+    if not isinstance(value, dict) or cast("dict[str, Any]", value).keys() != names:
+        raise DataError(
+            f"{path}:{number}:1: not a sample of an evaluation (fields: {', '.join(sorted(names))})"
+        )
+    return SampleRow(**cast("dict[str, Any]", value))
 
 
 def replace_file(path: Path, text: str) -> None:

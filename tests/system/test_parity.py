@@ -135,5 +135,7 @@ def test_scores_do_not_depend_on_order_batch_or_shard(live: LiveFleet) -> None:
     first = live.wait(scores([0], forward))
     assert np.abs(live.wait(scores([1], forward[::-1])) - first).max() <= 1e-5
     assert np.abs(live.wait(scores([0, 1], forward)) - first).max() <= 1e-5
+    (alone,) = live.wait(live.fleet.reward.score_problem(questions[0], codes[0]))
+    assert abs(alone.value - first[0]) <= 1e-5
     one_by_one = [live.wait(scores([1], [0]))[0]]
     assert abs(one_by_one[0] - first[0]) <= 1e-5

@@ -35,7 +35,14 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def _samples(path: Path, *, verdict: str | None = "PASSED", prompt_id: str = "m/1") -> None:
     row = {
         "problem_id": prompt_id,
+        "problem": "0",
         "sample_idx": 0,
+        "text": "",
+        "reason": "ok",
+        "seconds": 0.1,
+        "detail": "",
+        "finish": "stop",
+        "num_tokens": 3,
         "prompt": [{"role": "user", "content": "add"}],
         "code": "a = 1",
         "verdict": verdict,
@@ -86,7 +93,7 @@ def test_rollouts_without_a_verdict_need_the_tests_of_the_same_problem(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["data=nowhere.parquet"], "data: nowhere.parquet does not exist"),
+        (["data=nowhere.parquet"], "nowhere.parquet does not exist"),
         (["model=./nowhere"], "model: the directory nowhere does not exist"),
         (["model=owner/name"], "lr: null goes by the size of a local model"),
         (["max_tokens=4096"], "max_tokens: 4096 tokens are more than the 512 positions"),

@@ -54,7 +54,14 @@ def _sample(**changes: object) -> dict[str, object]:
     turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "add"}]
     sample: dict[str, object] = {
         "problem_id": "m/1",
+        "problem": "0",
         "sample_idx": 4,
+        "text": "",
+        "reason": "ok",
+        "seconds": 0.1,
+        "detail": "",
+        "finish": "stop",
+        "num_tokens": 3,
         "prompt": turns,
         "code": "a = 1",
         "verdict": "WRONG_ANSWER",
@@ -122,6 +129,7 @@ def test_what_has_no_verdict_is_counted_by_problem(tmp_path: Path) -> None:
                 "prompt_id": ["p", "p"],
                 "question": ["q", None],
                 "code": ["a", "b"],
+                "reason": ["ok", "ok"],
                 "step": [1, 1],
                 "policy_version": [0, 0],
                 "sample_idx": [0, 1],

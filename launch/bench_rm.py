@@ -1,0 +1,172 @@
+"""Scoring with the reward group beside the snippet of the paper's repository, on the same CPU."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import ray
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from actors.fleet import RayFleet, Specs, connect, start_fleet
+from actors.judging import Candidates, check_model
+from conf.schema import Config
+from reward.model import TextPath
+from reward.near_miss import mutants
+from rl.console import Console
+from rl.minipy import Spec, specs
+from rl.types import Score
+
+NUM_PROBLEMS = 64
+NUM_CODES = 16
+_NUM_COPIES = 4  # of the codes of a problem, where there are copies
+_EXAMPLES = {"short problems": 1, "long problems": 4}  # shown with a problem
+
+Snippet = Callable[[Candidates], list[float]]
+
+
+def measure_scoring(cfg: Config, num_repeats: int) -> None:
+    """Print how long both take for the same programs, and how far their scores lie apart."""
+    check_model(cfg)
+    connect(cfg, namespace="bench-rm")
+    try:
+        rows = asyncio.run(_measure(cfg, num_repeats))
+    finally:
+        ray.shutdown()
+    Console().table(f"scoring {NUM_PROBLEMS} problems x {NUM_CODES} programs", rows)
+
+
+async def _measure(cfg: Config, num_repeats: int) -> list[tuple[str, str, str]]:
+    snippet = _snippet(str(cfg.reward.model), cfg.reward.max_tokens)
+    rows: list[tuple[str, str, str]] = []
+    async with start_fleet(cfg, Specs(reward=True), "bench-rm") as fleet:
+        warm = _workload(10_000, num_examples=1, num_copies=0)
+        await _timed(fleet, warm)
+        snippet(warm[0])
+        for name, num_examples in _EXAMPLES.items():
+            rows.append((name, "", _lengths(cfg, num_examples)))
+            rows += await _beside(fleet, snippet, num_examples, num_repeats)
+        copied = _workload(20_000, num_examples=1, num_copies=_NUM_COPIES)
+        copied_s, with_copies = await _timed(fleet, copied)
+        again_s, again = await _timed(fleet, copied)
+    num_copies = _reused(with_copies)
+    hits = f"{_reused(again) - num_copies} found in the cache, {num_copies} copies"
+    return [
+        *rows,
+        ("group, with copies", f"{copied_s:.2f} s", f"short problems, {num_copies} copies"),
+        ("group, seen before", f"{again_s:.2f} s", f"the same again: {hits}"),
+    ]
+
+
+async def _beside(
+    fleet: RayFleet, snippet: Snippet, num_examples: int, num_repeats: int
+) -> list[tuple[str, str, str]]:
+    """Both on the same programs, all different and none seen before, one after the other."""
+    snippet_s: list[float] = []
+    group_s: list[float] = []
+    gaps: list[float] = []
+    for repeat in range(num_repeats):
+        # Problems that were seen before would be found in the engine's prefix cache.
+        problems = _workload(1000 * num_examples + repeat, num_examples, num_copies=0)
+        seconds, scores = await _timed(fleet, problems)
+        group_s.append(seconds)
+        started = time.perf_counter()
+        theirs = [snippet(problem) for problem in problems]
+        snippet_s.append(time.perf_counter() - started)
+        ours = [[score.value for score in row] for row in scores]
+        gaps.append(float(np.abs(np.array(ours) - np.array(theirs)).max()))
+        Console().say(f"group {seconds:.2f} s, snippet {snippet_s[-1]:.2f} s")
+    ratios = [theirs / ours for theirs, ours in zip(snippet_s, group_s, strict=True)]
+    shown = f"{min(ratios):.1f} to {max(ratios):.1f} over {num_repeats} repeats"
+    threads, shards = torch.get_num_threads(), len(fleet.reward.handles)
+    return [
+        ("- snippet", f"{statistics.median(snippet_s):.2f} s", f"{threads} threads"),
+        ("- group", f"{statistics.median(group_s):.2f} s", f"{shards} shards of one thread"),
+        ("- ratio", f"{statistics.median(ratios):.1f}x", shown),
+        ("- difference", f"{max(gaps):.1e}", "the largest of two scores"),
+    ]
+
+
+def _reused(scores: Sequence[Sequence[Score]]) -> int:
+    return sum(score.reused for row in scores for score in row)
+
+
+async def _timed(
+    fleet: RayFleet, problems: Sequence[Candidates]
+) -> tuple[float, list[tuple[Score, ...]]]:
+    started = time.perf_counter()
+    scores = await asyncio.gather(
+        *(fleet.reward.score_problem(problem.question, problem.texts) for problem in problems)
+    )
+    return time.perf_counter() - started, list(scores)
+
+
+def _snippet(model_path: str, max_length: int) -> Snippet:
+    """The scoring snippet of the paper's repository: the programs of a problem in a padded batch.
+
+    The model is in float32, as in the group, whatever the checkpoint holds.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    model = AutoModelForSequenceClassification.from_pretrained(model_path, dtype=torch.float32)
+    model.eval()
+
+    def score(problem: Candidates) -> list[float]:
+        texts = [
+            tokenizer.apply_chat_template(
+                [
+                    {"role": "user", "content": problem.question},
+                    {"role": "assistant", "content": program},
+                ],
+                tokenize=False,
+            )
+            for program in problem.texts
+        ]
+        batch = tokenizer(
+            texts, truncation=True, padding=True, max_length=max_length, return_tensors="pt"
+        )
+        with torch.no_grad():
+            outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        return outputs.logits.squeeze(-1).tolist()
+
+    return score
+
+
+def _workload(seed: int, num_examples: int, num_copies: int) -> list[Candidates]:
+    """Generated problems with examples, each with right and nearly right programs."""
+    rng = random.Random(seed)
+    found: list[Candidates] = []
+    for spec in specs("train", 4 * NUM_PROBLEMS, seed):
+        right = spec.program(rng)
+        codes = [right, *mutants(right, rng, NUM_CODES - num_copies - 1)]
+        if len(codes) < NUM_CODES - num_copies:
+            continue
+        copies = rng.sample(codes, num_copies)
+        found.append(
+            Candidates(question=_question(spec, rng, num_examples), texts=(*codes, *copies))
+        )
+        if len(found) == NUM_PROBLEMS:
+            return found
+    raise AssertionError("the generator made too few problems with enough different programs")
+
+
+def _question(spec: Spec, rng: random.Random, num_examples: int) -> str:
+    cases = json.loads(spec.tests(rng))[:num_examples]
+    shown = "".join(f"Input: {c['input'][0]}\nOutput: {c['output']}\n" for c in cases)
+    return f"{spec.question}\nFor example:\n{shown}"
+
+
+def _lengths(cfg: Config, num_examples: int) -> str:
+    text_path = TextPath.load(str(cfg.reward.model), cfg.reward.adapter, cfg.reward.max_tokens)
+    problems = _workload(0, num_examples, num_copies=0)
+    whole = [len(text_path.encode(p.question, c).token_ids) for p in problems for c in p.texts]
+    shared = [len(text_path.encode(p.question, "").token_ids) for p in problems]
+    return (
+        f"{statistics.median(whole):.0f} tokens a program, {statistics.median(shared):.0f} of them "
+        "the problem's"
+    )
