@@ -283,10 +283,6 @@ def _over_problems(
     return Figure(value=value, low=float(low[0]), high=float(high[0]), num=len(values_P))
 
 
-def _split(rows: NDArray[np.int64], at: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    return [np.asarray(part, dtype=np.int64) for part in np.split(rows, at)]
-
-
 def _figures(
     names: Sequence[str],
     values: Callable[[NDArray[np.int64]], Float64Array],
@@ -296,10 +292,11 @@ def _figures(
     """Figures of rows that belong to problems; `values` maps row numbers to the figures."""
     _, problem_of = np.unique(problem_of, return_inverse=True)
     order = np.argsort(problem_of, kind="stable")
-    rows_P = _split(order, np.cumsum(np.bincount(problem_of))[:-1])
+    rows_P: list[NDArray[np.int64]] = np.split(order, np.cumsum(np.bincount(problem_of))[:-1])
 
     def resampled(chosen_P: IndexArray) -> Float64Array:
-        return values(np.concatenate([rows_P[p] for p in chosen_P]))
+        parts: list[NDArray[np.int64]] = [rows_P[p] for p in chosen_P.tolist()]
+        return values(np.concatenate(parts))
 
     found = values(np.arange(len(problem_of)))
     low, high = bootstrap(len(rows_P), resampled, seed)
