@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rl.errors import UserError
 from rl.seeds import derive_seed
@@ -70,26 +71,34 @@ def summarise(
     values_KP = np.array(
         [[pass_at_k(len(group), sum(group), k) for group in correct_PG] for k in ks]
     ).reshape(len(ks), len(correct_PG))
-    rng = np.random.default_rng(derive_seed(seed, "bootstrap"))
-    tail = (1.0 - _CONFIDENCE) / 2.0
-    # One resample at a time: all of them at once would need the memory of 2,000 evaluations.
-    means_RK = np.array(
-        [
-            values_KP[:, rng.integers(len(correct_PG), size=len(correct_PG))].mean(axis=1)
-            for _ in range(_NUM_RESAMPLES)
-        ]
-    )
-    low_K, high_K = np.quantile(means_RK, (tail, 1.0 - tail), axis=0)
+    intervals_K = bootstrap_intervals(values_KP, seed)
     num_samples = sum(map(len, correct_PG))
     return EvaluationReport(
         num_problems=len(correct_PG),
         num_samples=num_samples,
         pass_at={k: float(value) for k, value in zip(ks, values_KP.mean(axis=1), strict=True)},
-        interval={
-            k: (float(low), float(high)) for k, low, high in zip(ks, low_K, high_K, strict=True)
-        },
+        interval=dict(zip(ks, intervals_K, strict=True)),
         avg=sum(map(sum, correct_PG)) / num_samples,
     )
+
+
+def bootstrap_intervals(values_KP: NDArray[np.float64], seed: int) -> list[tuple[float, float]]:
+    """95 % interval of the mean over problems of each of K figures, by resampling problems.
+
+    One seed gives all figures the same resamples, so that their differences can be compared.
+    """
+    num_problems = values_KP.shape[1]
+    rng = np.random.default_rng(derive_seed(seed, "bootstrap"))
+    tail = (1.0 - _CONFIDENCE) / 2.0
+    # One resample at a time: all of them at once would need the memory of 2,000 evaluations.
+    means_RK = np.array(
+        [
+            values_KP[:, rng.integers(num_problems, size=num_problems)].mean(axis=1)
+            for _ in range(_NUM_RESAMPLES)
+        ]
+    )
+    low_K, high_K = np.quantile(means_RK, (tail, 1.0 - tail), axis=0)
+    return [(float(low), float(high)) for low, high in zip(low_K, high_K, strict=True)]
 
 
 def best_of_n(

@@ -124,7 +124,9 @@ class SampleStore:
         }
         staged = self.path.with_name(f"{self.path.name}.partial")
         with staged.open("wb") as file:
-            file.writelines(line for row, line in self._rows() if row.problem_id in complete)
+            file.writelines(
+                line for row, line in read_rows(self.path) if row.problem_id in complete
+            )
             _sync(file)
         staged.replace(self.path)
 
@@ -137,7 +139,7 @@ class SampleStore:
 
     def rows(self) -> Iterator[SampleRow]:
         """Every sample on disk, in the order in which groups were finished."""
-        return (row for row, _ in self._rows())
+        return (row for row, _ in read_rows(self.path))
 
     def _has_samples(self) -> bool:
         return self.path.is_file() and self.path.stat().st_size > 0
@@ -181,31 +183,68 @@ class SampleStore:
         ordered = tuple(group[index] for index in sorted(group))
         return None if any(o.verdict == UNDECIDED for o in ordered) else ordered
 
-    def _rows(self) -> Iterator[tuple[SampleRow, bytes]]:
-        """Rows with their lines; a last line without an end was torn and is left out."""
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.endswith(b"\n"):
-                    yield self._parse(number, line), line
 
-    def _parse(self, number: int, line: bytes) -> SampleRow:
-        try:
-            value: Any = json.loads(line)
-        except json.JSONDecodeError as error:
+def read_rows(path: Path) -> Iterator[tuple[SampleRow, bytes]]:
+    """Rows of a samples file with their lines; a last line without an end was torn and is left out.
+
+    No file has no rows. Raises DataError `file:line:column` for a line that is no sample.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                yield _parse(path, number, line), line
+
+
+def read_samples(
+    path: Path, problems: Sequence[Prompt], num_samples: int
+) -> dict[str, list[SampleRow]]:
+    """The first `num_samples` samples of each problem, by problem id.
+
+    Raises DataError when a problem has changed since it was sampled, lacks samples, or has one that
+    could not be judged.
+    """
+    if not path.is_file():
+        raise DataError(f"samples: {path} does not exist; give samples=FILE of launch/evaluate.py")
+    digests = {prompt.id: problem_digest(prompt) for prompt in problems}
+    groups: dict[str, dict[int, SampleRow]] = {name: {} for name in digests}
+    for row, _ in read_rows(path):
+        if row.problem_id in groups and row.sample_idx < num_samples:
+            groups[row.problem_id][row.sample_idx] = row
+    for name, group in groups.items():
+        if len(group) < num_samples:
             raise DataError(
-                f"{self.path}:{number}:{error.colno}: not JSON ({error.msg})"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}:{number}:{error.start + 1}: not UTF-8") from error
-        names = {field.name for field in fields(SampleRow)}
-        if not isinstance(value, dict) or cast("dict[str, Any]", value).keys() != names:
-            raise DataError(
-                f"{self.path}:{number}:1: not a sample of an evaluation (fields: "
-                f"{', '.join(sorted(names))})"
+                f"samples: {path} has {len(group)} samples of problem {name!r}, and num_samples="
+                f"{num_samples}; lower num_samples, or give the benchmark that it was made for"
             )
-        return SampleRow(**cast("dict[str, Any]", value))
+        for row in group.values():
+            if row.problem != digests[name]:
+                raise DataError(
+                    f"samples: problem {name!r} has another text or other tests than when {path} "
+                    "was sampled; give the same benchmark and data.path"
+                )
+            if row.verdict == UNDECIDED:
+                raise DataError(
+                    f"samples: a program of problem {name!r} in {path} could not be run "
+                    f"({UNDECIDED}); run launch/evaluate.py again, which repeats it"
+                )
+    return {name: [group[i] for i in range(num_samples)] for name, group in groups.items()}
+
+
+def _parse(path: Path, number: int, line: bytes) -> SampleRow:
+    try:
+        value: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{number}:{error.colno}: not JSON ({error.msg})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}:{number}:{error.start + 1}: not UTF-8") from error
+    names = {field.name for field in fields(SampleRow)}
+    if not isinstance(value, dict) or cast("dict[str, Any]", value).keys() != names:
+        raise DataError(
+            f"{path}:{number}:1: not a sample of an evaluation (fields: {', '.join(sorted(names))})"
+        )
+    return SampleRow(**cast("dict[str, Any]", value))
 
 
 def replace_file(path: Path, text: str) -> None:
