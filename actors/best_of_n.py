@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Protocol
 
 import ray
 
 from actors.benchmark import check_prompts
 from actors.checks import preflight
-from actors.fleet import RayFleet, Specs, connect, start_fleet
+from actors.fleet import Specs, connect, start_fleet
 from actors.placement import Needs
 from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config
@@ -49,6 +50,7 @@ from reward.select import by_reward_model
 from reward.verdict import Program, Verifier
 from rl.console import Console
 from rl.errors import DataError, NonFiniteError, ProjectError, first_cause
+from rl.interfaces import RolloutFleet
 from rl.samples import SampleRow, Settings
 from rl.types import Message, Prompt, RolloutGroup, SamplingConfig, Score
 
@@ -168,7 +170,9 @@ def gather_evidence(
     async def work() -> None:
         specs = Specs(rollout_model=selection.tester, reward=True)
         async with start_fleet(cfg, specs, "best-of-n") as fleet:
-            judge = SelectionJudge(selection, fleet, verifier, samples, keep)
+            judge = SelectionJudge(
+                selection, (fleet.rollout, fleet.reward), verifier, samples, keep
+            )
             with console.steps(len(selection.problems), done=len(known), what="problems"):
                 await judge.one_after_the_other([p for p in missing if p.id in timed])
                 await judge.side_by_side([p for p in missing if p.id not in timed])
@@ -187,6 +191,16 @@ def gather_evidence(
     finally:
         ray.shutdown()
     return known
+
+
+class Scoring(Protocol):
+    """What is needed of `actors.reward.RewardActors`."""
+
+    async def score_codes(
+        self, questions: Sequence[str], codes: Sequence[Sequence[str | None]]
+    ) -> list[tuple[Score, ...]]:
+        """Raw scores of given programs, problem by problem."""
+        ...
 
 
 @dataclass(slots=True)
@@ -209,13 +223,13 @@ class SelectionJudge:
     def __init__(
         self,
         selection: Selection,
-        fleet: RayFleet,
+        engines: tuple[RolloutFleet, Scoring],
         verifier: Verifier,
         samples: Mapping[str, Sequence[SampleRow]],
         keep: Callable[[Evidence], None],
     ) -> None:
         self._selection = selection
-        self._fleet = fleet
+        self._rollout, self._scoring = engines
         self._verifier = verifier
         self._samples = samples
         self._keep = keep
@@ -238,7 +252,7 @@ class SelectionJudge:
         requests = [request_for_test(prompt) for prompt in prompts]
         slots = asyncio.Semaphore(2 * self._selection.test_workers)
         async with asyncio.TaskGroup() as judging:
-            async for group in self._fleet.rollout.generate(requests, self._selection.sampling, 0):
+            async for group in self._rollout.generate(requests, self._selection.sampling, 0):
                 judging.create_task(self._beside(group, slots))
 
     async def _beside(self, group: RolloutGroup, slots: asyncio.Semaphore) -> None:
@@ -280,7 +294,7 @@ class SelectionJudge:
         return evidence
 
     async def _score(self, prompt: Prompt, codes: Sequence[str]) -> tuple[Score, ...]:
-        (scores,) = await self._fleet.reward.score_codes(
+        (scores,) = await self._scoring.score_codes(
             [prompt.question], [[code or None for code in codes]]
         )
         for index, score in enumerate(scores):
@@ -293,7 +307,7 @@ class SelectionJudge:
 
     async def _generate(self, prompt: Prompt, sampling: SamplingConfig) -> RolloutGroup:
         request = request_for_test(prompt)
-        groups = [group async for group in self._fleet.rollout.generate([request], sampling, 0)]
+        groups = [group async for group in self._rollout.generate([request], sampling, 0)]
         return groups[0]
 
     def _evidence(

@@ -20,8 +20,8 @@ from reward.generated_tests import request_for_test
 from rl import minipy
 from rl.console import Console
 
-_NUM_TESTS = 60_000
-_STEPS = 800
+_NUM_TESTS = 20_000
+_STEPS = 500
 _ROW_TOKENS = 320  # two requests with their answers
 
 
@@ -52,6 +52,6 @@ def make_tester(cfg: Config, console: Console) -> Path:
         finally:
             ray.shutdown()
 
-    about = f"a model that writes tests, {_STEPS} supervised steps, once, ~5 min"
+    about = f"a model that writes tests, {_STEPS} supervised steps, once, ~4 min"
     stage = asyncio.run(stages.run("minipy_tester", about, settings, [], build))
     return stage.directory

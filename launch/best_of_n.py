@@ -30,7 +30,7 @@ from launch.evaluate import (
 )
 from launch.score import default_context
 from launch.train import shipped
-from reward.model_files import check_reward_model, is_local, model_digest
+from reward.model_files import check_reward_model, context_of, is_local, model_digest
 from rl.console import Console
 from rl.errors import UserError
 from rl.samples import SampleRow, SampleStore, read_samples
@@ -167,7 +167,7 @@ def check(
     if is_local(args.reward_model):
         check_reward_model(args.reward_model, args.adapter, rm_context(args))
     if args.tester != "auto":
-        check_model(testing(args, output), "tester")
+        testing(args, output)
     problems = read_benchmark(sampling)
     if args.samples is not None:
         read_programs(args, output, problems)
@@ -196,12 +196,18 @@ def choose_tester(args: BestOfNArgs, console: Console) -> str:
 
 
 def testing(args: BestOfNArgs, output: Path) -> EvaluateArgs:
-    """The arguments under which the tester samples."""
-    asked = replace(evaluation(args, args.tester, output), max_prompt_tokens=None)
-    if args.test_max_tokens is not None:
-        return replace(asked, max_tokens=args.test_max_tokens)
-    _, room = check_model(replace(asked, max_tokens=None), "tester")
-    return replace(asked, max_tokens=min(MAX_TEST_TOKENS, room))
+    """The arguments under which the tester samples. Raises UserError for what writes no tests."""
+    asked = replace(evaluation(args, args.tester, output), max_prompt_tokens=None, max_tokens=None)
+    _, room = check_model(asked, "tester")
+    if args.test_max_tokens is None:
+        return replace(asked, max_tokens=min(MAX_TEST_TOKENS, room))
+    context = context_of(Path(args.tester)) if is_local(args.tester) else None
+    if context is not None and args.test_max_tokens >= context:
+        raise UserError(
+            f"test_max_tokens: {args.test_max_tokens} leaves no room for the problem in the "
+            f"{context} positions of {args.tester}; lower test_max_tokens"
+        )
+    return replace(asked, max_tokens=args.test_max_tokens)
 
 
 def configure_selection(args: BestOfNArgs, output: Path) -> Config:
