@@ -230,14 +230,8 @@ def configure_selection(args: BestOfNArgs, output: Path) -> Config:
         cpu_threads=args.cpu_threads or max(1, num_cores() // args.shards),
         cache_size=0,  # a score that is remembered would take no time
     )
-    return replace(
-        cfg,
-        reward=reward,
-        # Only the two groups are started; the seed also makes the engines' own.
-        placement=replace(
-            cfg.placement, reward=replace(cfg.placement.reward, gpus=1.0 if on_gpu else 0.0)
-        ),
-    )
+    place = replace(cfg.placement.reward, gpus=1.0 if on_gpu else 0.0)
+    return replace(cfg, reward=reward, placement=replace(cfg.placement, reward=place))
 
 
 def rm_context(args: BestOfNArgs) -> int:

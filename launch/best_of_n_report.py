@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Where a method stands in the plot; colours are safe for the colour-blind (Okabe and Ito).
 _STYLES: Mapping[str, tuple[str, str, str]] = {
-    "own_tests": ("#000000", "--", "o"),
+    "own_tests": ("#000000", "--", "o"),  # the oracle
     "reward_model": ("#D55E00", "-", "o"),
     "staged": ("#E69F00", "-", "s"),
     "codet": ("#0072B2", "-", "^"),
@@ -50,6 +50,7 @@ def write_report(
     draw(result, output / "best_of_n.png")
     rows = table_rows(result)
     console.table(_title(result), rows[1:], rows[0])
+    console.say("")
     for line in _remarks(result):
         console.say(line)
     console.say("")
@@ -93,32 +94,27 @@ def compare(
 
 def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The one table: a header, then a row for each method."""
-    rows: list[tuple[str, ...]] = [
-        (
-            "selection",
-            f"accuracy at {result['num_samples']}",
-            "95 %",
-            "below oracle",
-            "p50 ms",
-            "p95 ms",
-            "p50 ms, tests given",
-            "p95 ms, tests given",
-            "p50 to RM",
-        )
-    ]
+    header = (
+        "selection",
+        f"@{result['num_samples']}",
+        "95 %",
+        "p50 ms",
+        "p95 ms",
+        "given",
+        "to RM",
+    )
+    rows: list[tuple[str, ...]] = [header]
     for name, (label, stages) in METHODS.items():
         found = result["methods"][name]
         low, high = found["interval"]
-        whole, given = found["latency_s"], found["latency_without_generation_s"]
-        ratio = found["slower_than_rm"]["p50"]
-        times = [1000 * seconds[q] for seconds in (whole, given) for q in ("p50", "p95")]
+        given, ratio = found["latency_without_generation_s"]["p50"], found["slower_than_rm"]["p50"]
+        times = [*found["latency_s"].values(), given]
         rows.append(
             (
                 label,
                 f"{found['accuracy']:.3f}",
-                f"{low:.3f} to {high:.3f}",
-                f"{found['below_own_tests']:.3f}",
-                *(f"{time:.0f}" if stages else "-" for time in times),
+                f"{low:.3f}-{high:.3f}",
+                *(f"{1000 * time:.0f}" if stages else "-" for time in times),
                 f"{ratio:.1f}x" if stages and ratio is not None else "-",
             )
         )
@@ -130,7 +126,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     header, *rows = table_rows(result)
     lines = [f"## {_title(result)}", "", _line(header), _line(["---"] * len(header))]
     lines += [_line(row) for row in rows]
-    return "\n".join([*lines, "", *_remarks(result), ""])
+    return "\n".join([*lines, "", *(f"- {remark}" for remark in _remarks(result)), ""])
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -144,11 +140,14 @@ def _title(result: Mapping[str, Any]) -> str:
 
 
 def _remarks(result: Mapping[str, Any]) -> list[str]:
-    tests = result["generated_tests"]
+    tests, gap = result["generated_tests"], result["methods"]["reward_model"]
     right = "unknown" if tests["right"] is None else f"{tests['right']:.0%}"
+    low, high = gap["below_own_tests_interval"]
     return [
-        f"Latency of {result['num_timed']} problems, each judged alone; *tests given*: without the "
-        "time in which tests are decoded.",
+        f"ms: of one selection, {result['num_timed']} problems each alone. given: p50 without the "
+        "time in which tests are decoded. to RM: p50 over that of the reward model.",
+        "own tests: what the problem's own tests choose, which no selector can beat. The reward "
+        f"model is {gap['below_own_tests']:.3f} below ({low:.3f} to {high:.3f}).",
         f"Generated tests: {tests['read']} of {tests['asked']} could be read, {right} of them are "
         f"right, {tests['tokens_per_test']:.0f} tokens each.",
     ]
@@ -168,7 +167,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         values = list(found["curve"].values())
         label = f"{METHODS[name][0]}  {values[-1]:.3f}"
         axes.plot(sizes, values, line, color=color, marker=marker, markersize=4, label=label)
-        if name in ("own_tests", "reward_model"):
+        if name == "reward_model":
             low, high = zip(*found["curve_intervals"].values(), strict=True)
             axes.fill_between(sizes, low, high, color=color, alpha=0.1, linewidth=0)
     axes.set_xscale("log", base=2)
@@ -179,7 +178,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     axes.set_title(_title(result), fontsize=11, loc="left")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    legend = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
+    axes.legend(fontsize=8, title="shaded: 95 % interval", title_fontsize=8, **legend)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -37,12 +37,12 @@ GENERATION = frozenset([GENERATE, STAGED_GENERATE])
 # The methods in the order of the table: name for people, and the stages that a selection waits for.
 METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "random": ("random", ()),
-    "mbr_exec": ("majority of outputs (MBR-exec)", (GENERATE, EXECUTE)),
+    "mbr_exec": ("MBR-exec", (GENERATE, EXECUTE)),
     "codet": ("CodeT", (GENERATE, EXECUTE)),
-    "generated_tests": ("generated unit tests (CURE)", (GENERATE, EXECUTE)),
-    "staged": ("staged: syntax, RM, few tests", (SCORE, STAGED_GENERATE, STAGED_EXECUTE)),
+    "generated_tests": ("generated tests", (GENERATE, EXECUTE)),
+    "staged": ("staged", (SCORE, STAGED_GENERATE, STAGED_EXECUTE)),
     "reward_model": ("reward model", (SCORE,)),
-    "own_tests": ("the problem's own tests (oracle)", (OWN_TESTS,)),
+    "own_tests": ("own tests", (OWN_TESTS,)),
 }
 
 
