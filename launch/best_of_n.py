@@ -127,17 +127,19 @@ def run(args: BestOfNArgs) -> None:
     output = Path(args.output)
     sampling, ks, lengths, problems = check(args, output)
     # Each import is heavier than the one before, so that bad input is refused at once.
-    from actors.benchmark import run_benchmark  # noqa: PLC0415
+    from actors.benchmark import check_prompts, run_benchmark  # noqa: PLC0415
     from actors.best_of_n import EvidenceStore, check_selection, gather_evidence  # noqa: PLC0415
     from launch.best_of_n_report import write_report  # noqa: PLC0415
 
     console = Console()
+    policy_cfg = configure(sampling, *lengths)
+    if args.samples is None:
+        check_prompts(policy_cfg, problems)
     args = replace(args, tester=choose_tester(args, console))
     cfg = configure_selection(args, output)
     selection = plan_selection(args, cfg, problems)
     check_selection(cfg, selection)
     if args.samples is None:
-        policy_cfg = configure(sampling, *lengths)
         run_benchmark(policy_cfg, plan(sampling, policy_cfg, problems, ks), Path(sampling.output))
     programs = read_programs(args, output, problems)
     store = EvidenceStore(output, selection.settings)

@@ -147,17 +147,17 @@ def test_a_problem_judged_alone_has_the_seconds_of_every_stage(verifier: Verifie
     assert reward_model.seen == ["Warm up.", *(prompt.question for prompt in problems)]
 
 
-def test_the_warm_up_leaves_nothing_that_a_timed_call_meets_again(verifier: Verifier) -> None:
+def test_the_warm_up_leaves_nothing_that_a_timed_call_meets_again() -> None:
     problems = make_problems(1)
-    before = verifier.num_executed
-    judge = SelectionJudge(
-        selection(problems), (FakeTester(), FakeRewardModel()), verifier, make_samples(problems),
-        lambda _: None,
-    )  # fmt: skip
-    asyncio.run(judge.one_after_the_other(problems))
-    # Twice: two programs on generated tests, two finalists, and on the problem's own tests.
-    # (The verifier remembers own tests of earlier runs: they are other problems' there.)
-    assert verifier.num_executed - before >= 2 * 4
+    with Verifier(timeout_s=1.0) as fresh:
+        judge = SelectionJudge(
+            selection(problems), (FakeTester(), FakeRewardModel()), fresh, make_samples(problems),
+            lambda _: None,
+        )  # fmt: skip
+        asyncio.run(judge.one_after_the_other(problems))
+        # Made-up problem and real one: two programs on generated tests, two finalists, and both on
+        # the problem's own tests, whose verdicts the verifier remembers.
+        assert fresh.num_executed == 2 * (2 + 2 + 2)
 
 
 def test_evidence_says_what_programs_did(verifier: Verifier) -> None:
