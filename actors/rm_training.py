@@ -19,9 +19,9 @@ from typing import Any
 
 import ray
 
-from actors.fleet import Specs, connect, start_fleet, train_fields
+from actors.fleet import Specs, connect, start_fleet
 from actors.policy import Gang
-from actors.training import OfflinePlan, score_pairs, train_offline
+from actors.training import OfflinePlan, offline_train_fields, score_pairs, train_offline
 from conf.schema import Config
 from reward.model import TextPath
 from reward.pairs import Pair
@@ -43,7 +43,6 @@ from rl.types import UpdateReport
 from rl.versions import installed_versions
 
 _NUM_PROBES = 4  # pairs whose scores reward actors check themselves with
-_WARMUP_SHARE = 0.05
 _STATE_FILE = "training.json"
 
 
@@ -96,15 +95,10 @@ async def train_reward_model(cfg: Config, job: RmTraining, console: Console) -> 
         )
     validation = encode_pairs(job.validation, text_path)
     run = _Training(cfg, job, console, train, validation)
-    fields = train_fields(cfg, run.num_steps) | {
+    fields = offline_train_fields(cfg, job.lr, run.num_steps) | {
         "model_path": job.model,
         "head": "score_lm" if job.objective.lm_coef > 0 else "score",
         "dtype": cfg.reward.dtype,
-        "lr": job.lr,
-        "lr_schedule": "cosine",
-        "warmup_steps": max(1, round(_WARMUP_SHARE * run.num_steps)),
-        "with_reference": False,
-        "temperature": 1.0,
     }
     specs = Specs(train=fields, objective=job.objective)
     async with start_fleet(cfg, specs, "reward-model") as fleet:

@@ -5,16 +5,28 @@ Both are one loop over minibatches; they differ in the objective and in where th
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from transformers import AutoTokenizer
 
+from actors.fleet import Specs, start_fleet, train_fields
 from actors.policy import Gang
 from conf.schema import Config
+from reward.train import shuffled_batches
 from rl.console import Console
+from rl.loss import NllObjective
 from rl.packing import Readout, build_minibatch
+from rl.tiny_model import make_policy
 from rl.types import FloatArray, Sample, UpdateReport
+from rl.warm_start import answer_samples
+
+_WARMUP_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +81,50 @@ async def train_offline(
         return {}
     tail = history[-max(1, total // 10) :]
     return {name: float(np.mean([m[name] for m in tail])) for name in tail[0]}
+
+
+async def warm_start(
+    cfg: Config, answers: Sequence[tuple[str, str]], directory: Path, console: Console
+) -> dict[str, float]:
+    """Train a tiny policy from nothing on (question, answer) pairs, into `directory`.
+
+    Steps, batch and learning rate are those of `loop.warm_*`; answers with the last figures.
+    """
+    loop = cfg.loop
+    start = directory / "untrained"
+    make_policy(start, ["\n".join(pair) for pair in answers], cfg.seed)
+    samples = answer_samples(answers, AutoTokenizer.from_pretrained(start))
+    epochs = 1 + loop.warm_steps * loop.warm_batch // len(samples)
+    batches = shuffled_batches(samples, loop.warm_batch, epochs, cfg.seed, group_of=1)
+    train = offline_train_fields(cfg, loop.warm_lr, loop.warm_steps) | {"model_path": str(start)}
+    async with start_fleet(
+        cfg, Specs(train=train, objective=NllObjective()), "warm-start"
+    ) as fleet:
+        plan = OfflinePlan(
+            batches=itertools.islice(batches, loop.warm_steps),
+            num_steps=loop.warm_steps,
+            group_of=1,
+            readout="completion",
+            show="warm/loss",
+        )
+        figures = await train_offline(fleet.policy, plan, cfg, console)
+        await fleet.policy.save_hf(directory / "hf")
+    for item in (directory / "hf").iterdir():
+        item.rename(directory / item.name)
+    (directory / "hf").rmdir()
+    shutil.rmtree(start)
+    return figures
+
+
+def offline_train_fields(cfg: Config, lr: float, total_steps: int) -> dict[str, Any]:
+    """Fields of `TrainSpec` for offline training: warm-up over a twentieth, cosine to 0."""
+    return train_fields(cfg, total_steps) | {
+        "lr": lr,
+        "lr_schedule": "cosine",
+        "warmup_steps": max(1, round(_WARMUP_SHARE * total_steps)),
+        "with_reference": False,
+        "temperature": 1.0,
+    }
 
 
 async def score_pairs(

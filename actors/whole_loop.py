@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-import itertools
 import json
 import shutil
 import time
@@ -20,25 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
-from actors.fleet import Specs, start_fleet, train_fields
+from actors.fleet import Specs, start_fleet
 from actors.rl_run import RlRun, load_problems, step_config
 from actors.rm_training import RmTraining, train_reward_model
-from actors.training import OfflinePlan, train_offline
+from actors.training import warm_start
 from actors.verifiers import make_verifier
 from conf.schema import Config
 from reward.mining import MiningConfig, mine_pairs
 from reward.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs import LabelledCode, read_pairs, write_pairs
-from reward.train import shuffled_batches
 from rl import minipy
 from rl.console import Console
-from rl.loss import NllObjective, PairObjective
+from rl.loss import PairObjective
 from rl.rollouts import read_rollouts
-from rl.tiny_model import make_policy
 from rl.types import JudgedGroup, Prompt
-from rl.warm_start import answer_samples
 
 Figures = dict[str, float]
 
@@ -128,26 +122,7 @@ class WholeLoop:
             answers = list(
                 minipy.warm_start_answers(loop.warm_examples, loop.warm_corrupt, cfg.seed)
             )
-            start = directory / "untrained"
-            make_policy(start, ["\n".join(pair) for pair in answers], cfg.seed)
-            samples = answer_samples(answers, AutoTokenizer.from_pretrained(start))
-            epochs = 1 + loop.warm_steps * loop.warm_batch // len(samples)
-            batches = shuffled_batches(samples, loop.warm_batch, epochs, cfg.seed, group_of=1)
-            train = self._train_fields(start)
-            specs = Specs(train=train, objective=NllObjective())
-            async with start_fleet(cfg, specs, "warm-start") as fleet:
-                plan = OfflinePlan(
-                    batches=itertools.islice(batches, loop.warm_steps),
-                    num_steps=loop.warm_steps,
-                    group_of=1,
-                    readout="completion",
-                    show="warm/loss",
-                )
-                figures = await train_offline(fleet.policy, plan, cfg, self._console)
-                await fleet.policy.save_hf(directory / "hf")
-            _move_up(directory / "hf", directory)
-            shutil.rmtree(start)
-            return figures
+            return await warm_start(cfg, answers, directory, self._console)
 
         about = f"{loop.warm_steps} supervised steps on {loop.warm_examples} answers, ~3 min"
         return await self._cache.run("warm_start", about, settings, [], build)
@@ -292,30 +267,11 @@ class WholeLoop:
         sampled = minipy.make_prompts("train", self._cfg.loop.rollout_prompts, self._cfg.seed + 1)
         return [*load_problems(self._cfg)[0], *sampled]
 
-    def _train_fields(self, model: Path) -> dict[str, Any]:
-        """Fields of `TrainSpec` for the warm start: warm-up over a twentieth, cosine to 0."""
-        steps = self._cfg.loop.warm_steps
-        return train_fields(self._cfg, steps) | {
-            "model_path": str(model),
-            "lr": self._cfg.loop.warm_lr,
-            "lr_schedule": "cosine",
-            "warmup_steps": max(1, steps // 20),
-            "with_reference": False,
-            "temperature": 1.0,
-        }
-
 
 def _fields(config: object, prefix: str) -> dict[str, Any]:
     """The fields of a stage, by the prefix of their names."""
     values = dataclasses.asdict(config)  # pyright: ignore[reportArgumentType]  # a dataclass
     return {name: value for name, value in values.items() if name.startswith(prefix)}
-
-
-def _move_up(source: Path, target: Path) -> None:
-    """Put what `source` holds into `target`."""
-    for item in source.iterdir():
-        item.rename(target / item.name)
-    source.rmdir()
 
 
 def _labelled(judged: JudgedGroup) -> list[LabelledCode]:

@@ -30,6 +30,7 @@ from reward.model_files import (
 )
 from rl.datasets import SOURCES, read_problems
 from rl.errors import DataError, UserError
+from rl.minipy import make_prompts
 from rl.prompts import load_prompts, parse_tests
 from rl.types import Prompt, SamplingConfig
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 # The authors' settings (CodeScaler, eval.py), where the model's context allows them.
 MAX_PROMPT_TOKENS = 4096
 MAX_TOKENS = 16384
+NUM_MINIPY = 120
 _MAX_FAULTS_SHOWN = 20
 
 
@@ -59,7 +61,9 @@ class EvaluateArgs:
     """What `launch/evaluate.py` takes."""
 
     model: str = key("directory or hub id of the policy")
-    benchmark: str = key(f"{', '.join(SOURCES)}, or parquet for canonical rows")
+    benchmark: str = key(
+        f"minipy (its held-out problems), {', '.join(SOURCES)}, or parquet for canonical rows"
+    )
     output: str = key("JSON file of the figures; OUT.samples.jsonl beside it has every sample")
     data: DataArgs = key("the problems")
     limit: int | None = key("the first problems only; null is all", None, ge=1)
@@ -137,17 +141,17 @@ def check_arguments(args: EvaluateArgs) -> tuple[int, ...]:
     return ks
 
 
-def check_model(args: EvaluateArgs) -> tuple[int, int]:
+def check_model(args: EvaluateArgs, name: str = "model") -> tuple[int, int]:
     """Tokens of the longest prompt and of the longest completion; refuses what is no policy."""
     if not is_local(args.model):
         return args.max_prompt_tokens or MAX_PROMPT_TOKENS, args.max_tokens or MAX_TOKENS
     directory = Path(args.model)
-    check_model_directory(directory, "model")
+    check_model_directory(directory, name)
     names = architectures_of(directory)
     if any(
         name.endswith(("ForSequenceClassification", "ForTokenClassification")) for name in names
     ):
-        raise UserError(f"model: {directory} is a {names[0]}, which generates no text")
+        raise UserError(f"{name}: {directory} is a {names[0]}, which generates no text")
     context = context_of(directory) or MAX_PROMPT_TOKENS + MAX_TOKENS
     spare = context - args.max_tokens if args.max_tokens else context // 2
     max_prompt_tokens = args.max_prompt_tokens or max(1, min(MAX_PROMPT_TOKENS, spare))
@@ -159,7 +163,9 @@ def check_model(args: EvaluateArgs) -> tuple[int, int]:
 def read_benchmark(args: EvaluateArgs) -> tuple[Prompt, ...]:
     """The problems; raises DataError when one can not be evaluated."""
     path = args.data.path
-    if args.benchmark != "parquet":
+    if args.benchmark == "minipy":
+        problems = make_prompts("eval", args.limit or NUM_MINIPY, 0)  # the split of every figure
+    elif args.benchmark != "parquet":
         problems = read_problems(args.benchmark, path, args.data.max_bad_rows)
     elif path is None:
         raise UserError("data.path: benchmark=parquet needs the file; give data.path=FILE")

@@ -26,17 +26,18 @@ def run(cfg: Config) -> None:
 
 def with_shipped_models(cfg: Config) -> Config:
     """The models of `assets/` are found from whatever folder the command is started in."""
-
-    def resolve(path: str) -> str:
-        shipped = Path(__file__).resolve().parents[1] / path
-        return str(shipped) if path.startswith("assets/") and shipped.is_dir() else path
-
-    reward_model = cfg.reward.model and resolve(cfg.reward.model)
+    reward_model = cfg.reward.model and shipped(cfg.reward.model)
     return replace(
         cfg,
-        model=replace(cfg.model, path=resolve(cfg.model.path)),
+        model=replace(cfg.model, path=shipped(cfg.model.path)),
         reward=replace(cfg.reward, model=reward_model),
     )
+
+
+def shipped(path: str) -> str:
+    """Where `assets/...` lies, if the repository ships it; any other path as it is."""
+    here = Path(__file__).resolve().parents[1] / path
+    return str(here) if path.startswith("assets/") and here.is_dir() else path
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ class CallJob:
     code: str
     entry_point: str
     args_N: tuple[tuple[Any, ...], ...]
+    imports: str = ""  # what the program may rely on to be imported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -495,8 +496,8 @@ def _wire(
     head: dict[str, Any] = {"code": job.code, "limits": bounds, "wall_s": limits.wall_s}
     match job:
         case CallJob():
-            head |= {"kind": "calls", "entry_point": job.entry_point, "args": job.args_N[first:]}
-            return head, b"", None
+            call = {"entry_point": job.entry_point, "args": job.args_N[first:]}
+            return head | {"kind": "calls", "imports": job.imports} | call, b"", None
         case StdioJob():
             bounds["output_bytes"] = max(limits.output_bytes, job.output_bytes)
             return head | {"kind": "stdio"}, job.stdins_N[first].encode(errors="replace"), None

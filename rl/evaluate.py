@@ -74,17 +74,13 @@ def summarise(
     values_KP = np.array(
         [[pass_at_k(len(group), sum(group), k) for group in correct_PG] for k in ks]
     ).reshape(len(ks), len(correct_PG))
-    low_K, high_K = bootstrap(
-        len(correct_PG), lambda chosen_P: values_KP[:, chosen_P].mean(axis=1), seed
-    )
+    intervals_K = bootstrap_intervals(values_KP, seed)
     num_samples = sum(map(len, correct_PG))
     return EvaluationReport(
         num_problems=len(correct_PG),
         num_samples=num_samples,
         pass_at={k: float(value) for k, value in zip(ks, values_KP.mean(axis=1), strict=True)},
-        interval={
-            k: (float(low), float(high)) for k, low, high in zip(ks, low_K, high_K, strict=True)
-        },
+        interval=dict(zip(ks, intervals_K, strict=True)),
         avg=sum(map(sum, correct_PG)) / num_samples,
     )
 
@@ -105,6 +101,17 @@ def bootstrap(
     )
     low_K, high_K = np.nanquantile(values_RK, (tail, 1.0 - tail), axis=0)
     return low_K, high_K
+
+
+def bootstrap_intervals(values_KP: Float64Array, seed: int) -> list[tuple[float, float]]:
+    """95 % interval of the mean over problems of each of K figures, by resampling problems.
+
+    One seed gives all figures the same resamples, so that their differences can be compared.
+    """
+    low_K, high_K = bootstrap(
+        values_KP.shape[1], lambda chosen_P: values_KP[:, chosen_P].mean(axis=1), seed
+    )
+    return [(float(low), float(high)) for low, high in zip(low_K, high_K, strict=True)]
 
 
 def best_of_n(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -223,3 +223,35 @@ def warm_start_answers(num: int, corrupted: float, seed: int) -> Iterable[tuple[
         spec = Spec(rng.choice(allowed), rng.choice(CONSTANTS), rng.choice(CONSTANTS))
         answer = corrupt(spec, rng) if rng.random() < corrupted else fenced(spec.program(rng))
         yield spec.question, answer
+
+
+def warm_start_tests(num: int, seed: int) -> Iterator[tuple[Prompt, str]]:
+    """Yield (problem, test) pairs of training problems, for a model that writes tests.
+
+    A test is an assert statement after the steps that lead to its output. Lists are shorter than
+    those of `Spec.tests`: a tiny model has to work the output out.
+    """
+    rng = random.Random(derive_seed(seed, "minipy warm start of tests"))
+    held_out = held_out_combinations()
+    allowed = [c for c in COMBINATIONS if c not in held_out]
+    for index in range(num):
+        spec = Spec(rng.choice(allowed), rng.choice(CONSTANTS), rng.choice(CONSTANTS))
+        keep, change, _ = spec.parts
+        border = [spec.filter_k - 1, spec.filter_k, spec.filter_k + 1, -spec.filter_k, 0, 1, -1]
+        xs = rng.sample([x for x in range(-9, 19) if keep.keep(x, spec.filter_k)], 2)
+        xs += rng.sample(border, 2)
+        rng.shuffle(xs)
+        kept = [x for x in xs if keep.keep(x, spec.filter_k)]
+        lines = [
+            f"xs = {xs}",
+            f"kept = {kept}",
+            f"mapped = {[change.apply(x, spec.map_k) for x in kept]}",
+            f"assert {ENTRY_POINT}({xs}) == {spec.solve(xs)}",
+        ]
+        prompt = Prompt(
+            id=f"test-{index}",
+            messages=(Message("user", spec.question),),
+            tests=json.dumps([{"input": [xs], "output": spec.solve(xs)}]),
+            entry_point=ENTRY_POINT,
+        )
+        yield prompt, "\n".join(lines)

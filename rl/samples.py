@@ -197,6 +197,41 @@ def _lines(path: Path) -> Iterator[tuple[SampleRow, bytes]]:
                 yield _parse(path, number, line), line
 
 
+def samples_by_problem(
+    path: Path, problems: Sequence[Prompt], num_samples: int
+) -> dict[str, list[SampleRow]]:
+    """The first `num_samples` samples of each problem, by problem id.
+
+    Raises DataError when a problem has changed since it was sampled, lacks samples, or has one that
+    could not be judged.
+    """
+    if not path.is_file():
+        raise DataError(f"samples: {path} does not exist; give samples=FILE of launch/evaluate.py")
+    digests = {prompt.id: problem_digest(prompt) for prompt in problems}
+    groups: dict[str, dict[int, SampleRow]] = {name: {} for name in digests}
+    for row in read_samples(path):
+        if row.problem_id in groups and row.sample_idx < num_samples:
+            groups[row.problem_id][row.sample_idx] = row
+    for name, group in groups.items():
+        if len(group) < num_samples:
+            raise DataError(
+                f"samples: {path} has {len(group)} samples of problem {name!r}, and num_samples="
+                f"{num_samples}; lower num_samples, or give the benchmark that it was made for"
+            )
+        for row in group.values():
+            if row.problem != digests[name]:
+                raise DataError(
+                    f"samples: problem {name!r} has another text or other tests than when {path} "
+                    "was sampled; give the same benchmark and data.path"
+                )
+            if row.verdict == UNDECIDED:
+                raise DataError(
+                    f"samples: a program of problem {name!r} in {path} could not be run "
+                    f"({UNDECIDED}); run launch/evaluate.py again, which repeats it"
+                )
+    return {name: [group[i] for i in range(num_samples)] for name, group in groups.items()}
+
+
 def _parse(path: Path, number: int, line: bytes) -> SampleRow:
     try:
         value: Any = json.loads(line)

@@ -195,3 +195,19 @@ def _runs(code: str) -> bool:
     except (SyntaxError, NameError, KeyError, TypeError, AttributeError):
         return False
     return True
+
+
+def test_tests_for_a_warm_start_are_right_and_of_training_problems():
+    held_out = {spec.question for spec in minipy.specs("eval", 2000, seed=0)}
+    right_programs = {
+        spec.question: spec.program(random.Random(0)) for spec in minipy.specs("train", 4000, 0)
+    }
+    num_checked = 0
+    for prompt, test in minipy.warm_start_tests(300, seed=1):
+        assert prompt.question not in held_out
+        if prompt.question in right_programs:
+            function = compiled(right_programs[prompt.question])
+            exec(test, {"f": function})
+            assert passes(right_programs[prompt.question], prompt.tests or "")
+            num_checked += 1
+    assert num_checked > 100

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rl.errors import DataError, UserError
-from rl.samples import Outcome, SampleRow, SampleStore, problem_digest
+from rl.samples import Outcome, SampleRow, SampleStore, problem_digest, samples_by_problem
 from rl.types import Message, Prompt
 
 pytestmark = pytest.mark.unit
@@ -155,3 +155,31 @@ def test_starting_anew_drops_samples_and_settings(store: SampleStore) -> None:
     assert list(store.rows()) == []
     store.append(group(PROBLEMS[0], "PASSED", "PASSED"))
     assert list(store.finished(other, PROBLEMS)) == ["a"]
+
+
+def test_samples_of_an_evaluation_are_read_in_order_and_only_as_many_as_asked(
+    store: SampleStore,
+) -> None:
+    found = samples_by_problem(store.path, PROBLEMS[:2], NUM_SAMPLES)
+    assert [[r.verdict for r in found[name]] for name in "ab"] == [
+        ["PASSED", "TIMEOUT"],
+        ["NO_CODE", "PASSED"],
+    ]
+    assert [r.sample_idx for r in samples_by_problem(store.path, PROBLEMS[1:2], 1)["b"]] == [0]
+
+
+def test_samples_that_are_missing_changed_or_undecided_are_refused(
+    store: SampleStore, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        samples_by_problem(tmp_path / "none.jsonl", PROBLEMS[:1], 1)
+    with pytest.raises(DataError, match="has 0 samples of problem 'c'"):
+        samples_by_problem(store.path, PROBLEMS, NUM_SAMPLES)
+    with pytest.raises(DataError, match="has 2 samples of problem 'a', and num_samples=3"):
+        samples_by_problem(store.path, PROBLEMS[:1], 3)
+    changed = dataclasses.replace(PROBLEMS[0], entry_point="g")
+    with pytest.raises(DataError, match="another text or other tests"):
+        samples_by_problem(store.path, [changed], NUM_SAMPLES)
+    store.append(group(PROBLEMS[2], "PASSED", "SANDBOX_ERROR"))
+    with pytest.raises(DataError, match="could not be run"):
+        samples_by_problem(store.path, PROBLEMS, NUM_SAMPLES)

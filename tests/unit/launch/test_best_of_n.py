@@ -1,0 +1,207 @@
+"""Arguments of `launch/best_of_n.py`, and the files that it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conf.schema import SandboxConfig
+from launch import best_of_n
+from launch.best_of_n import BestOfNArgs, configure_selection, plan_selection
+from launch.best_of_n_report import markdown, write_report
+from launch.cli import main_simple
+from launch.evaluate import DataArgs
+from reward.best_of_n import METHODS, Evidence
+from rl.console import Console
+from rl.minipy import make_prompts
+from rl.prompts import write_prompts
+from rl.samples import SampleRow, SampleStore, problem_digest
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).resolve().parents[3]
+POLICY, REWARD_MODEL = ROOT / "assets/minipy/policy", ROOT / "assets/minipy/rm"
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process, ending where the engines would start."""
+    monkeypatch.setattr(sys, "argv", ["best_of_n.py"])
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def command(*overrides: str) -> tuple[int, str]:
+        given = {"output": str(tmp_path / "out"), "tester": str(POLICY), "limit": "2"}
+        given |= dict(o.split("=", 1) for o in overrides)
+        code = main_simple(BestOfNArgs, best_of_n.run, [f"{k}={v}" for k, v in given.items()])
+        return code, capsys.readouterr().err
+
+    return command
+
+
+def arguments(output: Path, **changes: object) -> BestOfNArgs:
+    args = BestOfNArgs(
+        policy=str(POLICY),
+        reward_model=str(REWARD_MODEL),
+        tester=str(POLICY),
+        output=str(output),
+        data=DataArgs(),
+        sandbox=SandboxConfig(),
+        num_samples=2,
+        num_tests=2,
+    )
+    return dataclasses.replace(args, **changes)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["policy=/nowhere"], ["policy: the directory /nowhere does not exist"]),
+        (["tester=/nowhere"], ["tester: the directory /nowhere does not exist"]),
+        (["reward_model=/nowhere"], ["/nowhere does not exist"]),
+        ([f"policy={REWARD_MODEL}"], ["policy: ", "generates no text"]),
+        ([f"reward_model={POLICY}"], ["Qwen3ForCausalLM"]),
+        (["sizes=1,32"], ["sizes: 32", "num_samples=16"]),
+        (["sizes=0"], ["sizes: "]),
+        (["temperature=0"], ["temperature: 0"]),
+        (["num_tests=0"], ["num_tests: 0"]),
+        (["output=README.md"], ["output: README.md is a file"]),
+        (["samples=/nowhere.jsonl"], ["samples: /nowhere.jsonl does not exist"]),
+        (["benchmark=nosuch"], ["source: 'nosuch'"]),
+        (["test_max_tokens=600"], ["test_max_tokens: 600", "512 positions"]),
+        (["engines=400", "placement=laptop"], ["placement=laptop needs"]),
+    ],
+)
+def test_bad_input_exits_2_with_a_message_and_writes_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str],
+    words: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(ROOT)
+    code, err = run(*overrides)
+    assert code == 2
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def sample_rows(problems, num: int, verdict: str = "PASSED") -> list[SampleRow]:
+    return [
+        SampleRow(
+            problem_id=prompt.id,
+            problem=problem_digest(prompt),
+            sample_idx=index,
+            prompt=[],
+            text="",
+            code=f"def f(xs):\n    return {index}",
+            reason="ok",
+            verdict=verdict if index else "WRONG_ANSWER",
+            num_passed=0,
+            num_tests=8,
+            seconds=0.0,
+            detail="",
+            finish="stop",
+            num_tokens=1,
+        )
+        for prompt in problems
+        for index in range(num)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("num", "verdict", "changed", "words"),
+    [
+        (1, "PASSED", False, ["has 1 samples of problem", "num_samples=16"]),
+        (16, "SANDBOX_ERROR", False, ["could not be run"]),
+        (16, "PASSED", True, ["another text or other tests"]),
+    ],
+)
+def test_samples_of_something_else_are_refused(
+    run: Run, tmp_path: Path, *, num: int, verdict: str, changed: bool, words: list[str]
+) -> None:
+    problems = make_prompts("eval", 2, 0)
+    store = SampleStore(tmp_path / "eval.json", num)
+    store.append(sample_rows(problems, num, verdict))
+    if changed:
+        problems = [
+            dataclasses.replace(p, tests='[{"input": [[]], "output": 0}]') for p in problems
+        ]
+    write_prompts(tmp_path / "p.parquet", problems)
+    code, err = run(
+        "benchmark=parquet", f"data.path={tmp_path / 'p.parquet'}", f"samples={store.path}"
+    )
+    assert code == 2
+    for word in words:
+        assert word in err
+
+
+def test_tester_and_reward_model_share_a_laptop_and_no_score_is_remembered(tmp_path: Path) -> None:
+    cfg = configure_selection(arguments(tmp_path, cpu_threads=2), tmp_path)
+    assert (cfg.model.path, cfg.reward.model) == (str(POLICY), str(REWARD_MODEL))
+    assert (cfg.rollout.engines, cfg.reward.shards, cfg.placement.device) == (1, 1, "cpu")
+    assert (cfg.rollout.cpu_threads, cfg.reward.cpu_threads) == (2, 2)
+    assert cfg.reward.cache_size == 0
+    assert (cfg.model.max_completion_tokens, cfg.reward.max_tokens) == (256, 512)
+    asked = configure_selection(arguments(tmp_path, test_max_tokens=100), tmp_path)
+    assert asked.model.max_completion_tokens == 100
+
+
+def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("actors.placement.local_gpus", lambda: 8)
+    cfg = configure_selection(arguments(tmp_path, shards=2), tmp_path)
+    assert (cfg.placement.kind, cfg.rollout.engines, cfg.reward.shards) == ("one_node", 6, 2)
+    assert (cfg.placement.rollout.gpus, cfg.placement.reward.gpus) == (1, 1)
+
+
+def test_the_report_has_every_method_in_json_table_and_plot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems = tuple(make_prompts("eval", 3, 0))
+    args = arguments(tmp_path, latency_problems=2)
+    selection = plan_selection(args, configure_selection(args, tmp_path), problems)
+    rows = sample_rows(problems, 2)
+    programs = {p.id: [row for row in rows if row.problem_id == p.id] for p in problems}
+    stages = {stage: 0.1 for _, used in METHODS.values() for stage in used}
+    evidence = {
+        prompt.id: Evidence(
+            problem_id=prompt.id,
+            codes="",
+            scores=[0.0, 1.0],
+            tests=["assert f([1]) == 1"],
+            num_asked=2,
+            num_test_tokens=20,
+            passed=["1", "0"],
+            outputs=[[0], [1]],
+            num_programs=2,
+            seconds=stages if index < 2 else None,
+        )
+        for index, prompt in enumerate(problems)
+    }
+    write_report(selection, programs, evidence, tmp_path / "out", Console())
+    result = json.loads((tmp_path / "out/best_of_n.json").read_text())
+    assert list(result["methods"]) == list(METHODS)
+    assert (result["num_problems"], result["num_samples"], result["num_timed"]) == (3, 2, 2)
+    accuracy = {name: found["accuracy"] for name, found in result["methods"].items()}
+    assert accuracy == {
+        "random": 0.5,
+        "mbr_exec": 0.0,
+        "codet": 0.0,
+        "generated_tests": 0.0,
+        "staged": 0.0,
+        "reward_model": 1.0,
+        "own_tests": 1.0,
+    }
+    assert result["methods"]["generated_tests"]["slower_than_rm"]["p50"] == pytest.approx(2)
+    assert result["versions"]["ray"] and result["settings"]["num_tests"] == 2
+    table = (tmp_path / "out/best_of_n.md").read_text()
+    assert table == markdown(result)
+    assert "| reward model | 1.000 |" in table and "3 of 6 could be read" in table
+    assert (tmp_path / "out/best_of_n.png").read_bytes().startswith(b"\x89PNG")
+    out = capsys.readouterr().out
+    assert "CodeT" in out and "best_of_n.png" in out
