@@ -31,6 +31,7 @@ def summary_of(*overrides: str) -> dict[str, Any]:
         executed_for_evaluation=16,
         partition=[],
         start_s=1.0,
+        probe={"probe": None, "alarm": None, "programs_executed_for_probe": 0},
     )
     return summarise(with_shipped_models(compose_config(list(overrides))), result, {})
 
