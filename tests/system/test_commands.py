@@ -32,6 +32,7 @@ def _command(*args: str, cwd: Path, timeout_s: float = 280) -> subprocess.Comple
 @pytest.mark.timeout(600)
 def test_a_run_ends_with_a_summary_and_resumes_after_its_checkpoint(tmp_path: Path) -> None:
     args = ["launch/train.py", "experiment=quickstart", *SHORT, "checkpoint.every=1"]
+    args += ["probe.every=1", "probe.num_prompts=16", "probe.num_samples=2"]
     first = _command(*args, "algorithm.num_steps=2", cwd=tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
     run = tmp_path / "outputs/quickstart/run"
@@ -43,12 +44,20 @@ def test_a_run_ends_with_a_summary_and_resumes_after_its_checkpoint(tmp_path: Pa
     assert summary["programs_executed_for_evaluation"] > 0
     assert list((run / "hf").glob("*.safetensors"))
     assert (run / "rollouts/step-000002.parquet").is_file()
+    assert summary["probe"]["num_probes"] == 3 and summary["programs_executed_for_probe"] > 0
+    assert summary["alarm"]["fired_at"] == []
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < line["probe/pass@1"] <= 1 and line["probe/reward"] > 0 for line in lines)
+    assert all(line["rm/exec_agreement"] > 0.5 for line in lines)  # the shipped model is a good one
+    assert all(line["rm/score_p05"] < line["rm/score_p95"] for line in lines)
 
     again = _command(*args, "algorithm.num_steps=3", "resume=auto", cwd=tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "after step 2" in again.stdout
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3]
+    probes = [json.loads(line)["step"] for line in (run / "probe.jsonl").read_text().splitlines()]
+    assert probes == [0, 1, 2, 3]
 
 
 @pytest.mark.timeout(400)
