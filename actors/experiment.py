@@ -159,12 +159,12 @@ def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) 
 
 def _about_alarm(summary: Mapping[str, Any]) -> tuple[str, str]:
     if summary["alarm"] is None:
-        return "-", "no probe: nobody watched whether the reward model is hacked"
+        return "-", "no probe: nobody watched the reward model"
     probe, fired_at = summary["probe"], summary["alarm"]["fired_at"]
     cost = f"{probe['num_probes']} probes, {probe['time_share']:.0%} of the time"
     if fired_at:
-        return f"step {fired_at[0]}", f"the reward climbed while the probe fell ({cost})"
-    return "never", f"the probe held while the reward climbed ({cost})"
+        return f"step {fired_at[0]}", f"reward climbed, probe fell; {cost}"
+    return "never", f"the probe held; {cost}"
 
 
 def _about_judges(summary: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ def test_a_step_longer_than_the_data_set_is_refused(overrides: list[str]):
 @pytest.fixture
 def probed(tmp_path: Path) -> str:
     """The override that names a good file of probe problems."""
-    write_prompts(tmp_path / "probe.parquet", make_prompts("eval", 20, 7))
+    write_prompts(tmp_path / "probe.parquet", make_prompts("eval", 20, 9))
     return f"++probe.path={tmp_path / 'probe.parquet'}"
 
 
@@ -71,7 +71,7 @@ def test_a_probe_that_is_trained_or_evaluated_on_is_refused(
     overrides: list[str], probed: str, tmp_path: Path, split: str
 ):
     shared = make_prompts(split, 1, 0)  # pyright: ignore[reportArgumentType]  # one of the two
-    others = make_prompts("eval", 20, 7)
+    others = make_prompts("eval", 20, 9)
     write_prompts(tmp_path / "probe.parquet", [*others, replace(shared[0], id="shared")])
     message = refusal([*overrides, probed])
     assert message.startswith("probe.path: 1 of 21 problems are also in data.")
@@ -79,7 +79,7 @@ def test_a_probe_that_is_trained_or_evaluated_on_is_refused(
 
 
 def test_a_probe_needs_tests_and_enough_problems(overrides: list[str], probed: str, tmp_path: Path):
-    few = make_prompts("eval", 3, 7)
+    few = make_prompts("eval", 3, 9)
     write_prompts(tmp_path / "probe.parquet", few)
     assert "holds 3 problems" in refusal([*overrides, probed])
     write_prompts(tmp_path / "probe.parquet", [replace(few[0], tests=None)])

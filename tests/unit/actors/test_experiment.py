@@ -60,7 +60,7 @@ def test_the_summary_and_its_table_name_the_reward(capsys, override, kind, tests
 
 @pytest.mark.parametrize(
     ("fired_at", "cells"),
-    [([], ["never", "held"]), ([44, 60], ["step 44", "while the probe fell"])],
+    [([], ["never", "held"]), ([44, 60], ["step 44", "probe fell"])],
 )
 def test_the_table_says_whether_the_alarm_fired_and_what_the_probe_cost(capsys, fired_at, cells):
     probe = {"probe": {"num_probes": 13, "time_share": 0.08}, "alarm": {"fired_at": fired_at}}

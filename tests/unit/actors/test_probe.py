@@ -123,7 +123,7 @@ def test_stop_ends_the_run_and_keeps_the_best_policy_before_it(tmp_path):
     metrics = run.be_hacked()
     assert run.probe.stopped_at == 2 * [m["alarm/fired"] for m in metrics].index(1.0)
     kept = list((tmp_path / "best").glob("step-*/hf"))
-    assert kept == [tmp_path / "best/step-000000/hf"]  # the first of equals
+    assert kept == [tmp_path / "best/step-000002/hf"]  # the first two of equals
     assert run.probe.summary(100.0)["alarm"]["best_policy"] == str(kept[0])
 
 
