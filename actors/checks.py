@@ -19,6 +19,7 @@ from reward.model_files import (
     is_local,
 )
 from rl.errors import UserError
+from rl.probe import MIN_PROBLEMS
 from rl.prompts import load_prompts
 from rl.types import Prompt
 
@@ -36,7 +37,7 @@ def check_inputs(cfg: Config) -> None:
         _check_reward_model,
     ]
     if cfg.data.kind == "parquet":
-        checks += [_check_train_data, _check_eval_data]
+        checks += [_check_train_data, _check_eval_data, _check_probe_data]
     faults: list[str] = []
     for check in checks:
         try:
@@ -101,6 +102,28 @@ def _check_train_data(cfg: Config) -> None:
 def _check_eval_data(cfg: Config) -> None:
     prompts = _read_data("data.eval_path", cfg.data.eval_path, cfg.data.max_bad_rows)
     _need_tests("data.eval_path", prompts, "pass@k is counted by running them (drop those rows)")
+
+
+def _check_probe_data(cfg: Config) -> None:
+    if cfg.probe.path is None or not cfg.probe.every:
+        return
+    prompts = _read_data("probe.path", cfg.probe.path, cfg.data.max_bad_rows)
+    _need_tests("probe.path", prompts, "the probe runs them (drop those rows)")
+    if len(prompts) < MIN_PROBLEMS:
+        raise UserError(
+            f"probe.path: {cfg.probe.path} holds {len(prompts)} problems; a probe of fewer than "
+            f"{MIN_PROBLEMS} says nothing (give more, or set probe.every=0)"
+        )
+    for key in ("train_path", "eval_path"):
+        path = getattr(cfg.data, key)
+        others = {prompt.question for prompt in load_prompts(path, cfg.data.max_bad_rows)}
+        shared = [prompt.id for prompt in prompts if prompt.question in others]
+        if shared:
+            raise UserError(
+                f"probe.path: {len(shared)} of {len(prompts)} problems are also in data.{key}="
+                f"{path}, the first is {shared[0]}; a probe is neither trained nor evaluated on "
+                "(drop those rows)"
+            )
 
 
 def _need_tests(key: str, prompts: Sequence[Prompt], why: str) -> None:

@@ -66,7 +66,11 @@ async def evaluate(
     Raises:
         SandboxError: when a program could not be run at all; that is never counted as a failure.
     """
-    groups_P = await sample_and_judge(step, fleet, prompts_P, sampling)
+    return await run_tests(await sample_and_judge(step, fleet, prompts_P, sampling), verifier)
+
+
+async def run_tests(groups_P: tuple[JudgedGroup, ...], verifier: Verifier) -> Evaluation:
+    """Execute judged completions against the tests of their problems; raises as `evaluate` does."""
     before = verifier.num_executed
     passed = await asyncio.to_thread(execute, groups_P, verifier)
     num_executed = verifier.num_executed - before + sum(g.num_executed for g in groups_P)

@@ -20,7 +20,7 @@ from actors.whole_loop import Stage, WholeLoop
 from conf.schema import Config
 from conf.validate import to_dict
 from rl.console import Console
-from rl.errors import first_cause
+from rl.errors import HackingError, first_cause
 from rl.versions import installed_versions
 
 
@@ -44,7 +44,8 @@ def run_experiment(cfg: Config) -> None:
 def _prepare_directory(cfg: Config, directory: Path) -> None:
     if cfg.resume == "never":  # what an earlier run of this name left would mix with this one
         (directory / "metrics.jsonl").unlink(missing_ok=True)
-        for name in ("checkpoints", "rollouts", "evaluation"):
+        (directory / "probe.jsonl").unlink(missing_ok=True)
+        for name in ("checkpoints", "rollouts", "evaluation", "probe", "best"):
             shutil.rmtree(directory / name, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(to_dict(cfg), indent=2)
@@ -76,6 +77,13 @@ async def _run(cfg: Config, directory: Path, console: Console) -> None:
     path = directory / "summary.json"
     path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     show_summary(console, summary, directory)
+    stopped_at = result.probe["alarm"] and result.probe["alarm"]["stopped_at"]
+    if stopped_at is not None:
+        raise HackingError(
+            f"the alarm ended the run after step {stopped_at} (alarm.action=stop): the reward "
+            "climbed while the probe fell; the best policy before that is in "
+            f"{result.probe['alarm']['best_policy']}, and resume=auto goes on from the last"
+        )
 
 
 def summarise(cfg: Config, result: RlResult, stages: Mapping[str, Stage]) -> dict[str, Any]:
@@ -98,6 +106,7 @@ def summarise(cfg: Config, result: RlResult, stages: Mapping[str, Stage]) -> dic
         "programs_executed_for_reward": result.executed_for_reward,
         "programs_executed_for_evaluation": result.executed_for_evaluation,
         "zero3_partition": result.partition,
+        **result.probe,
     }
 
 
@@ -133,6 +142,7 @@ def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) 
             ),
             ("oracle", share(f"oracle_pass@{n}"), f"initial policy, any of {n} passes"),
             ("RM accuracy", share("rm_pair_accuracy"), "pairs of held-out problems ordered right"),
+            ("alarm", *_about_alarm(summary)),
             (
                 "executed",
                 str(summary["programs_executed_for_reward"]),
@@ -145,6 +155,16 @@ def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) 
     console.say(f"policy    {directory / 'hf'}")
     console.say(f"figures   {directory / 'summary.json'}, {directory / 'metrics.jsonl'}")
     console.say(f"rollouts  {directory / 'rollouts'}")
+
+
+def _about_alarm(summary: Mapping[str, Any]) -> tuple[str, str]:
+    if summary["alarm"] is None:
+        return "-", "no probe: nobody watched the reward model"
+    probe, fired_at = summary["probe"], summary["alarm"]["fired_at"]
+    cost = f"{probe['num_probes']} probes, {probe['time_share']:.0%} of the time"
+    if fired_at:
+        return f"step {fired_at[0]}", f"reward climbed, probe fell; {cost}"
+    return "never", f"the probe held; {cost}"
 
 
 def _about_judges(summary: Mapping[str, Any]) -> str:

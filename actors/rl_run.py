@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actors.evaluation import Evaluation, evaluate
 from actors.fleet import RayFleet, Specs, start_fleet, train_fields
+from actors.probe import Probe, probe_problems
 from actors.verifiers import make_verifier
 from conf.schema import Config
 from rl.advantage import AdvantageConfig, batch_advantages
@@ -30,13 +33,14 @@ class RlResult:
 
     base: Evaluation
     final: Evaluation
-    num_steps: int
+    num_steps: int  # the last step
     valid_rate_first: float
     valid_rate_last: float
     executed_for_reward: int  # programs
     executed_for_evaluation: int  # programs
     partition: list[dict[str, int]]
     start_s: float  # until every engine was ready
+    probe: Mapping[str, Any]  # `Probe.summary`
 
 
 def load_problems(cfg: Config) -> tuple[list[Prompt], list[Prompt]]:
@@ -84,7 +88,9 @@ class RlRun:
         self._step_cfg = step_config(cfg)
         self._sink = JsonlSink(directory / "metrics.jsonl")
         self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
-        self._train, self._held_out = load_problems(cfg)
+        train, self._held_out = load_problems(cfg)
+        self._train, probed = probe_problems(cfg, train, self._held_out)
+        self._probe = Probe(cfg, probed, self._step_cfg.sampling, directory, console)
         self._valid_rates: list[float] = []
         self._executed_for_reward = 0
         self._executed_for_evaluation = 0
@@ -114,8 +120,12 @@ class RlRun:
         first_step = await self._resume(fleet)
         num_steps = cfg.algorithm.num_steps
         self._console.stage("rl", f"{num_steps} steps, reward: {cfg.reward.kind}{self._judged()}")
+        self._probe.announce()
+        if first_step == 1 and self._probe.due(0):
+            await self._probe.take(fleet, self._verifier, 0)
+        loop_start_s = time.perf_counter()
         with self._console.steps(num_steps, first_step - 1):
-            await run_loop(
+            last_step = await run_loop(
                 fleet,
                 PromptSampler(self._train, cfg.seed),
                 self._step_cfg,
@@ -126,19 +136,21 @@ class RlRun:
                 ),
                 lambda report, batch: self._after_step(fleet, report, batch),
             )
+        loop_s = time.perf_counter() - loop_start_s
         self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, after")
-        final = await self._evaluate(fleet, num_steps)
+        final = await self._evaluate(fleet, last_step)
         await fleet.policy.save_hf(self._dir / "hf")
         return RlResult(
             base=base,
             final=final,
-            num_steps=num_steps,
+            num_steps=last_step,
             valid_rate_first=self._valid_rates[0] if self._valid_rates else math.nan,
             valid_rate_last=self._valid_rates[-1] if self._valid_rates else math.nan,
             executed_for_reward=self._executed_for_reward,
             executed_for_evaluation=self._executed_for_evaluation,
             partition=partition,
             start_s=started_s,
+            probe=self._probe.summary(loop_s),
         )
 
     def _judged(self) -> str:
@@ -156,28 +168,35 @@ class RlRun:
         found = complete_checkpoints(self._dir / "checkpoints")
         if self._cfg.resume == "never" or not found:
             self._sink.forget_after(0)  # an earlier run may have ended before its first checkpoint
+            self._probe.restore(0)
             return 1
         newest: Checkpoint = found[-1]
         await fleet.policy.load_checkpoint(newest.directory)
         await fleet.policy.publish(newest.step)
         self._sink.forget_after(newest.step)
+        self._probe.restore(newest.step)
         self._console.say(f"resumed from {newest.directory} after step {newest.step}")
         return newest.step + 1
 
-    async def _after_step(self, fleet: RayFleet, report: StepReport, batch: Batch) -> None:
+    async def _after_step(self, fleet: RayFleet, report: StepReport, batch: Batch) -> bool:
         cfg, step = self._cfg, report.step
         if cfg.evaluation.every and step % cfg.evaluation.every == 0:
             evaluation = await self._evaluate(fleet, step)
             metrics = {**report.metrics, "eval/pass@1": evaluation.pass_at_1}
             report = dataclasses.replace(report, metrics=metrics)
+        if self._probe.due(step):
+            found = await self._probe.take(fleet, self._verifier, step)
+            report = dataclasses.replace(report, metrics={**report.metrics, **found})
         self._valid_rates.append(report.metrics["reward/valid_rate"])
         self._executed_for_reward += int(report.metrics["reward/num_executed"])
         self._sink.write(report)
         self._console.step(report, cfg.algorithm.num_steps)
         if cfg.checkpoint.rollouts_every and step % cfg.checkpoint.rollouts_every == 0:
             self._write_rollouts(step, batch)
-        if cfg.checkpoint.every and step % cfg.checkpoint.every == 0:
+        ends = self._probe.stopped_at == step
+        if ends or (cfg.checkpoint.every and step % cfg.checkpoint.every == 0):
             await self._save_checkpoint(fleet, step)
+        return ends
 
     def _write_rollouts(self, step: int, batch: Batch) -> None:
         advantages = batch_advantages(batch.groups_P, self._step_cfg.advantage)

@@ -138,6 +138,7 @@ class WholeLoop:
                 cfg.algorithm, num_steps=cfg.loop.rlvr_steps, kl_coef=0.0, max_staleness=0
             ),
             checkpoint=dataclasses.replace(cfg.checkpoint, every=0, rollouts_every=1),
+            probe=dataclasses.replace(cfg.probe, every=0),
             resume="never",
         )
         settings = self._engine_settings | {

@@ -111,6 +111,13 @@ RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: c.data.kind != "minipy" or c.data.num_train >= c.algorithm.prompts_per_step,
     ),
     Relation(
+        path="probe.path",
+        involves=("probe.path", "data.kind"),
+        rule="minipy makes the problems of its probe, so probe.path needs data.kind=parquet",
+        fix="remove probe.path, or give data=parquet",
+        holds=lambda c: c.probe.path is None or c.data.kind == "parquet",
+    ),
+    Relation(
         path="reward.model",
         involves=("reward.kind", "reward.model", "loop.enabled"),
         rule="reward.kind=rm and hybrid need reward.model, unless the loop makes one",

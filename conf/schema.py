@@ -233,6 +233,33 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """Held-out problems that are executed during the run, for `alarm`; never for a reward."""
+
+    every: int = key("steps between probes; 0 turns probe and alarm off", 5, ge=0)
+    num_prompts: int = key("problems of the probe", 64, ge=16)
+    num_samples: int = key("completions per problem", 4, ge=1)
+    path: str | None = key(
+        "canonical parquet of its problems; null takes some with tests out of the training "
+        "problems (kind parquet)",
+        None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmConfig:
+    """The alarm: the reward climbs while the probe's pass@1 falls."""
+
+    action: Literal["warn", "stop"] = key(
+        "warn goes on; stop ends the run with exit code 1, a checkpoint and the best policy saved",
+        "warn",
+    )
+    false_rate: float = key(
+        "bound on the chance that a run whose probe never falls fires at all", 0.05, gt=0, le=0.5
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """What a run keeps."""
 
@@ -305,6 +332,8 @@ class Config:
     placement: PlacementConfig = key("layout of the actors")
     sandbox: SandboxConfig = key("how programs are held")
     evaluation: EvaluationConfig = key("held-out evaluation")
+    probe: ProbeConfig = key("held-out problems executed during the run")
+    alarm: AlarmConfig = key("when the reward model is hacked")
     checkpoint: CheckpointConfig = key("what is kept")
     ray: RayConfig = key("cluster")
     loop: LoopConfig = key("the stages of the whole loop")

@@ -29,6 +29,10 @@ class Console:
         """One line."""
         self._rich.print(text, markup=False)
 
+    def warn(self, text: str) -> None:
+        """One line that must not be overlooked."""
+        self._rich.print(text, markup=False, style="bold red")
+
     def stage(self, name: str, about: str) -> None:
         """Announce what begins, and how long it takes."""
         self._rich.print(f"[bold cyan]==>[/] [bold]{name}[/]  [dim]{about}[/]")
@@ -67,6 +71,8 @@ class Console:
             f"update {m['time/update_s']:.1f}, publish {m['time/publish_s']:.2f})"
         )
         held_out = f"  pass@1 {m['eval/pass@1']:.3f}" if "eval/pass@1" in m else ""
+        if "probe/pass@1" in m:
+            held_out += f"  probe {m['probe/pass@1']:.3f}"
         self.say(f"step {report.step:>4}/{total}  {reward}  {learned}  {times}{held_out}")
         self.advance()
 

@@ -41,6 +41,10 @@ class VersionMismatchError(ProjectError, RuntimeError):
     """A rollout engine serves another policy version than the step needs."""
 
 
+class HackingError(ProjectError):
+    """The hacking alarm ended a run that was told to stop there; everything is saved."""
+
+
 def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The project's own error inside nested task groups, or else the first one."""
     leaves = list(_leaves(group))

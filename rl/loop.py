@@ -18,7 +18,7 @@ from rl.prompts import PromptSampler
 from rl.step import Batch, StepConfig, collect, learn
 from rl.types import StepReport
 
-AfterStep = Callable[[StepReport, Batch], Awaitable[None]]
+AfterStep = Callable[[StepReport, Batch], Awaitable[bool | None]]  # True: the run ends here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +51,16 @@ class PublishedVersion:
 
 async def run_loop(
     fleet: Fleet, sampler: PromptSampler, step_cfg: StepConfig, cfg: LoopConfig, after: AfterStep
-) -> None:
+) -> int:
     """Run the RL steps `first_step..num_steps`; `after` sees each before the next is learned.
 
-    Raises an ExceptionGroup whose leaves are the errors that ended the run.
+    Answers with the last step that was run: `num_steps`, unless `after` ended the run. Raises an
+    ExceptionGroup whose leaves are the errors that ended the run.
     """
     published = PublishedVersion(cfg.first_step - 1)
     buffer: asyncio.Queue[Batch] = asyncio.Queue(maxsize=max(1, cfg.max_staleness))
     steps = range(cfg.first_step, cfg.num_steps + 1)
+    last = cfg.first_step - 1
 
     async def produce() -> None:
         for step in steps:
@@ -67,6 +69,7 @@ async def run_loop(
             await buffer.put(await collect(step, fleet, prompts_P, step_cfg))
 
     async def consume() -> None:
+        nonlocal last
         for step in steps:
             start_s = time.perf_counter()
             batch = await buffer.get()
@@ -74,9 +77,14 @@ async def run_loop(
             report = await learn(step, batch, fleet, step_cfg)
             step_s = time.perf_counter() - start_s
             times = {"time/wait_s": wait_s, "time/step_s": step_s}
-            await after(StepReport(step=step, metrics={**report.metrics, **times}), batch)
+            ended = await after(StepReport(step=step, metrics={**report.metrics, **times}), batch)
+            last = step
+            if ended:
+                producer.cancel()  # what it has sampled ahead is not needed
+                return
             await published.set(step)
 
     async with asyncio.TaskGroup() as both:
-        both.create_task(produce())
+        producer = both.create_task(produce())
         both.create_task(consume())
+    return last

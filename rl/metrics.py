@@ -25,6 +25,9 @@ class Metric:
     meaning: str
 
 
+SCORE_QUANTILES = (5, 25, 50, 75, 95)  # per cent
+TIE_TOLERANCE = 1e-3  # above what batching does to a float32 score, below any difference of meaning
+
 METRICS: dict[str, Metric] = {
     "reward/mean": Metric("reward", "mean shaped reward over the step's completions"),
     "reward/std": Metric("reward", "their standard deviation"),
@@ -36,7 +39,10 @@ METRICS: dict[str, Metric] = {
     "rm/score_mean": Metric("logit", "mean raw score that the reward model gave"),
     "rm/reused_rate": Metric("share", "of these, from the cache or from identical code"),
     "rm/truncated_rate": Metric("share", "of these, read only up to the model's context"),
-    "rm/tie_rate": Metric("share", "groups in which every reward is equal"),
+    "rm/tie_rate": Metric("share", "groups whose rewards are all within 0.001: nothing to learn"),
+    "rm/pair_tie_rate": Metric(
+        "share", "pairs of different programs of a group with scores within 0.001 of each other"
+    ),
     "rollout/completion_tokens": Metric("tokens", "mean length of a completion"),
     "rollout/truncated_rate": Metric("share", "completions that ran out of budget"),
     "rollout/tokens_per_s": Metric("tokens/s", "completion tokens over the time of the rollout"),
@@ -64,6 +70,21 @@ METRICS: dict[str, Metric] = {
     "rm/lm_loss": Metric("nats", "mean negative log-prob of chosen programs (LM regulariser)"),
     "rm/accuracy": Metric("share", "pairs in which the chosen program scores higher"),
     "rm/margin": Metric("logit", "mean score difference of a pair"),
+    "rm/exec_agreement": Metric(
+        "share", "probe: pairs of a right and a wrong program that the scores order right (AUC)"
+    ),
+    "probe/pass@1": Metric("share", "probe: completions that pass their tests"),
+    "probe/reward": Metric("reward", "probe: mean reward of the same completions"),
+    "probe/num_executed": Metric("programs", "probe: programs that were run, never for a reward"),
+    "alarm/pass_drop": Metric("share", "pass@1 of the best two probes in a row minus the newest"),
+    "alarm/needed_drop": Metric("share", "what that drop has to exceed to count"),
+    "alarm/reward_rise": Metric("reward", "reward of the newest probe minus that of the best two"),
+    "alarm/fired": Metric("0 or 1", "the reward has climbed while the probe has fallen"),
+    "time/probe_s": Metric("s", "the probe of this step: sample, judge, execute"),
+    **{
+        f"rm/score_p{percent:02d}": Metric("logit", f"{percent} % of the raw scores are below")
+        for percent in SCORE_QUANTILES
+    },
     **{
         f"reward/reason/{reason.value}": Metric("share", f"completions with reason {reason.value}")
         for reason in Reason
@@ -85,7 +106,6 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
     by_rm = [s for g in groups_P if g.judge is JudgeKind.RM for s in g.scores_G]
     by_tests = [s for g in groups_P if g.judge is JudgeKind.EXECUTION for s in g.scores_G]
     judged = [s for s in by_rm if s.value is not None]
-    values = [s.value for s in by_rm if s.value is not None]
     completions = [c for g in groups_P for c in g.group.completions_G]
     num_tokens = np.array([len(c.token_ids) for c in completions], dtype=np.float64)
     metrics = {
@@ -95,20 +115,59 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         "reward/valid_rate": float(np.mean([e.valid for e in extractions])),
         "reward/num_executed": float(sum(g.num_executed for g in groups_P)),
         "reward/exec_share": float(np.mean([g.judge is JudgeKind.EXECUTION for g in groups_P])),
-        "rm/tie_rate": float(np.mean([np.ptp(g.rewards_G) == 0 for g in groups_P])),
+        "rm/tie_rate": float(np.mean([np.ptp(g.rewards_G) <= TIE_TOLERANCE for g in groups_P])),
         "rollout/completion_tokens": float(num_tokens.mean()),
         "rollout/truncated_rate": float(np.mean([c.finish is Finish.LENGTH for c in completions])),
     }
     if by_tests:
         metrics["reward/exec_pass_rate"] = float(np.mean([s.passed for s in by_tests]))
     if judged:
-        metrics["rm/score_mean"] = float(np.mean(values))
+        metrics |= _score_metrics([s.value for s in judged if s.value is not None])
+        metrics |= _pair_ties([g for g in groups_P if g.judge is JudgeKind.RM])
         metrics["rm/reused_rate"] = float(np.mean([s.reused for s in judged]))
         metrics["rm/truncated_rate"] = float(np.mean([s.truncated for s in judged]))
     for reason in Reason:
         share = float(np.mean([e.reason is reason for e in extractions]))
         metrics[f"reward/reason/{reason.value}"] = share
     return metrics
+
+
+def _score_metrics(values: Sequence[float]) -> dict[str, float]:
+    """The histogram of a step's scores, as quantiles: five flat numbers that a report can draw."""
+    quantiles = np.percentile(values, SCORE_QUANTILES)
+    named = zip(SCORE_QUANTILES, quantiles, strict=True)
+    return {
+        "rm/score_mean": float(np.mean(values)),
+        **{f"rm/score_p{percent:02d}": float(value) for percent, value in named},
+    }
+
+
+def _pair_ties(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
+    """How often the model can not tell two programs apart; none where no group has two."""
+    tied = pairs = 0
+    for group in groups_P:
+        scored = zip(group.extractions_G, group.scores_G, strict=True)
+        by_code = {e.code: s.value for e, s in scored if s.value is not None}
+        values = np.array(list(by_code.values()))
+        num = len(values) * (len(values) - 1) // 2
+        close = np.abs(values[:, None] - values[None, :]) <= TIE_TOLERANCE
+        tied += (int(close.sum()) - len(values)) // 2  # each pair twice, each program with itself
+        pairs += num
+    return {"rm/pair_tie_rate": tied / pairs} if pairs else {}
+
+
+def drop_lines_after(path: Path, step: int) -> None:
+    """Drop the lines of a JSON-lines file whose `step` is later: a resumed run takes them again.
+
+    A last line without its end, as a crash leaves it, is dropped as well.
+    """
+    if not path.exists():
+        return
+    *lines, _torn = path.read_text(encoding="ascii").split("\n")
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(f"{line}\n" for line in kept), encoding="ascii")
+    partial.replace(path)
 
 
 class JsonlSink:
@@ -119,17 +178,8 @@ class JsonlSink:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of steps after `step`: a resumed run takes them again.
-
-        A last line without its end, as a crash leaves it, is dropped as well.
-        """
-        if not self._path.exists():
-            return
-        *lines, _torn = self._path.read_text(encoding="ascii").split("\n")
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(f"{line}\n" for line in kept), encoding="ascii")
-        partial.replace(self._path)
+        """Drop the lines of steps after `step`."""
+        drop_lines_after(self._path, step)
 
     def write(self, report: StepReport) -> None:
         """Append one line; it is on disk when this returns."""

@@ -30,8 +30,9 @@ def _command(*args: str, cwd: Path, timeout_s: float = 280) -> subprocess.Comple
 
 
 @pytest.mark.timeout(400)
-def test_a_run_ends_with_a_summary_a_model_and_its_rollouts(tmp_path: Path) -> None:
+def test_a_run_ends_with_a_summary_a_model_its_rollouts_and_probes(tmp_path: Path) -> None:
     args = ["launch/train.py", "experiment=quickstart", *SHORT, "algorithm.num_steps=2"]
+    args += ["probe.every=1", "probe.num_prompts=16", "probe.num_samples=2"]
     done = _command(*args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "outputs/quickstart/run"
@@ -43,8 +44,15 @@ def test_a_run_ends_with_a_summary_a_model_and_its_rollouts(tmp_path: Path) -> N
     assert summary["programs_executed_for_evaluation"] > 0
     assert list((run / "hf").glob("*.safetensors"))
     assert (run / "rollouts/step-000002.parquet").is_file()
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2]
+    assert summary["probe"]["num_probes"] == 3 and summary["programs_executed_for_probe"] > 0
+    assert summary["alarm"]["fired_at"] == []
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all(0 < line["probe/pass@1"] <= 1 and line["probe/reward"] > 0 for line in lines)
+    assert all(line["rm/exec_agreement"] > 0.5 for line in lines)  # the shipped model is a good one
+    assert all(line["rm/score_p05"] < line["rm/score_p95"] for line in lines)
+    probes = [json.loads(line)["step"] for line in (run / "probe.jsonl").read_text().splitlines()]
+    assert probes == [0, 1, 2]
 
 
 @pytest.mark.timeout(400)

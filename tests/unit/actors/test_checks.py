@@ -55,6 +55,39 @@ def test_a_step_longer_than_the_data_set_is_refused(overrides: list[str]):
     assert "set algorithm.prompts_per_step=8" in message
 
 
+@pytest.fixture
+def probed(tmp_path: Path) -> str:
+    """The override that names a good file of probe problems."""
+    write_prompts(tmp_path / "probe.parquet", make_prompts("eval", 20, 9))
+    return f"++probe.path={tmp_path / 'probe.parquet'}"
+
+
+def test_a_probe_apart_from_training_and_evaluation_is_welcome(overrides: list[str], probed: str):
+    check([*overrides, probed])
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_probe_that_is_trained_or_evaluated_on_is_refused(
+    overrides: list[str], probed: str, tmp_path: Path, split: str
+):
+    shared = make_prompts(split, 1, 0)  # pyright: ignore[reportArgumentType]  # one of the two
+    others = make_prompts("eval", 20, 9)
+    write_prompts(tmp_path / "probe.parquet", [*others, replace(shared[0], id="shared")])
+    message = refusal([*overrides, probed])
+    assert message.startswith("probe.path: 1 of 21 problems are also in data.")
+    assert f"data.{split}_path=" in message and "the first is shared" in message
+
+
+def test_a_probe_needs_tests_and_enough_problems(overrides: list[str], probed: str, tmp_path: Path):
+    few = make_prompts("eval", 3, 9)
+    write_prompts(tmp_path / "probe.parquet", few)
+    assert "holds 3 problems" in refusal([*overrides, probed])
+    write_prompts(tmp_path / "probe.parquet", [replace(few[0], tests=None)])
+    assert "has no tests" in refusal([*overrides, probed])
+    assert "does not exist" in refusal([*overrides, "++probe.path=nowhere.parquet"])
+    check([*overrides, "++probe.path=nowhere.parquet", "++probe.every=0"])
+
+
 def test_held_out_problems_need_tests_whoever_judges(overrides: list[str], tmp_path: Path):
     message = refusal([*overrides, f"++data.eval_path={tmp_path / 'train.parquet'}"])
     assert message.startswith("data.eval_path: problem minipy-train-0-4 has no tests")

@@ -18,7 +18,10 @@ from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 pytestmark = pytest.mark.unit
 
 
-def summary_of(*overrides: str) -> dict[str, Any]:
+NO_PROBE = {"probe": None, "alarm": None, "programs_executed_for_probe": 0}
+
+
+def summary_of(*overrides: str, probe: dict[str, Any] = NO_PROBE) -> dict[str, Any]:
     judged = make_judged(make_group(make_prompts(1)[0], 8), [float(i) for i in range(8)])
     evaluation = Evaluation(groups_P=(judged,), passed_PG=((False, True) * 4,), num_executed=8)
     result = RlResult(
@@ -31,6 +34,7 @@ def summary_of(*overrides: str) -> dict[str, Any]:
         executed_for_evaluation=16,
         partition=[],
         start_s=1.0,
+        probe=probe,
     )
     return summarise(with_shipped_models(compose_config(list(overrides))), result, {})
 
@@ -52,3 +56,21 @@ def test_the_summary_and_its_table_name_the_reward(capsys, override, kind, tests
     table = capsys.readouterr().out
     assert row in table
     assert "chosen by the RM" in table if kind == "rm" else "chosen by tests" in table
+
+
+@pytest.mark.parametrize(
+    ("fired_at", "cells"),
+    [([], ["never", "held"]), ([44, 60], ["step 44", "probe fell"])],
+)
+def test_the_table_says_whether_the_alarm_fired_and_what_the_probe_cost(capsys, fired_at, cells):
+    probe = {"probe": {"num_probes": 13, "time_share": 0.08}, "alarm": {"fired_at": fired_at}}
+    summary = summary_of(probe=probe | {"programs_executed_for_probe": 9})
+    assert summary["programs_executed_for_probe"] == 9
+    show_summary(Console(), summary | {"wall_s": 1.0}, Path("run"))
+    table = capsys.readouterr().out
+    assert all(cell in table for cell in [*cells, "13 probes, 8% of the time"])
+
+
+def test_without_a_probe_the_table_says_that_nobody_watched(capsys):
+    show_summary(Console(), summary_of() | {"wall_s": 1.0}, Path("run"))
+    assert "no probe" in capsys.readouterr().out

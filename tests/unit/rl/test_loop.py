@@ -153,6 +153,25 @@ def test_a_failure_after_a_step_ends_the_loop_with_its_own_error():
 
 
 @pytest.mark.parametrize("max_staleness", [0, 2])
+def test_what_follows_a_step_can_end_the_run_there(max_staleness):
+    fleet = FakeFleet()
+    fleet.policy.turns = SLOW
+
+    async def after(report: StepReport, _: Batch) -> bool:
+        return report.step == 3
+
+    async def last_step() -> int:
+        sampler = PromptSampler(make_prompts(5), run_seed=0)
+        cfg = LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness)
+        step_cfg = step_config(on_policy=max_staleness == 0)
+        return await asyncio.wait_for(run_loop(fleet, sampler, step_cfg, cfg, after), 5.0)
+
+    assert asyncio.run(last_step()) == 3
+    assert fleet.subjects("published") == [1, 2, 3]
+    assert max(fleet.subjects("rollout")) <= 3 + max_staleness  # type: ignore[type-var]  # integers
+
+
+@pytest.mark.parametrize("max_staleness", [0, 2])
 def test_a_resumed_run_asks_for_the_prompts_that_an_uninterrupted_one_would(max_staleness):
     whole, resumed = FakeFleet(), FakeFleet()
     run(whole, LoopConfig(num_steps=4, max_staleness=max_staleness))

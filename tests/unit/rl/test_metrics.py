@@ -16,6 +16,9 @@ from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 pytestmark = pytest.mark.unit
 
 
+BY_TESTS = JudgeKind.EXECUTION
+
+
 def judged_groups() -> list[JudgedGroup]:
     """Rewards (0, 2) and (1, 1); one completion invalid, one truncated, one score reused."""
     first, second = make_prompts(2)
@@ -80,6 +83,32 @@ def test_scores_of_execution_are_counted_apart_from_those_of_the_reward_model():
     assert "reward/exec_pass_rate" not in only_rm
     assert only_tests["reward/exec_share"] == 1.0
     assert not [name for name in only_tests if name in {"rm/score_mean", "rm/reused_rate"}]
+
+
+def scored(*scores: float, codes: str = "abcdefgh") -> JudgedGroup:
+    """A group judged by a reward model, with these scores of these programs."""
+    judged = make_judged(make_group(make_prompts(1)[0], len(scores)), scores)
+    named = [Extraction(reason=Reason.OK, code=code) for code in codes[: len(scores)]]
+    return dataclasses.replace(judged, extractions_G=tuple(named))
+
+
+def test_the_quantiles_of_the_scores_draw_their_histogram():
+    metrics = batch_metrics([scored(0.0, 1.0, 2.0), scored(3.0, 4.0)])
+    names = [f"rm/score_p{percent:02d}" for percent in (5, 25, 50, 75, 95)]
+    assert [metrics[name] for name in names] == pytest.approx([0.2, 1.0, 2.0, 3.0, 3.8])
+    assert not set(names) & set(batch_metrics([dataclasses.replace(scored(1.0), judge=BY_TESTS)]))
+
+
+def test_a_tie_has_a_tolerance_because_scores_are_continuous():
+    apart, together = scored(1.0, 1.5), scored(1.0, 1.0 + 1e-5)
+    assert batch_metrics([apart, together, together])["rm/tie_rate"] == pytest.approx(2 / 3)
+    assert batch_metrics([scored(1.0, 1.5, 1.5 + 1e-5, 9.0)])["rm/pair_tie_rate"] == 1 / 6
+
+
+def test_pairs_of_the_same_program_or_of_different_problems_are_no_ties():
+    same = scored(1.0, 1.0, codes="aa")
+    assert "rm/pair_tie_rate" not in batch_metrics([same, same])
+    assert batch_metrics([scored(1.0, 2.0), scored(1.0, 2.0)])["rm/pair_tie_rate"] == 0.0
 
 
 def test_the_shares_of_reasons_sum_to_one_and_every_reason_is_there():
