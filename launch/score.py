@@ -13,7 +13,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conf.schema import key
+from conf.schema import Config, key
 from launch.cli import compose_config, main_simple
 from reward.model_files import context_of
 
@@ -21,12 +21,10 @@ MAX_CONTEXT = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreArgs:
-    """What `launch/score.py` takes."""
+class ModelArgs:
+    """The reward group of a command that only judges."""
 
     model: str = key("directory or hub id of the reward model")
-    input: str = key("JSON lines with `prompt` and `response`")
-    output: str = key("the same lines with code, valid, reason, score, reward")
     adapter: Literal["sequence_classifier", "codescaler", "acecoder", "themis"] = key(
         "family of the reward model", "sequence_classifier"
     )
@@ -42,10 +40,26 @@ class ScoreArgs:
     placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key("where", "laptop")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreArgs(ModelArgs):
+    """What `launch/score.py` takes."""
+
+    input: str = key("JSON lines with `prompt` and `response`")
+    output: str = key("the same lines with code, valid, reason, score, reward")
+
+
 def run(args: ScoreArgs) -> None:
     """Score the file."""
+    cfg = reward_config(args)
+    from actors.scoring import score_file  # noqa: PLC0415 - after the arguments are good
+
+    score_file(cfg, Path(args.input), Path(args.output))
+
+
+def reward_config(args: ModelArgs) -> Config:
+    """The configuration of a run that has a reward group only."""
     max_tokens = args.max_tokens or default_context(args.model)
-    cfg = compose_config(
+    return compose_config(
         [
             f"placement={args.placement}",
             "reward=codescaler",
@@ -58,9 +72,6 @@ def run(args: ScoreArgs) -> None:
             f"++reward.model='{args.model}'",
         ]
     )
-    from actors.scoring import score_file  # noqa: PLC0415 - after the arguments are good
-
-    score_file(cfg, Path(args.input), Path(args.output))
 
 
 def default_context(model: str) -> int:
