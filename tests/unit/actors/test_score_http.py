@@ -28,20 +28,22 @@ def config(**changes: Any) -> HttpConfig:
     return HttpConfig(queue=queue, **(fields | changes))
 
 
+def client_of(app: ScoreApp) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test")
+
+
 def serve(body: Body, shard: FakeShard | None = None, **changes: Any) -> None:
     """Run `body` with a client of a server on one fake shard, once that is up."""
 
     async def main() -> None:
         app = ScoreApp([shard or FakeShard()], config(**changes))
-        transport = httpx.ASGITransport(app=app)
-        async with asyncio.timeout(20), app.running():
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                client.headers["Authorization"] = f"Bearer {TOKEN}"
-                while (await client.get("/health")).status_code != 200:
-                    if shard is not None and shard.dead:
-                        break
-                    await asyncio.sleep(0.001)
-                await body(client)
+        async with asyncio.timeout(20), app.running(), client_of(app) as client:
+            client.headers["Authorization"] = f"Bearer {TOKEN}"
+            while (await client.get("/health")).status_code != 200:
+                if shard is not None and shard.dead:
+                    break
+                await asyncio.sleep(0.001)
+            await body(client)
 
     asyncio.run(main())
 
@@ -228,20 +230,20 @@ def test_drain_refuses_what_is_new_and_waits_for_what_is_in_flight():
 
     async def main() -> None:
         app = ScoreApp([shard], config())
-        transport = httpx.ASGITransport(app=app)
-        async with asyncio.timeout(20), app.running():
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                shard.open.clear()
-                task = asyncio.create_task(client.post("/score", json=ROW))
-                while not shard.calls:
-                    await asyncio.sleep(0.001)
-                drain = asyncio.create_task(app.drain())
-                await asyncio.sleep(0.01)
-                assert (await client.post("/score", json=ROW)).status_code == 503
-                assert (await client.get("/health")).json()["status"] == "ending"
-                assert not drain.done()
-                shard.open.set()
-                assert (await task).status_code == 200
-                await drain
+        async with asyncio.timeout(20), app.running(), client_of(app) as client:
+            while (await client.get("/health")).status_code != 200:
+                await asyncio.sleep(0.001)
+            shard.open.clear()
+            task = asyncio.create_task(client.post("/score", json=ROW))
+            while not shard.calls:
+                await asyncio.sleep(0.001)
+            drain = asyncio.create_task(app.drain())
+            await asyncio.sleep(0.01)
+            assert (await client.post("/score", json=ROW)).status_code == 503
+            assert (await client.get("/health")).json()["status"] == "ending"
+            assert not drain.done()
+            shard.open.set()
+            assert (await task).status_code == 200
+            await drain
 
     asyncio.run(main())
