@@ -11,7 +11,8 @@ import hmac
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -67,7 +68,7 @@ class ScoreApp:
                 Route("/metrics", self._show_metrics, methods=["GET"]),
             ],
             exception_handlers={HTTPException: _refusal, ProjectError: _failure},
-            lifespan=self.running,
+            lifespan=self._running,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,9 +101,11 @@ class ScoreApp:
         self._queue.end_admission()
         await self._idle.wait()
 
-    def running(self, _: object = None) -> ScoreQueue:
-        """The context in which requests are answered; an ASGI server enters it as the lifespan."""
-        return self._queue
+    @asynccontextmanager
+    async def _running(self, _: Starlette) -> AsyncIterator[None]:
+        """The lifespan: an ASGI server enters it before the first request."""
+        async with self._queue:
+            yield
 
     def _is_authorised(self, scope: Scope) -> bool:
         if self._cfg.token_sha256 is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -28,6 +29,27 @@ def config(**changes: Any) -> HttpConfig:
     return HttpConfig(queue=queue, **(fields | changes))
 
 
+@asynccontextmanager
+async def lifespan(app: ScoreApp) -> AsyncIterator[None]:
+    """Start and end the application as an ASGI server does."""
+    events: asyncio.Queue[str] = asyncio.Queue()
+    said: asyncio.Queue[str] = asyncio.Queue()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": await events.get()}
+
+    async def send(message: Any) -> None:
+        await said.put(message["type"])
+
+    task = asyncio.create_task(app({"type": "lifespan"}, receive, send))
+    for phase in ("startup", "shutdown"):
+        await events.put(f"lifespan.{phase}")
+        assert await said.get() == f"lifespan.{phase}.complete"
+        if phase == "startup":
+            yield
+    await task
+
+
 def client_of(app: ScoreApp) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test")
 
@@ -37,7 +59,7 @@ def serve(body: Body, shard: FakeShard | None = None, **changes: Any) -> None:
 
     async def main() -> None:
         app = ScoreApp([shard or FakeShard()], config(**changes))
-        async with asyncio.timeout(20), app.running(), client_of(app) as client:
+        async with asyncio.timeout(20), lifespan(app), client_of(app) as client:
             client.headers["Authorization"] = f"Bearer {TOKEN}"
             while (await client.get("/health")).status_code != 200:
                 if shard is not None and shard.dead:
@@ -230,7 +252,7 @@ def test_drain_refuses_what_is_new_and_waits_for_what_is_in_flight():
 
     async def main() -> None:
         app = ScoreApp([shard], config())
-        async with asyncio.timeout(20), app.running(), client_of(app) as client:
+        async with asyncio.timeout(20), lifespan(app), client_of(app) as client:
             while (await client.get("/health")).status_code != 200:
                 await asyncio.sleep(0.001)
             shard.open.clear()
