@@ -41,6 +41,7 @@ from rl.errors import EngineError, NonFiniteError, ProjectError, UserError
 
 TOKEN_VARIABLE = "CODESCALER_SERVE_TOKEN"
 _APP = "score"
+_LOGGING: dict[str, Any] = {"enable_access_log": False, "log_level": "WARNING"}
 _MIN_TOKEN_CHARS = 16
 _RESTARTS = 3  # of one shard; then the model or the machine is at fault
 _FLUSH_S = 0.5  # for the last responses to pass the proxy
@@ -180,18 +181,17 @@ async def _until(
 def _start_serve(serving: ServeConfig, http: HttpConfig, handles: Sequence[Any]) -> Any:  # noqa: ANN401 - Serve's handle
     """Start the proxy and the ingress; answers with the ingress's handle."""
     deployment = serve.deployment(
-        ScoreIngress,
         name=_APP,
         num_replicas=1,  # the queue is in its memory
         max_ongoing_requests=_MAX_ONGOING,
         ray_actor_options={"num_cpus": 0},
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
-    )
+        logging_config=_LOGGING,
+    )(ScoreIngress)
     try:
         serve.start(
             proxy_location="HeadOnly",
             http_options={"host": serving.host, "port": serving.port},
-            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+            logging_config=_LOGGING,
         )
         return serve.run(deployment.bind(http, handles), name=_APP)
     except (RuntimeError, RayServeException, RayError) as error:

@@ -52,8 +52,15 @@ def command(*args: str) -> list[str]:
     return [sys.executable, str(ROOT / args[0]), *args[1:]]
 
 
-def left_processes() -> list[str]:
-    """Command lines of processes that carry the mark."""
+def left_processes(patience_s: float = 10.0) -> list[str]:
+    """Command lines of processes that carry the mark and do not end."""
+    give_up = time.monotonic() + patience_s
+    while (found := marked_processes()) and time.monotonic() < give_up:
+        time.sleep(0.2)
+    return found
+
+
+def marked_processes() -> list[str]:
     found: list[str] = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
