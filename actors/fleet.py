@@ -38,6 +38,7 @@ class Specs:
 
     rollout_model: str | None = None
     reward: bool = False
+    reward_restarts: int = 0  # times that Ray starts a shard that died again, in its place
     train: Mapping[str, Any] | None = None  # fields of TrainSpec
     objective: Objective | None = None
 
@@ -205,7 +206,10 @@ def _create(cfg: Config, specs: Specs, placement: Placement) -> RayFleet:
         )
         for name in _names("rollout", needs.rollout)
     ]
-    reward = [_create_judge(cfg, placement, name) for name in _names("reward", needs.reward)]
+    reward = [
+        _create_judge(cfg, placement, name, specs.reward_restarts)
+        for name in _names("reward", needs.reward)
+    ]
     policy = tuple(
         RemotePolicyActor.options(
             **placement.options(name, _env(cfg, cfg.policy.cpu_threads))
@@ -230,8 +234,9 @@ def _names(group: str, count: int) -> list[str]:
     return [f"{group}-{index}" for index in range(count)]
 
 
-def _create_judge(cfg: Config, placement: Placement, name: str) -> Any:  # noqa: ANN401 - actor handle
+def _create_judge(cfg: Config, placement: Placement, name: str, restarts: int) -> Any:  # noqa: ANN401 - actor handle
     options = placement.options(name, _env(cfg, cfg.reward.cpu_threads))
+    options["max_restarts"] = restarts
     # Several groups are judged at once, so that the engine always has work.
     options["max_concurrency"] = 64
     if cfg.reward.kind == "execution":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,9 +56,16 @@ def score_candidates(
         return scores
 
     slots = asyncio.Semaphore(_IN_FLIGHT)
-    connect(cfg, namespace=name)
-    try:
+    with cluster(cfg, name):
         return asyncio.run(score())
+
+
+@contextmanager
+def cluster(cfg: Config, namespace: str) -> Generator[None]:
+    """Ray, joined or started for the body, and left afterwards."""
+    connect(cfg, namespace=namespace)
+    try:
+        yield
     finally:
         ray.shutdown()
 

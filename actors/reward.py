@@ -25,7 +25,7 @@ from reward.extract import ExtractConfig
 from reward.judge import ExecutionJudge, HybridJudge, Judge, Judged, RewardModelJudge
 from reward.model import TextPath
 from reward.train import GOLDEN_SCORES
-from rl.errors import EngineError
+from rl.errors import EngineError, ProjectError
 from rl.types import IntArray, JudgedGroup, Prompt, RolloutGroup, Score
 
 _GOLDEN_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
@@ -77,6 +77,12 @@ class RewardModelActor:
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
         """Judge the completions of one prompt; with the time at which the last score was known."""
         return self._judge.judge(prompt, texts_G), time.time()
+
+    def judge_many(
+        self, groups: Sequence[tuple[Prompt, Sequence[str]]]
+    ) -> list[Judged | ProjectError]:
+        """Judge several groups in one call; what one fails with is its own result (serving)."""
+        return self._reward_model.judge_many(groups)
 
     def score_codes(
         self, questions: Sequence[str], codes: Sequence[Sequence[str | None]]

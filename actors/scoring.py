@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 
 from actors.fleet import RayFleet, Specs, connect, start_fleet
 from actors.judging import check_model
 from conf.schema import Config
+from reward.answers import Answer, AnswerGroup, group_answers, judged_rows, parse_answer
 from reward.judge import Judged
 from rl.console import Console
 from rl.errors import DataError
-from rl.types import Message, Prompt
 
 _IN_FLIGHT = 256  # groups
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Consecutive lines with one prompt."""
-
-    prompt: Prompt
-    rows: list[dict[str, Any]]
-
-
-def score_file(cfg: Config, source: Path, target: Path) -> None:
+def score_file(cfg: Config, source: Path, target: Path) -> float:
     """Score `source` into `target`, which appears only when it is complete.
+
+    Returns the seconds from the first answer sent to the last one scored; engines start before.
 
     Raises:
         UserError: when the model directory is none.
@@ -45,21 +38,24 @@ def score_file(cfg: Config, source: Path, target: Path) -> None:
     console.stage("score", f"{num_rows} answers to {len(groups)} prompts, {cfg.reward.model}")
     connect(cfg, namespace=f"score-{target.stem}")
     try:
-        judged = asyncio.run(_score(cfg, groups, console))
+        judged, seconds = asyncio.run(_score(cfg, groups, console))
     finally:
         ray.shutdown()
     partial = target.with_name(target.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         for group, verdict in zip(groups, judged, strict=True):
-            file.writelines(json.dumps(row) + "\n" for row in _extended(group, verdict))
+            file.writelines(json.dumps(row) + "\n" for row in judged_rows(group, verdict))
     partial.rename(target)
-    console.say(f"written to {target}")
+    console.say(f"{num_rows} answers in {seconds:.1f} s, written to {target}")
+    return seconds
 
 
-async def _score(cfg: Config, groups: Sequence[_Group], console: Console) -> list[Judged]:
+async def _score(
+    cfg: Config, groups: Sequence[AnswerGroup], console: Console
+) -> tuple[list[Judged], float]:
     slots = asyncio.Semaphore(_IN_FLIGHT)
 
-    async def judge(fleet: RayFleet, group: _Group) -> Judged:
+    async def judge(fleet: RayFleet, group: AnswerGroup) -> Judged:
         async with slots:
             judged, _, _ = await fleet.reward.judge_texts(
                 group.prompt, [row["response"] for row in group.rows]
@@ -68,70 +64,34 @@ async def _score(cfg: Config, groups: Sequence[_Group], console: Console) -> lis
         return judged
 
     async with start_fleet(cfg, Specs(reward=True), "score") as fleet:
+        started = time.monotonic()
         with console.steps(len(groups)):
-            return list(await asyncio.gather(*(judge(fleet, group) for group in groups)))
+            judged = await asyncio.gather(*(judge(fleet, group) for group in groups))
+        return list(judged), time.monotonic() - started
 
 
-def _extended(group: _Group, judged: Judged) -> Iterator[dict[str, Any]]:
-    for row, extraction, score, reward in zip(
-        group.rows, judged.extractions_G, judged.scores_G, judged.rewards_G, strict=True
-    ):
-        yield row | {
-            "code": extraction.code,
-            "valid": extraction.valid,
-            "reason": extraction.reason.value,
-            "score": score.value,
-            "reward": float(reward),
-        }
-
-
-def _read(source: Path) -> Iterator[_Group]:
+def _read(source: Path) -> Iterator[AnswerGroup]:
     if not source.is_file():
         raise DataError(f"{source}: no such file; give input=FILE with one JSON object per line")
-    current: _Group | None = None
+    return group_answers(_answers(source))
+
+
+def _answers(source: Path) -> Iterator[tuple[str, Answer]]:
     with source.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            row, messages = _parse(source, number, line)
-            if current is None or current.prompt.messages != messages:
-                if current is not None:
-                    yield current
-                current = _Group(Prompt(id=f"line-{number}", messages=messages), [])
-            current.rows.append(row)
-    if current is not None:
-        yield current
+            if line.strip():
+                yield f"line-{number}", _parse(source, number, line)
 
 
-def _parse(source: Path, number: int, line: bytes) -> tuple[dict[str, Any], tuple[Message, ...]]:
+def _parse(source: Path, number: int, line: bytes) -> Answer:
     try:
         row = json.loads(line.decode("utf-8"))
+        if not isinstance(row, dict):
+            raise DataError(f"1: a line is an object, not {type(row).__name__}")
+        return parse_answer(row)
     except UnicodeDecodeError as error:
         raise DataError(f"{source}:{number}:{error.start + 1}: not UTF-8") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{source}:{number}:{error.colno}: not JSON ({error.msg})") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{source}:{number}:1: a line is an object, not {type(row).__name__}")
-    if not isinstance(row.get("response"), str):
-        raise DataError(f"{source}:{number}:response: a text is needed ({row.get('response')!r})")
-    prompt = row.get("prompt")
-    try:
-        json.dumps(prompt, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(f"{source}:{number}:prompt: holds a lone surrogate, no text") from error
-    if isinstance(prompt, str):
-        return row, (Message("user", prompt),)
-    turns = prompt if isinstance(prompt, list) else []
-    messages = tuple(
-        Message(turn["role"], turn["content"])
-        for turn in turns
-        if isinstance(turn, dict)
-        and isinstance(turn.get("role"), str)
-        and isinstance(turn.get("content"), str)
-    )
-    if len(messages) != len(turns) or not any(m.role == "user" for m in messages):
-        raise DataError(
-            f"{source}:{number}:prompt: a text, or messages with role and content and a user turn, "
-            f"is needed ({prompt!r})"
-        )
-    return row, messages
+    except DataError as error:
+        raise DataError(f"{source}:{number}:{error}") from error

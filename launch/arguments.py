@@ -46,6 +46,23 @@ def reward_config(model: str, args: RewardGroupArgs, *overrides: str) -> Config:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnswerArgs(RewardGroupArgs):
+    """A group that judges whole answers: extraction, score, reward."""
+
+    model: str = key("directory or hub id of the reward model")
+    shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key("score -> reward", "softplus")
+    rule: Literal["single_block", "last_block"] = key(
+        "which fenced block is the program", "single_block"
+    )
+
+
+def answer_config(args: AnswerArgs) -> Config:
+    """The configuration of a group that judges whole answers."""
+    rules = (f"++reward.shaping={args.shaping}", f"++reward.rule={args.rule}")
+    return reward_config(args.model, args, *rules)
+
+
 def default_context(model: str) -> int:
     """Tokens of a local model's context, at most 4,096 (the paper's code scores with that)."""
     directory = Path(model)

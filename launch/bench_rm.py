@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import ray
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from actors.fleet import RayFleet, Specs, connect, start_fleet
-from actors.judging import Candidates, check_model
+from actors.fleet import RayFleet, Specs, start_fleet
+from actors.judging import Candidates, check_model, cluster
 from conf.schema import Config
 from reward.model import TextPath
 from reward.near_miss import mutants
@@ -34,11 +33,8 @@ Snippet = Callable[[Candidates], list[float]]
 def measure_scoring(cfg: Config, num_repeats: int) -> None:
     """Print how long both take for the same programs, and how far their scores lie apart."""
     check_model(cfg)
-    connect(cfg, namespace="bench-rm")
-    try:
+    with cluster(cfg, "bench-rm"):
         rows = asyncio.run(_measure(cfg, num_repeats))
-    finally:
-        ray.shutdown()
     Console().table(f"scoring {NUM_PROBLEMS} problems x {NUM_CODES} programs", rows)
 
 

@@ -9,33 +9,25 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
-from launch.arguments import RewardGroupArgs, reward_config
+from launch.arguments import AnswerArgs, answer_config
 from launch.cli import main_simple
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreArgs(RewardGroupArgs):
+class ScoreArgs(AnswerArgs):
     """What `launch/score.py` takes."""
 
-    model: str = key("directory or hub id of the reward model")
     input: str = key("JSON lines with `prompt` and `response`")
     output: str = key("the same lines with code, valid, reason, score, reward")
-    shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key("score -> reward", "softplus")
-    rule: Literal["single_block", "last_block"] = key(
-        "which fenced block is the program", "single_block"
-    )
 
 
 def run(args: ScoreArgs) -> None:
     """Score the file."""
-    cfg = reward_config(
-        args.model, args, f"++reward.shaping={args.shaping}", f"++reward.rule={args.rule}"
-    )
+    cfg = answer_config(args)
     from actors.scoring import score_file  # noqa: PLC0415 - after the arguments are good
 
     score_file(cfg, Path(args.input), Path(args.output))

@@ -22,7 +22,7 @@ from reward.extract import ExtractConfig, extract
 from reward.model import TextPath
 from reward.shaping import shape_rewards
 from reward.verdict import Judgement, Verifier
-from rl.errors import NonFiniteError, UserError
+from rl.errors import NonFiniteError, ProjectError, UserError
 from rl.types import Extraction, FloatArray, IntArray, JudgeKind, Prompt, Score
 
 ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
@@ -46,6 +46,25 @@ class Judge(Protocol):
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
         """Judge the completions of one prompt."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """Programs of one problem on their way through the engine."""
+
+    question: str
+    codes: Sequence[str | None]
+    known: dict[str, Score]  # from the cache
+    pending: dict[str, tuple[Future[float], bool]]  # with whether it was truncated
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A group whose programs the engine has, or needs not have."""
+
+    prompt_id: str
+    extractions_G: tuple[Extraction, ...]
+    sent: _Sent
 
 
 class RewardModelJudge:
@@ -73,18 +92,42 @@ class RewardModelJudge:
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
         """Judge the completions of one prompt; blocks until the engine has scored them."""
+        return self._finish(self._begin(prompt, texts_G))
+
+    def judge_many(
+        self, groups: Sequence[tuple[Prompt, Sequence[str]]]
+    ) -> list[Judged | ProjectError]:
+        """Judge several groups as one batch of the engine; what one fails with is its own result.
+
+        A judgement is the one that `judge` gives: groups share the engine's batch, nothing else.
+        """
+        # All are sent before the first is waited for; one thread, so that no extraction starves.
+        begun = [self._begin(prompt, texts_G) for prompt, texts_G in groups]
+        verdicts: list[Judged | ProjectError] = []
+        for group in begun:
+            try:
+                verdicts.append(self._finish(group))
+            except ProjectError as error:
+                verdicts.append(error)
+        return verdicts
+
+    def _begin(self, prompt: Prompt, texts_G: Sequence[str]) -> _Begun:
+        """Extract, and send what is valid to the engine."""
         extractions_G = tuple(extract(text, self._extract_cfg) for text in texts_G)
-        scores_G = self.score_codes(
-            prompt.question, [e.code if e.valid else None for e in extractions_G]
-        )
+        codes_G = [e.code if e.valid else None for e in extractions_G]
+        return _Begun(prompt.id, extractions_G, self._send(prompt.question, codes_G))
+
+    def _finish(self, begun: _Begun) -> Judged:
+        """Wait for the scores, and shape them."""
+        scores_G = self._receive(begun.sent)
         for index, score in enumerate(scores_G):
             if score.value is not None and not np.isfinite(score.value):
                 raise NonFiniteError(
-                    f"the reward model gave {score.value} for prompt {prompt.id}, sample {index}; "
-                    "check reward.dtype and the model's weights"
+                    f"the reward model gave {score.value} for prompt {begun.prompt_id}, "
+                    f"sample {index}; check reward.dtype and the model's weights"
                 )
         return Judged(
-            extractions_G=extractions_G,
+            extractions_G=begun.extractions_G,
             scores_G=scores_G,
             rewards_G=shape_rewards([s.value for s in scores_G], self._shaping),
             judge=JudgeKind.RM,
@@ -93,22 +136,29 @@ class RewardModelJudge:
 
     def score_codes(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
         """Raw scores of programs for one problem; None (no program) gets no score."""
-        pending: dict[str, tuple[Future[float], bool]] = {}
-        known: dict[str, Score] = {}
+        return self._receive(self._send(question, codes))
+
+    def _send(self, question: str, codes: Sequence[str | None]) -> _Sent:
+        """Hand the engine what is not in the cache, each program once."""
+        sent = _Sent(question, codes, known={}, pending={})
         for code in codes:
-            if code is None or code in pending or code in known:
+            if code is None or code in sent.pending or code in sent.known:
                 continue
             cached = self._recall(_digest(question, code))
             if cached is not None:
-                known[code] = cached
+                sent.known[code] = cached
             else:
                 encoded = self._text_path.encode(question, code)
-                pending[code] = (self._score(encoded.token_ids), encoded.truncated)
+                sent.pending[code] = (self._score(encoded.token_ids), encoded.truncated)
+        return sent
+
+    def _receive(self, sent: _Sent) -> tuple[Score, ...]:
+        """Wait for the engine; scores in the order of the programs."""
         fresh: dict[str, Score] = {}
-        for code, (future, truncated) in pending.items():
+        for code, (future, truncated) in sent.pending.items():
             fresh[code] = Score(value=future.result(), truncated=truncated)
-            self._remember(_digest(question, code), fresh[code])
-        return tuple(self._hand_out(code, known, fresh) for code in codes)
+            self._remember(_digest(sent.question, code), fresh[code])
+        return tuple(self._hand_out(code, sent.known, fresh) for code in sent.codes)
 
     @staticmethod
     def _hand_out(code: str | None, known: dict[str, Score], fresh: dict[str, Score]) -> Score:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.scoring import _extended, _Group, _read
+from actors.scoring import _read
+from reward.answers import AnswerGroup, judged_rows
 from reward.judge import Judged
 from rl.errors import DataError
 from rl.types import Extraction, JudgeKind, Message, Prompt, Reason, Score
@@ -88,7 +89,7 @@ def test_a_missing_file_is_named(source: Path):
 
 def test_what_is_written_is_the_line_and_what_was_found_out_about_it():
     rows = [{"response": "r0", "id": 7}, {"response": "r1"}]
-    group = _Group(Prompt(id="line-1", messages=(Message("user", "q"),)), rows)
+    group = AnswerGroup(Prompt(id="line-1", messages=(Message("user", "q"),)), rows)
     judged = Judged(
         extractions_G=(
             Extraction(reason=Reason.OK, code="print(1)"),
@@ -101,5 +102,5 @@ def test_what_is_written_is_the_line_and_what_was_found_out_about_it():
     )
     found = {"code": "print(1)", "valid": True, "reason": "ok", "score": -1.5, "reward": 0.25}
     none = {"code": "", "valid": False, "reason": "no_block", "score": None, "reward": 0.0}
-    assert list(_extended(group, judged)) == [rows[0] | found, rows[1] | none]
-    json.dumps(list(_extended(group, judged)))
+    assert list(judged_rows(group, judged)) == [rows[0] | found, rows[1] | none]
+    json.dumps(list(judged_rows(group, judged)))

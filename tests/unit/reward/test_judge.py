@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from reward.extract import ExtractConfig
-from reward.judge import ExecutionJudge, HybridJudge, RewardModelJudge
+from reward.judge import ExecutionJudge, HybridJudge, Judged, RewardModelJudge
 from reward.model import TextPath
 from reward.verdict import Judgement, Program, Verdict, Verifier
 from rl.errors import NonFiniteError, UserError
@@ -53,6 +53,36 @@ class Engine:
 def judge_of(engine: Engine, cache_size: int = 100, max_tokens: int = 512) -> RewardModelJudge:
     text_path = TextPath(TOKENIZER, "sequence_classifier", max_tokens)
     return RewardModelJudge(engine.score, text_path, ExtractConfig(), "raw", cache_size)
+
+
+def test_several_groups_are_sent_together_and_judged_as_if_alone():
+    other = Prompt(id="other", messages=(Message("user", "Multiply."),))
+    groups = [(PROMPT, [answer("x = 1 + 1"), INVALID[0]]), (other, [answer("y = 22 * 3")])]
+    alone = [judge_of(Engine()).judge(prompt, texts) for prompt, texts in groups]
+    waiting: list[tuple[Future[float], float]] = []
+
+    def late(token_ids: IntArray) -> Future[float]:
+        future: Future[float] = Future()
+        waiting.append((future, float(len(token_ids))))
+        if len(waiting) == 2:  # nothing is answered before both groups are there
+            for other_future, value in waiting:
+                other_future.set_result(value)
+        return future
+
+    text_path = TextPath(TOKENIZER, "sequence_classifier", 512)
+    judge = RewardModelJudge(late, text_path, ExtractConfig(), "raw", 100)
+    together = [judged for judged in judge.judge_many(groups) if isinstance(judged, Judged)]
+    assert [j.extractions_G for j in together] == [j.extractions_G for j in alone]
+    assert [[s.value is None for s in j.scores_G] for j in together] == [[False, True], [False]]
+
+
+def test_a_group_that_fails_takes_no_other_with_it():
+    engine = Engine(lambda text: math.nan if "poison" in text else 1.0)
+    groups = [(PROMPT, [answer(code)]) for code in ("x = 1 + 1", "poison = 1 + 1", "y = 2 + 2")]
+    first, second, third = judge_of(engine).judge_many(groups)
+    assert isinstance(second, NonFiniteError)
+    assert isinstance(first, Judged) and isinstance(third, Judged)
+    assert [first.scores_G[0].value, third.scores_G[0].value] == [1.0, 1.0]
 
 
 def test_invalid_code_never_reaches_the_engine_and_has_no_score():

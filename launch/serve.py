@@ -1,0 +1,59 @@
+"""Serve a reward model over HTTP: `python launch/serve.py model=DIR`.
+
+`POST /score` takes a line of `launch/score.py`, or a list of them, and answers with its fields.
+The requests go through the reward group of training, so a served score is a training score.
+`GET /health` and `GET /metrics` say how it is; docs/serving.md has the rest.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conf.schema import key
+from launch.arguments import AnswerArgs, answer_config
+from launch.cli import main_simple
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeArgs(AnswerArgs):
+    """What `launch/serve.py` takes."""
+
+    host: str = key("address to listen on; one that others reach needs a token", "127.0.0.1")
+    port: int = key("port to listen on", 8000, ge=1, le=65535)
+    token_file: str | None = key(
+        "file with the token that requests must carry; null takes CODESCALER_SERVE_TOKEN, if set",
+        None,
+    )
+    queue: int = key("answers admitted at once; requests beyond get 429", 1024, ge=1)
+    batch: int = key("answers that a shard is given at once", 32, ge=1)
+    max_body_bytes: int = key("longest body of a request; longer ones get 413", 8_388_608, ge=1)
+    timeout_s: float = key("longest time of one request", 60.0, gt=0)
+    drain_s: float = key("at the end: longest wait for requests in flight", 30.0, ge=0)
+
+
+def run(args: ServeArgs) -> None:
+    """Serve until a signal."""
+    cfg = answer_config(args)
+    from actors.serving import ServeConfig, serve_rewards  # noqa: PLC0415 - after the arguments
+
+    serve_rewards(
+        cfg,
+        ServeConfig(
+            host=args.host,
+            port=args.port,
+            token_file=None if args.token_file is None else Path(args.token_file),
+            queue=args.queue,
+            batch=args.batch,
+            max_body_bytes=args.max_body_bytes,
+            timeout_s=args.timeout_s,
+            drain_s=args.drain_s,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main_simple(ServeArgs, run))

@@ -1,0 +1,93 @@
+"""Answers as users hand them in (a file's lines, a request's body), and what they gain.
+
+`{"prompt": str or messages, "response": str}` gains `code, valid, reason, score, reward`; every
+other field stays. `launch/score.py` and `launch/serve.py` both read and write answers here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from reward.judge import Judged
+from rl.errors import DataError
+from rl.types import Message, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One row, with its prompt understood."""
+
+    row: dict[str, Any]
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerGroup:
+    """Consecutive answers to one prompt; they are judged together."""
+
+    prompt: Prompt
+    rows: list[dict[str, Any]]
+
+
+def parse_answer(row: dict[str, Any]) -> Answer:
+    """Check one row. Raises DataError that starts with the field at fault.
+
+    >>> parse_answer({"prompt": "Add.", "response": "..."}).messages[0].role
+    'user'
+    """
+    if not isinstance(row.get("response"), str):
+        raise DataError(f"response: a text is needed ({row.get('response')!r:.80})")
+    prompt: Any = row.get("prompt")
+    try:
+        json.dumps(prompt, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError("prompt: holds a lone surrogate, no text") from error
+    if isinstance(prompt, str):
+        return Answer(row, (Message("user", prompt),))
+    turns = cast("list[Any]", prompt) if isinstance(prompt, list) else []
+    messages = tuple(_messages(turns))
+    if len(messages) != len(turns) or not any(m.role == "user" for m in messages):
+        raise DataError(
+            "prompt: a text, or messages with role and content and a user turn, is needed "
+            f"({prompt!r:.80})"
+        )
+    return Answer(row, messages)
+
+
+def _messages(turns: list[Any]) -> Iterator[Message]:
+    for turn in turns:
+        if isinstance(turn, dict):
+            fields = cast("dict[str, Any]", turn)
+            role, content = fields.get("role"), fields.get("content")
+            if isinstance(role, str) and isinstance(content, str):
+                yield Message(role, content)
+
+
+def group_answers(answers: Iterable[tuple[str, Answer]]) -> Iterator[AnswerGroup]:
+    """Join consecutive answers to one prompt; each comes with the name that its group may get."""
+    current: AnswerGroup | None = None
+    for name, answer in answers:
+        if current is None or current.prompt.messages != answer.messages:
+            if current is not None:
+                yield current
+            current = AnswerGroup(Prompt(id=name, messages=answer.messages), [])
+        current.rows.append(answer.row)
+    if current is not None:
+        yield current
+
+
+def judged_rows(group: AnswerGroup, judged: Judged) -> Iterator[dict[str, Any]]:
+    """The rows of a group, each with what was found out about it."""
+    for row, extraction, score, reward in zip(
+        group.rows, judged.extractions_G, judged.scores_G, judged.rewards_G, strict=True
+    ):
+        yield row | {
+            "code": extraction.code,
+            "valid": extraction.valid,
+            "reason": extraction.reason.value,
+            "score": score.value,
+            "reward": float(reward),
+        }
