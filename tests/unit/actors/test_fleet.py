@@ -81,7 +81,7 @@ def test_a_cluster_that_does_not_start_at_all_is_one_error(monkeypatch: pytest.M
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(EngineError, match="start a local cluster: no room$"):
+    with pytest.raises(EngineError, match=r"start a local cluster: no room$"):
         connect(compose_config([]), "name")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
     with pytest.raises(EngineError, match=r"the cluster at 10\.0\.0\.1:1: no room$"):
