@@ -160,9 +160,23 @@ def connect(cfg: Config, namespace: str) -> None:
     try:
         ray.init(**options)
     except Exception as error:
+        if address is None and _without_dashboard(options):
+            return
         what = f"the cluster at {address}" if address else "a local cluster"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EngineError(f"Ray could not reach or start {what}: {reason}") from error
+
+
+def _without_dashboard(options: Mapping[str, Any]) -> bool:
+    """Try again without the dashboard: on a busy machine it alone may miss Ray's start deadline."""
+    ray.shutdown()  # what the first try has left
+    try:
+        ray.init(**{**options, "include_dashboard": False})
+    except Exception:
+        logger.debug("Ray did not start without its dashboard either", exc_info=True)
+        return False
+    logger.warning("Ray runs without its dashboard, which did not start in time")
+    return True
 
 
 @asynccontextmanager
