@@ -5,7 +5,7 @@ UV := $(BIN)/uv pip
 # uv reads no setting of pip: pass on the directory of wheels that pip would look into.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: quickstart test unit system hostile golden chaos lint smollm2 docs lock install sandbox
+.PHONY: quickstart test unit system hostile chaos lint smollm2 docs lock install sandbox
 
 quickstart: install  ## RL from the shipped models, on a CPU
 	$(BIN)/python launch/train.py experiment=quickstart
@@ -20,9 +20,6 @@ hostile: install  ## programs that attack the sandbox
 
 system: install
 	$(BIN)/python -m pytest -m system tests/system
-
-golden: install  ## each family of reward models against plain transformers; not part of `make test`
-	$(BIN)/python -m pytest -m golden tests/golden
 
 chaos: install  ## killed runs; not part of `make test`
 	$(BIN)/python -m pytest -m chaos tests/chaos

@@ -34,7 +34,7 @@ from reward.model_files import ADAPTERS, AdapterName, check_reward_model
 from rl import minipy
 from rl.tiny_model import CHAT_TEMPLATE, make_tokenizer
 
-pytestmark = [pytest.mark.golden, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 MAX_TOKENS = 256
 TOLERANCE = 1e-5
