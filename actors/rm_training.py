@@ -257,6 +257,8 @@ class _Training:
     def _publish_best(self) -> None:
         """Move the best weights to where the result belongs, and drop what training needed."""
         source, target = self._best_directory(), self._job.directory
+        for stale in target.glob("*.safetensors*"):  # of an earlier training, with other shards
+            stale.unlink()
         for item in source.iterdir():
             item.replace(target / item.name)
         source.rmdir()

@@ -178,7 +178,12 @@ def configure(args: TrainRmArgs) -> Config:
             lr=lr,
             weight_decay=args.weight_decay,
             microbatch_tokens=max(args.microbatch_tokens or 16384, pair_tokens),
-            row_tokens=0 if args.attention == "flash_attention_2" else base.policy.row_tokens,
+            # Without flash attention a row has a dense mask, so it is no longer than it must be.
+            row_tokens=(
+                0
+                if args.attention == "flash_attention_2"
+                else base.policy.row_tokens or pair_tokens
+            ),
             gradient_checkpointing=args.gradient_checkpointing,
             offload_optimizer=args.offload_optimizer,
             cpu_threads=args.cpu_threads,

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from reward.pairs import Pair, write_pairs
 from rl import minipy
+from rl.prompts import write_prompts
 
 pytestmark = pytest.mark.chaos
 
@@ -112,3 +113,37 @@ def test_a_killed_rl_run_goes_on_after_its_newest_checkpoint(tmp_path: Path) -> 
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6]
     assert json.loads((run / "summary.json").read_text())["steps"] == 6
+
+
+_OF_THE_CALL = ("wall_s", "tokens_per_s", "num_resumed")  # not of the samples
+
+
+def _figures(path: Path) -> dict[str, object]:
+    document = json.loads(path.read_text())
+    return {name: value for name, value in document.items() if name not in _OF_THE_CALL}
+
+
+def _texts(path: Path) -> list[tuple[str, int, str]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return sorted((row["problem_id"], row["sample_idx"], row["text"]) for row in rows)
+
+
+@pytest.mark.timeout(900)
+def test_an_interrupted_evaluation_ends_with_the_figures_of_an_uninterrupted_one(
+    tmp_path: Path,
+) -> None:
+    write_prompts(tmp_path / "problems.parquet", minipy.make_prompts("eval", 8, 0))
+    command = (
+        *("launch/evaluate.py", f"model={ROOT / 'assets/minipy/policy'}", "benchmark=parquet"),
+        *("data.path=problems.parquet", "output=out.json", "num_samples=4", "max_tokens=64"),
+        *("temperature=1", "ks=1,4"),
+    )
+    _finish(*command, cwd=tmp_path)
+    samples = tmp_path / "out.samples.jsonl"
+    whole, figures = samples.read_bytes(), _figures(tmp_path / "out.json")
+    texts = _texts(samples)
+    samples.write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "out.json").unlink()
+    assert "resumed: " in _finish(*command, cwd=tmp_path)
+    assert _figures(tmp_path / "out.json") == figures
+    assert _texts(samples) == texts

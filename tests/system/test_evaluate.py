@@ -1,4 +1,4 @@
-"""The evaluation command on the shipped policy: real engine, real execution, real interruption."""
+"""The evaluation command on the shipped policy: real engine, real execution."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,6 @@ pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PROBLEMS = 8
 NUM_SAMPLES = 4
-OF_THE_CALL = ("wall_s", "tokens_per_s", "num_resumed")  # not of the samples
 
 
 def _evaluate(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -40,15 +38,8 @@ def _evaluate(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _figures(cwd: Path) -> dict[str, Any]:
-    document = json.loads((cwd / "out.json").read_text())
-    return {name: value for name, value in document.items() if name not in OF_THE_CALL}
-
-
-@pytest.mark.timeout(600)
-def test_an_interrupted_evaluation_ends_with_the_figures_of_an_uninterrupted_one(
-    tmp_path: Path,
-) -> None:
+@pytest.mark.timeout(400)
+def test_an_evaluation_keeps_every_sample_and_repeats_none(tmp_path: Path) -> None:
     write_prompts(tmp_path / "problems.parquet", make_prompts("eval", NUM_PROBLEMS, 0))
     first = _evaluate(tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
@@ -70,20 +61,6 @@ def test_an_interrupted_evaluation_ends_with_the_figures_of_an_uninterrupted_one
     assert {"text", "code", "reason", "verdict", "num_passed", "finish"} <= set(rows[0])
     for row in rows:
         assert (row["num_passed"] == row["num_tests"] == NUM_TESTS) is (row["verdict"] == "PASSED")
-
-    samples.write_bytes(whole[: len(whole) // 2])
-    figures = _figures(tmp_path)
-    (tmp_path / "out.json").unlink()
-    again = _evaluate(tmp_path)
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert "resumed: " in again.stdout
-    assert _figures(tmp_path) == figures
-    key = ("problem_id", "sample_idx")
-    resumed = [json.loads(line) for line in samples.read_bytes().splitlines()]
-    order = sorted(resumed, key=lambda row: [row[name] for name in key])
-    assert [row["text"] for row in order] == [
-        row["text"] for row in sorted(rows, key=lambda row: [row[name] for name in key])
-    ]
 
     # Nothing is left to sample: figures of other ks need no engine.
     more = _evaluate(tmp_path, "ks=2")
