@@ -279,13 +279,13 @@ def _write(job: MineJob, mined: Dataset, console: Console) -> dict[str, Any]:
             (validation if held_out else train).add(pair)
             counts[f"{side}/{pair.source}"] += 1
             problems[side].add(blake2b(pair.prompt_id.encode(), digest_size=8).digest())
-        if not train.num_pairs:
+        if not train.num_rows:
             raise UserError(
                 "input: no problem of the training part has both a right and a wrong program; "
                 "give more rollouts, or rollouts of a policy that solves some of the problems"
             )
     record = {
-        "num_pairs": {"train": train.num_pairs, "validation": validation.num_pairs},
+        "num_pairs": {"train": train.num_rows, "validation": validation.num_rows},
         "num_problems": {side: len(ids) for side, ids in problems.items()},
         "num_by_source": dict(sorted(counts.items())),
         "settings": {

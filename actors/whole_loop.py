@@ -28,10 +28,10 @@ from conf.schema import Config
 from reward.mining import MiningConfig, mine_pairs
 from reward.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs import LabelledCode, read_pairs, write_pairs
+from reward.rollout_sources import RolloutFile, iter_codes
 from rl import minipy
 from rl.console import Console
 from rl.loss import PairObjective
-from rl.rollouts import read_rollouts
 from rl.types import JudgedGroup, Prompt
 
 Figures = dict[str, float]
@@ -292,20 +292,11 @@ def _labelled(judged: JudgedGroup) -> list[LabelledCode]:
 
 
 def _read_trajectory(directory: Path) -> list[LabelledCode]:
-    """The valid programs of an execution-reward run; their score is the verdict."""
+    """The valid programs of an execution-reward run."""
     return [
-        LabelledCode(
-            prompt_id=row.prompt_id,
-            question=row.question,
-            code=row.code,
-            passed=row.verdict == "PASSED",
-            tests_passed=None,
-            step=row.step,
-            policy_version=row.policy_version,
-        )
+        code.labelled()
         for file in sorted(directory.glob("*.parquet"))
-        for row in read_rollouts(file)
-        if row.code
+        for code in iter_codes(RolloutFile(file, "rlvr"))
     ]
 
 

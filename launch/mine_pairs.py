@@ -127,7 +127,7 @@ def problems_of(args: MineArgs, files: list[RolloutFile]) -> list[Prompt]:
 def check_problems(counts: RolloutCounts, prompts: dict[str, Prompt]) -> None:
     """Raise DataError for problems that would have to be executed and can not be."""
     faults: list[str] = []
-    for prompt_id, digest in (counts.unverified or {}).items():
+    for prompt_id, digest in counts.unverified.items():
         prompt = prompts.get(prompt_id)
         if prompt is None or prompt.tests is None:
             faults.append(f"problems:{prompt_id}:tests: none, and its rollouts have no verdict")

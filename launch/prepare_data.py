@@ -66,10 +66,10 @@ def run(args: PrepareArgs) -> None:
             (test if is_held_out(prompt, share) else train).add(prompt)
     console = Console()
     for writer in (train, test):
-        if not writer.num_prompts:
+        if not writer.num_rows:
             writer.path.unlink()  # an earlier one would repeat problems of the other file
             continue
-        console.say(f"{writer.num_prompts:>6} problems  {writer.path}")
+        console.say(f"{writer.num_rows:>6} problems  {writer.path}")
     for why, num_rows in tally.skipped.items():
         console.say(f"{num_rows:>6} rows skipped: {why}")
     if tally.num_bad_rows:

@@ -11,13 +11,11 @@ is; the others say where the two programs come from. `reward.mining` makes pairs
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +23,7 @@ import pyarrow.parquet as pq
 from reward.model_files import is_local
 from rl.errors import DataError, UserError
 from rl.seeds import derive_seed
+from rl.staged_parquet import StagedParquet
 
 _PAIR_SCHEMA = pa.schema(
     [
@@ -46,7 +45,8 @@ _PAIR_SCHEMA = pa.schema(
     ]
 )
 _REQUIRED = ("question_content", "code_pos", "code_neg")
-_FLUSH_PAIRS = 2048
+_BATCH_PAIRS = 2048
+_BATCH_CHARS = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,47 +151,16 @@ def pairs_digest(pairs: Sequence[Pair]) -> str:
 # ---------------------------------------------------------------- files
 
 
-class PairWriter:
-    """Write pairs as they come to a parquet file, which appears only when it is complete."""
+class PairWriter(StagedParquet):
+    """Writes a parquet file for `read_pairs`, pair by pair."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.num_pairs = 0
-        self._staged = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
-        self._pending: list[dict[str, Any]] = []
-        self._writer: pq.ParquetWriter | None = None
-
-    def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(self._staged, _PAIR_SCHEMA)
-        return self
+        super().__init__(path, _PAIR_SCHEMA, _BATCH_PAIRS, _BATCH_CHARS)
 
     def add(self, pair: Pair) -> None:
         """Add one pair."""
-        self._pending.append(asdict(pair))
-        self.num_pairs += 1
-        if len(self._pending) >= _FLUSH_PAIRS:
-            self._flush()
-
-    def _flush(self) -> None:
-        assert self._writer is not None, "use it as a context manager"
-        self._writer.write_table(pa.Table.from_pylist(self._pending, _PAIR_SCHEMA))
-        self._pending = []
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._writer is not None
-        if kind is None:
-            self._flush()
-        self._writer.close()
-        if kind is None:
-            self._staged.replace(self.path)
-        else:
-            self._staged.unlink()
+        num_chars = len(pair.question_content) + len(pair.code_pos) + len(pair.code_neg)
+        self.add_row(asdict(pair), num_chars)
 
 
 def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:

@@ -10,7 +10,7 @@ Files are read row by row, so their size does not matter.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
@@ -78,12 +78,8 @@ class RolloutCounts:
     num_rows: int = 0
     num_codes: int = 0  # rows with code
     num_undecided: int = 0  # of these, with a verdict that says nothing
-    unverified: dict[str, bytes] | None = None  # problem id -> digest of its text
-
-    @property
-    def num_unverified_problems(self) -> int:
-        """Problems with programs that no test was run on."""
-        return len(self.unverified or {})
+    # Problems with programs that no test was run on: id -> digest of the problem's text.
+    unverified: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
 
 def find_rollouts(inputs: Sequence[str], key: str = "input") -> list[RolloutFile]:
@@ -137,8 +133,7 @@ def run_directories(files: Sequence[RolloutFile]) -> list[Path]:
 
 def count_rollouts(files: Sequence[RolloutFile]) -> RolloutCounts:
     """Read all files once. Raises DataError `file:row:column` for the first fault of each."""
-    counts = RolloutCounts(unverified={})
-    assert counts.unverified is not None
+    counts = RolloutCounts()
     faults: list[str] = []
     for file in files:
         try:

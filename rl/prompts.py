@@ -14,13 +14,11 @@ from __future__ import annotations
 import ast
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +26,7 @@ import pyarrow.parquet as pq
 from rl.errors import DataError
 from rl.faults import listing, show
 from rl.seeds import derive_seed
+from rl.staged_parquet import StagedParquet
 from rl.types import Message, Prompt
 
 logger = logging.getLogger(__name__)
@@ -218,63 +217,23 @@ def write_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
             writer.add(prompt)
 
 
-class PromptWriter:
-    """Writes a canonical parquet file, prompt by prompt, in memory that does not grow with it.
-
-    The file appears when the `with` block ends without an error; otherwise whatever was there
-    before stays.
-    """
+class PromptWriter(StagedParquet):
+    """Writes a canonical parquet file, prompt by prompt."""
 
     def __init__(self, path: str | Path) -> None:
-        self.num_prompts = 0
-        self.path = Path(path)
-        self._staged = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
-        self._pending: list[dict[str, object]] = []
-        self._pending_chars = 0
-        self._writer: pq.ParquetWriter | None = None
-
-    def __enter__(self) -> Self:
-        return self
+        super().__init__(path, SCHEMA, _BATCH_ROWS, _BATCH_CHARS)
 
     def add(self, prompt: Prompt) -> None:
-        """Add one row."""
-        self._pending.append(
-            {
-                "id": prompt.id,
-                "prompt": [{"role": m.role, "content": m.content} for m in prompt.messages],
-                "tests": prompt.tests,
-                "entry_point": prompt.entry_point,
-                "source": prompt.source,
-                "meta": prompt.meta,
-            }
-        )
-        self.num_prompts += 1
-        self._pending_chars += len(prompt.tests or "")
-        if len(self._pending) >= _BATCH_ROWS or self._pending_chars >= _BATCH_CHARS:
-            self._flush()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self._flush()
-            if self._writer is not None:
-                self._writer.close()
-            if kind is None:
-                self._staged.replace(self.path)
-        finally:
-            self._staged.unlink(missing_ok=True)
-
-    def _flush(self) -> None:
-        if self._writer is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._staged, SCHEMA)
-        self._writer.write_table(pa.Table.from_pylist(self._pending, schema=SCHEMA))
-        self._pending, self._pending_chars = [], 0
+        """Add one problem."""
+        row = {
+            "id": prompt.id,
+            "prompt": [{"role": m.role, "content": m.content} for m in prompt.messages],
+            "tests": prompt.tests,
+            "entry_point": prompt.entry_point,
+            "source": prompt.source,
+            "meta": prompt.meta,
+        }
+        self.add_row(row, len(prompt.tests or ""))
 
 
 class PromptSampler:
