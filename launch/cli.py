@@ -30,6 +30,9 @@ from conf.schema import Config
 from conf.validate import ConfigError, Fault, build, build_config, cautions, to_dict
 from rl.errors import ProjectError, UserError
 
+# Read when a library is loaded, which is after this; its bars would stand between our lines.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
 T = TypeVar("T")
 
 CONF_DIR = Path(__file__).resolve().parents[1] / "conf"

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
-from transformers.utils.logging import disable_progress_bar
 
 from reward.model import TextPath
 from reward.pairs import Pair
@@ -141,7 +140,6 @@ def write_golden_scores(
 
     Reward actors compare themselves with these scores when they start.
     """
-    disable_progress_bar()  # it would stand in the middle of ours
     model = AutoModelForSequenceClassification.from_pretrained(
         directory, dtype=torch.float32, use_safetensors=True
     ).eval()

@@ -22,6 +22,7 @@ from tests.hostile.programs import Form, Hostile, all_programs
 pytestmark = pytest.mark.hostile
 
 _WALL_S = 1.5
+_SLOTS = 2  # programs beside each other: each has a neighbour that it might reach
 _LIMITS = Limits(wall_s=_WALL_S, total_s=_WALL_S, memory_bytes=256 << 20, output_bytes=1 << 20)
 _TESTS: dict[Form, tuple[str, str | None]] = {
     "calls": (json.dumps([{"input": [3], "output": 6}]), "f"),
@@ -121,23 +122,19 @@ def test_hostile_programs_fail_and_leave_nothing(
     monkeypatch.setenv("HOST_SECRET", "1")
     programs = list(all_programs())
     before = _snapshot()
-    passed: list[str] = []
-    escaped: list[str] = []
-    broken: list[str] = []
-    overruns: list[tuple[float, str]] = []
     config = Confinement(level=level, min_level=Level.USER)
-    with Verifier(workers=1, limits=_LIMITS, config=config) as verifier:
-        for hostile in programs:
-            tests, entry_point = _TESTS[hostile.form]
-            program = Program(_source(hostile, surroundings), tests, entry_point)
-            (judgement,) = verifier.verify([program])
-            overruns.append((judgement.seconds - _WALL_S, hostile.name))
-            if judgement.passed:
-                passed.append(hostile.name)
-            if judgement.verdict is Verdict.SANDBOX_ERROR:
-                broken.append(f"{hostile.name}: {judgement.detail}")
-            if "ESCAPED" in judgement.detail:
-                escaped.append(hostile.name)
+    given = [Program(_source(hostile, surroundings), *_TESTS[hostile.form]) for hostile in programs]
+    with Verifier(workers=_SLOTS, limits=_LIMITS, config=config) as verifier:
+        judged = verifier.verify(given)
+    named = list(zip((hostile.name for hostile in programs), judged, strict=True))
+    passed = [name for name, judgement in named if judgement.passed]
+    escaped = [name for name, judgement in named if "ESCAPED" in judgement.detail]
+    broken = [
+        f"{name}: {judgement.detail}"
+        for name, judgement in named
+        if judgement.verdict is Verdict.SANDBOX_ERROR
+    ]
+    overruns = [(judgement.seconds - _WALL_S, name) for name, judgement in named]
     time.sleep(1.0)
     escaped += [f"marker {path.name}" for path in surroundings.markers.iterdir()]
     escaped += ["network"] if surroundings.reached else []
