@@ -67,8 +67,7 @@ def _of_engines(title: str, about: str, *metrics: tuple[str, str], unit: str = "
 
 def _hit_rate() -> Panel:
     hits, queried = (
-        f"sum by (engine) (rate(ray_{name}_total{OF_RUN}[$__rate_interval]))"
-        for name in (HITS, QUERIED)
+        f"sum by (engine) (rate(ray_{name}{OF_RUN}[$__rate_interval]))" for name in (HITS, QUERIED)
     )
     return Panel(
         "Prefix cache: hit rate",

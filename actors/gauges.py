@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 
-from ray.util.metrics import Counter, Gauge
+from ray.util.metrics import Gauge
 
 from rl.metrics import METRICS
 from rl.types import StepReport
@@ -21,11 +21,10 @@ SECONDS_BETWEEN = 1.0  # two readings of an engine; Ray exports every ten second
 RUNNING = "vllm_num_requests_running"
 WAITING = "vllm_num_requests_waiting"
 KV_USAGE = "vllm_kv_cache_usage_perc"
-QUERIED = "vllm_prefix_cache_queries"
-HITS = "vllm_prefix_cache_hits"
+QUERIED = "vllm_prefix_cache_queries_total"
+HITS = "vllm_prefix_cache_hits_total"
 
 MakeGauge = Callable[[str, str, tuple[str, ...]], Gauge]
-MakeCounter = Callable[[str, str, tuple[str, ...]], Counter]
 
 
 def run_tags(experiment: str, name: str) -> dict[str, str]:
@@ -80,20 +79,20 @@ class EngineGauges:
     def __init__(
         self,
         tags: Mapping[str, str],
-        gauge: MakeGauge = Gauge,
-        counter: MakeCounter = Counter,
+        make: MakeGauge = Gauge,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tags = dict(tags)
         keys = tuple(self._tags)
-        self._running = gauge(RUNNING, "sequences that the engine runs", keys)
-        self._waiting = gauge(WAITING, "sequences that wait for room", keys)
-        self._kv_usage = gauge(KV_USAGE, "share of the KV cache in use", keys)
-        self._queried = counter(QUERIED, "prompt tokens looked up in the prefix cache", keys)
-        self._hits = counter(HITS, "of these, found", keys)
+        self._running = make(RUNNING, "sequences that the engine runs", keys)
+        self._waiting = make(WAITING, "sequences that wait for room", keys)
+        self._kv_usage = make(KV_USAGE, "share of the KV cache in use", keys)
+        # Not counters: those of Ray can not say zero, and a cache without a hit would have no rate.
+        self._queried = make(QUERIED, "prompt tokens looked up in the prefix cache", keys)
+        self._hits = make(HITS, "of these, found", keys)
         self._clock = clock
         self._next_s = -float("inf")
-        self._tokens_queried = self._tokens_hit = 0
+        self._tokens_queried = self._tokens_hit = 0  # since the engine's start
 
     def record(self, running: int, waiting: int, kv_usage: float, queried: int, hits: int) -> None:
         """Take the state after one step, and the tokens that this step looked up and found."""
@@ -106,8 +105,5 @@ class EngineGauges:
         self._running.set(running, self._tags)
         self._waiting.set(waiting, self._tags)
         self._kv_usage.set(kv_usage, self._tags)
-        if self._tokens_queried:  # a counter takes no zero
-            self._queried.inc(self._tokens_queried, self._tags)
-        if self._tokens_hit:
-            self._hits.inc(self._tokens_hit, self._tags)
-        self._tokens_queried = self._tokens_hit = 0
+        self._queried.set(self._tokens_queried, self._tags)
+        self._hits.set(self._tokens_hit, self._tags)

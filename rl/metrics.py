@@ -92,6 +92,21 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def metrics_markdown() -> str:
+    """Table of every metric: the text of docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "Written from `rl/metrics.py` by `make docs`. A step has those that apply to it.",
+        "[monitoring.md](monitoring.md) says where to see them.",
+        "",
+        "| name | unit | meaning |",
+        "|---|---|---|",
+    ]
+    lines += [f"| `{name}` | {about.unit} | {about.meaning} |" for name, about in METRICS.items()]
+    return "\n".join(lines) + "\n"
+
+
 def check_names(metrics: Mapping[str, float]) -> None:
     """Raise `KeyError` on a name that is not registered."""
     unknown = sorted(set(metrics) - set(METRICS))

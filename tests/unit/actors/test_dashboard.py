@@ -30,8 +30,7 @@ RECORDED = Path(__file__).with_name("metrics_keys.json")  # the keys of a real m
 SHIPPED = DASHBOARD.read_text(encoding="ascii")
 PROBED = {"probe/pass@1", "probe/reward", "rm/exec_agreement", "time/probe_s"}
 PROBED |= {"alarm/fired", "alarm/pass_drop", "alarm/needed_drop"}
-VLLM = {f"ray_{name}" for name in (RUNNING, WAITING, KV_USAGE)}
-VLLM |= {f"ray_{name}_total" for name in (QUERIED, HITS)}  # counters
+VLLM = {f"ray_{name}" for name in (RUNNING, WAITING, KV_USAGE, QUERIED, HITS)}
 
 
 def names_of_runs() -> set[str]:
