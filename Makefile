@@ -42,6 +42,10 @@ smollm2: install  ## SmolLM2-135M-Instruct as a Hugging Face directory
 docs: install  ## rewrite what is generated
 	$(BIN)/python -c "import sys; from conf.validate import reference_markdown; \
 	sys.stdout.write(reference_markdown())" > docs/reference.md
+	$(BIN)/python -c "import sys; from rl.metrics import metrics_markdown; \
+	sys.stdout.write(metrics_markdown())" > docs/metrics.md
+	$(BIN)/python -c "import sys; from actors.dashboard import dashboard_json; \
+	sys.stdout.write(dashboard_json())" > assets/grafana/codescaler.json
 
 # Nothing happens while the lock is the one that was installed.
 install: sandbox

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actors.placement import Needs, bundles, check_fits, local_gpus
+from actors.trackers import check_trackers
 from actors.verifiers import check_sandbox
 from conf.schema import Config
 from reward.model_files import (
@@ -31,6 +32,7 @@ def check_inputs(cfg: Config) -> None:
         UserError: with every fault that was found, a line each.
     """
     checks: list[Callable[[Config], None]] = [
+        check_trackers,
         preflight,
         _check_sandbox,
         _check_policy,

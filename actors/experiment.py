@@ -43,9 +43,9 @@ def run_experiment(cfg: Config) -> None:
 
 def _prepare_directory(cfg: Config, directory: Path) -> None:
     if cfg.resume == "never":  # what an earlier run of this name left would mix with this one
-        (directory / "metrics.jsonl").unlink(missing_ok=True)
-        (directory / "probe.jsonl").unlink(missing_ok=True)
-        for name in ("checkpoints", "rollouts", "evaluation", "probe", "best"):
+        for name in ("metrics.jsonl", "probe.jsonl", "timeline.json"):
+            (directory / name).unlink(missing_ok=True)
+        for name in ("checkpoints", "rollouts", "evaluation", "probe", "best", "trackers"):
             shutil.rmtree(directory / name, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(to_dict(cfg), indent=2)

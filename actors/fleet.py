@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 
+from actors.gauges import run_tags
 from actors.placement import Needs, Placement, bundles
 from actors.policy import Gang, RemotePolicyActor
 from actors.reward import RemoteExecutionActor, RemoteRewardModelActor, RewardActors
@@ -135,6 +136,11 @@ def _needs(cfg: Config, specs: Specs) -> Needs:
         reward=cfg.reward.shards if specs.reward else 0,
         policy=cfg.policy.ranks if specs.train is not None else 0,
     )
+
+
+def starts_ray(cfg: Config) -> bool:
+    """Whether a run starts a Ray of its own on this machine, because it is given none to join."""
+    return not (cfg.ray.address or os.environ.get("RAY_ADDRESS"))
 
 
 def connect(cfg: Config, namespace: str) -> None:
@@ -299,6 +305,7 @@ def _rollout_spec(cfg: Config, specs: Specs) -> dict[str, Any]:
         "weight_backend": "none" if specs.train is None else weight_backend(cfg.placement),
         "sleep_mode": cfg.placement.colocate,
         "seed": cfg.seed,
+        "tags": run_tags(cfg.experiment, cfg.name),
     }
 
 
@@ -316,4 +323,5 @@ def _reward_spec(cfg: Config) -> dict[str, Any]:
         "cpu_threads": cfg.reward.cpu_threads,
         "sleep_mode": cfg.placement.colocate,
         "seed": cfg.seed,
+        "tags": run_tags(cfg.experiment, cfg.name),
     }

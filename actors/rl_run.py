@@ -10,20 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.dashboard import provision
 from actors.evaluation import Evaluation, evaluate
-from actors.fleet import RayFleet, Specs, start_fleet, train_fields
+from actors.fleet import RayFleet, Specs, start_fleet, starts_ray, train_fields
 from actors.probe import Probe, probe_problems
 from actors.verifiers import make_verifier
+from actors.watchers import make_watchers
 from conf.schema import Config
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.checkpoint import Checkpoint, commit, complete_checkpoints, prune, staging_directory
 from rl.console import Console
 from rl.loop import LoopConfig, run_loop
-from rl.metrics import JsonlSink
 from rl.minipy import make_prompts
 from rl.prompts import PromptSampler, load_prompts
 from rl.rollouts import rollout_rows, write_rollouts
 from rl.step import Batch, StepConfig
+from rl.timeline import Timeline
 from rl.types import Prompt, SamplingConfig, StepReport
 
 
@@ -86,7 +88,8 @@ class RlRun:
         self._dir = directory
         self._console = console
         self._step_cfg = step_config(cfg)
-        self._sink = JsonlSink(directory / "metrics.jsonl")
+        self._sink = make_watchers(cfg, directory, console.warn)
+        self._timeline = Timeline(directory / "timeline.json")
         self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
         train, self._held_out = load_problems(cfg)
         self._train, probed = probe_problems(cfg, train, self._held_out)
@@ -107,22 +110,26 @@ class RlRun:
             f"{cfg.rollout.engines} rollout, {cfg.reward.shards} reward, {cfg.policy.ranks} policy",
         )
         start_s = time.perf_counter()
-        with self._verifier:
+        with self._verifier, self._sink:
             async with start_fleet(cfg, specs, f"{cfg.experiment}-{cfg.name}") as fleet:
                 started_s = time.perf_counter() - start_s
+                if starts_ray(cfg):  # on a cluster that is the business of `launch/grafana.py`
+                    provision()
                 return await self._train_and_evaluate(fleet, started_s)
 
     async def _train_and_evaluate(self, fleet: RayFleet, started_s: float) -> RlResult:
         cfg = self._cfg
+        newest = self._newest_checkpoint()
+        self._timeline.forget_after(newest.step if newest else 0)
         partition = await fleet.policy.partition_reports()
         self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, before")
         base = await self._evaluate(fleet, 0)
-        first_step = await self._resume(fleet)
+        first_step = await self._resume(fleet, newest)
         num_steps = cfg.algorithm.num_steps
         self._console.stage("rl", f"{num_steps} steps, reward: {cfg.reward.kind}{self._judged()}")
         self._probe.announce()
         if first_step == 1 and self._probe.due(0):
-            await self._probe.take(fleet, self._verifier, 0)
+            await self._take_probe(fleet, 0)
         loop_start_s = time.perf_counter()
         with self._console.steps(num_steps, first_step - 1):
             last_step = await run_loop(
@@ -163,14 +170,17 @@ class RlRun:
         num_tested = sum(prompt.tests is not None for prompt in self._train)
         return f" ({reward.execution} tests for {num_tested} of {len(self._train)} problems)"
 
-    async def _resume(self, fleet: RayFleet) -> int:
-        """Load the newest complete checkpoint, if asked for; answers with the first step to run."""
+    def _newest_checkpoint(self) -> Checkpoint | None:
+        """The complete checkpoint that the run goes on from, if it does."""
         found = complete_checkpoints(self._dir / "checkpoints")
-        if self._cfg.resume == "never" or not found:
+        return found[-1] if found and self._cfg.resume != "never" else None
+
+    async def _resume(self, fleet: RayFleet, newest: Checkpoint | None) -> int:
+        """Load the checkpoint that the run goes on from; answers with the first step to run."""
+        if newest is None:
             self._sink.forget_after(0)  # an earlier run may have ended before its first checkpoint
             self._probe.restore(0)
             return 1
-        newest: Checkpoint = found[-1]
         await fleet.policy.load_checkpoint(newest.directory)
         await fleet.policy.publish(newest.step)
         self._sink.forget_after(newest.step)
@@ -180,12 +190,13 @@ class RlRun:
 
     async def _after_step(self, fleet: RayFleet, report: StepReport, batch: Batch) -> bool:
         cfg, step = self._cfg, report.step
+        self._timeline.step(report, batch, published_s=time.time())
         if cfg.evaluation.every and step % cfg.evaluation.every == 0:
             evaluation = await self._evaluate(fleet, step)
             metrics = {**report.metrics, "eval/pass@1": evaluation.pass_at_1}
             report = dataclasses.replace(report, metrics=metrics)
         if self._probe.due(step):
-            found = await self._probe.take(fleet, self._verifier, step)
+            found = await self._take_probe(fleet, step)
             report = dataclasses.replace(report, metrics={**report.metrics, **found})
         self._valid_rates.append(report.metrics["reward/valid_rate"])
         self._executed_for_reward += int(report.metrics["reward/num_executed"])
@@ -198,6 +209,10 @@ class RlRun:
             await self._save_checkpoint(fleet, step)
         return ends
 
+    async def _take_probe(self, fleet: RayFleet, step: int) -> dict[str, float]:
+        with self._timeline.span("probe", step):
+            return await self._probe.take(fleet, self._verifier, step)
+
     def _write_rollouts(self, step: int, batch: Batch) -> None:
         advantages = batch_advantages(batch.groups_P, self._step_cfg.advantage)
         path = self._dir / "rollouts" / f"step-{step:06d}.parquet"
@@ -206,9 +221,10 @@ class RlRun:
     async def _save_checkpoint(self, fleet: RayFleet, step: int) -> None:
         root = self._dir / "checkpoints"
         staged = staging_directory(root, step)
-        await fleet.policy.save_checkpoint(staged)
-        await fleet.policy.save_hf(staged / "hf")
-        commit(staged, root, step)
+        with self._timeline.span("checkpoint", step):
+            await fleet.policy.save_checkpoint(staged)
+            await fleet.policy.save_hf(staged / "hf")
+            commit(staged, root, step)
         prune(root, self._cfg.checkpoint.keep)
 
     async def _evaluate(self, fleet: RayFleet, step: int) -> Evaluation:
@@ -220,7 +236,8 @@ class RlRun:
             seed=cfg.seed,
             purpose="evaluation",
         )
-        evaluation = await evaluate(fleet, self._held_out, sampling, self._verifier, step)
+        with self._timeline.span("evaluate", step):
+            evaluation = await evaluate(fleet, self._held_out, sampling, self._verifier, step)
         self._executed_for_evaluation += evaluation.num_executed
         rows = list(rollout_rows(step, evaluation.groups_P, None))
         write_rollouts(self._dir / "evaluation" / f"step-{step:06d}.parquet", rows)

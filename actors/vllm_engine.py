@@ -17,13 +17,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from vllm import PoolingParams, SamplingParams
+from vllm.config import VllmConfig
 from vllm.config.weight_transfer import WeightTransferConfig
 from vllm.distributed.weight_transfer.base import (
     ParamMeta,
@@ -49,7 +50,10 @@ from vllm.model_executor.model_loader.reload import (
 from vllm.outputs import CompletionOutput, PoolingRequestOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
+from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
+from actors.gauges import EngineGauges
 from rl.errors import EngineError
 from rl.types import FloatArray, IntArray
 
@@ -76,6 +80,7 @@ class EngineSpec:
     weight_backend: Literal["none", "host_memory", "nccl", "ipc"] = "none"
     sleep_mode: bool = False
     seed: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)  # of its gauges; without any it has none
 
 
 @dataclass
@@ -137,8 +142,38 @@ def register_weight_transfer() -> None:
         WeightTransferEngineFactory.register_engine(HOST_MEMORY, HostMemoryWeights)
 
 
-def build_engine(spec: EngineSpec) -> LLMEngine:
-    """Start an engine in this process (CPU, or one GPU) or with worker processes (several GPUs)."""
+class _SchedulerStats(StatLoggerBase):
+    """Hand what the scheduler counts in each step to the gauges."""
+
+    def __init__(self, vllm_config: VllmConfig, engine_index: int, gauges: EngineGauges) -> None:
+        self._gauges = gauges
+
+    def record(
+        self,
+        scheduler_stats: SchedulerStats | None,
+        iteration_stats: IterationStats | None,
+        mm_cache_stats: MultiModalCacheStats | None = None,
+        engine_idx: int = 0,
+    ) -> None:
+        """Take one step; vLLM counts deferred requests apart from those that wait for room."""
+        if scheduler_stats is not None:
+            self._gauges.record(
+                running=scheduler_stats.num_running_reqs,
+                waiting=scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs,
+                kv_usage=scheduler_stats.kv_cache_usage,
+                queried=scheduler_stats.prefix_cache_stats.queries,
+                hits=scheduler_stats.prefix_cache_stats.hits,
+            )
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to say."""
+
+
+def build_engine(spec: EngineSpec, name: str) -> LLMEngine:
+    """Start an engine in this process (CPU, or one GPU) or with worker processes (several GPUs).
+
+    `name` is that of its actor, and tells its gauges apart from those of other engines.
+    """
     if spec.device == "cpu":
         # The engine would bind every engine of this machine to the same core, and cut torch to one
         # thread unless the count is given.
@@ -157,7 +192,7 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
         "distributed_executor_backend": "uni" if spec.tensor_parallel == 1 else "mp",
         "enable_prefix_caching": True,
         "seed": spec.seed,
-        "disable_log_stats": True,
+        "disable_log_stats": not spec.tags,
     }
     if spec.device == "cpu":
         args["kv_cache_memory_bytes"] = int(spec.kv_cache_gib * 2**30)
@@ -174,7 +209,17 @@ def build_engine(spec: EngineSpec) -> LLMEngine:
         args["logprobs_mode"] = "processed_logprobs"  # of the distribution that is sampled from
     if spec.weight_backend != "none":
         args["weight_transfer_config"] = WeightTransferConfig(backend=spec.weight_backend)
-    return LLMEngine.from_engine_args(EngineArgs(**args))
+    if not spec.tags:
+        return LLMEngine.from_engine_args(EngineArgs(**args))
+    tags = {**spec.tags, "engine": name, "model_name": spec.model}
+    gauges = EngineGauges(tags)
+    engine = LLMEngine.from_engine_args(
+        EngineArgs(**args),
+        stat_loggers=[lambda config, index: _SchedulerStats(config, index, gauges)],
+    )
+    # The scheduler goes on counting; only the time of each token, which costs, is not taken.
+    engine.log_stats = False
+    return engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +284,7 @@ class EngineLoop:
         self._engine: LLMEngine
         ready: Future[None] = Future()
         self._thread = threading.Thread(
-            target=self._live, args=(spec, ready), name=name, daemon=True
+            target=self._live, args=(spec, name, ready), name=name, daemon=True
         )
         self._thread.start()
         ready.result()
@@ -300,10 +345,10 @@ class EngineLoop:
         self._inbox.put(request)
         return request.future
 
-    def _live(self, spec: EngineSpec, ready: Future[None]) -> None:
+    def _live(self, spec: EngineSpec, name: str, ready: Future[None]) -> None:
         # Built here, because OpenMP keeps the number of threads for each calling thread.
         try:
-            self._engine = build_engine(spec)
+            self._engine = build_engine(spec, name)
         except Exception as error:  # noqa: BLE001 - handed to the constructor's caller
             ready.set_exception(error)
             return

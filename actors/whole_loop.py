@@ -132,6 +132,8 @@ class WholeLoop:
         execution = dataclasses.replace(cfg.reward, kind="execution", execution="binary")
         rlvr_cfg = dataclasses.replace(
             cfg,
+            name=f"{cfg.name}-rlvr",  # its gauges are not those of the RL that follows
+            trackers=(),
             model=dataclasses.replace(cfg.model, path=str(warm.directory)),
             reward=execution,
             algorithm=dataclasses.replace(

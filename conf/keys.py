@@ -46,19 +46,21 @@ class Key:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values of a `Literal`; empty for other types."""
-        return get_args(self.hint) if get_origin(self.hint) is Literal else ()
+        """The values of a `Literal`, or of a list of one; empty for other types."""
+        inner = get_args(self.hint)[0] if get_origin(self.hint) is tuple else self.hint
+        return get_args(inner) if get_origin(inner) is Literal else ()
 
     @property
     def is_list(self) -> bool:
-        """True for several integers (bounds then hold for each) or texts."""
-        return self.hint in (tuple[int, ...], tuple[str, ...])
+        """True for several integers (bounds then hold for each), texts or choices."""
+        return get_origin(self.hint) is tuple
 
     @property
     def type_name(self) -> str:
         """What a value must be, without its range: `an integer`, `true or false`, ..."""
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            names = ", ".join(self.choices)
+            return f"a list such as [a,b] of {names}" if self.is_list else f"one of {names}"
         if get_origin(self.hint) is dict:
             return "a mapping of text to text"
         if self.hint == tuple[str, ...]:
@@ -85,7 +87,7 @@ class Key:
     def example(self) -> str:
         """An override that satisfies the rule."""
         value = EXAMPLES.get(self.path, self.default)
-        if value is MISSING or value is None:
+        if value in (MISSING, None, ()):
             value = self.choices[0] if self.choices else "..."
         return f"{self.path}={as_yaml(value)}"
 

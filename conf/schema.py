@@ -322,6 +322,9 @@ class Config:
     output_dir: str = key("run directories are `output_dir/experiment/name`", "outputs")
     seed: int = key("of everything random", 0, ge=0)
     resume: Literal["auto", "never"] = key("auto continues the run directory", "never")
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(
+        "who is told of each step besides metrics.jsonl and the dashboard", ()
+    )
     dry_run: bool = key("check, print the plan, start nothing", False)
     data: DataConfig = key("problems")
     model: ModelConfig = key("policy model")

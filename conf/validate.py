@@ -137,7 +137,7 @@ def _value_of(key: Key, value: object) -> object:
     converted = _converted(key, value)
     if converted is None or not _in_range(key, converted):
         hint = f"give e.g. {key.example}"
-        if key.choices and (close := nearest(str(value), key.choices)):
+        if key.choices and (close := nearest(_wrong_choice(key, value), key.choices)):
             hint = f"nearest: {close}"
         raise _BadValueError(f"{_shown(value)} is not {key.rule} ({hint})")
     return converted
@@ -146,7 +146,9 @@ def _value_of(key: Key, value: object) -> object:
 def _converted(key: Key, value: object) -> object:
     """The value in the key's type, or None when it is of another."""
     result: object = None
-    if key.choices:
+    if key.choices and key.is_list:
+        result = _choices(key, value)
+    elif key.choices:
         result = value if value in key.choices else None
     elif key.hint is bool:
         result = value if isinstance(value, bool) else None
@@ -201,9 +203,26 @@ def _integers(value: object) -> tuple[int, ...] | None:
 
 def _texts(value: object) -> tuple[str, ...] | None:
     """Several texts of a list, or of one text; never none."""
-    parts = list(cast("Iterable[object]", value)) if isinstance(value, list | tuple) else [value]
+    parts = _parts(value)
     found = tuple(part for part in parts if isinstance(part, str) and part)
     return found if found and len(found) == len(parts) else None
+
+
+def _choices(key: Key, value: object) -> tuple[object, ...] | None:
+    """Several choices of a list, or of one choice; there may be none."""
+    found = _parts(value)
+    return found if all(part in key.choices for part in found) else None
+
+
+def _wrong_choice(key: Key, value: object) -> str:
+    """The first that is not a choice."""
+    parts = _parts(value) if key.is_list else (value,)
+    return next((str(part) for part in parts if part not in key.choices), "")
+
+
+def _parts(value: object) -> tuple[object, ...]:
+    """The items of a list; anything else is one item."""
+    return tuple(cast("Iterable[object]", value)) if isinstance(value, list | tuple) else (value,)
 
 
 def _is_integer(value: object) -> TypeGuard[int]:

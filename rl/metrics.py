@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -92,6 +92,21 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def metrics_markdown() -> str:
+    """Table of every metric: the text of docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "Written from `rl/metrics.py` by `make docs`. A step has those that apply to it.",
+        "[monitoring.md](monitoring.md) says where to see them.",
+        "",
+        "| name | unit | meaning |",
+        "|---|---|---|",
+    ]
+    lines += [f"| `{name}` | {about.unit} | {about.meaning} |" for name, about in METRICS.items()]
+    return "\n".join(lines) + "\n"
+
+
 def check_names(metrics: Mapping[str, float]) -> None:
     """Raise `KeyError` on a name that is not registered."""
     unknown = sorted(set(metrics) - set(METRICS))
@@ -170,6 +185,25 @@ def drop_lines_after(path: Path, step: int) -> None:
     partial.replace(path)
 
 
+class Sink(Protocol):
+    """Who is told of every step of a run."""
+
+    def forget_after(self, step: int) -> None:
+        """Drop what is known of steps after `step`: the run takes them again; 0 begins anew.
+
+        Called once, before the first `write`.
+        """
+        ...
+
+    def write(self, report: StepReport) -> None:
+        """Take the metrics of one step."""
+        ...
+
+    def close(self, *, ok: bool) -> None:
+        """Nothing more will come; `ok` is False when an error ended the run."""
+        ...
+
+
 class JsonlSink:
     """Append one JSON line per step to `metrics.jsonl`."""
 
@@ -189,3 +223,6 @@ class JsonlSink:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+    def close(self, *, ok: bool) -> None:
+        """Nothing is left open between two lines."""

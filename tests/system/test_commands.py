@@ -33,9 +33,13 @@ def _command(*args: str, cwd: Path, timeout_s: float = 280) -> subprocess.Comple
 def test_a_run_ends_with_a_summary_a_model_its_rollouts_and_probes(tmp_path: Path) -> None:
     args = ["launch/train.py", "experiment=quickstart", *SHORT, "algorithm.num_steps=2"]
     args += ["probe.every=1", "probe.num_prompts=16", "probe.num_samples=2"]
+    args += ["trackers=tensorboard"]
     done = _command(*args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "outputs/quickstart/run"
+    stages = [event["name"] for event in json.loads((run / "timeline.json").read_text())]
+    assert [stages.count(name) for name in ("publish", "probe", "evaluate")] == [2, 3, 2]
+    assert list((run / "trackers/tensorboard").glob("events.out.*"))
     summary = json.loads((run / "summary.json").read_text())
     wanted = {"base_pass@1", "final_pass@1", "bon8_pass@1", "oracle_pass@8", "rm_pair_accuracy"}
     wanted |= {"valid_rate_first", "valid_rate_last", "steps", "wall_s", "stage_s", "seed"}

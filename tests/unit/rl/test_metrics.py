@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl.metrics import METRICS, JsonlSink, batch_metrics, check_names
+from rl.metrics import METRICS, JsonlSink, batch_metrics, check_names, metrics_markdown
 from rl.types import Extraction, Finish, JudgedGroup, JudgeKind, Reason, Score, StepReport
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
@@ -128,6 +128,11 @@ def test_every_metric_has_a_meaning_and_a_path_like_name():
     for name, metric in METRICS.items():
         assert metric.meaning, name
         assert "/" in name
+
+
+def test_the_list_of_metrics_in_the_docs_is_current():
+    docs = Path(__file__).parents[3] / "docs/metrics.md"
+    assert docs.read_text(encoding="utf-8") == metrics_markdown(), "run `make docs`"
 
 
 def test_the_sink_appends_one_json_object_per_step(tmp_path: Path):

@@ -1,0 +1,133 @@
+"""When the stages of a run happened: `timeline.json`, for https://ui.perfetto.dev.
+
+The file is a JSON array of trace events (Chrome's format; times in microseconds since 1970, so that
+the parts of a resumed run line up). One event stands on one line, and the array is closed again
+after each write, so that the file can be opened while the run goes on and after it was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rl.step import Batch
+from rl.types import JudgedGroup, StepReport
+
+STAGES = ("rollout", "score", "update", "publish", "evaluate", "probe", "checkpoint")
+STAGES_PID, GROUPS_PID = 1, 2  # a "process" of the format is a heading, a "thread" is a row
+_END = "\n]\n"
+
+Event = dict[str, Any]
+
+
+class Timeline:
+    """A row for each stage, with a span per step; and a row for each place of a batch.
+
+    The latter shows when the group was generated and when it was scored. Groups of one batch start
+    together, and a batch starts after the one before is judged, so rows never overlap.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._num_rows = 0  # of groups that have a name
+
+    def forget_after(self, step: int) -> None:
+        """Begin the file, or take it up without the steps after `step`; what is torn is dropped."""
+        kept = [e for e in _read(self._path) if e["ph"] == "M" or e["args"]["step"] <= step]
+        self._num_rows = sum(e["pid"] == GROUPS_PID and e["name"] == "thread_name" for e in kept)
+        partial = self._path.with_suffix(".partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        lines = ",\n".join(map(json.dumps, kept or list(_headings())))
+        partial.write_text(f"[\n{lines}{_END}", encoding="ascii")
+        partial.replace(self._path)
+
+    def step(self, report: StepReport, batch: Batch, published_s: float) -> None:
+        """Add the spans of one step; `published_s` is the `time.time()` at which it had ended."""
+        groups = [group.group for group in batch.groups_P]
+        finished_s = [group.finished_s for group in groups]
+        updated_s = published_s - report.metrics["time/publish_s"]
+        spans = [
+            ("rollout", batch.started_s, max(finished_s)),
+            ("score", min(finished_s), max(group.scored_s for group in batch.groups_P)),
+            ("update", updated_s - report.metrics["time/update_s"], updated_s),
+            ("publish", updated_s, published_s),
+        ]
+        events = [_stage(name, report.step, start, end) for name, start, end in spans]
+        self._append([*events, *self._groups(report.step, batch)])
+
+    @contextmanager
+    def span(self, stage: str, step: int) -> Generator[None]:
+        """Add a span of `stage` that lasts as long as the body; nothing when the body raises."""
+        start_s = time.time()
+        yield
+        self._append([_stage(stage, step, start_s, time.time())])
+
+    def _groups(self, step: int, batch: Batch) -> Iterable[Event]:
+        """Two spans for each group, and a name for each row that is new."""
+        for row in range(self._num_rows, len(batch.groups_P)):
+            yield _name("thread_name", GROUPS_PID, row, f"group {row}")
+        self._num_rows = max(self._num_rows, len(batch.groups_P))
+        for row, judged in enumerate(batch.groups_P):
+            yield from _group(step, row, judged, batch.started_s)
+
+    def _append(self, events: Sequence[Event]) -> None:
+        """Write over the end of the array, in one call, so that no reader sees half an event."""
+        text = "".join(f",\n{json.dumps(event)}" for event in events) + _END
+        with self._path.open("r+b") as file:
+            file.seek(-len(_END), 2)
+            file.write(text.encode("ascii"))
+
+
+def _read(path: Path) -> list[Event]:
+    """The events of a file, without a last line that a crash has torn."""
+    if not path.exists():
+        return []
+    events: list[Event] = []
+    for line in path.read_text(encoding="ascii").splitlines()[1:]:
+        try:
+            events.append(json.loads(line.rstrip(",")))
+        except ValueError:  # the end of the array, or a torn line
+            break
+    return events
+
+
+def _headings() -> Iterable[Event]:
+    yield _name("process_name", STAGES_PID, 0, "stages")
+    yield _name("process_name", GROUPS_PID, 0, "groups")
+    for row, stage in enumerate(STAGES):
+        yield _name("thread_name", STAGES_PID, row, stage)
+        yield {**_name("thread_sort_index", STAGES_PID, row, ""), "args": {"sort_index": row}}
+
+
+def _name(what: str, pid: int, row: int, name: str) -> Event:
+    return {"ph": "M", "name": what, "pid": pid, "tid": row, "args": {"name": name}}
+
+
+def _stage(stage: str, step: int, start_s: float, end_s: float) -> Event:
+    return _span(stage, (STAGES_PID, STAGES.index(stage)), start_s, end_s, {"step": step})
+
+
+def _group(step: int, row: int, judged: JudgedGroup, started_s: float) -> Iterable[Event]:
+    group, place = judged.group, (GROUPS_PID, row)
+    about = {"step": step, "prompt": group.prompt.id, "engine": group.engine}
+    yield _span("generate", place, started_s, group.finished_s, about)
+    yield _span("score", place, group.finished_s, judged.scored_s, {"step": step})
+
+
+def _span(
+    name: str, place: tuple[int, int], start_s: float, end_s: float, args: dict[str, Any]
+) -> Event:
+    """A complete event; clocks of two machines may disagree, but a span is never negative."""
+    return {
+        "ph": "X",
+        "name": name,
+        "pid": place[0],
+        "tid": place[1],
+        "ts": round(start_s * 1e6),
+        "dur": max(0, round((end_s - start_s) * 1e6)),
+        "args": args,
+    }
