@@ -22,6 +22,7 @@ from rl.loop import LoopConfig, run_loop
 from rl.metrics import JsonlSink
 from rl.minipy import make_prompts
 from rl.prompts import PromptSampler, load_prompts
+from rl.report.live import LiveReport
 from rl.rollouts import rollout_rows, write_rollouts
 from rl.step import Batch, StepConfig
 from rl.types import Prompt, SamplingConfig, StepReport
@@ -79,12 +80,15 @@ def step_config(cfg: Config) -> StepConfig:
 
 
 class RlRun:
-    """One run in one directory."""
+    """One run in one directory; `report`, where there is one, shows it while it goes on."""
 
-    def __init__(self, cfg: Config, directory: Path, console: Console) -> None:
+    def __init__(
+        self, cfg: Config, directory: Path, console: Console, report: LiveReport | None = None
+    ) -> None:
         self._cfg = cfg
         self._dir = directory
         self._console = console
+        self._report = report
         self._step_cfg = step_config(cfg)
         self._sink = JsonlSink(directory / "metrics.jsonl")
         self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
@@ -193,6 +197,8 @@ class RlRun:
         self._console.step(report, cfg.algorithm.num_steps)
         if cfg.checkpoint.rollouts_every and step % cfg.checkpoint.rollouts_every == 0:
             self._write_rollouts(step, batch)
+        if self._report is not None:
+            self._report.after_step(step)
         ends = self._probe.stopped_at == step
         if ends or (cfg.checkpoint.every and step % cfg.checkpoint.every == 0):
             await self._save_checkpoint(fleet, step)
