@@ -21,6 +21,7 @@ from conf.schema import Config
 from conf.validate import to_dict
 from rl.console import Console
 from rl.errors import HackingError, first_cause
+from rl.report.live import LiveReport
 from rl.versions import installed_versions
 
 
@@ -48,6 +49,8 @@ def _prepare_directory(cfg: Config, directory: Path) -> None:
         for name in ("checkpoints", "rollouts", "evaluation", "probe", "best", "trackers"):
             shutil.rmtree(directory / name, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
+    for name in ("summary.json", "report.html"):  # made at the end of a run, and this one begins
+        (directory / name).unlink(missing_ok=True)
     text = json.dumps(to_dict(cfg), indent=2)
     (directory / "config.yaml").write_text(text + "\n", encoding="utf-8")
 
@@ -65,17 +68,19 @@ async def _run(cfg: Config, directory: Path, console: Console) -> None:
             reward=dataclasses.replace(cfg.reward, model=str(reward_model)),
         )
     rl_start_s = time.perf_counter()
-    result = await RlRun(cfg, directory, console).run()
-    stage_s = {name: stage.seconds for name, stage in stages.items()}
-    stage_s |= {"engines": result.start_s, "rl": time.perf_counter() - rl_start_s - result.start_s}
-    summary = summarise(cfg, result, stages) | {
-        "wall_s": time.perf_counter() - start_s,
-        "stage_s": stage_s,
-        "seed": cfg.seed,
-        "versions": installed_versions(),
-    }
-    path = directory / "summary.json"
-    path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    with LiveReport(directory, cfg.report.every, console.warn) as report:
+        result = await RlRun(cfg, directory, console, report).run()
+        rl_s = time.perf_counter() - rl_start_s - result.start_s
+        stage_s = {name: stage.seconds for name, stage in stages.items()}
+        stage_s |= {"engines": result.start_s, "rl": rl_s}
+        summary = summarise(cfg, result, stages) | {
+            "wall_s": time.perf_counter() - start_s,
+            "stage_s": stage_s,
+            "seed": cfg.seed,
+            "versions": installed_versions(),
+        }
+        path = directory / "summary.json"
+        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     show_summary(console, summary, directory)
     stopped_at = result.probe["alarm"] and result.probe["alarm"]["stopped_at"]
     if stopped_at is not None:
@@ -155,6 +160,7 @@ def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) 
     console.say(f"policy    {directory / 'hf'}")
     console.say(f"figures   {directory / 'summary.json'}, {directory / 'metrics.jsonl'}")
     console.say(f"rollouts  {directory / 'rollouts'}")
+    console.say(f"report    {directory / 'report.html'}")
 
 
 def _about_alarm(summary: Mapping[str, Any]) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from rl.console import Console
 from rl.loop import LoopConfig, run_loop
 from rl.minipy import make_prompts
 from rl.prompts import PromptSampler, load_prompts
+from rl.report.live import LiveReport
 from rl.rollouts import rollout_rows, write_rollouts
 from rl.step import Batch, StepConfig
 from rl.timeline import Timeline
@@ -81,12 +82,15 @@ def step_config(cfg: Config) -> StepConfig:
 
 
 class RlRun:
-    """One run in one directory."""
+    """One run in one directory; `report`, where there is one, shows it while it goes on."""
 
-    def __init__(self, cfg: Config, directory: Path, console: Console) -> None:
+    def __init__(
+        self, cfg: Config, directory: Path, console: Console, report: LiveReport | None = None
+    ) -> None:
         self._cfg = cfg
         self._dir = directory
         self._console = console
+        self._report = report
         self._step_cfg = step_config(cfg)
         self._sink = make_watchers(cfg, directory, console.warn)
         self._timeline = Timeline(directory / "timeline.json")
@@ -204,6 +208,8 @@ class RlRun:
         self._console.step(report, cfg.algorithm.num_steps)
         if cfg.checkpoint.rollouts_every and step % cfg.checkpoint.rollouts_every == 0:
             self._write_rollouts(step, batch)
+        if self._report is not None:
+            self._report.after_step(step)
         ends = self._probe.stopped_at == step
         if ends or (cfg.checkpoint.every and step % cfg.checkpoint.every == 0):
             await self._save_checkpoint(fleet, step)

@@ -269,6 +269,13 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """The page that shows the run, `report.html` in its directory."""
+
+    every: int = key("steps between its rewrites; 0 writes it at the end only", 10, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RayConfig:
     """The Ray cluster."""
 
@@ -338,5 +345,6 @@ class Config:
     probe: ProbeConfig = key("held-out problems executed during the run")
     alarm: AlarmConfig = key("when the reward model is hacked")
     checkpoint: CheckpointConfig = key("what is kept")
+    report: ReportConfig = key("page of the run")
     ray: RayConfig = key("cluster")
     loop: LoopConfig = key("the stages of the whole loop")

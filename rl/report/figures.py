@@ -1,0 +1,143 @@
+"""The figures at the head of a report: what a run is, how it stands, what came out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rl.report.curves import values
+from rl.report.record import RunRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """One figure in large type."""
+
+    name: str
+    value: str
+    about: str
+    kind: str = ""  # bad: it must not be overlooked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How a run stands, and the class that colours it."""
+
+    kind: str
+    text: str
+
+
+def status(record: RunRecord, *, live: bool) -> Status:
+    """Running, finished, stopped by the alarm, or ended before its end."""
+    of = record.config.get("algorithm", {}).get("num_steps", "?")
+    if live:
+        return Status(kind="live", text=f"running, step {record.last_step} of {of}")
+    if record.summary is None:
+        return Status(kind="warn", text=f"unfinished, step {record.last_step} of {of}")
+    stopped_at = (record.summary.get("alarm") or {}).get("stopped_at")
+    if stopped_at is not None:
+        return Status(kind="bad", text=f"stopped by the alarm after step {stopped_at}")
+    return Status(kind="good", text="finished")
+
+
+def facts(record: RunRecord) -> list[tuple[str, str]]:
+    """What was run: model, judge, sizes, seed, and the digest of the configuration."""
+    config = record.config
+    if not config:
+        return [("directory", str(record.directory))]
+    algorithm, reward = config["algorithm"], config["reward"]
+    judge = (
+        reward["kind"] if reward.get("model") is None else f"{reward['kind']}, {reward['model']}"
+    )
+    size = f"{algorithm['prompts_per_step']} problems x {algorithm['group_size']}"
+    return [
+        ("model", str(config["model"]["path"])),
+        ("reward", judge),
+        ("step", size),
+        ("seed", str(config["seed"])),
+        ("configuration", record.digest),
+    ]
+
+
+def tiles(record: RunRecord) -> list[Tile]:
+    """The figures that tell most; those that a run lacks are left out."""
+    summary = record.summary or {}
+    found: list[Tile] = []
+    base, final = summary.get("base_pass@1"), summary.get("final_pass@1")
+    if base is not None and final is not None:
+        about = f"pass@1 before {base:.3f}, {final - base:+.3f}"
+        found.append(Tile(name="Held-out problems", value=f"{final:.3f}", about=about))
+    for name, title in (
+        ("probe/pass@1", "Probe, pass@1"),
+        ("reward/mean", "Reward"),
+        ("reward/valid_rate", "Valid code"),
+        ("rm/exec_agreement", "RM against execution"),
+    ):
+        seen = values(record.metrics, name)
+        if seen:
+            (first_step, first), (_, last) = seen[0], seen[-1]
+            about = f"{first:.3f} at step {first_step}"
+            found.append(Tile(name=title, value=f"{last:.3f}", about=about))
+    return [*found, *_alarm(record), _time(record)]
+
+
+def _alarm(record: RunRecord) -> list[Tile]:
+    probed = values(record.metrics, "alarm/fired")
+    if not probed:
+        return []
+    fired = [step for step, value in probed if value]
+    value, kind = (f"step {fired[0]}", "bad") if fired else ("silent", "")
+    about = "reward climbed, probe fell" if fired else f"after {len(probed)} probes"
+    return [Tile(name="Alarm", value=value, about=about, kind=kind)]
+
+
+def _time(record: RunRecord) -> Tile:
+    seconds = sum(line.get("time/step_s", 0.0) for line in record.metrics)
+    wall_s = (record.summary or {}).get("wall_s", seconds)
+    about = f"in steps: {duration(seconds)}" if record.summary else "all in steps"
+    return Tile(name=f"{record.last_step} steps in", value=duration(wall_s), about=about)
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> duration(8.04), duration(259), duration(7322)
+    ('8.0 s', '4 min 19 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def final_table(summary: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """The table that a run ends with: name, value, meaning; empty before."""
+    if summary is None:
+        return []
+    judge = "the RM" if summary.get("reward", "rm") == "rm" else "tests"
+    found: list[tuple[str, str, str]] = []
+    for key, value in summary.items():
+        name, _, n = key.partition("_pass@")
+        name, meaning = {
+            "base": ("before", "pass@1 of the initial policy"),
+            "final": ("after", "pass@1 of the trained policy"),
+            "oracle": (f"oracle of {n}", f"initial policy, any of {n} passes"),
+            "final_oracle": (f"oracle of {n}, after", f"trained policy, any of {n} passes"),
+            "rm_pair_accuracy": ("RM accuracy", "pairs of held-out problems ordered right"),
+            "valid_rate_first": ("valid, first step", "completions with code to judge"),
+            "valid_rate_last": ("valid, last step", "completions with code to judge"),
+            "programs_executed_for_reward": ("executed", "programs run to compute a reward"),
+            "programs_executed_for_probe": ("executed, probe", "programs run for the probe"),
+            "programs_executed_for_evaluation": ("executed, evaluation", "programs run for pass@1"),
+        }.get(name, ("", ""))
+        if key.startswith("bon"):
+            n = key.removeprefix("bon").removesuffix("_pass@1")
+            name, meaning = f"best of {n}", f"initial policy, chosen by {judge}"
+        elif key.startswith("final_bon"):
+            n = key.removeprefix("final_bon").removesuffix("_pass@1")
+            name, meaning = f"best of {n}, after", f"trained policy, chosen by {judge}"
+        if name and value is not None:
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+            found.append((name, shown, meaning))
+    return found

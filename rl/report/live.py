@@ -1,0 +1,63 @@
+"""The report of a run that goes on: written beside the steps, never in their way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rl.report.page import Report
+
+
+class LiveReport:
+    """Rewrites `report.html` in a thread of its own; on exit it writes the last one.
+
+    A report that can not be written is no reason to end a run: it is said once.
+    """
+
+    def __init__(self, directory: Path, every: int, warn: Callable[[str], None]) -> None:
+        """`every`: steps between rewrites; 0 writes on exit only."""
+        self._dir = directory
+        self._every = every
+        self._warn = warn
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="report")
+        self._report: Report | None = None
+        self._writing: Future[None] | None = None
+        self._warned = False
+
+    def __enter__(self) -> LiveReport:
+        return self
+
+    def after_step(self, step: int) -> None:
+        """Rewrite the page where it is due, unless the last rewrite is not done yet."""
+        if self._every and step % self._every == 0 and self._collect():
+            self._writing = self._thread.submit(self._write, live=True)
+
+    def __exit__(self, *_: object) -> None:
+        """Write what the run has left, whatever ended it."""
+        with self._thread:
+            last = self._thread.submit(self._write, live=False)
+        self._collect()
+        self._writing = last
+        self._collect()
+
+    def _write(self, *, live: bool) -> None:
+        if self._report is None:
+            from rl.report.page import Report  # noqa: PLC0415 - loads Bokeh, here beside the steps
+
+            self._report = Report(self._dir)
+        self._report.write(live=live)
+
+    def _collect(self) -> bool:
+        """Whether nothing is being written; says what went wrong with what was."""
+        if self._writing is None:
+            return True
+        if not self._writing.done():
+            return False
+        error = self._writing.exception()
+        if error is not None and not self._warned:
+            self._warned = True
+            self._warn(f"the report could not be written: {type(error).__name__}: {error}")
+        return True

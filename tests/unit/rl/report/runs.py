@@ -1,0 +1,79 @@
+"""Run directories as `train.py` leaves them, small."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rl.rollouts import RolloutRow, write_rollouts
+
+ROW = RolloutRow(
+    step=1,
+    prompt_id="add",
+    question="Add one to x.",
+    sample_idx=0,
+    text="Here:\n```python\ndef f(x):\n    return x + 1\n```",
+    code="def f(x):\n    return x + 1",
+    reason="ok",
+    score=1.5,
+    reward=1.7,
+    advantage=0.25,
+    num_tokens=12,
+    finish="stop",
+    policy_version=0,
+    judge="rm",
+)
+
+
+def rows(step: int, num_problems: int = 3, group_size: int = 2) -> list[RolloutRow]:
+    """A step's completions, each different."""
+    return [
+        replace(
+            ROW,
+            step=step,
+            prompt_id=f"p{problem}",
+            question=f"Add {problem} to x.",
+            sample_idx=index,
+            text=f"```python\ndef f(x):\n    return x + {problem}  # {step}.{index}\n```",
+            code=f"def f(x):\n    return x + {problem}  # {step}.{index}",
+        )
+        for problem in range(num_problems)
+        for index in range(group_size)
+    ]
+
+
+def line(step: int, **more: float) -> dict[str, float]:
+    """The metrics of a step."""
+    return {
+        "step": step,
+        "reward/mean": 1.0 + step,
+        "reward/valid_rate": 0.9,
+        "reward/reason/ok": 0.9,
+        "reward/reason/syntax": 0.1,
+        "time/rollout_s": 2.0,
+        "time/score_s": 0.5,
+        "time/update_s": 3.0,
+        "time/publish_s": 0.25,
+        "time/step_s": 6.0,
+        **more,
+    }
+
+
+def make_run(
+    directory: Path,
+    steps: Sequence[Sequence[RolloutRow]],
+    *,
+    summary: dict[str, Any] | None = None,
+) -> Path:
+    """A run whose step n, from 1, left the n-th rollouts."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for step, found in enumerate(steps, 1):
+        write_rollouts(directory / "rollouts" / f"step-{step:06d}.parquet", found)
+    lines = [json.dumps(line(step)) + "\n" for step in range(1, len(steps) + 1)]
+    (directory / "metrics.jsonl").write_text("".join(lines))
+    if summary is not None:
+        (directory / "summary.json").write_text(json.dumps(summary))
+    return directory
