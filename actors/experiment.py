@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import shutil
@@ -16,11 +15,13 @@ import ray
 from actors.export import export_models
 from actors.fleet import connect
 from actors.rl_run import RlResult, RlRun
+from actors.stopping import run_until_stopped
 from actors.whole_loop import Stage, WholeLoop
 from conf.schema import Config
 from conf.validate import to_dict
+from rl.checkpoint import complete_checkpoints
 from rl.console import Console
-from rl.errors import HackingError, first_cause
+from rl.errors import HackingError, StoppedError, first_cause
 from rl.report.live import LiveReport
 from rl.versions import installed_versions
 
@@ -33,13 +34,23 @@ def run_experiment(cfg: Config) -> None:
         console.say(f"the configuration is good; the run would be written to {directory}")
         return
     _prepare_directory(cfg, directory)
-    connect(cfg, namespace=f"{cfg.experiment}-{cfg.name}")
+    console.stage("run", str(directory))
+    connect(cfg, namespace=f"{cfg.experiment}-{cfg.name}".replace("/", "-"))
     try:
-        asyncio.run(_run(cfg, directory, console))
+        run_until_stopped(_run(cfg, directory, console))
+    except StoppedError as error:
+        raise StoppedError(f"{error}; {_how_to_go_on(directory)}") from error
     except BaseExceptionGroup as group:
         raise first_cause(group) from group
     finally:
         ray.shutdown()
+
+
+def _how_to_go_on(directory: Path) -> str:
+    found = complete_checkpoints(directory / "checkpoints")
+    if not found:
+        return "there is no checkpoint yet (checkpoint.every)"
+    return f"the same command with resume=auto goes on after step {found[-1].step}"
 
 
 def _prepare_directory(cfg: Config, directory: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 from actors.gauges import run_tags
+from actors.inherited import inherited, setting
 from actors.placement import Needs, Placement, bundles
 from actors.policy import Gang, RemotePolicyActor
 from actors.reward import RemoteExecutionActor, RemoteRewardModelActor, RewardActors
@@ -23,7 +24,7 @@ from actors.rollout import RemoteRolloutActor, RolloutActors
 from actors.supervise import wait_for_all
 from actors.weights import Backend
 from conf.schema import Config, PlacementConfig
-from rl.errors import EngineError
+from rl.errors import EngineError, UserError
 from rl.loss import Objective, PolicyObjective
 from rl.types import FloatArray, Minibatch, UpdateReport
 
@@ -147,12 +148,24 @@ def connect(cfg: Config, namespace: str) -> None:
     """Join the cluster of `ray.address` or RAY_ADDRESS, or start one on this machine.
 
     Raises:
+        UserError: when the address is not one to join, or a variable of `ray.env_from` is missing.
         EngineError: when Ray can do neither.
     """
     address = cfg.ray.address or os.environ.get("RAY_ADDRESS") or None
+    if address is not None and address.startswith(("http://", "https://")):
+        raise UserError(
+            f"ray.address: {address} takes jobs, and is not one to join (submit the command with "
+            "`ray job submit`, or give ray.address=auto on a machine of the cluster)"
+        )
+    # In a Ray job this is added to the runtime environment of the job: its working directory stays,
+    # and of a variable that both name ours is taken.
+    os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
+    runtime_env: dict[str, Any] = {"env_vars": dict(cfg.ray.env)}
+    if variables := inherited(cfg.ray.env_from):
+        runtime_env["worker_process_setup_hook"] = setting(variables)
     options: dict[str, Any] = {
         "namespace": cfg.ray.namespace or namespace,
-        "runtime_env": {"env_vars": dict(cfg.ray.env)},
+        "runtime_env": runtime_env,
         "log_to_driver": False,
         "logging_level": logging.WARNING,
     }

@@ -63,8 +63,23 @@ def resources(config: Config) -> dict[str, ResourceConfig]:
     return {"rollout": place.rollout, "reward": place.reward, "policy": place.policy}
 
 
-def _is_plain_name(name: str) -> bool:
-    return name not in {"", ".", ".."} and PurePath(name).name == name
+def _stays_inside(name: str) -> bool:
+    """Whether a path lies below the directory that it is joined to."""
+    parts = name.split("/")
+    return PurePath(name).as_posix() == name and not {"", ".", ".."} & set(parts)
+
+
+SECRET_WORDS = frozenset({"TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS"})
+
+
+def is_secret(name: str) -> bool:
+    """Whether an environment variable of this name probably holds a secret.
+
+    >>> is_secret("WANDB_API_KEY"), is_secret("TOKENIZERS_PARALLELISM")
+    (True, False)
+    """
+    words = name.upper().split("_")
+    return bool(SECRET_WORDS & set(words)) or words[-1] in {"KEY", "PAT"}
 
 
 def _shares_fit(config: Config) -> bool:
@@ -85,9 +100,16 @@ RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="name",
         involves=("name",),
-        rule="name is one path component",
-        fix="give a name without slashes, e.g. name=run",
-        holds=lambda c: _is_plain_name(c.name),
+        rule="name is a path below output_dir/experiment",
+        fix="give a name such as name=run or name=tries/first",
+        holds=lambda c: _stays_inside(c.name),
+    ),
+    Relation(
+        path="ray.env",
+        involves=("ray.env",),
+        rule="ray.env is stored with the run and shown, so it holds no secrets",
+        fix="export the variable, and give its name instead: ray.env_from=[HF_TOKEN]",
+        holds=lambda c: not any(map(is_secret, c.ray.env)),
     ),
     Relation(
         path="data.train_path",

@@ -283,7 +283,12 @@ class RayConfig:
         "cluster to join; null joins the one in RAY_ADDRESS or starts one here", None
     )
     namespace: str | None = key("null takes one of the run's own", None)
-    env: dict[str, str] = key("environment variables of every actor")
+    env: dict[str, str] = key("environment variables of every actor; never secrets")
+    env_from: tuple[str, ...] | None = key(
+        "names of variables that every actor gets from the environment of the command; their "
+        "values are written nowhere",
+        None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

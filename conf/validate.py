@@ -297,9 +297,17 @@ def _broken(
         judged = not any(f"{path}.".startswith(hidden) for path in relation.involves)
         if not judged or relation.holds(config):
             continue
-        got = ", ".join(f"{path}={as_yaml(_at(config, path))}" for path in relation.involves)
+        got = ", ".join(f"{path}={_as_got(_at(config, path))}" for path in relation.involves)
         faults.append(Fault(relation.path, f"{relation.rule}; got {got} ({relation.fix})"))
     return faults
+
+
+def _as_got(value: object) -> str:
+    """A value as a fault shows it; of an environment the names only, because of secrets."""
+    if not isinstance(value, Mapping):
+        return as_yaml(value)
+    names = cast("Mapping[str, str]", value)
+    return f"{{{', '.join(f'{name}: ...' for name in names)}}}"
 
 
 def _at(config: Config, path: str) -> object:

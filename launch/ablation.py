@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
 from launch.cli import compose_config, main_simple
+from launch.plots import plot_arms
 from launch.train import with_shipped_models
 
 
@@ -79,26 +80,19 @@ def draw(runs: Path, output: Path) -> None:
         "| arm | seeds | " + " | ".join(f"step {step}" for step in steps) + " |",
         "|---|---|" + "---|" * len(steps),
     ]
-    figure, axes = pyplot.subplots(figsize=(8, 4.5))
     for label, by_seed in curves.items():
         cells: list[str] = []
-        means: dict[int, float] = {}
         for step in steps:
             values = [curve[step] for curve in by_seed.values() if step in curve]
             if not values:
                 cells.append("-")
                 continue
             mean = sum(values) / len(values)
-            means[step] = mean
             cells.append(f"{mean:.3f} ({min(values):.3f}-{max(values):.3f})")
         rows.append(f"| {label} | {len(by_seed)} | " + " | ".join(cells) + " |")
-        (line,) = axes.plot(list(means), list(means.values()), marker="o", label=label)
-        for curve in by_seed.values():
-            axes.plot(list(curve), list(curve.values()), color=line.get_color(), alpha=0.25)
-    axes.set_xlabel("RL step")
-    axes.set_ylabel("held-out pass@1")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure, axes = pyplot.subplots(figsize=(8, 4.5))
+    arms = {label: list(by_seed.values()) for label, by_seed in curves.items()}
+    plot_arms(axes, arms, "held-out pass@1")
     figure.tight_layout()
     figure.savefig(output / "ablation.png", dpi=130)
     (output / "table.md").write_text("\n".join(rows) + "\n", encoding="ascii")

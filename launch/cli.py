@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.keys import Key, as_yaml, keys_of, nearest
 from conf.schema import Config
 from conf.validate import ConfigError, Fault, build, build_config, cautions, to_dict
+from launch.ray_job import job_runtime_env, with_lasting_outputs
 from rl.errors import ProjectError, UserError
 
 # Read when a library is loaded, which is after this; its bars would stand between our lines.
@@ -39,6 +40,7 @@ CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
 HYDRA_VERSION_BASE = "1.3"
 EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
+_HYDRAS_WAYS = ("hydra/launcher", "hydra/sweeper")
 
 COMMON_KEYS = (
     "seed",
@@ -55,18 +57,22 @@ COMMON_KEYS = (
 )
 
 
-def main(run: Callable[[Config], int | None], argv: Sequence[str] | None = None) -> int:
+Run = Callable[[Config], int | None]
+Check = Callable[[Config], None]
+
+
+def main(run: Run, argv: Sequence[str] | None = None, check: Check | None = None) -> int:
     """Compose and check the configuration, then `run` it; returns the exit code.
 
-    `--multirun` checks every job of the sweep before the first one starts; a failed job does not
-    stop the others, and the highest code is returned. Each job has its own `name`, and by it its
-    own run directory. Launcher plugins that use other processes report failed jobs themselves.
+    `--multirun` checks every job of the sweep, with `check` too, before the first one starts; then
+    each is this command again, in a process and a run directory of its own (`launch.sweep`). With
+    a `hydra/launcher` or `hydra/sweeper` of the user it is Hydra that calls `run` for each job.
     """
     args = _parser(composed=True).parse_intermixed_args(argv)
     if args.help:
         sys.stdout.write(_help_of_run())
         return 0
-    return _guarded(lambda: _compose_and_run(run, args))
+    return guarded(lambda: _compose_and_run(run, check, args))
 
 
 def main_simple(
@@ -75,10 +81,10 @@ def main_simple(
     """Fill `schema` (declared with `conf.schema.key`) from overrides, then `run`; the exit code."""
     args = _parser(composed=False).parse_intermixed_args(argv)
     if args.help:
-        sys.stdout.write(_help_of_schema(schema))
+        sys.stdout.write(help_of_schema(schema))
         return 0
     lists = {key.path for key in keys_of(schema) if key.is_list}
-    return _guarded(lambda: run(build(schema, _nested(_parse(args.overrides), lists))))
+    return guarded(lambda: run(build(schema, _nested(parse(args.overrides), lists))))
 
 
 def _parser(*, composed: bool) -> argparse.ArgumentParser:
@@ -92,7 +98,7 @@ def _parser(*, composed: bool) -> argparse.ArgumentParser:
     return parser
 
 
-def _guarded(call: Callable[[], int | None]) -> int:
+def guarded(call: Callable[[], int | None]) -> int:
     """The exit code of `call`; the errors that are part of the contract become messages."""
     try:
         return call() or 0
@@ -119,22 +125,36 @@ def _report(message: str, kind: str = "error") -> None:
 # --- a composed run ----------------------------------------------------------------------------
 
 
-def _compose_and_run(run: Callable[[Config], int | None], args: argparse.Namespace) -> int:
-    overrides = [_forced(override) for override in _parse(args.overrides)]
+def _compose_and_run(run: Run, check: Check | None, args: argparse.Namespace) -> int:
+    overrides = forced_overrides(args.overrides)
     if args.config_dir is not None:
         if not args.config_dir.is_dir():
             raise UserError(f"--config-dir: {str(args.config_dir)!r} is not a directory")
         overrides.append(f"hydra.searchpath=[file://{args.config_dir.resolve()}]")
-    configs = [compose_config(job) for job in _jobs(overrides, sweep=args.multirun)]
+    by_hydra = any(o.key_or_group in _HYDRAS_WAYS for o in parse(overrides))
+    lines_J = list(expand(overrides, sweep=args.multirun, intervals=by_hydra))
+    configs = compose_all(lines_J, check if args.multirun and not args.cfg else None)
     if args.cfg:
         sys.stdout.write("---\n".join(OmegaConf.to_yaml(to_dict(config)) for config in configs))
         return 0
     for caution in dict.fromkeys(itertools.chain.from_iterable(map(cautions, configs))):
         _report(str(caution), "warning")
+    if args.multirun and not by_hydra:
+        from launch.sweep_command import run_sweep  # noqa: PLC0415 - it needs this module
+
+        return run_sweep(run, lines_J, configs)
+    if job_runtime_env() is not None:  # so that Hydra's records lie beside the others
+        overrides.append(f"++output_dir='{configs[0].output_dir}'")
     return _run_under_hydra(run, overrides, multirun=args.multirun)
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def forced_overrides(overrides: Sequence[str]) -> list[str]:
+    """Overrides of the command line as Hydra has to see them."""
+    return [_forced(override) for override in parse(overrides)]
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Overrides of the form `key=value`; raises Hydra's OverrideParseException for others."""
     return OverridesParser.create().parse_overrides(list(overrides))
 
 
@@ -157,10 +177,22 @@ def groups() -> dict[str, list[str]]:
     return {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in directories}
 
 
-def _jobs(overrides: Sequence[str], *, sweep: bool) -> Iterator[list[str]]:
-    """Overrides of each job; one job unless it is a sweep."""
-    axes: list[list[str]] = []
-    for override in _parse(overrides):
+class Lines(NamedTuple):
+    """The overrides of one job."""
+
+    swept: dict[str, str]  # the keys that have several values in the sweep, with that of this job
+    overrides: list[str]  # all of them, as lines
+
+
+def expand(overrides: Sequence[str], *, sweep: bool, intervals: bool = False) -> Iterator[Lines]:
+    """The overrides of each job of a sweep; one job unless it is one.
+
+    Raises `UserError` for several values without a sweep, and for a range of values unless somebody
+    chooses from it (`intervals`).
+    """
+    axes: list[list[tuple[str | None, str, str]]] = []
+    for override in parse(overrides):
+        key, line = override.get_key_element(), cast("str", override.input_line)
         if override.is_sweep_override() and not sweep:
             given = f"{override.key_or_group}={override.get_value_string()}"
             raise UserError(
@@ -168,12 +200,47 @@ def _jobs(overrides: Sequence[str], *, sweep: bool) -> Iterator[list[str]]:
                 "has commas; write a list as [a,b])"
             )
         if override.is_discrete_sweep():
-            key = override.get_key_element()
-            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        elif not override.is_sweep_override():  # a sweeper plugin chooses the values of an interval
-            axes.append([cast("str", override.input_line)])
+            name, values = override.key_or_group, override.sweep_string_iterator()
+            axes.append([(name, value, f"{key}={value}") for value in values])
+        elif not override.is_sweep_override():
+            axes.append([(None, "", line)])
+        elif not intervals:
+            raise UserError(
+                f"{line.lstrip('+')}: a range has no end of values (list some, as in "
+                f"{override.key_or_group}=1,2, or search it with launch/tune.py)"
+            )
     for job in itertools.product(*axes):
-        yield list(job)
+        swept = {name: value for name, value, _ in job if name is not None}
+        yield Lines(swept, [line for _, _, line in job])
+
+
+def compose_all(lines_J: Sequence[Lines], check: Check | None = None) -> list[Config]:
+    """The configurations of several jobs, checked by `check` as well.
+
+    Raises `UserError` with the faults of all jobs, each once, with the jobs that have it.
+    """
+    configs: list[Config] = []
+    jobs_of: dict[str, list[str]] = {}
+    for number, lines in enumerate(lines_J):
+        swept = " ".join(f"{key}={value}" for key, value in lines.swept.items())
+        try:
+            config = compose_config(lines.overrides)
+            if check is not None:
+                check(config)
+            configs.append(config)
+        except (UserError, ConfigError, HydraException, OmegaConfBaseException) as error:
+            for fault in str(error).splitlines():
+                jobs_of.setdefault(fault, []).append(f"job {number} ({swept})")
+    if not jobs_of:
+        return configs
+    raise UserError("\n".join(_of_jobs(fault, jobs_of[fault], len(lines_J)) for fault in jobs_of))
+
+
+def _of_jobs(fault: str, jobs: Sequence[str], num_jobs: int) -> str:
+    if len(jobs) == num_jobs:
+        return fault
+    more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+    return f"{jobs[0]}{more}: {fault}"
 
 
 def compose_config(overrides: list[str]) -> Config:
@@ -182,7 +249,7 @@ def compose_config(overrides: list[str]) -> Config:
     Raises `ConfigError`, or a `HydraException` when an override is not one.
     """
     choices = groups()
-    for override in _parse(overrides):
+    for override in parse(overrides):
         group, value = override.key_or_group, override.value()
         if group in choices and not override.is_delete() and not isinstance(value, str):
             raise _wrong_choice(group, as_yaml(value), choices[group])
@@ -199,7 +266,7 @@ def compose_config(overrides: list[str]) -> Config:
 
 def _checked(composed: DictConfig) -> Config:
     plain = OmegaConf.to_container(composed, resolve=True)
-    return build_config(cast("dict[str, Any]", plain))
+    return with_lasting_outputs(build_config(cast("dict[str, Any]", plain)))
 
 
 def _wrong_choice(group: str, choice: str, options: Sequence[str]) -> ConfigError:
@@ -208,9 +275,7 @@ def _wrong_choice(group: str, choice: str, options: Sequence[str]) -> ConfigErro
     return ConfigError([Fault(group, f"{choice!r} is not one of {', '.join(options)}{advice}")])
 
 
-def _run_under_hydra(
-    run: Callable[[Config], int | None], overrides: Sequence[str], *, multirun: bool
-) -> int:
+def _run_under_hydra(run: Run, overrides: Sequence[str], *, multirun: bool) -> int:
     """Let Hydra make the run directories and, for a sweep, launch its jobs."""
     codes: list[int] = []
 
@@ -219,7 +284,7 @@ def _run_under_hydra(
         job = HydraConfig.get()
         if job.mode is RunMode.MULTIRUN:
             config = replace(config, name=Path(job.runtime.output_dir).name)
-        codes.append(_guarded(lambda: run(config)))
+        codes.append(guarded(lambda: run(config)))
 
     # Hydra reads its command line from `sys.argv` only, and hides tracebacks unless told otherwise.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -291,10 +356,12 @@ def _help_of_run() -> str:
     )
 
 
-def _help_of_schema(schema: type) -> str:
+def help_of_schema(schema: type, prefix: str = "") -> str:
+    """The help of a command: what it does, and its keys, with `prefix` before each."""
     about = (schema.__doc__ or "").strip().splitlines()[0]
     # What must be given stands first.
-    rows = _columns(map(_row, sorted(keys_of(schema), key=lambda key: not key.required)))
+    keys = sorted(keys_of(schema, prefix), key=lambda key: not key.required)
+    rows = _columns(map(_row, keys))
     return "\n".join([f"usage: {_command()} [key=value ...]", "", about, "", *rows, ""])
 
 

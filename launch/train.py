@@ -12,16 +12,20 @@ from conf.schema import Config
 from launch.cli import main
 
 
-def run(cfg: Config) -> None:
-    """Check what can be checked without an engine, then run."""
-    cfg = with_shipped_models(cfg)
+def check(cfg: Config) -> None:
+    """Refuse what can be refused without an engine."""
     # Each import is heavier than the one before, so that bad input is refused at once.
     from actors.checks import check_inputs  # noqa: PLC0415
 
-    check_inputs(cfg)
+    check_inputs(with_shipped_models(cfg))
+
+
+def run(cfg: Config) -> None:
+    """Check, then run."""
+    check(cfg)
     from actors.experiment import run_experiment  # noqa: PLC0415
 
-    run_experiment(cfg)
+    run_experiment(with_shipped_models(cfg))
 
 
 def with_shipped_models(cfg: Config) -> Config:
@@ -41,4 +45,4 @@ def shipped(path: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(run))
+    sys.exit(main(run, check=check))

@@ -5,7 +5,7 @@ Exit codes are part of the contract: `UserError` ends a command with 2, anything
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 
@@ -41,6 +41,10 @@ class VersionMismatchError(ProjectError, RuntimeError):
     """A rollout engine serves another policy version than the step needs."""
 
 
+class StoppedError(ProjectError):
+    """A signal ended a run; what it had started is gone, and its last checkpoint is good."""
+
+
 class HackingError(ProjectError):
     """The hacking alarm ended a run that was told to stop there; everything is saved."""
 
@@ -57,3 +61,14 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield from _leaves(cast("BaseExceptionGroup[BaseException]", error))
         else:
             yield error
+
+
+def last_error(lines: Iterable[str]) -> str:
+    """Of the output of a command, the last line that reports an error, or else the last one.
+
+    >>> last_error(["step 1", "error: EngineError: rollout-0 died", "bye"])
+    'EngineError: rollout-0 died'
+    """
+    texts = [line.strip() for line in lines if line.strip()]
+    errors = [text.removeprefix("error: ") for text in texts if text.startswith("error: ")]
+    return (errors or texts or [""])[-1]

@@ -208,23 +208,73 @@ def test_a_warning_does_not_stop_the_run(run: Command) -> None:
     assert result.err.startswith("warning: rollout.top_p: ")
 
 
-def test_the_jobs_of_a_sweep_get_names_and_run_directories_of_their_own(run: Command) -> None:
-    result = run("--multirun", "seed=5,6", "policy.lr=1e-5,1e-4")
-    assert result.code == 0
-    names = [line.split()[1] for line in result.out.splitlines()]
-    assert names == ["run-0", "run-1", "run-2", "run-3"]
-    assert all(Path("outputs/quickstart", name, ".hydra").is_dir() for name in names)
+def test_the_jobs_of_a_sweep_are_this_command_again_each_with_a_directory_of_its_own(
+    tmp_path: Path,
+) -> None:
+    result = in_a_process(tmp_path, "--multirun", "seed=5,4", "policy.lr=1e-5")
+    assert result.returncode == 1  # seed 4 is a defect
+    names = ["run-sweep/0-seed_5", "run-sweep/1-seed_4"]
+    assert f"\n{names[0]}\n" in result.stdout  # what the job itself says
+    run = tmp_path / "outputs/quickstart"
+    assert all((run / name / ".hydra/overrides.yaml").is_file() for name in names)
+    assert 'raise KeyError("a defect")' in (run / names[1] / "output.log").read_text()
+    assert result.stderr == (
+        "error: job 1 (seed=4): exit code 1: KeyError: 'a defect' "
+        f"(outputs/quickstart/{names[1]})\n"
+    )
+    assert "| 1   | 4    | failed |" in (run / "run-sweep/sweep.md").read_text()
 
 
-def test_a_failed_job_does_not_stop_the_sweep_and_gives_the_exit_code(run: Command) -> None:
-    result = run("seed=2,3,5", "--multirun")
+def test_a_launcher_of_the_user_is_hydras_own_way(run: Command) -> None:
+    result = run("--multirun", "seed=5,2,6", "hydra/launcher=basic")
+    assert [line.split()[1] for line in result.out.splitlines()] == ["run-0", "run-1", "run-2"]
     assert result.code == 2
-    assert len(result.out.splitlines()) == 3
 
 
-def test_a_sweep_with_one_bad_job_starts_no_job(run: Command) -> None:
-    message = "reward.shards: 0 is not an integer >= 1 (give e.g. reward.shards=1)"
-    assert run("--multirun", "reward.shards=1,0") == refusal(message)
+def test_bad_input_of_any_job_is_reported_with_its_jobs_and_starts_none(run: Command) -> None:
+    result = run("--multirun", "seed=0,-1,1", "reward.shards=1,0")
+    assert result == Result(
+        2,
+        "",
+        "error: job 1 (seed=0 reward.shards=0) and 2 more: reward.shards: 0 is not an integer >= 1 "
+        "(give e.g. reward.shards=1)\n"
+        "error: job 2 (seed=-1 reward.shards=1) and 1 more: seed: -1 is not an integer >= 0 "
+        "(give e.g. seed=0)\n",
+    )
+    assert not Path("outputs").exists()
+
+
+def test_what_is_wrong_with_every_job_is_said_once(run: Command) -> None:
+    message = "polcy.lr: unknown key; nearest valid: policy.lr"
+    assert run("--multirun", "seed=0,1", "polcy.lr=1") == refusal(message)
+
+
+def test_a_range_is_refused_where_nobody_chooses_from_it(run: Command) -> None:
+    result = run("--multirun", "policy.lr=interval(1e-5,1e-4)")
+    assert result.code == 2
+    assert "launch/tune.py" in result.err
+
+
+def test_the_jobs_of_a_sweep_are_checked_by_the_command_before_the_first_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def check(config: Config) -> None:
+        if config.seed:
+            raise UserError("model.path: no such model")
+
+    assert main(run_config, ["-m", "seed=0,1,2"], check) == 2
+    assert capsys.readouterr() == (
+        "",
+        "error: job 1 (seed=1) and 1 more: model.path: no such model\n",
+    )
+
+
+def test_a_dry_run_of_a_sweep_shows_each_job_and_starts_none(run: Command) -> None:
+    result = run("-m", "seed=5,6", "dry_run=true")
+    assert (result.code, len(result.out.splitlines())) == (0, 2)
+    assert not Path("outputs").exists()
 
 
 def test_cfg_shows_the_complete_configuration_and_starts_nothing(run: Command) -> None:
@@ -232,6 +282,11 @@ def test_cfg_shows_the_complete_configuration_and_starts_nothing(run: Command) -
     shown = yaml.safe_load(result.out)
     assert (result.code, shown["seed"], shown["checkpoint"]["keep"]) == (0, 9, 2)
     assert not Path("outputs").exists()
+
+
+def test_cfg_shows_every_job_of_a_sweep(run: Command) -> None:
+    result = run("--cfg", "job", "-m", "seed=9,10")
+    assert [shown["seed"] for shown in yaml.safe_load_all(result.out)] == [9, 10]
 
 
 def test_help_lists_groups_and_common_keys(run: Command) -> None:

@@ -1,0 +1,286 @@
+"""A sweep: each job in a process, a Ray namespace and a run directory of its own.
+
+Jobs run one after the other where the command starts Ray itself, and as Ray jobs side by side on a
+cluster, as far as it holds them. A job that fails leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from conf.schema import Config
+from conf.validate import to_dict
+from launch.sweep_report import Figures, Row, draw, read_figures, write_report
+from rl.samples import replace_file
+
+_LABEL_CHARS = 100
+_STOP_DEADLINE_S = 60.0
+_FINISHED = "finished.json"  # in a run directory: the configuration whose run has ended well
+_OF_THE_CALL = ("resume", "dry_run")  # keys that do not change what a run computes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run of a sweep."""
+
+    number: int
+    swept: Mapping[str, str]  # the keys that the sweep varies, with the values of this job
+    overrides: tuple[str, ...]  # the command line of the run
+    config: Config
+
+    @property
+    def directory(self) -> Path:
+        """Its run directory."""
+        return Path(self.config.output_dir) / self.config.experiment / self.config.name
+
+    def __str__(self) -> str:
+        """Number and swept values, for messages."""
+        return f"job {self.number} ({describe(self.swept)})"
+
+
+class Process(Protocol):
+    """A job that has been started."""
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to end, as SIGTERM does."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+    def last_line(self) -> str:
+        """The last line that it wrote; of its errors, if there are any."""
+        ...
+
+
+class Runner(Protocol):
+    """Where the jobs run."""
+
+    def fits(self, config: Config, running: Sequence[Config]) -> bool:
+        """Whether this job can start beside those that run."""
+        ...
+
+    def start(self, overrides: Sequence[str], directory: Path) -> Process:
+        """Start a run with these overrides; `directory` is its run directory."""
+        ...
+
+
+def describe(swept: Mapping[str, str]) -> str:
+    """The swept values as one writes them.
+
+    >>> describe({"seed": "0", "policy.lr": "1e-05"})
+    'seed=0 policy.lr=1e-05'
+    """
+    return " ".join(f"{key}={value}" for key, value in swept.items())
+
+
+def label(number: int, swept: Mapping[str, str]) -> str:
+    """The last part of the name of a job: free of what an override would have to quote.
+
+    >>> label(3, {"seed": "0", "policy.lr": "1e-05"})
+    '3-seed_0-lr_1e-05'
+    """
+    parts = [f"{key.rpartition('.')[2]}_{value}" for key, value in swept.items()]
+    text = "-".join([str(number), *parts])
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:_LABEL_CHARS]
+
+
+def plan(
+    swept_J: Sequence[Mapping[str, str]],
+    overrides_J: Sequence[Sequence[str]],
+    configs_J: Sequence[Config],
+    kind: str = "sweep",
+    first: int = 0,
+) -> list[Job]:
+    """Jobs with names, and so run directories, of their own; J is the number of jobs.
+
+    Numbers start at `first`. The names are `<name>-<kind>/<number>-<values>`.
+    """
+    jobs: list[Job] = []
+    for number, (swept, lines, config) in enumerate(
+        zip(swept_J, overrides_J, configs_J, strict=True), first
+    ):
+        base = "run" if "name" in swept else config.name
+        name = f"{base}-{kind}/{label(number, swept)}"
+        own = (override("name", name), override("output_dir", config.output_dir))
+        named = replace(config, name=name)
+        jobs.append(Job(number=number, swept=swept, overrides=(*lines, *own), config=named))
+    return jobs
+
+
+def override(key: str, text: str) -> str:
+    """A command-line override that sets `key` to this very text."""
+    escaped = text.replace("'", "\\'")
+    return f"++{key}='{escaped}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended."""
+
+    status: Literal["done", "failed", "stopped"]
+    error: str = ""
+
+
+def is_finished(job: Job) -> bool:
+    """Whether a sweep has seen the end of a run with this very configuration in its directory."""
+    try:
+        stored = json.loads((job.directory / _FINISHED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return stored == _record(job) and (job.directory / "summary.json").is_file()
+
+
+def _record(job: Job) -> dict[str, Any]:
+    """What the job computes; the run's own `config.yaml` has paths of the tree that it ran in."""
+    plain = json.loads(json.dumps(to_dict(job.config)))
+    return {key: value for key, value in plain.items() if key not in _OF_THE_CALL}
+
+
+class Sweep:
+    """Jobs, how they ended, and the report on them in `directory`."""
+
+    def __init__(self, runner: Runner, directory: Path, poll_s: float = 0.5) -> None:
+        self._runner = runner
+        self.directory = directory
+        self._poll_s = poll_s
+        self._jobs: list[Job] = []
+        self._outcomes: dict[int, Outcome] = {}
+
+    def run(self, jobs: Sequence[Job]) -> dict[int, Outcome]:
+        """Run these jobs, beside those of earlier calls; how each ended, by number.
+
+        A job with `resume=auto` that has finished before is not run again. SIGINT and SIGTERM end
+        the jobs that run, and start no other.
+
+        Raises:
+            KeyboardInterrupt: after such a signal, when every job is gone.
+        """
+        self._jobs += jobs
+        waiting = [job for job in jobs if not self._skip(job)]
+        running: dict[int, tuple[Job, Process]] = {}
+        with _sigterm_interrupts():
+            try:
+                while waiting or running:
+                    self._start_what_fits(waiting, running)
+                    time.sleep(self._poll_s)
+                    self._collect(running)
+            except KeyboardInterrupt:
+                self._stop(running)
+                raise
+        return {job.number: self._outcomes[job.number] for job in jobs}
+
+    def final(self, job: Job) -> float | None:
+        """Held-out pass@1 of the policy that a finished job has trained."""
+        return read_figures(job.directory).final
+
+    @property
+    def failed(self) -> list[str]:
+        """A line for every job that failed: which, why, where its output is."""
+        return [
+            f"{job}: {outcome.error} ({job.directory})"
+            for job in self._jobs
+            if (outcome := self._outcomes.get(job.number)) and outcome.status == "failed"
+        ]
+
+    def _skip(self, job: Job) -> bool:
+        if job.config.resume != "auto" or not is_finished(job):
+            return False
+        self._outcomes[job.number] = Outcome("done")
+        _say(f"{job} is finished already")
+        return True
+
+    def _start_what_fits(self, waiting: list[Job], running: dict[int, tuple[Job, Process]]) -> None:
+        """A job that fits nowhere is started when nothing else runs: it says so itself."""
+        configs = [job.config for job, _ in running.values()]
+        while waiting and (not running or self._runner.fits(waiting[0].config, configs)):
+            job = waiting.pop(0)
+            _say(f"{job} starts in {job.directory}")
+            (job.directory / _FINISHED).unlink(missing_ok=True)
+            running[job.number] = (job, self._runner.start(job.overrides, job.directory))
+            configs.append(job.config)
+
+    def _collect(self, running: dict[int, tuple[Job, Process]]) -> None:
+        for number, (job, process) in list(running.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            del running[number]
+            outcome = Outcome("done")
+            if code == 0:
+                replace_file(job.directory / _FINISHED, json.dumps(_record(job)))
+            else:
+                why = process.last_line() or "it wrote nothing"
+                outcome = Outcome("failed", f"exit code {code}: {why}")
+            self._outcomes[number] = outcome
+            _say(f"{job} {outcome.status}{': ' if outcome.error else ''}{outcome.error}")
+            self._report()  # so that the table can be read while the sweep runs
+
+    def _stop(self, running: Mapping[int, tuple[Job, Process]]) -> None:
+        """Ask all of them first, then wait: Ray and Slurm do not leave a sweep much time."""
+        for number, (job, process) in running.items():
+            _say(f"{job} is stopped")
+            process.stop()
+            self._outcomes[number] = Outcome("stopped")
+        deadline = time.monotonic() + _STOP_DEADLINE_S
+        for _, process in running.values():
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(self._poll_s)
+            if process.poll() is None:
+                process.kill()
+
+    def finish(self) -> str:
+        """Write the whole report; the text of its tables."""
+        draw(self.directory, self._rows())
+        return self._report()
+
+    def _report(self) -> str:
+        return write_report(self.directory, self._rows())
+
+    def _rows(self) -> list[Row]:
+        return [self._row(job) for job in self._jobs]
+
+    def _row(self, job: Job) -> Row:
+        outcome = self._outcomes.get(job.number)
+        done = outcome is not None and outcome.status == "done"
+        return Row(
+            number=job.number,
+            swept=dict(job.swept),
+            directory=str(job.directory),
+            status=outcome.status if outcome else "not run",
+            error=outcome.error if outcome else "",
+            figures=read_figures(job.directory) if done else Figures(),
+        )
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Treat SIGTERM, which `ray job stop` and Slurm send, as Ctrl-C."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"==> {text}\n")
+    sys.stdout.flush()

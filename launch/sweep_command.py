@@ -1,0 +1,83 @@
+"""`--multirun`: plan the jobs, run them where there is room, show what they have found."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from conf.schema import Config
+from launch.cli import EXIT_FAILURE, Lines
+from launch.local_jobs import LocalJobs
+from launch.ray_job import OUTPUT_ROOT, job_runtime_env
+from launch.sweep import Job, Runner, Sweep, plan
+from rl.errors import UserError
+
+TREE = Path(__file__).resolve().parents[1]
+
+
+def run_sweep(
+    run: Callable[[Config], int | None], lines_J: Sequence[Lines], configs_J: Sequence[Config]
+) -> int:
+    """Run checked jobs; the exit code is 1 when one fails or the sweep is interrupted.
+
+    With `dry_run=true` each job is only planned, by `run`.
+    """
+    if all(config.dry_run for config in configs_J):
+        return max(run(config) or 0 for config in configs_J)
+    swept_J = [lines.swept for lines in lines_J]
+    jobs = plan(swept_J, [lines.overrides for lines in lines_J], configs_J)
+    sweep = Sweep(make_runner(configs_J[0], Path(sys.argv[0])), directory_of(jobs[0]))
+    interrupted = False
+    try:
+        sweep.run(jobs)
+    except KeyboardInterrupt:
+        interrupted = True
+    return conclude(sweep, interrupted=interrupted)
+
+
+def conclude(sweep: Sweep, *, interrupted: bool) -> int:
+    """Show the table, draw the curves, name what failed; the exit code."""
+    sys.stdout.write(f"\n{sweep.finish()}\nsweep     {sweep.directory}\n")
+    for line in sweep.failed:
+        sys.stderr.write(f"error: {line}\n")
+    if interrupted:
+        sys.stderr.write("error: stopped; the same command with resume=auto goes on\n")
+    return EXIT_FAILURE if sweep.failed or interrupted else 0
+
+
+def directory_of(job: Job) -> Path:
+    """Where the report on a sweep goes, from its first job."""
+    config = job.config
+    return Path(config.output_dir) / config.experiment / Path(config.name).parts[0]
+
+
+def make_runner(config: Config, script: Path) -> Runner:
+    """Ray jobs where there is a cluster to join, processes of this machine where there is none.
+
+    Raises:
+        UserError: for a cluster whose files are not those of this machine.
+    """
+    address = config.ray.address or os.environ.get("RAY_ADDRESS") or None
+    if address is None:
+        return LocalJobs(script.resolve())
+    if "://" in address:
+        raise UserError(
+            f"ray.address: {address} is reached from outside, and a sweep has to see the run "
+            "directories of its jobs (submit the sweep itself: ray job submit --working-dir . -- "
+            "python launch/train.py --multirun ...)"
+        )
+    from actors.ray_jobs import RayJobs  # noqa: PLC0415 - loads Ray
+
+    script_in_tree = script.resolve().relative_to(TREE)
+    return RayJobs(address, str(script_in_tree), _runtime_env())
+
+
+def _runtime_env() -> dict[str, object]:
+    """The code of this command, and where relative outputs go."""
+    runtime_env = dict(job_runtime_env() or {"working_dir": str(TREE)})
+    if OUTPUT_ROOT in os.environ:
+        env_vars = {OUTPUT_ROOT: os.environ[OUTPUT_ROOT]}
+        runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **env_vars}
+    return runtime_env
