@@ -12,10 +12,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import ray
-
+from actors.cluster import cluster
 from actors.evaluation import evaluate
-from actors.fleet import RayFleet, Specs, connect, start_fleet, train_fields
+from actors.fleet import RayFleet, Specs, start_fleet, train_fields
 from actors.rl_run import load_problems, step_config
 from actors.verifiers import make_verifier
 from conf.schema import Config
@@ -28,11 +27,8 @@ from rl.types import SamplingConfig, StepReport
 
 def run_arm(cfg: Config, label: str, seeds: Sequence[int], output: Path) -> None:
     """Run one arm with every seed; each finished run is one line of `output`."""
-    connect(cfg, namespace="ablation")
-    try:
+    with cluster(cfg, "ablation"):
         asyncio.run(_run_arm(cfg, label, seeds, output, Console()))
-    finally:
-        ray.shutdown()
 
 
 async def _run_arm(

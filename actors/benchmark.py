@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import ray
-
 from actors.checks import preflight
-from actors.fleet import Specs, connect, start_fleet
+from actors.cluster import cluster
+from actors.fleet import Specs, start_fleet
 from actors.placement import Needs
 from actors.rollout import encode_prompt, load_tokenizer
 from actors.verifiers import check_sandbox, make_verifier
@@ -154,19 +153,19 @@ def _sample(cfg: Config, run: BenchmarkRun, missing: Sequence[Prompt], console: 
         async with start_fleet(cfg, Specs(rollout_model=cfg.model.path), "evaluate") as fleet:
             await run.sample(fleet.rollout, verifier, missing)
 
-    connect(cfg, namespace=f"evaluate-{run.samples.stem}")
     try:
-        with make_verifier(
-            cfg.sandbox, run.benchmark.test_timeout_s, run.benchmark.test_workers
-        ) as verifier:
+        with (
+            cluster(cfg, f"evaluate-{run.samples.stem}"),
+            make_verifier(
+                cfg.sandbox, run.benchmark.test_timeout_s, run.benchmark.test_workers
+            ) as verifier,
+        ):
             asyncio.run(work())
     except (BaseExceptionGroup, ProjectError) as error:
         cause = first_cause(error) if isinstance(error, BaseExceptionGroup) else error
         if isinstance(cause, ProjectError) and run.samples.exists():
             console.say(f"stopped; the same command goes on from {run.samples}")
         raise cause from error
-    finally:
-        ray.shutdown()
 
 
 class BenchmarkRun:

@@ -19,11 +19,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
-import ray
-
 from actors.benchmark import check_prompts
 from actors.checks import preflight
-from actors.fleet import Specs, connect, start_fleet
+from actors.cluster import cluster
+from actors.fleet import Specs, start_fleet
 from actors.placement import Needs
 from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config
@@ -177,19 +176,19 @@ def gather_evidence(
                 await judge.one_after_the_other([p for p in missing if p.id in timed])
                 await judge.side_by_side([p for p in missing if p.id not in timed])
 
-    connect(cfg, namespace=f"best-of-n-{store.path.stem}")
     try:
-        with make_verifier(
-            cfg.sandbox, selection.test_timeout_s, selection.test_workers
-        ) as verifier:
+        with (
+            cluster(cfg, f"best-of-n-{store.path.stem}"),
+            make_verifier(
+                cfg.sandbox, selection.test_timeout_s, selection.test_workers
+            ) as verifier,
+        ):
             asyncio.run(work())
     except (BaseExceptionGroup, ProjectError) as error:
         cause = first_cause(error) if isinstance(error, BaseExceptionGroup) else error
         if isinstance(cause, ProjectError) and store.path.exists():
             console.say(f"stopped; the same command goes on from {store.path}")
         raise cause from error
-    finally:
-        ray.shutdown()
     return known
 
 

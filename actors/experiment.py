@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ray
-
+from actors.cluster import cluster
 from actors.export import export_models
-from actors.fleet import connect
 from actors.rl_run import RlResult, RlRun
 from actors.stopping import run_until_stopped
 from actors.whole_loop import Stage, WholeLoop
@@ -35,15 +33,13 @@ def run_experiment(cfg: Config) -> None:
         return
     _prepare_directory(cfg, directory)
     console.stage("run", str(directory))
-    connect(cfg, namespace=f"{cfg.experiment}-{cfg.name}".replace("/", "-"))
     try:
-        run_until_stopped(_run(cfg, directory, console))
+        with cluster(cfg, f"{cfg.experiment}-{cfg.name}".replace("/", "-")):
+            run_until_stopped(_run(cfg, directory, console))
     except StoppedError as error:
         raise StoppedError(f"{error}; {_how_to_go_on(directory)}") from error
     except BaseExceptionGroup as group:
         raise first_cause(group) from group
-    finally:
-        ray.shutdown()
 
 
 def _how_to_go_on(directory: Path) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import ray
-
-from actors.fleet import RayFleet, Specs, connect, start_fleet
+from actors.cluster import cluster
+from actors.fleet import RayFleet, Specs, start_fleet
 from conf.schema import Config
 from reward.model_files import check_reward_model, is_local, model_digest
 from rl.console import Console
@@ -58,16 +56,6 @@ def score_candidates(
     slots = asyncio.Semaphore(_IN_FLIGHT)
     with cluster(cfg, name):
         return asyncio.run(score())
-
-
-@contextmanager
-def cluster(cfg: Config, namespace: str) -> Generator[None]:
-    """Ray, joined or started for the body, and left afterwards."""
-    connect(cfg, namespace=namespace)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def check_model(cfg: Config) -> None:

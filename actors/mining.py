@@ -29,7 +29,7 @@ import ray.data
 from ray.data import DataContext, Dataset
 from ray.exceptions import RayError
 
-from actors.fleet import connect
+from actors.cluster import cluster
 from actors.supervise import get, translate
 from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config, SandboxConfig
@@ -105,18 +105,16 @@ def mine(cfg: Config, job: MineJob, *, executes: bool) -> dict[str, Any]:
     if executes or job.makes_near_misses:
         check_sandbox(cfg.sandbox)
     console = Console()
-    connect(cfg, namespace=f"mine-{job.output.name}")
-    _quieten(console)
     try:
-        console.stage("programs", f"{len(job.files)} files")
-        programs = _programs(cfg, job, executes=executes).materialize()
-        donors = _donors(programs) if job.near_miss.swaps_per_prompt else []
-        console.stage("pairs", f"{programs.count()} programs, problem by problem")
-        return _write(job, _mined(cfg, job, programs, donors), console)
+        with cluster(cfg, f"mine-{job.output.name}"):
+            _quieten(console)
+            console.stage("programs", f"{len(job.files)} files")
+            programs = _programs(cfg, job, executes=executes).materialize()
+            donors = _donors(programs) if job.near_miss.swaps_per_prompt else []
+            console.stage("pairs", f"{programs.count()} programs, problem by problem")
+            return _write(job, _mined(cfg, job, programs, donors), console)
     except RayError as error:
         raise translate(error, "mining") from error
-    finally:
-        ray.shutdown()
 
 
 def _quieten(console: Console) -> None:

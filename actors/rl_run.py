@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.cluster import starts_ray
 from actors.dashboard import provision
 from actors.evaluation import Evaluation, evaluate
-from actors.fleet import RayFleet, Specs, start_fleet, starts_ray, train_fields
+from actors.fleet import RayFleet, Specs, start_fleet, train_fields
 from actors.probe import Probe, probe_problems
 from actors.verifiers import make_verifier
 from actors.watchers import make_watchers

@@ -17,9 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-
-from actors.fleet import Specs, connect, start_fleet
+from actors.cluster import cluster
+from actors.fleet import Specs, start_fleet
 from actors.policy import Gang
 from actors.training import OfflinePlan, offline_train_fields, score_pairs, train_offline
 from conf.schema import Config
@@ -113,13 +112,11 @@ def run_training(cfg: Config, job: RmTraining, record: Path) -> RmResult:
     start_s = time.perf_counter()
     job.directory.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)  # of an earlier training; this one is not finished
-    connect(cfg, namespace=f"rm-{job.directory.name}")
     try:
-        result = asyncio.run(train_reward_model(cfg, job, console))
+        with cluster(cfg, f"rm-{job.directory.name}"):
+            result = asyncio.run(train_reward_model(cfg, job, console))
     except BaseExceptionGroup as group:
         raise first_cause(group) from group
-    finally:
-        ray.shutdown()
     facts = {
         "base": job.model,
         "num_pairs": {"train": len(job.train), "validation": len(job.validation)},

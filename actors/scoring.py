@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import ray
-
-from actors.fleet import RayFleet, Specs, connect, start_fleet
+from actors.cluster import cluster
+from actors.fleet import RayFleet, Specs, start_fleet
 from actors.judging import check_model
 from conf.schema import Config
 from reward.answers import Answer, AnswerGroup, group_answers, judged_rows, parse_answer
@@ -36,11 +35,8 @@ def score_file(cfg: Config, source: Path, target: Path) -> float:
     target.parent.mkdir(parents=True, exist_ok=True)
     console = Console()
     console.stage("score", f"{num_rows} answers to {len(groups)} prompts, {cfg.reward.model}")
-    connect(cfg, namespace=f"score-{target.stem}")
-    try:
+    with cluster(cfg, f"score-{target.stem}"):
         judged, seconds = asyncio.run(_score(cfg, groups, console))
-    finally:
-        ray.shutdown()
     partial = target.with_name(target.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         for group, verdict in zip(groups, judged, strict=True):

@@ -23,13 +23,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from starlette.types import ASGIApp
 
-from actors.fleet import Specs, connect, start_fleet
+from actors.cluster import cluster
+from actors.fleet import Specs, start_fleet
 from actors.score_http import HttpConfig, ScoreApp
 from actors.score_queue import Group, QueueConfig
 from actors.supervise import wait_for
@@ -129,12 +129,9 @@ def serve_rewards(cfg: Config, serving: ServeConfig) -> None:
     console = Console()
     console.stage("serve", f"{cfg.reward.shards} shards of {cfg.reward.model}")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    connect(cfg, namespace=f"serve-{serving.port}")
-    try:
+    with cluster(cfg, f"serve-{serving.port}"):
         _refuse_other_serve()
         asyncio.run(_serve(cfg, serving, http, console))
-    finally:
-        ray.shutdown()
     console.say("ended")
 
 

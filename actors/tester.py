@@ -10,9 +10,7 @@ import asyncio
 import dataclasses
 from pathlib import Path
 
-import ray
-
-from actors.fleet import connect
+from actors.cluster import cluster
 from actors.training import warm_start
 from actors.whole_loop import Figures, StageCache
 from conf.schema import Config
@@ -46,11 +44,8 @@ def make_tester(cfg: Config, console: Console) -> Path:
             (request_for_test(prompt).question, minipy.fenced(test))
             for prompt, test in minipy.warm_start_tests(_NUM_TESTS, cfg.seed)
         ]
-        connect(cfg, namespace="minipy-tester")
-        try:
+        with cluster(cfg, "minipy-tester"):
             return await warm_start(cfg, answers, directory, console)
-        finally:
-            ray.shutdown()
 
     about = f"a model that writes tests, {_STEPS} supervised steps, once, ~4 min"
     stage = asyncio.run(stages.run("minipy_tester", about, settings, [], build))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import ray
 
-from actors.fleet import connect
+from actors.cluster import cluster
 from actors.supervise import wait_for
 from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config, SandboxConfig
@@ -71,11 +71,8 @@ def verify_file(cfg: Config, job: VerifyFile) -> int:
     job.target.parent.mkdir(parents=True, exist_ok=True)
     console = Console()
     console.stage("verify", f"{num_rows} programs, sandbox level {int(level)}")
-    connect(cfg, namespace=f"verify-{job.target.stem}")
-    try:
+    with cluster(cfg, f"verify-{job.target.stem}"):
         counts = asyncio.run(_verify(cfg, job, num_rows, console))
-    finally:
-        ray.shutdown()
     rows = [(str(verdict), str(num), "") for verdict, num in counts.most_common()]
     console.table("verdicts", rows)
     console.say(f"written to {job.target}")

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from actors.cluster import cluster
 from actors.fleet import RayFleet, Specs, start_fleet
-from actors.judging import Candidates, check_model, cluster
+from actors.judging import Candidates, check_model
 from conf.schema import Config
 from reward.model import TextPath
 from reward.near_miss import mutants

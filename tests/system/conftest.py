@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForSequenceClassification
 
-from actors.fleet import RayFleet, Specs, connect, start_fleet, train_fields
+from actors.cluster import cluster
+from actors.fleet import RayFleet, Specs, start_fleet, train_fields
 from conf.schema import Config
 from launch.cli import compose_config
 
@@ -54,9 +54,8 @@ def tiny_reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local cluster."""
-    connect(compose_config(["experiment=quickstart"]), namespace="system-tests")
-    yield
-    ray.shutdown()
+    with cluster(compose_config(["experiment=quickstart"]), "system-tests"):
+        yield
 
 
 @pytest.fixture(scope="session")

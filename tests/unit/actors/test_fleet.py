@@ -6,12 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-import ray
 
-from actors.fleet import TurnTakingGang, connect
+from actors.fleet import TurnTakingGang
 from actors.policy import Gang
-from launch.cli import compose_config
-from rl.errors import EngineError
 from rl.loss import NllObjective
 from rl.types import Minibatch
 
@@ -59,30 +56,3 @@ def test_the_engines_sleep_once_from_the_first_look_at_the_policy_to_its_publica
         *("rollout.wake", "reward.wake"),
         "policy.publish",
     ]
-
-
-def test_a_dashboard_that_does_not_start_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    tries: list[bool] = []
-
-    def init(**options: Any) -> None:
-        tries.append(options["include_dashboard"])
-        if options["include_dashboard"]:
-            raise RuntimeError("the dashboard failed to start")
-
-    monkeypatch.setattr(ray, "init", init)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    connect(compose_config([]), "name")
-    assert tries == [True, False]
-
-
-def test_a_cluster_that_does_not_start_at_all_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(**_: Any) -> None:
-        raise RuntimeError("no room\nlong trace")
-
-    monkeypatch.setattr(ray, "init", init)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(EngineError, match=r"start a local cluster: no room$"):
-        connect(compose_config([]), "name")
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
-    with pytest.raises(EngineError, match=r"the cluster at 10\.0\.0\.1:1: no room$"):
-        connect(compose_config([]), "name")

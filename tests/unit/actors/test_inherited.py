@@ -9,7 +9,7 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from actors.fleet import connect
+from actors.cluster import cluster
 from actors.inherited import inherited, setting
 from launch.cli import compose_config
 from rl.errors import UserError
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What `connect` gives to Ray."""
+    """What `cluster` gives to Ray."""
     given: dict[str, Any] = {}
     monkeypatch.setattr(ray, "init", lambda **options: given.update(options))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -32,7 +32,8 @@ def test_a_named_variable_reaches_every_process_but_not_what_ray_shows(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     config = compose_config(["++ray.env_from=[HF_TOKEN]", "++ray.env.FOO=1"])
-    connect(config, "name")
+    with cluster(config, "name"):
+        pass
     assert options["runtime_env"]["env_vars"] == {"FOO": "1"}
     hook = options["runtime_env"]["worker_process_setup_hook"]
     assert hook.__name__ == "set_inherited_variables"  # what Ray shows of it
@@ -43,7 +44,8 @@ def test_a_named_variable_reaches_every_process_but_not_what_ray_shows(
 
 
 def test_without_names_there_is_no_hook(options: dict[str, Any]) -> None:
-    connect(compose_config([]), "name")
+    with cluster(compose_config([]), "name"):
+        pass
     assert options["runtime_env"] == {"env_vars": {}}
 
 
@@ -68,7 +70,8 @@ def test_in_a_job_the_runtime_environment_of_the_job_is_kept(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    connect(compose_config(["++ray.env.FOO=1"]), "name")
+    with cluster(compose_config(["++ray.env.FOO=1"]), "name"):
+        pass
     assert options["address"] == "10.0.0.1:6379"
     assert "working_dir" not in options["runtime_env"]
     assert os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] == "1"  # a variable that both set is ours
@@ -78,6 +81,6 @@ def test_the_address_of_the_dashboard_is_not_one_to_join(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
-    with pytest.raises(UserError, match="ray job submit"):
-        connect(compose_config([]), "name")
+    with pytest.raises(UserError, match="ray job submit"), cluster(compose_config([]), "name"):
+        pass
     assert not options
