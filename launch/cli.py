@@ -356,11 +356,11 @@ def _help_of_run() -> str:
     )
 
 
-def help_of_schema(schema: type, prefix: str = "") -> str:
-    """The help of a command: what it does, and its keys, with `prefix` before each."""
+def help_of_schema(schema: type) -> str:
+    """The help of a command: what it does, and its keys."""
     about = (schema.__doc__ or "").strip().splitlines()[0]
     # What must be given stands first.
-    keys = sorted(keys_of(schema, prefix), key=lambda key: not key.required)
+    keys = sorted(keys_of(schema), key=lambda key: not key.required)
     rows = _columns(map(_row, keys))
     return "\n".join([f"usage: {_command()} [key=value ...]", "", about, "", *rows, ""])
 

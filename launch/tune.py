@@ -33,17 +33,24 @@ TRAIN = Path(__file__).with_name("train.py")
 
 @dataclass(frozen=True, kw_only=True)
 class TuneArgs:
-    """Search for good values with Optuna."""
+    """How long the search is."""
 
     trials: int = key("runs in all", ge=1)
     parallel: int = key("runs that are chosen at once; on a cluster they run side by side", 1, ge=1)
     seed: int = key("of the search; the runs have `seed`", 0, ge=0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TuneKeys:
+    """Search for good values with Optuna."""
+
+    tune: TuneArgs = key("the search")
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the search; the exit code."""
     if {"-h", "--help"} & set(argv):
-        sys.stdout.write(help_of_schema(TuneArgs, _PREFIX))
+        sys.stdout.write(help_of_schema(TuneKeys))
         sys.stdout.write(
             "\nAll other overrides are those of launch/train.py; ranges are searched.\n"
         )
@@ -53,7 +60,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     mine = [line for line in argv if line.startswith(_PREFIX)]
-    args = build(TuneArgs, {o.key_or_group.removeprefix(_PREFIX): o.value() for o in parse(mine)})
+    given = {o.key_or_group.removeprefix(_PREFIX): o.value() for o in parse(mine)}
+    args = build(TuneKeys, {"tune": given}).tune
     overrides = parse(forced_overrides([line for line in argv if line not in mine]))
     space = {o.key_or_group: o for o in overrides if o.is_sweep_override()}
     fixed = [cast("str", o.input_line) for o in overrides if not o.is_sweep_override()]

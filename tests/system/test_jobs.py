@@ -1,0 +1,186 @@
+"""`ray job submit` on a cluster with a token: to the end, and stopped in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from rl.checkpoint import complete_checkpoints
+
+pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+TRAIN = (
+    *("python", "launch/train.py", "experiment=quickstart", "data.num_eval=4", "data.num_train=32"),
+    *("algorithm.prompts_per_step=4", "evaluation.num_samples=2", "probe.every=0"),
+    *("policy.ranks=1", "reward.shards=1", "checkpoint.every=1"),
+)
+NAMES = {"rollout-0", "reward-0", "policy-0"}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A head that was started by hand, as the user of its token sees it."""
+
+    address: str  # to join
+    url: str  # for jobs
+    env: dict[str, str]
+    token: str
+
+    def ray(self, *args: str) -> str:
+        command = [str(BIN / "ray"), *args]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def submit(self, name: str, *overrides: str) -> None:
+        flags = ("--no-wait", "--submission-id", name, "--working-dir", ".")
+        command = (*TRAIN, f"name={name}", *overrides)
+        self.ray("job", "submit", "--address", self.url, *flags, "--", *command)
+
+    def get(self, path: str) -> Any:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        request = urllib.request.Request(f"{self.url}{path}", headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.load(response)
+
+    def status(self, name: str) -> str:
+        return self.get(f"/api/jobs/{name}")["status"]
+
+    def logs(self, name: str) -> str:
+        return self.get(f"/api/jobs/{name}/logs")["logs"]
+
+    def listed(self, what: str) -> list[dict[str, Any]]:
+        text = self.ray("list", what, "--address", self.url, "--format", "json")
+        return json.loads(text) if text.lstrip().startswith("[") else []
+
+    def alive(self) -> set[str]:
+        """Names of the live actors of the run."""
+        rows = self.listed("actors")
+        return {row["name"] for row in rows if row["state"] == "ALIVE"} & NAMES
+
+    def wait(self, name: str, until: Callable[[], bool], timeout_s: float = 240) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not until():
+            assert time.monotonic() < deadline, self.logs(name)[-3000:]
+            time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    home = tmp_path_factory.mktemp("home")
+    token = secrets.token_hex(32)
+    (home / "token").write_text(token)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(home / "token"),
+        "RAY_JOB_STOP_WAIT_TIME_S": "30",
+        "CODESCALER_HOME": str(home),
+    }
+    port, dashboard = free_port(), free_port()
+    temporary = Path("/tmp") / f"rj{os.getpid()}"  # short: it holds sockets
+    found = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", env, token)
+    found.ray(
+        *("start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2"),
+        *(f"--dashboard-port={dashboard}", f"--temp-dir={temporary}"),
+    )
+    try:
+        yield found
+    finally:
+        for process in psutil.process_iter(["cmdline"]):  # `ray stop` would end other clusters too
+            if str(temporary) in " ".join(process.info["cmdline"] or []):
+                process.kill()
+
+
+def shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+def leftovers() -> list[str]:
+    """Processes of a run: its command, its actors, its sandbox."""
+    found: list[str] = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if "launch/train.py" in line or "sandbox_child" in line or line.startswith("ray::R"):
+            found.append(line)
+    return found
+
+
+@pytest.mark.timeout(420)
+def test_a_submitted_run_succeeds_with_its_actors_in_sight_and_its_outputs_kept(
+    cluster: Cluster,
+) -> None:
+    cluster.submit("whole", "algorithm.num_steps=2")
+    cluster.wait("whole", lambda: cluster.alive() == NAMES)
+    cluster.wait("whole", lambda: cluster.status("whole") not in {"PENDING", "RUNNING"})
+    logs = cluster.logs("whole")
+    assert cluster.status("whole") == "SUCCEEDED", logs[-3000:]
+    run = Path(cluster.env["CODESCALER_HOME"]) / "outputs/quickstart/whole"
+    assert (run / "summary.json").is_file()
+    assert f"==> run  {run}" in logs and "step    2/2" in logs
+    assert "\r" not in logs and "\x1b" not in logs  # no progress bar, no colours
+
+
+@pytest.mark.timeout(420)
+def test_a_stopped_run_leaves_a_good_checkpoint_and_nothing_else(cluster: Cluster) -> None:
+    before = shared_memory(), len(leftovers())
+    cluster.submit("cut", "algorithm.num_steps=500")
+    checkpoints = Path(cluster.env["CODESCALER_HOME"]) / "outputs/quickstart/cut/checkpoints"
+    cluster.wait("cut", lambda: bool(complete_checkpoints(checkpoints)))
+    cluster.ray("job", "stop", "--address", cluster.url, "cut")
+    assert cluster.status("cut") == "STOPPED"
+    logs = cluster.logs("cut")
+    assert "error: StoppedError: stopped by SIGTERM; the same command with resume=auto" in logs
+    assert "Traceback" not in logs
+    newest = complete_checkpoints(checkpoints)[-1]
+    assert f"after step {newest.step}" in logs
+    cluster.wait("cut", lambda: (shared_memory(), len(leftovers())) == before, timeout_s=30)
+    assert cluster.alive() == set()
+    groups = cluster.listed("placement-groups")
+    assert {group["state"] for group in groups} <= {"REMOVED"}
+
+
+def test_without_the_token_there_is_one_clear_message(cluster: Cluster) -> None:
+    env = {k: v for k, v in cluster.env.items() if k != "RAY_AUTH_TOKEN_PATH"}
+    env |= {"HOME": "/nonexistent", "RAY_ADDRESS": cluster.address}
+    done = subprocess.run(
+        [sys.executable, "launch/train.py", "experiment=quickstart", "name=no_token"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "token" in done.stderr.lower()

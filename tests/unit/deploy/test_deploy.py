@@ -1,0 +1,97 @@
+"""The files for Kubernetes and Slurm say what their schedulers and our commands understand."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actors.ray_jobs import fit_together
+from launch.cli import compose_config, forced_overrides
+
+pytestmark = pytest.mark.unit
+
+TREE = Path(__file__).resolve().parents[3]
+
+# Fields of KubeRay's API ray.io/v1, by the object that has them. The API server refuses others.
+# https://ray-project.github.io/kuberay/reference/api/
+JOB = {
+    *("activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy", "entrypoint"),
+    *("entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "jobId", "managedBy"),
+    *("metadata", "rayClusterSpec", "runtimeEnvYAML", "shutdownAfterJobFinishes"),
+    *("submissionMode", "submitterConfig", "submitterPodTemplate", "suspend"),
+    "ttlSecondsAfterFinished",
+}
+CLUSTER = {
+    *("authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions"),
+    *("headGroupSpec", "headServiceAnnotations", "rayVersion", "suspend", "workerGroupSpecs"),
+}
+HEAD = {"enableIngress", "headService", "rayStartParams", "serviceType", "template"}
+WORKER = {
+    *("groupName", "idleTimeoutSeconds", "maxReplicas", "minReplicas", "numOfHosts"),
+    *("rayStartParams", "replicas", "scaleStrategy", "suspend", "template"),
+}
+
+
+@pytest.fixture(scope="module")
+def job() -> dict[str, Any]:
+    return yaml.safe_load((TREE / "deploy/rayjob.yaml").read_text())
+
+
+def test_the_ray_job_has_fields_of_its_schema_only(job: dict[str, Any]) -> None:
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec, cluster = job["spec"], job["spec"]["rayClusterSpec"]
+    assert set(spec) <= JOB
+    assert spec["submissionMode"] in {"K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode"}
+    # KubeRay refuses a time to live without it.
+    assert spec["shutdownAfterJobFinishes"] is True and spec["ttlSecondsAfterFinished"] >= 0
+    assert set(cluster) <= CLUSTER
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert set(cluster["headGroupSpec"]) <= HEAD
+    (workers,) = cluster["workerGroupSpecs"]
+    assert set(workers) <= WORKER
+    assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+    for group in (cluster["headGroupSpec"], workers):
+        params = group["rayStartParams"]
+        assert all(isinstance(value, str) for value in params.values())
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_the_ray_version_is_the_one_that_is_locked(job: dict[str, Any]) -> None:
+    version = job["spec"]["rayClusterSpec"]["rayVersion"]
+    assert f"\nray=={version}\n" in (TREE / "requirements/cpu.lock").read_text()
+
+
+def test_secrets_come_from_secrets(job: dict[str, Any]) -> None:
+    cluster = job["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        env = group["template"]["spec"]["containers"][0]["env"]
+        (token,) = [variable for variable in env if variable["name"] == "HF_TOKEN"]
+        assert set(token) == {"name", "valueFrom"} and "secretKeyRef" in token["valueFrom"]
+
+
+def test_the_run_of_the_ray_job_is_a_good_one_and_fits_on_its_workers(job: dict[str, Any]) -> None:
+    command = shlex.split(job["spec"]["entrypoint"])
+    assert command[:5] == ["cd", "/opt/codescaler", "&&", "python", "launch/train.py"]
+    config = compose_config(forced_overrides(command[5:]))
+    assert config.output_dir.startswith("/shared/")
+    (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    (container,) = workers["template"]["spec"]["containers"]
+    limits = container["resources"]["limits"]
+    node = {"CPU": float(limits["cpu"]), "GPU": float(limits["nvidia.com/gpu"])}
+    assert fit_together([config], [node] * workers["replicas"])
+
+
+def test_the_slurm_script_is_valid_and_keeps_its_token_to_itself() -> None:
+    script = TREE / "deploy/slurm.sh"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    text = script.read_text()
+    assert "umask 077" in text and 'rm -f "$RAY_AUTH_TOKEN_PATH"' in text
