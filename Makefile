@@ -40,7 +40,7 @@ smollm2: install  ## SmolLM2-135M-Instruct as a Hugging Face directory
 	rm -r models/download
 
 docs: install  ## rewrite what is generated
-	$(BIN)/python -c "import sys; from conf.validate import reference_markdown; \
+	$(BIN)/python -c "import sys; from conf.reference import reference_markdown; \
 	sys.stdout.write(reference_markdown())" > docs/reference.md
 
 # Nothing happens while the lock is the one that was installed.

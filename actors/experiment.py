@@ -28,9 +28,6 @@ def run_experiment(cfg: Config) -> None:
     """Run `cfg` to its end in `output_dir/experiment/name`."""
     console = Console()
     directory = Path(cfg.output_dir) / cfg.experiment / cfg.name
-    if cfg.dry_run:
-        console.say(f"the configuration is good; the run would be written to {directory}")
-        return
     _prepare_directory(cfg, directory)
     connect(cfg, namespace=f"{cfg.experiment}-{cfg.name}")
     try:
