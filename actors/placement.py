@@ -79,14 +79,13 @@ def full_needs(cfg: Config) -> Needs:
 def bundles(cfg: Config, needs: Needs) -> list[Bundle]:
     """One bundle for each actor; a tensor-parallel engine has all its GPUs in one bundle."""
     place = cfg.placement
-    executes = cfg.reward.kind == "execution"
     listed: list[Bundle] = []
     for group, resources, count in (
         ("rollout", place.rollout, needs.rollout),
         ("reward", place.reward, needs.reward),
         ("policy", place.policy, needs.policy),
     ):
-        gpus = 0.0 if group == "reward" and executes else resources.gpus
+        gpus = resources.gpus if group != "reward" or cfg.reward.uses_model else 0.0
         listed += [Bundle(f"{group}-{i}", resources.cpus, gpus) for i in range(count)]
     return listed
 

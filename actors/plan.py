@@ -122,7 +122,7 @@ def footprints_of(
             device_bytes=device_bytes,
             sleeps=cfg.placement.colocate,
         )
-    if cfg.reward.kind == "execution":
+    if not cfg.reward.uses_model:
         found["reward"] = NO_MODEL
     elif shapes.reward is not None:
         found["reward"] = engine_footprint(

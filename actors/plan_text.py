@@ -99,8 +99,8 @@ def _footprints(cfg: Config, plan: Plan, shapes: Shapes) -> list[str]:
     lines: list[str] = []
     for group in GROUPS:
         footprint, shape = plan.footprints[group], models[group]
-        if group == "reward" and cfg.reward.kind == "execution":
-            lines.append(f"  {group:<8} runs tests; no model")
+        if group == "reward" and not cfg.reward.uses_model:
+            lines.append(f"  {group:<8} no model (reward.kind={cfg.reward.kind})")
             continue
         what = named[group] or "made by the loop, of the policy's shape"
         if footprint is None or shape is None:

@@ -147,6 +147,11 @@ class RewardConfig:
     test_timeout_s: float = key("wall clock of one test of an executed program", 4.0, gt=0)
     deadline_s: float = key("longest wait for the judgement of one group", 300.0, gt=0)
 
+    @property
+    def uses_model(self) -> bool:
+        """Whether the shards hold a reward model; the others need no device."""
+        return self.kind in ("rm", "hybrid")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:

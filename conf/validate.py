@@ -82,7 +82,7 @@ def _without_unused(config: Config) -> Config:
     An experiment names its reward model whoever judges, so that `reward=execution` is one override;
     what is shown and stored must not look as if the model had been used.
     """
-    if config.reward.kind != "execution":
+    if config.reward.uses_model:
         return config
     return replace(config, reward=replace(config.reward, model=None, shaping="raw"))
 
