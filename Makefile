@@ -40,7 +40,7 @@ smollm2: install  ## SmolLM2-135M-Instruct as a Hugging Face directory
 	rm -r models/download
 
 docs: install  ## rewrite what is generated
-	$(BIN)/python -c "import sys; from conf.validate import reference_markdown; \
+	$(BIN)/python -c "import sys; from conf.reference import reference_markdown; \
 	sys.stdout.write(reference_markdown())" > docs/reference.md
 	$(BIN)/python -c "import sys; from rl.metrics import metrics_markdown; \
 	sys.stdout.write(metrics_markdown())" > docs/metrics.md

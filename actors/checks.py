@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from actors.placement import Needs, bundles, check_fits, local_gpus
+from actors.placement import Needs, bundles, check_fits, full_needs, local_gpus
 from actors.trackers import check_trackers
 from actors.verifiers import check_sandbox
 from conf.schema import Config
@@ -31,23 +31,32 @@ def check_inputs(cfg: Config) -> None:
     Raises:
         UserError: with every fault that was found, a line each.
     """
+    faults = _faults(cfg, [preflight]) + file_faults(cfg)
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def file_faults(cfg: Config) -> list[str]:
+    """What is wrong with trackers, sandbox, model directories and problem files of a run."""
     checks: list[Callable[[Config], None]] = [
         check_trackers,
-        preflight,
         _check_sandbox,
         _check_policy,
         _check_reward_model,
     ]
     if cfg.data.kind == "parquet":
         checks += [_check_train_data, _check_eval_data, _check_probe_data]
+    return _faults(cfg, checks)
+
+
+def _faults(cfg: Config, checks: Sequence[Callable[[Config], None]]) -> list[str]:
     faults: list[str] = []
     for check in checks:
         try:
             check(cfg)
         except UserError as error:
             faults.append(str(error))
-    if faults:
-        raise UserError("\n".join(faults))
+    return faults
 
 
 def preflight(cfg: Config, needs: Needs | None = None) -> None:
@@ -59,8 +68,7 @@ def preflight(cfg: Config, needs: Needs | None = None) -> None:
     Raises:
         PlacementError: naming what is needed and what is there.
     """
-    full = Needs(cfg.rollout.engines, cfg.reward.shards, cfg.policy.ranks)
-    wanted = bundles(cfg, needs or full)
+    wanted = bundles(cfg, needs or full_needs(cfg))
     if cfg.ray.address or os.environ.get("RAY_ADDRESS"):
         return  # the nodes of the cluster are checked when the bundles are reserved
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(local_gpus())}

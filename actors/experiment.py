@@ -28,9 +28,6 @@ def run_experiment(cfg: Config) -> None:
     """Run `cfg` to its end in `output_dir/experiment/name`."""
     console = Console()
     directory = Path(cfg.output_dir) / cfg.experiment / cfg.name
-    if cfg.dry_run:
-        console.say(f"the configuration is good; the run would be written to {directory}")
-        return
     _prepare_directory(cfg, directory)
     console.stage("run", str(directory))
     try:
@@ -104,7 +101,7 @@ def summarise(cfg: Config, result: RlResult, stages: Mapping[str, Stage]) -> dic
     return {
         "reward": reward.kind,
         "reward_execution": None if reward.kind == "rm" else reward.execution,
-        "reward_model": None if reward.kind == "execution" else reward.model,
+        "reward_model": reward.model if reward.uses_model else None,
         "base_pass@1": result.base.pass_at_1,
         "final_pass@1": result.final.pass_at_1,
         f"bon{n}_pass@1": result.base.best_of,
@@ -126,7 +123,7 @@ def reward_model_accuracy(cfg: Config, stages: Mapping[str, Stage]) -> float | N
     """Pairwise accuracy on held-out problems: just measured, or as the model's record states it."""
     if "reward_model" in stages:
         return stages["reward_model"].figures["rm_pair_accuracy"]
-    if cfg.reward.kind == "execution" or cfg.reward.model is None:
+    if not cfg.reward.uses_model or cfg.reward.model is None:
         return None
     record = Path(cfg.reward.model) / "stage.json"
     if not record.is_file():
@@ -182,8 +179,9 @@ def _about_alarm(summary: Mapping[str, Any]) -> tuple[str, str]:
 
 def _about_judges(summary: Mapping[str, Any]) -> str:
     tests = f"tests, {summary['reward_execution']}"
-    return {
+    about = {
         "rm": "a reward model; no tests",
         "execution": f"{tests}; no reward model",
         "hybrid": f"{tests}; a reward model where there are none",
-    }[summary["reward"]]
+    }
+    return about.get(summary["reward"], "a judge of your own")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ import ray
 from actors.gauges import run_tags
 from actors.placement import Needs, Placement, bundles
 from actors.policy import Gang, RemotePolicyActor
-from actors.reward import RemoteExecutionActor, RemoteRewardModelActor, RewardActors
+from actors.reward import RemoteJudgeActor, RemoteRewardModelActor, RewardActors
 from actors.rollout import RemoteRolloutActor, RolloutActors
 from actors.supervise import wait_for_all
 from actors.weights import Backend
@@ -98,6 +98,10 @@ def policy_objective(cfg: Config) -> PolicyObjective:
         kl_kind=algorithm.kl_kind,
         tis_cap=algorithm.tis_cap,
     )
+
+
+# Objectives of the policy, by `algorithm.kind`; docs/howto.md shows how to add one.
+OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
 
 
 def train_fields(cfg: Config, total_steps: int) -> dict[str, Any]:
@@ -191,12 +195,12 @@ def _create(cfg: Config, specs: Specs, placement: Placement) -> RayFleet:
     reward_group = RewardActors(reward, cfg.reward.deadline_s)
     gang = Gang(
         policy,
-        specs.objective or policy_objective(cfg),
+        specs.objective or OBJECTIVES[cfg.algorithm.kind](cfg),
         cfg.policy.deadline_s,
         cfg.placement.ready_timeout_s,
     )
     if cfg.placement.colocate:
-        judges = [] if cfg.reward.kind == "execution" else reward  # programs run on CPUs
+        judges = reward if cfg.reward.uses_model else []  # others hold no device
         gang = TurnTakingGang(gang, [*rollout, *judges])
     return RayFleet(rollout=rollout_group, reward=reward_group, policy=gang)
 
@@ -210,8 +214,8 @@ def _create_judge(cfg: Config, placement: Placement, name: str, restarts: int) -
     options["max_restarts"] = restarts
     # Several groups are judged at once, so that the engine always has work.
     options["max_concurrency"] = 64
-    if cfg.reward.kind == "execution":
-        return RemoteExecutionActor.options(**options).remote(name, cfg.reward, cfg.sandbox)
+    if not cfg.reward.uses_model:
+        return RemoteJudgeActor.options(**options).remote(name, cfg.reward, cfg.sandbox)
     return RemoteRewardModelActor.options(**options).remote(
         name, _reward_spec(cfg), cfg.reward, cfg.sandbox
     )

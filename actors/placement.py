@@ -8,6 +8,8 @@ does not fit is said at once, instead of a wait that never ends.
 from __future__ import annotations
 
 import math
+import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,22 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
+class Spot:
+    """Where one actor sits."""
+
+    node: int
+    gpus: tuple[int, ...]  # of that node; empty on CPUs
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Actors on nodes, and the first bundle that found no place, if one did not."""
+
+    spots: Mapping[str, Spot]
+    homeless: Bundle | None
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """Which actors a run starts: the number of each, by group."""
 
@@ -53,17 +71,21 @@ class Needs:
     policy: int = 0
 
 
+def full_needs(cfg: Config) -> Needs:
+    """The actors of a whole run."""
+    return Needs(cfg.rollout.engines, cfg.reward.shards, cfg.policy.ranks)
+
+
 def bundles(cfg: Config, needs: Needs) -> list[Bundle]:
     """One bundle for each actor; a tensor-parallel engine has all its GPUs in one bundle."""
     place = cfg.placement
-    executes = cfg.reward.kind == "execution"
     listed: list[Bundle] = []
     for group, resources, count in (
         ("rollout", place.rollout, needs.rollout),
         ("reward", place.reward, needs.reward),
         ("policy", place.policy, needs.policy),
     ):
-        gpus = 0.0 if group == "reward" and executes else resources.gpus
+        gpus = resources.gpus if group != "reward" or cfg.reward.uses_model else 0.0
         listed += [Bundle(f"{group}-{i}", resources.cpus, gpus) for i in range(count)]
     return listed
 
@@ -74,56 +96,77 @@ def check_fits(
     kind: str,
     strategy: Strategy = "PACK",
 ) -> None:
-    """Lay the bundles out on the nodes, largest first.
-
-    STRICT_PACK takes one node for all, STRICT_SPREAD a node for each; the others mean a preference.
+    """Prove that the nodes hold the bundles, by laying them out.
 
     Raises:
         PlacementError: naming what is needed, what is there, and the first bundle without a place.
     """
-    largest_first = sorted(wanted, key=lambda b: (-b.gpus, -b.cpus))
-    smallest_first = sorted(nodes, key=lambda n: (n.get("GPU", 0.0), n.get("CPU", 0.0)))
-    packs = strategy == "STRICT_PACK"
-    layouts = [[node] for node in smallest_first] if packs else [smallest_first]
-    homeless = [_without_place(largest_first, layout, strategy) for layout in layouts or [[]]]
-    misplaced = [bundle for bundle in homeless if bundle is not None]
-    if len(misplaced) == len(homeless):
-        detail = _misfit(misplaced[-1], wanted, nodes, kind)
+    layout = lay_out(wanted, nodes, strategy)
+    if layout.homeless is not None:
+        detail = _misfit(layout.homeless, wanted, nodes, kind)
         raise PlacementError(detail + _STRICT.get(strategy, ""))
 
 
-def _without_place(
-    largest_first: Sequence[Bundle], layout: Sequence[Mapping[str, float]], strategy: Strategy
-) -> Bundle | None:
-    """The first bundle that finds no place on the nodes of `layout`; None when all do."""
-    free = [_FreeNode(node) for node in layout]
+def lay_out(
+    wanted: Sequence[Bundle], nodes: Sequence[Mapping[str, float]], strategy: Strategy
+) -> Layout:
+    """Lay bundles out as the strategy asks, largest first, small nodes before large ones.
+
+    STRICT_PACK: the first node that holds all. STRICT_SPREAD: a node for each. SPREAD: the node
+    with the fewest bundles, if it has room. PACK: a node that is in use already, if it has room.
+    Ray has the same preferences; between equal nodes or devices it may choose otherwise.
+    """
+    largest_first = sorted(wanted, key=lambda b: (-b.gpus, -b.cpus))
+    order = sorted(
+        range(len(nodes)), key=lambda i: (nodes[i].get("GPU", 0), nodes[i].get("CPU", 0))
+    )
+    choices = [[index] for index in order] if strategy == "STRICT_PACK" else [order]
+    layout = Layout({}, largest_first[0] if largest_first else None)  # without any node
+    for chosen in choices:
+        layout = _fill(largest_first, [_FreeNode(i, nodes[i]) for i in chosen], strategy)
+        if layout.homeless is None:
+            break
+    return layout
+
+
+def _fill(largest_first: Sequence[Bundle], free: list[_FreeNode], strategy: Strategy) -> Layout:
+    """Take bundle after bundle, until one finds no place on the free nodes."""
+    spots: dict[str, Spot] = {}
     for bundle in largest_first:
-        home = next((node for node in free if node.take(bundle)), None)
-        if home is None:
-            return bundle
+        if strategy == "SPREAD":
+            free.sort(key=lambda node: node.num_bundles)
+        else:
+            free.sort(key=lambda node: node.num_bundles == 0)
+        spot = next((spot for node in free if (spot := node.take(bundle))), None)
+        if spot is None:
+            return Layout(spots, bundle)
+        spots[bundle.actor] = spot
         if strategy == "STRICT_SPREAD":
-            free.remove(home)
-    return None
+            free = [node for node in free if node.index != spot.node]
+    return Layout(spots, None)
 
 
 class _FreeNode:
     """What is left of a node. As in Ray, a share of a GPU lies on one device, never across two."""
 
-    def __init__(self, node: Mapping[str, float]) -> None:
+    def __init__(self, index: int, node: Mapping[str, float]) -> None:
+        self.index = index
+        self.num_bundles = 0
         self._cpus = node.get("CPU", 0.0)
         self._gpus = [1.0] * int(node.get("GPU", 0.0))
 
-    def take(self, bundle: Bundle) -> bool:
+    def take(self, bundle: Bundle) -> Spot | None:
         """Take the bundle's resources if they are there."""
         share = min(bundle.gpus, 1.0)  # of each device
         count = math.ceil(bundle.gpus - _EPSILON)
         roomy = [i for i, left in enumerate(self._gpus) if left + _EPSILON >= share]
         if len(roomy) < count or self._cpus + _EPSILON < bundle.cpus:
-            return False
+            return None
         for index in roomy[:count]:
             self._gpus[index] -= share
         self._cpus -= bundle.cpus
-        return True
+        self.num_bundles += 1
+        return Spot(self.index, tuple(roomy[:count]))
 
 
 def _misfit(
@@ -148,10 +191,21 @@ def local_gpus() -> int:
     return len(list(devices.iterdir())) if devices.is_dir() else 0
 
 
+def local_gpu_bytes() -> int | None:
+    """Memory of the smallest GPU of this machine as its driver states it; None without one."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    if shutil.which(query[0]) is None:
+        return None
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+    sizes_mib = [int(line) for line in answer.stdout.split() if line.isdigit()]
+    return min(sizes_mib) << 20 if sizes_mib else None
+
+
 def cluster_nodes() -> list[dict[str, float]]:
-    """CPUs and GPUs of every live node of the connected cluster."""
+    """CPUs, GPUs and memory in bytes of every live node of the connected cluster."""
+    names = ("CPU", "GPU", "memory")
     return [
-        {"CPU": node["Resources"].get("CPU", 0.0), "GPU": node["Resources"].get("GPU", 0.0)}
+        {name: node["Resources"].get(name, 0.0) for name in names}
         for node in ray.nodes()
         if node["Alive"]
     ]

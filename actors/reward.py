@@ -123,19 +123,23 @@ class RewardModelActor:
             )
 
 
-class ExecutionActor:
-    """One shard of the execution baseline: runs the problem's own tests."""
+# Judges without a model, by `reward.kind`; docs/howto.md shows how to add one.
+JUDGES: dict[str, Callable[[RewardConfig, SandboxConfig], Judge]] = {"execution": execution_judge}
+
+
+class JudgeActor:
+    """One shard of a reward without a model, such as the problem's own tests."""
 
     def __init__(self, name: str, cfg: RewardConfig, sandbox: SandboxConfig) -> None:
         self._name = name
-        self._judge = execution_judge(cfg, sandbox)
+        self._judge = JUDGES[cfg.kind](cfg, sandbox)
 
     def ready(self) -> str:
         """Answer once the shard can judge."""
         return self._name
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
-        """Judge the completions of one prompt; with the time at which the last test had run."""
+        """Judge the completions of one prompt; with the time at which it was done."""
         return self._judge.judge(prompt, texts_G), time.time()
 
 
@@ -216,4 +220,4 @@ class RewardActors:
 
 
 RemoteRewardModelActor = ray.remote(RewardModelActor)
-RemoteExecutionActor = ray.remote(ExecutionActor)
+RemoteJudgeActor = ray.remote(JudgeActor)

@@ -168,10 +168,10 @@ class RlRun:
     def _judged(self) -> str:
         """Which problems the judge of the run decides by which means, where that is a question."""
         reward = self._cfg.reward
-        if reward.kind == "rm":
-            return ""
         if reward.kind == "execution":
             return f" ({reward.execution})"
+        if reward.kind != "hybrid":
+            return ""
         num_tested = sum(prompt.tests is not None for prompt in self._train)
         return f" ({reward.execution} tests for {num_tested} of {len(self._train)} problems)"
 

@@ -24,8 +24,8 @@ def _owned_gpus(group: str, tensor_parallel: str | None) -> Relation:
     """On GPUs that are not shared an actor owns what its engine spans."""
 
     def holds(config: Config) -> bool:
-        executes = group == "reward" and config.reward.kind == "execution"
-        if config.placement.device == "cpu" or config.placement.colocate or executes:
+        modelless = group == "reward" and not config.reward.uses_model
+        if config.placement.device == "cpu" or config.placement.colocate or modelless:
             return True
         spans = {
             "rollout": config.rollout.tensor_parallel,
@@ -144,7 +144,7 @@ RELATIONS: tuple[Relation, ...] = (
         involves=("reward.kind", "reward.model", "loop.enabled"),
         rule="reward.kind=rm and hybrid need reward.model, unless the loop makes one",
         fix="give reward.model=DIR, or reward=execution",
-        holds=lambda c: c.reward.kind == "execution" or bool(c.reward.model) or c.loop.enabled,
+        holds=lambda c: not c.reward.uses_model or bool(c.reward.model) or c.loop.enabled,
     ),
     Relation(
         path="loop.enabled",

@@ -147,6 +147,11 @@ class RewardConfig:
     test_timeout_s: float = key("wall clock of one test of an executed program", 4.0, gt=0)
     deadline_s: float = key("longest wait for the judgement of one group", 300.0, gt=0)
 
+    @property
+    def uses_model(self) -> bool:
+        """Whether the shards hold a reward model; the others need no device."""
+        return self.kind in ("rm", "hybrid")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
@@ -204,6 +209,19 @@ class ResourceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NodeConfig:
+    """One machine that a layout is made for; `dry_run` plans with it where the real one is absent.
+
+    A GPU of "80 GB" leaves programs about 79 GiB.
+    """
+
+    cpus: float = key("CPUs", 2.0, gt=0)
+    gpus: int = key("GPUs", 0, ge=0)
+    gpu_memory_gib: float = key("memory of one GPU, GiB", 79.0, gt=0)
+    memory_gib: float = key("host memory, GiB", 16.0, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlacementConfig:
     """Where the actors sit (group `placement`)."""
 
@@ -212,11 +230,12 @@ class PlacementConfig:
     num_nodes: int = key("machines that the layout is made for", 1, ge=1)
     colocate: bool = key("the groups share devices and take turns (sleep and wake)", False)
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = key(
-        "how Ray lays out the bundles of a group", "PACK"
+        "how Ray lays out the bundles of the run", "PACK"
     )
     rollout: ResourceConfig = key("one rollout actor")
     reward: ResourceConfig = key("one reward shard")
     policy: ResourceConfig = key("one policy rank")
+    node: NodeConfig = key("one machine that the layout is made for")
     ready_timeout_s: float = key("longest wait for bundles and for engines to start", 300.0, gt=0)
 
 
@@ -337,7 +356,9 @@ class Config:
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(
         "who is told of each step besides metrics.jsonl and the dashboard", ()
     )
-    dry_run: bool = key("check, print the plan, start nothing", False)
+    dry_run: bool = key(
+        "check and print the plan: layout, memory, what would not fit; start nothing", False
+    )
     data: DataConfig = key("problems")
     model: ModelConfig = key("policy model")
     algorithm: AlgorithmConfig = key("RL algorithm")

@@ -82,7 +82,7 @@ def _without_unused(config: Config) -> Config:
     An experiment names its reward model whoever judges, so that `reward=execution` is one override;
     what is shown and stored must not look as if the model had been used.
     """
-    if config.reward.kind != "execution":
+    if config.reward.uses_model:
         return config
     return replace(config, reward=replace(config.reward, model=None, shaping="raw"))
 
@@ -315,35 +315,3 @@ def _at(config: Config, path: str) -> object:
     for name in path.split("."):
         value = getattr(value, name)
     return value
-
-
-# --- the reference -----------------------------------------------------------------------------
-
-
-def reference_markdown() -> str:
-    """Table of every key, and the rules between keys: the text of docs/reference.md."""
-    lines = [
-        "# Configuration reference",
-        "",
-        "Written from `conf/schema.py` and `conf/relations.py` by `make docs`. Any key is set with",
-        "`key=value` on the command line; `group=choice` takes a whole file of `conf/group/`.",
-        "",
-        "## Keys",
-        "",
-        "| key | value | default | meaning |",
-        "|---|---|---|---|",
-    ]
-    for key in keys_of(Config):
-        default = "given in YAML" if key.required else f"`{as_yaml(key.default)}`"
-        lines.append(f"| `{key.path}` | {key.rule} | {default} | {key.doc} |")
-    lines += [
-        "",
-        "## Rules between keys",
-        "",
-        "Each of these stops a command before it starts.",
-        "",
-    ]
-    lines += [f"- `{relation.path}`: {relation.rule}." for relation in RELATIONS]
-    lines += ["", "These are allowed, with a warning.", ""]
-    lines += [f"- `{relation.path}`: {relation.rule}." for relation in CAUTIONS]
-    return "\n".join(lines) + "\n"

@@ -9,7 +9,7 @@ from typing import Literal
 
 from conf.schema import Config, key
 from launch.cli import compose_config
-from reward.model_files import context_of
+from reward.model_files import AdapterName, context_of
 from rl.errors import UserError
 
 MAX_CONTEXT = 4096
@@ -19,9 +19,7 @@ MAX_CONTEXT = 4096
 class RewardGroupArgs:
     """The group of actors that serves a reward model."""
 
-    adapter: Literal["sequence_classifier", "codescaler", "acecoder", "themis"] = key(
-        "family of the reward model", "sequence_classifier"
-    )
+    adapter: AdapterName = key("family of the reward model", "sequence_classifier")
     dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "float32")
     max_tokens: int | None = key(
         "context: problem and code; null is what the model has, at most 4096", None, ge=8

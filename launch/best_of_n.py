@@ -30,7 +30,7 @@ from launch.evaluate import (
     read_benchmark,
 )
 from launch.train import shipped
-from reward.model_files import check_reward_model, context_of, is_local, model_digest
+from reward.model_files import AdapterName, check_reward_model, context_of, is_local, model_digest
 from rl.console import Console
 from rl.errors import UserError
 from rl.samples import SampleRow, SampleStore, samples_by_problem
@@ -82,9 +82,7 @@ class BestOfNArgs:
     staged_top_k: int = key("programs that the reward model leaves to the tests", 4, ge=1)
     staged_tests: int = key("generated tests of the last stage", 4, ge=1)
     latency_problems: int = key("problems judged alone and timed; the first ones", 32, ge=1)
-    adapter: Literal["sequence_classifier", "codescaler", "acecoder", "themis"] = key(
-        "family of the reward model", "sequence_classifier"
-    )
+    adapter: AdapterName = key("family of the reward model", "sequence_classifier")
     rm_max_tokens: int | None = key(
         "context: problem and program; null is what the model has, at most 4096", None, ge=8
     )

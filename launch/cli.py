@@ -12,7 +12,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.groups import CONF_DIR, about_choice, about_group, choices
 from conf.keys import Key, as_yaml, keys_of, nearest
 from conf.schema import Config
 from conf.validate import ConfigError, Fault, build, build_config, cautions, to_dict
@@ -36,8 +37,8 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 T = TypeVar("T")
 
-CONF_DIR = Path(__file__).resolve().parents[1] / "conf"
 HYDRA_VERSION_BASE = "1.3"
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # of Hydra
 EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
 _HYDRAS_WAYS = ("hydra/launcher", "hydra/sweeper")
@@ -70,7 +71,7 @@ def main(run: Run, argv: Sequence[str] | None = None, check: Check | None = None
     """
     args = _parser(composed=True).parse_intermixed_args(argv)
     if args.help:
-        sys.stdout.write(_help_of_run())
+        sys.stdout.write(_help_of_run(_about(run)))
         return 0
     return guarded(lambda: _compose_and_run(run, check, args))
 
@@ -81,20 +82,21 @@ def main_simple(
     """Fill `schema` (declared with `conf.schema.key`) from overrides, then `run`; the exit code."""
     args = _parser(composed=False).parse_intermixed_args(argv)
     if args.help:
-        sys.stdout.write(help_of_schema(schema))
+        sys.stdout.write(help_of_schema(schema, _about(run)))
         return 0
-    lists = {key.path for key in keys_of(schema) if key.is_list}
-    return guarded(lambda: run(build(schema, _nested(parse(args.overrides), lists))))
+    return guarded(lambda: _fill_and_run(schema, run, args))
 
 
 def _parser(*, composed: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=["job"])
+    parser.add_argument("--resolve", action="store_true")
     if composed:
         parser.add_argument("-m", "--multirun", action="store_true")
-        parser.add_argument("-c", "--cfg", choices=["job"])
         parser.add_argument("-cd", "--config-dir", type=Path)
+        parser.add_argument("--info", nargs="?", const="all", choices=INFO)
     return parser
 
 
@@ -126,6 +128,7 @@ def _report(message: str, kind: str = "error") -> None:
 
 
 def _compose_and_run(run: Run, check: Check | None, args: argparse.Namespace) -> int:
+    _check_options(args)
     overrides = forced_overrides(args.overrides)
     if args.config_dir is not None:
         if not args.config_dir.is_dir():
@@ -134,18 +137,28 @@ def _compose_and_run(run: Run, check: Check | None, args: argparse.Namespace) ->
     by_hydra = any(o.key_or_group in _HYDRAS_WAYS for o in parse(overrides))
     lines_J = list(expand(overrides, sweep=args.multirun, intervals=by_hydra))
     configs = compose_all(lines_J, check if args.multirun and not args.cfg else None)
+    if args.info:
+        return _run_under_hydra(run, [f"--info={args.info}", *overrides], multirun=False)
     if args.cfg:
         sys.stdout.write("---\n".join(OmegaConf.to_yaml(to_dict(config)) for config in configs))
         return 0
     for caution in dict.fromkeys(itertools.chain.from_iterable(map(cautions, configs))):
         _report(str(caution), "warning")
+    if all(config.dry_run for config in configs):  # leaves no run directory behind
+        return max(guarded(lambda config=config: run(config)) for config in configs)
     if args.multirun and not by_hydra:
         from launch.sweep_command import run_sweep  # noqa: PLC0415 - it needs this module
 
-        return run_sweep(run, lines_J, configs)
+        return run_sweep(lines_J, configs)
     if job_runtime_env() is not None:  # so that Hydra's records lie beside the others
         overrides.append(f"++output_dir='{configs[0].output_dir}'")
     return _run_under_hydra(run, overrides, multirun=args.multirun)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Hydra's own rule; what `--cfg` shows is resolved with and without it."""
+    if args.resolve and not args.cfg:
+        raise UserError("--resolve: goes with --cfg job")
 
 
 def forced_overrides(overrides: Sequence[str]) -> list[str]:
@@ -159,11 +172,6 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def _forced(override: Override) -> str:
-    """The override as Hydra has to see it, so that it is our check that judges keys and values.
-
-    With `++` before the key of a value Hydra accepts a key that no YAML file names: the schema may
-    have it, and if not, our message tells the nearest valid one.
-    """
     name = override.key_or_group
     line = cast("str", override.input_line)
     chooses = name in groups() or "/" in name or override.package is not None
@@ -173,8 +181,7 @@ def _forced(override: Override) -> str:
 
 def groups() -> dict[str, list[str]]:
     """Groups of the shipped configuration with their choices."""
-    directories = sorted(path for path in CONF_DIR.iterdir() if any(path.glob("*.yaml")))
-    return {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in directories}
+    return {group: list(files) for group, files in choices().items()}
 
 
 class Lines(NamedTuple):
@@ -248,11 +255,11 @@ def compose_config(overrides: list[str]) -> Config:
 
     Raises `ConfigError`, or a `HydraException` when an override is not one.
     """
-    choices = groups()
+    known = groups()
     for override in parse(overrides):
         group, value = override.key_or_group, override.value()
-        if group in choices and not override.is_delete() and not isinstance(value, str):
-            raise _wrong_choice(group, as_yaml(value), choices[group])
+        if group in known and not override.is_delete() and not isinstance(value, str):
+            raise _wrong_choice(group, as_yaml(value), known[group])
     with hydra.initialize_config_dir(str(CONF_DIR), version_base=HYDRA_VERSION_BASE):
         try:
             composed = hydra.compose("config", overrides)
@@ -300,6 +307,18 @@ def _run_under_hydra(run: Run, overrides: Sequence[str], *, multirun: bool) -> i
 # --- a flat command ----------------------------------------------------------------------------
 
 
+def _fill_and_run(
+    schema: type[T], run: Callable[[T], int | None], args: argparse.Namespace
+) -> int | None:
+    _check_options(args)
+    lists = {key.path for key in keys_of(schema) if key.is_list}
+    filled = build(schema, _nested(parse(args.overrides), lists))
+    if args.cfg:
+        sys.stdout.write(OmegaConf.to_yaml(asdict(cast("Any", filled))))
+        return 0
+    return run(filled)
+
+
 def _nested(overrides: Iterable[Override], lists: Set[str]) -> dict[str, Any]:
     """Nested plain values of `a.b=value` overrides; `a=1,2` is a list where the key is one."""
     raw: dict[str, Any] = {}
@@ -329,45 +348,83 @@ class _Row(NamedTuple):
     text: str
 
 
-def _help_of_run() -> str:
-    choices = [_Row(group, ", ".join(options)) for group, options in groups().items()]
+_OF_ALL = (
+    _Row("-c, --cfg job", "show the checked configuration, resolved, and stop"),
+    _Row("-h, --help", "show this"),
+)
+_OF_A_RUN = (
+    _Row("-m, --multirun", "one run for each combination of key=value1,value2"),
+    _Row("-cd, --config-dir DIR", "look for groups in DIR as well"),
+    _Row("--info [WHAT]", f"what Hydra composes from: {', '.join(INFO)}"),
+)
+
+
+def _about(run: Callable[..., Any]) -> str:
+    """What a command says of itself: the docstring of the module that holds its `run`."""
+    return (sys.modules[run.__module__].__doc__ or "").strip()
+
+
+def _help_of_run(about: str) -> str:
     keys = {key.path: key for key in keys_of(Config)}
+    quickstart = compose_config([])
+    tables: list[str] = []
+    for group, files in choices().items():
+        tables.append(f"  {group}: {about_group(group)}")
+        rows = [_Row(f"  {group}={name}", about_choice(file)) for name, file in files.items()]
+        tables += _columns(rows)
     return "\n".join(
         [
-            f"usage: {_command()} [-m] [-c job] [-cd DIR] [group=choice ...] [key=value ...]",
+            f"usage: {_command()} [options] [group=choice ...] [key=value ...]",
+            "",
+            about,
             "",
             "Groups and their choices:",
-            *_columns(choices),
+            *tables,
             "",
-            "Common keys (docs/reference.md has all):",
-            *_columns(_row(keys[path]) for path in COMMON_KEYS),
+            "Common keys (those that YAML files fill, with the value of the quickstart):",
+            *_columns(_row_of_run(keys[path], quickstart) for path in COMMON_KEYS),
             "",
             "Options:",
-            *_columns(
-                [
-                    _Row("-m, --multirun", "one run for each combination of key=value1,value2"),
-                    _Row("-c, --cfg job", "show the checked configuration and stop"),
-                    _Row("-cd, --config-dir DIR", "look for groups in DIR as well"),
-                    _Row("-h, --help", "show this"),
-                ]
-            ),
+            *_columns([*_OF_A_RUN, *_OF_ALL]),
+            "",
+            "docs/reference.md has every key, docs/index.md everything else.",
             "",
         ]
     )
 
 
-def help_of_schema(schema: type) -> str:
-    """The help of a command: what it does, and its keys."""
-    about = (schema.__doc__ or "").strip().splitlines()[0]
+def help_of_schema(schema: type, about: str) -> str:
+    """The help of a command: what it does, its keys, its options."""
     # What must be given stands first.
-    keys = sorted(keys_of(schema), key=lambda key: not key.required)
-    rows = _columns(map(_row, keys))
-    return "\n".join([f"usage: {_command()} [key=value ...]", "", about, "", *rows, ""])
+    rows = _columns(map(_row, sorted(keys_of(schema), key=lambda key: not key.required)))
+    return "\n".join(
+        [
+            f"usage: {_command()} [options] [key=value ...]",
+            "",
+            about,
+            "",
+            "Keys:",
+            *(rows or ["  none"]),
+            "",
+            "Options:",
+            *_columns(_OF_ALL),
+            "",
+        ]
+    )
 
 
 def _row(key: Key) -> _Row:
     default = "" if key.required else f"; default {as_yaml(key.default)}"
     return _Row(f"{key.path}=", f"{key.doc} [{key.rule}{default}]")
+
+
+def _row_of_run(key: Key, quickstart: Config) -> _Row:
+    if not key.required:
+        return _row(key)
+    value: object = quickstart
+    for name in key.path.split("."):
+        value = getattr(value, name)
+    return _Row(f"{key.path}=", f"{key.doc} [{key.rule}; quickstart {as_yaml(value)}]")
 
 
 def _columns(rows: Iterable[_Row]) -> list[str]:

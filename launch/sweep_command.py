@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from conf.schema import Config
@@ -17,15 +17,8 @@ from rl.errors import UserError
 TREE = Path(__file__).resolve().parents[1]
 
 
-def run_sweep(
-    run: Callable[[Config], int | None], lines_J: Sequence[Lines], configs_J: Sequence[Config]
-) -> int:
-    """Run checked jobs; the exit code is 1 when one fails or the sweep is interrupted.
-
-    With `dry_run=true` each job is only planned, by `run`.
-    """
-    if all(config.dry_run for config in configs_J):
-        return max(run(config) or 0 for config in configs_J)
+def run_sweep(lines_J: Sequence[Lines], configs_J: Sequence[Config]) -> int:
+    """Run checked jobs; the exit code is 1 when one fails or the sweep is interrupted."""
     swept_J = [lines.swept for lines in lines_J]
     jobs = plan(swept_J, [lines.overrides for lines in lines_J], configs_J)
     sweep = Sweep(make_runner(configs_J[0], Path(sys.argv[0])), directory_of(jobs[0]))

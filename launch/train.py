@@ -1,4 +1,12 @@
-"""RL with a code reward model: `python launch/train.py [experiment=NAME] [key=value ...]`."""
+"""RL with a code reward model: `python launch/train.py [experiment=NAME] [key=value ...]`.
+
+    python launch/train.py experiment=quickstart seed=1 policy.lr=5e-5 name=gentle
+    python launch/train.py experiment=quickstart reward=execution   # judged by tests instead
+    python launch/train.py experiment=qwen3_8b_codescaler dry_run=true   # layout and memory
+    python launch/train.py --multirun seed=0,1,2 policy.lr=5e-5,1e-4   # a sweep, six runs
+
+Without an experiment it is the quickstart: shipped models, two CPU cores, minutes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +21,9 @@ from launch.cli import main
 
 
 def check(cfg: Config) -> None:
-    """Refuse what can be refused without an engine."""
+    """Refuse what can be refused without an engine. A dry run says for itself what it lacks."""
+    if cfg.dry_run:
+        return
     # Each import is heavier than the one before, so that bad input is refused at once.
     from actors.checks import check_inputs  # noqa: PLC0415
 
@@ -21,11 +31,17 @@ def check(cfg: Config) -> None:
 
 
 def run(cfg: Config) -> None:
-    """Check, then run."""
+    """Check, then run; or only plan."""
     check(cfg)
+    cfg = with_shipped_models(cfg)
+    if cfg.dry_run:
+        from actors.dry_run import dry_run  # noqa: PLC0415 - after the configuration is good
+
+        dry_run(cfg)
+        return
     from actors.experiment import run_experiment  # noqa: PLC0415
 
-    run_experiment(with_shipped_models(cfg))
+    run_experiment(cfg)
 
 
 def with_shipped_models(cfg: Config) -> Config:

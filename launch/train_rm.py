@@ -18,6 +18,7 @@ from conf.schema import Config, key
 from launch.arguments import default_context
 from launch.cli import compose_config, main_simple
 from reward.model_files import (
+    AdapterName,
     check_context,
     check_model_directory,
     is_local,
@@ -45,9 +46,7 @@ class TrainRmArgs:
     validation_share: float = key(
         "of the problems, where the data have no validation part", 0.1, ge=0, le=1
     )
-    adapter: Literal["sequence_classifier", "codescaler", "acecoder", "themis"] = key(
-        "family: system prompt and template", "sequence_classifier"
-    )
+    adapter: AdapterName = key("family: system prompt and template", "sequence_classifier")
     max_tokens: int | None = key(
         "context: problem and code; longer pairs are left out; null is the model's, at most 4096",
         None,

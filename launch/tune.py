@@ -50,7 +50,7 @@ class TuneKeys:
 def main(argv: Sequence[str]) -> int:
     """Run the search; the exit code."""
     if {"-h", "--help"} & set(argv):
-        sys.stdout.write(help_of_schema(TuneKeys))
+        sys.stdout.write(help_of_schema(TuneKeys, (__doc__ or "").strip()))
         sys.stdout.write(
             "\nAll other overrides are those of launch/train.py; ranges are searched.\n"
         )

@@ -163,3 +163,12 @@ def test_a_malformed_parquet_row_is_refused_with_its_place(tmp_path: Path) -> No
     )
     assert done.returncode == 2
     assert "train.parquet:1:tests" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_dry_run_plans_for_hardware_that_is_not_here_and_starts_nothing(tmp_path: Path) -> None:
+    args = ("launch/train.py", "experiment=qwen3_8b_codescaler", "dry_run=true")
+    done = _command(*args, cwd=tmp_path, timeout_s=60)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for word in ("gpu 7  policy-3", "50.8 of 79.0 GiB", "needs 8 GPUs", "nothing was started"):
+        assert word in done.stdout
+    assert list(tmp_path.iterdir()) == []

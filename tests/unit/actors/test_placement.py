@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from actors.placement import Bundle, Needs, bundles, check_fits
+from actors.placement import Bundle, Needs, bundles, check_fits, lay_out
 from conf.schema import Config, PlacementConfig, ResourceConfig
 from launch.cli import compose_config
 from rl.errors import PlacementError, UserError
@@ -99,6 +99,31 @@ def test_all_on_one_node_may_be_any_node_that_is_large_enough():
 def test_a_node_for_each_gives_the_large_bundle_the_large_node():
     nodes = [{"CPU": 8.0, "GPU": 4.0}, NODE]
     check_fits(on_gpus(1.0, 4.0), nodes, "one_node", "STRICT_SPREAD")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "nodes_of_actors"),
+    [
+        ("PACK", [0, 0, 1]),  # as few nodes as possible
+        ("SPREAD", [0, 1, 2]),
+        ("STRICT_SPREAD", [0, 1, 2]),
+    ],
+)
+def test_actors_are_laid_out_as_the_strategy_prefers(strategy, nodes_of_actors):
+    layout = lay_out(on_gpus(1.0, 1.0, 1.0), [NODE] * 3, strategy)
+    assert [layout.spots[f"actor-{i}"].node for i in range(3)] == nodes_of_actors
+
+
+def test_packing_prefers_a_node_in_use_to_a_smaller_one():
+    layout = lay_out(on_gpus(3.0, 1.0), [NODE, {"CPU": 8.0, "GPU": 4.0}], "PACK")
+    assert {spot.node for spot in layout.spots.values()} == {1}
+
+
+def test_shares_lie_on_one_device_and_wholes_on_devices_of_their_own():
+    layout = lay_out(on_gpus(0.5, 0.5, 1.0), [NODE], "PACK")
+    gpus = [layout.spots[f"actor-{i}"].gpus for i in range(3)]
+    assert gpus == [(1,), (1,), (0,)]
+    assert lay_out(on_gpus(2.0), [NODE], "PACK").spots["actor-0"].gpus == (0, 1)
 
 
 def test_a_misfit_names_what_is_needed_what_is_present_and_who_has_no_place():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +17,11 @@ from conf.validate import (
     build,
     build_config,
     cautions,
-    reference_markdown,
     to_dict,
 )
 from launch.cli import compose_config
 
 pytestmark = pytest.mark.unit
-
-REFERENCE = Path(__file__).resolve().parents[3] / "docs" / "reference.md"
 
 
 @pytest.fixture(scope="module")
@@ -376,7 +372,3 @@ def test_an_error_survives_pickling_with_its_faults() -> None:
 
 def test_no_suggestion_is_better_than_a_wild_one() -> None:
     assert nearest("xyzzy", ["policy.lr", "seed"]) is None
-
-
-def test_the_reference_is_current() -> None:
-    assert REFERENCE.read_text() == reference_markdown(), "run `make docs`"

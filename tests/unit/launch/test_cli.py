@@ -289,10 +289,35 @@ def test_cfg_shows_every_job_of_a_sweep(run: Command) -> None:
     assert [shown["seed"] for shown in yaml.safe_load_all(result.out)] == [9, 10]
 
 
+def test_cfg_with_resolve_is_the_same_and_resolve_alone_is_refused(run: Command) -> None:
+    assert run("--cfg", "job", "--resolve") == run("--cfg", "job")
+    assert run("--resolve") == refusal("--resolve: goes with --cfg job")
+
+
+def test_info_shows_what_hydra_composes_from_and_starts_nothing(run: Command) -> None:
+    result = run("--info", "defaults-tree", "reward=execution")
+    assert result.code == 0
+    assert "reward: execution" in result.out and "quickstart run" not in result.out
+    assert not Path("outputs").exists()
+
+
+def test_a_dry_run_leaves_no_run_directory(run: Command) -> None:
+    assert run("dry_run=true", "seed=5").out == "quickstart run 5 {}\n"
+    assert run("dry_run=true", "seed=2,5", "--multirun").code == 2  # the highest, as for a sweep
+    assert not Path("outputs").exists()
+
+
 def test_help_lists_groups_and_common_keys(run: Command) -> None:
     result = run("--help")
     assert result.code == 0
-    for text in ("quickstart", "one_node", "policy.lr=", "algorithm.max_staleness="):
+    for text in (
+        "Exit codes, messages and run directories of commands.",  # what the module of `run` says
+        "  placement: layout of the actors",
+        "    placement=one_node    8 GPUs of one machine, each owned by one actor",
+        "algorithm.max_staleness=     policy versions that rollouts may lag",
+        "policy.lr=                   peak learning rate [a number > 0; quickstart 0.0001]",
+        "docs/reference.md",
+    ):
         assert text in result.out
 
 
@@ -338,8 +363,17 @@ def test_a_small_command_refuses_bad_input_with_exit_code_2(
 def test_a_small_command_lists_its_keys(small: Command) -> None:
     result = small("--help")
     assert result.code == 0
-    assert "Do one thing." in result.out
+    assert "Exit codes, messages and run directories of commands." in result.out
     assert "limits.seconds=  wall clock [a number > 0; default 4]" in result.out
+
+
+def test_a_small_command_shows_its_checked_keys(small: Command) -> None:
+    result = small("--cfg", "job", "model=a")
+    assert (result.code, yaml.safe_load(result.out)) == (
+        0,
+        {"model": "a", "limits": {"seconds": 4.0}},
+    )
+    assert small("--cfg", "job").code == 2  # a required key is missing
 
 
 def run_several(several: Several) -> None:

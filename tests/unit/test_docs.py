@@ -1,0 +1,252 @@
+"""What the documentation says can be typed, linked, imported and run."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from actors.dry_run import assumed_machine, model_shapes
+from actors.fleet import OBJECTIVES
+from actors.plan import make_plan
+from actors.reward import JUDGES, JudgeActor
+from conf.keys import keys_of
+from conf.schema import Config
+from conf.validate import build_config
+from launch.cli import compose_config, main, main_simple
+from reward.model import TextPath
+from reward.model_files import ADAPTERS, AdapterName
+from rl.datasets.rows import Row
+from rl.loss import BatchNorm, MicrobatchTensors, PolicyObjective
+from rl.prompts import parse_tests
+from tests.unit.docs_text import (
+    PAGES,
+    TREE,
+    Command,
+    anchors,
+    blocks,
+    commands,
+    inline_code,
+    links,
+    shell_lines,
+)
+
+pytestmark = pytest.mark.unit
+
+HOWTO = TREE / "docs/howto.md"
+SCRIPTS = sorted(
+    path.stem for path in (TREE / "launch").glob("*.py") if "sys.exit(main" in path.read_text()
+)
+SECTIONS = {key.path.partition(".")[0] for key in keys_of(Config) if "." in key.path}
+
+
+def schema_of(script: str) -> type:
+    """The dataclass that a command is filled from: the first argument of its `main_simple`."""
+    module = importlib.import_module(f"launch.{script}")
+    tree = ast.parse(Path(module.__file__ or "").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    (name,) = [
+        call.args[0].id
+        for call in calls
+        if isinstance(call.func, ast.Name)
+        and call.func.id == "main_simple"
+        and isinstance(call.args[0], ast.Name)
+    ]
+    return getattr(module, name)
+
+
+def nothing(_: object) -> None:
+    """Stand in for what a command would do."""
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory with the YAML files that the how-to shows."""
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(HOWTO, "yaml"):
+        name, _, text = block.partition("\n")
+        file = tmp_path / name.removeprefix("# ")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("directory")
+@pytest.mark.parametrize("command", commands(), ids=str)
+def test_every_command_has_valid_arguments(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*command.arguments, "--cfg", "job"]
+    if command.script == "launch/train.py":
+        code = main(nothing, arguments)
+    else:
+        code = main_simple(schema_of(Path(command.script).stem), nothing, arguments)
+    assert code == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_command_is_documented_and_has_help(
+    script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "".join(page.read_text() for page in PAGES)
+    assert f"launch/{script}.py" in text
+    if script != "train":
+        assert main_simple(schema_of(script), nothing, ["--help"]) == 0
+        assert "Keys:" in capsys.readouterr().out
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z]\w*):", (TREE / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        lines = [*shell_lines(page), *inline_code(page)]
+        named = {m[1] for line in lines if (m := re.match(r"make (\w+)", line))}
+        assert named <= targets, page.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in links(page):
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_of_the_tree_that_is_named_is_there(page: Path) -> None:
+    folders = "rl|actors|reward|conf|launch|tests|docs|assets|requirements"
+    named = re.findall(rf"`((?:{folders})/[\w./-]+\.\w+)`", page.read_text())
+    assert [name for name in named if not (TREE / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_key_that_is_named_exists(page: Path) -> None:
+    keys = {key.path for key in keys_of(Config)}
+    for script in SCRIPTS:
+        if script != "train":
+            keys |= {key.path for key in keys_of(schema_of(script))}
+    words = [word.partition("=")[0] for code in inline_code(page) for word in code.split()]
+    dotted = [word for word in words if re.fullmatch(r"[a-z]+(\.[a-z0-9_]+)+", word)]
+    unknown = [
+        word
+        for word in dotted
+        if word.partition(".")[0] in SECTIONS
+        and not word.endswith((".json", ".jsonl"))
+        and word not in keys
+        and not any(key.startswith(f"{word}.") for key in keys)
+        and not (TREE / "/".join(word.split(".")[:2])).with_suffix(".py").exists()
+    ]
+    assert unknown == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (TREE / "docs/index.md").read_text()
+    pages = [page.name for page in PAGES if page.parent.name == "docs" and page.name != "index.md"]
+    assert [name for name in pages if f"({name})" not in index] == []
+
+
+# --- the extension points of the how-to ---------------------------------------------------------
+
+
+@pytest.fixture
+def shown(directory: Path) -> dict[str, Any]:
+    """What the Python blocks of the how-to define, after they have run in order."""
+    names: dict[str, Any] = {"__name__": "howto"}
+    for number, block in enumerate(blocks(HOWTO, "python")):
+        exec(compile(block, f"howto block {number}", "exec"), names)
+    return names
+
+
+def test_names_of_kinds_and_adapters_agree_with_their_tables() -> None:
+    choices = {key.path: key.choices for key in keys_of(Config)}
+    assert choices["reward.adapter"] == get_args(AdapterName) == tuple(ADAPTERS)
+    assert set(choices["reward.kind"]) == {"rm", "hybrid", *JUDGES}
+    assert set(choices["algorithm.kind"]) == set(OBJECTIVES)
+
+
+def test_an_adapter_of_ones_own_says_its_system_turn(
+    shown: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ADAPTERS, "strict", shown["STRICT"])
+    model = str(TREE / "assets/minipy/rm")
+    plain = TextPath.load(model, "sequence_classifier", 512).encode("Add.", "x = 1")
+    strict = TextPath.load(model, "strict", 512).encode("Add.", "x = 1")  # pyright: ignore[reportArgumentType]  # registered above
+    assert len(strict.token_ids) > len(plain.token_ids) + 10
+
+
+def test_problems_of_ones_own_have_tests_of_the_known_forms(shown: dict[str, Any]) -> None:
+    forms = [parse_tests(p.tests, p.entry_point) for p in shown["prompts"] if p.tests is not None]
+    assert len({type(form) for form in forms}) == 3
+
+
+def test_a_source_of_ones_own_reads_rows_and_names_their_faults(shown: dict[str, Any]) -> None:
+    values = {"id": 3, "function": "add", "question": "Add.", "test": "assert add(1, 2) == 3"}
+    prompt = shown["read_row"](Row("raw.jsonl", 1, values))
+    assert (prompt.id, "the function add" in prompt.question) == ("mine-3", True)
+    assert len(parse_tests(prompt.tests, None).asserts) == 1
+    bad = Row("raw.jsonl", 2, values | {"test": ""})
+    assert shown["read_row"](bad) is None
+    assert bad.faults[0].startswith("raw.jsonl:2:test: ")
+
+
+def test_a_judge_of_ones_own_judges_in_a_shard(
+    shown: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(JUDGES, "brevity", shown["brevity_judge"])
+    cfg = compose_config([])
+    own = replace(cfg.reward, kind="brevity")  # pyright: ignore[reportArgumentType]  # registered above
+    shard = JudgeActor("reward-0", own, cfg.sandbox)
+    texts = ["```python\nx = 1\n```", "```python\nx = 1\ny = 2\n```", "no program"]
+    judged, _ = shard.judge(shown["prompts"][0], texts)
+    assert judged.rewards_G.tolist() == pytest.approx([1 / 2, 1 / 3, 0])
+    assert not own.uses_model
+
+
+def test_an_objective_of_ones_own_has_the_gradient_of_the_policy_gradient(
+    shown: dict[str, Any],
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logprobs = -torch.rand(2, 5, generator=generator)
+    zeros = torch.zeros(2, 5)
+    mb = MicrobatchTensors(
+        token_ids_RL=zeros.long(),
+        position_ids_RL=zeros.long(),
+        target_ids_RL=zeros.long(),
+        loss_mask_RL=torch.tensor([[0.0, 1, 1, 1, 0], [0, 0, 1, 1, 1]]),
+        lm_mask_RL=zeros,
+        advantages_RL=torch.randn(2, 5, generator=generator),
+        rollout_logprobs_RL=logprobs,
+        sequence_weight_RL=zeros,
+        sample_index_RL=zeros.long(),
+    )
+    norm = BatchNorm(num_loss_tokens=6, num_samples=2)
+    gradients = []
+    for objective in (shown["reinforce"](compose_config([])), PolicyObjective()):
+        outputs = logprobs.clone().requires_grad_()
+        objective(outputs, mb, None, None, norm)[0].backward()
+        assert outputs.grad is not None
+        gradients.append(outputs.grad.numpy())
+    np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-5)
+
+
+def test_a_layout_of_ones_own_can_be_planned(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(nothing, ["-cd", "own", "experiment=small", "--cfg", "job"]) == 0
+    cfg = build_config(yaml.safe_load(capsys.readouterr().out))
+    plan = make_plan(cfg, [assumed_machine(cfg)], model_shapes(cfg))
+    assert [device.actors for device in plan.devices if device.gpu is not None] == [
+        ("rollout-0",),
+        ("reward-0",),
+        ("policy-0",),
+        ("policy-1",),
+    ]
+    assert plan.misfits == ()
