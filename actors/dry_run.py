@@ -7,9 +7,8 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import ray
-
 from actors.checks import file_faults, preflight
+from actors.cluster import cluster
 from actors.memory import GIB
 from actors.model_shape import shape_of
 from actors.placement import (
@@ -129,10 +128,5 @@ def _nodes_of_cluster(cfg: Config, address: str) -> list[dict[str, float]]:
             socket.create_connection((host, int(port)), timeout=_REACH_S).close()
         except OSError as error:
             raise EngineError(f"the cluster at {address} does not answer: {error}") from error
-    from actors.fleet import connect  # noqa: PLC0415 - heavy, and only a cluster needs it
-
-    connect(cfg, namespace=f"{cfg.experiment}-{cfg.name}-dry-run")
-    try:
+    with cluster(cfg, f"{cfg.experiment}-{cfg.name}-dry-run"):
         return cluster_nodes()
-    finally:
-        ray.shutdown()
