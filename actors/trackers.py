@@ -52,7 +52,7 @@ def check_trackers(cfg: Config) -> None:
     Raises:
         UserError: with a line for each that is not, and the command that installs it.
     """
-    missing = [name for name in cfg.trackers if importlib.util.find_spec(name) is None]
+    missing = [name for name in cfg.trackers if not _is_installed(name)]
     if missing:
         raise UserError(
             "\n".join(
@@ -61,6 +61,12 @@ def check_trackers(cfg: Config) -> None:
                 for name in missing
             )
         )
+
+
+def _is_installed(package: str) -> bool:
+    """Whether there is code; a folder such as the `wandb/` that W&B leaves behind has none."""
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None
 
 
 class TensorBoardTracker:

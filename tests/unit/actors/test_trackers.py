@@ -68,6 +68,17 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_starts(
     )
 
 
+def test_a_folder_that_wandb_has_left_behind_is_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "left_behind").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not trackers._is_installed("left_behind")
+    (tmp_path / "left_behind/__init__.py").touch()
+    trackers.importlib.invalidate_caches()
+    assert trackers._is_installed("left_behind")
+
+
 def test_what_a_tracker_sees_of_a_run_has_no_value_of_an_environment_variable(tmp_path: Path):
     cfg = compose_config(["++ray.env={HF_TOKEN: hf_secret}"])
     run = tracked_run(cfg, tmp_path)
