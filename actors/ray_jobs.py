@@ -85,7 +85,8 @@ class RayJobs:
         return RayJob(self._client, submission_id)
 
     def _nodes(self) -> list[Mapping[str, float]]:
-        nodes = list_nodes(self._address, filters=[("state", "=", "ALIVE")])
+        # Ray's own type of a node has no fields for a type checker.
+        nodes: list[Any] = list(list_nodes(self._address, filters=[("state", "=", "ALIVE")]))
         return [node.resources_total for node in nodes]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray import cloudpickle
+from ray.cloudpickle import cloudpickle
 
 from actors.cluster import cluster
 from actors.inherited import inherited, setting

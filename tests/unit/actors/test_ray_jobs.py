@@ -20,8 +20,7 @@ pytestmark = pytest.mark.unit
 class Client:
     """Of one cluster; notes what is asked of it."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self) -> None:
         self.submitted: list[dict[str, Any]] = []
         self.stopped: list[str] = []
         self.details = SimpleNamespace(status=JobStatus.PENDING, driver_exit_code=None)
@@ -42,8 +41,13 @@ class Client:
 
 
 @pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> RayJobs:
-    monkeypatch.setattr(ray_jobs, "JobSubmissionClient", Client)
+def client() -> Client:
+    return Client()
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch, client: Client) -> RayJobs:
+    monkeypatch.setattr(ray_jobs, "JobSubmissionClient", lambda address: client)
     return RayJobs("auto", "launch/train.py", {"working_dir": "gcs://tree.zip"})
 
 
@@ -56,10 +60,12 @@ def test_jobs_fit_as_long_as_the_nodes_hold_the_actors_of_all() -> None:
     assert not fit_together([config], [])
 
 
-def test_a_job_is_submitted_as_one_types_it_with_the_code_of_the_sweep(jobs: RayJobs) -> None:
+def test_a_job_is_submitted_as_one_types_it_with_the_code_of_the_sweep(
+    jobs: RayJobs, client: Client
+) -> None:
     overrides = ["seed=0", "++name='run-sweep/0-seed_0'"]
     jobs.start(overrides, Path("/out/quickstart/run-sweep/0-seed_0"))
-    assert jobs._client.submitted == [
+    assert client.submitted == [
         {
             "entrypoint": """python launch/train.py seed=0 '++name='"'"'run-sweep/0-seed_0'"'"''""",
             "runtime_env": {"working_dir": "gcs://tree.zip"},
@@ -80,17 +86,19 @@ def test_a_job_is_submitted_as_one_types_it_with_the_code_of_the_sweep(jobs: Ray
     ],
 )
 def test_the_status_of_a_ray_job_becomes_an_exit_code(
-    jobs: RayJobs, status: JobStatus, exit_code: int | None, code: int | None
+    jobs: RayJobs, client: Client, status: JobStatus, exit_code: int | None, code: int | None
 ) -> None:
     job = jobs.start([], Path("/out"))
-    jobs._client.details = SimpleNamespace(status=status, driver_exit_code=exit_code)
+    client.details = SimpleNamespace(status=status, driver_exit_code=exit_code)
     assert job.poll() == code
 
 
-def test_a_job_is_stopped_through_ray_and_its_last_error_read_from_its_log(jobs: RayJobs) -> None:
+def test_a_job_is_stopped_through_ray_and_its_last_error_read_from_its_log(
+    jobs: RayJobs, client: Client
+) -> None:
     job = jobs.start([], Path("/out"))
     job.stop()
-    assert jobs._client.stopped == ["raysubmit_1"]
+    assert client.stopped == ["raysubmit_1"]
     assert job.last_line() == "EngineError: rollout-0 died"
 
 

@@ -76,7 +76,8 @@ def search(capsys: pytest.CaptureFixture[str], landscape: Landscape):
                 *arguments,
             ]
         )
-        return Result(code, *capsys.readouterr())
+        out, err = capsys.readouterr()
+        return Result(code, out, err)
 
     return command
 
