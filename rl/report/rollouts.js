@@ -163,7 +163,7 @@ function makeCount(entry, rows) {
   const shown = entry.shown < entry.rows ? `${entry.shown} shown of ${entry.rows} sampled` : `${entry.rows} completions`;
   const passed = entry.passed === null ? "" : `, ${(100 * entry.passed).toFixed(0)} % passed`;
   return make("p", { class: "count" }, make("b", {}, `Step ${entry.step}`),
-    ` ${rows.length} of ${shown}; mean reward ${numberText(entry.reward)}${passed}`);
+    ` ${rows.length === entry.shown ? "" : `${rows.length} of `}${shown}; mean reward ${numberText(entry.reward)}${passed}`);
 }
 
 const firstOf = (page) => PAGE_ROWS * Number(state.get(page) ?? 0);
@@ -339,4 +339,4 @@ async function start() {
   if (state.has("step") && !reloaded) byId("rollouts").scrollIntoView();
 }
 
-start().then(() => { document.documentElement.dataset.readyMs = Math.round(performance.now()); });
+start().then(() => { document.documentElement.dataset.ready = "yes"; });
