@@ -204,7 +204,7 @@ async function makeDetail(entry, row, all, open) {
   const question = await questionOf(source(), row);
   const tests = row.num_tests === null ? "" : ` (${row.num_passed ?? "?"} of ${row.num_tests} tests)`;
   const facts = [
-    ["reason", row.reason], ["verdict", (row.verdict ?? "not executed") + tests], ["reward", numberText(row.reward)],
+    ["reason", row.reason], ["verdict", (row.verdict ?? "none recorded") + tests], ["reward", numberText(row.reward)],
     ["score", numberText(row.score)], ["advantage", numberText(row.advantage)], ["tokens", `${row.num_tokens} (${row.finish})`],
   ];
   const group = all.filter((other) => other.problem === row.problem).map((other) =>
