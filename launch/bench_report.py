@@ -19,6 +19,11 @@ from rl.types import Reason
 
 GROUP_SIZE = 16
 _NUM_PROBLEMS = 4000  # then they come again
+# How long the page has existed once its rollouts are shown and every plot is drawn.
+_READY_MS = (
+    "document.documentElement?.dataset.ready && Bokeh.documents.length > 0 && "
+    "Bokeh.documents.every((plots) => plots.is_idle) && performance.now()"
+)
 _INVALID = 0.1  # share of completions without code
 
 
@@ -144,6 +149,6 @@ def _open(page: Path) -> list[tuple[str, str, str]]:
         return [("open in", "-", "no Chromium here")]
     with open_tab(browser) as tab:
         tab.open(page.as_uri())
-        ready_ms = tab.wait_for("document.documentElement?.dataset.readyMs", 60)
+        ready_ms = tab.wait_for(_READY_MS, 60)
         note = tab.evaluate("document.querySelector('.count').textContent")
-    return [("open in", f"{int(ready_ms) / 1000:.2f} s", f"curves drawn, rollouts shown: {note}")]
+    return [("open in", f"{ready_ms / 1000:.2f} s", f"curves drawn, rollouts shown: {note}")]

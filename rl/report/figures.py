@@ -35,8 +35,8 @@ def status(record: RunRecord, *, live: bool) -> Status:
         return Status(kind="live", text=f"running, step {record.last_step} of {of}")
     if record.summary is None:
         return Status(kind="warn", text=f"unfinished, step {record.last_step} of {of}")
-    stopped_at = (record.summary.get("alarm") or {}).get("stopped_at")
-    if stopped_at is not None:
+    alarm: dict[str, Any] = record.summary.get("alarm") or {}
+    if (stopped_at := alarm.get("stopped_at")) is not None:
         return Status(kind="bad", text=f"stopped by the alarm after step {stopped_at}")
     return Status(kind="good", text="finished")
 

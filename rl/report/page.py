@@ -80,6 +80,7 @@ def render(
         library=Markup(library()),
         plots_script=Markup(plots.script),
         data=_script_json(_data(metrics, charts, stacks, sources)),
+        left_out=_left_out(sources),
         blobs=_blobs(sources),
     )
 
@@ -140,6 +141,20 @@ def _data(
         if source.folder in sources
     }
     return {"written": round(time.time()), "curves": curves, "sources": index}
+
+
+def _left_out(sources: Mapping[str, Sequence[PackedStep]]) -> str:
+    """Which completions the page does not show, and by what rule; empty where it shows all."""
+    packed = [step for steps in sources.values() for step in steps]
+    num_shown, num_rows = sum(step.num_shown for step in packed), sum(s.num_rows for s in packed)
+    if num_shown == num_rows:
+        return ""
+    return (
+        f"{num_shown:,} of {num_rows:,} completions are shown, so that the page stays below 50 MB: "
+        "of each step as many as its share holds, taken in one order of problems, the same at "
+        "every step. The figures of a step are of all its completions, and the rollout files have "
+        "them all."
+    )
 
 
 def _script_json(value: object) -> Markup:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from bokeh.embed import components
 from bokeh.events import DoubleTap, MouseLeave, MouseMove, Tap
-from bokeh.models import CrosshairTool, CustomJS, DataRange1d, Range1d, Span
+from bokeh.model import Model
+from bokeh.models import BasicTicker, CrosshairTool, CustomJS, DataRange1d, Range1d, Span
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
@@ -43,21 +44,21 @@ def draw(metrics: Metrics, charts: Sequence[Chart], stacks: Sequence[Stack]) -> 
     """Draw the charts and stacks; each needs a curve with values."""
     first, last = int(metrics[0]["step"]), int(metrics[-1]["step"])
     first, last = first - 0.5, last + 0.5
-    steps = Range1d(first, last, bounds=(first, last))
+    steps = Range1d(start=first, end=last, bounds=(first, last))
     crosshair = Span(dimension="height", line_color=GREY, line_alpha=0.6)
     alarms = [step for step, fired in values(metrics, "alarm/fired") if fired]
-    models: dict[str, figure] = {}
+    models: dict[str, Model] = {}
     for chart in charts:
-        plot = models[chart.title] = _blank(steps, crosshair)
+        models[chart.title] = plot = _blank(steps, crosshair)
         _draw_chart(plot, chart, metrics)
         if chart.share:
-            plot.y_range = Range1d(0, 1.02)
+            plot.y_range = Range1d(start=0, end=1.02)
         elif chart.from_zero:
             plot.y_range = DataRange1d(start=0, range_padding=0.08, min_interval=_LEAST)
         for step in alarms:
             plot.add_layout(_alarm(step))
     for stack in stacks:
-        plot = models[stack.title] = _blank(steps, crosshair)
+        models[stack.title] = plot = _blank(steps, crosshair)
         _draw_stack(plot, stack)
     script, places = components(models, wrap_script=False)
     return Plots(script=script, places=dict(places))
@@ -84,7 +85,7 @@ def _blank(steps: Range1d, crosshair: Span) -> figure:
         axis.major_tick_line_color = None
     plot.xgrid.grid_line_color = None
     plot.ygrid.grid_line_color, plot.ygrid.grid_line_alpha = _INK, 0.2
-    plot.yaxis.ticker.desired_num_ticks = 4
+    plot.yaxis[0].ticker = BasicTicker(desired_num_ticks=4)
     if isinstance(plot.y_range, DataRange1d):
         plot.y_range.range_padding = 0.08
         plot.y_range.min_interval = _LEAST

@@ -163,7 +163,7 @@ function makeCount(entry, rows) {
   const shown = entry.shown < entry.rows ? `${entry.shown} shown of ${entry.rows} sampled` : `${entry.rows} completions`;
   const passed = entry.passed === null ? "" : `, ${(100 * entry.passed).toFixed(0)} % passed`;
   return make("p", { class: "count" }, make("b", {}, `Step ${entry.step}`),
-    ` ${rows.length} of ${shown}; mean reward ${numberText(entry.reward)}${passed}`);
+    ` ${rows.length === entry.shown ? "" : `${rows.length} of `}${shown}; mean reward ${numberText(entry.reward)}${passed}`);
 }
 
 const firstOf = (page) => PAGE_ROWS * Number(state.get(page) ?? 0);
@@ -204,7 +204,7 @@ async function makeDetail(entry, row, all, open) {
   const question = await questionOf(source(), row);
   const tests = row.num_tests === null ? "" : ` (${row.num_passed ?? "?"} of ${row.num_tests} tests)`;
   const facts = [
-    ["reason", row.reason], ["verdict", (row.verdict ?? "not executed") + tests], ["reward", numberText(row.reward)],
+    ["reason", row.reason], ["verdict", (row.verdict ?? "none recorded") + tests], ["reward", numberText(row.reward)],
     ["score", numberText(row.score)], ["advantage", numberText(row.advantage)], ["tokens", `${row.num_tokens} (${row.finish})`],
   ];
   const group = all.filter((other) => other.problem === row.problem).map((other) =>
@@ -339,4 +339,4 @@ async function start() {
   if (state.has("step") && !reloaded) byId("rollouts").scrollIntoView();
 }
 
-start().then(() => { document.documentElement.dataset.readyMs = Math.round(performance.now()); });
+start().then(() => { document.documentElement.dataset.ready = "yes"; });

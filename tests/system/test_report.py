@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(chromium() is None, reason="no Chromium (Debian: apt install chromium)"),
 ]
 
-READY = "document.documentElement?.dataset.readyMs"
+READY = "document.documentElement?.dataset.ready"
 NEEDLE = "needle \U0001f9ea </script><b>not bold</b>"
 
 
@@ -111,3 +111,4 @@ def test_a_step_that_is_shown_in_part_says_so(tmp_path: Path, monkeypatch: pytes
         opened.open(uri)
         opened.wait_for(READY)
         assert "shown of 100 sampled" in text(opened, ".count")
+        assert "of 100 completions are shown" in text(opened, "#rollouts > .about")
