@@ -12,7 +12,7 @@ from actors.plan import GROUPS, Device, Plan, Shapes
 from conf.keys import as_yaml, keys_of
 from conf.schema import Config
 
-_WIDTH = 88
+_WIDTH = 94
 _NAMES = 32  # columns for the names of the actors on a device
 _BAR = 20
 _SHOWN_BYTES = GIB // 20

@@ -26,7 +26,7 @@ from reward.model import TextPath
 from reward.model_files import ADAPTERS, AdapterName
 from rl.datasets.rows import Row
 from rl.loss import BatchNorm, MicrobatchTensors, PolicyObjective
-from rl.prompts import parse_tests
+from rl.prompts import AssertTests, parse_tests
 from tests.unit.docs_text import (
     PAGES,
     TREE,
@@ -191,7 +191,8 @@ def test_a_source_of_ones_own_reads_rows_and_names_their_faults(shown: dict[str,
     values = {"id": 3, "function": "add", "question": "Add.", "test": "assert add(1, 2) == 3"}
     prompt = shown["read_row"](Row("raw.jsonl", 1, values))
     assert (prompt.id, "the function add" in prompt.question) == ("mine-3", True)
-    assert len(parse_tests(prompt.tests, None).asserts) == 1
+    tests = parse_tests(prompt.tests, None)
+    assert isinstance(tests, AssertTests) and len(tests.asserts) == 1
     bad = Row("raw.jsonl", 2, values | {"test": ""})
     assert shown["read_row"](bad) is None
     assert bad.faults[0].startswith("raw.jsonl:2:test: ")

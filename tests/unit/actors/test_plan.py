@@ -152,4 +152,6 @@ def test_a_device_that_is_too_small_is_marked():
     plan = make_plan(cfg, [small], Shapes(policy=None, reward=None))
     assert plan.misfits == ()  # nothing is known, so nothing is claimed
     plan = make_plan(cfg, [small], model_shapes(cfg))
-    assert "OVER" in "\n".join(picture(cfg, plan))
+    lines = picture(cfg, plan)
+    assert "OVER" in "\n".join(lines)
+    assert len({len(line) for line in lines[2:]}) == 1  # the box stays straight
