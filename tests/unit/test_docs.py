@@ -21,6 +21,7 @@ from actors.reward import JUDGES, JudgeActor
 from conf.keys import keys_of
 from conf.schema import Config
 from conf.validate import build_config
+from launch import tune
 from launch.cli import compose_config, main, main_simple
 from reward.model import TextPath
 from reward.model_files import ADAPTERS, AdapterName
@@ -50,6 +51,8 @@ SECTIONS = {key.path.partition(".")[0] for key in keys_of(Config) if "." in key.
 
 def schema_of(script: str) -> type:
     """The dataclass that a command is filled from: the first argument of its `main_simple`."""
+    if script == "tune":  # its other keys are those of `launch/train.py`
+        return tune.TuneKeys
     module = importlib.import_module(f"launch.{script}")
     tree = ast.parse(Path(module.__file__ or "").read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
@@ -87,6 +90,8 @@ def test_every_command_has_valid_arguments(
     arguments = [*command.arguments, "--cfg", "job"]
     if command.script == "launch/train.py":
         code = main(nothing, arguments)
+    elif command.script == "launch/tune.py":
+        code = tune.main([*command.arguments, "dry_run=true"])
     else:
         code = main_simple(schema_of(Path(command.script).stem), nothing, arguments)
     assert code == 0, capsys.readouterr().err
@@ -98,7 +103,7 @@ def test_every_command_is_documented_and_has_help(
 ) -> None:
     text = "".join(page.read_text() for page in PAGES)
     assert f"launch/{script}.py" in text
-    if script != "train":
+    if script not in ("train", "tune"):
         assert main_simple(schema_of(script), nothing, ["--help"]) == 0
         assert "Keys:" in capsys.readouterr().out
 
@@ -139,7 +144,7 @@ def test_every_key_that_is_named_exists(page: Path) -> None:
         word
         for word in dotted
         if word.partition(".")[0] in SECTIONS
-        and not word.endswith((".json", ".jsonl"))
+        and not word.endswith((".json", ".jsonl", ".html"))
         and word not in keys
         and not any(key.startswith(f"{word}.") for key in keys)
         and not (TREE / "/".join(word.split(".")[:2])).with_suffix(".py").exists()
