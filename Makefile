@@ -21,7 +21,7 @@ hostile: install  ## programs that attack the sandbox
 system: install
 	$(BIN)/python -m pytest -m system tests/system
 
-chaos: install  ## killed runs; not part of `make test`
+chaos: install  ## killed runs and failing jobs; not part of `make test`
 	$(BIN)/python -m pytest -m chaos tests/chaos
 
 lint: install

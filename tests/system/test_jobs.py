@@ -25,9 +25,8 @@ pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 TRAIN = (
-    *("python", "launch/train.py", "experiment=quickstart", "data.num_eval=4", "data.num_train=32"),
-    *("algorithm.prompts_per_step=4", "evaluation.num_samples=2", "probe.every=0"),
-    *("policy.ranks=1", "reward.shards=1", "checkpoint.every=1"),
+    *("python", "launch/train.py", "experiment=quickstart", "data.num_eval=6", "data.num_train=64"),
+    *("algorithm.prompts_per_step=4", "policy.ranks=1", "reward.shards=1", "checkpoint.every=1"),
 )
 NAMES = {"rollout-0", "reward-0", "policy-0"}
 
@@ -79,8 +78,8 @@ class Cluster:
         return self.get(f"/api/jobs/{name}/logs")["logs"]
 
     def listed(self, what: str) -> list[dict[str, Any]]:
-        text = self.ray("list", what, "--address", self.url, "--format", "json")
-        return json.loads(text) if text.lstrip().startswith("[") else []
+        """What the state API knows, as `ray list` asks it."""
+        return self.get(f"/api/v0/{what}?limit=1000")["data"]["result"]["result"]
 
     def alive(self) -> set[str]:
         """Names of the live actors of the run."""
@@ -139,21 +138,52 @@ def leftovers() -> list[str]:
 def test_a_submitted_run_succeeds_with_its_actors_in_sight_and_its_outputs_kept(
     cluster: Cluster,
 ) -> None:
-    cluster.submit("whole", "algorithm.num_steps=2")
+    probe = ("probe.every=1", "probe.num_prompts=16", "probe.num_samples=2")
+    cluster.submit("whole", "algorithm.num_steps=2", "trackers=tensorboard", *probe)
     cluster.wait("whole", lambda: cluster.alive() == NAMES)
     cluster.wait("whole", lambda: cluster.status("whole") not in {"PENDING", "RUNNING"})
     logs = cluster.logs("whole")
     assert cluster.status("whole") == "SUCCEEDED", logs[-3000:]
     run = Path(cluster.env["CODESCALER_HOME"]) / "outputs/quickstart/whole"
-    assert (run / "summary.json").is_file()
     assert f"==> run  {run}" in logs and "step    2/2" in logs
     assert "\r" not in logs and "\x1b" not in logs  # no progress bar, no colours
+    check_summary(run)
+    check_steps(run)
+    assert list((run / "hf").glob("*.safetensors"))
+    assert (run / "rollouts/step-000002.parquet").is_file()
+    assert (run / "report.html").is_file()
+    assert list((run / "trackers/tensorboard").glob("events.out.*"))
+
+
+def check_summary(run: Path) -> None:
+    """Everything that the contract names is there, and no program was run for a reward."""
+    summary = json.loads((run / "summary.json").read_text())
+    wanted = {"base_pass@1", "final_pass@1", "bon8_pass@1", "oracle_pass@8", "rm_pair_accuracy"}
+    wanted |= {"valid_rate_first", "valid_rate_last", "steps", "wall_s", "stage_s", "seed"}
+    assert wanted | {"versions"} <= set(summary)
+    assert summary["programs_executed_for_reward"] == 0
+    assert summary["programs_executed_for_evaluation"] > 0
+    assert summary["probe"]["num_probes"] == 3 and summary["programs_executed_for_probe"] > 0
+    assert summary["alarm"]["fired_at"] == []
+
+
+def check_steps(run: Path) -> None:
+    """Metrics, probes and timeline of two steps."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all(0 < line["probe/pass@1"] <= 1 and line["probe/reward"] > 0 for line in lines)
+    assert all(line["rm/exec_agreement"] > 0.5 for line in lines)  # the shipped model is a good one
+    assert all(line["rm/score_p05"] < line["rm/score_p95"] for line in lines)
+    probes = [json.loads(line)["step"] for line in (run / "probe.jsonl").read_text().splitlines()]
+    assert probes == [0, 1, 2]
+    stages = [event["name"] for event in json.loads((run / "timeline.json").read_text())]
+    assert [stages.count(name) for name in ("publish", "probe", "evaluate")] == [2, 3, 2]
 
 
 @pytest.mark.timeout(420)
 def test_a_stopped_run_leaves_a_good_checkpoint_and_nothing_else(cluster: Cluster) -> None:
     before = shared_memory(), len(leftovers())
-    cluster.submit("cut", "algorithm.num_steps=500")
+    cluster.submit("cut", "algorithm.num_steps=500", "probe.every=0")
     checkpoints = Path(cluster.env["CODESCALER_HOME"]) / "outputs/quickstart/cut/checkpoints"
     cluster.wait("cut", lambda: bool(complete_checkpoints(checkpoints)))
     cluster.ray("job", "stop", "--address", cluster.url, "cut")
@@ -165,7 +195,7 @@ def test_a_stopped_run_leaves_a_good_checkpoint_and_nothing_else(cluster: Cluste
     assert f"after step {newest.step}" in logs
     cluster.wait("cut", lambda: (shared_memory(), len(leftovers())) == before, timeout_s=30)
     assert cluster.alive() == set()
-    groups = cluster.listed("placement-groups")
+    groups = cluster.listed("placement_groups")
     assert {group["state"] for group in groups} <= {"REMOVED"}
 
 
