@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from actors.fleet import RayFleet
 from reward.execute import programs_of, require_decided, verify_persistently
-from reward.verdict import Verifier
+from reward.verdict import Judgement, Verifier
 from rl.evaluate import best_of_n, pass_at_k
 from rl.step import sample_and_judge
-from rl.types import JudgedGroup, Prompt, SamplingConfig
+from rl.types import JudgedGroup, Prompt, SamplingConfig, Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evaluation:
     """What one held-out evaluation found."""
 
-    groups_P: tuple[JudgedGroup, ...]
-    passed_PG: tuple[tuple[bool, ...], ...]
+    groups_P: tuple[JudgedGroup, ...]  # each score with the verdict of execution beside it
     num_executed: int  # programs; those that a judge ran are among them
+
+    @property
+    def passed_PG(self) -> tuple[tuple[bool, ...], ...]:
+        """Whether each completion passes all tests."""
+        return tuple(tuple(score.passed for score in g.scores_G) for g in self.groups_P)
 
     @property
     def num_samples(self) -> int:
@@ -72,15 +76,27 @@ async def evaluate(
 async def run_tests(groups_P: tuple[JudgedGroup, ...], verifier: Verifier) -> Evaluation:
     """Execute judged completions against the tests of their problems; raises as `evaluate` does."""
     before = verifier.num_executed
-    passed = await asyncio.to_thread(execute, groups_P, verifier)
+    executed_P = await asyncio.to_thread(execute, groups_P, verifier)
     num_executed = verifier.num_executed - before + sum(g.num_executed for g in groups_P)
-    return Evaluation(groups_P=groups_P, passed_PG=passed, num_executed=num_executed)
+    return Evaluation(groups_P=executed_P, num_executed=num_executed)
 
 
-def execute(groups_P: Sequence[JudgedGroup], verifier: Verifier) -> tuple[tuple[bool, ...], ...]:
-    """Whether each completion passes the tests of its problem."""
+def execute(groups_P: Sequence[JudgedGroup], verifier: Verifier) -> tuple[JudgedGroup, ...]:
+    """The same groups, with the verdict of the problem's tests on each completion."""
     programs = [p for g in groups_P for p in programs_of(g.group.prompt, g.extractions_G)]
     judgements = verify_persistently(verifier, programs)
     require_decided(judgements, f"{len(groups_P)} problems")
-    flat = iter(j.passed for j in judgements)
-    return tuple(tuple(next(flat) for _ in g.extractions_G) for g in groups_P)
+    flat = iter(judgements)
+    return tuple(
+        replace(g, scores_G=tuple(_with_verdict(s, next(flat)) for s in g.scores_G))
+        for g in groups_P
+    )
+
+
+def _with_verdict(score: Score, found: Judgement) -> Score:
+    return replace(
+        score,
+        verdict=found.verdict.value,
+        num_passed=found.num_passed,
+        num_tests=found.num_tests,
+    )

@@ -22,8 +22,9 @@ NO_PROBE = {"probe": None, "alarm": None, "programs_executed_for_probe": 0}
 
 
 def summary_of(*overrides: str, probe: dict[str, Any] = NO_PROBE) -> dict[str, Any]:
-    judged = make_judged(make_group(make_prompts(1)[0], 8), [float(i) for i in range(8)])
-    evaluation = Evaluation(groups_P=(judged,), passed_PG=((False, True) * 4,), num_executed=8)
+    group = make_group(make_prompts(1)[0], 8)
+    judged = make_judged(group, [float(i) for i in range(8)], (False, True) * 4)
+    evaluation = Evaluation(groups_P=(judged,), num_executed=8)
     result = RlResult(
         base=evaluation,
         final=evaluation,

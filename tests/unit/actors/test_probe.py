@@ -19,6 +19,7 @@ from reward.verdict import Judgement, Program, Verdict, Verifier
 from rl.console import Console
 from rl.minipy import make_prompts
 from rl.prompts import write_prompts
+from rl.rollouts import read_rollouts
 from rl.types import Prompt, RolloutGroup, SamplingConfig
 from tests.unit.rl.fakes import FakeFleet, FakeReward, make_judged
 
@@ -98,6 +99,9 @@ def test_a_reward_model_is_asked_without_the_tests_even_by_a_hybrid(tmp_path, ov
     assert {prompt.tests is None for prompt in run.reward.shown} == {hidden}
     assert metrics["probe/pass@1"] == 0.5
     assert metrics["probe/num_executed"] == run.verifier.num_executed == 32
+    rows = read_rollouts(tmp_path / "probe/step-000000.parquet")
+    assert [row.verdict for row in rows].count("PASSED") == 16  # kept beside what the judge said
+    assert {(row.score, row.num_tests) for row in rows} == {(1.0, 1)}
 
 
 def test_a_hacked_run_is_told_of_once_and_goes_on_where_the_action_is_to_warn(tmp_path, capsys):

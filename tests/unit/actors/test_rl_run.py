@@ -77,8 +77,8 @@ def fleets(monkeypatch: pytest.MonkeyPatch) -> list[FakeFleet]:
         yield fleet
 
     async def evaluate(*_: Any) -> Evaluation:
-        judged = make_judged(make_group(make_prompts(1)[0], 2), (0.0, 1.0))
-        return Evaluation(groups_P=(judged,), passed_PG=((False, True),), num_executed=2)
+        judged = make_judged(make_group(make_prompts(1)[0], 2), (0.0, 1.0), (False, True))
+        return Evaluation(groups_P=(judged,), num_executed=2)
 
     monkeypatch.setattr(rl_run, "start_fleet", start_fleet)
     monkeypatch.setattr(rl_run, "evaluate", evaluate)

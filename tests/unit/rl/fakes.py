@@ -67,12 +67,18 @@ def make_group(prompt: Prompt, size: int, version: int = 0) -> RolloutGroup:
     )
 
 
-def make_judged(group: RolloutGroup, rewards: Sequence[float]) -> JudgedGroup:
-    """A group whose completions are all valid and have these rewards."""
+def make_judged(
+    group: RolloutGroup, rewards: Sequence[float], passed: Sequence[bool | None] | None = None
+) -> JudgedGroup:
+    """A group of valid completions with these rewards; `passed` where they were executed."""
+    verdicts = {None: None, True: "PASSED", False: "WRONG_ANSWER"}
     return JudgedGroup(
         group=group,
         extractions_G=tuple(Extraction(reason=Reason.OK, code="pass") for _ in rewards),
-        scores_G=tuple(Score(value=reward) for reward in rewards),
+        scores_G=tuple(
+            Score(value=reward, verdict=verdicts[done])
+            for reward, done in zip(rewards, passed or [None] * len(rewards), strict=True)
+        ),
         rewards_G=np.array(rewards, dtype=np.float32),
         judge=JudgeKind.RM,
         actor="reward-0",
