@@ -5,7 +5,6 @@ Groups start in parallel, because most of the time of a start is loading librari
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +18,7 @@ from actors.placement import Needs, Placement, bundles
 from actors.policy import Gang, RemotePolicyActor
 from actors.reward import RemoteJudgeActor, RemoteRewardModelActor, RewardActors
 from actors.rollout import RemoteRolloutActor, RolloutActors
-from actors.supervise import wait_for_all
+from actors.supervise import all_of, wait_for_all
 from actors.weights import Backend
 from conf.schema import Config, PlacementConfig
 from rl.loss import Objective, PolicyObjective
@@ -231,7 +230,7 @@ async def _start(cfg: Config, specs: Specs, fleet: RayFleet) -> None:
     ]
     if specs.train is not None:
         starts.append(fleet.policy.start(dict(specs.train)))
-    await asyncio.gather(*starts)
+    await all_of(starts)
     if specs.train is not None and specs.rollout_model is not None:
         await fleet.policy.connect(
             fleet.rollout.handles, cfg.rollout.tensor_parallel, weight_backend(cfg.placement)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import ray
@@ -38,7 +38,20 @@ async def wait_for(ref: Awaitable[T], deadline_s: float, what: str) -> T:
 
 async def wait_for_all(refs: Sequence[Awaitable[T]], deadline_s: float, what: str) -> list[T]:
     """Wait for the results of several actors under one deadline; the first failure wins."""
-    return list(await asyncio.gather(*(wait_for(ref, deadline_s, what) for ref in refs)))
+    return await all_of(wait_for(ref, deadline_s, what) for ref in refs)
+
+
+async def all_of(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all calls, in order; the first that fails cancels the others and is raised."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        # Else asyncio prints, at the end of the program, what nobody has asked them.
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def stream(generator: Any, deadline_s: float, what: str) -> AsyncIterator[Any]:  # noqa: ANN401 - Ray's streaming generator is untyped

@@ -44,6 +44,8 @@ class LiveReport:
         self._collect()
 
     def _write(self, *, live: bool) -> None:
+        if not (self._dir / "metrics.jsonl").is_file():
+            return  # the run has ended before its first step
         if self._report is None:
             from rl.report.page import Report  # noqa: PLC0415 - loads Bokeh, here beside the steps
 

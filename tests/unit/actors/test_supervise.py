@@ -17,7 +17,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from actors.supervise import get, stream, wait_for, wait_for_all
+from actors.supervise import all_of, get, stream, wait_for, wait_for_all
 from rl.errors import DeadlineError, EngineError, NonFiniteError
 
 pytestmark = pytest.mark.unit
@@ -171,3 +171,21 @@ def test_a_blocking_get_translates_failures_as_waiting_does(monkeypatch, raised,
     monkeypatch.setattr(ray, "get", ray_get)
     with pytest.raises(expected):
         get("ref", LONG_S, "the weights")
+
+
+def test_the_first_failure_cancels_the_other_calls_and_leaves_nothing_to_print(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ended: list[str] = []
+
+    async def other() -> str:
+        try:
+            return await never()
+        finally:
+            ended.append("other")
+
+    with pytest.raises(EngineError, match="first"):
+        asyncio.run(all_of([other(), failure(EngineError("first")), other()]))
+    assert ended == ["other", "other"]
+    assert asyncio.run(all_of([result("a"), result("b")])) == ["a", "b"]
+    assert caplog.records == []

@@ -26,6 +26,7 @@ def test_the_page_is_written_as_the_run_goes_on_and_once_more_at_its_end(
         due.set()
 
     monkeypatch.setattr(Report, "write", write)
+    (tmp_path / "metrics.jsonl").touch()
     with LiveReport(tmp_path, 2, pytest.fail) as report:
         report.after_step(1)
         report.after_step(2)
@@ -42,6 +43,7 @@ def test_a_step_does_not_wait_for_the_page(tmp_path: Path, monkeypatch: pytest.M
         written.append(live)
 
     monkeypatch.setattr(Report, "write", write)
+    (tmp_path / "metrics.jsonl").touch()
     with LiveReport(tmp_path, 1, pytest.fail) as report:
         for step in range(1, 6):
             report.after_step(step)  # returns, although the first is still being written
@@ -49,13 +51,25 @@ def test_a_step_does_not_wait_for_the_page(tmp_path: Path, monkeypatch: pytest.M
     assert written == [True, False]
 
 
-def test_a_report_that_can_not_be_written_is_said_once(tmp_path: Path) -> None:
+def test_a_report_that_can_not_be_written_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(_: Report, *, live: bool) -> None:  # noqa: ARG001 - as the real one
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Report, "write", write)
+    make_run(tmp_path, [rows(1)])
     said: list[str] = []
-    with LiveReport(tmp_path / "no-run", 1, said.append) as report:
+    with LiveReport(tmp_path, 1, said.append) as report:
         for step in range(1, 4):
             report.after_step(step)
-    assert len(said) == 1
-    assert said[0].startswith("the report could not be written: UserError: run:")
+    assert said == ["the report could not be written: OSError: no space left"]
+
+
+def test_a_run_that_ends_before_its_first_step_has_no_report_and_no_warning(tmp_path: Path) -> None:
+    with LiveReport(tmp_path, 1, pytest.fail):
+        pass
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_the_error_of_the_run_is_not_hidden(tmp_path: Path) -> None:
