@@ -22,7 +22,7 @@ system: install
 	$(BIN)/python -m pytest -m system tests/system
 
 chaos: install  ## killed runs and failing jobs; not part of `make test`
-	$(BIN)/python -m pytest -m chaos tests/chaos
+	$(BIN)/python -m pytest -m chaos tests/chaos tests/system
 
 lint: install
 	$(BIN)/ruff check .

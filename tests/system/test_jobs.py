@@ -20,8 +20,6 @@ import pytest
 
 from rl.checkpoint import complete_checkpoints
 
-pytestmark = pytest.mark.system
-
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 TRAIN = (
@@ -134,6 +132,7 @@ def leftovers() -> list[str]:
     return found
 
 
+@pytest.mark.system
 @pytest.mark.timeout(420)
 def test_a_submitted_run_succeeds_with_its_actors_in_sight_and_its_outputs_kept(
     cluster: Cluster,
@@ -180,6 +179,7 @@ def check_steps(run: Path) -> None:
     assert [stages.count(name) for name in ("publish", "probe", "evaluate")] == [2, 3, 2]
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(420)
 def test_a_stopped_run_leaves_a_good_checkpoint_and_nothing_else(cluster: Cluster) -> None:
     before = shared_memory(), len(leftovers())
@@ -199,6 +199,7 @@ def test_a_stopped_run_leaves_a_good_checkpoint_and_nothing_else(cluster: Cluste
     assert {group["state"] for group in groups} <= {"REMOVED"}
 
 
+@pytest.mark.system
 def test_without_the_token_there_is_one_clear_message(cluster: Cluster) -> None:
     env = {k: v for k, v in cluster.env.items() if k != "RAY_AUTH_TOKEN_PATH"}
     env |= {"HOME": "/nonexistent", "RAY_ADDRESS": cluster.address}

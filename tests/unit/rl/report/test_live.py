@@ -54,7 +54,7 @@ def test_a_step_does_not_wait_for_the_page(tmp_path: Path, monkeypatch: pytest.M
 def test_a_report_that_can_not_be_written_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(_: Report, *, live: bool) -> None:  # noqa: ARG001 - as the real one
+    def write(_: Report, *, live: bool) -> None:
         raise OSError("no space left")
 
     monkeypatch.setattr(Report, "write", write)
