@@ -13,7 +13,7 @@ quickstart: install  ## RL from the shipped models, on a CPU
 test: unit hostile system  ## the whole suite that runs without a GPU
 
 unit: install
-	$(BIN)/python -m pytest -m unit
+	$(BIN)/python -m pytest -m unit -n logical --dist loadfile
 
 hostile: install  ## programs that attack the sandbox
 	$(BIN)/python -m pytest -m hostile tests/hostile

@@ -60,12 +60,15 @@ def pair_figures(
     """
     margins = np.array(margins_N, dtype=np.float64)
     problem_of = _numbered(problems)
+    confidence, right, place = _calibration(margins)
+    losses = np.logaddexp(0, -margins)
 
     def values(rows: NDArray[np.int64]) -> Float64Array:
         m = margins[rows]
         if not len(m):
             return np.full(4, np.nan)
-        return np.array([(m > 0).mean(), (m == 0).mean(), _ece(m), np.logaddexp(0, -m).mean()])
+        ece = _ece(confidence[rows], right[rows], place[rows])
+        return np.array([(m > 0).mean(), (m == 0).mean(), ece, losses[rows].mean()])
 
     figures = _figures(("accuracy", "ties", "ece", "loss"), values, problem_of, seed)
     by_source: dict[str, Figure] = {}
@@ -78,10 +81,8 @@ def pair_figures(
 
 
 def _bins(margins: Float64Array) -> list[Bin]:
-    confidence = 1 / (1 + np.exp(-np.abs(margins)))
-    right = np.where(margins == 0, 0.5, margins > 0)
+    confidence, right, place = _calibration(margins)
     edges = np.linspace(0.5, 1.0, NUM_BINS + 1)
-    place = np.clip(np.digitize(confidence, edges) - 1, 0, NUM_BINS - 1)
     return [
         Bin(
             low=float(edges[b]),
@@ -95,9 +96,17 @@ def _bins(margins: Float64Array) -> list[Bin]:
     ]
 
 
-def _ece(margins: Float64Array) -> float:
-    """Expected calibration error."""
-    return sum(b.num * abs(b.confidence - b.accuracy) for b in _bins(margins)) / len(margins)
+def _calibration(margins: Float64Array) -> tuple[Float64Array, Float64Array, NDArray[np.int64]]:
+    """Of each pair: the model's confidence, whether it is right, and its bin of confidence."""
+    confidence = 1 / (1 + np.exp(-np.abs(margins)))
+    right = np.where(margins == 0, 0.5, margins > 0).astype(np.float64)
+    place = np.clip(((confidence - 0.5) * 2 * NUM_BINS).astype(np.int64), 0, NUM_BINS - 1)
+    return confidence, right, place
+
+
+def _ece(confidence: Float64Array, right: Float64Array, place: NDArray[np.int64]) -> float:
+    """Expected calibration error: the gap of each bin, by its share of the pairs."""
+    return float(np.abs(np.bincount(place, weights=confidence - right)).sum() / len(place))
 
 
 # ---------------------------------------------------------------- lists
