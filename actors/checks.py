@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from actors.cluster import check_cluster
 from actors.placement import Needs, bundles, check_fits, full_needs, local_gpus
 from actors.trackers import check_trackers
 from actors.verifiers import check_sandbox
@@ -37,8 +38,9 @@ def check_inputs(cfg: Config) -> None:
 
 
 def file_faults(cfg: Config) -> list[str]:
-    """What is wrong with trackers, sandbox, model directories and problem files of a run."""
+    """What is wrong with cluster, trackers, sandbox, models and problem files of a run."""
     checks: list[Callable[[Config], None]] = [
+        check_cluster,
         check_trackers,
         _check_sandbox,
         _check_policy,

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 def starts_ray(cfg: Config) -> bool:
     """Whether a run starts a Ray of its own on this machine, because it is given none to join."""
-    return not (cfg.ray.address or os.environ.get("RAY_ADDRESS"))
+    return _address(cfg) is None
 
 
 @contextmanager
@@ -40,13 +40,28 @@ def cluster(cfg: Config, namespace: str) -> Generator[None]:
         ray.shutdown()
 
 
-def _connect(cfg: Config, namespace: str) -> None:
-    address = cfg.ray.address or os.environ.get("RAY_ADDRESS") or None
+def check_cluster(cfg: Config) -> None:
+    """Refuse what `cluster` would refuse, before anything is touched.
+
+    Raises:
+        UserError: when the address is not one to join, or a variable of `ray.env_from` is missing.
+    """
+    address = _address(cfg)
     if address is not None and address.startswith(("http://", "https://")):
         raise UserError(
             f"ray.address: {address} takes jobs, and is not one to join (submit the command with "
             "`ray job submit`, or give ray.address=auto on a machine of the cluster)"
         )
+    inherited(cfg.ray.env_from)
+
+
+def _address(cfg: Config) -> str | None:
+    return cfg.ray.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def _connect(cfg: Config, namespace: str) -> None:
+    check_cluster(cfg)
+    address = _address(cfg)
     # In a Ray job this is added to the runtime environment of the job: its working directory stays,
     # and of a variable that both name ours is taken.
     os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"

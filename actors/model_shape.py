@@ -124,12 +124,19 @@ def _cached(hub_id: str) -> Path | None:
     """The snapshot of a hub id in the local cache."""
     from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - only hub ids need it
 
-    file = try_to_load_from_cache(hub_id, "config.json")
+    try:
+        file = try_to_load_from_cache(hub_id, "config.json")
+    except ValueError:  # no name that the hub could have
+        return None
     return Path(file).parent if isinstance(file, str) else None
 
 
 def _shape_on_disk(directory: Path, *, scores: bool) -> ModelShape | None:
-    dimensions = _dimensions(json.loads((directory / "config.json").read_text(encoding="utf-8")))
+    try:
+        read = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        dimensions = _dimensions(read)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # what is wrong with it is said with the other files of the run
     if any(directory.glob("*.safetensors")):
         number, source = num_parameters(directory), "its weight files"
     elif dimensions is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from rl.advantage import AdvantageConfig, batch_advantages
 from rl.checkpoint import Checkpoint, commit, complete_checkpoints, prune, staging_directory
 from rl.console import Console
 from rl.loop import LoopConfig, run_loop
+from rl.metrics import read_metrics
 from rl.minipy import make_prompts
 from rl.prompts import PromptSampler, load_prompts
 from rl.report.live import LiveReport
@@ -38,8 +38,8 @@ class RlResult:
     base: Evaluation
     final: Evaluation
     num_steps: int  # the last step
-    valid_rate_first: float
-    valid_rate_last: float
+    valid_rate_first: float | None  # None where no step was run
+    valid_rate_last: float | None
     executed_for_reward: int  # programs
     executed_for_evaluation: int  # programs
     partition: list[dict[str, int]]
@@ -99,8 +99,6 @@ class RlRun:
         train, self._held_out = load_problems(cfg)
         self._train, probed = probe_problems(cfg, train, self._held_out)
         self._probe = Probe(cfg, probed, self._step_cfg.sampling, directory, console)
-        self._valid_rates: list[float] = []
-        self._executed_for_reward = 0
         self._executed_for_evaluation = 0
 
     async def run(self) -> RlResult:
@@ -152,13 +150,14 @@ class RlRun:
         self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, after")
         final = await self._evaluate(fleet, last_step)
         await fleet.policy.save_hf(self._dir / "hf")
+        steps = read_metrics(self._dir / "metrics.jsonl")  # those before a resumption too
         return RlResult(
             base=base,
             final=final,
             num_steps=last_step,
-            valid_rate_first=self._valid_rates[0] if self._valid_rates else math.nan,
-            valid_rate_last=self._valid_rates[-1] if self._valid_rates else math.nan,
-            executed_for_reward=self._executed_for_reward,
+            valid_rate_first=steps[0]["reward/valid_rate"] if steps else None,
+            valid_rate_last=steps[-1]["reward/valid_rate"] if steps else None,
+            executed_for_reward=sum(int(step["reward/num_executed"]) for step in steps),
             executed_for_evaluation=self._executed_for_evaluation,
             partition=partition,
             start_s=started_s,
@@ -203,8 +202,6 @@ class RlRun:
         if self._probe.due(step):
             found = await self._take_probe(fleet, step)
             report = dataclasses.replace(report, metrics={**report.metrics, **found})
-        self._valid_rates.append(report.metrics["reward/valid_rate"])
-        self._executed_for_reward += int(report.metrics["reward/num_executed"])
         self._sink.write(report)
         self._console.step(report, cfg.algorithm.num_steps)
         if cfg.checkpoint.rollouts_every and step % cfg.checkpoint.rollouts_every == 0:

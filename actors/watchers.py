@@ -34,12 +34,14 @@ class Watcher:
         self._name = name
         self._sink = sink
         self._warn = warn
+        self._began = False
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._live, name=f"watcher-{name}", daemon=True)
         self._thread.start()
 
     def forget_after(self, step: int) -> None:
         """Tell the sink soon; never raises."""
+        self._began = True
         self._inbox.put(lambda: self._sink.forget_after(step))
 
     def write(self, report: StepReport) -> None:
@@ -47,8 +49,9 @@ class Watcher:
         self._inbox.put(lambda: self._sink.write(report))
 
     def close(self, *, ok: bool) -> None:
-        """Tell the sink soon that this is the end; `join` waits for it."""
-        self._inbox.put(lambda: self._sink.close(ok=ok))
+        """Tell the sink soon that this is the end, if it has begun; `join` waits for it."""
+        if self._began:
+            self._inbox.put(lambda: self._sink.close(ok=ok))
         self._inbox.put(None)
 
     def join(self, timeout_s: float) -> None:

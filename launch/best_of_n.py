@@ -127,12 +127,14 @@ def run(args: BestOfNArgs) -> None:
     # Each import is heavier than the one before, so that bad input is refused at once.
     from actors.benchmark import check_prompts, run_benchmark  # noqa: PLC0415
     from actors.best_of_n import EvidenceStore, check_selection, gather_evidence  # noqa: PLC0415
+    from actors.verifiers import check_sandbox  # noqa: PLC0415
     from launch.best_of_n_report import write_report  # noqa: PLC0415
 
     console = Console()
     policy_cfg = configure(sampling, *lengths)
     if args.samples is None:
         check_prompts(policy_cfg, problems)
+    check_sandbox(args.sandbox)  # a tester takes minutes to make
     args = replace(args, tester=choose_tester(args, console))
     cfg = configure_selection(args, output)
     selection = plan_selection(args, cfg, problems)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conf.schema import key
 from launch.cli import main_simple
 from rl.errors import UserError
+from rl.metrics import read_metrics
 
 LEFT = {"probe/pass@1": "probe, pass@1", "eval/pass@1": "test split, pass@1"}
 RIGHT = {"probe/reward": "probe, reward", "reward/mean": "training, reward"}
@@ -30,7 +31,7 @@ def run(args: PlotArgs) -> None:
     metrics = Path(args.run) / "metrics.jsonl"
     if not metrics.is_file():
         raise UserError(f"run: {metrics} does not exist; give the directory of a run")
-    lines = [json.loads(line) for line in metrics.read_text(encoding="ascii").splitlines()]
+    lines = read_metrics(metrics)
     if not any("probe/pass@1" in line for line in lines):
         raise UserError(f"run: {metrics} has no probe/pass@1; the run had no probe (probe.every)")
     target = Path(args.output) if args.output else Path(args.run) / "alarm.png"
@@ -39,7 +40,7 @@ def run(args: PlotArgs) -> None:
     sys.stdout.write(f"{target}\n")
 
 
-def draw(lines: list[dict[str, float]], target: Path) -> None:
+def draw(lines: Sequence[Mapping[str, float]], target: Path) -> None:
     """pass@1 on the left axis, rewards on the right one, a line where an alarm began."""
     import matplotlib  # noqa: PLC0415 - after the arguments are good
 
@@ -66,7 +67,7 @@ def draw(lines: list[dict[str, float]], target: Path) -> None:
     figure.savefig(target, dpi=130)
 
 
-def alarms(lines: list[dict[str, float]]) -> list[int]:
+def alarms(lines: Sequence[Mapping[str, float]]) -> list[int]:
     """The steps at which an episode of the alarm began."""
     probed = [line for line in lines if "alarm/fired" in line]
     before = [0.0, *(line["alarm/fired"] for line in probed)]

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
-from launch.arguments import AnswerArgs, answer_config
+from launch.arguments import AnswerArgs, answer_config, check_output
 from launch.cli import main_simple
 
 
@@ -27,10 +27,11 @@ class ScoreArgs(AnswerArgs):
 
 def run(args: ScoreArgs) -> None:
     """Score the file."""
+    output = check_output(args.output, "FILE.jsonl")
     cfg = answer_config(args)
     from actors.scoring import score_file  # noqa: PLC0415 - after the arguments are good
 
-    score_file(cfg, Path(args.input), Path(args.output))
+    score_file(cfg, Path(args.input), output)
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ class Sweep:
                     self._start_what_fits(waiting, running)
                     time.sleep(self._poll_s)
                     self._collect(running)
-            except KeyboardInterrupt:
+            except BaseException:  # a job that nobody watches any more must not go on
                 self._stop(running)
                 raise
         return {job.number: self._outcomes[job.number] for job in jobs}
@@ -234,7 +234,8 @@ class Sweep:
         """Ask all of them first, then wait: Ray and Slurm do not leave a sweep much time."""
         for number, (job, process) in running.items():
             _say(f"{job} is stopped")
-            process.stop()
+            with contextlib.suppress(OSError, RuntimeError):  # the others are asked all the same
+                process.stop()
             self._outcomes[number] = Outcome("stopped")
         deadline = time.monotonic() + _STOP_DEADLINE_S
         for _, process in running.values():

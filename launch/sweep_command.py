@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from conf.schema import Config
@@ -19,15 +20,29 @@ TREE = Path(__file__).resolve().parents[1]
 
 def run_sweep(lines_J: Sequence[Lines], configs_J: Sequence[Config]) -> int:
     """Run checked jobs; the exit code is 1 when one fails or the sweep is interrupted."""
+    runner = make_runner(configs_J[0], Path(sys.argv[0]))
     swept_J = [lines.swept for lines in lines_J]
-    jobs = plan(swept_J, [lines.overrides for lines in lines_J], configs_J)
-    sweep = Sweep(make_runner(configs_J[0], Path(sys.argv[0])), directory_of(jobs[0]))
+    jobs = plan(swept_J, [lines.overrides for lines in lines_J], seen_from(runner, configs_J))
+    sweep = Sweep(runner, directory_of(jobs[0]))
     interrupted = False
     try:
         sweep.run(jobs)
     except KeyboardInterrupt:
         interrupted = True
     return conclude(sweep, interrupted=interrupted)
+
+
+def seen_from(runner: Runner, configs_J: Sequence[Config]) -> list[Config]:
+    """The configurations with output directories that the jobs and this command both know.
+
+    A Ray job has a working directory of its own, from which a relative path leads elsewhere.
+    """
+    if isinstance(runner, LocalJobs):
+        return list(configs_J)
+    return [
+        replace(config, output_dir=str(Path(config.output_dir).expanduser().resolve()))
+        for config in configs_J
+    ]
 
 
 def conclude(sweep: Sweep, *, interrupted: bool) -> int:
@@ -42,8 +57,7 @@ def conclude(sweep: Sweep, *, interrupted: bool) -> int:
 
 def directory_of(job: Job) -> Path:
     """Where the report on a sweep goes, from its first job."""
-    config = job.config
-    return Path(config.output_dir) / config.experiment / Path(config.name).parts[0]
+    return job.directory.parent
 
 
 def make_runner(config: Config, script: Path) -> Runner:

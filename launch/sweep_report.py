@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.plots import Curve, plot_arms
+from rl.metrics import read_metrics
 from rl.samples import replace_file
 
 SEED = "seed"
@@ -162,7 +163,8 @@ def draw(directory: Path, rows: Sequence[Row]) -> None:
             continue
         others = [f"{key}={value}" for key, value in row.swept.items() if key != SEED]
         arm = " ".join(others) or "all seeds"
-        lines = _metrics(Path(row.directory) / "metrics.jsonl")
+        path = Path(row.directory) / "metrics.jsonl"
+        lines = read_metrics(path) if path.is_file() else ()
         rewards.setdefault(arm, []).append(_curve(lines, "reward/mean"))
         solved.setdefault(arm, []).append(_pass_curve(lines, row.figures))
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5))
@@ -171,12 +173,6 @@ def draw(directory: Path, rows: Sequence[Row]) -> None:
     figure.tight_layout()
     figure.savefig(directory / "sweep.png", dpi=130)
     pyplot.close(figure)
-
-
-def _metrics(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
 
 
 def _curve(lines: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:

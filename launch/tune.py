@@ -16,11 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hydra.core.override_parser.types import IntervalSweep, Override
 
-from conf.schema import Config, key
+from conf.schema import key
 from conf.validate import build
 from launch.cli import Lines, compose_all, forced_overrides, guarded, help_of_schema, parse
 from launch.sweep import Job, Runner, Sweep, describe, plan
-from launch.sweep_command import conclude, directory_of, make_runner
+from launch.sweep_command import conclude, directory_of, make_runner, seen_from
 from launch.train import check
 from rl.errors import UserError
 
@@ -67,11 +67,24 @@ def _main(argv: Sequence[str]) -> int:
     fixed = [cast("str", o.input_line) for o in overrides if not o.is_sweep_override()]
     if not space:
         raise UserError("nothing to search (give a range, e.g. 'policy.lr=interval(1e-5,1e-3)')")
+    _check_ranges(space)
     first = compose_all(_edges(space, fixed), check)[0]
     if first.dry_run:
         sys.stdout.write(f"the configurations are good; {args.trials} runs would be made\n")
         return 0
     return search(args, space, fixed, make_runner(first, TRAIN))
+
+
+def _check_ranges(space: Mapping[str, Override]) -> None:
+    for name, override in space.items():
+        value = override.value()
+        if not isinstance(value, IntervalSweep):
+            continue
+        text = f"{name}={override.get_value_string()}"
+        if not value.start < value.end:
+            raise UserError(f"{text}: a range begins below its end (swap the two)")
+        if "log" in value.tags and value.start <= 0:
+            raise UserError(f"{text}: a logarithmic range begins above 0 (raise its begin)")
 
 
 def search(
@@ -89,7 +102,8 @@ def search(
     while len(tried) < args.trials and not interrupted:
         count = min(args.parallel, args.trials - len(tried))
         trials = [study.ask(_distributions(space)) for _ in range(count)]
-        jobs = _jobs([_texts(trial.params) for trial in trials], space, fixed, len(tried))
+        values = [_texts(trial.params) for trial in trials]
+        jobs = _jobs(values, space, fixed, runner, len(tried))
         sweep = sweep or Sweep(runner, directory_of(jobs[0]))
         try:
             outcomes = sweep.run(jobs)
@@ -164,10 +178,11 @@ def _jobs(
     values_J: Sequence[Mapping[str, str]],
     space: Mapping[str, Override],
     fixed: Sequence[str],
+    runner: Runner,
     first: int,
 ) -> list[Job]:
     lines_J = [_lines(values, space, fixed) for values in values_J]
-    configs: list[Config] = compose_all(lines_J)
+    configs = seen_from(runner, compose_all(lines_J))
     overrides_J = [lines.overrides for lines in lines_J]
     return plan([lines.swept for lines in lines_J], overrides_J, configs, "tune", first)
 

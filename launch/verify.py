@@ -15,6 +15,7 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import SandboxConfig, key
+from launch.arguments import check_output
 from launch.cli import compose_config, main_simple
 
 
@@ -35,6 +36,7 @@ class VerifyArgs:
 
 def run(args: VerifyArgs) -> int:
     """Verify the file; 1 when some program could not be run at all."""
+    output = check_output(args.output, "FILE.jsonl")
     cfg = compose_config(["placement=laptop"])
     from actors.verifying import (  # noqa: PLC0415 - after the arguments are good
         VerifyFile,
@@ -44,7 +46,7 @@ def run(args: VerifyArgs) -> int:
 
     job = VerifyFile(
         source=Path(args.input),
-        target=Path(args.output),
+        target=output,
         timeout_s=args.timeout_s,
         early_stop=args.early_stop,
         workers=args.workers,

@@ -110,8 +110,18 @@ def read_test(text: str, prompt: Prompt) -> GeneratedTest | None:
     if form == "stdio":
         return next(_stdio_tests(text), None)
     candidates = (*_asserted(text, prompt.entry_point), *_json_calls(text, prompt.entry_point))
-    said_in_json = (t for t in candidates if form == "assert" or _is_json([t.args, t.output]))
+    sayable = filter(_is_sayable, candidates)
+    said_in_json = (t for t in sayable if form == "assert" or _is_json([t.args, t.output]))
     return next(said_in_json, None)
+
+
+def _is_sayable(test: CallTest) -> bool:
+    """Whether its values can be written down: Python refuses integers of more than 4,300 digits."""
+    try:
+        repr((test.args, test.output))
+    except ValueError:
+        return False
+    return True
 
 
 def distinct_inputs(tests_M: Sequence[GeneratedTest]) -> list[int]:

@@ -114,14 +114,27 @@ def check_model_directory(path: Path, key: str) -> None:
 
 
 def num_parameters(directory: Path) -> int:
-    """Numbers in the safetensors files of a local model, as their headers state them."""
+    """Numbers in the safetensors files of a local model, as their headers state them.
+
+    Raises:
+        UserError: for a file that is none, such as the pointer that a clone without Git LFS leaves.
+    """
     total = 0
     for path in directory.glob("*.safetensors"):
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        total += sum(
-            math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"
-        )
+            length = int.from_bytes(file.read(8), "little")
+            try:
+                header = json.loads(file.read(min(length, path.stat().st_size)))
+                total += sum(
+                    math.prod(entry["shape"])
+                    for name, entry in header.items()
+                    if name != "__metadata__"
+                )
+            except (ValueError, AttributeError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{path}: is no safetensors file (its header can not be read); fetch the "
+                    "weights, with `git lfs pull` where it is a pointer"
+                ) from error
     return total
 
 

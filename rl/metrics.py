@@ -10,10 +10,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
+from rl.errors import DataError
 from rl.types import Finish, JudgedGroup, JudgeKind, Reason, StepReport
 
 
@@ -169,6 +170,29 @@ def _pair_ties(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         tied += (int(close.sum()) - len(values)) // 2  # each pair twice, each program with itself
         pairs += num
     return {"rm/pair_tie_rate": tied / pairs} if pairs else {}
+
+
+def read_metrics(path: Path) -> tuple[Mapping[str, float], ...]:
+    """The lines of a `metrics.jsonl`, each with its `step`.
+
+    A last line without its end, as a run leaves it that is killed or still writing, is left out.
+
+    Raises:
+        DataError: `file:line:column: rule` for a line that is none of a run.
+    """
+    *lines, _torn = path.read_text(encoding="utf-8").split("\n")
+    found: list[Mapping[str, float]] = []
+    for row, text in enumerate(lines, 1):
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}:{row}:{error.colno}: not a JSON object ({error.msg})"
+            ) from None
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            raise DataError(f"{path}:{row}:1: not the metrics of a step (no whole number `step`)")
+        found.append(cast("dict[str, float]", line))
+    return tuple(found)
 
 
 def drop_lines_after(path: Path, step: int) -> None:

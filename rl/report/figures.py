@@ -44,7 +44,7 @@ def status(record: RunRecord, *, live: bool) -> Status:
 def facts(record: RunRecord) -> list[tuple[str, str]]:
     """What was run: model, judge, sizes, seed, and the digest of the configuration."""
     config = record.config
-    if not config:
+    if not {"algorithm", "reward", "model", "seed"} <= config.keys():
         return [("directory", str(record.directory))]
     algorithm, reward = config["algorithm"], config["reward"]
     judge = (

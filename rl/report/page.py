@@ -56,12 +56,11 @@ def render(
     times = step_times(metrics)
     stacks = [stack for stack in (reasons(metrics), times) if stack is not None]
     plots = draw(metrics, charts, stacks)
-    config = record.config
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined
     )
     return environment.get_template("page.html").render(
-        title=f"{config['experiment']} / {config['name']}" if config else record.directory.name,
+        title=_title(record),
         status=status(record, live=live),
         facts=facts(record),
         digest=record.digest,
@@ -83,6 +82,11 @@ def render(
         left_out=_left_out(sources),
         blobs=_blobs(sources),
     )
+
+
+def _title(record: RunRecord) -> str:
+    names = [record.config.get(key) for key in ("experiment", "name")]
+    return " / ".join(map(str, names)) if all(names) else record.directory.name
 
 
 def _ours(name: str) -> Markup:

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
+
 from rl.errors import DataError, UserError
+from rl.metrics import read_metrics
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -25,8 +28,15 @@ class RunRecord:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The resolved configuration; empty where the run left none."""
-        return cast("dict[str, Any]", json.loads(self.config_text)) if self.config_text else {}
+        """The resolved configuration; empty where the run left none, or none that can be read."""
+        try:  # a run writes JSON, which is YAML; YAML's own reader takes 1e-05 for a text
+            found = json.loads(self.config_text)
+        except json.JSONDecodeError:
+            try:
+                found = yaml.safe_load(self.config_text)
+            except yaml.YAMLError:
+                found = None
+        return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
     @property
     def digest(self) -> str:
@@ -50,7 +60,7 @@ def read_record(directory: Path) -> RunRecord:
     path = directory / METRICS_FILE
     if not path.is_file():
         raise UserError(f"run: {path} does not exist; give the directory of a run of train.py")
-    metrics = _read_metrics(path)
+    metrics = read_metrics(path)
     if not metrics:
         raise UserError(f"run: {path} has no complete line; wait for the run's first step")
     config, summary = directory / "config.yaml", directory / "summary.json"
@@ -58,18 +68,15 @@ def read_record(directory: Path) -> RunRecord:
         directory=directory,
         metrics=metrics,
         config_text=config.read_text(encoding="utf-8") if config.is_file() else "",
-        summary=json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else None,
+        summary=_read_summary(summary) if summary.is_file() else None,
     )
 
 
-def _read_metrics(path: Path) -> tuple[Mapping[str, float], ...]:
-    *lines, _torn = path.read_text(encoding="utf-8").split("\n")
-    found: list[Mapping[str, float]] = []
-    for row, line in enumerate(lines, 1):
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}:{row}:{error.colno}: not a JSON object ({error.msg})"
-            ) from None
-    return tuple(found)
+def _read_summary(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}:1:1: not a JSON object")
+    return cast("dict[str, Any]", found)

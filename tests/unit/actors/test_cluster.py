@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import ray
 
+from actors.checks import check_inputs
 from actors.cluster import cluster
 from launch.cli import compose_config
-from rl.errors import EngineError
+from launch.train import with_shipped_models
+from rl.errors import EngineError, UserError
 
 pytestmark = pytest.mark.unit
 
@@ -46,3 +48,15 @@ def test_a_cluster_that_does_not_start_at_all_is_one_error(monkeypatch: pytest.M
         cluster(compose_config([]), "name"),
     ):
         pass
+
+
+def test_what_can_not_be_joined_is_refused_before_a_run_is_touched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_SUCH_TOKEN", raising=False)
+    cfg = with_shipped_models(compose_config(["++ray.env_from=[NO_SUCH_TOKEN]"]))
+    with pytest.raises(UserError, match="NO_SUCH_TOKEN"):
+        check_inputs(cfg)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with pytest.raises(UserError, match="ray job submit"):
+        check_inputs(with_shipped_models(compose_config([])))

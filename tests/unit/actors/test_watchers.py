@@ -71,10 +71,19 @@ def test_trackers_learn_that_a_run_has_failed(tmp_path: Path):
     sink = FakeSink()
     with (
         pytest.raises(RuntimeError),
-        Watchers(JsonlSink(tmp_path / "metrics.jsonl"), {"fake": sink}, print),
+        Watchers(JsonlSink(tmp_path / "metrics.jsonl"), {"fake": sink}, print) as all_sinks,
     ):
+        all_sinks.forget_after(0)
         raise RuntimeError
-    assert sink.told == ["failed"]
+    assert sink.told == ["after 0", "failed"]
+
+
+def test_a_tracker_that_has_not_begun_has_nothing_to_end(tmp_path: Path):
+    sink = FakeSink()
+    jsonl = JsonlSink(tmp_path / "metrics.jsonl")
+    with pytest.raises(RuntimeError), Watchers(jsonl, {"fake": sink}, pytest.fail):
+        raise RuntimeError("the engines did not start")
+    assert sink.told == []
 
 
 def test_a_tracker_that_hangs_delays_neither_a_step_nor_the_end(
@@ -102,5 +111,6 @@ def test_a_name_that_is_not_registered_is_our_error_and_stops_the_run(tmp_path: 
         pytest.raises(KeyError, match="reward/maen"),
         Watchers(JsonlSink(tmp_path / "metrics.jsonl"), {"fake": sink}, print) as all_sinks,
     ):
+        all_sinks.forget_after(0)
         all_sinks.write(StepReport(step=1, metrics={"reward/maen": 1.0}))
-    assert sink.told == ["failed"]
+    assert sink.told == ["after 0", "failed"]

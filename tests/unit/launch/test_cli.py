@@ -318,6 +318,13 @@ def test_a_dry_run_leaves_no_run_directory(run: Command) -> None:
     assert not Path("outputs").exists()
 
 
+def test_outputs_that_can_not_be_written_are_refused(run: Command) -> None:
+    Path("file").touch()
+    result = run("output_dir=file/outputs")
+    assert (result.code, "Traceback" in result.err) == (2, False)
+    assert result.err.startswith("error: output_dir: file/outputs can not hold runs")
+
+
 def test_help_lists_groups_and_common_keys(run: Command) -> None:
     result = run("--help")
     assert result.code == 0

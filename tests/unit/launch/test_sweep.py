@@ -15,7 +15,7 @@ import pytest
 from conf.schema import Config
 from launch.local_jobs import LocalJobs
 from launch.sweep import Outcome, Sweep, label
-from launch.sweep_command import conclude, directory_of
+from launch.sweep_command import conclude, directory_of, seen_from
 from tests.unit.launch.sweep_jobs import jobs_of, script_in, started
 
 pytestmark = pytest.mark.unit
@@ -163,6 +163,36 @@ def test_the_report_lies_above_its_jobs_and_sweeps_of_other_names_apart(tmp_path
     assert directory_of(first) == tmp_path / "quickstart/lr-sweep"
     assert first.directory.parent == directory_of(first)
     assert first.config.name == "lr-sweep/0-seed_0"
+    deep = jobs_of(tmp_path, "seed=0,1", "name=tries/lr")[0]
+    assert directory_of(deep) == tmp_path / "quickstart/tries/lr-sweep"
+
+
+def test_what_watches_the_jobs_ends_them_when_it_fails(tmp_path: Path) -> None:
+    stopped: list[int] = []
+
+    class Watched(InstantProcess):
+        def poll(self) -> int | None:
+            if not stopped:
+                raise RuntimeError("the cluster does not answer")
+            return 1
+
+        def stop(self) -> None:
+            stopped.append(1)
+            raise RuntimeError("nor now")
+
+    class Lost(Room):
+        def start(self, overrides: Sequence[str], directory: Path) -> InstantProcess:
+            return Watched(3, self.running)
+
+    with pytest.raises(RuntimeError, match="does not answer"):
+        Sweep(Lost(2), tmp_path, poll_s=0).run(jobs_of(tmp_path, "seed=0,1"))
+    assert len(stopped) == 2
+
+
+def test_jobs_of_a_cluster_get_directories_that_are_the_same_everywhere(tmp_path: Path) -> None:
+    configs = [job.config for job in jobs_of(tmp_path, "seed=0,1", "output_dir=outputs")]
+    assert {c.output_dir for c in seen_from(LocalJobs(tmp_path), configs)} == {"outputs"}
+    assert {c.output_dir for c in seen_from(Room(1), configs)} == {str(Path("outputs").resolve())}
 
 
 def test_a_label_is_free_of_what_an_override_would_quote() -> None:

@@ -120,6 +120,8 @@ def test_the_same_command_asks_the_same_and_skips_what_is_finished(
         (["tune.trials=2", "tune.trails=2"], ["tune.trails: unknown key"]),
         (["tune.trials=2", "policy.grad_clip=interval(-1,1)"], ["policy.grad_clip: -1.0 is not"]),
         (["tune.trials=2", "reward.model=/nowhere"], ["reward.model", "/nowhere"]),
+        (["tune.trials=2", "policy.lr=interval(1e-3,1e-5)"], ["policy.lr", "below its end"]),
+        (["tune.trials=2", "algorithm.kl_coef=tag(log,interval(0,1))"], ["begins above 0"]),
     ],
 )
 def test_bad_input_is_refused_before_the_first_run(

@@ -143,3 +143,9 @@ def test_the_text_of_a_test_reads_back_as_the_test() -> None:
     test = CallTest("f", ([1, (2,)], "a\n'"), {"x": None})
     assert read_test(test.text, problem(ASSERT, None)) == test
     assert distinct_inputs([test, CallTest("f", test.args, 1), StdioCase("1", "2")]) == [0, 2]
+
+
+def test_a_number_that_python_does_not_write_down_is_no_test():
+    huge = "0x" + "f" * 4000
+    assert read_test(f"assert f({huge}) == 1", problem(CALL)) is None
+    assert read_test(f"assert f([1]) == {huge}", problem(ASSERT, None)) is None

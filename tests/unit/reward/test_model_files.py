@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reward.model_files import architectures_of, context_of, model_digest
+from reward.model_files import architectures_of, context_of, model_digest, num_parameters
 from rl.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -41,3 +41,14 @@ def test_a_broken_configuration_is_refused_by_name(copy: Path, text: str) -> Non
         context_of(copy)
     with pytest.raises(UserError, match=r"config\.json"):
         architectures_of(copy)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\x02\0\0\0\0\0\0\0[]", b"\xff" * 64],
+)
+def test_weights_that_are_none_are_refused_by_name(copy: Path, content: bytes) -> None:
+    assert num_parameters(copy) > 500_000
+    (copy / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.safetensors: is no safetensors file"):
+        num_parameters(copy)

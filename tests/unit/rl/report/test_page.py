@@ -129,6 +129,24 @@ def test_a_malformed_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
     with pytest.raises(DataError, match=r"metrics.jsonl:2:1: not a JSON object"):
         read_record(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"loss": 2}\n')
+    with pytest.raises(DataError, match=r"metrics.jsonl:2:1: .*`step`"):
+        read_record(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2')  # killed while writing
+    assert read_record(tmp_path).last_step == 1
+    (tmp_path / "summary.json").write_text('{"wall_s": ')
+    with pytest.raises(DataError, match=r"summary.json:1:12: not JSON"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["experiment: mine\nname: x\nseed: 3\n", "- 1\n", "{", ""])
+def test_a_configuration_in_yaml_or_without_its_parts_is_no_reason_to_fail(
+    tmp_path: Path, text: str
+) -> None:
+    run = make_run(tmp_path, [rows(1)])
+    (run / "config.yaml").write_text(text)
+    page = Report(run).write().read_text()
+    assert ("mine / x" if "mine" in text else run.name) in page
 
 
 def test_the_parts_of_a_step_add_up_to_its_time() -> None:
