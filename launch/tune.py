@@ -81,9 +81,10 @@ def _check_ranges(space: Mapping[str, Override]) -> None:
         if not isinstance(value, IntervalSweep):
             continue
         text = f"{name}={override.get_value_string()}"
-        if not value.start < value.end:
+        start, end = cast("float", value.start), cast("float", value.end)
+        if not start < end:
             raise UserError(f"{text}: a range begins below its end (swap the two)")
-        if "log" in value.tags and value.start <= 0:
+        if "log" in value.tags and start <= 0:
             raise UserError(f"{text}: a logarithmic range begins above 0 (raise its begin)")
 
 

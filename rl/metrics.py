@@ -189,9 +189,10 @@ def read_metrics(path: Path) -> tuple[Mapping[str, float], ...]:
             raise DataError(
                 f"{path}:{row}:{error.colno}: not a JSON object ({error.msg})"
             ) from None
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        metrics = cast("dict[str, float]", line) if isinstance(line, dict) else {}
+        if not isinstance(metrics.get("step"), int):
             raise DataError(f"{path}:{row}:1: not the metrics of a step (no whole number `step`)")
-        found.append(cast("dict[str, float]", line))
+        found.append(metrics)
     return tuple(found)
 
 
