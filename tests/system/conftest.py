@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,13 @@ class LiveFleet:
     cfg: Config
     fleet: RayFleet
     loop: asyncio.AbstractEventLoop
+    thousands: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def fresh_step(self) -> int:
+        """A step to begin at: versions only ever grow on the engines, which tests share."""
+        first = 1000 * next(self.thousands)
+        self.wait(self.fleet.policy.publish(first - 1))
+        return first
 
     def wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the fleet's loop."""

@@ -21,7 +21,6 @@ from tests.system.conftest import LiveFleet
 
 pytestmark = pytest.mark.system
 
-STEP = 500  # versions only ever grow on the shared engines, and other tests begin at 1000
 ON_GPUS_ONLY = {"ray_node_gpus_utilization", "ray_node_gram_used"}
 # What the loop, a probe and an evaluation add to a step.
 BESIDE_THE_STEP = {"time/wait_s", "time/step_s", "time/probe_s", "eval/pass@1", "probe/pass@1"}
@@ -39,20 +38,20 @@ def _exported() -> tuple[set[str], str]:
     return exported_names("\n".join(values)), text
 
 
-async def _one_step(live: LiveFleet) -> StepReport:
+async def _one_step(live: LiveFleet, step: int) -> StepReport:
     cfg = step_config(live.cfg)
-    await live.fleet.policy.publish(STEP - 1)
-    batch = await collect(STEP, live.fleet, minipy.make_prompts("train", 4, 0), cfg)
-    return await learn(STEP, batch, live.fleet, cfg)
+    batch = await collect(step, live.fleet, minipy.make_prompts("train", 4, 0), cfg)
+    return await learn(step, batch, live.fleet, cfg)
 
 
 def test_prometheus_finds_every_metric_of_the_dashboard(live: LiveFleet) -> None:
-    report = live.wait(asyncio.wait_for(_one_step(live), 120))
+    step = live.fresh_step()
+    report = live.wait(asyncio.wait_for(_one_step(live, step), 120))
     assert BESIDE_THE_STEP.isdisjoint(report.metrics)
     metrics = {**report.metrics, **dict.fromkeys(BESIDE_THE_STEP, 0.5)}
     assert set(metrics) <= set(METRICS)
     gauges = StepGauges(run_tags("system", "monitoring"))
-    gauges.write(StepReport(step=STEP, metrics=metrics))
+    gauges.write(StepReport(step=step, metrics=metrics))
     wanted = exported_names(DASHBOARD.read_text(encoding="ascii")) - ON_GPUS_ONLY
     deadline_s = time.monotonic() + 60  # Ray exports every ten seconds
     while (missing := wanted - _exported()[0]) and time.monotonic() < deadline_s:
@@ -61,7 +60,7 @@ def test_prometheus_finds_every_metric_of_the_dashboard(live: LiveFleet) -> None
     ours = f"ray_{gauge_name('step')}{{"
     line = next(line for line in _exported()[1].splitlines() if line.startswith(ours))
     assert 'experiment="system"' in line and 'run="monitoring"' in line
-    assert float(line.split()[-1]) == STEP
+    assert float(line.split()[-1]) == step
 
 
 def test_the_dashboard_stands_beside_rays_own(ray_cluster: None) -> None:

@@ -44,6 +44,7 @@ def _samples(groups: list[RolloutGroup]) -> list[Sample]:
 def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(
     live: LiveFleet, record: Record
 ) -> None:
+    first = live.fresh_step()
     reports: list[StepReport] = []
     versions: list[set[int]] = []
 
@@ -57,12 +58,12 @@ def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(
             live.fleet,
             PromptSampler(prompts, 0),
             step_config(live.cfg),
-            LoopConfig(num_steps=6, max_staleness=0),
+            LoopConfig(num_steps=first + 5, max_staleness=0, first_step=first),
             after,
         )
         sampling = SamplingConfig(group_size=4, max_tokens=48, seed=5)
         groups = [g async for g in live.fleet.rollout.generate(prompts[:8], sampling, 99)]
-        assert {c.policy_version for g in groups for c in g.completions_G} == {6}
+        assert {c.policy_version for g in groups for c in g.completions_G} == {first + 5}
         minibatch = build_minibatch(_samples(groups), 2, 2048, 256)
         outputs = await live.fleet.policy.logprobs(minibatch)
         gaps = [
@@ -76,7 +77,7 @@ def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(
     record(f"max |logprob difference| after 6 updates: {gap:.2e}")
     assert gap <= 1e-4
     # Strictly on-policy: the rollouts of step s come from version s - 1.
-    assert versions == [{step - 1} for step in range(1, 7)]
+    assert versions == [{step - 1} for step in range(first, first + 6)]
     assert all(report.metrics["rollout/staleness"] == 0 for report in reports)
     # Something was learned, so the agreement is not that of a policy that never moved.
     assert all(report.metrics["policy/grad_norm"] > 0 for report in reports)

@@ -31,8 +31,7 @@ def _run(live: LiveFleet, num_steps: int, max_staleness: int) -> list[StepReport
     cfg = dataclasses.replace(
         step_config(live.cfg), prompts_per_step=8, on_policy=max_staleness == 0
     )
-    first = 1000 * (1 + max_staleness)  # versions only ever grow on the shared engines
-    live.wait(live.fleet.policy.publish(first - 1))
+    first = live.fresh_step()
     live.wait(
         run_loop(
             live.fleet,
