@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -150,8 +151,8 @@ def test_hostile_programs_fail_and_leave_nothing(
     assert passed == []
     assert survivors == []
     assert surroundings.victim.read_text() == "ours"
-    for path in _traces():
-        Path(path).unlink()
+    for path in map(Path, _traces()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     if level >= Level.KERNEL:  # level 1 hides no files and no network, which is why 2 is asked for
         assert escaped == []
         assert changed == []
