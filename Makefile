@@ -2,6 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv pip
 
+# Every actor is a process that imports torch and an engine: compiled modules start it in half the time.
+export PYTHONDONTWRITEBYTECODE :=
+
 # uv reads no setting of pip: pass on the directory of wheels that pip would look into.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
@@ -18,8 +21,8 @@ unit: install
 hostile: install  ## programs that attack the sandbox
 	$(BIN)/python -m pytest -m hostile tests/hostile
 
-system: install
-	$(BIN)/python -m pytest -m system tests/system
+system: install  ## two files at once: the start of an engine is mostly one busy core
+	$(BIN)/python -m pytest -m system tests/system -n 2 --dist loadgroup
 
 chaos: install  ## killed runs and failing jobs; not part of `make test`
 	$(BIN)/python -m pytest -m chaos tests/chaos tests/system
@@ -68,6 +71,7 @@ sandbox:
 	$(UV) install --python $(BIN)/python --no-deps -r requirements/cpu.lock || \
 	$(UV) install --python $(BIN)/python --no-deps --torch-backend cpu -r requirements/cpu.lock
 	$(UV) install --python $(BIN)/python --no-deps --no-build-isolation -e .
+	$(BIN)/python -c "import actors.deepspeed_engine, actors.vllm_engine" > /dev/null
 	cp requirements/cpu.lock $@
 
 lock:  ## resolve requirements/cpu.in again

@@ -176,6 +176,7 @@ class WholeLoop:
             execution = dataclasses.replace(
                 cfg,
                 model=dataclasses.replace(cfg.model, path=str(warm.directory)),
+                rollout=dataclasses.replace(cfg.rollout, engines=_sampling_engines(cfg)),
                 reward=dataclasses.replace(cfg.reward, kind="execution", execution="binary"),
             )
             specs = Specs(rollout_model=str(warm.directory), reward=True)
@@ -269,6 +270,11 @@ class WholeLoop:
         """Every training problem that a rollout may come from."""
         sampled = minipy.make_prompts("train", self._cfg.loop.rollout_prompts, self._cfg.seed + 1)
         return [*load_problems(self._cfg)[0], *sampled]
+
+
+def _sampling_engines(cfg: Config) -> int:
+    """Engines of a stage that trains nothing: on CPUs, one more of each in the policy's place."""
+    return cfg.rollout.engines * (2 if cfg.placement.device == "cpu" else 1)
 
 
 def _fields(config: object, prefix: str) -> dict[str, Any]:

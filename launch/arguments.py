@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,6 @@ from typing import Literal
 from conf.schema import Config, key
 from launch.cli import compose_config
 from reward.model_files import AdapterName, context_of
-from rl.errors import UserError
 
 MAX_CONTEXT = 4096
 
@@ -67,12 +65,3 @@ def default_context(model: str) -> int:
     if not (directory / "config.json").is_file():
         return MAX_CONTEXT
     return min(MAX_CONTEXT, context_of(directory) or MAX_CONTEXT)
-
-
-def check_output(output: str, example: str) -> Path:
-    """The path of a file that can be written; raises UserError for another one."""
-    path = Path(output).resolve()
-    folder = next(parent for parent in path.parents if parent.exists())
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"output: {output} can not be written; give output={example}")
-    return Path(output)

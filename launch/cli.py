@@ -29,6 +29,7 @@ from conf.groups import CONF_DIR, about_choice, about_group, choices
 from conf.keys import Key, as_yaml, keys_of, nearest
 from conf.schema import Config
 from conf.validate import ConfigError, Fault, build, build_config, cautions, to_dict
+from launch.outputs import check_output_dir
 from launch.ray_job import job_runtime_env, with_lasting_outputs
 from rl.errors import ProjectError, UserError
 
@@ -143,7 +144,7 @@ def _compose_and_run(run: Run, check: Check | None, args: argparse.Namespace) ->
         sys.stdout.write("---\n".join(OmegaConf.to_yaml(to_dict(config)) for config in configs))
         return 0
     for config in configs:
-        _check_output_dir(config.output_dir)
+        check_output_dir(config.output_dir, "output_dir")  # Hydra makes it before we are asked
     for caution in dict.fromkeys(itertools.chain.from_iterable(map(cautions, configs))):
         _report(str(caution), "warning")
     if all(config.dry_run for config in configs):  # leaves no run directory behind
@@ -155,17 +156,6 @@ def _compose_and_run(run: Run, check: Check | None, args: argparse.Namespace) ->
     if job_runtime_env() is not None:  # so that Hydra's records lie beside the others
         overrides.append(f"++output_dir='{configs[0].output_dir}'")
     return _run_under_hydra(run, overrides, multirun=args.multirun)
-
-
-def _check_output_dir(output_dir: str) -> None:
-    """Hydra makes run directories before anything else of ours is asked."""
-    path = Path(output_dir).resolve()
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UserError(
-            f"output_dir: {output_dir} can not hold runs ({there} is no directory that can be "
-            "written); give output_dir=DIR"
-        )
 
 
 def _check_options(args: argparse.Namespace) -> None:

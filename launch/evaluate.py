@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, SandboxConfig, key
-from launch.arguments import check_output
 from launch.cli import compose_config, main_simple
+from launch.outputs import check_output
 from reward.model_files import (
     architectures_of,
     check_context,

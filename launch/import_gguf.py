@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
 from launch.cli import main_simple
+from launch.outputs import check_output_dir
 from rl.errors import UserError
 
 
@@ -30,7 +31,7 @@ class ImportArgs:
 
 def run(args: ImportArgs) -> None:
     """Convert one file."""
-    source, target = Path(args.input), Path(args.output)
+    source, target = Path(args.input), check_output_dir(args.output)
     if not source.is_file():
         raise UserError(f"input: {source} is no file; give input=FILE.gguf")
     import torch  # noqa: PLC0415 - after the arguments are good

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, key
-from launch.arguments import RewardGroupArgs, check_output, reward_config
+from launch.arguments import RewardGroupArgs, reward_config
 from launch.cli import main_simple
+from launch.outputs import check_output_dir
 from reward.labelled import Labelled, read_labelled
 from reward.pairs import Pair, load_pairs
 from rl.console import Console
@@ -55,8 +56,7 @@ class JudgeArgs(RewardGroupArgs):
 
 def run(args: JudgeArgs) -> None:
     """Read and check, score everything once, then write the card."""
-    output = Path(args.output)
-    check_output(str(output / "card.md"), "DIR")
+    output = check_output_dir(args.output)
     pairs, labelled = read_material(args)
     cfg = reward_config(args.model, args)
     from actors.judging import (  # noqa: PLC0415 - after the arguments are good

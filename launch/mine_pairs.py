@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conf.schema import SandboxConfig, key
 from conf.validate import ConfigError, build_config
 from launch.cli import compose_config, main_simple
+from launch.outputs import check_output_dir
 from reward.mining import MiningConfig
 from reward.near_miss import NearMissConfig
 from reward.rollout_sources import (
@@ -65,6 +66,7 @@ class MineArgs:
 
 def run(args: MineArgs) -> None:
     """Mine the pairs."""
+    output = check_output_dir(args.output)
     files = find_rollouts(args.input)
     counts = count_rollouts(files)
     made = args.mutants_per_problem + args.swaps_per_problem
@@ -72,13 +74,17 @@ def run(args: MineArgs) -> None:
     if counts.unverified or made:
         prompts = {prompt.id: prompt for prompt in problems_of(args, files)}
         check_problems(counts, prompts)
+    said = f"{counts.num_rows} rollouts, {counts.num_codes} with a valid program"
+    if counts.num_undecided:
+        said += f", {counts.num_undecided} of these left out: the sandbox had failed"
+    sys.stdout.write(said + "\n")
     cfg = replace(compose_config(["placement=laptop"]), sandbox=args.sandbox)
     from actors.mining import MineJob, mine  # noqa: PLC0415 - after the arguments are good
 
     job = MineJob(
         files=tuple(files),
         prompts=prompts,
-        output=Path(args.output),
+        output=output,
         mining=MiningConfig(
             per_prompt=args.pairs_per_problem,
             seed=args.seed,

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
 from launch.cli import main_simple
+from launch.outputs import check_output_dir
 from rl.console import Console
 from rl.datasets import SOURCES, Selection, Tally, iter_problems, source_named
 from rl.datasets.convert import is_held_out
@@ -47,6 +48,7 @@ class PrepareArgs:
 def run(args: PrepareArgs) -> None:
     """Convert one data set."""
     source = source_named(args.source)
+    directory = check_output_dir(args.output or f"data/{source.name}")
     selection = Selection(
         path=args.data.path,
         subset=args.data.subset,
@@ -57,7 +59,6 @@ def run(args: PrepareArgs) -> None:
     share = args.eval_share
     if share is None:
         share = 1.0 if source.is_benchmark else 0.2
-    directory = Path(args.output or f"data/{source.name}")
     tally = Tally()
     train = PromptWriter(directory / "train.parquet")
     test = PromptWriter(directory / "test.parquet")

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conf.schema import Config, key
 from launch.arguments import default_context
 from launch.cli import compose_config, main_simple
+from launch.outputs import check_output_dir
 from reward.model_files import (
     AdapterName,
     check_context,
@@ -90,7 +91,7 @@ class TrainRmArgs:
 
 def run(args: TrainRmArgs) -> None:
     """Train the reward model."""
-    output = Path(args.output)
+    output = check_output_dir(args.output)
     if args.resume == "auto" and (output / RESULT).is_file():
         sys.stdout.write(f"{output} is finished; resume=never trains it again\n")
         return

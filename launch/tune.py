@@ -99,22 +99,28 @@ def search(
     study = _study(args.seed)
     sweep: Sweep | None = None
     tried: dict[int, Job] = {}
-    interrupted = False
-    while len(tried) < args.trials and not interrupted:
-        count = min(args.parallel, args.trials - len(tried))
+    num_asked, interrupted = 0, False
+    while num_asked < args.trials and not interrupted:
+        count = min(args.parallel, args.trials - num_asked)
         trials = [study.ask(_distributions(space)) for _ in range(count)]
-        values = [_texts(trial.params) for trial in trials]
-        jobs = _jobs(values, space, fixed, runner, len(tried))
-        sweep = sweep or Sweep(runner, directory_of(jobs[0]))
-        try:
-            outcomes = sweep.run(jobs)
-        except KeyboardInterrupt:
-            interrupted = True
-            continue
-        tried |= {job.number: job for job in jobs}
-        for trial, job in zip(trials, jobs, strict=True):
-            _tell(study, trial, sweep.final(job) if outcomes[job.number].status == "done" else None)
-    assert sweep is not None  # at least one trial was asked for
+        num_asked += count
+        jobs = [_job(trial, space, fixed, runner) for trial in trials]
+        possible = [job for job in jobs if job is not None]
+        tried |= {job.number: job for job in possible}
+        finals: dict[int, float | None] = {}
+        if possible:
+            sweep = sweep or Sweep(runner, directory_of(possible[0]))
+            try:
+                outcomes = sweep.run(possible)
+            except KeyboardInterrupt:
+                interrupted = True
+                continue
+            done = [number for number, outcome in outcomes.items() if outcome.status == "done"]
+            finals = {number: sweep.final(tried[number]) for number in done}
+        for trial in trials:
+            _tell(study, trial, finals.get(trial.number))
+    if sweep is None:
+        raise UserError("no combination that was asked for can run (narrow what is searched)")
     code = conclude(sweep, interrupted=interrupted)
     _show_best(study, tried)
     return code
@@ -175,17 +181,17 @@ def _texts(params: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _jobs(
-    values_J: Sequence[Mapping[str, str]],
-    space: Mapping[str, Override],
-    fixed: Sequence[str],
-    runner: Runner,
-    first: int,
-) -> list[Job]:
-    lines_J = [_lines(values, space, fixed) for values in values_J]
-    configs = seen_from(runner, compose_all(lines_J))
-    overrides_J = [lines.overrides for lines in lines_J]
-    return plan([lines.swept for lines in lines_J], overrides_J, configs, "tune", first)
+def _job(
+    trial: optuna.Trial, space: Mapping[str, Override], fixed: Sequence[str], runner: Runner
+) -> Job | None:
+    """The run of a trial; None for values that each are good and together are refused."""
+    lines = _lines(_texts(trial.params), space, fixed)
+    try:
+        configs = seen_from(runner, compose_all([lines]))
+    except UserError as error:
+        sys.stdout.write(f"refused   {describe(lines.swept)}: {error}\n")
+        return None
+    return plan([lines.swept], [lines.overrides], configs, "tune", trial.number)[0]
 
 
 def _lines(values: Mapping[str, str], space: Mapping[str, Override], fixed: Sequence[str]) -> Lines:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-_FIGURES: list[str] = []
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the examples in docstrings as unit tests, so that `-m unit` runs them."""
@@ -17,14 +15,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def record() -> Callable[[str], None]:
+def record(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Print a measured figure at the end of the test run."""
-    return _FIGURES.append
+    return lambda line: request.node.user_properties.append(("figure", line))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show the figures that tests recorded."""
-    if _FIGURES:
+    """Show the figures that tests recorded, whichever process ran them."""
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.getreports(kind)]
+    figures = [line for r in reports for name, line in r.user_properties if name == "figure"]
+    if figures:
         terminalreporter.section("figures")
-        for line in _FIGURES:
+        for line in dict.fromkeys(figures):  # each phase of a test reports them again
             terminalreporter.write_line(line)

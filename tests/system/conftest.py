@@ -1,4 +1,4 @@
-"""One Ray cluster and one fleet of real engines for the whole tier: starting takes a minute."""
+"""One fleet of real engines for most of the tier: starting one takes a minute."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ from conf.schema import Config
 from launch.cli import compose_config
 
 POLICY = Path(__file__).resolve().parents[2] / "assets/minipy/policy"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two files go on at once, but what shares the fleet stays in one process."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            fixtures = set(getattr(item, "fixturenames", ()))
+            group = "fleet" if fixtures & {"live", "ray_cluster"} else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,16 @@ def test_the_same_command_asks_the_same_and_skips_what_is_finished(
     assert len(landscape.asked) == len(unfinished) + 2
 
 
+def test_a_refused_combination_of_good_values_takes_a_trial_and_ends_nothing(
+    search, landscape: Landscape, tmp_path: Path
+) -> None:
+    # Beforehand each value is tried with the first of the others; here the last two do not fit.
+    sizes = ("algorithm.prompts_per_step=16,8", "algorithm.minibatches_per_step=1,16")
+    result = search("tune.trials=8", *sizes)
+    assert "refused   " in result.out
+    assert len(landscape.asked) == 8 - result.out.count("refused   ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
