@@ -6,11 +6,65 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from conf.schema import Config, key
+from conf.schema import Config, SandboxConfig, key
 from launch.cli import compose_config
 from reward.model_files import AdapterName, context_of
 
 MAX_CONTEXT = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataArgs:
+    """Where the problems lie."""
+
+    path: str | None = key(
+        "the benchmark as it is published (file, directory or hub id; null is its own hub id), or "
+        "a canonical parquet file",
+        None,
+    )
+    max_bad_rows: int = key("malformed rows that are skipped before it stops", 0, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkArgs:
+    """How problems are sampled on vLLM and programs run against their tests."""
+
+    data: DataArgs = key("the problems")
+    limit: int | None = key("the first problems only; null is all", None, ge=1)
+    top_k: int = key("-1 is off", -1, ge=-1)
+    max_tokens: int | None = key(
+        "of one completion; null is what the context has left, at most 16384", None, ge=1
+    )
+    max_prompt_tokens: int | None = key(
+        "longer prompts are refused; null is half the context, at most 4096", None, ge=1
+    )
+    rule: Literal["last_block", "single_block"] = key(
+        "which fenced block is the program", "last_block"
+    )
+    chat_template: str | None = key(
+        "Jinja template, or a file with one, in place of the tokenizer's", None
+    )
+    test_timeout_s: float = key("wall clock of one test", 4.0, gt=0)
+    sandbox: SandboxConfig = key("how programs are held")
+    resume: Literal["auto", "never"] = key("auto goes on from what is on disk", "auto")
+    dtype: Literal["auto", "float32", "bfloat16"] = key(
+        "of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
+    )
+    placement: Literal["auto", "laptop", "one_node", "multi_node"] = key(
+        "where; auto is one_node on a machine with GPUs, else laptop (CPU)", "auto"
+    )
+    engines: int | None = key(
+        "rollout actors; null is one on a CPU, else as many as this machine has GPUs for",
+        None,
+        ge=1,
+    )
+    tensor_parallel: int = key("GPUs of one engine", 1, ge=1)
+    cpu_threads: int | None = key("of one engine on a CPU; null shares the cores", None, ge=1)
+    kv_cache_gib: float = key("KV cache of one engine on a CPU, GiB", 1.0, gt=0)
+    max_num_seqs: int | None = key(
+        "sequences that one engine runs at once; null is that of the placement", None, ge=1
+    )
+    deadline_s: float = key("longest wait for the next finished group", 3600.0, gt=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,15 +11,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conf.schema import Config, SandboxConfig, key
-from launch.arguments import default_context
+from conf.schema import Config, key
+from launch.arguments import BenchmarkArgs, default_context
 from launch.cli import compose_config, main_simple
 from launch.evaluate import (
-    DataArgs,
     EvaluateArgs,
     check_arguments,
     check_model,
@@ -44,7 +43,7 @@ POLICY_FIGURES = "policy.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BestOfNArgs:
+class BestOfNArgs(BenchmarkArgs):
     """What `launch/best_of_n.py` takes."""
 
     policy: str = key("directory or hub id of the policy", "assets/minipy/policy")
@@ -55,8 +54,6 @@ class BestOfNArgs:
         "auto",
     )
     benchmark: str = key("minipy, parquet, or a name that launch/evaluate.py knows", "minipy")
-    data: DataArgs = key("the problems")
-    limit: int | None = key("the first problems only; null is all", None, ge=1)
     output: str = key(
         "directory of samples, evidence, figures, table and plot", "outputs/best_of_n"
     )
@@ -67,13 +64,6 @@ class BestOfNArgs:
     sizes: tuple[int, ...] | None = key("of the curves; null is powers of two and N", None, ge=1)
     temperature: float = key("of programs", 0.8, gt=0)
     top_p: float = key("nucleus, of programs", 1.0, gt=0, le=1)
-    top_k: int = key("-1 is off", -1, ge=-1)
-    max_tokens: int | None = key(
-        "of one program; null is what the context has left, at most 16384", None, ge=1
-    )
-    max_prompt_tokens: int | None = key(
-        "longer prompts are refused; null is half the context, at most 4096", None, ge=1
-    )
     num_tests: int = key("generated tests per problem, M", 16, ge=1)
     test_temperature: float = key("of tests", 0.8, gt=0)
     test_max_tokens: int | None = key(
@@ -87,36 +77,8 @@ class BestOfNArgs:
         "context: problem and program; null is what the model has, at most 4096", None, ge=8
     )
     seed: int = key("of sampling, subsets and intervals", 0, ge=0)
-    rule: Literal["last_block", "single_block"] = key(
-        "which fenced block is the program", "last_block"
-    )
-    chat_template: str | None = key(
-        "Jinja template, or a file with one, in place of the tokenizer's; of policy and tester",
-        None,
-    )
-    test_timeout_s: float = key("wall clock of one test", 4.0, gt=0)
     test_workers: int | None = key("programs that run at once; null is all cores", None, ge=1)
-    sandbox: SandboxConfig = key("how programs are held")
-    resume: Literal["auto", "never"] = key("auto goes on from what is on disk", "auto")
-    dtype: Literal["auto", "float32", "bfloat16"] = key(
-        "of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
-    )
-    placement: Literal["auto", "laptop", "one_node", "multi_node"] = key(
-        "where; auto is one_node on a machine with GPUs, else laptop (CPU)", "auto"
-    )
-    engines: int | None = key(
-        "rollout actors; null is one on a CPU, else as many as this machine has GPUs for",
-        None,
-        ge=1,
-    )
     shards: int = key("reward actors", 1, ge=1)
-    tensor_parallel: int = key("GPUs of one rollout engine", 1, ge=1)
-    cpu_threads: int | None = key("of one engine on a CPU; null shares the cores", None, ge=1)
-    kv_cache_gib: float = key("KV cache of one rollout engine on a CPU, GiB", 1.0, gt=0)
-    max_num_seqs: int | None = key(
-        "sequences that one engine runs at once; null is that of the placement", None, ge=1
-    )
-    deadline_s: float = key("longest wait for the next finished group", 3600.0, gt=0)
 
 
 def run(args: BestOfNArgs) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from conf.schema import SandboxConfig
 from launch import evaluate
+from launch.arguments import DataArgs
 from launch.cli import main_simple
 from launch.evaluate import EvaluateArgs, configure, plan, read_benchmark, read_template
 from rl.errors import DataError, UserError
@@ -53,7 +54,7 @@ def run(problems: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def arguments(problems: Path, **changes: Any) -> EvaluateArgs:
-    data = evaluate.DataArgs(path=str(problems))
+    data = DataArgs(path=str(problems))
     args = EvaluateArgs(
         model=str(POLICY),
         benchmark="parquet",
