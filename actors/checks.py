@@ -16,9 +16,8 @@ from actors.verifiers import check_sandbox
 from conf.schema import Config
 from reward.model_files import (
     check_context,
-    check_model_directory,
+    check_policy,
     check_reward_model,
-    is_local,
 )
 from rl.errors import UserError
 from rl.probe import MIN_PROBLEMS
@@ -83,18 +82,19 @@ def _check_sandbox(cfg: Config) -> None:
 
 
 def _check_policy(cfg: Config) -> None:
-    if not cfg.loop.enabled and is_local(cfg.model.path):
-        check_model_directory(Path(cfg.model.path), "model.path")
+    if cfg.loop.enabled:
+        return
+    directory = check_policy(cfg.model.path, "model.path")
+    if directory is not None:
         num_tokens = cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens
-        check_context(Path(cfg.model.path), num_tokens, "model.max_completion_tokens")
+        check_context(directory, num_tokens, "model.max_completion_tokens")
 
 
 def _check_reward_model(cfg: Config) -> None:
     model = cfg.reward.model
     if cfg.loop.enabled or model is None:
         return
-    if is_local(model):
-        check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)
+    check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)
 
 
 def _check_train_data(cfg: Config) -> None:
@@ -149,8 +149,9 @@ def _need_tests(key: str, prompts: Sequence[Prompt], why: str) -> None:
 
 def _read_data(key: str, path: str | None, max_bad_rows: int) -> list[Prompt]:
     if path is None or not Path(path).is_file():
+        what = "is a directory" if path and Path(path).is_dir() else "does not exist"
         raise UserError(
-            f"{key}: the file {path} does not exist; give {key}=FILE, a canonical parquet file as "
+            f"{key}: the file {path} {what}; give {key}=FILE, a canonical parquet file as "
             "launch/prepare_data.py writes it"
         )
     return load_prompts(path, max_bad_rows)

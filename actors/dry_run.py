@@ -49,9 +49,9 @@ def dry_run(cfg: Config) -> None:
     site = find_site(cfg)
     shapes = model_shapes(cfg)
     plan = make_plan(cfg, site.machines, shapes)
-    for line in describe(cfg, plan, shapes):
-        console.say(line)
     faults = file_faults(cfg)
+    for line in describe(cfg, plan, shapes, 0 if site.lacks else len(faults)):
+        console.say(line)
     if site.lacks is not None:
         console.say("\nnot here, so the plan is for the machines that the placement is made for")
         for line in [site.lacks, *faults]:
@@ -65,7 +65,7 @@ def dry_run(cfg: Config) -> None:
 def model_shapes(cfg: Config) -> Shapes:
     """Sizes of the models of a run; the loop makes a reward model of the policy's shape."""
     policy = shape_of(cfg.model.path, scores=False)
-    if cfg.reward.model is None:
+    if cfg.loop.enabled or cfg.reward.model is None:
         return Shapes(policy=policy, reward=policy if cfg.loop.enabled else None)
     return Shapes(policy=policy, reward=shape_of(cfg.reward.model, scores=True))
 

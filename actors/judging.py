@@ -11,7 +11,7 @@ from pathlib import Path
 from actors.cluster import cluster
 from actors.fleet import RayFleet, Specs, start_fleet
 from conf.schema import Config
-from reward.model_files import check_reward_model, is_local, model_digest
+from reward.model_files import is_local, model_digest
 from rl.console import Console
 from rl.errors import NonFiniteError
 from rl.types import Score
@@ -56,13 +56,6 @@ def score_candidates(
     slots = asyncio.Semaphore(_IN_FLIGHT)
     with cluster(cfg, name):
         return asyncio.run(score())
-
-
-def check_model(cfg: Config) -> None:
-    """Refuse a local directory that is no reward model, before anything starts."""
-    model = str(cfg.reward.model)
-    if is_local(model):
-        check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)
 
 
 def scoring_settings(cfg: Config) -> dict[str, object]:

@@ -180,8 +180,8 @@ def _misfit(
         f"placement={kind} needs {gpus:g} GPUs and {cpus:g} CPUs for {len(wanted)} actors; "
         f"{len(nodes)} node(s) with {total('GPU'):g} GPUs and {total('CPU'):g} CPUs are present, "
         f"and {bundle.actor} ({bundle.gpus:g} GPU, {bundle.cpus:g} CPU) has no place. Join a "
-        "larger cluster with ray.address=..., choose a smaller placement=..., or lower "
-        "rollout.engines, reward.shards and policy.ranks"
+        "larger cluster (RAY_ADDRESS or ray.address), choose a smaller placement=..., or lower the "
+        "number of engines, shards and ranks"
     )
 
 

@@ -18,8 +18,8 @@ _BAR = 20
 _SHOWN_BYTES = GIB // 20
 
 
-def describe(cfg: Config, plan: Plan, shapes: Shapes) -> list[str]:
-    """Lines of the whole plan."""
+def describe(cfg: Config, plan: Plan, shapes: Shapes, num_faults: int = 0) -> list[str]:
+    """Lines of the whole plan; `num_faults` of what is wrong beside it are told elsewhere."""
     directory = Path(cfg.output_dir) / cfg.experiment / cfg.name
     return [
         f"plan of a run that would be written to {directory}",
@@ -32,7 +32,7 @@ def describe(cfg: Config, plan: Plan, shapes: Shapes) -> list[str]:
         "memory of one actor in GiB, estimated (docs/planning.md has the formulas)",
         *_footprints(cfg, plan, shapes),
         "",
-        *_verdict(plan),
+        *_verdict(plan, num_faults),
     ]
 
 
@@ -94,7 +94,8 @@ def _device(device: Device) -> list[str]:
 def _footprints(cfg: Config, plan: Plan, shapes: Shapes) -> list[str]:
     """A paragraph for each group: model, parts and their sum."""
     models = {"rollout": shapes.policy, "policy": shapes.policy, "reward": shapes.reward}
-    named = {"rollout": cfg.model.path, "policy": cfg.model.path, "reward": cfg.reward.model}
+    judge = None if cfg.loop.enabled else cfg.reward.model
+    named = {"rollout": cfg.model.path, "policy": cfg.model.path, "reward": judge}
     dtypes = {"rollout": cfg.model.dtype, "policy": cfg.model.dtype, "reward": cfg.reward.dtype}
     lines: list[str] = []
     for group in GROUPS:
@@ -133,8 +134,10 @@ def _number(count: int) -> str:
     return f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.2f} M"
 
 
-def _verdict(plan: Plan) -> list[str]:
+def _verdict(plan: Plan, num_faults: int) -> list[str]:
     if plan.misfits:
         return ["would not fit", *(f"  - {line}" for line in plan.misfits)]
+    if num_faults:
+        return ["the actors would fit, but the run can not start:"]
     known = all(device.complete for device in plan.devices)
     return ["all of it fits" if known else "what is known of it fits; some sizes are unknown"]

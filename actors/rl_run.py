@@ -60,6 +60,17 @@ def load_problems(cfg: Config) -> tuple[list[Prompt], list[Prompt]]:
     )
 
 
+def _warn_of_shared(train: list[Prompt], held_out: list[Prompt], console: Console) -> None:
+    """A problem that is trained on says nothing about others."""
+    trained = {prompt.question for prompt in train}
+    shared = [prompt.id for prompt in held_out if prompt.question in trained]
+    if shared:
+        console.warn(
+            f"{len(shared)} of {len(held_out)} held-out problems are trained on, the first is "
+            f"{shared[0]}: pass@1 will look too good (drop them from data.eval_path)"
+        )
+
+
 def step_config(cfg: Config) -> StepConfig:
     """What the step needs of the configuration."""
     algorithm = cfg.algorithm
@@ -98,6 +109,7 @@ class RlRun:
         self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
         train, self._held_out = load_problems(cfg)
         self._train, probed = probe_problems(cfg, train, self._held_out)
+        _warn_of_shared(self._train, self._held_out, console)
         self._probe = Probe(cfg, probed, self._step_cfg.sampling, directory, console)
         self._executed_for_evaluation = 0
 

@@ -1,36 +1,28 @@
-"""Score a file of answers with the reward group, in the order of the lines."""
+"""Score answers with the reward group, in their order."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from actors.cluster import cluster
 from actors.fleet import RayFleet, Specs, start_fleet
-from actors.judging import check_model
 from conf.schema import Config
-from reward.answers import Answer, AnswerGroup, group_answers, judged_rows, parse_answer
+from reward.answers import AnswerGroup, judged_rows
 from reward.judge import Judged
 from rl.console import Console
-from rl.errors import DataError
 
 _IN_FLIGHT = 256  # groups
 
 
-def score_file(cfg: Config, source: Path, target: Path) -> float:
-    """Score `source` into `target`, which appears only when it is complete.
+def score_file(cfg: Config, groups: Sequence[AnswerGroup], target: Path) -> float:
+    """Score answers into `target`, which appears only when it is complete.
 
     Returns the seconds from the first answer sent to the last one scored; engines start before.
-
-    Raises:
-        UserError: when the model directory is none.
-        DataError: with `file:line:column` when a line is malformed; nothing is started then.
     """
-    check_model(cfg)
-    groups = list(_read(source))
     num_rows = sum(len(group.rows) for group in groups)
     target.parent.mkdir(parents=True, exist_ok=True)
     console = Console()
@@ -64,30 +56,3 @@ async def _score(
         with console.steps(len(groups)):
             judged = await asyncio.gather(*(judge(fleet, group) for group in groups))
         return list(judged), time.monotonic() - started
-
-
-def _read(source: Path) -> Iterator[AnswerGroup]:
-    if not source.is_file():
-        raise DataError(f"{source}: no such file; give input=FILE with one JSON object per line")
-    return group_answers(_answers(source))
-
-
-def _answers(source: Path) -> Iterator[tuple[str, Answer]]:
-    with source.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield f"line-{number}", _parse(source, number, line)
-
-
-def _parse(source: Path, number: int, line: bytes) -> Answer:
-    try:
-        row = json.loads(line.decode("utf-8"))
-        if not isinstance(row, dict):
-            raise DataError(f"1: a line is an object, not {type(row).__name__}")
-        return parse_answer(row)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source}:{number}:{error.start + 1}: not UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{source}:{number}:{error.colno}: not JSON ({error.msg})") from error
-    except DataError as error:
-        raise DataError(f"{source}:{number}:{error}") from error

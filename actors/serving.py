@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import secrets
 import signal
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -35,14 +30,11 @@ from actors.score_queue import Group, QueueConfig
 from actors.supervise import wait_for
 from conf.schema import Config
 from reward.judge import Judged
-from reward.model_files import check_reward_model, is_local
 from rl.console import Console
 from rl.errors import EngineError, NonFiniteError, ProjectError, UserError
 
-TOKEN_VARIABLE = "CODESCALER_SERVE_TOKEN"
 _APP = "score"
 _LOGGING: dict[str, Any] = {"enable_access_log": False, "log_level": "WARNING"}
-_MIN_TOKEN_CHARS = 16
 _RESTARTS = 3  # of one shard; then the model or the machine is at fault
 _FLUSH_S = 0.5  # for the last responses to pass the proxy
 _MAX_ONGOING = 100_000  # the queue of Serve itself is never the one that fills
@@ -54,7 +46,7 @@ class ServeConfig:
 
     host: str
     port: int
-    token_file: Path | None
+    token: str | None  # that requests must carry
     queue: int  # answers admitted at once
     batch: int  # answers of one call of a shard
     max_body_bytes: int
@@ -115,11 +107,7 @@ def serve_rewards(cfg: Config, serving: ServeConfig) -> None:
         UserError: a model, host, port or token that can not be; nothing has been started then.
         EngineError: when Ray, Serve or an engine does not start.
     """
-    model = str(cfg.reward.model)
-    if is_local(model):
-        check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)
-    token = read_token(serving.token_file)
-    check_address(serving.host, serving.port, token)
+    token = serving.token
     http = HttpConfig(
         queue=QueueConfig(capacity=serving.queue, batch=serving.batch),
         max_body_bytes=serving.max_body_bytes,
@@ -209,57 +197,3 @@ def _refuse_other_serve() -> None:
             "Ray Serve already runs on this cluster, and its address can not be changed; end it "
             "with `serve shutdown`, or unset RAY_ADDRESS to serve from a cluster of its own"
         )
-
-
-# --- address and token ---------------------------------------------------------------------------
-
-
-def read_token(token_file: Path | None) -> str | None:
-    """The token that requests must carry: from the file, else from CODESCALER_SERVE_TOKEN.
-
-    The variable is taken out of the environment, so that no process started later inherits it.
-
-    Raises UserError for a token that is short or could not stand in a header.
-    """
-    source, token = TOKEN_VARIABLE, os.environ.pop(TOKEN_VARIABLE, None)
-    if token_file is not None:
-        source = f"token_file={token_file}"
-        try:
-            token = token_file.read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{source}: can not be read as ASCII text ({error})") from error
-    if token is None:
-        return None
-    token = token.strip()
-    if len(token) < _MIN_TOKEN_CHARS or not token.isascii() or not token.isprintable():
-        raise UserError(
-            f"{source}: a token has at least {_MIN_TOKEN_CHARS} printable ASCII characters "
-            f"(this one has {len(token)} characters); make one with `openssl rand -hex 32`"
-        )
-    return token
-
-
-def check_address(host: str, port: int, token: str | None) -> None:
-    """Refuse an address that is not ours, is taken, or would be open to others without a token."""
-    try:
-        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        )
-    except OSError as error:
-        raise UserError(f"host: {host!r} is no address of this machine ({error})") from error
-    if token is None and not ip_address(str(address[0])).is_loopback:
-        raise UserError(
-            f"host: {host!r} can be reached by others, so requests need a token; give "
-            f"token_file=FILE or set {TOKEN_VARIABLE}, or keep host=127.0.0.1"
-        )
-    with socket.socket(family, kind, protocol) as probe:
-        # The port of a server that has just ended is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise UserError(
-                    f"port: {port} on {host} is in use; end what listens there or give another port"
-                ) from error
-            raise UserError(f"host: can not listen on {host}:{port} ({error.strerror})") from error

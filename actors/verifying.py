@@ -164,7 +164,8 @@ def _chunks(source: Path) -> Iterator[list[dict[str, Any]]]:
 def _check(source: Path) -> int:
     """Count the lines. Raises one DataError for all malformed ones."""
     if not source.is_file():
-        raise DataError(f"{source}: no such file; give input=FILE with one JSON object per line")
+        what = "is a directory" if source.is_dir() else "does not exist"
+        raise DataError(f"input: {source} {what}; give input=FILE with one JSON object per line")
     faults: list[str] = []
     num_rows = num_bad = 0
     with source.open("rb") as file:
@@ -203,7 +204,7 @@ def _faults(line: bytes) -> Iterator[str]:
     if entry_point is not None and not isinstance(entry_point, str):
         yield f"entry_point: must be a name or null ({entry_point!r:.80})"
     elif row.get("tests") is None:
-        yield "tests: must be a list of cases or an object with asserts (None)"
+        yield "tests: a list of cases or an object with asserts is needed (docs/sandbox.md)"
     else:
         try:
             parse_tests(_tests_of(row), entry_point)

@@ -126,6 +126,13 @@ RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: c.data.kind != "parquet" or bool(c.data.eval_path),
     ),
     Relation(
+        path="data.kind",
+        involves=("data.kind", "data.train_path", "data.eval_path"),
+        rule="minipy makes its own problems, so files need data.kind=parquet",
+        fix="give data=parquet, or no data.train_path and data.eval_path",
+        holds=lambda c: c.data.kind != "minipy" or not (c.data.train_path or c.data.eval_path),
+    ),
+    Relation(
         path="data.num_train",
         involves=("data.kind", "data.num_train", "algorithm.prompts_per_step"),
         rule="a step has other problems in every group: data.num_train >= prompts_per_step",

@@ -8,7 +8,7 @@ from typing import Literal
 
 from conf.schema import Config, SandboxConfig, key
 from launch.cli import compose_config
-from reward.model_files import AdapterName, context_of
+from reward.model_files import AdapterName, check_reward_model, context_of
 
 MAX_CONTEXT = 4096
 
@@ -81,8 +81,11 @@ class RewardGroupArgs:
 
 
 def reward_config(model: str, args: RewardGroupArgs, *overrides: str) -> Config:
-    """The configuration of a group that serves `model`; the other groups are not started."""
-    return compose_config(
+    """The configuration of a group that serves `model`; the other groups are not started.
+
+    Raises `UserError` when `model` is a directory without such a model.
+    """
+    config = compose_config(
         [
             f"placement={args.placement}",
             "reward=codescaler",
@@ -94,6 +97,8 @@ def reward_config(model: str, args: RewardGroupArgs, *overrides: str) -> Config:
             *overrides,
         ]
     )
+    check_reward_model(model, args.adapter, config.reward.max_tokens)
+    return config
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from actors.cluster import cluster
 from actors.fleet import RayFleet, Specs, start_fleet
-from actors.judging import Candidates, check_model
+from actors.judging import Candidates
 from conf.schema import Config
 from reward.model import TextPath
 from reward.near_miss import mutants
@@ -33,7 +33,6 @@ Snippet = Callable[[Candidates], list[float]]
 
 def measure_scoring(cfg: Config, num_repeats: int) -> None:
     """Print how long both take for the same programs, and how far their scores lie apart."""
-    check_model(cfg)
     with cluster(cfg, "bench-rm"):
         rows = asyncio.run(_measure(cfg, num_repeats))
     Console().table(f"scoring {NUM_PROBLEMS} problems x {NUM_CODES} programs", rows)

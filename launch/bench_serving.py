@@ -23,9 +23,10 @@ from typing import Any
 import aiohttp
 import numpy as np
 
+from actors.listening import TOKEN_VARIABLE
 from actors.scoring import score_file
-from actors.serving import TOKEN_VARIABLE
 from launch.arguments import AnswerArgs, answer_config
+from reward.answers import read_answers
 from rl.console import Console
 from rl.errors import EngineError, ProjectError, UserError
 from rl.minipy import specs
@@ -77,9 +78,8 @@ def measure_serving(cfg: LoadConfig) -> None:
         rows = list(make_answers(cfg.answers))
         source, target = Path(directory, "in.jsonl"), Path(directory, "out.jsonl")
         source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        floor_s = score_file(
-            answer_config(AnswerArgs(model=cfg.model, shards=cfg.shards)), source, target
-        )
+        alone = answer_config(AnswerArgs(model=cfg.model, shards=cfg.shards))
+        floor_s = score_file(alone, read_answers(source), target)
         known = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
         with _server(cfg, Path(directory, "server.log")) as url:
             console.stage("load", f"{cfg.clients} clients for {cfg.seconds:g} s against {url}")

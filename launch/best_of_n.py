@@ -128,8 +128,7 @@ def check(
             "for smaller sizes"
         )
     lengths = check_model(sampling, "policy")
-    if is_local(args.reward_model):
-        check_reward_model(args.reward_model, args.adapter, rm_context(args))
+    check_reward_model(args.reward_model, args.adapter, rm_context(args))
     if args.tester != "auto":
         testing(args, output)
     problems = read_benchmark(sampling)

@@ -22,14 +22,12 @@ from launch.arguments import BenchmarkArgs
 from launch.cli import compose_config, main_simple
 from launch.outputs import check_output
 from reward.model_files import (
-    architectures_of,
-    check_context,
-    check_model_directory,
+    check_policy,
     context_of,
     is_local,
     model_digest,
 )
-from rl.datasets import SOURCES, read_problems
+from rl.datasets import SOURCES, read_problems, source_named
 from rl.errors import DataError, UserError
 from rl.minipy import make_prompts
 from rl.prompts import load_prompts, parse_tests
@@ -96,20 +94,19 @@ def check_arguments(args: EvaluateArgs) -> tuple[int, ...]:
 
 def check_model(args: EvaluateArgs, name: str = "model") -> tuple[int, int]:
     """Tokens of the longest prompt and of the longest completion; refuses what is no policy."""
-    if not is_local(args.model):
+    directory = check_policy(args.model, name)
+    if directory is None:
         return args.max_prompt_tokens or MAX_PROMPT_TOKENS, args.max_tokens or MAX_TOKENS
-    directory = Path(args.model)
-    check_model_directory(directory, name)
-    names = architectures_of(directory)
-    if any(
-        name.endswith(("ForSequenceClassification", "ForTokenClassification")) for name in names
-    ):
-        raise UserError(f"{name}: {directory} is a {names[0]}, which generates no text")
-    context = context_of(directory) or MAX_PROMPT_TOKENS + MAX_TOKENS
+    positions = context_of(directory)
+    context = positions or MAX_PROMPT_TOKENS + MAX_TOKENS
     spare = context - args.max_tokens if args.max_tokens else context // 2
     max_prompt_tokens = args.max_prompt_tokens or max(1, min(MAX_PROMPT_TOKENS, spare))
     max_tokens = args.max_tokens or max(1, min(MAX_TOKENS, context - max_prompt_tokens))
-    check_context(directory, max_prompt_tokens + max_tokens, "max_prompt_tokens + max_tokens")
+    if positions is not None and max_prompt_tokens + max_tokens > positions:
+        raise UserError(
+            f"max_tokens: {max_prompt_tokens} (max_prompt_tokens) + {max_tokens} (max_tokens) are "
+            f"more than the {positions} positions of {args.model}; lower either"
+        )
     return max_prompt_tokens, max_tokens
 
 
@@ -119,6 +116,7 @@ def read_benchmark(args: EvaluateArgs) -> tuple[Prompt, ...]:
     if args.benchmark == "minipy":
         problems = make_prompts("eval", args.limit or NUM_MINIPY, 0)  # the split of every figure
     elif args.benchmark != "parquet":
+        source_named(args.benchmark, "benchmark", ("minipy", "parquet"))
         problems = read_problems(args.benchmark, path, args.data.max_bad_rows)
     elif path is None:
         raise UserError("data.path: benchmark=parquet needs the file; give data.path=FILE")

@@ -19,6 +19,8 @@ from launch.cli import main_simple
 from launch.outputs import check_output_dir
 from rl.errors import UserError
 
+_MAGIC = b"GGUF"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImportArgs:
@@ -34,6 +36,9 @@ def run(args: ImportArgs) -> None:
     source, target = Path(args.input), check_output_dir(args.output)
     if not source.is_file():
         raise UserError(f"input: {source} is no file; give input=FILE.gguf")
+    with source.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise UserError(f"input: {source} is no GGUF file; give input=FILE.gguf")
     import torch  # noqa: PLC0415 - after the arguments are good
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
 

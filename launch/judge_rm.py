@@ -59,13 +59,9 @@ def run(args: JudgeArgs) -> None:
     output = check_output_dir(args.output)
     pairs, labelled = read_material(args)
     cfg = reward_config(args.model, args)
-    from actors.judging import (  # noqa: PLC0415 - after the arguments are good
-        check_model,
-        scoring_settings,
-    )
+    from actors.judging import scoring_settings  # noqa: PLC0415 - after the arguments are good
     from reward.judgement import judge  # noqa: PLC0415
 
-    check_model(cfg)
     settings = scoring_settings(cfg) | {"pairs": args.pairs, "rollouts": args.rollouts}
     settings |= {"seed": args.seed, "attacked_pairs": min(args.attacked_pairs, len(pairs))}
     material = prepare(args, cfg, pairs, labelled)

@@ -78,12 +78,10 @@ def _score(cfg: Config, items: list[Item]) -> tuple[list[ItemScores], dict[str, 
     """Scores of all items, and what they depend on."""
     from actors.judging import (  # noqa: PLC0415 - after the arguments are good
         Candidates,
-        check_model,
         score_candidates,
         scoring_settings,
     )
 
-    check_model(cfg)
     settings = scoring_settings(cfg)
     console = Console()
     num_responses = sum(len(item.chosen) + len(item.rejected) for item in items)

@@ -16,6 +16,7 @@ from conf.schema import key
 from launch.arguments import AnswerArgs, answer_config
 from launch.cli import main_simple
 from launch.outputs import check_output
+from reward.answers import read_answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,10 @@ def run(args: ScoreArgs) -> None:
     """Score the file."""
     output = check_output(args.output, "FILE.jsonl")
     cfg = answer_config(args)
+    groups = read_answers(Path(args.input))
     from actors.scoring import score_file  # noqa: PLC0415 - after the arguments are good
 
-    score_file(cfg, Path(args.input), output)
+    score_file(cfg, groups, output)
 
 
 if __name__ == "__main__":

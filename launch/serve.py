@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.listening import check_address, read_token
 from conf.schema import key
 from launch.arguments import AnswerArgs, answer_config
 from launch.cli import main_simple
@@ -38,6 +39,8 @@ class ServeArgs(AnswerArgs):
 def run(args: ServeArgs) -> None:
     """Serve until a signal."""
     cfg = answer_config(args)
+    token = read_token(None if args.token_file is None else Path(args.token_file))
+    check_address(args.host, args.port, token)
     from actors.serving import ServeConfig, serve_rewards  # noqa: PLC0415 - after the arguments
 
     serve_rewards(
@@ -45,7 +48,7 @@ def run(args: ServeArgs) -> None:
         ServeConfig(
             host=args.host,
             port=args.port,
-            token_file=None if args.token_file is None else Path(args.token_file),
+            token=token,
             queue=args.queue,
             batch=args.batch,
             max_body_bytes=args.max_body_bytes,

@@ -21,7 +21,7 @@ from launch.outputs import check_output_dir
 from reward.model_files import (
     AdapterName,
     check_context,
-    check_model_directory,
+    find_model,
     is_local,
     model_digest,
     num_parameters,
@@ -131,11 +131,10 @@ def run(args: TrainRmArgs) -> None:
 
 def check_arguments(args: TrainRmArgs) -> None:
     """Refuse what can not work, before anything is read or started."""
-    if is_local(args.model):
-        check_model_directory(Path(args.model), "model")
-        if args.max_tokens is not None:
-            check_context(Path(args.model), args.max_tokens, "max_tokens")
-    elif args.lr is None:
+    directory = find_model(args.model, "model")
+    if directory is not None and args.max_tokens is not None:
+        check_context(directory, args.max_tokens, "max_tokens")
+    if directory is None and args.lr is None:
         raise UserError("lr: null goes by the size of a local model; give lr= with a hub id")
     if args.attention == "flash_attention_2" and args.share_prefix == "on":
         raise UserError(

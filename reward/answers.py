@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from reward.judge import Judged
 from rl.errors import DataError
 from rl.types import Message, Prompt
+
+_MAX_FAULTS = 20  # shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,50 @@ def group_answers(answers: Iterable[tuple[str, Answer]]) -> Iterator[AnswerGroup
         current.rows.append(answer.row)
     if current is not None:
         yield current
+
+
+def read_answers(source: Path) -> list[AnswerGroup]:
+    """The answers of a file of JSON lines.
+
+    Raises:
+        DataError: with `file:line:column` for each malformed line, the first ones.
+    """
+    if not source.is_file():
+        what = "is a directory" if source.is_dir() else "does not exist"
+        raise DataError(f"input: {source} {what}; give input=FILE with one JSON object per line")
+    answers: list[tuple[str, Answer]] = []
+    faults: list[str] = []
+    num_lines = num_bad = 0
+    with source.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            num_lines += 1
+            try:
+                answers.append((f"line-{number}", _parse_line(line)))
+            except DataError as error:
+                num_bad += 1
+                if num_bad <= _MAX_FAULTS:
+                    faults.append(f"{source}:{number}:{error}")
+    if faults:
+        raise DataError("\n".join([*faults, f"{num_bad} of {num_lines} lines are malformed"]))
+    if not answers:
+        raise DataError(f"input: {source} holds no line; give at least one answer")
+    return list(group_answers(answers))
+
+
+def _parse_line(line: bytes) -> Answer:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{error.start + 1}: not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{error.colno}: not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"-: not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise DataError(f"1: a line is an object, not {type(row).__name__}")
+    return parse_answer(cast("dict[str, Any]", row))
 
 
 def judged_rows(group: AnswerGroup, judged: Judged) -> Iterator[dict[str, Any]]:

@@ -13,14 +13,16 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from reward.model_files import ADAPTERS, AdapterName
 from rl.errors import UserError
 from rl.types import IntArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,6 +56,8 @@ class TextPath:
     @classmethod
     def load(cls, directory: str, adapter: AdapterName, max_tokens: int) -> TextPath:
         """Read the tokenizer of a reward model's directory (or hub id)."""
+        from transformers import AutoTokenizer  # noqa: PLC0415 - seconds, and drivers load none
+
         return cls(AutoTokenizer.from_pretrained(directory), adapter, max_tokens)
 
     def _render(self, system: str | None) -> list[int | str]:

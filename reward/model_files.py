@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from rl.errors import UserError
 
@@ -31,6 +31,8 @@ _SMALL_FILES = frozenset(
         "added_tokens.json",
     ]
 )
+_CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
+_OUR_FOLDERS = {"models", "outputs"}  # where our commands write models: never an owner on a hub
 _BLOCK_BYTES = 1 << 16
 _NUM_BLOCKS = 256  # of one weight file
 
@@ -68,7 +70,7 @@ def _config_of(directory: Path) -> dict[str, Any]:
     try:
         value: object = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+        raise UserError(f"{path}: not JSON ({error}); fetch the model again") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: a model's configuration is an object, not {value!r:.40}")
     return cast("dict[str, Any]", value)
@@ -84,33 +86,59 @@ def check_context(directory: Path, num_tokens: int, key: str) -> None:
         )
 
 
-def check_reward_model(directory: str, adapter: AdapterName, max_tokens: int) -> None:
-    """Refuse a local directory that is no reward model, before any engine starts."""
-    path = Path(directory)
-    check_model_directory(path, "reward.model")
-    names = architectures_of(path)
-    accepted = ADAPTERS[adapter].architectures
-    if not any(name.endswith(accepted) for name in names):
-        raise UserError(
-            f"reward.model: {directory} has architectures {names}, but the adapter {adapter!r} "
-            f"reads a class that ends in {' or '.join(accepted)}; train one with "
-            "launch/train_rm.py or choose another reward.adapter"
-        )
-    check_context(path, max_tokens, "reward.max_tokens")
+def find_model(model: str, key: str) -> Path | None:
+    """The directory of a local model, checked; None for a hub id, of which nothing is known here.
 
-
-def check_model_directory(path: Path, key: str) -> None:
-    """Raise `UserError` unless `path` holds a Hugging Face model in safetensors."""
+    Raises:
+        UserError: unless the directory holds a whole Hugging Face model in safetensors.
+    """
+    if not model:
+        raise UserError(f"{key}: has no value; give {key}=DIR or a hub id")
+    if not is_local(model):
+        return None
+    path = Path(model)
     if not path.is_dir():
-        raise UserError(f"{key}: the directory {path} does not exist; give {key}=DIR or a hub id")
+        what = "is a file, not a directory" if path.is_file() else "does not exist"
+        raise UserError(f"{key}: the model directory {model} {what}; give {key}=DIR or a hub id")
     for name in ("config.json", "tokenizer.json"):
         if not (path / name).is_file():
             raise UserError(f"{key}: {path} has no {name}; give a Hugging Face model directory")
-    if not any(path.glob("*.safetensors")):
+    weights = list(path.glob("*.safetensors"))
+    if not weights:
         raise UserError(
             f"{key}: {path} holds no *.safetensors; other weight files can run code when they are "
             "loaded, so save the model with save_pretrained(safe_serialization=True)"
         )
+    for file in weights:
+        _check_whole(file)
+    return path
+
+
+def check_policy(model: str, key: str) -> Path | None:
+    """`find_model` of a model that generates text; a reward model is refused."""
+    path = find_model(model, key)
+    names = [] if path is None else architectures_of(path)
+    if any(name.endswith(_CLASSIFIERS) for name in names):
+        raise UserError(
+            f"{key}: {model} is a {names[0]}, which generates no text; give a causal language model"
+        )
+    return path
+
+
+def check_reward_model(model: str, adapter: AdapterName, max_tokens: int) -> None:
+    """Refuse a local directory that is no reward model, before any engine starts."""
+    path = find_model(model, "reward.model")
+    if path is None:
+        return
+    names = architectures_of(path)
+    accepted = ADAPTERS[adapter].architectures
+    if not any(name.endswith(accepted) for name in names):
+        raise UserError(
+            f"reward.model: {model} has architectures {names}, but the adapter {adapter!r} "
+            f"reads a class that ends in {' or '.join(accepted)}; train one with "
+            "launch/train_rm.py or choose another reward.adapter"
+        )
+    check_context(path, max_tokens, "reward.max_tokens")
 
 
 def num_parameters(directory: Path) -> int:
@@ -119,23 +147,41 @@ def num_parameters(directory: Path) -> int:
     Raises:
         UserError: for a file that is none, such as the pointer that a clone without Git LFS leaves.
     """
-    total = 0
-    for path in directory.glob("*.safetensors"):
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            try:
-                header = json.loads(file.read(min(length, path.stat().st_size)))
-                total += sum(
-                    math.prod(entry["shape"])
-                    for name, entry in header.items()
-                    if name != "__metadata__"
-                )
-            except (ValueError, AttributeError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"{path}: is no safetensors file (its header can not be read); fetch the "
-                    "weights, with `git lfs pull` where it is a pointer"
-                ) from error
-    return total
+    headers = [_read_header(path)[0] for path in directory.glob("*.safetensors")]
+    return sum(math.prod(entry.shape) for entries in headers for entry in entries)
+
+
+class _Entry(NamedTuple):
+    """A tensor, as the header of its file states it."""
+
+    shape: list[int]
+    end: int  # of its bytes, counted from the end of the header
+
+
+def _read_header(path: Path) -> tuple[list[_Entry], int]:
+    """The tensors of a safetensors file, and the length of its header in bytes."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+            entries = [
+                _Entry([int(size) for size in entry["shape"]], int(entry["data_offsets"][1]))
+                for name, entry in header.items()
+                if name != "__metadata__"
+            ]
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+            raise UserError(
+                f"{path}: is no safetensors file (its header can not be read); fetch the "
+                "weights, with `git lfs pull` where it is a pointer"
+            ) from error
+    return entries, 8 + length
+
+
+def _check_whole(path: Path) -> None:
+    entries, header = _read_header(path)
+    size, wanted = path.stat().st_size, header + max((entry.end for entry in entries), default=0)
+    if size < wanted:
+        raise UserError(f"{path}: holds {size} of {wanted} bytes; fetch the file again")
 
 
 def model_digest(directory: Path) -> str:
@@ -163,6 +209,12 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield file.read(_BLOCK_BYTES)
 
 
-def is_local(path: str) -> bool:
-    """Whether a model is named by a path: `owner/name` that is no directory here is a hub id."""
-    return Path(path).exists() or path.startswith((".", "/", "~")) or path.count("/") != 1
+def is_local(model: str) -> bool:
+    """Whether a model is named by a path; `owner/name` is a hub id unless `owner` is a folder here.
+
+    >>> is_local("models/rm"), is_local("./rm"), is_local("Qwen/Qwen3-8B")
+    (True, True, False)
+    """
+    path = Path(model)
+    named = path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1
+    return named or path.parent.is_dir() or path.parts[0] in _OUR_FOLDERS

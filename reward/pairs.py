@@ -180,7 +180,7 @@ def read_pairs(path: str | Path) -> list[Pair]:
     known = [name for name in _PAIR_SCHEMA.names if name in table.column_names]
     return [
         _pair_of_row(f"{path}:{number}", row)
-        for number, row in enumerate(table.select(known).to_pylist(), start=1)
+        for number, row in enumerate(table.select(known).to_pylist())
     ]
 
 
@@ -203,7 +203,7 @@ def load_pairs(data: str) -> tuple[list[Pair], list[Pair] | None]:
         train = _load_data_set(data)
     else:
         raise DataError(
-            f"pairs: {data} does not exist; give a parquet file, a directory or a hub id"
+            f"data: {data} does not exist; give a parquet file, a directory or a hub id"
         )
     if not train:
         raise DataError(f"{data}: holds no pair; give pairs of launch/mine_pairs.py")
@@ -222,14 +222,14 @@ def _load_data_set(data: str) -> list[Pair]:
     known = [name for name in _PAIR_SCHEMA.names if name in rows.column_names]
     return [
         _pair_of_row(f"{data}:{number}", dict(row))
-        for number, row in enumerate(rows.select_columns(known).to_list(), start=1)
+        for number, row in enumerate(rows.select_columns(known).to_list())
     ]
 
 
 def _require_columns(place: str | Path, names: Sequence[str]) -> None:
     for name in _REQUIRED:
         if name not in names:
-            raise DataError(f"{place}:0:{name}: column is missing (has {list(names)})")
+            raise DataError(f"{place}:-:{name}: column is missing (has {list(names)})")
 
 
 def _read_table(path: Path) -> pa.Table:

@@ -168,7 +168,7 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise DataError(f"{path}: does not exist; give data=DIR with the files of RM-Bench")
+        raise DataError(f"data: {path} does not exist; give data=DIR with the files of RM-Bench")
     if (path / _WHOLE).is_file():
         return [path / _WHOLE]
     found = [file for file in sorted(path.glob("*.json")) if file.name.startswith(DOMAINS)]

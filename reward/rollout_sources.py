@@ -177,7 +177,7 @@ def _parquet_rows(file: RolloutFile) -> Iterator[RolloutCode]:
     names = parquet.schema_arrow.names
     for name in _PARQUET_COLUMNS:
         if name not in names:
-            raise DataError(f"{file.path}:0:{name}: column is missing (has {names})")
+            raise DataError(f"{file.path}:-:{name}: column is missing (has {names})")
     columns = [*_PARQUET_COLUMNS, *(name for name in _OPTIONAL_COLUMNS if name in names)]
     number = 0
     for batch in parquet.iter_batches(batch_size=256, columns=columns):

@@ -141,7 +141,7 @@ def _parse_asserts(value: Mapping[str, object]) -> AssertTests:
 
 def _parse_cases(values: Sequence[object], entry_point: str | None) -> Tests:
     if not values:
-        raise DataError("tests: must hold at least one case; use null for a problem without ([])")
+        raise DataError("tests: must hold at least one case ([])")
     cases: list[Mapping[str, object]] = []
     for idx, value in enumerate(values):
         if not isinstance(value, dict) or not {"input", "output"} <= value.keys():
@@ -197,8 +197,8 @@ def load_prompts(path: str | Path, max_bad_rows: int = 0) -> list[Prompt]:
         faults += [f"{path}:{row_idx}:{fault}" for fault in row_faults]
     if num_bad_rows > max_bad_rows:
         raise DataError(
-            f"{listing(faults)}\n{num_bad_rows} bad row(s) in {path}, and max_bad_rows is "
-            f"{max_bad_rows}: correct the rows, or raise max_bad_rows to skip them"
+            f"{listing(faults)}\n{num_bad_rows} bad row(s) in {path}, and data.max_bad_rows is "
+            f"{max_bad_rows}: correct the rows, or raise data.max_bad_rows to skip them"
         )
     if not prompts:
         raise DataError(f"{path}: holds no usable row; at least one problem is needed")
@@ -290,7 +290,7 @@ def _read_rows(path: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:
                     yield {n: _cell(batch.column(n)[idx], n, faults) for n in SCHEMA.names}, faults
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: no such file; give the path of a canonical parquet file"
+            f"{path}: does not exist; give the path of a canonical parquet file"
         ) from error
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: can not be read as parquet: {error}") from error

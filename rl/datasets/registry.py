@@ -156,8 +156,8 @@ _ALL = (
 SOURCES = {source.name: source for source in _ALL}
 
 
-def source_named(name: str) -> Source:
-    """The source of a name, in which `-` counts as `_`.
+def source_named(name: str, key: str = "source", others: tuple[str, ...] = ()) -> Source:
+    """The source of a name, in which `-` counts as `_`; `others` are what else `key` may be.
 
     Raises:
         UserError: for an unknown name.
@@ -165,6 +165,7 @@ def source_named(name: str) -> Source:
     wanted = name.replace("-", "_")
     if wanted in SOURCES:
         return SOURCES[wanted]
-    close = difflib.get_close_matches(wanted, SOURCES, n=1)
+    known = [*others, *sorted(SOURCES)]
+    close = difflib.get_close_matches(wanted, known, n=1)
     advice = f" (nearest: {close[0]})" if close else ""
-    raise UserError(f"source: {name!r} is not one of {', '.join(sorted(SOURCES))}{advice}")
+    raise UserError(f"{key}: {name!r} is not one of {', '.join(known)}{advice}")

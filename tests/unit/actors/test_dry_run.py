@@ -49,7 +49,7 @@ def test_a_run_for_other_hardware_is_planned_and_says_what_is_missing_here(
 
 
 def test_wrong_files_are_an_error_where_the_run_could_start(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(UserError, match=r"model\.path: the directory /nowhere does not exist"):
+    with pytest.raises(UserError, match=r"model\.path: the model directory /nowhere does"):
         shown(capsys, "model.path=/nowhere")
     assert "placement laptop" in capsys.readouterr().out  # the plan is shown before
 

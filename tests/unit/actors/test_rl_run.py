@@ -16,8 +16,10 @@ from actors.evaluation import Evaluation
 from actors.rl_run import RlRun
 from actors.watchers import Watchers
 from launch.cli import compose_config
+from rl import minipy
 from rl.console import Console
 from rl.metrics import JsonlSink
+from rl.prompts import write_prompts
 from rl.types import Minibatch, StepReport, UpdateReport
 from tests.unit.rl.fakes import FakeFleet, FakePolicy, make_group, make_judged, make_prompts
 
@@ -124,6 +126,20 @@ def test_a_resumed_run_tells_its_trackers_where_and_keeps_one_timeline(
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="ascii").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
     assert len(fleets) == 2
+
+
+def test_held_out_problems_that_are_trained_on_are_warned_of(
+    tmp_path: Path,
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    for name, count in (("train", 8), ("eval", 3)):
+        write_prompts(tmp_path / f"{name}.parquet", minipy.make_prompts("train", count, 0))
+    files = [f"data.{name}_path={tmp_path}/{name}.parquet" for name in ("train", "eval")]
+    run(tmp_path, monkeypatch, "data=parquet", *files, "++algorithm.num_steps=1")
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "3 of 3 held-out problems are trained on, the first is" in said
 
 
 def test_trackers_learn_of_a_run_that_fails(

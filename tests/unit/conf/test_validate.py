@@ -145,6 +145,11 @@ def test_a_wrong_value_is_reported_with_key_value_rule_and_fix(
             "data.eval_path=null",
         ),
         (
+            {"data__train_path": "x"},
+            "data.kind",
+            "data.kind=minipy, data.train_path=x, data.eval_path=null",
+        ),
+        (
             {"data__num_train": 15},
             "data.num_train",
             "data.num_train=15, algorithm.prompts_per_step=16",

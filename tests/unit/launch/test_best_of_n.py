@@ -61,8 +61,8 @@ def arguments(output: Path, **changes: object) -> BestOfNArgs:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["policy=/nowhere"], ["policy: the directory /nowhere does not exist"]),
-        (["tester=/nowhere"], ["tester: the directory /nowhere does not exist"]),
+        (["policy=/nowhere"], ["policy: the model directory /nowhere does not exist"]),
+        (["tester=/nowhere"], ["tester: the model directory /nowhere does not exist"]),
         (["reward_model=/nowhere"], ["/nowhere does not exist"]),
         ([f"policy={REWARD_MODEL}"], ["policy: ", "generates no text"]),
         ([f"reward_model={POLICY}"], ["Qwen3ForCausalLM"]),
@@ -72,7 +72,7 @@ def arguments(output: Path, **changes: object) -> BestOfNArgs:
         (["num_tests=0"], ["num_tests: 0"]),
         (["output=README.md"], ["output: README.md is a file"]),
         (["samples=/nowhere.jsonl"], ["samples: /nowhere.jsonl does not exist"]),
-        (["benchmark=nosuch"], ["source: 'nosuch'"]),
+        (["benchmark=nosuch"], ["benchmark: 'nosuch'"]),
         (["test_max_tokens=600"], ["test_max_tokens: 600", "512 positions"]),
         (["engines=400", "placement=laptop"], ["placement=laptop needs"]),
     ],

@@ -94,7 +94,7 @@ def test_rollouts_without_a_verdict_need_the_tests_of_the_same_problem(
     ("changes", "words"),
     [
         (["data=nowhere.parquet"], "nowhere.parquet does not exist"),
-        (["model=./nowhere"], "model: the directory nowhere does not exist"),
+        (["model=./nowhere"], "model: the model directory ./nowhere does not exist"),
         (["model=owner/name"], "lr: null goes by the size of a local model"),
         (["max_tokens=4096"], "max_tokens: 4096 tokens are more than the 512 positions"),
         (["attention=flash_attention_2", "share_prefix=on"], "share_prefix=on: flash attention"),

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from reward.model_files import architectures_of, context_of, model_digest, num_parameters
+from reward.model_files import (
+    architectures_of,
+    check_policy,
+    check_reward_model,
+    context_of,
+    find_model,
+    is_local,
+    model_digest,
+    num_parameters,
+)
 from rl.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -52,3 +61,37 @@ def test_weights_that_are_none_are_refused_by_name(copy: Path, content: bytes) -
     (copy / "model.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"model\.safetensors: is no safetensors file"):
         num_parameters(copy)
+
+
+def test_a_model_in_a_folder_of_ours_is_no_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_model("Qwen/Qwen3-8B", "model.path") is None
+    (tmp_path / "mine").mkdir()
+    for name in ("models/rm", "outputs/rm", "mine/rm", "./rm", "rm"):
+        with pytest.raises(UserError, match=f"^model: the model directory {name} does not exist"):
+            find_model(name, "model")
+    with pytest.raises(UserError, match="model: has no value"):
+        find_model("", "model")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file, not a directory"):
+        find_model("file", "model")
+    assert not is_local("owner/name")
+
+
+def test_weights_that_are_cut_short_are_refused(copy: Path) -> None:
+    weights = copy / "model.safetensors"
+    whole = weights.stat().st_size
+    weights.write_bytes(weights.read_bytes()[:20_000])
+    with pytest.raises(UserError, match=rf"holds 20000 of {whole} bytes"):
+        find_model(str(copy), "model")
+
+
+def test_a_reward_model_is_no_policy_and_a_policy_no_reward_model() -> None:
+    assert check_policy(str(POLICY), "model.path") == POLICY
+    with pytest.raises(UserError, match=r"model\.path: .* generates no text"):
+        check_policy(str(POLICY.parent / "rm"), "model.path")
+    check_reward_model(str(POLICY.parent / "rm"), "sequence_classifier", 256)
+    with pytest.raises(UserError, match=r"reward\.model: .* has architectures"):
+        check_reward_model(str(POLICY), "sequence_classifier", 256)

@@ -218,7 +218,7 @@ def test_a_column_of_another_type_is_named(tmp_path, column, values):
 
 def test_a_missing_file_is_named(tmp_path):
     assert message_of(tmp_path / "no.parquet").startswith(
-        f"{tmp_path / 'no.parquet'}: no such file"
+        f"{tmp_path / 'no.parquet'}: does not exist"
     )
 
 

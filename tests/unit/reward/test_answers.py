@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.scoring import _read
-from reward.answers import AnswerGroup, judged_rows
+from reward.answers import AnswerGroup, judged_rows, read_answers
 from reward.judge import Judged
 from rl.errors import DataError
 from rl.types import Extraction, JudgeKind, Message, Prompt, Reason, Score
@@ -28,7 +27,7 @@ def write(source: Path, *rows: object) -> None:
 
 def fault(source: Path) -> str:
     with pytest.raises(DataError) as caught:
-        list(_read(source))
+        read_answers(source)
     return str(caught.value)
 
 
@@ -36,7 +35,7 @@ def test_consecutive_lines_of_one_prompt_are_one_group_and_every_line_is_kept(so
     prompts = ["a", "a", "b", "a"]
     rows = [{"prompt": p, "response": str(i), "extra": i} for i, p in enumerate(prompts)]
     write(source, *rows)
-    groups = list(_read(source))
+    groups = read_answers(source)
     assert [group.prompt.question for group in groups] == ["a", "b", "a"]
     assert [row for group in groups for row in group.rows] == rows
     assert len({group.prompt.id for group in groups}) == 3
@@ -45,7 +44,7 @@ def test_consecutive_lines_of_one_prompt_are_one_group_and_every_line_is_kept(so
 def test_a_prompt_is_a_text_or_messages(source: Path):
     turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
     write(source, {"prompt": "q", "response": "r"}, {"prompt": turns, "response": "r"})
-    first, second = _read(source)
+    first, second = read_answers(source)
     assert first.prompt.messages == (Message("user", "q"),)
     assert second.prompt.messages == (Message("system", "s"), Message("user", "q"))
 
@@ -80,11 +79,21 @@ def test_a_malformed_row_is_named_by_file_line_and_column(source: Path, row, pla
 
 def test_bytes_that_are_no_text_are_named_by_file_line_and_column(source: Path):
     source.write_bytes(b'{"prompt": "q", "response": "r"}\n{"prompt": "\xff"}\n')
-    assert fault(source) == f"{source}:2:13: not UTF-8"
+    assert fault(source).splitlines()[0] == f"{source}:2:13: not UTF-8"
 
 
-def test_a_missing_file_is_named(source: Path):
-    assert fault(source).startswith(f"{source}: no such file")
+def test_every_malformed_line_is_named_up_to_twenty(source: Path):
+    source.write_text("{oops\n" * 30, encoding="utf-8")
+    lines = fault(source).splitlines()
+    assert [line.split(": ")[0] for line in lines[:-1]] == [f"{source}:{n}:2" for n in range(1, 21)]
+    assert lines[-1] == "30 of 30 lines are malformed"
+
+
+def test_what_is_no_file_and_what_holds_no_line_are_named(source: Path):
+    assert fault(source).startswith(f"input: {source} does not exist")
+    assert fault(source.parent).startswith(f"input: {source.parent} is a directory")
+    source.touch()
+    assert fault(source).startswith(f"input: {source} holds no line")
 
 
 def test_what_is_written_is_the_line_and_what_was_found_out_about_it():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.serving import TOKEN_VARIABLE, check_address, read_token
+from actors.listening import TOKEN_VARIABLE, check_address, read_token
 from rl.errors import UserError
 
 pytestmark = pytest.mark.unit
