@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import ray
 from ray.util.state import list_actors
 
 from actors.rl_run import step_config
@@ -66,6 +67,7 @@ def test_stale_rollouts_lag_by_one_version_and_are_corrected(live: LiveFleet) ->
 
 
 def test_actors_are_named(live: LiveFleet) -> None:
-    alive: list[Any] = list_actors(filters=[("state", "=", "ALIVE")])
+    address = ray.get_runtime_context().gcs_address  # another cluster may run on this machine
+    alive: list[Any] = list_actors(address, filters=[("state", "=", "ALIVE")])
     names = {actor.name for actor in alive}
     assert {"rollout-0", "reward-0", "reward-1", "policy-0", "policy-1"} <= names
