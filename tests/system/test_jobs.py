@@ -44,9 +44,9 @@ class Cluster:
     env: dict[str, str]
     token: str
 
-    def ray(self, *args: str) -> str:
+    def ray(self, *args: str) -> subprocess.CompletedProcess[str]:
         command = [str(BIN / "ray"), *args]
-        done = subprocess.run(
+        return subprocess.run(
             command,
             cwd=ROOT,
             env=self.env,
@@ -55,13 +55,17 @@ class Cluster:
             timeout=120,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     def submit(self, name: str, *overrides: str) -> None:
         flags = ("--no-wait", "--submission-id", name, "--working-dir", ".")
         command = (*TRAIN, f"name={name}", *overrides)
-        self.ray("job", "submit", "--address", self.url, *flags, "--", *command)
+        deadline = time.monotonic() + 180
+        while True:
+            done = self.ray("job", "submit", "--address", self.url, *flags, "--", *command)
+            # A new head takes no jobs before its agent is up. Ray waits 10 s for it.
+            if "No available agent" not in done.stderr + done.stdout or time.monotonic() > deadline:
+                break
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def get(self, path: str) -> Any:
         headers = {"Authorization": f"Bearer {self.token}"}
@@ -106,10 +110,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     port, dashboard = free_port(), free_port()
     temporary = Path("/tmp") / f"rj{os.getpid()}"  # short: it holds sockets
     found = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", env, token)
-    found.ray(
+    started = found.ray(
         *("start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2"),
         *(f"--dashboard-port={dashboard}", f"--temp-dir={temporary}"),
     )
+    assert started.returncode == 0, started.stdout + started.stderr
     try:
         yield found
     finally:
