@@ -24,8 +24,8 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
-from launch.arguments import RewardGroupArgs, reward_config
-from launch.cli import main_simple
+from launch.common.arguments import RewardGroupArgs, reward_config
+from launch.common.cli import main_simple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +56,12 @@ def run(args: BenchArgs) -> None:
     """Measure and print."""
     if args.what == "rm_scoring":
         cfg = reward_config(args.model, RewardGroupArgs(shards=args.shards))
-        from launch.bench_rm import measure_scoring  # noqa: PLC0415 - heavy
+        from launch.benches.rm_scoring import measure_scoring  # noqa: PLC0415 - heavy
 
         measure_scoring(cfg, args.repeats)
         return
     if args.what == "serving":
-        from launch.bench_serving import (  # noqa: PLC0415 - after the arguments are good
+        from launch.benches.serving import (  # noqa: PLC0415 - after the arguments are good
             LoadConfig,
             measure_serving,
         )
@@ -70,11 +70,11 @@ def run(args: BenchArgs) -> None:
         measure_serving(LoadConfig(**{name: getattr(args, name) for name in fields}))
         return
     if args.what == "report":
-        from launch.bench_report import measure_report  # noqa: PLC0415 - loads Bokeh
+        from launch.benches.report import measure_report  # noqa: PLC0415 - loads Bokeh
 
         measure_report(args.steps, args.completions)
         return
-    from launch.bench_sandbox import (  # noqa: PLC0415 - after the arguments are good
+    from launch.benches.sandbox import (  # noqa: PLC0415 - after the arguments are good
         compare_forgeries,
         measure_sandbox,
     )

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, key
-from launch.arguments import BenchmarkArgs, default_context
-from launch.cli import compose_config, main_simple
+from launch.common.arguments import BenchmarkArgs, default_context
+from launch.common.cli import compose_config, main_simple
 from launch.evaluate import (
     EvaluateArgs,
     check_arguments,

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from conf.relations import resources
 from conf.schema import Config
-from launch.cli import compose_config, groups, main_simple
+from launch.common.cli import compose_config, groups, main_simple
 from reward.model_files import is_local
 from reward.sandbox import reachable_levels
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, key
-from launch.arguments import BenchmarkArgs
-from launch.cli import compose_config, main_simple
-from launch.outputs import check_output
+from launch.common.arguments import BenchmarkArgs
+from launch.common.cli import compose_config, main_simple
+from launch.common.outputs import check_output
 from reward.model_files import (
     check_policy,
     context_of,

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
-from launch.cli import main_simple
+from launch.common.cli import main_simple
 from rl.errors import UserError
 
 

@@ -15,8 +15,8 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
-from launch.cli import main_simple
-from launch.outputs import check_output_dir
+from launch.common.cli import main_simple
+from launch.common.outputs import check_output_dir
 from rl.errors import UserError
 
 _MAGIC = b"GGUF"

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, key
-from launch.arguments import RewardGroupArgs, reward_config
-from launch.cli import main_simple
-from launch.outputs import check_output_dir
+from launch.common.arguments import RewardGroupArgs, reward_config
+from launch.common.cli import main_simple
+from launch.common.outputs import check_output_dir
 from reward.labelled import Labelled, read_labelled
 from reward.pairs import Pair, load_pairs
 from rl.console import Console

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import SandboxConfig, key
 from conf.validate import ConfigError, build_config
-from launch.cli import compose_config, main_simple
-from launch.outputs import check_output_dir
+from launch.common.cli import compose_config, main_simple
+from launch.common.outputs import check_output_dir
 from reward.mining import MiningConfig
 from reward.near_miss import NearMissConfig
 from reward.rollout_sources import (

@@ -13,8 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
-from launch.cli import main_simple
-from launch.outputs import check_output_dir
+from launch.common.cli import main_simple
+from launch.common.outputs import check_output_dir
 from rl.console import Console
 from rl.datasets import SOURCES, Selection, Tally, iter_problems, source_named
 from rl.datasets.convert import is_held_out

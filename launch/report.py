@@ -13,8 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
-from launch.cli import main_simple
-from launch.outputs import check_output
+from launch.common.cli import main_simple
+from launch.common.outputs import check_output
 from rl.report.record import read_record
 
 

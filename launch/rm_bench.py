@@ -15,9 +15,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, key
-from launch.arguments import RewardGroupArgs, reward_config
-from launch.cli import main_simple
-from launch.outputs import check_output
+from launch.common.arguments import RewardGroupArgs, reward_config
+from launch.common.cli import main_simple
+from launch.common.outputs import check_output
 from reward.rm_bench import (
     NUM_STYLES,
     DomainFigures,

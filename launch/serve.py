@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from actors.listening import check_address, read_token
 from conf.schema import key
-from launch.arguments import AnswerArgs, answer_config
-from launch.cli import main_simple
+from launch.common.arguments import AnswerArgs, answer_config
+from launch.common.cli import main_simple
 
 
 @dataclass(frozen=True, kw_only=True)

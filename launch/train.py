@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config
-from launch.cli import main
+from launch.common.cli import main
 
 
 def check(cfg: Config) -> None:

@@ -15,9 +15,9 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, key
-from launch.arguments import default_context
-from launch.cli import compose_config, main_simple
-from launch.outputs import check_output_dir
+from launch.common.arguments import default_context
+from launch.common.cli import compose_config, main_simple
+from launch.common.outputs import check_output_dir
 from reward.model_files import (
     AdapterName,
     check_context,

@@ -18,9 +18,9 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 
 from conf.schema import key
 from conf.validate import build
-from launch.cli import Lines, compose_all, forced_overrides, guarded, help_of_schema, parse
-from launch.sweep import Job, Runner, Sweep, describe, plan
-from launch.sweep_command import conclude, directory_of, make_runner, seen_from
+from launch.common.cli import Lines, compose_all, forced_overrides, guarded, help_of_schema, parse
+from launch.sweeps.command import conclude, directory_of, make_runner, seen_from
+from launch.sweeps.sweep import Job, Runner, Sweep, describe, plan
 from launch.train import check
 from rl.errors import UserError
 

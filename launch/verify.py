@@ -15,8 +15,8 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import SandboxConfig, key
-from launch.cli import compose_config, main_simple
-from launch.outputs import check_output
+from launch.common.cli import compose_config, main_simple
+from launch.common.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)

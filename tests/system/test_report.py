@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from launch.chromium import Tab, chromium, open_tab
+from launch.benches.chromium import Tab, chromium, open_tab
 from rl.report.page import Report
 from tests.unit.rl.report.runs import ROW, make_run, rows
 

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from launch.bench_serving import make_answers
+from launch.benches.serving import make_answers
 
 pytestmark = pytest.mark.system
 

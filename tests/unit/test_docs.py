@@ -22,7 +22,7 @@ from conf.keys import keys_of
 from conf.schema import Config
 from conf.validate import build_config
 from launch import tune
-from launch.cli import compose_config, main, main_simple
+from launch.common.cli import compose_config, main, main_simple
 from reward.model import TextPath
 from reward.model_files import ADAPTERS, AdapterName
 from rl.datasets.rows import Row

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.checks import check_inputs
-from launch.cli import compose_config
+from launch.common.cli import compose_config
 from launch.train import with_shipped_models
 from rl.errors import UserError
 from rl.minipy import make_prompts

@@ -9,7 +9,7 @@ import ray
 
 from actors.checks import check_inputs
 from actors.cluster import cluster
-from launch.cli import compose_config
+from launch.common.cli import compose_config
 from launch.train import with_shipped_models
 from rl.errors import EngineError, UserError
 

@@ -8,7 +8,7 @@ import pytest
 
 from actors import dry_run as module
 from actors.dry_run import dry_run, find_site
-from launch.cli import compose_config, forced_overrides
+from launch.common.cli import compose_config, forced_overrides
 from launch.train import with_shipped_models
 from rl.errors import UserError
 

@@ -10,7 +10,7 @@ import pytest
 from actors.evaluation import Evaluation
 from actors.experiment import show_summary, summarise
 from actors.rl_run import RlResult
-from launch.cli import compose_config
+from launch.common.cli import compose_config
 from launch.train import with_shipped_models
 from rl.console import Console
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts

@@ -11,7 +11,7 @@ from ray.cloudpickle import cloudpickle
 
 from actors.cluster import cluster
 from actors.inherited import inherited, setting
-from launch.cli import compose_config
+from launch.common.cli import compose_config
 from rl.errors import UserError
 
 pytestmark = pytest.mark.unit

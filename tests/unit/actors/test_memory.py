@@ -19,7 +19,7 @@ from actors.memory import (
 )
 from actors.model_shape import Dimensions, ModelShape, shape_of
 from conf.schema import Config, PolicyConfig
-from launch.cli import compose_config
+from launch.common.cli import compose_config
 
 pytestmark = pytest.mark.unit
 

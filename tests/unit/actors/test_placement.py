@@ -8,7 +8,7 @@ import pytest
 
 from actors.placement import Bundle, Needs, bundles, check_fits, lay_out
 from conf.schema import Config, PlacementConfig, ResourceConfig
-from launch.cli import compose_config
+from launch.common.cli import compose_config
 from rl.errors import PlacementError, UserError
 
 pytestmark = pytest.mark.unit

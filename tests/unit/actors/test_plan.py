@@ -11,7 +11,7 @@ from actors.memory import GIB
 from actors.plan import Machine, Plan, Shapes, make_plan
 from actors.plan_text import describe, picture
 from conf.schema import Config
-from launch.cli import compose_config, forced_overrides
+from launch.common.cli import compose_config, forced_overrides
 from launch.train import with_shipped_models
 
 pytestmark = pytest.mark.unit

@@ -13,7 +13,7 @@ import pytest
 
 from actors.probe import Probe, probe_problems
 from actors.rl_run import load_problems
-from launch.cli import compose_config
+from launch.common.cli import compose_config
 from reward.sandbox import SandboxError
 from reward.verdict import Judgement, Program, Verdict, Verifier
 from rl.console import Console

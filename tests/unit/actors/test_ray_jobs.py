@@ -11,7 +11,7 @@ from ray.job_submission import JobStatus
 
 from actors import ray_jobs
 from actors.ray_jobs import RayJobs, fit_together
-from launch.cli import compose_config
+from launch.common.cli import compose_config
 from rl.errors import EngineError
 
 pytestmark = pytest.mark.unit

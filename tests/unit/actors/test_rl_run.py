@@ -15,7 +15,7 @@ from actors import rl_run
 from actors.evaluation import Evaluation
 from actors.rl_run import RlRun
 from actors.watchers import Watchers
-from launch.cli import compose_config
+from launch.common.cli import compose_config
 from rl import minipy
 from rl.console import Console
 from rl.metrics import JsonlSink

@@ -15,7 +15,7 @@ from actors import trackers
 from actors.checks import check_inputs
 from actors.trackers import MlflowTracker, TensorBoardTracker, WandbTracker, tracked_run
 from conf.validate import ConfigError
-from launch.cli import compose_config
+from launch.common.cli import compose_config
 from launch.train import with_shipped_models
 from rl.errors import UserError
 from rl.types import StepReport

@@ -10,7 +10,7 @@ import yaml
 from conf.keys import keys_of
 from conf.schema import Config
 from conf.validate import ConfigError
-from launch.cli import CONF_DIR, compose_config
+from launch.common.cli import CONF_DIR, compose_config
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from actors.ray_jobs import fit_together
-from launch.cli import compose_config, forced_overrides
+from launch.common.cli import compose_config, forced_overrides
 
 pytestmark = pytest.mark.unit
 

@@ -13,8 +13,8 @@ import pytest
 
 from conf.schema import SandboxConfig
 from launch import evaluate
-from launch.arguments import DataArgs
-from launch.cli import main_simple
+from launch.common.arguments import DataArgs
+from launch.common.cli import main_simple
 from launch.evaluate import EvaluateArgs, configure, plan, read_benchmark, read_template
 from rl.errors import DataError, UserError
 from rl.minipy import make_prompts

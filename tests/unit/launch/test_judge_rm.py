@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch import judge_rm
-from launch.cli import main_simple
+from launch.common.cli import main_simple
 from launch.judge_rm import JudgeArgs
 from reward.pairs import Pair, write_pairs
 from rl.types import Score

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main_simple
+from launch.common.cli import main_simple
 from launch.plot_alarm import PlotArgs, alarms, run
 
 pytestmark = pytest.mark.unit

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main_simple
+from launch.common.cli import main_simple
 from launch.prepare_data import PrepareArgs, run
 from rl.prompts import load_prompts
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch import report
-from launch.cli import main_simple
+from launch.common.cli import main_simple
 from launch.report import ReportArgs
 from tests.unit.rl.report.runs import make_run, rows
 

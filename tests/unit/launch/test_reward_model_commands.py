@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch import mine_pairs, train_rm
-from launch.cli import main_simple
+from launch.common.cli import main_simple
 from reward.pairs import Pair, write_pairs
 from rl.minipy import make_prompts
 from rl.prompts import write_prompts

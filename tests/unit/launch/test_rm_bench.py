@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch import rm_bench
-from launch.cli import main_simple
+from launch.common.cli import main_simple
 from launch.rm_bench import RmBenchArgs
 
 pytestmark = pytest.mark.unit

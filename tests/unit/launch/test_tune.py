@@ -11,7 +11,7 @@ import pytest
 
 from conf.schema import Config
 from launch import tune
-from tests.unit.launch.sweep_jobs import write_summary
+from tests.unit.launch.sweeps.sweep_jobs import write_summary
 
 pytestmark = pytest.mark.unit
 
@@ -63,7 +63,7 @@ def landscape(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Landscape:
     monkeypatch.chdir(tmp_path)
     found = Landscape()
     monkeypatch.setattr(tune, "make_runner", lambda config, script: found)
-    monkeypatch.setattr("launch.sweep.time.sleep", lambda _: None)
+    monkeypatch.setattr("launch.sweeps.sweep.time.sleep", lambda _: None)
     return found
 
 

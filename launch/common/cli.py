@@ -29,8 +29,8 @@ from conf.groups import CONF_DIR, about_choice, about_group, choices
 from conf.keys import Key, as_yaml, keys_of, nearest
 from conf.schema import Config
 from conf.validate import ConfigError, Fault, build, build_config, cautions, to_dict
-from launch.outputs import check_output_dir
-from launch.ray_job import job_runtime_env, with_lasting_outputs
+from launch.common.outputs import check_output_dir
+from launch.common.ray_job import job_runtime_env, with_lasting_outputs
 from rl.errors import ProjectError, UserError
 
 # Read when a library is loaded, which is after this; its bars would stand between our lines.
@@ -67,8 +67,8 @@ def main(run: Run, argv: Sequence[str] | None = None, check: Check | None = None
     """Compose and check the configuration, then `run` it; returns the exit code.
 
     `--multirun` checks every job of the sweep, with `check` too, before the first one starts; then
-    each is this command again, in a process and a run directory of its own (`launch.sweep`). With
-    a `hydra/launcher` or `hydra/sweeper` of the user it is Hydra that calls `run` for each job.
+    each is this command again, in a process and a run directory of its own (`launch.sweeps.sweep`).
+    With a `hydra/launcher` or `hydra/sweeper` of the user, Hydra calls `run` for each job.
     """
     args = _parser(composed=True).parse_intermixed_args(argv)
     if args.help:
@@ -150,7 +150,7 @@ def _compose_and_run(run: Run, check: Check | None, args: argparse.Namespace) ->
     if all(config.dry_run for config in configs):  # leaves no run directory behind
         return max(guarded(lambda config=config: run(config)) for config in configs)
     if args.multirun and not by_hydra:
-        from launch.sweep_command import run_sweep  # noqa: PLC0415 - it needs this module
+        from launch.sweeps.command import run_sweep  # noqa: PLC0415 - it needs this module
 
         return run_sweep(lines_J, configs)
     if job_runtime_env() is not None:  # so that Hydra's records lie beside the others

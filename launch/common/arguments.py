@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from conf.schema import Config, SandboxConfig, key
-from launch.cli import compose_config
+from launch.common.cli import compose_config
 from reward.model_files import AdapterName, check_reward_model, context_of
 
 MAX_CONTEXT = 4096

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.plots import Curve, plot_arms
+from launch.common.plots import Curve, plot_arms
 from rl.metrics import read_metrics
 from rl.samples import replace_file
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from conf.schema import Config
 from conf.validate import to_dict
-from launch.sweep_report import Figures, Row, draw, read_figures, write_report
+from launch.sweeps.report import Figures, Row, draw, read_figures, write_report
 from rl.samples import replace_file
 
 _LABEL_CHARS = 100

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.cli import compose_all, expand, forced_overrides
-from launch.sweep import Job, plan
+from launch.common.cli import compose_all, expand, forced_overrides
+from launch.sweeps.sweep import Job, plan
 
 # Writes what a run would: `seed=2` fails, `seed=9` runs until a signal comes.
 SCRIPT = """

@@ -25,13 +25,13 @@ import numpy as np
 
 from actors.listening import TOKEN_VARIABLE
 from actors.scoring import score_file
-from launch.arguments import AnswerArgs, answer_config
+from launch.common.arguments import AnswerArgs, answer_config
 from reward.answers import read_answers
 from rl.console import Console
 from rl.errors import EngineError, ProjectError, UserError
 from rl.minipy import specs
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 _TOLERANCE = 1e-5  # of a score in float32: the engine's batches differ from run to run
 _START_S = 300.0
 _GRACE_S = 120.0  # after the end, for the last request of each client

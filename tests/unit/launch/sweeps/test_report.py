@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.sweep_report import Figures, Row, draw, groups_of, markdown, read_figures, write_report
-from tests.unit.launch.sweep_jobs import write_summary
+from launch.sweeps.report import Figures, Row, draw, groups_of, markdown, read_figures, write_report
+from tests.unit.launch.sweeps.sweep_jobs import write_summary
 
 pytestmark = pytest.mark.unit
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.outputs import check_output, check_output_dir
+from launch.common.outputs import check_output, check_output_dir
 from rl.errors import UserError
 
 pytestmark = pytest.mark.unit

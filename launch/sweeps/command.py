@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from conf.schema import Config
-from launch.cli import EXIT_FAILURE, Lines
-from launch.local_jobs import LocalJobs
-from launch.ray_job import OUTPUT_ROOT, job_runtime_env
-from launch.sweep import Job, Runner, Sweep, plan
+from launch.common.cli import EXIT_FAILURE, Lines
+from launch.common.ray_job import OUTPUT_ROOT, job_runtime_env
+from launch.sweeps.local_jobs import LocalJobs
+from launch.sweeps.sweep import Job, Runner, Sweep, plan
 from rl.errors import UserError
 
-TREE = Path(__file__).resolve().parents[1]
+TREE = Path(__file__).resolve().parents[2]
 
 
 def run_sweep(lines_J: Sequence[Lines], configs_J: Sequence[Config]) -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from launch.chromium import chromium, open_tab
+from launch.benches.chromium import chromium, open_tab
 from rl.console import Console
 from rl.report.page import Report
 from rl.rollouts import RolloutRow, write_rollouts

@@ -14,17 +14,17 @@ import pytest
 import yaml
 
 from conf.schema import Config, key
-from launch.cli import main, main_simple
+from launch.common.cli import main, main_simple
 from rl.errors import EngineError, UserError
 
 pytestmark = pytest.mark.unit
 
-TREE = Path(__file__).resolve().parents[3]
+TREE = Path(__file__).resolve().parents[4]
 
 SCRIPT = f"""
 import sys
 sys.path.insert(0, {str(TREE)!r})
-from launch.cli import main
+from launch.common.cli import main
 
 def run(config):
     assert not {{"torch", "ray", "vllm", "deepspeed"}} & set(sys.modules)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from launch.bench_serving import LoadReport, make_answers, run_load
+from launch.benches.serving import LoadReport, make_answers, run_load
 
 pytestmark = pytest.mark.unit
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Config
-from launch.local_jobs import LocalJobs
-from launch.sweep import Outcome, Sweep, label
-from launch.sweep_command import conclude, directory_of, seen_from
-from tests.unit.launch.sweep_jobs import jobs_of, script_in, started
+from launch.sweeps.command import conclude, directory_of, seen_from
+from launch.sweeps.local_jobs import LocalJobs
+from launch.sweeps.sweep import Outcome, Sweep, label
+from tests.unit.launch.sweeps.sweep_jobs import jobs_of, script_in, started
 
 pytestmark = pytest.mark.unit
 

@@ -10,11 +10,11 @@ import pytest
 from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
 
 from conf.validate import to_dict
-from launch.cli import compose_config, main
+from launch.common.cli import compose_config, main
 
 pytestmark = pytest.mark.unit
 
-TREE = Path(__file__).resolve().parents[3]
+TREE = Path(__file__).resolve().parents[4]
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
