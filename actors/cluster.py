@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from actors.inherited import inherited, setting
 from conf.schema import Config
@@ -30,7 +31,8 @@ def cluster(cfg: Config, namespace: str) -> Generator[None]:
     """The cluster of `ray.address` or RAY_ADDRESS, or one of this machine's own for the body.
 
     Raises:
-        UserError: when the address is not one to join, or a variable of `ray.env_from` is missing.
+        UserError: when the address is not one to join, its token is missing or wrong, or a variable
+            of `ray.env_from` is missing.
         EngineError: when Ray can do neither.
     """
     _connect(cfg, namespace)
@@ -44,7 +46,8 @@ def check_cluster(cfg: Config) -> None:
     """Refuse what `cluster` would refuse, before anything is touched.
 
     Raises:
-        UserError: when the address is not one to join, or a variable of `ray.env_from` is missing.
+        UserError: when the address is not one to join, its token is missing or wrong, or a variable
+            of `ray.env_from` is missing.
     """
     address = _address(cfg)
     if address is not None and address.startswith(("http://", "https://")):
@@ -81,12 +84,18 @@ def _connect(cfg: Config, namespace: str) -> None:
         options["include_dashboard"] = True
     else:
         options["address"] = address
+    what = f"the cluster at {address}" if address else "a local cluster"
     try:
         ray.init(**options)
+    except AuthenticationError as error:
+        raise UserError(
+            f"{what} wants a token, and this process has none or another one; "
+            "export RAY_AUTH_TOKEN_PATH=FILE, or run the command where Ray has the token "
+            "(~/.ray/auth_token). RAY_AUTH_MODE=disabled is right only for a cluster without one"
+        ) from error
     except Exception as error:
         if address is None and _without_dashboard(options):
             return
-        what = f"the cluster at {address}" if address else "a local cluster"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EngineError(f"Ray could not reach or start {what}: {reason}") from error
 

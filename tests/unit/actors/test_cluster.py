@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import AuthenticationError
 
 from actors.checks import check_inputs
 from actors.cluster import cluster
@@ -45,6 +46,19 @@ def test_a_cluster_that_does_not_start_at_all_is_one_error(monkeypatch: pytest.M
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
     with (
         pytest.raises(EngineError, match=r"the cluster at 10\.0\.0\.1:1: no room$"),
+        cluster(compose_config([]), "name"),
+    ):
+        pass
+
+
+def test_a_missing_or_wrong_token_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise AuthenticationError("no token was found")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
+    with (
+        pytest.raises(UserError, match=r"at 10\.0\.0\.1:1 wants a token.*RAY_AUTH_TOKEN_PATH"),
         cluster(compose_config([]), "name"),
     ):
         pass
