@@ -26,10 +26,10 @@ from reward.model import TextPath
 from reward.pairs import Pair
 from reward.train import (
     EncodedPairs,
-    PairFigures,
+    ValidationFigures,
     encode_pairs,
-    pair_figures,
     shuffled_batches,
+    validation_figures,
     write_golden_scores,
 )
 from reward.training_card import reward_model_card
@@ -70,8 +70,8 @@ class RmResult:
     """Figures of a training; `best_step` is the one whose weights were kept."""
 
     training: dict[str, float]  # means of the last tenth of the steps of this call
-    validation: PairFigures | None  # of the best step
-    history: dict[int, PairFigures]  # by step
+    validation: ValidationFigures | None  # of the best step
+    history: dict[int, ValidationFigures]  # by step; 0 is before the first one
     best_step: int
     num_steps: int
     num_truncated: int  # training pairs that the context cuts, and that were left out
@@ -141,8 +141,11 @@ def run_training(cfg: Config, job: RmTraining, record: Path) -> RmResult:
 def _show(console: Console, result: RmResult, directory: Path) -> None:
     found = result.validation
     if found is not None:
+        low, high = found.accuracy_interval
         rows = [
             ("accuracy", f"{found.accuracy:.4f}", f"of {found.num_pairs} validation pairs"),
+            ("  interval", f"{low:.3f} - {high:.3f}", "95 %, by resampling problems"),
+            ("  untrained", f"{result.history[0].accuracy:.4f}", "before the first step"),
             *(
                 (f"  {source}", f"{value:.4f}", "by where the negative comes from")
                 for source, value in found.accuracy_by_source.items()
@@ -174,7 +177,7 @@ class _Training:
         self._shares = train.sharing_pays if job.share_prefix is None else job.share_prefix
         if cfg.policy.attention == "flash_attention_2":  # takes no mask of its own
             self._shares = False
-        self._history: dict[int, PairFigures] = {}
+        self._history: dict[int, ValidationFigures] = {}
         self._best_step = 0
 
     async def run(self, gang: Gang) -> RmResult:
@@ -182,6 +185,8 @@ class _Training:
         job = self._job
         first_step = await self._resume(gang)
         self._console.stage("reward model", self._about())
+        if first_step == 1:
+            await self._validate(gang, 0)
         batches = shuffled_batches(
             self._train.samples, self._batch_pairs, job.epochs, self._cfg.seed, group_of=2
         )
@@ -197,7 +202,7 @@ class _Training:
 
         async def after(step: int, _: UpdateReport) -> None:
             if step == self.num_steps or (job.evaluate_every and step % job.evaluate_every == 0):
-                await self._evaluate(gang, step)
+                await self._keep_best(gang, step)
             if job.checkpoint_every and step % job.checkpoint_every == 0:
                 await self._save(gang, step)
 
@@ -223,25 +228,25 @@ class _Training:
             f"{self.num_steps} steps of {self._batch_pairs}{sharing}"
         )
 
-    async def _evaluate(self, gang: Gang, step: int) -> None:
+    async def _validate(self, gang: Gang, step: int) -> None:
+        if not self._validation.pairs:
+            return
+        scores = await score_pairs(
+            gang, self._validation.samples, self._cfg, share_prefix=self._shares
+        )
+        figures = validation_figures(scores, self._validation.pairs)
+        self._history[step] = figures
+        self._console.say(
+            f"step {step:>4}/{self.num_steps}  validation accuracy {figures.accuracy:.4f}  "
+            f"loss {figures.loss:.4f}"
+        )
+
+    async def _keep_best(self, gang: Gang, step: int) -> None:
         """Validate, and keep the weights when they are the best so far."""
-        pairs = self._validation.pairs
-        if pairs:
-            scores = await score_pairs(
-                gang, self._validation.samples, self._cfg, share_prefix=self._shares
-            )
-            figures = pair_figures(scores, pairs)
-            self._history[step] = figures
-            self._console.say(
-                f"step {step:>4}/{self.num_steps}  validation accuracy {figures.accuracy:.4f}  "
-                f"loss {figures.loss:.4f}"
-            )
-            best = self._history.get(self._best_step)
-            if best is not None and (best.accuracy, -best.loss) >= (
-                figures.accuracy,
-                -figures.loss,
-            ):
-                return
+        await self._validate(gang, step)
+        best, now = self._history.get(self._best_step), self._history.get(step)
+        if self._best_step and best is not None and now is not None and best.rank >= now.rank:
+            return
         old = self._best_directory()
         self._best_step = step
         await gang.save_hf(self._best_directory())
@@ -294,7 +299,7 @@ class _Training:
         await gang.load_checkpoint(newest.directory)
         self._best_step = state["best_step"]
         self._history = {
-            int(step): PairFigures(**figures) for step, figures in state["history"].items()
+            int(step): ValidationFigures(**figures) for step, figures in state["history"].items()
         }
         if self._best_step:
             best = self._best_directory()

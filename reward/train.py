@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,12 @@ from transformers import AutoModelForSequenceClassification
 
 from reward.model import TextPath
 from reward.pairs import Pair
+from reward.rm_figures import pair_figures
 from rl.packing import num_shared_tokens
 from rl.types import FloatArray, Sample
 
 GOLDEN_SCORES = "golden_scores.json"
+_INTERVAL_SEED = 0  # one for all steps, so that their intervals can be compared
 _WORTH_SHARING = 0.1  # of the tokens; a dense attention mask has a price
 
 
@@ -108,28 +109,35 @@ def shuffled_batches(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairFigures:
-    """What scores say of pairs."""
+class ValidationFigures:
+    """What the scores of a model in training say of the validation pairs."""
 
     num_pairs: int
     accuracy: float  # share of pairs whose chosen program scores higher; a tie counts as wrong
+    accuracy_interval: tuple[float, float]  # 95 %, by resampling problems
     ties: float  # share
     loss: float  # mean of -log sigmoid(s_chosen - s_rejected)
     accuracy_by_source: dict[str, float]  # of the negative
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The higher, the better the model."""
+        return self.accuracy, -self.loss
 
-def pair_figures(scores: FloatArray, pairs: Sequence[Pair]) -> PairFigures:
+
+def validation_figures(scores: FloatArray, pairs: Sequence[Pair]) -> ValidationFigures:
     """Figures of scores [2N], chosen and rejected in turn, of N pairs."""
     margins = np.asarray(scores[0::2], dtype=np.float64) - np.asarray(scores[1::2])
-    by_source: dict[str, list[bool]] = defaultdict(list)
-    for pair, margin in zip(pairs, margins, strict=True):
-        by_source[pair.source].append(bool(margin > 0))
-    return PairFigures(
+    problems, sources = [p.prompt_id for p in pairs], [p.source for p in pairs]
+    found = pair_figures(margins.tolist(), problems, sources, _INTERVAL_SEED)
+    accuracy = found.figures["accuracy"]
+    return ValidationFigures(
         num_pairs=len(pairs),
-        accuracy=float(np.mean(margins > 0)),
-        ties=float(np.mean(margins == 0)),
-        loss=float(np.mean(np.logaddexp(0.0, -margins))),
-        accuracy_by_source={name: sum(won) / len(won) for name, won in sorted(by_source.items())},
+        accuracy=accuracy.value,
+        accuracy_interval=(accuracy.low, accuracy.high),
+        ties=found.figures["ties"].value,
+        loss=found.figures["loss"].value,
+        accuracy_by_source={source: figure.value for source, figure in found.by_source.items()},
     )
 
 

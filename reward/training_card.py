@@ -36,7 +36,8 @@ def reward_model_card(facts: Mapping[str, Any]) -> str:
     if found is not None:
         by_source: Mapping[str, float] = found["accuracy_by_source"]
         scores = [
-            ("pair accuracy", f"{found['accuracy']:.4f}"),
+            ("pair accuracy [95 % interval over problems]", _with_interval(found)),
+            ("pair accuracy before training", _with_interval(facts["history"][0])),
             *((f"pair accuracy, {name}", f"{value:.4f}") for name, value in by_source.items()),
             ("ties (count as wrong)", f"{found['ties']:.4f}"),
             ("Bradley-Terry loss", f"{found['loss']:.4f}"),
@@ -55,6 +56,11 @@ def reward_model_card(facts: Mapping[str, Any]) -> str:
         settings=_rows([(name, f"`{value}`") for name, value in facts["settings"].items()]),
         versions=", ".join(f"{name} {value}" for name, value in versions.items()),
     )
+
+
+def _with_interval(figures: Mapping[str, Any]) -> str:
+    low, high = figures["accuracy_interval"]
+    return f"{figures['accuracy']:.4f} [{low:.3f}, {high:.3f}]"
 
 
 def _rows(rows: list[tuple[str, str]]) -> str:

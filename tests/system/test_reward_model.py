@@ -91,10 +91,12 @@ def test_rollouts_become_verified_pairs_and_pairs_a_reward_model(tmp_path: Path)
     assert "prefixes shared" in said
     result = json.loads((tmp_path / "rm/training.json").read_text())
     history = {int(step): figures for step, figures in result["history"].items()}
+    untrained = history.pop(0)
+    assert untrained["num_pairs"] == len(validation)
     best = max(figures["accuracy"] for figures in history.values())
     assert result["validation"]["accuracy"] == best == history[result["best_step"]]["accuracy"]
     assert result["num_steps"] in history  # the last step was looked at as well
-    assert "| pair accuracy |" in (tmp_path / "rm/README.md").read_text()
+    assert "| pair accuracy before training |" in (tmp_path / "rm/README.md").read_text()
     assert not list((tmp_path / "rm").glob("best-*"))
     model = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "rm", dtype=torch.float32, use_safetensors=True

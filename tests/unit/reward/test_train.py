@@ -9,7 +9,7 @@ import pytest
 
 from reward.model import TextPath
 from reward.pairs import Pair
-from reward.train import encode_pairs, pair_figures, shuffled_batches
+from reward.train import encode_pairs, shuffled_batches, validation_figures
 from reward.training_card import reward_model_card
 
 pytestmark = pytest.mark.unit
@@ -68,8 +68,10 @@ def test_the_regulariser_begins_where_the_chosen_code_does(text_path: TextPath) 
 def test_figures_of_pairs_count_ties_as_wrong() -> None:
     pairs = [_pair("a"), _pair("b", "mutant"), _pair("c", "mutant"), _pair("d")]
     scores = np.array([2, 1, 0, 3, 5, 5, 1, -1], dtype=np.float32)
-    figures = pair_figures(scores, pairs)
+    figures = validation_figures(scores, pairs)
     assert (figures.accuracy, figures.ties, figures.num_pairs) == (0.5, 0.25, 4)
+    low, high = figures.accuracy_interval  # four problems, half of them right
+    assert low < 0.5 < high
     assert figures.accuracy_by_source == {"mutant": 0.0, "rollout": 1.0}
     expected = np.mean(np.log1p(np.exp(-np.array([1.0, -3.0, 0.0, 2.0]))))
     assert figures.loss == pytest.approx(expected)
@@ -96,8 +98,10 @@ def test_a_card_states_data_settings_and_scores() -> None:
         "num_truncated": 3,
         "num_steps": 9,
         "best_step": 6,
+        "history": {0: {"accuracy": 0.5, "accuracy_interval": (0.25, 0.75)}},
         "validation": {
             "accuracy": 0.875,
+            "accuracy_interval": (0.75, 1.0),
             "ties": 0.0,
             "loss": 0.25,
             "num_pairs": 8,
@@ -111,7 +115,8 @@ def test_a_card_states_data_settings_and_scores() -> None:
         "`models/base`",
         "70 (negatives: 60 rollout",
         "3 longer than",
-        "0.8750",
+        "0.8750 [0.750, 1.000]",
+        "0.5000 [0.250, 0.750]",
         "0.0006",
     ):
         assert words in card
