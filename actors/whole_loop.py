@@ -106,7 +106,7 @@ class WholeLoop:
     async def run(self) -> tuple[Path, Path, dict[str, Stage]]:
         """Run all stages; answers with the directories of policy and reward model."""
         warm = await self._warm_start()
-        rlvr = await self._rlvr(warm)
+        rlvr = await self._rlvr(warm) if self._cfg.loop.rlvr_steps else None
         sampled = await self._sample(warm)
         pairs = await self._pairs(rlvr, sampled)
         reward_model = await self._reward_model(warm, pairs)
@@ -197,7 +197,7 @@ class WholeLoop:
             labelled += _labelled(await fleet.reward.judge(group))
         return labelled
 
-    async def _pairs(self, rlvr: Stage, sampled: Stage) -> Stage:
+    async def _pairs(self, rlvr: Stage | None, sampled: Stage) -> Stage:
         cfg, loop = self._cfg, self._cfg.loop
         settings = {
             "seed": cfg.seed,
@@ -209,7 +209,8 @@ class WholeLoop:
         async def build(directory: Path) -> Figures:
             prompts = {p.id: p for p in self._train_prompts()}
             labelled = _read_labelled(sampled.directory / "train.json")
-            labelled += _read_trajectory(rlvr.directory / "rollouts")
+            if rlvr is not None:
+                labelled += _read_trajectory(rlvr.directory / "rollouts")
             mining = MiningConfig(per_prompt=loop.pairs_per_prompt, seed=cfg.seed)
             mined = mine_pairs(labelled, mining)
             with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
@@ -233,8 +234,9 @@ class WholeLoop:
                 "num_held_out": float(len(held_out)),
             }
 
+        after = [sampled] if rlvr is None else [rlvr, sampled]
         about = "verified preference pairs, ~1 min"
-        return await self._cache.run("pairs", about, settings, [rlvr, sampled], build)
+        return await self._cache.run("pairs", about, settings, after, build)
 
     async def _reward_model(self, warm: Stage, pairs: Stage) -> Stage:
         cfg, loop = self._cfg, self._cfg.loop

@@ -323,7 +323,9 @@ class LoopConfig:
     warm_batch: int = key("answers per optimizer step", 64, ge=1)
     warm_lr: float = key("peak learning rate of the warm start", 3e-3, gt=0)
     rlvr_steps: int = key(
-        "steps of the execution-reward run that rollouts are collected from", 60, ge=0
+        "steps of the execution-reward run that rollouts are collected from; 0 leaves it out",
+        60,
+        ge=0,
     )
     rollout_prompts: int = key("problems sampled from the warm-start policy", 1500, ge=1)
     pairs_per_prompt: int = key("preference pairs per problem at most", 6, ge=1)
