@@ -32,6 +32,7 @@ from rl.errors import DataError, UserError
 from rl.prompts import load_prompts
 from rl.types import Prompt
 
+MUTANTS, SWAPS = 16, 8  # of one problem: docs/reward_model.md has what they are worth
 _MAX_SHOWN = 5
 
 
@@ -44,7 +45,7 @@ class MineArgs:
     )
     output: str = key("directory of train.parquet, validation.parquet and mining.json")
     problems: str | None = key(
-        "canonical parquet with the tests; null takes the problems of the runs. Needed only where "
+        "canonical parquet with the tests; null takes the problems of the runs. Needed where "
         "programs are run: those without a verdict, mutants and swaps",
         None,
     )
@@ -52,12 +53,20 @@ class MineArgs:
         "all_pass: chosen passes every test, rejected fails any; acecoder: by shares of tests",
         "all_pass",
     )
-    pairs_per_problem: int = key("mined pairs of one problem at most", 6, ge=1)
+    pairs_per_problem: int = key("mined pairs of one problem at most", 16, ge=1)
     near_miss: bool = key("every second pair takes the wrong program that is nearest", True)
-    mutants_per_problem: int = key(
-        "negatives made from a right program by one edit, executed; at most", 0, ge=0
+    mutants_per_problem: int | None = key(
+        "negatives made from a right program by one edit, executed; at most; null is 16 where the "
+        "tests are at hand, else 0",
+        None,
+        ge=0,
     )
-    swaps_per_problem: int = key("negatives that solve another problem, executed; at most", 0, ge=0)
+    swaps_per_problem: int | None = key(
+        "negatives that solve another problem, executed; at most; null is 8 where the tests are at "
+        "hand, else 0",
+        None,
+        ge=0,
+    )
     validation_share: float = key("of the problems", 0.1, ge=0, le=1)
     seed: int = key("of everything random", 0, ge=0)
     test_timeout_s: float = key("wall clock of one test", 4.0, gt=0)
@@ -69,11 +78,9 @@ def run(args: MineArgs) -> None:
     output = check_output_dir(args.output)
     files = find_rollouts(args.input)
     counts = count_rollouts(files)
-    made = args.mutants_per_problem + args.swaps_per_problem
-    prompts: dict[str, Prompt] = {}
-    if counts.unverified or made:
-        prompts = {prompt.id: prompt for prompt in problems_of(args, files)}
-        check_problems(counts, prompts)
+    prompts = {prompt.id: prompt for prompt in known_problems(args, files, counts)}
+    check_problems(counts, prompts)
+    mutants, swaps = made_per_problem(args, with_tests=bool(prompts))
     said = f"{counts.num_rows} rollouts, {counts.num_codes} with a valid program"
     if counts.num_undecided:
         said += f", {counts.num_undecided} of these left out: the sandbox had failed"
@@ -92,14 +99,37 @@ def run(args: MineArgs) -> None:
             rule=args.rule,
         ),
         near_miss=NearMissConfig(
-            mutants_per_prompt=args.mutants_per_problem,
-            swaps_per_prompt=args.swaps_per_problem,
+            mutants_per_prompt=mutants,
+            swaps_per_prompt=swaps,
             seed=args.seed,
         ),
         validation_share=args.validation_share,
         test_timeout_s=args.test_timeout_s,
     )
     mine(cfg, job, executes=bool(counts.unverified))
+
+
+def known_problems(args: MineArgs, files: list[RolloutFile], counts: RolloutCounts) -> list[Prompt]:
+    """The problems with their tests where programs are run; none where that is only a wish."""
+    made = (args.mutants_per_problem, args.swaps_per_problem)
+    if counts.unverified or any(made):
+        return problems_of(args, files)
+    if made == (0, 0):
+        return []
+    try:
+        return problems_of(args, files)
+    except UserError as error:
+        sys.stdout.write(f"no mutants and swaps: {error}\n")
+        return []
+
+
+def made_per_problem(args: MineArgs, *, with_tests: bool) -> tuple[int, int]:
+    """Mutants and swaps of one problem, at most."""
+    mutants, swaps = (MUTANTS, SWAPS) if with_tests else (0, 0)
+    return (
+        mutants if args.mutants_per_problem is None else args.mutants_per_problem,
+        swaps if args.swaps_per_problem is None else args.swaps_per_problem,
+    )
 
 
 def problems_of(args: MineArgs, files: list[RolloutFile]) -> list[Prompt]:

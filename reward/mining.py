@@ -9,20 +9,18 @@ half of them prefer the near miss. `reward.near_miss` makes more near misses and
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
 
-from reward.normal_form import normalise
+from reward.normal_form import normalise, num_other_words, words_of
 from reward.pairs import LabelledCode, Pair, pair_of
 from rl.errors import DataError
 from rl.seeds import derive_seed
 
 _MAX_CODES = 32  # positives, and negatives, of one problem that mining looks at
-_WORD = re.compile(r"\w+")
 
 # AceCoder (arXiv 2502.01718, section 3.2): the chosen program passes more than 0.8 of the tests and
 # 0.4 more than the rejected one, which passes some: a program that passes none is often just noise.
@@ -80,7 +78,7 @@ def mine_problem(codes: Sequence[LabelledCode], cfg: MiningConfig) -> list[Pair]
     nearness = {
         (r, w): (
             -wrong.share_passed,
-            (right.words - wrong.words | wrong.words - right.words).total(),
+            num_other_words(right.words, wrong.words),
         )
         for r, right in enumerate(rights)
         for w, wrong in enumerate(wrongs)
@@ -127,7 +125,7 @@ def _distinct(codes: Sequence[LabelledCode]) -> list[_Candidate]:
     disputed: set[str] = set()
     for code in codes:
         key = normalise(code.code)
-        known = candidates.setdefault(key, _Candidate(code, Counter(_WORD.findall(key))))
+        known = candidates.setdefault(key, _Candidate(code, words_of(key)))
         if known.code.passed is not code.passed:
             disputed.add(key)
     return [candidate for key, candidate in candidates.items() if key not in disputed]

@@ -5,7 +5,7 @@ finds exactly these: a wrong constant, a wrong comparison, a program that solves
 problem. Two sources are used, and every candidate is executed: only what fails is a negative.
 
 - mutants: one small edit of a passing program;
-- swaps: a passing program of another problem.
+- swaps: a passing program of another problem, every second one the nearest of a few.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 
 from reward.edits import Edit, apply, edits
 from reward.execute import verify_persistently
-from reward.normal_form import normalise, parse
+from reward.normal_form import normalise, num_other_words, parse, words_of
 from reward.pairs import LabelledCode, Pair, pair_of
 from reward.verdict import Judgement, Program, Verdict, Verifier
 from rl.seeds import derive_seed
 from rl.types import Prompt
 
+_NUM_NEAREST = 16  # passing programs of other problems, of which the nearest is taken
 _DECIDED = (Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR)
 
 
@@ -98,8 +99,12 @@ def _candidates(
         positive = rng.choice(codes)
         for mutant in mutants(positive.code, rng, 1):
             add(positive, mutant, "mutant")
-    for _ in range(cfg.swaps_per_prompt if donors else 0):
-        add(rng.choice(codes), rng.choice(donors).code, "swap")
+    for swap in range(cfg.swaps_per_prompt if donors else 0):
+        positive = rng.choice(codes)
+        some = rng.sample(donors, min(len(donors), _NUM_NEAREST if swap % 2 else 1))
+        words = words_of(normalise(positive.code))
+        nearest = min(some, key=lambda d: num_other_words(words, words_of(normalise(d.code))))
+        add(positive, nearest.code, "swap")
     return found
 
 

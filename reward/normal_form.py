@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 import warnings
+from collections import Counter
 from typing import cast
+
+_WORD = re.compile(r"\w+")
 
 
 class _Renamer(ast.NodeTransformer):
@@ -47,6 +51,20 @@ def normalise(code: str) -> str:
         return ast.dump(_Renamer(variables(tree)).visit(tree), annotate_fields=False)
     except RecursionError:
         return code.strip()
+
+
+def words_of(normalised: str) -> Counter[str]:
+    """Return how often each word stands in the text of `normalise`: names, numbers, node types."""
+    return Counter(_WORD.findall(normalised))
+
+
+def num_other_words(one: Counter[str], other: Counter[str]) -> int:
+    """Return how many words of either program the other one does not have.
+
+    >>> num_other_words(words_of("a + b"), words_of("a + c"))
+    2
+    """
+    return (one - other | other - one).total()
 
 
 def parse(code: str) -> ast.Module | None:
