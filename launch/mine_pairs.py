@@ -112,7 +112,7 @@ def run(args: MineArgs) -> None:
 def known_problems(args: MineArgs, files: list[RolloutFile], counts: RolloutCounts) -> list[Prompt]:
     """The problems with their tests where programs are run; none where that is only a wish."""
     made = (args.mutants_per_problem, args.swaps_per_problem)
-    if counts.unverified or any(made):
+    if args.problems is not None or counts.unverified or any(made):
         return problems_of(args, files)
     if made == (0, 0):
         return []

@@ -59,7 +59,8 @@ def draw(lines: Sequence[Mapping[str, float]], target: Path) -> None:
     left.set(xlabel="RL step", ylabel="pass@1", ylim=(0, 1))
     right.set_ylabel("reward")
     handles = [*left.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
-    left.legend(handles=handles, fontsize=8, loc="lower left")
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": len(handles)}
+    left.legend(handles=handles, fontsize=8, frameon=False, **above)
     left.set_zorder(right.get_zorder() + 1)
     left.patch.set_visible(False)
     left.grid(alpha=0.3)

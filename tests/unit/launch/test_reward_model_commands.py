@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from launch import mine_pairs, train_rm
 from launch.common.cli import main_simple
 from reward.pairs import Pair, write_pairs
+from reward.rollout_sources import count_rollouts, find_rollouts
 from rl.minipy import make_prompts
 from rl.prompts import write_prompts
 
@@ -60,7 +62,7 @@ def _samples(path: Path, *, verdict: str | None = "PASSED", prompt_id: str = "m/
         (["validation_share=1.5"], "validation_share: 1.5 is not"),
         (["rule=other"], "rule: 'other' is not"),
         (["mutants_per_problem=1"], "give problems=FILE"),
-        (["mutants_per_problem=1", "problems=nowhere.parquet"], "nowhere.parquet"),
+        (["problems=nowhere.parquet"], "nowhere.parquet"),
     ],
 )
 def test_mining_refuses(tmp_path: Path, command: Run, changes: list[str], words: str) -> None:
@@ -71,6 +73,21 @@ def test_mining_refuses(tmp_path: Path, command: Run, changes: list[str], words:
     assert code == 2
     assert words in said
     assert not (tmp_path / "out").exists()
+
+
+def test_near_misses_are_made_by_default_where_the_tests_are_at_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _samples(tmp_path / "one.samples.jsonl")
+    files = find_rollouts((str(tmp_path),))
+    counts = count_rollouts(files)
+    args = mine_pairs.MineArgs(input=(str(tmp_path),), output="pairs")
+    assert mine_pairs.known_problems(args, files, counts) == []
+    assert "no mutants and swaps" in capsys.readouterr().out
+    assert mine_pairs.made_per_problem(args, with_tests=False) == (0, 0)
+    assert min(mine_pairs.made_per_problem(args, with_tests=True)) > 0
+    asked = replace(args, mutants_per_problem=0, swaps_per_problem=3)
+    assert mine_pairs.made_per_problem(asked, with_tests=True) == (0, 3)
 
 
 def test_rollouts_without_a_verdict_need_the_tests_of_the_same_problem(

@@ -85,6 +85,19 @@ def test_a_swap_is_the_solution_of_another_problem(pairs):
             assert donors - {pair.prompt_id}
 
 
+def test_every_second_swap_is_the_nearest_of_a_few(verifier):
+    def donor(code: str) -> LabelledCode:
+        return labelled(list(PROMPTS.values())[-1], code, passed=True)
+
+    near = "def f(xs):\n    return [x + 4 for x in xs if x > 100]"
+    far = [donor(f"def g{n}(a, b):\n    while a < b:\n        a += {n}") for n in range(15)]
+    prompt = next(iter(PROMPTS.values()))
+    right = SOLVED[0]
+    cfg = NearMissConfig(mutants_per_prompt=0, swaps_per_prompt=2, seed=0)
+    found = near_miss_pairs([right], {prompt.id: prompt}, verifier, cfg, [donor(near), *far])
+    assert near in {pair.code_neg for pair in found}
+
+
 def test_no_negative_of_a_problem_appears_twice_or_equals_a_solution(pairs):
     for prompt_id in PROMPTS:
         negatives = [normalise(p.code_neg) for p in pairs if p.prompt_id == prompt_id]
