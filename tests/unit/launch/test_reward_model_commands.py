@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from conf.schema import SandboxConfig
 from launch import mine_pairs, train_rm
 from launch.common.cli import main_simple
 from reward.pairs import Pair, write_pairs
@@ -81,7 +82,7 @@ def test_near_misses_are_made_by_default_where_the_tests_are_at_hand(
     _samples(tmp_path / "one.samples.jsonl")
     files = find_rollouts((str(tmp_path),))
     counts = count_rollouts(files)
-    args = mine_pairs.MineArgs(input=(str(tmp_path),), output="pairs")
+    args = mine_pairs.MineArgs(input=(str(tmp_path),), output="pairs", sandbox=SandboxConfig())
     assert mine_pairs.known_problems(args, files, counts) == []
     assert "no mutants and swaps" in capsys.readouterr().out
     assert mine_pairs.made_per_problem(args, with_tests=False) == (0, 0)
