@@ -28,7 +28,11 @@ from reward.sandbox import reachable_levels
 TREE = Path(__file__).resolve().parents[1]
 GIB = 2**30
 PACKAGES = ("rl", "actors", "reward", "conf", "launch")
-PORTS = {6379: "Ray's head node", 8265: "Ray's dashboard and `ray job submit`"}
+PORTS = {
+    6379: "Ray's head node",
+    8265: "Ray's dashboard and `ray job submit`",
+    52365: "Ray's agent, which starts submitted jobs",
+}
 MIN_SHM_GIB = 1.0  # Ray keeps objects there; with less it falls back to files and says so
 PIPED_WIDTH = 160
 
