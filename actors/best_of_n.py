@@ -34,7 +34,7 @@ from reward.best_of_n import (
     STAGED_EXECUTE,
     STAGED_GENERATE,
     Evidence,
-    SelectionSettings,
+    SelectionPlan,
 )
 from reward.execute import verify_persistently
 from reward.execution_matrix import execute_matrix
@@ -54,21 +54,6 @@ from rl.samples import SampleRow, Settings
 from rl.types import Message, Prompt, RolloutGroup, SamplingConfig, Score
 
 _WARM_UP = "warm-up"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """What is judged, and how."""
-
-    benchmark: str
-    problems: tuple[Prompt, ...]
-    tester: str  # directory or hub id
-    sampling: SamplingConfig  # of the generated tests; group_size of them
-    figures: SelectionSettings
-    latency_problems: int
-    test_timeout_s: float
-    test_workers: int  # programs that run at once
-    settings: Settings  # whatever the evidence depends on, but for problems and programs
 
 
 class EvidenceStore:
@@ -121,7 +106,7 @@ def _digest(text: str) -> str:
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def check_selection(cfg: Config, selection: Selection) -> None:
+def check_selection(cfg: Config, selection: SelectionPlan) -> None:
     """Refuse what would fail after the engines have started.
 
     Raises:
@@ -135,7 +120,7 @@ def check_selection(cfg: Config, selection: Selection) -> None:
 
 def gather_evidence(
     cfg: Config,
-    selection: Selection,
+    selection: SelectionPlan,
     samples: Mapping[str, Sequence[SampleRow]],
     store: EvidenceStore,
     console: Console,
@@ -221,7 +206,7 @@ class SelectionJudge:
 
     def __init__(
         self,
-        selection: Selection,
+        selection: SelectionPlan,
         engines: tuple[RolloutFleet, Scoring],
         verifier: Verifier,
         samples: Mapping[str, Sequence[SampleRow]],

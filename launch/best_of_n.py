@@ -36,7 +36,7 @@ from rl.samples import SampleRow, SampleStore, samples_by_problem
 from rl.types import Prompt, SamplingConfig
 
 if TYPE_CHECKING:
-    from actors.best_of_n import Selection
+    from reward.best_of_n import SelectionPlan
 
 MAX_TEST_TOKENS = 512
 POLICY_FIGURES = "policy.json"
@@ -90,7 +90,7 @@ def run(args: BestOfNArgs) -> None:
     from actors.benchmark import check_prompts, run_benchmark  # noqa: PLC0415
     from actors.best_of_n import EvidenceStore, check_selection, gather_evidence  # noqa: PLC0415
     from actors.verifiers import check_sandbox  # noqa: PLC0415
-    from launch.best_of_n_report import write_report  # noqa: PLC0415
+    from reward.best_of_n_report import write_report  # noqa: PLC0415
 
     console = Console()
     policy_cfg = configure(sampling, *lengths)
@@ -202,15 +202,14 @@ def rm_context(args: BestOfNArgs) -> int:
     return args.rm_max_tokens or default_context(args.reward_model)
 
 
-def plan_selection(args: BestOfNArgs, cfg: Config, problems: tuple[Prompt, ...]) -> Selection:
+def plan_selection(args: BestOfNArgs, cfg: Config, problems: tuple[Prompt, ...]) -> SelectionPlan:
     """What is judged and how, from arguments that were checked."""
-    from actors.best_of_n import Selection  # noqa: PLC0415 - heavy
-    from reward.best_of_n import SelectionSettings, sizes_up_to  # noqa: PLC0415 - heavy
+    from reward.best_of_n import SelectionPlan, SelectionSettings, sizes_up_to  # noqa: PLC0415 - heavy
 
     sizes = {*args.sizes, args.num_samples} if args.sizes else sizes_up_to(args.num_samples)
     workers = args.test_workers or num_cores()
     max_tokens = cfg.model.max_completion_tokens
-    return Selection(
+    return SelectionPlan(
         benchmark=args.benchmark,
         problems=problems,
         tester=args.tester,

@@ -28,6 +28,8 @@ from reward.select import (
     vote_curve,
 )
 from rl.evaluate import bootstrap_intervals
+from rl.samples import Settings
+from rl.types import Prompt, SamplingConfig
 
 # Stages of a selection, timed one by one. Those of GENERATION decode tests.
 SCORE, GENERATE, EXECUTE = "score", "generate", "execute"
@@ -83,6 +85,21 @@ class SelectionSettings:
     staged_top_k: int
     staged_tests: int
     seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionPlan:
+    """What is judged, and how."""
+
+    benchmark: str
+    problems: tuple[Prompt, ...]
+    tester: str  # directory or hub id
+    sampling: SamplingConfig  # of the generated tests; group_size of them
+    figures: SelectionSettings
+    latency_problems: int
+    test_timeout_s: float
+    test_workers: int  # programs that run at once
+    settings: Settings  # whatever the evidence depends on, but for problems and programs
 
 
 def sizes_up_to(num_samples: int) -> tuple[int, ...]:

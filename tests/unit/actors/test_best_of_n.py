@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.best_of_n import EvidenceStore, Selection, SelectionJudge
-from reward.best_of_n import METHODS, Evidence, SelectionSettings
+from actors.best_of_n import EvidenceStore, SelectionJudge
+from reward.best_of_n import METHODS, Evidence, SelectionPlan, SelectionSettings
 from reward.verdict import Verifier
 from rl.errors import DataError, NonFiniteError
 from rl.samples import SampleRow, problem_digest
@@ -113,8 +113,8 @@ class FakeRewardModel:
         ]
 
 
-def selection(problems: Sequence[Prompt]) -> Selection:
-    return Selection(
+def selection(problems: Sequence[Prompt]) -> SelectionPlan:
+    return SelectionPlan(
         benchmark="made",
         problems=tuple(problems),
         tester="tester",

@@ -13,10 +13,10 @@ import pytest
 from conf.schema import SandboxConfig
 from launch import best_of_n
 from launch.best_of_n import BestOfNArgs, configure_selection, plan_selection
-from launch.best_of_n_report import markdown, write_report
 from launch.common.arguments import DataArgs
 from launch.common.cli import main_simple
 from reward.best_of_n import METHODS, Evidence
+from reward.best_of_n_report import markdown, write_report
 from rl.console import Console
 from rl.minipy import make_prompts
 from rl.prompts import write_prompts

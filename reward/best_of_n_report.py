@@ -1,17 +1,22 @@
 """What `launch/best_of_n.py` leaves: figures as JSON, one table as Markdown, one plot."""
 
+# matplotlib is typed in parts; nothing of its leaves this file.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure as Plot
 
 from reward.best_of_n import (
     METHODS,
     Evidence,
+    SelectionPlan,
     accuracy_figures,
     curves,
     figures_of_tests,
@@ -20,9 +25,6 @@ from reward.best_of_n import (
 from rl.console import Console
 from rl.samples import SampleRow, replace_file
 from rl.versions import installed_versions
-
-if TYPE_CHECKING:
-    from actors.best_of_n import Selection
 
 # Where a method stands in the plot; colours are safe for the colour-blind (Okabe and Ito).
 _STYLES: Mapping[str, tuple[str, str, str]] = {
@@ -37,7 +39,7 @@ _STYLES: Mapping[str, tuple[str, str, str]] = {
 
 
 def write_report(
-    selection: Selection,
+    selection: SelectionPlan,
     programs: Mapping[str, Sequence[SampleRow]],
     evidence: Mapping[str, Evidence],
     output: Path,
@@ -60,7 +62,7 @@ def write_report(
 
 
 def compare(
-    selection: Selection,
+    selection: SelectionPlan,
     programs: Mapping[str, Sequence[SampleRow]],
     evidence: Mapping[str, Evidence],
     console: Console,
@@ -155,12 +157,8 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
     """Accuracy over the number of samples, one line for each method."""
-    import matplotlib  # noqa: PLC0415
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415
-
-    figure, axes = pyplot.subplots(figsize=(8, 4.8))
+    figure = Plot(figsize=(8, 4.8))
+    axes = figure.subplots()
     for name, (color, line, marker) in _STYLES.items():
         found = result["methods"][name]
         sizes = [int(size) for size in found["curve"]]
@@ -178,8 +176,13 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     axes.set_title(_title(result), fontsize=11, loc="left")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    legend = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
-    axes.legend(fontsize=8, title="shaded: 95 % interval", title_fontsize=8, **legend)
+    axes.legend(
+        fontsize=8,
+        title="shaded: 95 % interval",
+        title_fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=130)
-    pyplot.close(figure)
