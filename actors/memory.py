@@ -112,6 +112,17 @@ def activation_bytes(dims: Dimensions, cfg: PolicyConfig, size: int) -> int:
     return dims.layers * layer + mask
 
 
+def microbatch_within(dims: Dimensions, cfg: PolicyConfig, size: int, budget: int) -> int:
+    """Tokens of a microbatch, a power of two of at most 16,384, whose activations fit in `budget`
+    bytes."""
+    tokens = 2**14
+    while tokens > 1 and (
+        activation_bytes(dims, replace(cfg, microbatch_tokens=tokens), size) > budget
+    ):
+        tokens //= 2
+    return tokens
+
+
 def head_bytes(dims: Dimensions, tokens: int, size: int) -> int:
     """The LM head's gradient, in float32 and in the weights' dtype, and two chunks of logits."""
     chunk = 4 * min(_CHUNK_LOGITS, tokens * dims.vocab)

@@ -14,7 +14,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conf.schema import Config, key
+from conf.schema import Config, PolicyConfig, key
 from launch.common.arguments import default_context
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output_dir
@@ -78,7 +78,8 @@ class TrainRmArgs:
     ranks: int | None = key("ZeRO-3 ranks; null is 2 on a laptop, 1 on one GPU, else 8", None, ge=1)
     cpu_threads: int = key("threads of one rank on a CPU", 1, ge=1)
     microbatch_tokens: int | None = key(
-        "tokens of one forward/backward of a rank; null is 16384, or two whole contexts",
+        "tokens of one forward/backward of a rank, at least two contexts; null goes by the model: "
+        "activations of 2 GiB on a CPU, else 16",
         None,
         ge=16,
     )
@@ -165,29 +166,39 @@ def configure(args: TrainRmArgs) -> Config:
     pair_tokens = 2 * max_tokens
     ranks = args.ranks or {"laptop": 2, "one_gpu": 1}.get(args.placement, 8)
     lr = args.lr if args.lr is not None else lr_of_size(num_parameters(Path(args.model)))
+    policy = replace(
+        base.policy,
+        ranks=ranks,
+        lr=lr,
+        weight_decay=args.weight_decay,
+        # Without flash attention a row has a dense mask, so it is no longer than it must be.
+        row_tokens=(
+            0 if args.attention == "flash_attention_2" else base.policy.row_tokens or pair_tokens
+        ),
+        gradient_checkpointing=args.gradient_checkpointing,
+        offload_optimizer=args.offload_optimizer,
+        cpu_threads=args.cpu_threads,
+    )
+    tokens = args.microbatch_tokens or _microbatch(args.model, policy, dtype, on_cpu=on_cpu)
     return replace(
         base,
         seed=args.seed,
         reward=replace(
             base.reward, model=args.model, adapter=args.adapter, dtype=dtype, max_tokens=max_tokens
         ),
-        policy=replace(
-            base.policy,
-            ranks=ranks,
-            lr=lr,
-            weight_decay=args.weight_decay,
-            microbatch_tokens=max(args.microbatch_tokens or 16384, pair_tokens),
-            # Without flash attention a row has a dense mask, so it is no longer than it must be.
-            row_tokens=(
-                0
-                if args.attention == "flash_attention_2"
-                else base.policy.row_tokens or pair_tokens
-            ),
-            gradient_checkpointing=args.gradient_checkpointing,
-            offload_optimizer=args.offload_optimizer,
-            cpu_threads=args.cpu_threads,
-        ),
+        policy=replace(policy, microbatch_tokens=max(tokens, pair_tokens)),
     )
+
+
+def _microbatch(model: str, policy: PolicyConfig, dtype: str, *, on_cpu: bool) -> int:
+    from actors.memory import DTYPE_BYTES, GIB, microbatch_within  # noqa: PLC0415 - after arguments
+    from actors.model_shape import shape_of  # noqa: PLC0415
+
+    shape = shape_of(model, scores=True)
+    if shape is None or shape.dimensions is None:
+        return 1  # two contexts
+    budget = 2 * GIB if on_cpu else 16 * GIB
+    return microbatch_within(shape.dimensions, policy, DTYPE_BYTES[dtype], budget)
 
 
 def lr_of_size(num: int) -> float:

@@ -15,6 +15,7 @@ from actors.memory import (
     cache_bytes_per_token,
     engine_footprint,
     head_bytes,
+    microbatch_within,
     policy_footprint,
 )
 from actors.model_shape import Dimensions, ModelShape, shape_of
@@ -175,3 +176,10 @@ def test_without_a_shape_the_footprint_says_that_it_is_incomplete(cfg: Config):
     unknown = ModelShape(num_parameters=N, dimensions=None, source="")
     assert not rank(unknown, cfg.policy).complete
     assert not engine(cfg, unknown, 80).complete
+
+
+def test_a_microbatch_is_as_large_as_its_activations_may_be(cfg: Config, dims: Dimensions):
+    policy = replace(cfg.policy, gradient_checkpointing=False)  # 5.8 MB a token
+    assert microbatch_within(dims, policy, 2, 16 * GIB) == 2048
+    assert microbatch_within(dims, policy, 2, 1000 * GIB) == 16_384
+    assert microbatch_within(dims, policy, 2, 0) == 1
