@@ -57,7 +57,12 @@ class TrainRmArgs:
         "of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
     )
     lr: float | None = key("peak learning rate; null goes by the number of parameters", None, gt=0)
-    epochs: int = key("passes over the pairs; 1 is usual for billions of parameters", 3, ge=1)
+    epochs: int | None = key(
+        "passes over the pairs; null goes by the number of parameters: 6 below 10 million, "
+        "1 above a billion, else 2",
+        None,
+        ge=1,
+    )
     batch_pairs: int = key("pairs of one optimizer step", 64, ge=1)
     weight_decay: float = key("AdamW", 0.0, ge=0)
     margin: float = key("by which the chosen score has to be higher", 0.0, ge=0)
@@ -111,7 +116,8 @@ def run(args: TrainRmArgs) -> None:
     from actors.rm_training import RmTraining, run_training  # noqa: PLC0415
 
     preflight(cfg, Needs(policy=cfg.policy.ranks))
-    steps = args.epochs * max(1, len(train) // args.batch_pairs)
+    epochs = args.epochs or epochs_of_size(_num_parameters(args.model))
+    steps = epochs * max(1, len(train) // args.batch_pairs)
     job = RmTraining(
         model=args.model,
         directory=output,
@@ -119,13 +125,13 @@ def run(args: TrainRmArgs) -> None:
         validation=tuple(validation),
         objective=PairObjective(margin=args.margin, centring=args.centring, lm_coef=args.lm_coef),
         lr=cfg.policy.lr,
-        epochs=args.epochs,
+        epochs=epochs,
         batch_pairs=args.batch_pairs,
         share_prefix={"auto": None, "on": True, "off": False}[args.share_prefix],
         evaluate_every=args.evaluate_every or max(1, steps // 8),
         checkpoint_every=args.checkpoint_every,
         resume=args.resume == "auto",
-        settings=settings_of(args, cfg, train, validation),
+        settings=settings_of(replace(args, epochs=epochs), cfg, train, validation),
     )
     run_training(cfg, job, output / RESULT)
 
@@ -205,10 +211,30 @@ def lr_of_size(num: int) -> float:
     """Learning rate for a model of `num` parameters: a power law through two known points.
 
     >>> f"{lr_of_size(850_000):.0e} {lr_of_size(135_000_000):.1e} {lr_of_size(8_200_000_000):.0e}"
-    '6e-04 1.7e-05 1e-06'
+    '6e-04 1.8e-05 1e-06'
     """
     (small, fast), (large, slow) = _TINY, _LARGE
     return fast * (num / small) ** (log(slow / fast) / log(large / small))
+
+
+def epochs_of_size(num: int | None) -> int:
+    """Passes over the pairs: large models learn them by heart in a second one.
+
+    `num` parameters; None where that is not known, as of a hub id without a size in its name.
+
+    >>> epochs_of_size(850_000), epochs_of_size(135_000_000), epochs_of_size(8_200_000_000)
+    (6, 2, 1)
+    """
+    if num is None or num >= 10**9:
+        return 1
+    return 2 if num >= 10**7 else 6
+
+
+def _num_parameters(model: str) -> int | None:
+    from actors.model_shape import shape_of  # noqa: PLC0415 - after the arguments are good
+
+    shape = shape_of(model, scores=True)
+    return None if shape is None else shape.num_parameters
 
 
 def settings_of(
