@@ -70,7 +70,7 @@ def preflight(cfg: Config, needs: Needs | None = None) -> None:
         PlacementError: naming what is needed and what is there.
     """
     wanted = bundles(cfg, needs or full_needs(cfg))
-    if cfg.ray.address or os.environ.get("RAY_ADDRESS"):
+    if cfg.ray.cluster is not None:
         return  # the nodes of the cluster are checked when the bundles are reserved
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(local_gpus())}
     check_fits(wanted, [here], cfg.placement.kind, cfg.placement.strategy)

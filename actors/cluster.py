@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def starts_ray(cfg: Config) -> bool:
     """Whether a run starts a Ray of its own on this machine, because it is given none to join."""
-    return _address(cfg) is None
+    return cfg.ray.cluster is None
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def check_cluster(cfg: Config) -> None:
         UserError: when the address is not one to join, its token is missing or wrong, or a variable
             of `ray.env_from` is missing.
     """
-    address = _address(cfg)
+    address = cfg.ray.cluster
     if address is not None and address.startswith(("http://", "https://")):
         raise UserError(
             f"ray.address: {address} takes jobs, and is not one to join (submit the command with "
@@ -58,13 +58,9 @@ def check_cluster(cfg: Config) -> None:
     inherited(cfg.ray.env_from)
 
 
-def _address(cfg: Config) -> str | None:
-    return cfg.ray.address or os.environ.get("RAY_ADDRESS") or None
-
-
 def _connect(cfg: Config, namespace: str) -> None:
     check_cluster(cfg)
-    address = _address(cfg)
+    address = cfg.ray.cluster
     # In a Ray job this is added to the runtime environment of the job: its working directory stays,
     # and of a variable that both name ours is taken.
     os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"

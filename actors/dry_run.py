@@ -72,7 +72,7 @@ def model_shapes(cfg: Config) -> Shapes:
 
 def find_site(cfg: Config) -> Site:
     """The nodes of the cluster, or this machine; the assumed ones where those can not hold it."""
-    address = cfg.ray.address or os.environ.get("RAY_ADDRESS")
+    address = cfg.ray.cluster
     try:
         if address:
             nodes = _nodes_of_cluster(cfg, address)

@@ -6,6 +6,7 @@ into these dataclasses and reports every fault at once. Relations between fields
 
 from __future__ import annotations
 
+import os
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
 
@@ -308,6 +309,11 @@ class RayConfig:
         "values are written nowhere",
         None,
     )
+
+    @property
+    def cluster(self) -> str | None:
+        """Address of the cluster to join; None where a run starts one of its own."""
+        return self.address or os.environ.get("RAY_ADDRESS") or None
 
 
 @dataclass(frozen=True, kw_only=True)

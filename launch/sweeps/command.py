@@ -66,7 +66,7 @@ def make_runner(config: Config, script: Path) -> Runner:
     Raises:
         UserError: for a cluster whose files are not those of this machine.
     """
-    address = config.ray.address or os.environ.get("RAY_ADDRESS") or None
+    address = config.ray.cluster
     if address is None:
         return LocalJobs(script.resolve())
     if "://" in address:
