@@ -180,10 +180,8 @@ def gather_evidence(
 class Scoring(Protocol):
     """What is needed of `actors.reward.RewardActors`."""
 
-    async def score_codes(
-        self, questions: Sequence[str], codes: Sequence[Sequence[str | None]]
-    ) -> list[tuple[Score, ...]]:
-        """Raw scores of given programs, problem by problem."""
+    async def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
+        """Raw scores of given programs for one problem."""
         ...
 
 
@@ -278,8 +276,8 @@ class SelectionJudge:
         return evidence
 
     async def _score(self, prompt: Prompt, codes: Sequence[str]) -> tuple[Score, ...]:
-        (scores,) = await self._scoring.score_codes(
-            [prompt.question], [[code or None for code in codes]]
+        scores = await self._scoring.score_problem(
+            prompt.question, [code or None for code in codes]
         )
         for index, score in enumerate(scores):
             if score.value is not None and not math.isfinite(score.value):

@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 
-from actors.supervise import wait_for
+from actors.supervise import SharedDeadline
 from actors.verifiers import make_verifier
 from conf.schema import RewardConfig, SandboxConfig
 from reward.extract import ExtractConfig
@@ -84,12 +84,9 @@ class RewardModelActor:
         """Judge several groups in one call; what one fails with is its own result (serving)."""
         return self._reward_model.judge_many(groups)
 
-    def score_codes(
-        self, questions: Sequence[str], codes: Sequence[Sequence[str | None]]
-    ) -> list[tuple[Score, ...]]:
-        """Raw scores of given programs, problem by problem: no extraction, no gate."""
-        with ThreadPoolExecutor(max_workers=32) as pool:
-            return list(pool.map(self._reward_model.score_codes, questions, codes))
+    def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
+        """Raw scores of given programs for one problem: no extraction, no gate."""
+        return self._reward_model.score_codes(question, codes)
 
     def sleep(self) -> None:
         """Give the device to another group (colocated placement)."""
@@ -148,8 +145,7 @@ class RewardActors:
 
     def __init__(self, handles: Sequence[Any], deadline_s: float) -> None:
         self.handles = list(handles)
-        self._deadline_s = deadline_s
-        self._in_flight = [0] * len(self.handles)
+        self._waits = [SharedDeadline(deadline_s) for _ in self.handles]
 
     async def judge(self, group: RolloutGroup) -> JudgedGroup:
         """Judge one group of rollouts."""
@@ -174,49 +170,23 @@ class RewardActors:
 
         Answers with the judgement, the shard, and the time at which the last score was known.
         """
-        shard = int(np.argmin(self._in_flight))
-        self._in_flight[shard] += 1
-        try:
-            judged, scored_s = await wait_for(
-                self.handles[shard].judge.remote(prompt, texts_G),
-                self._deadline_s,
-                f"the judgement of prompt {prompt.id} by reward-{shard}",
-            )
-        finally:
-            self._in_flight[shard] -= 1
+        shard = self._least_busy()
+        judged, scored_s = await self._waits[shard].wait_for(
+            self.handles[shard].judge.remote(prompt, texts_G),
+            f"the judgement of prompt {prompt.id} by reward-{shard}",
+        )
         return judged, shard, scored_s
 
     async def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
         """Raw scores of given programs for one problem, by the shard with the least in flight."""
-        shard = int(np.argmin(self._in_flight))
-        self._in_flight[shard] += 1
-        try:
-            (scores,) = await wait_for(
-                self.handles[shard].score_codes.remote([question], [codes]),
-                self._deadline_s,
-                f"scores from reward-{shard}",
-            )
-        finally:
-            self._in_flight[shard] -= 1
-        return scores
+        shard = self._least_busy()
+        return await self._waits[shard].wait_for(
+            self.handles[shard].score_problem.remote(question, codes),
+            f"scores from reward-{shard}",
+        )
 
-    async def score_codes(
-        self, questions: Sequence[str], codes: Sequence[Sequence[str | None]]
-    ) -> list[tuple[Score, ...]]:
-        """Raw scores of given programs, problem by problem, dealt to all shards."""
-        num = len(self.handles)
-        parts = [
-            wait_for(
-                handle.score_codes.remote(questions[i::num], codes[i::num]),
-                self._deadline_s,
-                f"scores from reward-{i}",
-            )
-            for i, handle in enumerate(self.handles)
-        ]
-        scores: list[tuple[Score, ...]] = [()] * len(questions)
-        for i, part in enumerate(parts):
-            scores[i::num] = await part
-        return scores
+    def _least_busy(self) -> int:
+        return int(np.argmin([wait.num_waiting for wait in self._waits]))
 
 
 RemoteRewardModelActor = ray.remote(RewardModelActor)

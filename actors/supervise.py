@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
@@ -28,12 +28,43 @@ async def wait_for(ref: Awaitable[T], deadline_s: float, what: str) -> T:
         EngineError: when the actor died, or its call failed for a reason that is not ours.
         ProjectError: our own exception, as the actor raised it.
     """
-    try:
-        return await asyncio.wait_for(_as_awaitable(ref), deadline_s)
-    except RayError as error:  # first: one that wraps a TimeoutError of the actor is one too
-        raise translate(error, what) from error
-    except TimeoutError as error:
-        raise DeadlineError(f"{what} did not happen within {deadline_s:g} s") from error
+    return await SharedDeadline(deadline_s).wait_for(ref, what)
+
+
+class SharedDeadline:
+    """One deadline for all calls to an actor that answers them in turn.
+
+    Each answer starts it anew for the calls that still wait: an actor with a long queue is at work,
+    one that answers nobody is not.
+    """
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._timers: set[asyncio.Timeout] = set()
+
+    @property
+    def num_waiting(self) -> int:
+        """Calls without an answer."""
+        return len(self._timers)
+
+    async def wait_for(self, ref: Awaitable[T], what: str) -> T:
+        """Wait for one result; raises what the function `wait_for` raises."""
+        timer = asyncio.timeout(self._deadline_s)
+        self._timers.add(timer)
+        try:
+            async with timer:
+                result = await ref
+        except RayError as error:  # first: one that wraps a TimeoutError of the actor is one too
+            raise translate(error, what) from error
+        except TimeoutError as error:
+            raise DeadlineError(f"{what} did not happen within {self._deadline_s:g} s") from error
+        finally:
+            self._timers.discard(timer)
+        anew_s = asyncio.get_running_loop().time() + self._deadline_s
+        for other in self._timers:
+            if not other.expired():
+                other.reschedule(anew_s)
+        return result
 
 
 async def wait_for_all(refs: Sequence[Awaitable[T]], deadline_s: float, what: str) -> list[T]:
@@ -98,7 +129,3 @@ def _in_one_line(error: Exception) -> str:
         return type(error).__name__
     raised = lines[-1] if any(line.startswith("File ") for line in lines) else lines[0]
     return f"{type(error).__name__}: {raised}"
-
-
-async def _as_awaitable(ref: Awaitable[T]) -> T:
-    return cast(T, await ref)

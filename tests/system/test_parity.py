@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from actors.rl_run import step_config
+from actors.supervise import all_of
 from rl import minipy
 from rl.loop import LoopConfig, run_loop
 from rl.packing import build_minibatch
@@ -99,7 +100,12 @@ def test_two_shards_score_like_plain_transformers(
     specs = minipy.specs("eval", 100, 0)
     questions = [spec.question for spec in specs]
     codes = [[spec.program(rng), rng.choice(specs).program(rng)] for spec in specs]
-    scored = live.wait(live.fleet.reward.score_codes(questions, codes))
+    scored = live.wait(
+        all_of(
+            live.fleet.reward.score_problem(question, row)
+            for question, row in zip(questions, codes, strict=True)
+        )
+    )
     ours = np.array([[score.value for score in row] for row in scored], dtype=np.float64)
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_reward_model)
@@ -127,7 +133,7 @@ def test_scores_do_not_depend_on_order_batch_or_shard(live: LiveFleet) -> None:
 
     async def scores(shards: list[int], order: list[int]) -> np.ndarray:
         fleet = type(live.fleet.reward)([live.fleet.reward.handles[i] for i in shards], 60.0)
-        rows = await fleet.score_codes([questions[i] for i in order], [codes[i] for i in order])
+        rows = await all_of(fleet.score_problem(questions[i], codes[i]) for i in order)
         values = np.zeros(len(order))
         values[order] = [row[0].value for row in rows]
         return values

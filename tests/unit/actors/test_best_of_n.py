@@ -100,17 +100,11 @@ class FakeRewardModel:
         self.value = value
         self.seen: list[str] = []
 
-    async def score_codes(
-        self, questions: Sequence[str], codes: Sequence[Sequence[str | None]]
-    ) -> list[tuple[Score, ...]]:
-        self.seen += questions
-        return [
-            tuple(
-                Score(value=None if code is None else self.value or float(len(code)))
-                for code in group
-            )
-            for group in codes
-        ]
+    async def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
+        self.seen.append(question)
+        return tuple(
+            Score(value=None if code is None else self.value or float(len(code))) for code in codes
+        )
 
 
 def selection(problems: Sequence[Prompt]) -> SelectionPlan:

@@ -17,7 +17,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from actors.supervise import all_of, get, stream, wait_for, wait_for_all
+from actors.supervise import SharedDeadline, all_of, get, stream, wait_for, wait_for_all
 from rl.errors import DeadlineError, EngineError, NonFiniteError
 
 pytestmark = pytest.mark.unit
@@ -62,6 +62,26 @@ def test_a_wait_ends_at_its_deadline_and_says_what_it_waited_for():
     with pytest.raises(DeadlineError, match=r"the score of reward-0 .* within 0\.02 s"):
         wait(never(), SHORT_S)
     assert time.perf_counter() - start_s < 1.0
+
+
+def test_answers_to_others_start_a_shared_deadline_anew():
+    async def answers() -> list[str]:
+        shared = SharedDeadline(0.4)
+        slow = [asyncio.sleep(0.2 * number, str(number)) for number in range(1, 6)]
+        return await all_of(shared.wait_for(answer, "scores") for answer in slow)
+
+    assert asyncio.run(answers()) == ["1", "2", "3", "4", "5"]  # the last after 1.0 s
+
+
+def test_a_shared_deadline_ends_when_nobody_is_answered():
+    async def answers() -> None:
+        shared = SharedDeadline(SHORT_S)
+        assert await shared.wait_for(result("done"), "scores") == "done"
+        with pytest.raises(DeadlineError, match="scores"):
+            await all_of(shared.wait_for(never(), "scores") for _ in range(2))
+        assert shared.num_waiting == 0
+
+    asyncio.run(answers())
 
 
 @pytest.mark.parametrize("error", [NonFiniteError("NaN for p3"), DeadlineError("rank 1 is gone")])
