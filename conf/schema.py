@@ -146,7 +146,9 @@ class RewardConfig:
         True,
     )
     test_timeout_s: float = key("wall clock of one test of an executed program", 4.0, gt=0)
-    deadline_s: float = key("longest time in which a shard that was asked answers nobody", 300.0, gt=0)
+    deadline_s: float = key(
+        "longest time in which a shard that was asked answers nobody", 300.0, gt=0
+    )
 
     @property
     def uses_model(self) -> bool:
