@@ -196,6 +196,9 @@ def build_engine(spec: EngineSpec, name: str) -> LLMEngine:
     }
     if spec.device == "cpu":
         args["kv_cache_memory_bytes"] = int(spec.kv_cache_gib * 2**30)
+        if spec.runner == "pooling":
+            # Programs share their problem in whole blocks; the default of a CPU, 128, is a problem.
+            args["block_size"] = 32
         # Compiling takes longer than it saves over the life of a CPU run.
         args["enforce_eager"] = True
         # A prompt cut in chunks rewinds the request's generator, which CPU generators can not do.
@@ -341,7 +344,7 @@ class EngineLoop:
         with self._id_lock:
             self._next_id += 1
             request_id = str(self._next_id)
-        request = _Request(request_id, [int(t) for t in token_ids], params, Future())
+        request = _Request(request_id, np.asarray(token_ids).tolist(), params, Future())
         self._inbox.put(request)
         return request.future
 

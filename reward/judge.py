@@ -141,15 +141,15 @@ class RewardModelJudge:
     def _send(self, question: str, codes: Sequence[str | None]) -> _Sent:
         """Hand the engine what is not in the cache, each program once."""
         sent = _Sent(question, codes, known={}, pending={})
-        for code in codes:
-            if code is None or code in sent.pending or code in sent.known:
-                continue
+        new: list[str] = []
+        for code in dict.fromkeys(code for code in codes if code is not None):
             cached = self._recall(_digest(question, code))
             if cached is not None:
                 sent.known[code] = cached
             else:
-                encoded = self._text_path.encode(question, code)
-                sent.pending[code] = (self._score(encoded.token_ids), encoded.truncated)
+                new.append(code)
+        for code, encoded in zip(new, self._text_path.encode_all(question, new), strict=True):
+            sent.pending[code] = (self._score(encoded.token_ids), encoded.truncated)
         return sent
 
     def _receive(self, sent: _Sent) -> tuple[Score, ...]:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -52,6 +54,8 @@ class TextPath:
         self._max_tokens = max_tokens
         self._question_slot, self._code_slot = uuid.uuid4().hex, uuid.uuid4().hex
         self._segments = self._render(ADAPTERS[adapter].system)
+        # What all programs of a problem have in common is tokenised once.
+        self._tokenise_shared = lru_cache(maxsize=256)(self._tokenise_one)
 
     @classmethod
     def load(cls, directory: str, adapter: AdapterName, max_tokens: int) -> TextPath:
@@ -86,7 +90,17 @@ class TextPath:
 
     def encode(self, question: str, code: str) -> Encoded:
         """Encode one pair; at most `max_tokens` long."""
-        parts = [self._encode_segment(segment, question, code) for segment in self._segments]
+        return self.encode_all(question, [code])[0]
+
+    def encode_all(self, question: str, codes: Sequence[str]) -> list[Encoded]:
+        """Encode the programs of one problem, in one call of the tokenizer."""
+        if not codes:
+            return []
+        segments = [self._encode_segment(segment, question, codes) for segment in self._segments]
+        return [self._cut(list(parts)) for parts in zip(*segments, strict=True)]
+
+    def _cut(self, parts: list[list[int]]) -> Encoded:
+        """Join the segments of one pair, without what is too much."""
         excess = sum(map(len, parts)) - self._max_tokens
         truncated = excess > 0
         for slot in (self._code_slot, self._question_slot):
@@ -109,15 +123,28 @@ class TextPath:
     def _index_of(self, slot: str) -> int:
         return next(i for i, s in enumerate(self._segments) if isinstance(s, str) and slot in s)
 
-    def _encode_segment(self, segment: int | str, question: str, code: str) -> list[int]:
+    def _encode_segment(
+        self, segment: int | str, question: str, codes: Sequence[str]
+    ) -> list[list[int]]:
+        """Token ids of one segment, for each program."""
         if isinstance(segment, int):
-            return [segment]
+            return [[segment]] * len(codes)
+        if self._code_slot not in segment:
+            return [self._tokenise_shared(self._fill(segment, question, ""))] * len(codes)
+        return self._tokenise([self._fill(segment, question, code) for code in codes])
+
+    def _fill(self, segment: str, question: str, code: str) -> str:
         # One pass, so that a slot's name inside a filled text is never filled again.
         slots = f"({self._question_slot}|{self._code_slot})"
         fill = {self._question_slot: question, self._code_slot: code}
-        text = "".join(fill.get(piece, piece) for piece in re.split(slots, segment))
-        ids = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return list(ids["input_ids"])
+        return "".join(fill.get(piece, piece) for piece in re.split(slots, segment))
+
+    def _tokenise_one(self, text: str) -> list[int]:
+        return self._tokenise([text])[0]
+
+    def _tokenise(self, texts: list[str]) -> list[list[int]]:
+        found = self._tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
+        return cast(list[list[int]], found["input_ids"])
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
