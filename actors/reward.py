@@ -71,7 +71,7 @@ class RewardModelActor:
 
     def ready(self) -> str:
         """Answer once the engine has scored."""
-        self._reward_model.score_codes("ready", ["pass"])
+        self._reward_model.score_problem("ready", ["pass"])
         return self._name
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
@@ -86,7 +86,7 @@ class RewardModelActor:
 
     def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
         """Raw scores of given programs for one problem: no extraction, no gate."""
-        return self._reward_model.score_codes(question, codes)
+        return self._reward_model.score_problem(question, codes)
 
     def sleep(self) -> None:
         """Give the device to another group (colocated placement)."""

@@ -134,7 +134,7 @@ class RewardModelJudge:
             num_executed=0,
         )
 
-    def score_codes(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
+    def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
         """Raw scores of programs for one problem; None (no program) gets no score."""
         return self._receive(self._send(question, codes))
 

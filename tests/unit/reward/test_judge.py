@@ -138,8 +138,8 @@ def test_a_cache_hit_is_flagged_and_needs_no_engine():
 def test_the_same_code_for_another_problem_is_another_score():
     engine = Engine()
     judge = judge_of(engine)
-    judge.score_codes("ab", ["c"])
-    (score,) = judge.score_codes("a", ["bc"])
+    judge.score_problem("ab", ["c"])
+    (score,) = judge.score_problem("a", ["bc"])
     assert len(engine.asked) == 2
     assert not score.reused
 
@@ -149,7 +149,7 @@ def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago():
     judge = judge_of(engine, cache_size=2)
 
     def reused(code: str) -> bool:
-        return judge.score_codes("q", [code])[0].reused
+        return judge.score_problem("q", [code])[0].reused
 
     assert [reused("a"), reused("b"), reused("a"), reused("c")] == [False, False, True, False]
     assert reused("a")  # used after b
@@ -160,7 +160,7 @@ def test_without_a_cache_everything_is_scored_anew_except_inside_a_group():
     engine = Engine()
     judge = judge_of(engine, cache_size=0)
     for _ in range(2):
-        scores = judge.score_codes("q", ["a", "a", "b", None])
+        scores = judge.score_problem("q", ["a", "a", "b", None])
         assert [score.reused for score in scores] == [False, True, False, False]
     assert len(engine.asked) == 4
 
@@ -178,7 +178,7 @@ def test_a_truncated_input_is_flagged_from_the_cache_too():
     judge = judge_of(engine, max_tokens=24)
     short, long = "x=1", "x = " + "1 + " * 50 + "1"
     for _ in range(2):
-        assert [s.truncated for s in judge.score_codes("", [short, long])] == [False, True]
+        assert [s.truncated for s in judge.score_problem("", [short, long])] == [False, True]
 
 
 class Dawdling(OrderedDict[bytes, Score]):
@@ -201,8 +201,8 @@ def test_groups_judged_at_once_share_the_cache_safely(cache_size):
     judge._cache = Dawdling()
     codes = [f"x = {'1' * i}" for i in range(4)]
     with ThreadPoolExecutor(max_workers=8) as pool:
-        found = list(pool.map(lambda i: judge.score_codes("q", codes[i % 3 :]), range(24)))
-    values = {code: judge.score_codes("q", [code])[0].value for code in codes}
+        found = list(pool.map(lambda i: judge.score_problem("q", codes[i % 3 :]), range(24)))
+    values = {code: judge.score_problem("q", [code])[0].value for code in codes}
     assert len(set(values.values())) == len(codes)
     for i, scores in enumerate(found):
         assert [s.value for s in scores] == [values[code] for code in codes[i % 3 :]]
