@@ -62,12 +62,12 @@ class RewardModelActor:
         self._loop = vllm_engine.EngineLoop(vllm_engine.EngineSpec(**spec), name)
         text_path = TextPath.load(spec["model"], cfg.adapter, cfg.max_tokens)
         self._reward_model = RewardModelJudge(
-            self._loop.score, text_path, extract_config(cfg), cfg.shaping, cfg.cache_size
+            self._loop.score_all, text_path, extract_config(cfg), cfg.shaping, cfg.cache_size
         )
         self._judge: Judge = self._reward_model
         if cfg.kind == "hybrid":
             self._judge = HybridJudge(self._reward_model, execution_judge(cfg, sandbox))
-        self._check_golden_scores(Path(spec["model"]), cfg, self._loop.score, text_path)
+        self._check_golden_scores(Path(spec["model"]), cfg, self._loop.score_all, text_path)
 
     def ready(self) -> str:
         """Answer once the engine has scored."""
@@ -100,7 +100,7 @@ class RewardModelActor:
     def _check_golden_scores(
         directory: Path,
         cfg: RewardConfig,
-        score: Callable[[IntArray], Future[float]],
+        score_all: Callable[[Sequence[IntArray]], Future[list[float]]],
         text_path: TextPath,
     ) -> None:
         """Compare with scores that plain transformers computed, if the model ships them."""
@@ -108,8 +108,8 @@ class RewardModelActor:
         if not file.is_file():
             return
         probes = json.loads(file.read_text(encoding="utf-8"))
-        futures = [score(text_path.encode(p["question"], p["code"]).token_ids) for p in probes]
-        ours = np.array([future.result() for future in futures])
+        rows = [text_path.encode(p["question"], p["code"]).token_ids for p in probes]
+        ours = np.array(score_all(rows).result())
         theirs = np.array([p["score"] for p in probes])
         difference = float(np.abs(ours - theirs).max())
         if difference > _GOLDEN_TOLERANCE[cfg.dtype]:

@@ -1,4 +1,4 @@
-"""vLLM inside an actor: the only module that imports it.
+"""vLLM inside an actor; beside `actors.vllm_cpu` the only module that imports it.
 
 One thread owns the synchronous `LLMEngine` and steps it; other threads hand it requests and get
 futures. A request is answered the moment it is done, while others still run. The same loop serves
@@ -11,6 +11,7 @@ entry point `vllm.general_plugins` (setup.cfg) makes every process of an engine 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import queue
@@ -43,6 +44,7 @@ from vllm.distributed.weight_transfer.factory import (
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 from vllm.engine.arg_utils import EngineArgs
+from vllm.inputs.engine import tokens_input
 from vllm.model_executor.model_loader.reload import (
     finalize_layerwise_reload,
     initialize_layerwise_reload,
@@ -54,6 +56,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
 from actors.gauges import EngineGauges
+from actors.vllm_cpu import cpu_engine_args, register_cpu_kernels
 from rl.errors import EngineError
 from rl.types import FloatArray, IntArray
 
@@ -182,6 +185,7 @@ def build_engine(spec: EngineSpec, name: str) -> LLMEngine:
         torch.set_num_threads(spec.cpu_threads)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     register_weight_transfer()
+    register_cpu_kernels()
     args: dict[str, Any] = {
         "model": spec.model,
         "runner": spec.runner,
@@ -196,9 +200,7 @@ def build_engine(spec: EngineSpec, name: str) -> LLMEngine:
     }
     if spec.device == "cpu":
         args["kv_cache_memory_bytes"] = int(spec.kv_cache_gib * 2**30)
-        if spec.runner == "pooling":
-            # Programs share their problem in whole blocks; the default of a CPU, 128, is a problem.
-            args["block_size"] = 32
+        args |= cpu_engine_args(spec.dtype)
         # Compiling takes longer than it saves over the life of a CPU run.
         args["enforce_eager"] = True
         # A prompt cut in chunks rewinds the request's generator, which CPU generators can not do.
@@ -255,12 +257,20 @@ class SampledGroup:
     policy_version: int  # of the weights that sampled every token
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Request:
-    request_id: str
-    token_ids: list[int]
+    """Sequences that are answered together."""
+
+    rows: list[list[int]]
     params: SamplingParams | PoolingParams
-    future: Future[Any]
+    future: Future[Any]  # one answer to sample(), a list of them to score_all()
+    answers: dict[int, SampledGroup | float] = field(default_factory=dict)  # by row
+
+    def all_answers(self) -> Any:  # noqa: ANN401 - what the future promises
+        """In the order of the rows."""
+        if isinstance(self.params, SamplingParams):
+            return self.answers[0]
+        return [self.answers[row] for row in range(len(self.rows))]
 
 
 @dataclass(slots=True)
@@ -279,11 +289,10 @@ class EngineLoop:
     def __init__(self, spec: EngineSpec, name: str) -> None:
         self._inbox: queue.SimpleQueue[_Request | _Command | None] = queue.SimpleQueue()
         self._waiting: list[_Request | _Command] = []
-        self._in_flight: dict[str, _Request] = {}
+        self._in_flight: dict[str, tuple[_Request, int]] = {}  # with the row of it
         self._held = False
         self.policy_version = 0
-        self._next_id = 0
-        self._id_lock = threading.Lock()
+        self._ids = itertools.count()
         self._engine: LLMEngine
         ready: Future[None] = Future()
         self._thread = threading.Thread(
@@ -305,11 +314,15 @@ class EngineLoop:
             logprobs=0,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        return self._submit(token_ids, params)
+        return self._submit([token_ids], params)
 
-    def score(self, token_ids: IntArray) -> Future[float]:
-        """Read out the raw logit of one sequence."""
-        return self._submit(token_ids, PoolingParams(task="classify", use_activation=False))
+    def score_all(self, rows: Sequence[IntArray]) -> Future[list[float]]:
+        """Read out the raw logits of sequences; at least one.
+
+        One future for all of them: a thread that wakes up for each sequence takes the interpreter
+        from the thread that steps the engine.
+        """
+        return self._submit(rows, PoolingParams(task="classify", use_activation=False))
 
     def exclusive(self, function: Callable[[LLMEngine], T]) -> Future[T]:
         """Run `function` on the engine's thread once every earlier request is done."""
@@ -339,12 +352,10 @@ class EngineLoop:
         self._thread.join(timeout_s)
 
     def _submit(
-        self, token_ids: Sequence[int] | IntArray, params: SamplingParams | PoolingParams
+        self, rows: Sequence[Sequence[int] | IntArray], params: SamplingParams | PoolingParams
     ) -> Future[Any]:
-        with self._id_lock:
-            self._next_id += 1
-            request_id = str(self._next_id)
-        request = _Request(request_id, np.asarray(token_ids).tolist(), params, Future())
+        token_ids = [np.asarray(row).tolist() for row in rows]
+        request = _Request(rows=token_ids, params=params, future=Future())
         self._inbox.put(request)
         return request.future
 
@@ -396,14 +407,14 @@ class EngineLoop:
         self._waiting[:0] = held_back
 
     def _start(self, request: _Request) -> None:
-        try:
-            self._engine.add_request(
-                request.request_id, {"prompt_token_ids": request.token_ids}, request.params
-            )
-        except ValueError as error:  # the engine refuses this request; others go on
-            request.future.set_exception(EngineError(str(error)))
-            return
-        self._in_flight[request.request_id] = request
+        for row, token_ids in enumerate(request.rows):
+            request_id = str(next(self._ids))
+            try:
+                self._engine.add_request(request_id, tokens_input(token_ids), request.params)
+            except ValueError as error:  # the engine refuses this request; others go on
+                request.future.set_exception(EngineError(str(error)))
+                return
+            self._in_flight[request_id] = (request, row)
 
     def _execute(self, command: _Command) -> None:
         try:
@@ -420,20 +431,22 @@ class EngineLoop:
             return
         for output in outputs:
             if output.finished:
-                request = self._in_flight.pop(output.request_id)
-                request.future.set_result(self._result(output))
+                request, row = self._in_flight.pop(output.request_id)
+                request.answers[row] = self._answer(output)
+                if len(request.answers) == len(request.rows):
+                    request.future.set_result(request.all_answers())
 
-    def _result(self, output: RequestOutput | PoolingRequestOutput[Any]) -> SampledGroup | float:
+    def _answer(self, output: RequestOutput | PoolingRequestOutput[Any]) -> SampledGroup | float:
         if isinstance(output, PoolingRequestOutput):
             return float(output.outputs.data.reshape(-1)[0])
         completions = tuple(_sampled(one) for one in output.outputs)
         return SampledGroup(completions=completions, policy_version=self.policy_version)
 
     def _fail(self, error: EngineError) -> None:
-        for request in self._in_flight.values():
-            request.future.set_exception(error)
-        for item in self._waiting:
-            item.future.set_exception(error)
+        requests = [request for request, _ in self._in_flight.values()]
+        for item in [*requests, *self._waiting]:
+            if not item.future.done():
+                item.future.set_exception(error)
         self._in_flight.clear()
         self._waiting.clear()
 

@@ -55,7 +55,8 @@ class _Sent:
     question: str
     codes: Sequence[str | None]
     known: dict[str, Score]  # from the cache
-    pending: dict[str, tuple[Future[float], bool]]  # with whether it was truncated
+    truncated: dict[str, bool]  # what is sent
+    values: Future[list[float]] | None  # of what is sent, in its order; None: nothing is
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,13 @@ class RewardModelJudge:
 
     def __init__(
         self,
-        score: Callable[[IntArray], Future[float]],
+        score_all: Callable[[Sequence[IntArray]], Future[list[float]]],
         text_path: TextPath,
         extract_cfg: ExtractConfig,
         shaping: ShapingKind,
         cache_size: int,
     ) -> None:
-        self._score = score
+        self._score_all = score_all
         self._text_path = text_path
         self._extract_cfg = extract_cfg
         self._shaping: ShapingKind = shaping
@@ -140,23 +141,25 @@ class RewardModelJudge:
 
     def _send(self, question: str, codes: Sequence[str | None]) -> _Sent:
         """Hand the engine what is not in the cache, each program once."""
-        sent = _Sent(question, codes, known={}, pending={})
+        known: dict[str, Score] = {}
         new: list[str] = []
         for code in dict.fromkeys(code for code in codes if code is not None):
             cached = self._recall(_digest(question, code))
             if cached is not None:
-                sent.known[code] = cached
+                known[code] = cached
             else:
                 new.append(code)
-        for code, encoded in zip(new, self._text_path.encode_all(question, new), strict=True):
-            sent.pending[code] = (self._score(encoded.token_ids), encoded.truncated)
-        return sent
+        encoded = self._text_path.encode_all(question, new)
+        truncated = {code: one.truncated for code, one in zip(new, encoded, strict=True)}
+        values = self._score_all([one.token_ids for one in encoded]) if encoded else None
+        return _Sent(question, codes, known, truncated, values)
 
     def _receive(self, sent: _Sent) -> tuple[Score, ...]:
         """Wait for the engine; scores in the order of the programs."""
+        values = sent.values.result() if sent.values is not None else []
         fresh: dict[str, Score] = {}
-        for code, (future, truncated) in sent.pending.items():
-            fresh[code] = Score(value=future.result(), truncated=truncated)
+        for (code, truncated), value in zip(sent.truncated.items(), values, strict=True):
+            fresh[code] = Score(value=value, truncated=truncated)
             self._remember(_digest(sent.question, code), fresh[code])
         return tuple(self._hand_out(code, sent.known, fresh) for code in sent.codes)
 

@@ -162,8 +162,8 @@ def test_an_engine_scores_as_the_model_cards_snippet(
         check_reward_model(str(directory), adapter, MAX_TOKENS)
         text_path = TextPath.load(str(directory), adapter, MAX_TOKENS)
         cases = list(conversations(ADAPTERS[adapter].system))
-        futures = [loop.score(text_path.encode(q, code).token_ids) for q, code, _ in cases]
-        ours = np.array([future.result(timeout=120) for future in futures])
+        rows = [text_path.encode(q, code).token_ids for q, code, _ in cases]
+        ours = np.array(loop.score_all(rows).result(timeout=120))
         turns_N = [turns for _, _, turns in cases]
         has_token_head = family.architecture.__name__.endswith("ForTokenClassification")
         gaps = {"token": np.abs(ours - snippet(directory, turns_N, tokens=True)).max()}

@@ -41,32 +41,32 @@ class Engine:
         self.asked: list[str] = []
         self._value = value
 
-    def score(self, token_ids: IntArray) -> Future[float]:
-        """The score of one encoded pair."""
-        text = str(TOKENIZER.decode(token_ids))
-        self.asked.append(text)
-        future: Future[float] = Future()
-        future.set_result(self._value(text))
+    def score_all(self, rows: Sequence[IntArray]) -> Future[list[float]]:
+        """The scores of encoded pairs."""
+        texts = [str(TOKENIZER.decode(token_ids)) for token_ids in rows]
+        self.asked += texts
+        future: Future[list[float]] = Future()
+        future.set_result([self._value(text) for text in texts])
         return future
 
 
 def judge_of(engine: Engine, cache_size: int = 100, max_tokens: int = 512) -> RewardModelJudge:
     text_path = TextPath(TOKENIZER, "sequence_classifier", max_tokens)
-    return RewardModelJudge(engine.score, text_path, ExtractConfig(), "raw", cache_size)
+    return RewardModelJudge(engine.score_all, text_path, ExtractConfig(), "raw", cache_size)
 
 
 def test_several_groups_are_sent_together_and_judged_as_if_alone():
     other = Prompt(id="other", messages=(Message("user", "Multiply."),))
     groups = [(PROMPT, [answer("x = 1 + 1"), INVALID[0]]), (other, [answer("y = 22 * 3")])]
     alone = [judge_of(Engine()).judge(prompt, texts) for prompt, texts in groups]
-    waiting: list[tuple[Future[float], float]] = []
+    waiting: list[tuple[Future[list[float]], list[float]]] = []
 
-    def late(token_ids: IntArray) -> Future[float]:
-        future: Future[float] = Future()
-        waiting.append((future, float(len(token_ids))))
+    def late(rows: Sequence[IntArray]) -> Future[list[float]]:
+        future: Future[list[float]] = Future()
+        waiting.append((future, [float(len(token_ids)) for token_ids in rows]))
         if len(waiting) == 2:  # nothing is answered before both groups are there
-            for other_future, value in waiting:
-                other_future.set_result(value)
+            for other_future, values in waiting:
+                other_future.set_result(values)
         return future
 
     text_path = TextPath(TOKENIZER, "sequence_classifier", 512)
