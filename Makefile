@@ -50,9 +50,9 @@ docs: install  ## rewrite what is generated
 	$(BIN)/python -c "import sys; from actors.dashboard import dashboard_json; \
 	sys.stdout.write(dashboard_json())" > assets/grafana/codescaler.json
 
-# Nothing happens while the lock is the one that was installed.
+# Nothing happens while the lock and the package's entry points are those that were installed.
 install: sandbox
-	@cmp -s requirements/cpu.lock .venv/installed.lock || $(MAKE) --no-print-directory .venv/installed.lock -B
+	@cat requirements/cpu.lock setup.cfg | cmp -s - .venv/installed || $(MAKE) --no-print-directory .venv/installed -B
 
 # Programs are run in a sandbox that needs these two of Debian. Without them, or without root, install
 # them by hand; `launch/doctor.py` says what is reached.
@@ -64,7 +64,7 @@ sandbox:
 
 # The package index has no CPU build of torch: unless a local directory of wheels has it, uv's own
 # knowledge of PyTorch's index is needed. `--no-deps`, because the lock is complete on purpose.
-.venv/installed.lock: requirements/cpu.lock
+.venv/installed: requirements/cpu.lock setup.cfg
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
@@ -72,7 +72,7 @@ sandbox:
 	$(UV) install --python $(BIN)/python --no-deps --torch-backend cpu -r requirements/cpu.lock
 	$(UV) install --python $(BIN)/python --no-deps --no-build-isolation -e .
 	$(BIN)/python -c "import actors.deepspeed_engine, actors.vllm_engine" > /dev/null
-	cp requirements/cpu.lock $@
+	cat requirements/cpu.lock setup.cfg > $@
 
 lock:  ## resolve requirements/cpu.in again
 	$(UV) compile requirements/cpu.in --overrides requirements/overrides.txt --python-version 3.11 \
