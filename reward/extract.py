@@ -62,7 +62,7 @@ class ExtractConfig:
     ignore_think: bool = True  # reasoning between think tags is no part of the answer
     trivial_is_valid: bool = False
     max_bytes: int = 262_144  # of the program, in UTF-8
-    deadline_s: float = 1.0  # no parse starts later than this after the call began
+    deadline_s: float = 1.0  # of the thread's CPU; no parse starts after it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ def extract(text: str, cfg: ExtractConfig) -> Extraction:
     of the paper). last_block: the last closed one. Line ends of the code are `\\n`; blank lines
     around it are gone. Under 50 ms of CPU for any text; the module says what bounds it.
     """
-    budget = Budget(deadline=time.monotonic() + cfg.deadline_s)
+    budget = Budget(deadline=time.thread_time() + cfg.deadline_s)
     if len(text) > _MAX_TEXT_CHARS:
         detail = f"completion of {len(text)} characters; the limit is {_MAX_TEXT_CHARS}"
         return Extraction(reason=Reason.TOO_LONG, detail=detail)
@@ -111,7 +111,7 @@ def python_validity(code: str, cfg: ExtractConfig) -> Extraction:
     keeps Python from compiling it as a UTF-8 file, and it is not trivial. Trivial are programs of
     nothing but comments, `pass`, constants (a docstring, `...`) and bare names.
     """
-    budget = Budget(deadline=time.monotonic() + cfg.deadline_s)
+    budget = Budget(deadline=time.thread_time() + cfg.deadline_s)
     if len(code) > _MAX_TEXT_CHARS:
         detail = f"{len(code)} characters; the limit is {cfg.max_bytes} bytes"
         return Extraction(reason=Reason.TOO_LONG, detail=detail)

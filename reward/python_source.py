@@ -9,8 +9,8 @@ passes that are linear in the text:
   second time to word the message; statements before it have been parsed on their own by then
 - nesting of brackets: `_MAX_DEPTH`, CPython's own limit
 
-Ordinary code of 64 KiB has 8,000 to 15,000 units. No clock decides a verdict unless a parse would
-start later than the deadline of its `Budget`, which takes a stalled machine.
+Ordinary code of 64 KiB has 8,000 to 15,000 units. No clock decides a verdict unless the
+thread has computed for longer than its `Budget` says, twenty times what the limits above allow.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class RefusedError(Exception):
 class Budget:
     """What one call may still spend, over all parses that it makes."""
 
-    deadline: float  # time.monotonic()
+    deadline: float  # time.thread_time(): a busy machine refuses no program
     work: int = _MAX_WORK
 
     def spend(self, work: int) -> None:
@@ -98,7 +98,7 @@ class Budget:
         if self.work < 0:
             detail = f"resolving its fences takes more than {_MAX_WORK} units of parsing"
             raise RefusedError(Reason.DEADLINE, detail)
-        if time.monotonic() > self.deadline:
+        if time.thread_time() > self.deadline:
             raise RefusedError(Reason.DEADLINE, "the deadline passed before the parse")
 
 

@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward.extract import ExtractConfig, extract, python_validity
+from reward.python_source import Budget
 from rl.types import Reason
 
 pytestmark = pytest.mark.unit
@@ -212,6 +213,12 @@ def test_code_above_the_byte_cap_is_too_long() -> None:
 
 def test_no_parse_starts_after_the_deadline() -> None:
     assert python_validity("x = 1", ExtractConfig(deadline_s=0)).reason is Reason.DEADLINE
+
+
+def test_time_in_which_the_thread_had_to_wait_is_not_its_own() -> None:
+    budget = Budget(deadline=time.thread_time() + 0.05)
+    time.sleep(0.1)
+    budget.spend(1)
 
 
 def test_warnings_of_the_parser_neither_leak_nor_decide() -> None:
