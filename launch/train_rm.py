@@ -14,6 +14,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.model_shape import ModelShape, shape_of
 from conf.schema import Config, PolicyConfig, key
 from launch.common.arguments import default_context
 from launch.common.cli import compose_config, main_simple
@@ -24,7 +25,6 @@ from reward.model_files import (
     find_model,
     is_local,
     model_digest,
-    num_parameters,
 )
 from reward.pairs import Pair, load_pairs, pairs_digest, split_by_prompt
 from rl.errors import UserError
@@ -101,7 +101,8 @@ def run(args: TrainRmArgs) -> None:
     if args.resume == "auto" and (output / RESULT).is_file():
         sys.stdout.write(f"{output} is finished; resume=never trains it again\n")
         return
-    check_arguments(args)
+    shape = shape_of(args.model, scores=True)
+    check_arguments(args, shape)
     train, validation = load_pairs(args.data)
     if validation is None:
         train, validation = split_by_prompt(train, args.validation_share, args.seed)
@@ -110,13 +111,13 @@ def run(args: TrainRmArgs) -> None:
             f"validation_share={args.validation_share}: leaves no problem of {args.data} to train "
             "on; lower it"
         )
-    cfg = configure(args)
+    cfg = configure(args, shape)
     from actors.checks import preflight  # noqa: PLC0415 - after the arguments are good
     from actors.placement import Needs  # noqa: PLC0415
     from actors.rm_training import RmTraining, run_training  # noqa: PLC0415
 
     preflight(cfg, Needs(policy=cfg.policy.ranks))
-    epochs = args.epochs or epochs_of_size(_num_parameters(args.model))
+    epochs = args.epochs or epochs_of_size(None if shape is None else shape.num_parameters)
     steps = epochs * max(1, len(train) // args.batch_pairs)
     job = RmTraining(
         model=args.model,
@@ -136,13 +137,16 @@ def run(args: TrainRmArgs) -> None:
     run_training(cfg, job, output / RESULT)
 
 
-def check_arguments(args: TrainRmArgs) -> None:
+def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
     """Refuse what can not work, before anything is read or started."""
     directory = find_model(args.model, "model")
     if directory is not None and args.max_tokens is not None:
         check_context(directory, args.max_tokens, "max_tokens")
-    if directory is None and args.lr is None:
-        raise UserError("lr: null goes by the size of a local model; give lr= with a hub id")
+    if shape is None and args.lr is None:
+        raise UserError(
+            f"lr: null goes by the number of parameters, which neither the files nor the name of "
+            f"model={args.model} tell; give lr="
+        )
     if args.attention == "flash_attention_2" and args.share_prefix == "on":
         raise UserError(
             "share_prefix=on: flash attention takes no mask of its own; set attention=sdpa, or "
@@ -154,7 +158,7 @@ def check_arguments(args: TrainRmArgs) -> None:
         )
 
 
-def configure(args: TrainRmArgs) -> Config:
+def configure(args: TrainRmArgs, shape: ModelShape | None) -> Config:
     """The configuration of the ranks; the other groups are not started."""
     on_cpu = args.placement == "laptop"
     dtype = args.dtype
@@ -171,7 +175,10 @@ def configure(args: TrainRmArgs) -> Config:
     max_tokens = args.max_tokens or default_context(args.model)
     pair_tokens = 2 * max_tokens
     ranks = args.ranks or {"laptop": 2, "one_gpu": 1}.get(args.placement, 8)
-    lr = args.lr if args.lr is not None else lr_of_size(num_parameters(Path(args.model)))
+    lr = args.lr
+    if lr is None:
+        assert shape is not None  # check_arguments
+        lr = lr_of_size(shape.num_parameters)
     policy = replace(
         base.policy,
         ranks=ranks,
@@ -185,7 +192,7 @@ def configure(args: TrainRmArgs) -> Config:
         offload_optimizer=args.offload_optimizer,
         cpu_threads=args.cpu_threads,
     )
-    tokens = args.microbatch_tokens or _microbatch(args.model, policy, dtype, on_cpu=on_cpu)
+    tokens = args.microbatch_tokens or _microbatch(shape, policy, dtype, on_cpu=on_cpu)
     return replace(
         base,
         seed=args.seed,
@@ -196,11 +203,9 @@ def configure(args: TrainRmArgs) -> Config:
     )
 
 
-def _microbatch(model: str, policy: PolicyConfig, dtype: str, *, on_cpu: bool) -> int:
+def _microbatch(shape: ModelShape | None, policy: PolicyConfig, dtype: str, *, on_cpu: bool) -> int:
     from actors.memory import DTYPE_BYTES, GIB, microbatch_within  # noqa: PLC0415 - after arguments
-    from actors.model_shape import shape_of  # noqa: PLC0415
 
-    shape = shape_of(model, scores=True)
     if shape is None or shape.dimensions is None:
         return 1  # two contexts
     budget = 2 * GIB if on_cpu else 16 * GIB
@@ -228,13 +233,6 @@ def epochs_of_size(num: int | None) -> int:
     if num is None or num >= 10**9:
         return 1
     return 2 if num >= 10**7 else 6
-
-
-def _num_parameters(model: str) -> int | None:
-    from actors.model_shape import shape_of  # noqa: PLC0415 - after the arguments are good
-
-    shape = shape_of(model, scores=True)
-    return None if shape is None else shape.num_parameters
 
 
 def settings_of(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.model_shape import shape_of
 from conf.schema import SandboxConfig
 from launch import mine_pairs, train_rm
 from launch.common.cli import main_simple
@@ -113,7 +114,7 @@ def test_rollouts_without_a_verdict_need_the_tests_of_the_same_problem(
     [
         (["data=nowhere.parquet"], "nowhere.parquet does not exist"),
         (["model=./nowhere"], "model: the model directory ./nowhere does not exist"),
-        (["model=owner/name"], "lr: null goes by the size of a local model"),
+        (["model=owner/name"], "neither the files nor the name of model=owner/name tell"),
         (["max_tokens=4096"], "max_tokens: 4096 tokens are more than the 512 positions"),
         (["attention=flash_attention_2", "share_prefix=on"], "share_prefix=on: flash attention"),
         (["resume=auto"], "checkpoint_every=0 keeps nothing"),
@@ -135,6 +136,12 @@ def test_training_refuses(tmp_path: Path, command: Run, changes: list[str], word
     assert words in said
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_hub_id_that_names_its_size_needs_no_learning_rate() -> None:
+    args = train_rm.TrainRmArgs(data="pairs", model="Qwen/Qwen3-8B", output="out", max_tokens=512)
+    cfg = train_rm.configure(args, shape_of(args.model, scores=True))
+    assert cfg.policy.lr == pytest.approx(1e-6, rel=0.1)
 
 
 def test_a_file_without_pairs_is_refused(tmp_path: Path, command: Run) -> None:
