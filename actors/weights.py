@@ -7,7 +7,7 @@ call has a deadline, and the version that the engines serve at the end is compar
 published.
 
 On CPU a bucket travels through Ray's shared-memory object store (backend `host_memory`). On GPUs
-`actors.vllm_engine.gpu_sender` runs vLLM's own `nccl` (separate devices) or `ipc` (colocated)
+`actors.vllm_transports.gpu_sender` runs vLLM's own `nccl` (separate devices) or `ipc` (colocated)
 sender.
 """
 
@@ -94,7 +94,7 @@ class WeightPublisher:
         self._gpu_sender: Any = None
         if backend != "host_memory":
             # Ranks on CPU never load vLLM.
-            from actors.vllm_engine import Rendezvous, gpu_sender  # noqa: PLC0415
+            from actors.vllm_transports import Rendezvous, gpu_sender  # noqa: PLC0415
 
             self._gpu_sender = gpu_sender(
                 backend,
