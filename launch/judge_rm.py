@@ -78,7 +78,7 @@ def read_material(args: JudgeArgs) -> tuple[list[Pair], Labelled]:
         raise UserError("pairs, rollouts: give at least one of them")
     pairs: list[Pair] = []
     if args.pairs is not None:
-        pairs, validation = load_pairs(args.pairs)
+        pairs, validation = load_pairs(args.pairs, "pairs")
         pairs = pairs if validation is None else validation
     labelled = Labelled()
     if args.rollouts is not None:

@@ -184,8 +184,8 @@ def read_pairs(path: str | Path) -> list[Pair]:
     ]
 
 
-def load_pairs(data: str) -> tuple[list[Pair], list[Pair] | None]:
-    """Return (training, validation) pairs of a file, a directory or a hub id.
+def load_pairs(data: str, key: str = "data") -> tuple[list[Pair], list[Pair] | None]:
+    """Return (training, validation) pairs of a file, a directory or a hub id, the value of `key`.
 
     A directory of `launch/mine_pairs.py` has its validation part beside it; for anything else it is
     None. Other directories and hub ids are read as Hugging Face data sets, split "train". Raises
@@ -199,24 +199,24 @@ def load_pairs(data: str) -> tuple[list[Pair], list[Pair] | None]:
             validation = read_pairs(path / "validation.parquet")
     elif path.is_file():
         train = read_pairs(path)
-    elif path.is_dir() or not is_local(data):
-        train = _load_data_set(data)
+    elif path.is_dir() or not (is_local(data) or path.suffix == ".parquet"):
+        train = _load_data_set(data, key)
     else:
         raise DataError(
-            f"data: {data} does not exist; give a parquet file, a directory or a hub id"
+            f"{key}: {data} does not exist; give a parquet file, a directory or a hub id"
         )
     if not train:
         raise DataError(f"{data}: holds no pair; give pairs of launch/mine_pairs.py")
     return train, validation
 
 
-def _load_data_set(data: str) -> list[Pair]:
+def _load_data_set(data: str, key: str) -> list[Pair]:
     from datasets import Dataset, load_dataset  # noqa: PLC0415 - takes seconds
 
     try:
         rows = load_dataset(data, split="train")
     except (OSError, ValueError) as error:
-        raise DataError(f"pairs: {data} is not readable as a data set ({error})") from error
+        raise DataError(f"{key}: {data} is not readable as a data set ({error})") from error
     assert isinstance(rows, Dataset)
     _require_columns(data, rows.column_names)
     known = [name for name in _PAIR_SCHEMA.names if name in rows.column_names]

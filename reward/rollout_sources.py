@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from glob import glob
 from hashlib import blake2b
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def find_rollouts(inputs: Sequence[str], key: str = "input") -> list[RolloutFile
     found: dict[Path, RolloutFile] = {}
     for given in inputs:
         path = Path(given)
-        matches = [path] if path.exists() else sorted(Path().glob(given)) if _relative(path) else []
+        matches = [path] if path.exists() else sorted(map(Path, glob(given, recursive=True)))
         files = [file for match in matches for file in _files_under(match)]
         if not files:
             raise UserError(
@@ -100,10 +101,6 @@ def find_rollouts(inputs: Sequence[str], key: str = "input") -> list[RolloutFile
             )
         found |= {file.resolve(): RolloutFile(file, _run_of(file)) for file in files}
     return list(found.values())
-
-
-def _relative(path: Path) -> bool:
-    return not path.is_absolute()
 
 
 def _files_under(path: Path) -> list[Path]:

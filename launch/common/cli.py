@@ -109,9 +109,7 @@ def guarded(call: Callable[[], int | None]) -> int:
         _report(str(error))
         return EXIT_BAD_INPUT
     except OverrideParseException as error:
-        *causes, _ = error.message.splitlines()  # the last line refers to Hydra's manual
-        cause = causes[-1] if causes else error.message
-        _report(f"{error.override!r} is not an override of the form key=value ({cause})")
+        _report(_unreadable(error.override, error.message))
         return EXIT_BAD_INPUT
     except (HydraException, OmegaConfBaseException) as error:
         _report(str(error))
@@ -119,6 +117,16 @@ def guarded(call: Callable[[], int | None]) -> int:
     except ProjectError as error:
         _report(f"{type(error).__name__}: {error}")
         return EXIT_FAILURE
+
+
+def _unreadable(override: str, message: str) -> str:
+    """What to say of an override that Hydra's grammar does not know."""
+    *causes, _ = message.splitlines()  # the last line refers to Hydra's manual
+    said = f"{override!r} is not an override of the form key=value ({(causes or [message])[-1]})"
+    name, given, value = override.partition("=")
+    if given and "'" not in value:
+        said += f"; a text with brackets, quotes or spaces is quoted twice: \"{name}='{value}'\""
+    return said
 
 
 def _report(message: str, kind: str = "error") -> None:

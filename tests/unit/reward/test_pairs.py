@@ -137,3 +137,6 @@ def test_pairs_are_loaded_from_files_mined_directories_and_data_sets(tmp_path: P
     )
     with pytest.raises(DataError, match="does not exist"):
         load_pairs(str(tmp_path / "nowhere"))
+    # Not asked of the hub, though it has the form of an id.
+    with pytest.raises(DataError, match=r"pairs: mine/validation\.parquet does not exist"):
+        load_pairs("mine/validation.parquet", "pairs")

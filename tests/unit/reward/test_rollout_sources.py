@@ -92,6 +92,8 @@ def test_directories_files_and_patterns_name_each_file_once(
         _run(tmp_path, name, [_row("a", "PASSED")])
     inputs = ["outputs", "outputs/grpo/s1", "outputs/*/s2/rollouts/*.parquet"]
     assert [file.run for file in find_rollouts(inputs)] == ["grpo/s1", "grpo/s2"]
+    absolute = str(tmp_path / "outputs/**/step-00000[0-9].parquet")
+    assert [file.run for file in find_rollouts([absolute])] == ["grpo/s1", "grpo/s2"]
     with pytest.raises(UserError, match=r"input: 'outputs/nothing\*' names no rollouts"):
         find_rollouts(["outputs/nothing*"])
 

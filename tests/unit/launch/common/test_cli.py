@@ -172,6 +172,12 @@ def test_a_good_run_exits_0_and_leaves_hydras_records_in_the_run_directory(run: 
             "'policy.lr' is not an override of the form key=value (missing EQUAL at '<EOF>')",
         ),
         (
+            "data.path=step[0-4].parquet",
+            "'data.path=step[0-4].parquet' is not an override of the form key=value (mismatched "
+            "input '[' expecting <EOF>); a text with brackets, quotes or spaces is quoted twice: "
+            "\"data.path='step[0-4].parquet'\"",
+        ),
+        (
             "seed=1,2",
             "seed=1,2: several values (add --multirun for a run with each; quote a text that "
             "has commas; write a list as [a,b])",
