@@ -277,10 +277,10 @@ def _write(job: MineJob, mined: Dataset, console: Console) -> dict[str, Any]:
             (validation if held_out else train).add(pair)
             counts[f"{side}/{pair.source}"] += 1
             problems[side].add(blake2b(pair.prompt_id.encode(), digest_size=8).digest())
-        if not train.num_rows:
+        if not train.num_rows + validation.num_rows:
             raise UserError(
-                "input: no problem of the training part has both a right and a wrong program; "
-                "give more rollouts, or rollouts of a policy that solves some of the problems"
+                "input: no problem has both a right and a wrong program; give more rollouts, or "
+                "rollouts of a policy that solves some of the problems"
             )
     record = {
         "num_pairs": {"train": train.num_rows, "validation": validation.num_rows},

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -34,7 +33,7 @@ from actors.score_queue import (
     ShardState,
     UnavailableError,
 )
-from reward.answers import Answer, group_answers, judged_rows, parse_answer
+from reward.answers import Answer, finite, group_answers, judged_rows, parse_answer
 from rl.errors import DataError, ProjectError
 
 _MAX_FAULTS = 20
@@ -176,7 +175,7 @@ class ScoreApp:
 
 def _parse(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+        value = json.loads(body.decode("utf-8"), parse_constant=finite, parse_float=finite)
     except UnicodeDecodeError as error:
         raise HTTPException(400, f"body:{error.start + 1}: not UTF-8") from error
     except json.JSONDecodeError as error:
@@ -190,13 +189,6 @@ def _parse(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
             "body: an object with prompt and response, or a list of them, is needed, not "
             f"{type(value).__name__}",
         )
-    return value
-
-
-def _finite(text: str) -> float:
-    """Numbers that JSON can not write back are refused: the fields of a row are echoed."""
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is no number of JSON")
     return value
 
 

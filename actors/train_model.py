@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
@@ -277,6 +278,8 @@ def _lm_weight_beside_scores(model: PreTrainedModel, spec: TrainSpec) -> nn.Para
     if model.config.tie_word_embeddings:
         return cast(nn.Parameter, model.get_input_embeddings().weight)
     directory = Path(spec.model_path)
+    if not directory.is_dir():  # a hub id, whose files were fetched when the model was loaded
+        directory = Path(snapshot_download(spec.model_path, local_files_only=True))
     for file in sorted(directory.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             if _LM_HEAD in tensors.keys():  # noqa: SIM118 - no mapping

@@ -29,7 +29,14 @@ from launch.evaluate import (
     read_benchmark,
 )
 from launch.train import shipped
-from reward.model_files import AdapterName, check_reward_model, context_of, is_local, model_digest
+from reward.model_files import (
+    AdapterName,
+    RewardKeys,
+    check_reward_model,
+    context_of,
+    is_local,
+    model_digest,
+)
 from rl.console import Console
 from rl.errors import UserError
 from rl.samples import SampleRow, SampleStore, samples_by_problem
@@ -128,9 +135,11 @@ def check(
             "for smaller sizes"
         )
     lengths = check_model(sampling, "policy")
-    check_reward_model(args.reward_model, args.adapter, rm_context(args))
-    if args.tester != "auto":
-        testing(args, output)
+    keys = RewardKeys(model="reward_model", adapter="adapter", max_tokens="rm_max_tokens")
+    check_reward_model(args.reward_model, args.adapter, rm_context(args), keys)
+    testing(replace(args, tester=tester_or_its_like(args)), output)
+    if args.samples is not None and not Path(args.samples).is_file():
+        raise UserError(f"samples: {args.samples} does not exist; give a file of evaluate.py")
     problems = read_benchmark(sampling)
     if args.samples is not None:
         read_programs(args, output, problems)
@@ -145,6 +154,13 @@ def evaluation(args: BestOfNArgs, model: str, output: Path) -> EvaluateArgs:
     return EvaluateArgs(
         **shared, model=model, output=str(output / POLICY_FIGURES), test_workers=workers
     )
+
+
+def tester_or_its_like(args: BestOfNArgs) -> str:
+    """The tester; where it is still to be made, a model of the same size."""
+    if args.tester != "auto":
+        return args.tester
+    return shipped("assets/minipy/policy") if args.benchmark == "minipy" else args.policy
 
 
 def choose_tester(args: BestOfNArgs, console: Console) -> str:

@@ -57,8 +57,8 @@ class JudgeArgs(RewardGroupArgs):
 def run(args: JudgeArgs) -> None:
     """Read and check, score everything once, then write the card."""
     output = check_output_dir(args.output)
-    pairs, labelled = read_material(args)
     cfg = reward_config(args.model, args)
+    pairs, labelled = read_material(args)
     from actors.judging import scoring_settings  # noqa: PLC0415 - after the arguments are good
     from reward.judgement import judge  # noqa: PLC0415
 
@@ -76,13 +76,13 @@ def read_material(args: JudgeArgs) -> tuple[list[Pair], Labelled]:
     """The pairs and the executed programs; raises UserError when there are none of either."""
     if args.pairs is None and args.rollouts is None:
         raise UserError("pairs, rollouts: give at least one of them")
+    labelled = Labelled()
+    if args.rollouts is not None:
+        labelled = read_labelled(args.rollouts)
     pairs: list[Pair] = []
     if args.pairs is not None:
         pairs, validation = load_pairs(args.pairs, "pairs")
         pairs = pairs if validation is None else validation
-    labelled = Labelled()
-    if args.rollouts is not None:
-        labelled = read_labelled(args.rollouts)
     if not pairs and not labelled.codes:
         left_out = ", ".join(f"{n} {why}" for why, n in labelled.left_out.most_common())
         raise DataError(

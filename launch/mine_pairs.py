@@ -161,13 +161,13 @@ def problems_of(args: MineArgs, files: list[RolloutFile]) -> list[Prompt]:
 
 
 def check_problems(counts: RolloutCounts, prompts: dict[str, Prompt]) -> None:
-    """Raise DataError for problems that would have to be executed and can not be."""
+    """Raise DataError where programs have no tests to run against, or another problem's."""
     faults: list[str] = []
-    for prompt_id, digest in counts.unverified.items():
+    for prompt_id, (digest, _) in counts.problems.items():
         prompt = prompts.get(prompt_id)
-        if prompt is None or prompt.tests is None:
+        if prompt_id in counts.unverified and (prompt is None or prompt.tests is None):
             faults.append(f"problems:{prompt_id}:tests: none, and its rollouts have no verdict")
-        elif question_digest(prompt.question) != digest:
+        elif prompt is not None and question_digest(prompt.question) != digest:
             faults.append(f"problems:{prompt_id}:prompt: is another text than in the rollouts")
     if faults:
         more = len(faults) - _MAX_SHOWN

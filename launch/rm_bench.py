@@ -52,6 +52,8 @@ def run(args: RmBenchArgs) -> None:
             raise UserError(
                 f"scores: {args.scores} replaces model= and data=, and both were given; drop one"
             )
+        if Path(args.scores).resolve() == output.resolve():
+            raise UserError(f"output: {args.output} is the file of scores; give another file")
         scores = read_scores(Path(args.scores))
         settings: dict[str, object] = {"scores": args.scores}
     else:

@@ -106,10 +106,15 @@ def run(args: TrainRmArgs) -> None:
     train, validation = load_pairs(args.data)
     if validation is None:
         train, validation = split_by_prompt(train, args.validation_share, args.seed)
+        if not train:
+            raise UserError(
+                f"validation_share={args.validation_share}: leaves no problem of {args.data} to "
+                "train on; lower it"
+            )
     if not train:
         raise UserError(
-            f"validation_share={args.validation_share}: leaves no problem of {args.data} to train "
-            "on; lower it"
+            f"data: all problems of {args.data} are held out for validation; mine more, or "
+            "with a lower validation_share"
         )
     cfg = configure(args, shape)
     from actors.checks import preflight  # noqa: PLC0415 - after the arguments are good
@@ -140,6 +145,7 @@ def run(args: TrainRmArgs) -> None:
 def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
     """Refuse what can not work, before anything is read or started."""
     directory = find_model(args.model, "model")
+    _check_output(Path(args.output), directory)
     if directory is not None and args.max_tokens is not None:
         check_context(directory, args.max_tokens, "max_tokens")
     if shape is None and args.lr is None:
@@ -155,6 +161,17 @@ def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
     if args.resume == "auto" and not args.checkpoint_every:
         raise UserError(
             "resume=auto: checkpoint_every=0 keeps nothing to go on from; set checkpoint_every"
+        )
+
+
+def _check_output(output: Path, base: Path | None) -> None:
+    """Refuse a directory in which the training would overwrite or drop what is not its own."""
+    if base is not None and base.resolve() == output.resolve():
+        raise UserError(f"output: {output} is the base model itself; give another directory")
+    if (output / "config.yaml").is_file():
+        raise UserError(
+            f"output: {output} is the directory of a run, whose checkpoints would be dropped; give "
+            "another directory"
         )
 
 

@@ -7,6 +7,7 @@ other field stays. `launch/score.py` and `launch/serve.py` both read and write a
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,9 +113,16 @@ def read_answers(source: Path) -> list[AnswerGroup]:
     return list(group_answers(answers))
 
 
+def finite(text: str) -> float:
+    """Numbers that JSON can not write back are refused: the fields of a row are echoed."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no number of JSON")
+    return value
+
+
 def _parse_line(line: bytes) -> Answer:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8"), parse_constant=finite, parse_float=finite)
     except UnicodeDecodeError as error:
         raise DataError(f"{error.start + 1}: not UTF-8") from error
     except json.JSONDecodeError as error:

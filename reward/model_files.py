@@ -103,6 +103,7 @@ def find_model(model: str, key: str) -> Path | None:
     for name in ("config.json", "tokenizer.json"):
         if not (path / name).is_file():
             raise UserError(f"{key}: {path} has no {name}; give a Hugging Face model directory")
+    _config_of(path)
     weights = list(path.glob("*.safetensors"))
     if not weights:
         raise UserError(
@@ -125,20 +126,33 @@ def check_policy(model: str, key: str) -> Path | None:
     return path
 
 
-def check_reward_model(model: str, adapter: AdapterName, max_tokens: int) -> None:
+class RewardKeys(NamedTuple):
+    """What a command calls the keys of its reward model, for messages."""
+
+    model: str = "reward.model"
+    adapter: str = "reward.adapter"
+    max_tokens: str = "reward.max_tokens"
+
+
+_OF_A_RUN = RewardKeys()
+
+
+def check_reward_model(
+    model: str, adapter: AdapterName, max_tokens: int, keys: RewardKeys = _OF_A_RUN
+) -> None:
     """Refuse a local directory that is no reward model, before any engine starts."""
-    path = find_model(model, "reward.model")
+    path = find_model(model, keys.model)
     if path is None:
         return
     names = architectures_of(path)
     accepted = ADAPTERS[adapter].architectures
     if not any(name.endswith(accepted) for name in names):
         raise UserError(
-            f"reward.model: {model} has architectures {names}, but the adapter {adapter!r} "
+            f"{keys.model}: {model} has architectures {names}, but the adapter {adapter!r} "
             f"reads a class that ends in {' or '.join(accepted)}; train one with "
-            "launch/train_rm.py or choose another reward.adapter"
+            f"launch/train_rm.py or choose another {keys.adapter}"
         )
-    check_context(path, max_tokens, "reward.max_tokens")
+    check_context(path, max_tokens, keys.max_tokens)
 
 
 def num_parameters(directory: Path) -> int:

@@ -80,7 +80,7 @@ def parse(code: str) -> ast.Module | None:
 def variables(tree: ast.Module) -> set[str]:
     """Return the names that can be changed without changing what the program does."""
     bound: set[str] = set()
-    fixed: set[str] = set(dir(builtins))
+    fixed: set[str] = set(dir(builtins)) | _assigned_functions(tree)
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
@@ -94,3 +94,21 @@ def variables(tree: ast.Module) -> set[str]:
                     spelled = cast("list[object]", value) if isinstance(value, list) else [value]
                     fixed.update(name for name in spelled if isinstance(name, str))
     return bound - fixed
+
+
+def _assigned_functions(tree: ast.Module) -> set[str]:
+    """Names by which others may call a function that no `def` gave its name: `f = lambda x: x`."""
+    defined = {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    found: set[str] = set()
+    for node in tree.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        value = node.value
+        if isinstance(value, ast.Lambda) or (isinstance(value, ast.Name) and value.id in defined):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found

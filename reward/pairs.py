@@ -178,10 +178,11 @@ def read_pairs(path: str | Path) -> list[Pair]:
     """
     table = _read_table(Path(path))
     known = [name for name in _PAIR_SCHEMA.names if name in table.column_names]
-    return [
-        _pair_of_row(f"{path}:{number}", row)
-        for number, row in enumerate(table.select(known).to_pylist())
-    ]
+    try:
+        rows = table.select(known).to_pylist()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: holds text that is no UTF-8 ({error})") from error
+    return [_pair_of_row(f"{path}:{number}", row) for number, row in enumerate(rows)]
 
 
 def load_pairs(data: str, key: str = "data") -> tuple[list[Pair], list[Pair] | None]:
@@ -205,17 +206,19 @@ def load_pairs(data: str, key: str = "data") -> tuple[list[Pair], list[Pair] | N
         raise DataError(
             f"{key}: {data} does not exist; give a parquet file, a directory or a hub id"
         )
-    if not train:
+    if not train and not validation:
         raise DataError(f"{data}: holds no pair; give pairs of launch/mine_pairs.py")
     return train, validation
 
 
 def _load_data_set(data: str, key: str) -> list[Pair]:
     from datasets import Dataset, load_dataset  # noqa: PLC0415 - takes seconds
+    from datasets.exceptions import DatasetsError  # noqa: PLC0415
 
     try:
         rows = load_dataset(data, split="train")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
+        error = error.__cause__ or error  # what was wrong with a row, where there is one
         raise DataError(f"{key}: {data} is not readable as a data set ({error})") from error
     assert isinstance(rows, Dataset)
     _require_columns(data, rows.column_names)

@@ -9,7 +9,7 @@ the better presented (easy), on it both are alike (normal), above it the wrong o
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ DOMAINS = ("chat", "code", "math", "safety")  # a name that goes on, as safety-r
 NUM_STYLES = 3
 _WHOLE = "total_dataset.json"  # all items, each with its `domain`
 _MAX_FAULTS_SHOWN = 20
+_LARGEST = sys.float_info.max  # a whole number beyond it is no float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +190,8 @@ def _load(path: Path) -> list[object]:
         raise DataError(f"{path}: not UTF-8 (byte {error.start})") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # a number or a nesting without end
+        raise DataError(f"{path}:1:1: not JSON ({error})") from error
     if not isinstance(value, list):
         raise DataError(f"{path}:1:1: a JSON list is needed, not {type(value).__name__}")
     return cast("list[object]", value)
@@ -262,7 +265,7 @@ def _text(place: str, name: str, value: object) -> str:
 
 
 def _number(place: str, name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
         raise DataError(f"{place}:{name}: a score is a finite number ({_show(value)})")
     return float(value)
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reward.pairs import LabelledCode
+from reward.verdict import Verdict
 from rl.errors import DataError, UserError
 from rl.samples import UNDECIDED, read_samples
 
@@ -26,7 +27,12 @@ _PARQUET_COLUMNS = (
     *("prompt_id", "question", "code", "reason", "step", "policy_version", "sample_idx"),
 )
 _OPTIONAL_COLUMNS = ("verdict", "num_passed", "num_tests")
+_VERDICTS = frozenset(verdict.value for verdict in Verdict)
+_TEXTS = ("prompt_id", "question", "code", "reason")
+_NUMBERS = ("step", "policy_version", "sample_idx")
+_COUNTS = ("num_passed", "num_tests")  # None where not all tests were run
 _SAMPLES = ".samples.jsonl"
+_HELD_OUT = {"probe", "evaluation"}  # of a run directory: no material of its training
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +85,16 @@ class RolloutCounts:
     num_rows: int = 0
     num_codes: int = 0  # rows with code
     num_undecided: int = 0  # of these, with a verdict that says nothing
-    # Problems with programs that no test was run on: id -> digest of the problem's text.
-    unverified: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    # Of problems with programs: id -> digest of the problem's text, and the file that has it.
+    problems: dict[str, tuple[bytes, Path]] = field(default_factory=dict[str, tuple[bytes, Path]])
+    unverified: set[str] = field(default_factory=set[str])  # ids with programs that were not run
 
 
 def find_rollouts(inputs: Sequence[str], key: str = "input") -> list[RolloutFile]:
     """The files that `inputs`, the value of `key`, name.
 
-    Run directories, directories of files, files, or patterns. Samples of `launch/evaluate.py`
+    Run directories, directories of files, files, or patterns; of the runs below a directory the
+    rollouts, and what they held out only where it is named itself. Samples of `launch/evaluate.py`
     (`*.samples.jsonl`) count as well as rollout parquet. Raises UserError where there is none.
     """
     found: dict[Path, RolloutFile] = {}
@@ -108,7 +116,8 @@ def _files_under(path: Path) -> list[Path]:
         return [path]
     if (path / "rollouts").is_dir():
         path = path / "rollouts"
-    return sorted([*path.rglob("*.parquet"), *path.rglob(f"*{_SAMPLES}")])
+    found = sorted([*path.rglob("*.parquet"), *path.rglob(f"*{_SAMPLES}")])
+    return [file for file in found if not _HELD_OUT & {*file.relative_to(path).parts[:-1]}]
 
 
 def _run_of(file: Path) -> str:
@@ -129,19 +138,29 @@ def run_directories(files: Sequence[RolloutFile]) -> list[Path]:
 
 
 def count_rollouts(files: Sequence[RolloutFile]) -> RolloutCounts:
-    """Read all files once. Raises DataError `file:row:column` for the first fault of each."""
+    """Read all files once. Raises DataError `file:row:column` for the first fault of each.
+
+    Two problems under one id are a fault: their programs would be taken for answers to one.
+    """
     counts = RolloutCounts()
     faults: list[str] = []
     for file in files:
         try:
-            for row in iter_rows(file):
+            for number, row in enumerate(iter_rows(file), start=1):
                 counts.num_rows += 1
                 if not row.code:
                     continue
                 counts.num_codes += 1
                 counts.num_undecided += row.verdict == UNDECIDED
+                digest = question_digest(row.question)
+                known, where = counts.problems.setdefault(row.prompt_id, (digest, file.path))
+                if known != digest:
+                    raise DataError(
+                        f"{file.path}:{number}:question: problem {row.prompt_id!r} is "
+                        f"another text in {where}; mine them apart, or give them other ids"
+                    )
                 if row.verdict is None:
-                    counts.unverified.setdefault(row.prompt_id, question_digest(row.question))
+                    counts.unverified.add(row.prompt_id)
         except DataError as error:
             faults.append(str(error))
     if faults:
@@ -177,21 +196,42 @@ def _parquet_rows(file: RolloutFile) -> Iterator[RolloutCode]:
             raise DataError(f"{file.path}:-:{name}: column is missing (has {names})")
     columns = [*_PARQUET_COLUMNS, *(name for name in _OPTIONAL_COLUMNS if name in names)]
     number = 0
-    for batch in parquet.iter_batches(batch_size=256, columns=columns):
-        for row in batch.to_pylist():
-            number += 1
-            for name in ("prompt_id", "question", "code", "reason"):
-                if not isinstance(row[name], str):
-                    raise DataError(f"{file.path}:{number}:{name}: must be text ({row[name]!r})")
-            yield RolloutCode(run=file.run, **(dict.fromkeys(_OPTIONAL_COLUMNS) | row))
+    try:
+        for batch in parquet.iter_batches(batch_size=256, columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                code = RolloutCode(run=file.run, **(dict.fromkeys(_OPTIONAL_COLUMNS) | row))
+                _check(code, f"{file.path}:{number}")
+                yield code
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"{file.path}:{number + 1}: is not readable ({error})") from error
+
+
+def _check(code: RolloutCode, place: str) -> None:
+    """Refuse values of another type, and a verdict that is none."""
+    for names, kind, what in (
+        (_TEXTS, str, "text"),
+        (_NUMBERS, int, "a whole number"),
+        (_COUNTS, int | None, "a whole number or null"),
+        (("verdict",), str | None, "text or null"),
+    ):
+        for name in names:
+            value = getattr(code, name)
+            if not isinstance(value, kind):
+                raise DataError(f"{place}:{name}: must be {what} ({value!r})")
+    if code.verdict is not None and code.verdict not in _VERDICTS:
+        raise DataError(
+            f"{place}:verdict: {code.verdict!r} is none of {', '.join(Verdict)}; leave null what "
+            "was not run"
+        )
 
 
 def _sample_rows(file: RolloutFile) -> Iterator[RolloutCode]:
-    for row in read_samples(file.path):
+    for number, row in enumerate(read_samples(file.path), start=1):
         questions = [turn["content"] for turn in row.prompt if turn.get("role") == "user"]
         if not questions:
-            raise DataError(f"{file.path}:{row.problem_id}:prompt: has no user turn")
-        yield RolloutCode(
+            raise DataError(f"{file.path}:{number}:prompt: has no user turn")
+        code = RolloutCode(
             prompt_id=row.problem_id,
             question=questions[-1],
             code=row.code,
@@ -204,3 +244,5 @@ def _sample_rows(file: RolloutFile) -> Iterator[RolloutCode]:
             num_passed=row.num_passed,
             num_tests=row.num_tests,
         )
+        _check(code, f"{file.path}:{number}")
+        yield code

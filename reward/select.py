@@ -78,14 +78,16 @@ def by_generated_tests(candidates: Candidates) -> list[int]:
 
 
 def mbr_exec(candidates: Candidates) -> int:
-    """The program whose outputs most others share: MBR-exec (arXiv 2204.11454), 0/1 loss per input.
+    """The program that agrees with most others: MBR-exec (arXiv 2204.11454), 0/1 loss.
 
-    It needs inputs only. Our rule for what the paper leaves open: a program that does not finish on
-    an input agrees with nobody there, and ties go to the first.
+    Two programs agree when they give the same on every input; no expected output is needed. Our
+    rules for what the paper leaves open: not finishing on an input is an output like another, a
+    program that finishes on none agrees with nobody, and ties go to the first.
     """
     outputs_NI = candidates.outputs_NI
-    agree_NNI = (outputs_NI[:, None] == outputs_NI[None]) & (outputs_NI >= 0)[:, None]
-    return int(np.argmax(agree_NNI.sum(axis=(1, 2))))
+    agree_NN = np.all(outputs_NI[:, None] == outputs_NI[None], axis=2)
+    finishes_N = np.any(outputs_NI >= 0, axis=1)
+    return int(np.argmax(np.sum(agree_NN & finishes_N[:, None], axis=1)))
 
 
 def codet(candidates: Candidates) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -35,7 +36,7 @@ class Console:
 
     def stage(self, name: str, about: str) -> None:
         """Announce what begins, and how long it takes."""
-        self._rich.print(f"[bold cyan]==>[/] [bold]{name}[/]  [dim]{about}[/]")
+        self._rich.print(f"[bold cyan]==>[/] [bold]{escape(name)}[/]  [dim]{escape(about)}[/]")
 
     @contextmanager
     def steps(self, total: int, done: int = 0, what: str = "steps") -> Generator[None]:
@@ -83,14 +84,14 @@ class Console:
         columns: Sequence[str] = ("figure", "value", "meaning"),
     ) -> None:
         """The figures at the end: name, value, and what else there is to say."""
-        table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+        table = Table(title=escape(title), title_justify="left", show_edge=False, pad_edge=False)
         name, value, *rest = columns
         table.add_column(name, style="bold")
         table.add_column(value, justify="right")
         for column in rest:
             table.add_column(column, style="dim")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         self._rich.print()
         self._rich.print(table)
 

@@ -19,6 +19,13 @@ from typing import IO, Any, cast
 from rl.errors import DataError, UserError
 from rl.types import Prompt
 
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("problem_id", "problem", "text", "code", "reason"), str),
+    **dict.fromkeys(("verdict", "detail", "finish"), str),
+    **dict.fromkeys(("sample_idx", "num_passed", "num_tests", "num_tokens"), int),
+    "seconds": (int, float),
+    "prompt": list,
+}
 UNDECIDED = "SANDBOX_ERROR"  # the verdict that says nothing of the program
 
 Settings = Mapping[str, object]
@@ -239,12 +246,25 @@ def _parse(path: Path, number: int, line: bytes) -> SampleRow:
         raise DataError(f"{path}:{number}:{error.colno}: not JSON ({error.msg})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:{number}:{error.start + 1}: not UTF-8") from error
+    except (ValueError, RecursionError) as error:  # a number or a nesting without end
+        raise DataError(f"{path}:{number}:1: not readable ({error})") from error
     names = {field.name for field in fields(SampleRow)}
     if not isinstance(value, dict) or cast("dict[str, Any]", value).keys() != names:
         raise DataError(
             f"{path}:{number}:1: not a sample of an evaluation (fields: {', '.join(sorted(names))})"
         )
-    return SampleRow(**cast("dict[str, Any]", value))
+    row = SampleRow(**cast("dict[str, Any]", value))
+    for name, kind in _KINDS.items():
+        if not isinstance(getattr(row, name), kind):
+            raise DataError(f"{path}:{number}:{name}: has another type ({getattr(row, name)!r})")
+    for turn in cast("list[Any]", row.prompt):
+        if not isinstance(turn, dict) or not all(
+            isinstance(cast("dict[str, Any]", turn).get(name), str) for name in ("role", "content")
+        ):
+            raise DataError(
+                f"{path}:{number}:prompt: has a turn without role or content ({turn!r})"
+            )
+    return row
 
 
 def replace_file(path: Path, text: str) -> None:

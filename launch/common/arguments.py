@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from conf.schema import Config, SandboxConfig, key
-from launch.common.cli import compose_config
-from reward.model_files import AdapterName, check_reward_model, context_of
+from launch.common.cli import compose_config, override
+from reward.model_files import AdapterName, RewardKeys, check_reward_model, context_of
 
 MAX_CONTEXT = 4096
 
@@ -80,25 +80,28 @@ class RewardGroupArgs:
     placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key("where", "laptop")
 
 
+_KEYS = RewardKeys(model="model", adapter="adapter", max_tokens="max_tokens")
+
+
 def reward_config(model: str, args: RewardGroupArgs, *overrides: str) -> Config:
     """The configuration of a group that serves `model`; the other groups are not started.
 
     Raises `UserError` when `model` is a directory without such a model.
     """
-    config = compose_config(
+    max_tokens = args.max_tokens or default_context(model)
+    check_reward_model(model, args.adapter, max_tokens, _KEYS)
+    return compose_config(
         [
             f"placement={args.placement}",
             "reward=codescaler",
             f"++reward.adapter={args.adapter}",
             f"++reward.dtype={args.dtype}",
-            f"++reward.max_tokens={args.max_tokens or default_context(model)}",
+            f"++reward.max_tokens={max_tokens}",
             f"++reward.shards={args.shards}",
-            f"++reward.model='{model}'",
+            override("reward.model", model),
             *overrides,
         ]
     )
-    check_reward_model(model, args.adapter, config.reward.max_tokens)
-    return config
 
 
 @dataclass(frozen=True, kw_only=True)

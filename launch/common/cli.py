@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Transformer
+from hydra.core.override_parser.types import Override, QuotedString, Transformer
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -119,12 +119,18 @@ def guarded(call: Callable[[], int | None]) -> int:
         return EXIT_FAILURE
 
 
-def _unreadable(override: str, message: str) -> str:
+def override(key: str, text: str) -> str:
+    """A command-line override that sets `key` to this very text."""
+    escaped = text.replace("'", "\\'")
+    return f"++{key}='{escaped}'"
+
+
+def _unreadable(given: str, message: str) -> str:
     """What to say of an override that Hydra's grammar does not know."""
     *causes, _ = message.splitlines()  # the last line refers to Hydra's manual
-    said = f"{override!r} is not an override of the form key=value ({(causes or [message])[-1]})"
-    name, given, value = override.partition("=")
-    if given and "'" not in value:
+    said = f"{given!r} is not an override of the form key=value ({(causes or [message])[-1]})"
+    name, equals, value = given.partition("=")
+    if equals and "'" not in value:
         said += f"; a text with brackets, quotes or spaces is quoted twice: \"{name}='{value}'\""
     return said
 
@@ -162,7 +168,7 @@ def _compose_and_run(run: Run, check: Check | None, args: argparse.Namespace) ->
 
         return run_sweep(lines_J, configs)
     if job_runtime_env() is not None:  # so that Hydra's records lie beside the others
-        overrides.append(f"++output_dir='{configs[0].output_dir}'")
+        overrides.append(override("output_dir", configs[0].output_dir))
     return _run_under_hydra(run, overrides, multirun=args.multirun)
 
 
@@ -345,10 +351,14 @@ def _nested(overrides: Iterable[Override], lists: Set[str]) -> dict[str, Any]:
             if not isinstance(inner, dict):
                 raise UserError(f"{override.input_line}: {parent!r} already has the value {inner}")
             section = cast("dict[str, Any]", inner)
-        section[leaf] = (
-            list(override.sweep_iterator(Transformer.identity)) if is_list else override.value()
-        )
+        section[leaf] = _plain(override) if is_list else override.value()
     return raw
+
+
+def _plain(override: Override) -> list[Any]:
+    """The values of `a=1,2`, without the quotes of Hydra's grammar."""
+    values = override.sweep_iterator(Transformer.identity)
+    return [value.text if isinstance(value, QuotedString) else value for value in values]
 
 
 # --- help --------------------------------------------------------------------------------------

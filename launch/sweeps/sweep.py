@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 from conf.schema import Config
 from conf.validate import to_dict
+from launch.common.cli import override
 from launch.sweeps.report import Figures, Row, draw, read_figures, write_report
 from rl.samples import replace_file
 
@@ -120,12 +121,6 @@ def plan(
         named = replace(config, name=name)
         jobs.append(Job(number=number, swept=swept, overrides=(*lines, *own), config=named))
     return jobs
-
-
-def override(key: str, text: str) -> str:
-    """A command-line override that sets `key` to this very text."""
-    escaped = text.replace("'", "\\'")
-    return f"++{key}='{escaped}'"
 
 
 @dataclass(frozen=True, slots=True)

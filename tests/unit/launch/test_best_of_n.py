@@ -63,7 +63,9 @@ def arguments(output: Path, **changes: object) -> BestOfNArgs:
     [
         (["policy=/nowhere"], ["policy: the model directory /nowhere does not exist"]),
         (["tester=/nowhere"], ["tester: the model directory /nowhere does not exist"]),
-        (["reward_model=/nowhere"], ["/nowhere does not exist"]),
+        (["reward_model=/nowhere"], ["reward_model: the model directory /nowhere does not exist"]),
+        (["rm_max_tokens=9999"], ["rm_max_tokens: 9999 tokens", "lower rm_max_tokens"]),
+        (["tester=auto", "test_max_tokens=600"], ["test_max_tokens: 600", "512 positions"]),
         ([f"policy={REWARD_MODEL}"], ["policy: ", "generates no text"]),
         ([f"reward_model={POLICY}"], ["Qwen3ForCausalLM"]),
         (["sizes=1,32"], ["sizes: 32", "num_samples=16"]),

@@ -87,7 +87,8 @@ def test_a_card_tells_figures_attacks_and_settings(
         ([], "pairs, rollouts: give at least one"),
         (["pairs=none.parquet"], "none.parquet does not exist"),
         (["rollouts=none*"], "rollouts: 'none*' names no rollouts"),
-        (["pairs=PAIRS", "model=nowhere/at/all"], "nowhere/at/all does not exist"),
+        (["pairs=PAIRS", "model=nowhere/at/all"], "model: the model directory nowhere/at/all does"),
+        (["pairs=owner/name", "model=nowhere/at/all"], "model: the model directory nowhere/at/all"),
     ],
 )
 def test_bad_input_ends_with_2_before_anything_starts(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from actors.model_shape import shape_of
@@ -36,24 +37,18 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def _samples(path: Path, *, verdict: str | None = "PASSED", prompt_id: str = "m/1") -> None:
+def _rollouts(path: Path, *, verdict: str | None = "PASSED", prompt_id: str = "m/1") -> None:
     row = {
-        "problem_id": prompt_id,
-        "problem": "0",
-        "sample_idx": 0,
-        "text": "",
-        "reason": "ok",
-        "seconds": 0.1,
-        "detail": "",
-        "finish": "stop",
-        "num_tokens": 3,
-        "prompt": [{"role": "user", "content": "add"}],
+        "prompt_id": prompt_id,
+        "question": "add",
         "code": "a = 1",
+        "reason": "ok",
+        "step": 1,
+        "policy_version": 0,
+        "sample_idx": 0,
         "verdict": verdict,
-        "num_passed": None,
-        "num_tests": None,
     }
-    path.write_text(json.dumps(row) + "\n")
+    pq.write_table(pa.Table.from_pylist([row]), path)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +63,7 @@ def _samples(path: Path, *, verdict: str | None = "PASSED", prompt_id: str = "m/
     ],
 )
 def test_mining_refuses(tmp_path: Path, command: Run, changes: list[str], words: str) -> None:
-    _samples(tmp_path / "one.samples.jsonl")
+    _rollouts(tmp_path / "one.parquet")
     given = [f"input={tmp_path}", f"output={tmp_path / 'out'}"]
     kept = [g for g in given if g.split("=")[0] not in {c.split("=")[0] for c in changes}]
     code, said = command(mine_pairs, [*kept, *changes])
@@ -80,7 +75,7 @@ def test_mining_refuses(tmp_path: Path, command: Run, changes: list[str], words:
 def test_near_misses_are_made_by_default_where_the_tests_are_at_hand(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _samples(tmp_path / "one.samples.jsonl")
+    _rollouts(tmp_path / "one.parquet")
     files = find_rollouts((str(tmp_path),))
     counts = count_rollouts(files)
     args = mine_pairs.MineArgs(input=(str(tmp_path),), output="pairs", sandbox=SandboxConfig())
@@ -98,9 +93,9 @@ def test_rollouts_without_a_verdict_need_the_tests_of_the_same_problem(
     (prompt,) = make_prompts("eval", 1, 0)
     write_prompts(tmp_path / "problems.parquet", [prompt])
     for prompt_id, words in (("m/1", "m/1:tests: none"), (prompt.id, "is another text")):
-        _samples(tmp_path / "one.samples.jsonl", verdict=None, prompt_id=prompt_id)
+        _rollouts(tmp_path / "one.parquet", verdict=None, prompt_id=prompt_id)
         given = [
-            f"input={tmp_path}/one.samples.jsonl",
+            f"input={tmp_path}/one.parquet",
             f"output={tmp_path / 'out'}",
             f"problems={tmp_path}/problems.parquet",
         ]
@@ -118,6 +113,7 @@ def test_rollouts_without_a_verdict_need_the_tests_of_the_same_problem(
         (["max_tokens=4096"], "max_tokens: 4096 tokens are more than the 512 positions"),
         (["attention=flash_attention_2", "share_prefix=on"], "share_prefix=on: flash attention"),
         (["resume=auto"], "checkpoint_every=0 keeps nothing"),
+        ([f"output={POLICY}"], "is the base model itself"),
         (["validation_share=1"], "validation_share=1.0: leaves no problem"),
         (["placement=one_node"], "GPU"),
     ],
@@ -136,6 +132,17 @@ def test_training_refuses(tmp_path: Path, command: Run, changes: list[str], word
     assert words in said
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
+
+
+def test_training_into_the_directory_of_a_run_is_refused(tmp_path: Path, command: Run) -> None:
+    write_pairs(tmp_path / "pairs.parquet", [])
+    run_dir = tmp_path / "run"
+    (run_dir / "checkpoints").mkdir(parents=True)
+    (run_dir / "config.yaml").touch()
+    given = [f"data={tmp_path}/pairs.parquet", f"model={POLICY}", f"output={run_dir}"]
+    code, said = command(train_rm, given)
+    assert (code, "is the directory of a run" in said) == (2, True)
+    assert (run_dir / "checkpoints").is_dir()
 
 
 def test_a_hub_id_that_names_its_size_needs_no_learning_rate() -> None:

@@ -61,6 +61,7 @@ def test_stored_scores_give_the_fields_of_the_contract(run: Run, tmp_path: Path)
         (["output=o.json", "data=.", "model=m", "scores=scores.json"], "drop one"),
         (["output=.", "scores=scores.json"], "output: . can not be written"),
         (["output=o.json", "scores=none.json"], "none.json: can not be read"),
+        (["output=scores.json", "scores=./scores.json"], "is the file of scores"),
         (["output=o.json", "data=nowhere", "model=m"], "data: nowhere does not exist"),
         (["output=o.json", "data=.", "model=m"], "holds no item"),
     ],

@@ -33,6 +33,8 @@ def test_layout_and_variable_names_do_not_make_a_program_different(one: str, oth
         ("sum = 0\nprint(sum)", "max = 0\nprint(max)"),
         ("def f(a, b): return a\nf(a=1, b=2)", "def f(b, a): return b\nf(a=1, b=2)"),
         ("import math as m\nm.pi", "import cmath as m\nm.pi"),
+        ("f = lambda x: x", "g = lambda x: x"),
+        ("def a(x): return x\nf = a", "def a(x): return x\ng = a"),
     ],
 )
 def test_what_changes_the_meaning_makes_a_program_different(one: str, other: str) -> None:

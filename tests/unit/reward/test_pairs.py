@@ -118,6 +118,14 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
+def test_text_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    wrong = pa.array([b"\xff"]).cast(pa.string(), safe=False)
+    columns = {"question_content": ["q"], "code_pos": wrong, "code_neg": ["b"]}
+    pq.write_table(pa.table(columns), tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match=r"bad\.parquet: holds text that is no UTF-8"):
+        read_pairs(tmp_path / "bad.parquet")
+
+
 def test_pairs_are_loaded_from_files_mined_directories_and_data_sets(tmp_path: Path) -> None:
     pairs = [Pair(prompt_id="a", question_content="q", code_pos="1", code_neg=str(n)) for n in "23"]
     write_pairs(tmp_path / "file.parquet", pairs)
@@ -135,6 +143,11 @@ def test_pairs_are_loaded_from_files_mined_directories_and_data_sets(tmp_path: P
         "b",
         None,
     )
+    (tmp_path / "broken").mkdir()
+    row = '{"question_content": "q", "code_pos": "a", "code_neg": "b"}\n'
+    (tmp_path / "broken" / "train.jsonl").write_text(row + '{"question_content": \n')
+    with pytest.raises(DataError, match="broken is not readable as a data set"):
+        load_pairs(str(tmp_path / "broken"))
     with pytest.raises(DataError, match="does not exist"):
         load_pairs(str(tmp_path / "nowhere"))
     # Not asked of the hub, though it has the form of an id.

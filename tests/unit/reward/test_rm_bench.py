@@ -120,6 +120,15 @@ def test_stored_scores_give_the_same_figures(tmp_path: Path):
     assert read_scores(file) == scores
 
 
+@pytest.mark.parametrize("score", ["NaN", "1e999", "true", "1" + "0" * 400, "9" * 5_000])
+def test_a_score_that_is_no_finite_number_is_refused(tmp_path: Path, score: str):
+    file = tmp_path / "scores.json"
+    row = f'{{"domain": "code", "id": 1, "chosen": [{score}, 1, 1], "rejected": [0, 0, 0]}}'
+    file.write_text(f"[{row}]")
+    with pytest.raises(DataError, match=r"scores\.json:.*(finite number|not JSON)"):
+        read_scores(file)
+
+
 # ---------------------------------------------------------------- files
 
 

@@ -119,7 +119,26 @@ def test_what_has_no_verdict_is_counted_by_problem(tmp_path: Path) -> None:
     files = find_rollouts([str(_run(tmp_path, "s1", rows))])
     counts = count_rollouts(files)
     assert (counts.num_rows, counts.num_codes, counts.num_undecided) == (6, 5, 1)
-    assert set(counts.unverified or {}) == {"p", "o"}
+    assert counts.unverified == {"p", "o"}
+    assert set(counts.problems) == {"p", "o", "s"}
+
+
+def test_two_problems_under_one_id_are_refused(tmp_path: Path) -> None:
+    _run(tmp_path, "s1", [_row("a", "PASSED")])
+    _run(tmp_path, "s2", [_row("b", "PASSED"), _row("c", "WRONG_ANSWER", question="other")])
+    with pytest.raises(DataError, match=r"s2.*:2:question: problem 'p' is another text in .*s1"):
+        count_rollouts(find_rollouts([str(tmp_path)]))
+
+
+_COLUMNS: dict[str, list[Any]] = {
+    "prompt_id": ["p"],
+    "question": ["q"],
+    "code": ["a"],
+    "reason": ["ok"],
+    "step": [1],
+    "policy_version": [0],
+    "sample_idx": [0],
+}
 
 
 @pytest.mark.parametrize(
@@ -138,6 +157,9 @@ def test_what_has_no_verdict_is_counted_by_problem(tmp_path: Path) -> None:
             },
             ":2:question: must be text",
         ),
+        ({**_COLUMNS, "step": ["1"]}, ":1:step: must be a whole number"),
+        ({**_COLUMNS, "verdict": ["passed"]}, ":1:verdict: 'passed' is none of PASSED, "),
+        ({**_COLUMNS, "num_tests": ["3"]}, ":1:num_tests: must be a whole number or null"),
     ],
 )
 def test_faults_of_a_parquet_file_have_a_place(
@@ -147,6 +169,43 @@ def test_faults_of_a_parquet_file_have_a_place(
     pq.write_table(pa.table(columns), path)
     with pytest.raises(DataError, match=words):
         count_rollouts([RolloutFile(path, "run")])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prompt": "q"}, ":1:prompt: has another type"),
+        ({"prompt": [{"role": "user"}]}, ":1:prompt: has a turn without role or content"),
+        ({"prompt": []}, ":1:prompt: has no user turn"),
+        ({"num_passed": "1"}, ":1:num_passed: has another type"),
+        ({"verdict": "RIGHT"}, ":1:verdict: 'RIGHT' is none of"),
+    ],
+)
+def test_faults_of_samples_have_a_place(
+    tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    path = tmp_path / "one.samples.jsonl"
+    path.write_text(json.dumps(_sample(**change)) + "\n")
+    with pytest.raises(DataError, match=words):
+        count_rollouts([RolloutFile(path, "run")])
+
+
+@pytest.mark.parametrize("text", [b'"\xff"', b"[" * 100_000, b"1" * 5_000, b"{"])
+def test_a_line_that_is_no_json_has_a_place(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "one.samples.jsonl"
+    path.write_bytes(text + b"\n")
+    with pytest.raises(DataError, match=r"one\.samples\.jsonl:1:\d+: "):
+        count_rollouts([RolloutFile(path, "run")])
+
+
+def test_what_a_run_held_out_is_found_only_where_it_is_named(tmp_path: Path) -> None:
+    run = _run(tmp_path, "s1", [_row("a", "PASSED")])
+    for folder in ("evaluation", "probe"):
+        write_rollouts(run / folder / "step-000003.parquet", [_row("b", "PASSED")])
+    (file,) = find_rollouts([str(tmp_path)])
+    assert file.path.parent == run / "rollouts"
+    (file,) = find_rollouts([str(run / "evaluation")])
+    assert file.path.parent == run / "evaluation"
 
 
 def test_all_unreadable_files_are_reported_together(tmp_path: Path) -> None:

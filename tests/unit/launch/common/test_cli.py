@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from conf.schema import Config, key
-from launch.common.cli import main, main_simple
+from launch.common.cli import main, main_simple, override
 from rl.errors import EngineError, UserError
 
 pytestmark = pytest.mark.unit
@@ -48,6 +48,7 @@ class Small:
 
     model: str = key("directory of the model")
     limits: Limits = key("of one program")
+    inputs: tuple[str, ...] | None = key("files", None)
 
 
 class Result(NamedTuple):
@@ -384,6 +385,14 @@ def test_a_small_command_refuses_bad_input_with_exit_code_2(
     assert small(*arguments) == refusal(message)
 
 
+def test_texts_of_a_list_may_be_quoted_each() -> None:
+    found: list[Small] = []
+    given = ["model='it\\'s'", "inputs='a[0-4]','b, c',d"]
+    assert main_simple(Small, found.append, given) == 0
+    assert found[0] == Small(model="it's", limits=Limits(), inputs=("a[0-4]", "b, c", "d"))
+    assert override("model", "it's") == "++model='it\\'s'"
+
+
 def test_a_small_command_lists_its_keys(small: Command) -> None:
     result = small("--help")
     assert result.code == 0
@@ -395,7 +404,7 @@ def test_a_small_command_shows_its_checked_keys(small: Command) -> None:
     result = small("--cfg", "job", "model=a")
     assert (result.code, yaml.safe_load(result.out)) == (
         0,
-        {"model": "a", "limits": {"seconds": 4.0}},
+        {"model": "a", "limits": {"seconds": 4.0}, "inputs": None},
     )
     assert small("--cfg", "job").code == 2  # a required key is missing
 
