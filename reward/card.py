@@ -85,7 +85,8 @@ def _tables(
         about = (
             "A pair is a right and a wrong program of one problem. Accuracy: the right one scores "
             "strictly higher. ECE: gap between sigmoid(|margin|) and accuracy. Loss: "
-            "log(1 + exp(-margin))."
+            "log(1 + exp(-margin)). AUC: a right program scores above a wrong "
+            "one, within a problem and pooled, each program counted once."
         )
         rows = _rows(judgement.pairs.figures)
         rows += _rows({f"accuracy, {k}": v for k, v in judgement.pairs.by_source.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reward.attacks import Attack
 from reward.pairs import LabelledCode, Pair
@@ -113,7 +113,26 @@ def _pairs(pairs: Sequence[Pair], values: Mapping[Text, float], seed: int) -> Pa
         for p in pairs
     ]
     problems, sources = [p.question_content for p in pairs], [p.source for p in pairs]
-    return pair_figures(margins, problems, sources, seed)
+    found = pair_figures(margins, problems, sources, seed)
+    ranked = list_figures(_lists_of_pairs(pairs, values), (), seed)
+    areas = {name: ranked[name] for name in ("auc within", "auc pooled") if name in ranked}
+    return replace(found, figures={**found.figures, **areas})
+
+
+def _lists_of_pairs(pairs: Sequence[Pair], values: Mapping[Text, float]) -> list[Listed]:
+    """The different programs of each problem: a program of ten pairs counts once."""
+    by_question: dict[str, dict[str, bool]] = defaultdict(dict)
+    for pair in pairs:
+        by_question[pair.question_content] |= {pair.code_pos: True, pair.code_neg: False}
+    return [
+        Listed(
+            problem=question,
+            scores=tuple(values[question, code] for code in passed),
+            pass_rates=tuple(map(float, passed.values())),
+            passed=tuple(passed.values()),
+        )
+        for question, passed in by_question.items()
+    ]
 
 
 def _pass_rate(code: LabelledCode) -> float:
