@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from actors.cluster import cluster
-from actors.fleet import RayFleet, Specs, start_fleet
+from actors.fleet import Specs, start_fleet
+from actors.reward import RewardActors
+from actors.supervise import all_of
 from conf.schema import Config
 from reward.model_files import is_local, model_digest
 from rl.console import Console
@@ -17,7 +19,11 @@ from rl.errors import NonFiniteError
 from rl.types import Score
 from rl.versions import installed_versions
 
-_IN_FLIGHT = 64  # problems
+_IN_FLIGHT = 64  # calls
+# A call costs about as much as scoring three short programs on a CPU, so short problems share one;
+# a call of long ones must not take a slow model so long that its shard counts as dead.
+_CALL_CHARS = 16_384
+_CALLS_PER_SHARD = 4  # about; with fewer a shard would wait long for another's last call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,23 +45,56 @@ def score_candidates(
     async def score() -> list[tuple[Score, ...]]:
         async with start_fleet(cfg, Specs(reward=True), name) as fleet:
             with console.steps(len(problems), what="problems"):
-                return list(await asyncio.gather(*(one(fleet, problem) for problem in problems)))
+                return await score_all(fleet.reward, problems, console.advance)
 
-    async def one(fleet: RayFleet, problem: Candidates) -> tuple[Score, ...]:
+    with cluster(cfg, name):
+        return asyncio.run(score())
+
+
+async def score_all(
+    reward: RewardActors, problems: Sequence[Candidates], advance: Callable[[], None]
+) -> list[tuple[Score, ...]]:
+    """Score every text with a group that runs; `advance` is called for each problem that is done.
+
+    Raises NonFiniteError when a score is no number.
+    """
+
+    async def score(call: Sequence[Candidates]) -> list[tuple[Score, ...]]:
         async with slots:
-            scores = await fleet.reward.score_problem(problem.question, problem.texts)
-        console.advance()
-        for text, found in zip(problem.texts, scores, strict=True):
-            if found.value is None or not math.isfinite(found.value):
-                raise NonFiniteError(
-                    f"the reward model gave {found.value} for {text[:60]!r} on the problem "
-                    f"{problem.question[:60]!r}; check dtype and the model's weights"
-                )
+            scores = await reward.score_problems([(one.question, one.texts) for one in call])
+        for problem, found in zip(call, scores, strict=True):
+            _check_finite(problem, found)
+            advance()
         return scores
 
     slots = asyncio.Semaphore(_IN_FLIGHT)
-    with cluster(cfg, name):
-        return asyncio.run(score())
+    calls = _calls(problems, len(reward.handles))
+    return [found for scores in await all_of(map(score, calls)) for found in scores]
+
+
+def _calls(problems: Sequence[Candidates], num_shards: int) -> Iterator[list[Candidates]]:
+    """Cut the problems, in their order, into the calls that are made."""
+    sizes = [len(one.question) + sum(map(len, one.texts)) for one in problems]
+    enough = min(_CALL_CHARS, sum(sizes) / (_CALLS_PER_SHARD * num_shards))
+    call: list[Candidates] = []
+    held = 0
+    for problem, size in zip(problems, sizes, strict=True):
+        call.append(problem)
+        held += size
+        if held >= enough:
+            yield call
+            call, held = [], 0
+    if call:
+        yield call
+
+
+def _check_finite(problem: Candidates, scores: Sequence[Score]) -> None:
+    for text, found in zip(problem.texts, scores, strict=True):
+        if found.value is None or not math.isfinite(found.value):
+            raise NonFiniteError(
+                f"the reward model gave {found.value} for {text[:60]!r} on the problem "
+                f"{problem.question[:60]!r}; check dtype and the model's weights"
+            )
 
 
 def scoring_settings(cfg: Config) -> dict[str, object]:

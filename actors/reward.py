@@ -84,9 +84,11 @@ class RewardModelActor:
         """Judge several groups in one call; what one fails with is its own result (serving)."""
         return self._reward_model.judge_many(groups)
 
-    def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
-        """Raw scores of given programs for one problem: no extraction, no gate."""
-        return self._reward_model.score_problem(question, codes)
+    def score_problems(
+        self, problems: Sequence[tuple[str, Sequence[str | None]]]
+    ) -> list[tuple[Score, ...]]:
+        """Raw scores of given programs for several problems: no extraction, no gate."""
+        return self._reward_model.score_problems(problems)
 
     def sleep(self) -> None:
         """Give the device to another group (colocated placement)."""
@@ -178,10 +180,19 @@ class RewardActors:
         return judged, shard, scored_s
 
     async def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
-        """Raw scores of given programs for one problem, by the shard with the least in flight."""
+        """Raw scores of given programs for one problem."""
+        return (await self.score_problems([(question, codes)]))[0]
+
+    async def score_problems(
+        self, problems: Sequence[tuple[str, Sequence[str | None]]]
+    ) -> list[tuple[Score, ...]]:
+        """Raw scores of given programs for several problems, by the shard with the least in flight.
+
+        They go to the engine as one batch, and are answered together: one deadline for all.
+        """
         shard = self._least_busy()
         return await self._waits[shard].wait_for(
-            self.handles[shard].score_problem.remote(question, codes),
+            self.handles[shard].score_problems.remote(problems),
             f"scores from reward-{shard}",
         )
 

@@ -33,8 +33,9 @@ from actors.score_queue import (
     ShardState,
     UnavailableError,
 )
-from reward.answers import Answer, finite, group_answers, judged_rows, parse_answer
+from reward.answers import Answer, group_answers, judged_rows, parse_answer
 from rl.errors import DataError, ProjectError
+from rl.json_text import JsonFault, parse_json
 
 _MAX_FAULTS = 20
 _UNAVAILABLE_RETRY_S = 5
@@ -175,14 +176,9 @@ class ScoreApp:
 
 def _parse(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=finite, parse_float=finite)
-    except UnicodeDecodeError as error:
-        raise HTTPException(400, f"body:{error.start + 1}: not UTF-8") from error
-    except json.JSONDecodeError as error:
-        place = f"body:{error.lineno}:{error.colno}"
-        raise HTTPException(400, f"{place}: not JSON ({error.msg})") from error
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"body: not JSON ({error})") from error
+        value = parse_json(body, finite=True)  # the fields of an answer are echoed
+    except JsonFault as fault:
+        raise HTTPException(400, f"body:{fault.line}:{fault.column}: {fault}") from fault
     if not isinstance(value, dict | list):
         raise HTTPException(
             422,

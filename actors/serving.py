@@ -72,8 +72,8 @@ class RayShard:
 
     async def probe(self) -> None:
         """Score a program that no cache has seen."""
-        (score,) = await wait_for(
-            self._handle.score_problem.remote(f"probe {secrets.token_hex(8)}", ["pass"]),
+        ((score,),) = await wait_for(
+            self._handle.score_problems.remote([(f"probe {secrets.token_hex(8)}", ["pass"])]),
             self._deadline_s,
             f"a probe of {self.name}",
         )

@@ -21,6 +21,7 @@ from reward.extract import ExtractConfig, extract
 from reward.verdict import Judgement, Program, Verdict
 from rl.console import Console
 from rl.errors import DataError, ProjectError
+from rl.json_text import JsonFault, parse_json
 from rl.prompts import parse_tests
 
 _CHUNK_ROWS = 32
@@ -184,12 +185,9 @@ def _check(source: Path) -> int:
 
 def _faults(line: bytes) -> Iterator[str]:
     try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        yield f"{error.start + 1}: must be UTF-8"
-        return
-    except (ValueError, RecursionError) as error:
-        yield f"-: must be JSON: {error}"
+        row = parse_json(line)
+    except JsonFault as fault:
+        yield f"{fault.column}: {fault}"
         return
     if not isinstance(row, dict):
         yield f"-: must be an object, not {type(row).__name__}"

@@ -7,7 +7,6 @@ other field stays. `launch/score.py` and `launch/serve.py` both read and write a
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, cast
 
 from reward.judge import Judged
 from rl.errors import DataError
+from rl.json_text import JsonFault, parse_json
 from rl.types import Message, Prompt
 
 _MAX_FAULTS = 20  # shown
@@ -113,22 +113,11 @@ def read_answers(source: Path) -> list[AnswerGroup]:
     return list(group_answers(answers))
 
 
-def finite(text: str) -> float:
-    """Numbers that JSON can not write back are refused: the fields of a row are echoed."""
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is no number of JSON")
-    return value
-
-
 def _parse_line(line: bytes) -> Answer:
     try:
-        row = json.loads(line.decode("utf-8"), parse_constant=finite, parse_float=finite)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{error.start + 1}: not UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{error.colno}: not JSON ({error.msg})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"-: not JSON ({error})") from error
+        row = parse_json(line, finite=True)  # the fields of a row are echoed
+    except JsonFault as fault:
+        raise DataError(f"{fault.column}: {fault}") from fault
     if not isinstance(row, dict):
         raise DataError(f"1: a line is an object, not {type(row).__name__}")
     return parse_answer(cast("dict[str, Any]", row))

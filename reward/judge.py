@@ -137,7 +137,15 @@ class RewardModelJudge:
 
     def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
         """Raw scores of programs for one problem; None (no program) gets no score."""
-        return self._receive(self._send(question, codes))
+        return self.score_problems([(question, codes)])[0]
+
+    def score_problems(
+        self, problems: Sequence[tuple[str, Sequence[str | None]]]
+    ) -> list[tuple[Score, ...]]:
+        """Raw scores of programs for several problems, as one batch of the engine."""
+        # All are sent before the first is waited for, as in `judge_many`.
+        sent = [self._send(question, codes) for question, codes in problems]
+        return [self._receive(one) for one in sent]
 
     def _send(self, question: str, codes: Sequence[str | None]) -> _Sent:
         """Hand the engine what is not in the cache, each program once."""

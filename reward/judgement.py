@@ -125,13 +125,8 @@ def _lists_of_pairs(pairs: Sequence[Pair], values: Mapping[Text, float]) -> list
     for pair in pairs:
         by_question[pair.question_content] |= {pair.code_pos: True, pair.code_neg: False}
     return [
-        Listed(
-            problem=question,
-            scores=tuple(values[question, code] for code in passed),
-            pass_rates=tuple(map(float, passed.values())),
-            passed=tuple(passed.values()),
-        )
-        for question, passed in by_question.items()
+        _listed(question, [(code, right, float(right)) for code, right in codes.items()], values)
+        for question, codes in by_question.items()
     ]
 
 
@@ -141,18 +136,23 @@ def _pass_rate(code: LabelledCode) -> float:
 
 
 def _lists(labelled: Sequence[LabelledCode], values: Mapping[Text, float]) -> list[Listed]:
-    by_question: dict[str, list[LabelledCode]] = defaultdict(list)
+    """All completions of each problem, copies too."""
+    by_question: dict[str, list[tuple[str, bool, float]]] = defaultdict(list)
     for code in labelled:
-        by_question[code.question].append(code)
-    return [
-        Listed(
-            problem=question,
-            scores=tuple(values[question, code.code] for code in codes),
-            pass_rates=tuple(_pass_rate(code) for code in codes),
-            passed=tuple(code.passed for code in codes),
-        )
-        for question, codes in by_question.items()
-    ]
+        by_question[code.question].append((code.code, code.passed, _pass_rate(code)))
+    return [_listed(question, codes, values) for question, codes in by_question.items()]
+
+
+def _listed(
+    question: str, codes: Sequence[tuple[str, bool, float]], values: Mapping[Text, float]
+) -> Listed:
+    """One problem's programs, each with whether it is right and its pass rate, and their scores."""
+    return Listed(
+        problem=question,
+        scores=tuple(values[question, code] for code, _, _ in codes),
+        pass_rates=tuple(rate for _, _, rate in codes),
+        passed=tuple(right for _, right, _ in codes),
+    )
 
 
 def _attacks(

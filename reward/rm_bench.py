@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from rl.errors import DataError
+from rl.json_text import JsonFault, parse_json
 
 DOMAINS = ("chat", "code", "math", "safety")  # a name that goes on, as safety-refuse, belongs to it
 NUM_STYLES = 3
@@ -183,15 +184,11 @@ def _files(path: Path) -> list[Path]:
 
 def _load(path: Path) -> list[object]:
     try:
-        value: object = json.loads(path.read_text(encoding="utf-8"))
+        value: object = parse_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: can not be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 (byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from error
-    except (ValueError, RecursionError) as error:  # a number or a nesting without end
-        raise DataError(f"{path}:1:1: not JSON ({error})") from error
+    except JsonFault as fault:
+        raise DataError(f"{path}:{fault.line}:{fault.column}: {fault}") from fault
     if not isinstance(value, list):
         raise DataError(f"{path}:1:1: a JSON list is needed, not {type(value).__name__}")
     return cast("list[object]", value)

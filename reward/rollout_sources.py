@@ -201,14 +201,14 @@ def _parquet_rows(file: RolloutFile) -> Iterator[RolloutCode]:
             for row in batch.to_pylist():
                 number += 1
                 code = RolloutCode(run=file.run, **(dict.fromkeys(_OPTIONAL_COLUMNS) | row))
-                _check(code, f"{file.path}:{number}")
+                _check_types(code, f"{file.path}:{number}")
+                _check_verdict(code, f"{file.path}:{number}")
                 yield code
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{file.path}:{number + 1}: is not readable ({error})") from error
 
 
-def _check(code: RolloutCode, place: str) -> None:
-    """Refuse values of another type, and a verdict that is none."""
+def _check_types(code: RolloutCode, place: str) -> None:
     for names, kind, what in (
         (_TEXTS, str, "text"),
         (_NUMBERS, int, "a whole number"),
@@ -219,6 +219,9 @@ def _check(code: RolloutCode, place: str) -> None:
             value = getattr(code, name)
             if not isinstance(value, kind):
                 raise DataError(f"{place}:{name}: must be {what} ({value!r})")
+
+
+def _check_verdict(code: RolloutCode, place: str) -> None:
     if code.verdict is not None and code.verdict not in _VERDICTS:
         raise DataError(
             f"{place}:verdict: {code.verdict!r} is none of {', '.join(Verdict)}; leave null what "
@@ -244,5 +247,5 @@ def _sample_rows(file: RolloutFile) -> Iterator[RolloutCode]:
             num_passed=row.num_passed,
             num_tests=row.num_tests,
         )
-        _check(code, f"{file.path}:{number}")
+        _check_verdict(code, f"{file.path}:{number}")
         yield code

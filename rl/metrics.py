@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from rl.errors import DataError
+from rl.json_text import JsonFault, parse_json
 from rl.types import Finish, JudgedGroup, JudgeKind, Reason, StepReport
 
 
@@ -180,15 +181,13 @@ def read_metrics(path: Path) -> tuple[Mapping[str, float], ...]:
     Raises:
         DataError: `file:line:column: rule` for a line that is none of a run.
     """
-    *lines, _torn = path.read_text(encoding="utf-8").split("\n")
+    *lines, _torn = path.read_bytes().split(b"\n")
     found: list[Mapping[str, float]] = []
     for row, text in enumerate(lines, 1):
         try:
-            line = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}:{row}:{error.colno}: not a JSON object ({error.msg})"
-            ) from None
+            line = parse_json(text)
+        except JsonFault as fault:
+            raise DataError(f"{path}:{row}:{fault.column}: {fault}") from None
         metrics = cast("dict[str, float]", line) if isinstance(line, dict) else {}
         if not isinstance(metrics.get("step"), int):
             raise DataError(f"{path}:{row}:1: not the metrics of a step (no whole number `step`)")

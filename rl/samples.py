@@ -11,21 +11,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, cast, get_origin, get_type_hints
 
 from rl.errors import DataError, UserError
+from rl.json_text import JsonFault, parse_json
 from rl.types import Prompt
 
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("problem_id", "problem", "text", "code", "reason"), str),
-    **dict.fromkeys(("verdict", "detail", "finish"), str),
-    **dict.fromkeys(("sample_idx", "num_passed", "num_tests", "num_tokens"), int),
-    "seconds": (int, float),
-    "prompt": list,
-}
 UNDECIDED = "SANDBOX_ERROR"  # the verdict that says nothing of the program
 
 Settings = Mapping[str, object]
@@ -73,6 +67,13 @@ class SampleRow:
     def outcome(self) -> Outcome:
         """What the figures need of it."""
         return Outcome(self.sample_idx, self.verdict, self.reason, self.finish)
+
+
+# What JSON holds for each field.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    name: (int, float) if hint is float else get_origin(hint) or hint
+    for name, hint in get_type_hints(SampleRow).items()
+}
 
 
 def problem_digest(prompt: Prompt) -> str:
@@ -241,18 +242,12 @@ def samples_by_problem(
 
 def _parse(path: Path, number: int, line: bytes) -> SampleRow:
     try:
-        value: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{number}:{error.colno}: not JSON ({error.msg})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}:{number}:{error.start + 1}: not UTF-8") from error
-    except (ValueError, RecursionError) as error:  # a number or a nesting without end
-        raise DataError(f"{path}:{number}:1: not readable ({error})") from error
-    names = {field.name for field in fields(SampleRow)}
-    if not isinstance(value, dict) or cast("dict[str, Any]", value).keys() != names:
-        raise DataError(
-            f"{path}:{number}:1: not a sample of an evaluation (fields: {', '.join(sorted(names))})"
-        )
+        value = parse_json(line)
+    except JsonFault as fault:
+        raise DataError(f"{path}:{number}:{fault.column}: {fault}") from fault
+    if not isinstance(value, dict) or cast("dict[str, Any]", value).keys() != _KINDS.keys():
+        names = ", ".join(sorted(_KINDS))
+        raise DataError(f"{path}:{number}:1: not a sample of an evaluation (fields: {names})")
     row = SampleRow(**cast("dict[str, Any]", value))
     for name, kind in _KINDS.items():
         if not isinstance(getattr(row, name), kind):

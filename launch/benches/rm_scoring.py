@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from actors.cluster import cluster
 from actors.fleet import RayFleet, Specs, start_fleet
-from actors.judging import Candidates
+from actors.judging import Candidates, score_all
 from conf.schema import Config
 from reward.model import TextPath
 from reward.near_miss import mutants
@@ -97,10 +97,8 @@ async def _timed(
     fleet: RayFleet, problems: Sequence[Candidates]
 ) -> tuple[float, list[tuple[Score, ...]]]:
     started = time.perf_counter()
-    scores = await asyncio.gather(
-        *(fleet.reward.score_problem(problem.question, problem.texts) for problem in problems)
-    )
-    return time.perf_counter() - started, list(scores)
+    scores = await score_all(fleet.reward, problems, lambda: None)
+    return time.perf_counter() - started, scores
 
 
 def _snippet(model_path: str, max_length: int) -> Snippet:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import yaml
 
 from rl.errors import DataError, UserError
+from rl.json_text import JsonFault, parse_json
 from rl.metrics import read_metrics
 
 METRICS_FILE = "metrics.jsonl"
@@ -74,9 +75,9 @@ def read_record(directory: Path) -> RunRecord:
 
 def _read_summary(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from None
+        found = parse_json(path.read_bytes())
+    except JsonFault as fault:
+        raise DataError(f"{path}:{fault.line}:{fault.column}: {fault}") from None
     if not isinstance(found, dict):
         raise DataError(f"{path}:1:1: not a JSON object")
     return cast("dict[str, Any]", found)

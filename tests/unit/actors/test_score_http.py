@@ -98,7 +98,7 @@ def test_a_list_is_answered_with_a_list_in_its_order():
     ("content", "status", "words"),
     [
         (b"{oops", 400, "body:1:2: not JSON"),
-        (b'{"prompt": "\xff"}', 400, "body:13: not UTF-8"),
+        (b'{"prompt": "\xff"}', 400, "body:1:13: not UTF-8"),
         (b'{"prompt": "q", "response": "r", "x": NaN}', 400, "NaN is no number"),
         (b'{"prompt": "q", "response": "r", "x": 1e999}', 400, "1e999 is no number"),
         (b"[" * 1500, 400, "not JSON"),

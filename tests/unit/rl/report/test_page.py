@@ -127,7 +127,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_malformed_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
-    with pytest.raises(DataError, match=r"metrics.jsonl:2:1: not a JSON object"):
+    with pytest.raises(DataError, match=r"metrics.jsonl:2:1: not JSON"):
         read_record(tmp_path)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"loss": 2}\n')
     with pytest.raises(DataError, match=r"metrics.jsonl:2:1: .*`step`"):
