@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -168,11 +168,11 @@ class Sweep:
         self._jobs += jobs
         waiting = [job for job in jobs if not self._skip(job)]
         running: dict[int, tuple[Job, Process]] = {}
-        with _sigterm_interrupts():
+        with _stoppable_pauses() as pause:
             try:
                 while waiting or running:
                     self._start_what_fits(waiting, running)
-                    time.sleep(self._poll_s)
+                    pause(self._poll_s)
                     self._collect(running)
             except BaseException:  # a job that nobody watches any more must not go on
                 self._stop(running)
@@ -264,17 +264,33 @@ class Sweep:
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Treat SIGTERM, which `ray job stop` and Slurm send, as Ctrl-C."""
+def _stoppable_pauses() -> Iterator[Callable[[float], None]]:
+    """Yield a sleep that raises KeyboardInterrupt after Ctrl-C, or SIGTERM of `ray job stop`.
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    Anywhere else the first signal waits for the next pause: one that came while a job starts would
+    leave it running with nobody to stop it. A second signal is obeyed at once.
+    """
+    received: list[int] = []
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def on_signal(number: int, _: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+
+    def pause(seconds: float) -> None:
+        time.sleep(seconds)
+        if received:
+            raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as a shell starts what runs in the background
+            signal.signal(number, on_signal)
     try:
-        yield
+        yield pause
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say(text: str) -> None:

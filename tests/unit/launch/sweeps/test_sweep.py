@@ -150,6 +150,45 @@ def test_a_signal_ends_the_job_that_runs_and_starts_no_other(
     assert started(tmp_path) == ["start 0", "end 0", "start 9"]
 
 
+class EndlessProcess(InstantProcess):
+    """Runs until it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(0, [])
+        self.stopped = False
+
+    def poll(self) -> int | None:
+        return 1 if self.stopped else None
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class SignalledRoom(Room):
+    """A signal arrives when the process exists, and nobody but `start` knows it."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(2)
+        self.number = number
+        self.started: list[EndlessProcess] = []
+
+    def start(self, overrides: Sequence[str], directory: Path) -> EndlessProcess:
+        self.started.append(EndlessProcess())
+        os.kill(os.getpid(), self.number)
+        return self.started[-1]
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_job_starts_leaves_none_running(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    room = SignalledRoom(number)
+    with pytest.raises(KeyboardInterrupt):
+        Sweep(room, tmp_path, poll_s=0).run(jobs_of(tmp_path, "seed=0"))
+    assert [process.stopped for process in room.started] == [True]
+
+
 @pytest.mark.parametrize("size", [0, 1, 3])
 def test_jobs_run_side_by_side_as_far_as_there_is_room(tmp_path: Path, size: int) -> None:
     room = Room(size)
