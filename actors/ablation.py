@@ -6,7 +6,6 @@ another seed.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from actors.cluster import cluster
 from actors.evaluation import evaluate
 from actors.fleet import RayFleet, Specs, start_fleet, train_fields
 from actors.rl_run import load_problems, step_config
+from actors.stopping import run_until_stopped
 from actors.verifiers import make_verifier
 from conf.schema import Config
 from rl.console import Console
@@ -28,7 +28,7 @@ from rl.types import SamplingConfig, StepReport
 def run_arm(cfg: Config, label: str, seeds: Sequence[int], output: Path) -> None:
     """Run one arm with every seed; each finished run is one line of `output`."""
     with cluster(cfg, "ablation"):
-        asyncio.run(_run_arm(cfg, label, seeds, output, Console()))
+        run_until_stopped(_run_arm(cfg, label, seeds, output, Console()))
 
 
 async def _run_arm(

@@ -19,6 +19,7 @@ from actors.cluster import cluster
 from actors.fleet import Specs, start_fleet
 from actors.placement import Needs
 from actors.rollout import encode_prompt, load_tokenizer
+from actors.stopping import run_until_stopped
 from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config
 from reward.execute import Verifying, programs_of, require_decided, verify_persistently
@@ -160,7 +161,7 @@ def _sample(cfg: Config, run: BenchmarkRun, missing: Sequence[Prompt], console: 
                 cfg.sandbox, run.benchmark.test_timeout_s, run.benchmark.test_workers
             ) as verifier,
         ):
-            asyncio.run(work())
+            run_until_stopped(work())
     except (BaseExceptionGroup, ProjectError) as error:
         cause = first_cause(error) if isinstance(error, BaseExceptionGroup) else error
         if isinstance(cause, ProjectError) and run.samples.exists():

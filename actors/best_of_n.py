@@ -24,6 +24,7 @@ from actors.checks import preflight
 from actors.cluster import cluster
 from actors.fleet import Specs, start_fleet
 from actors.placement import Needs
+from actors.stopping import run_until_stopped
 from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config
 from reward.best_of_n import (
@@ -168,7 +169,7 @@ def gather_evidence(
                 cfg.sandbox, selection.test_timeout_s, selection.test_workers
             ) as verifier,
         ):
-            asyncio.run(work())
+            run_until_stopped(work())
     except (BaseExceptionGroup, ProjectError) as error:
         cause = first_cause(error) if isinstance(error, BaseExceptionGroup) else error
         if isinstance(cause, ProjectError) and store.path.exists():

@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from actors.inherited import inherited, setting
+from actors.stopping import stopped_by_signals
 from conf.schema import Config
 from rl.errors import EngineError, UserError
 
@@ -34,10 +35,12 @@ def cluster(cfg: Config, namespace: str) -> Generator[None]:
         UserError: when the address is not one to join, its token is missing or wrong, or a variable
             of `ray.env_from` is missing.
         EngineError: when Ray can do neither.
+        StoppedError: in the body, when a signal ends it.
     """
     _connect(cfg, namespace)
     try:
-        yield
+        with stopped_by_signals():
+            yield
     finally:
         ray.shutdown()
 

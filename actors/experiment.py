@@ -13,11 +13,10 @@ from typing import Any
 from actors.cluster import cluster
 from actors.export import export_models
 from actors.rl_run import RlResult, RlRun
-from actors.stopping import run_until_stopped
+from actors.stopping import how_to_go_on, run_until_stopped
 from actors.whole_loop import Stage, WholeLoop
 from conf.schema import Config
 from conf.validate import to_dict
-from rl.checkpoint import complete_checkpoints
 from rl.console import Console
 from rl.errors import HackingError, StoppedError, first_cause
 from rl.report.live import LiveReport
@@ -34,16 +33,10 @@ def run_experiment(cfg: Config) -> None:
         with cluster(cfg, f"{cfg.experiment}-{cfg.name}".replace("/", "-")):
             run_until_stopped(_run(cfg, directory, console))
     except StoppedError as error:
-        raise StoppedError(f"{error}; {_how_to_go_on(directory)}") from error
+        advice = how_to_go_on(directory / "checkpoints", "checkpoint.every")
+        raise StoppedError(f"{error}; {advice}") from error
     except BaseExceptionGroup as group:
         raise first_cause(group) from group
-
-
-def _how_to_go_on(directory: Path) -> str:
-    found = complete_checkpoints(directory / "checkpoints")
-    if not found:
-        return "there is no checkpoint yet (checkpoint.every)"
-    return f"the same command with resume=auto goes on after step {found[-1].step}"
 
 
 def _prepare_directory(cfg: Config, directory: Path) -> None:

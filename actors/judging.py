@@ -11,6 +11,7 @@ from pathlib import Path
 from actors.cluster import cluster
 from actors.fleet import Specs, start_fleet
 from actors.reward import RewardActors
+from actors.stopping import run_until_stopped
 from actors.supervise import all_of
 from conf.schema import Config
 from reward.model_files import is_local, model_digest
@@ -48,7 +49,7 @@ def score_candidates(
                 return await score_all(fleet.reward, problems, console.advance)
 
     with cluster(cfg, name):
-        return asyncio.run(score())
+        return run_until_stopped(score())
 
 
 async def score_all(

@@ -6,7 +6,6 @@ step; so a run that was killed and resumed ends with the weights of one that was
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 from actors.cluster import cluster
 from actors.fleet import Specs, start_fleet
 from actors.policy import Gang
+from actors.stopping import how_to_go_on, run_until_stopped
 from actors.training import OfflinePlan, offline_train_fields, score_pairs, train_offline
 from conf.schema import Config
 from reward.model import TextPath
@@ -35,7 +35,7 @@ from reward.train import (
 from reward.training_card import reward_model_card
 from rl.checkpoint import commit, complete_checkpoints, prune, staging_directory
 from rl.console import Console
-from rl.errors import DataError, UserError, first_cause
+from rl.errors import DataError, StoppedError, UserError, first_cause
 from rl.loss import PairObjective
 from rl.samples import replace_file
 from rl.types import UpdateReport
@@ -114,7 +114,10 @@ def run_training(cfg: Config, job: RmTraining, record: Path) -> RmResult:
     record.unlink(missing_ok=True)  # of an earlier training; this one is not finished
     try:
         with cluster(cfg, f"rm-{job.directory.name}"):
-            result = asyncio.run(train_reward_model(cfg, job, console))
+            result = run_until_stopped(train_reward_model(cfg, job, console))
+    except StoppedError as error:
+        advice = how_to_go_on(job.directory / "checkpoints", "checkpoint_every")
+        raise StoppedError(f"{error}; {advice}") from error
     except BaseExceptionGroup as group:
         raise first_cause(group) from group
     facts = {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from actors.cluster import cluster
 from actors.fleet import RayFleet, Specs, start_fleet
+from actors.stopping import run_until_stopped
 from conf.schema import Config
 from reward.answers import AnswerGroup, judged_rows
 from reward.judge import Judged
@@ -28,7 +29,7 @@ def score_file(cfg: Config, groups: Sequence[AnswerGroup], target: Path) -> floa
     console = Console()
     console.stage("score", f"{num_rows} answers to {len(groups)} prompts, {cfg.reward.model}")
     with cluster(cfg, f"score-{target.stem}"):
-        judged, seconds = asyncio.run(_score(cfg, groups, console))
+        judged, seconds = run_until_stopped(_score(cfg, groups, console))
     partial = target.with_name(target.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         for group, verdict in zip(groups, judged, strict=True):

@@ -6,11 +6,11 @@ learns from training problems only, by the warm start that also makes the policy
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from pathlib import Path
 
 from actors.cluster import cluster
+from actors.stopping import run_until_stopped
 from actors.training import warm_start
 from actors.whole_loop import Figures, StageCache
 from conf.schema import Config
@@ -48,5 +48,5 @@ def make_tester(cfg: Config, console: Console) -> Path:
             return await warm_start(cfg, answers, directory, console)
 
     about = f"a model that writes tests, {_STEPS} supervised steps, once, ~4 min"
-    stage = asyncio.run(stages.run("minipy_tester", about, settings, [], build))
+    stage = run_until_stopped(stages.run("minipy_tester", about, settings, [], build))
     return stage.directory

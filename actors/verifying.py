@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import ray
 
 from actors.cluster import cluster
+from actors.stopping import run_until_stopped
 from actors.supervise import wait_for
 from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config, SandboxConfig
@@ -73,7 +73,7 @@ def verify_file(cfg: Config, job: VerifyFile) -> int:
     console = Console()
     console.stage("verify", f"{num_rows} programs, sandbox level {int(level)}")
     with cluster(cfg, f"verify-{job.target.stem}"):
-        counts = asyncio.run(_verify(cfg, job, num_rows, console))
+        counts = run_until_stopped(_verify(cfg, job, num_rows, console))
     rows = [(str(verdict), str(num), "") for verdict, num in counts.most_common()]
     console.table("verdicts", rows)
     console.say(f"written to {job.target}")

@@ -117,6 +117,9 @@ def guarded(call: Callable[[], int | None]) -> int:
     except ProjectError as error:
         _report(f"{type(error).__name__}: {error}")
         return EXIT_FAILURE
+    except KeyboardInterrupt:  # before there was anything to take down, or for the second time
+        _report("stopped by SIGINT")
+        return EXIT_FAILURE
 
 
 def override(key: str, text: str) -> str:

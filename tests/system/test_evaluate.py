@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,8 @@ NUM_PROBLEMS = 8
 NUM_SAMPLES = 4
 
 
-def _evaluate(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [
+def _command(*overrides: str) -> list[str]:
+    return [
         sys.executable,
         str(ROOT / "launch/evaluate.py"),
         f"model={ROOT / 'assets/minipy/policy'}",
@@ -33,8 +35,11 @@ def _evaluate(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
         "ks=1,4",
         *overrides,
     ]
+
+
+def _evaluate(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False
+        _command(*overrides), cwd=cwd, capture_output=True, text=True, timeout=280, check=False
     )
 
 
@@ -72,3 +77,23 @@ def test_an_evaluation_keeps_every_sample_and_repeats_none(tmp_path: Path) -> No
     refused = _evaluate(tmp_path, "temperature=0.5")
     assert refused.returncode == 2
     assert "temperature: " in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.timeout(400)
+def test_a_stop_ends_an_evaluation_in_one_line_and_keeps_what_is_done(tmp_path: Path) -> None:
+    # More than could be sampled before the signal comes.
+    write_prompts(tmp_path / "problems.parquet", make_prompts("eval", 3000, 0))
+    samples = tmp_path / "out.samples.jsonl"
+    with subprocess.Popen(
+        _command(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 200
+        while not (samples.is_file() and samples.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == "error: StoppedError: stopped by SIGTERM"
+    assert "Traceback" not in err and "***" not in err  # nor that of Ray's C++ part
+    assert f"the same command goes on from {samples.name}" in out
+    assert samples.stat().st_size > 0

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from actors.stopping import run_until_stopped
+from actors.stopping import how_to_go_on, run_until_stopped, stopped_by_signals
+from rl.checkpoint import commit, staging_directory
 from rl.errors import EngineError, StoppedError
 
 pytestmark = pytest.mark.unit
@@ -78,3 +82,68 @@ def test_without_a_signal_results_errors_and_handlers_are_what_they_were() -> No
     with pytest.raises(EngineError, match="rollout-0 died"):
         run_until_stopped(fail())
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C is listened to, also where a shell has started the tests with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_without_an_event_loop_a_signal_is_the_same_error(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(StoppedError, match=f"^stopped by {number.name}$"), stopped_by_signals():
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_without_an_event_loop_a_second_signal_is_not_held_back() -> None:
+    def body() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"), stopped_by_signals():
+        body()
+
+
+def test_what_the_shell_has_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stopped_by_signals():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_inside_an_event_loop_the_loop_decides() -> None:
+    undone: list[str] = []
+
+    async def run() -> None:
+        try:
+            with stopped_by_signals():
+                os.kill(os.getpid(), signal.SIGTERM)
+                await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)  # would be lost if the signal had broken the loop
+            undone.append("placement")
+
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"):
+        run_until_stopped(run())
+    assert undone == ["placement"]
+
+
+def test_advice_after_a_stop_names_the_newest_checkpoint_or_the_key(tmp_path: Path) -> None:
+    missing = how_to_go_on(tmp_path / "none", "checkpoint_every")
+    assert missing == "there is no checkpoint yet (checkpoint_every)"
+    commit(staging_directory(tmp_path, 7), tmp_path, 7)
+    assert how_to_go_on(tmp_path, "checkpoint_every").endswith("goes on after step 7")

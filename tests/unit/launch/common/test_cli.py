@@ -84,6 +84,8 @@ def run_config(config: Config) -> None:
         raise UserError("reward.model: 'x' is not a directory (give reward.model=DIR)")
     if config.seed == 3:
         raise EngineError("rollout-0 died")
+    if config.seed == 9:
+        raise KeyboardInterrupt
 
 
 def run_small(small: Small) -> None:
@@ -218,6 +220,11 @@ def test_a_user_error_of_the_run_exits_2_with_its_message_only(run: Command) -> 
 def test_another_error_of_the_project_exits_1_with_one_line(run: Command) -> None:
     result = run("seed=3")
     assert (result.code, result.err) == (1, "error: EngineError: rollout-0 died\n")
+
+
+def test_ctrl_c_before_anything_has_started_exits_1_with_one_line(run: Command) -> None:
+    result = run("experiment=quickstart", "seed=9")
+    assert (result.code, result.err) == (1, "error: stopped by SIGINT\n")
 
 
 def test_a_warning_does_not_stop_the_run(run: Command) -> None:
