@@ -1,8 +1,9 @@
-"""What every tier shares: doctests belong to the fast one, and measured figures are shown."""
+"""What every tier shares: doctests are of the fast one, measured figures shown, Ctrl-C heard."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,6 +19,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def record(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Print a measured figure at the end of the test run."""
     return lambda line: request.node.user_properties.append(("figure", line))
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C is listened to, also where a shell has started the tests with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

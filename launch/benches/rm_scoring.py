@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import statistics
@@ -16,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from actors.cluster import cluster
 from actors.fleet import RayFleet, Specs, start_fleet
 from actors.judging import Candidates, score_all
+from actors.stopping import run_until_stopped
 from conf.schema import Config
 from reward.model import TextPath
 from reward.near_miss import mutants
@@ -34,7 +34,7 @@ Snippet = Callable[[Candidates], list[float]]
 def measure_scoring(cfg: Config, num_repeats: int) -> None:
     """Print how long both take for the same programs, and how far their scores lie apart."""
     with cluster(cfg, "bench-rm"):
-        rows = asyncio.run(_measure(cfg, num_repeats))
+        rows = run_until_stopped(_measure(cfg, num_repeats))
     Console().table(f"scoring {NUM_PROBLEMS} problems x {NUM_CODES} programs", rows)
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -112,14 +112,6 @@ def test_another_run_in_the_same_directory_is_not_taken_for_a_finished_one(
     sweep_in(tmp_path).run(jobs_of(tmp_path, "seed=0,1"))
     sweep_in(tmp_path).run(jobs_of(tmp_path, "seed=0,1", *again))
     assert started(tmp_path).count("start 0") == 2
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Ctrl-C is listened to, also where a shell has started the tests with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("ctrl_c")
