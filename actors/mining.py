@@ -46,8 +46,10 @@ from reward.rollout_sources import (
 from reward.verdict import Program
 from rl.console import Console
 from rl.errors import UserError
-from rl.samples import UNDECIDED
+from rl.samples import NO_LABEL
 from rl.types import Prompt
+
+_log = logging.getLogger(__name__)
 
 _CHUNK_CODES = 256
 _NUM_DONORS = 512  # problems whose solution may be another problem's wrong answer
@@ -153,7 +155,7 @@ def _read(batch: pa.Table) -> Iterator[pa.Table]:
     rows: list[dict[str, Any]] = []
     for item in batch.to_pylist():
         for code in iter_codes(RolloutFile(Path(item["path"]), item["run"])):
-            if code.verdict != UNDECIDED:
+            if code.verdict not in NO_LABEL:
                 rows.append(asdict(code))
             if len(rows) >= _CHUNK_CODES:
                 yield pa.Table.from_pylist(rows, _CODE_SCHEMA)
@@ -177,7 +179,14 @@ class _Verify:
         for row, judgement in zip(missing, judgements, strict=True):
             row["verdict"] = judgement.verdict.value
             row["num_passed"], row["num_tests"] = judgement.num_passed, judgement.num_tests
-        return pa.Table.from_pylist(rows, _CODE_SCHEMA)
+        unjudged = [row for row in missing if row["verdict"] in NO_LABEL]
+        if unjudged:
+            detail = next(j.detail for j in judgements if not j.is_label)
+            _log.warning(
+                "%d programs could not be judged and are left out (%s)", len(unjudged), detail
+            )
+        labelled = [row for row in rows if row["verdict"] not in NO_LABEL]
+        return pa.Table.from_pylist(labelled, _CODE_SCHEMA)
 
 
 def _program(code: str, prompt: Prompt) -> Program:

@@ -121,7 +121,7 @@ async def _write(
     deadline_s = _CHUNKS_AHEAD * len(rows) * cfg.sandbox.total_s + _GRACE_S
     judgements = await wait_for(reference, deadline_s, f"verdicts on {len(rows)} programs")
     for row, judgement in zip(rows, judgements, strict=True):
-        unknown = judgement.verdict is Verdict.SANDBOX_ERROR
+        unknown = not judgement.is_label
         fields = {
             "verdict": judgement.verdict.value,
             "passed": None if unknown else judgement.passed,

@@ -32,6 +32,7 @@ from reward.rollout_sources import RolloutFile, iter_codes
 from rl import minipy
 from rl.console import Console
 from rl.loss import PairObjective
+from rl.samples import NO_LABEL
 from rl.types import JudgedGroup, Prompt
 
 Figures = dict[str, float]
@@ -297,7 +298,7 @@ def _labelled(judged: JudgedGroup) -> list[LabelledCode]:
             tests_passed=None,
         )
         for extraction, score in zip(judged.extractions_G, judged.scores_G, strict=True)
-        if extraction.valid
+        if extraction.valid and not score.unjudged
     ]
 
 
@@ -307,6 +308,7 @@ def _read_trajectory(directory: Path) -> list[LabelledCode]:
         code.labelled()
         for file in sorted(directory.glob("*.parquet"))
         for code in iter_codes(RolloutFile(file, "rlvr"))
+        if code.verdict not in NO_LABEL
     ]
 
 

@@ -84,6 +84,8 @@ def run(args: MineArgs) -> None:
     said = f"{counts.num_rows} rollouts, {counts.num_codes} with a valid program"
     if counts.num_undecided:
         said += f", {counts.num_undecided} of these left out: the sandbox had failed"
+    if counts.num_unjudged:
+        said += f", {counts.num_unjudged} left out: they could not be judged"
     sys.stdout.write(said + "\n")
     cfg = replace(compose_config(["placement=laptop"]), sandbox=args.sandbox)
     from actors.mining import MineJob, mine  # noqa: PLC0415 - after the arguments are good

@@ -243,8 +243,9 @@ class ExecutionJudge:
         )
 
     def _score(self, judgement: Judgement) -> Score:
-        by_tests = judgement.num_passed / judgement.num_tests
-        counted = judgement.passed or not self._verifier.early_stop
+        # What can not be judged earns nothing; `reward/exec_unjudged_rate` says how often that is.
+        by_tests = judgement.num_passed / judgement.num_tests if judgement.is_label else 0.0
+        counted = judgement.passed or (judgement.is_label and not self._verifier.early_stop)
         return Score(
             value=by_tests if self._credit == "pass_rate" else float(judgement.passed),
             reused=not judgement.executed,

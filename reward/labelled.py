@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from reward.pairs import LabelledCode
 from reward.rollout_sources import RolloutCode, find_rollouts, iter_rows
-from rl.samples import UNDECIDED
+from rl.samples import UNDECIDED, UNJUDGED
 
 
 @dataclass(slots=True)
@@ -54,4 +54,4 @@ def _why_not(row: RolloutCode) -> str:
         return f"no code: {row.reason}"
     if row.verdict is None:
         return "not executed"
-    return "sandbox error" if row.verdict == UNDECIDED else ""
+    return {UNDECIDED: "sandbox error", UNJUDGED: "unjudged"}.get(row.verdict, "")

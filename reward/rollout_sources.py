@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from reward.pairs import LabelledCode
 from reward.verdict import Verdict
 from rl.errors import DataError, UserError
-from rl.samples import UNDECIDED, read_samples
+from rl.samples import NO_LABEL, UNDECIDED, UNJUDGED, read_samples
 
 _PARQUET_COLUMNS = (
     *("prompt_id", "question", "code", "reason", "step", "policy_version", "sample_idx"),
@@ -61,7 +61,7 @@ class RolloutCode:
 
     def labelled(self) -> LabelledCode:
         """The program with its label. ValueError when there is none."""
-        if self.verdict is None or self.verdict == UNDECIDED:
+        if self.verdict is None or self.verdict in NO_LABEL:
             raise ValueError(f"{self.prompt_id}: has no verdict ({self.verdict})")
         share = None
         if self.num_passed is not None and self.num_tests:
@@ -84,7 +84,8 @@ class RolloutCounts:
 
     num_rows: int = 0
     num_codes: int = 0  # rows with code
-    num_undecided: int = 0  # of these, with a verdict that says nothing
+    num_undecided: int = 0  # of these, those that the sandbox could not run
+    num_unjudged: int = 0  # and those that can not be judged
     # Of problems with programs: id -> digest of the problem's text, and the file that has it.
     problems: dict[str, tuple[bytes, Path]] = field(default_factory=dict[str, tuple[bytes, Path]])
     unverified: set[str] = field(default_factory=set[str])  # ids with programs that were not run
@@ -152,6 +153,7 @@ def count_rollouts(files: Sequence[RolloutFile]) -> RolloutCounts:
                     continue
                 counts.num_codes += 1
                 counts.num_undecided += row.verdict == UNDECIDED
+                counts.num_unjudged += row.verdict == UNJUDGED
                 digest = question_digest(row.question)
                 known, where = counts.problems.setdefault(row.prompt_id, (digest, file.path))
                 if known != digest:

@@ -34,6 +34,7 @@ from reward.sandbox import (
 )
 from reward.sandbox_report import Ending, Observation
 from rl.prompts import AssertTests, FunctionalTests, StdioCase, StdioTests, parse_tests
+from rl.samples import NO_LABEL
 
 _TOLERANCE = 1e-9  # relative and absolute, wherever a float is expected
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -60,6 +61,9 @@ class Verdict(StrEnum):
     OUTPUT_LIMIT = "OUTPUT_LIMIT"
     PROCESS_LIMIT = "PROCESS_LIMIT"
     NO_CODE = "NO_CODE"  # there was nothing to run
+    # Whatever can not be judged here (a package that is not installed): counted, not a pass, and no
+    # label; trying again would not help.
+    UNJUDGED = "UNJUDGED"
     SANDBOX_ERROR = "SANDBOX_ERROR"  # nothing is known of the program: never a score of 0
 
 
@@ -92,6 +96,11 @@ class Judgement:
     def passed(self) -> bool:
         """True when every test passed."""
         return self.verdict is Verdict.PASSED
+
+    @property
+    def is_label(self) -> bool:
+        """True when the verdict says that the program is right, or that it is wrong."""
+        return self.verdict.value not in NO_LABEL
 
 
 class Verifier:

@@ -38,6 +38,9 @@ METRICS: dict[str, Metric] = {
     "reward/num_executed": Metric("programs", "programs that were run to compute the rewards"),
     "reward/exec_share": Metric("share", "groups judged by execution; the others by the RM"),
     "reward/exec_pass_rate": Metric("share", "completions of those groups that pass every test"),
+    "reward/exec_unjudged_rate": Metric(
+        "share", "completions of those groups that execution could not judge: no pass, no label"
+    ),
     "rm/score_mean": Metric("logit", "mean raw score that the reward model gave"),
     "rm/reused_rate": Metric("share", "of these, from the cache or from identical code"),
     "rm/truncated_rate": Metric("share", "of these, read only up to the model's context"),
@@ -138,6 +141,7 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
     }
     if by_tests:
         metrics["reward/exec_pass_rate"] = float(np.mean([s.passed for s in by_tests]))
+        metrics["reward/exec_unjudged_rate"] = float(np.mean([s.unjudged for s in by_tests]))
     if judged:
         metrics |= _score_metrics([s.value for s in judged if s.value is not None])
         metrics |= _pair_ties([g for g in groups_P if g.judge is JudgeKind.RM])

@@ -68,7 +68,7 @@ def exec_agreement(
     not, the share in which the one that passes has the higher score; equal scores count half: the
     Mann-Whitney estimate of P(score of right > score of wrong | same problem). Only completions
     that the reward model scored take part: invalid code has no score, and that it loses is a rule
-    and no judgement. None when there is no such pair.
+    and no judgement; nor do those that execution could not judge. None when there is no such pair.
 
     >>> exec_agreement([], []) is None
     True
@@ -77,7 +77,8 @@ def exec_agreement(
     for group, passed_G in zip(groups_P, passed_PG, strict=True):
         if group.judge is not JudgeKind.RM:
             continue
-        scored = [(s.value, p) for s, p in zip(group.scores_G, passed_G, strict=True)]
+        judged = zip(group.scores_G, passed_G, strict=True)
+        scored = [(s.value, passed) for s, passed in judged if not s.unjudged]
         right = np.array([value for value, passed in scored if value is not None and passed])
         wrong = np.array([value for value, passed in scored if value is not None and not passed])
         difference = right[:, None] - wrong[None, :]

@@ -20,7 +20,9 @@ from rl.errors import DataError, UserError
 from rl.json_text import JsonFault, parse_json
 from rl.types import Prompt
 
-UNDECIDED = "SANDBOX_ERROR"  # the verdict that says nothing of the program
+UNDECIDED = "SANDBOX_ERROR"  # the program could not be run; it is tried again
+UNJUDGED = "UNJUDGED"  # it can not be judged on this machine; final, and not a pass
+NO_LABEL = frozenset({UNDECIDED, UNJUDGED})  # verdicts that call no program right or wrong
 
 Settings = Mapping[str, object]
 

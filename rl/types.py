@@ -133,6 +133,11 @@ class Score:
         """True when execution says that every test passes."""
         return self.verdict == "PASSED"
 
+    @property
+    def unjudged(self) -> bool:
+        """True when execution could say neither that the program is right nor that it is wrong."""
+        return self.verdict == "UNJUDGED"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JudgedGroup:

@@ -261,6 +261,26 @@ def test_execution_refuses_a_problem_without_tests(verifier):
         ExecutionJudge(verifier, ExtractConfig()).judge(PROMPT, [answer("print(1)")])
 
 
+class Unable(Verifier):
+    """Can judge no program, though one test passed before it found that out."""
+
+    def __init__(self) -> None:
+        self.early_stop = False
+
+    def verify(self, programs_N: Sequence[Program]) -> list[Judgement]:
+        """No program is right or wrong."""
+        found = Judgement(verdict=Verdict.UNJUDGED, num_passed=1, num_tests=2, executed=True)
+        return [found] * len(programs_N)
+
+
+@pytest.mark.parametrize("credit", ["binary", "pass_rate"])
+def test_what_execution_can_not_judge_earns_nothing_and_says_so(credit):
+    judged = ExecutionJudge(Unable(), ExtractConfig(), credit).judge(problem(1), [answer("x = 1")])
+    assert judged.rewards_G.tolist() == [0.0]
+    (score,) = judged.scores_G
+    assert (score.passed, score.unjudged, score.num_passed) == (False, True, None)
+
+
 class Meeting(Verifier):
     """Answers once two calls are under way."""
 

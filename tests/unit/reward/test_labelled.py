@@ -64,6 +64,7 @@ def test_rollouts_and_samples_of_a_directory_are_read_and_counted(tmp_path: Path
         rollout(3, "", None, "many_blocks"),
         rollout(4, "c", None),
         rollout(5, "d", "SANDBOX_ERROR"),
+        rollout(8, "u", "UNJUDGED"),
         rollout(6, "e", "PASSED"),
         rollout(7, "e", "TIMEOUT"),
     ]
@@ -86,6 +87,7 @@ def test_rollouts_and_samples_of_a_directory_are_read_and_counted(tmp_path: Path
         "no code: many_blocks": 1,
         "not executed": 1,
         "sandbox error": 2,
+        "unjudged": 1,
         "runs disagree": 1,
         "no code: no_block": 1,
     }

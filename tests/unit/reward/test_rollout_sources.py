@@ -114,11 +114,15 @@ def test_what_has_no_verdict_is_counted_by_problem(tmp_path: Path) -> None:
         _row("c"),
         _row("d", prompt_id="o"),
         _row("e", "SANDBOX_ERROR", prompt_id="s"),
+        _row("u", "UNJUDGED", prompt_id="s"),
         _row(""),
     ]
     files = find_rollouts([str(_run(tmp_path, "s1", rows))])
     counts = count_rollouts(files)
-    assert (counts.num_rows, counts.num_codes, counts.num_undecided) == (6, 5, 1)
+    assert (counts.num_rows, counts.num_codes) == (7, 6)
+    assert (counts.num_undecided, counts.num_unjudged) == (1, 1)
+    with pytest.raises(ValueError, match="has no verdict"):
+        next(code for code in iter_codes(files[0]) if code.code == "u").labelled()
     assert counts.unverified == {"p", "o"}
     assert set(counts.problems) == {"p", "o", "s"}
 

@@ -81,8 +81,18 @@ def test_scores_of_execution_are_counted_apart_from_those_of_the_reward_model():
     assert mixed["rm/score_mean"] == 3.0
     assert only_rm["reward/exec_share"] == 0.0
     assert "reward/exec_pass_rate" not in only_rm
+    assert "reward/exec_unjudged_rate" not in only_rm
+    assert mixed["reward/exec_unjudged_rate"] == 0.0
     assert only_tests["reward/exec_share"] == 1.0
     assert not [name for name in only_tests if name in {"rm/score_mean", "rm/reused_rate"}]
+
+
+def test_completions_that_execution_can_not_judge_are_counted_and_are_no_pass():
+    _, group = judged_groups()
+    verdicts = (Score(value=0.0, verdict="UNJUDGED"), Score(value=1.0, verdict="PASSED"))
+    group = dataclasses.replace(group, judge=JudgeKind.EXECUTION, scores_G=verdicts)
+    metrics = batch_metrics([group])
+    assert (metrics["reward/exec_unjudged_rate"], metrics["reward/exec_pass_rate"]) == (0.5, 0.5)
 
 
 def scored(*scores: float, codes: str = "abcdefgh") -> JudgedGroup:

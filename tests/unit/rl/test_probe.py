@@ -91,6 +91,13 @@ def test_agreement_never_compares_across_problems_and_needs_a_pair() -> None:
     assert exec_agreement([by_tests], [(True, False)]) is None
 
 
+def test_agreement_takes_no_completion_that_execution_could_not_judge() -> None:
+    group = judged(2.0, 1.0, 3.0)
+    scores = (*group.scores_G[:2], dataclasses.replace(group.scores_G[2], verdict="UNJUDGED"))
+    group = dataclasses.replace(group, scores_G=scores)
+    assert exec_agreement([group], [(True, False, False)]) == 1.0
+
+
 def test_a_reading_has_shares_and_mean_rewards_of_each_problem() -> None:
     found = probe_reading(7, [judged(1.0, 3.0), judged(0.0, 0.0)], [(True, False), (False, False)])
     assert found.step == 7

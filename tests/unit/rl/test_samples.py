@@ -107,6 +107,12 @@ def test_a_group_that_the_sandbox_could_not_judge_is_not_finished(store: SampleS
     assert {r.problem_id for r in store.rows()} == {"a", "b"}
 
 
+def test_what_can_not_be_judged_is_final_and_no_pass(store: SampleStore) -> None:
+    store.append(group(PROBLEMS[2], "PASSED", "UNJUDGED"))
+    outcomes = store.finished(SETTINGS, PROBLEMS)[PROBLEMS[2].id]
+    assert [outcome.passed for outcome in outcomes] == [True, False]
+
+
 def test_samples_of_problems_beyond_the_limit_are_kept_but_not_counted(store: SampleStore) -> None:
     assert list(store.finished(SETTINGS, PROBLEMS[:1])) == ["a"]
     store.begin(SETTINGS, anew=False)
