@@ -30,7 +30,7 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.NotIn: lambda left, right: left not in right,
 }
 _RAISES = frozenset({"raises", "assertRaises", "assertRaisesRegex"})
-_OPPOSITES = {
+_TURNED = {
     "assertEqual": "assertNotEqual",
     "assertListEqual": "assertNotEqual",
     "assertDictEqual": "assertNotEqual",
@@ -47,7 +47,7 @@ _OPPOSITES = {
     "assertGreaterEqual": "assertLess",
     "assertRegex": "assertNotRegex",
 }
-_OPPOSITES |= {there: here for here, there in reversed(_OPPOSITES.items())}
+_OPPOSITES = _TURNED | {there: here for here, there in reversed(_TURNED.items())}
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _CHARS
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20
@@ -178,7 +178,7 @@ def _another(node: ast.expr) -> ast.expr | None:
         return None
 
 
-def _changed(value: Any) -> Any:  # noqa: ANN401, PLR0911
+def _changed(value: Any) -> Any:  # noqa: ANN401
     match value:
         case bool():
             return not value
@@ -188,18 +188,28 @@ def _changed(value: Any) -> Any:  # noqa: ANN401, PLR0911
             return value + "x"
         case bytes():
             return value + b"x"
-        case list() | tuple():
-            last = [_changed(value[-1])] if value else [0]
-            return type(value)([*value[:-1], *last])
-        case set():
-            return value | {"x"}
-        case dict():
-            key = next(reversed(value), None)
-            return {**value, key: _changed(value.get(key))}
         case None:
             return 0
         case _:
-            return value
+            return _changed_inside(value)
+
+
+def _changed_inside(value: Any) -> Any:  # noqa: ANN401
+    kind: Any = type(value)
+    if kind in (list, tuple):
+        return kind([*value[:-1], _changed(value[-1]) if value else 0])
+    if kind is set:
+        return value | {"x"}
+    if kind is dict:
+        key = next(reversed(value), None)
+        return {**value, key: _changed(value.get(key))}
+    return value
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether a test says by this that it failed: an assert, or pytest's word for it."""
+    kinds = type(error).__mro__
+    return isinstance(error, AssertionError) or any(k.__name__ == "OutcomeException" for k in kinds)
 
 
 def rewritten(tree: ast.Module, checks: Checks, *, opposite: bool) -> ast.Module:

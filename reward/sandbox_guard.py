@@ -1,11 +1,13 @@
 """What watches a program that shares a process with its tests, while it runs.
 
-The program passed the reading of `reward.sandbox_honest`. Here its namespace gets builtins that look
-at what is asked of them, its operators notice when a test calls them, and an audit hook sees what
-the interpreter itself reports: frames, collected objects, code, other processes. Whatever is seen
-makes the program `odd`, for good: nothing is refused, and what its tests say no longer counts.
+The program passed the reading of `reward.sandbox_honest`. Here its namespace gets builtins that
+look at what is asked of them, its operators notice when a test calls them, and an audit hook sees
+what the interpreter itself reports: frames, collected objects, code, other processes. Whatever is
+seen is said at once, for good: what its tests say from then on no longer counts.
 Standard library only: this is loaded inside the sandbox.
 """
+
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, cast
 
-from reward.sandbox_honest import COMPARISONS, DENIED_MEMBERS, OPERATORS
+from reward.sandbox_words import ASKING, COMPARISONS, DENIED_MEMBERS, OPERATORS, special, words
 
 PROGRAM_MODULE = "solution"  # what pytest-style tests import the program as
 PROGRAM_FILE = "solution.py"
@@ -29,49 +31,20 @@ TESTS_FILE = "tests.py"
 
 _GUARD, _TYPE = "__operator__", "__type__"  # what rewritten programs call
 # What libraries do for an ordinary program, too: only the code that does it counts.
-_REPORTED_BY_CALLER = frozenset(
-    [
-        "sys._getframe",
-        "sys._getframemodulename",
-        "object.__getattr__",
-        "object.__setattr__",
-        "object.__delattr__",
-    ]
+_REPORTED_BY_CALLER = words(
+    """
+    sys._getframe sys._getframemodulename object.__getattr__ object.__setattr__ object.__delattr__
+    """
 )
-_ODD_EVENTS = frozenset(
-    [
-        "gc.get_objects",
-        "gc.get_referrers",
-        "gc.get_referents",
-        "sys._current_frames",
-        "sys._current_exceptions",
-        "sys.settrace",
-        "sys.setprofile",
-        "sys.addaudithook",
-        "sys.monitoring.register_callback",
-        "ctypes.dlopen",
-        "ctypes.dlsym",
-        "ctypes.addressof",
-        "ctypes.string_at",
-        "ctypes.cdata",
-        "ctypes.call_function",
-        "code.__new__",
-        "function.__new__",
-        "marshal.loads",
-        "marshal.load",
-        "pickle.find_class",
-        "os.fork",
-        "os.forkpty",
-        "os.exec",
-        "os.posix_spawn",
-        "os.system",
-        "subprocess.Popen",
-        "os.kill",
-        "os.killpg",
-        "signal.pthread_kill",
-        "sqlite3.enable_load_extension",
-        "sqlite3.load_extension",
-    ]
+_ODD_EVENTS = words(
+    """
+    gc.get_objects gc.get_referrers gc.get_referents sys._current_frames sys._current_exceptions
+    sys.settrace sys.setprofile sys.addaudithook sys.monitoring.register_callback
+    ctypes.dlopen ctypes.dlsym ctypes.addressof ctypes.string_at ctypes.cdata ctypes.call_function
+    code.__new__ function.__new__ marshal.loads marshal.load pickle.find_class
+    os.fork os.forkpty os.exec os.posix_spawn os.system subprocess.Popen os.kill os.killpg
+    signal.pthread_kill sqlite3.enable_load_extension sqlite3.load_extension
+    """
 )
 _EVENTS = _ODD_EVENTS | _REPORTED_BY_CALLER | {"open"}
 _READABLE_DEVICES = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
@@ -151,11 +124,17 @@ class Watch:
 
     def loops(self) -> dict[str, Any]:
         """Builtins for tests, whose loops a StopIteration of the program would silently end."""
-        return {
-            "map": lambda call, *others: map(self._steady(call), *others),
-            "filter": lambda call, others: filter(self._steady(call), others),
-            "iter": lambda what, *end: iter(self._steady(what) if end else what, *end),
-        }
+
+        def mapped(call: Any, *others: Any) -> Any:  # noqa: ANN401
+            return map(self._steady(call), *others)
+
+        def filtered(call: Any, others: Any) -> Any:  # noqa: ANN401
+            return filter(self._steady(call), others)
+
+        def iterated(what: Any, *end: Any) -> Any:  # noqa: ANN401
+            return iter(self._steady(what), *end) if end else iter(what)
+
+        return {"map": mapped, "filter": filtered, "iter": iterated}
 
     def _steady(self, call: Any) -> Any:  # noqa: ANN401
         if not callable(call) or getattr(call, "__module__", None) != PROGRAM_MODULE:
@@ -202,7 +181,7 @@ class Watch:
         name = method.__name__
         if result is NotImplemented or self._is_own(type(other)):
             return
-        asks = name not in _ARITHMETIC
+        asks = name in ASKING or name in COMPARISONS
         if asks and not result and name != "__ne__":
             return
         called = type(owner).__name__
@@ -223,14 +202,15 @@ class Watch:
 
     def start(self) -> None:
         """Watch what the interpreter reports from now on."""
-        create: Callable[..., Any] = enum.EnumMeta._create_  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+        kind: Any = enum.EnumMeta
+        create = kind._create_
 
         def created(cls: type, name: str, names: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             if "__" in repr(names):
                 self.note("an enumeration with special members")
             return create(cls, name, names, *args, **kwargs)
 
-        enum.EnumMeta._create_ = created  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+        kind._create_ = created
         sys.addaudithook(self._audit)
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
@@ -262,36 +242,13 @@ class Watch:
             self.note("opens a file of the system")
 
 
-_WITHHELD = frozenset(
-    ["eval", "exec", "compile", "globals", "locals", "vars", "breakpoint", "memoryview"]
-)
-_ARITHMETIC = OPERATORS - {f"__{n}__" for n in ("eq", "ne", "lt", "le", "gt", "ge", "contains")}
-_RENAMED = ("__name__", "__doc__", "__qualname__", "__wrapped__")
-_INNER = frozenset(
-    f"__{name}__"
-    for name in [
-        "globals",
-        "builtins",
-        "closure",
-        "code",
-        "defaults",
-        "kwdefaults",
-        "self",
-        "func",
-        "subclasses",
-        "bases",
-        "base",
-        "mro",
-        "dict",
-        "traceback",
-        "getattribute",
-        "reduce",
-        "reduce_ex",
-        "loader",
-        "spec",
-        "import",
-        "build_class",
-    ]
+_WITHHELD = words("eval exec compile globals locals vars breakpoint memoryview")
+_RENAMED = special("name doc qualname wrapped")
+_INNER = special(
+    """
+    globals builtins closure code defaults kwdefaults self func subclasses bases base mro dict
+    traceback getattribute reduce reduce_ex loader spec import build_class
+    """
 )
 
 
@@ -334,10 +291,9 @@ class _Rewriting(ast.NodeTransformer):
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         self.generic_visit(node)
         for part in ast.walk(ast.Module(body=node.body, type_ignores=[])):
-            if isinstance(part, ast.FunctionDef) and part.name in OPERATORS | COMPARISONS:
-                if not any(ast.unparse(d) == _GUARD for d in part.decorator_list):  # seen above
-                    guard = ast.Name(_GUARD, ast.Load())
-                    part.decorator_list.append(ast.copy_location(guard, part))
+            if isinstance(part, ast.FunctionDef) and _is_unguarded(part):
+                guard = ast.Name(_GUARD, ast.Load())
+                part.decorator_list.append(ast.copy_location(guard, part))
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.Call:
@@ -352,6 +308,12 @@ class _Rewriting(ast.NodeTransformer):
             return node
         call = ast.Call(ast.Name(_TYPE, ast.Load()), [node.value], [])
         return ast.fix_missing_locations(ast.copy_location(call, node))
+
+
+def _is_unguarded(node: ast.FunctionDef) -> bool:
+    is_operator = node.name in OPERATORS or node.name in COMPARISONS
+    # A class in a class has been seen before.
+    return is_operator and all(ast.unparse(d) != _GUARD for d in node.decorator_list)
 
 
 def rewritten(tree: ast.Module) -> ast.Module:
