@@ -48,6 +48,8 @@ from typing import Any, NoReturn
 from reward.sandbox_asserts import run_asserts
 from reward.sandbox_cleanup import empty_directory
 from reward.sandbox_program import LINK_FDS, REPORT_FD, Job, run_program
+from reward.sandbox_script import Script, open_streams, write_source
+from reward.sandbox_semaphores import provide_semaphores
 
 # Loaded before the first fork, so that the programs that use them do not each pay for it.
 PRELOADED = (
@@ -98,6 +100,8 @@ _LANDLOCK_TRUNCATE = 1 << 14
 _LANDLOCK_FILES = (0, 0x1FFF, 0x3FFF, 0x7FFF, 0x7FFF, 0xFFFF)
 _O_PATH = 0o10000000
 
+_STREAM_ERRORS = sys.stdin.errors or "strict"  # what an interpreter does here with other bytes
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -125,6 +129,13 @@ class _Process:
 
 class ConfinementError(OSError):
     """This machine does not allow what the settings ask for."""
+
+
+class _ScriptStarted(BaseException):
+    """In the process of a script: the frames of the server go before the program comes."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
 
 
 def read_frame(fd: int) -> tuple[Job, bytes] | None:
@@ -164,9 +175,7 @@ def _redirect(fds: Sequence[int]) -> None:
         else:
             os.close(target)
     os.closerange(_READY_FD + 1, _MAX_OPEN_FILES)
-    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    open_streams(_STREAM_ERRORS)
 
 
 def _confine_server() -> None:
@@ -348,22 +357,28 @@ class _Child:
 
 
 def _enter(launch: _Launch, fds: Sequence[int], confinement: _Confinement) -> NoReturn:
-    """Become the confined process, run, leave without any clean-up."""
+    """Become the confined process and run; only a script leaves by the way that Python does."""
+    script: Script | None = None
     status = 1
     try:
         os.chdir(launch.scratch)
         job = launch.job
         if launch.receives is not None:
             job = {**job, **_received(launch.receives)}
+        if job.get("kind") == "stdio":
+            script = Script(job)
+            write_source(job, launch.scratch, launch.uid)
         confinement.put_on(job["limits"], launch.uid)
         _redirect(fds)
         gc.enable()
         random.seed(0)  # a fork reseeds it: a program that samples without a seed repeats itself
         os.write(_READY_FD, b".")
         os.close(_READY_FD)
-        status = launch.run(job)
+        status = launch.run(job) if script is None else 0
     finally:
-        os._exit(status)
+        if script is None or status != 0:
+            os._exit(status)
+    raise _ScriptStarted(script)
 
 
 def _received(fd: int) -> Job:
@@ -576,8 +591,10 @@ def _children() -> list[int]:
     return children
 
 
-def main(argument: str) -> None:
+def main(argument: str) -> Script | None:
     """Serve programs from descriptor 0 to descriptor 1 until the stream ends.
+
+    In the process of a script it returns at once, with what is to be run there.
 
     The first frame sent says that a child can be confined as `Settings`, given as JSON, ask:
     `{"error": null}`, or why not.
@@ -596,11 +613,24 @@ def main(argument: str) -> None:
         _rehearse(settings, server.confinement)
     except OSError as error:
         write_frame(answers, {"error": str(error)})
-        return
+        return None
+    provide_semaphores()
     gc.collect()
     gc.disable()  # a collection in a child would copy every page of the server
     gc.freeze()
     write_frame(answers, {"error": None})
+    try:
+        _serve(server, jobs, answers)
+    except _ScriptStarted as started:
+        return started.script
+    # Here too, because whoever started us may have been killed.
+    with contextlib.suppress(OSError):  # another server still has its own directory there
+        os.rmdir(settings.scratch)
+        os.rmdir(os.path.dirname(settings.scratch))
+    return None
+
+
+def _serve(server: _Server, jobs: int, answers: int) -> None:
     while (frame := read_frame(jobs)) is not None:
         head, processes = server.run(*frame)
         head["processes"] = [
@@ -608,7 +638,3 @@ def main(argument: str) -> None:
         ]
         write_frame(answers, head, *(part for p in processes for part in (p.report, p.stdout)))
         server.clean()
-    # Here too, because whoever started us may have been killed.
-    with contextlib.suppress(OSError):  # another server still has its own directory there
-        os.rmdir(settings.scratch)
-        os.rmdir(os.path.dirname(settings.scratch))

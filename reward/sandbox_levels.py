@@ -31,6 +31,8 @@ _MODULES = (
     "sandbox_cleanup",
     "sandbox_link",
     "sandbox_program",
+    "sandbox_script",
+    "sandbox_semaphores",
     "sandbox_values",
 )
 _INSIDE = "/sandbox"  # where a namespace finds our modules
@@ -41,8 +43,16 @@ _PYTHON = (
     "-s",
     "-P",
     "-c",
-    "import sys; sys.path.insert(0, sys.argv[1]); from reward.sandbox_child import main; "
-    "sys.path.pop(0); main(sys.argv[2])",
+    """
+import sys
+sys.path.insert(0, sys.argv[1])
+from reward.sandbox_child import main
+sys.path.pop(0)
+script = main(sys.argv[2])
+if script:  # the process of a script, with no frame of ours but this one
+    with script:
+        exec(script.code, script.namespace)
+""",
 )
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",

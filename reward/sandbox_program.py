@@ -9,11 +9,9 @@ values are right.
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import sys
-import threading
 import types
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +43,8 @@ def _load(job: Job, name: str) -> dict[str, Any]:
     sys.modules[name] = module  # dataclasses and pickle look themselves up there
     namespace = module.__dict__
     for source, origin in ((job.get("imports", ""), "<imports>"), (job["code"], "<program>")):
-        exec(compile(source, origin, "exec"), namespace)
+        # Without the `__future__` imports of this module: a program has its own or none.
+        exec(compile(source, origin, "exec", dont_inherit=True), namespace)
     return namespace
 
 
@@ -88,28 +87,9 @@ def _run_asserts(job: Job) -> int:
 LINK_FDS = (4, 5)  # to read from, to write to
 
 
-def _run_stdio(job: Job) -> int:
-    try:
-        try:
-            _load(job, "__main__")
-        except SystemExit as error:
-            if error.code not in (None, 0):
-                raise
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
-        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage] - some programs print there
-        sys.stdout.flush()
-    except BaseException as error:  # noqa: BLE001 - the boundary to the program
-        report_error("error", error)
-        return 1
-    return 0
-
-
 _RUNNERS: dict[str, Callable[[Job], int]] = {
     "calls": _run_calls,
     "asserts": _run_asserts,
-    "stdio": _run_stdio,
 }
 
 
