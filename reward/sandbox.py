@@ -43,7 +43,8 @@ from reward.sandbox_levels import (
     seccomp_filter,
     server_command,
 )
-from reward.sandbox_program import EXIT_MEMORY
+from reward.sandbox_preamble import PREAMBLE
+from reward.sandbox_program import EXIT_FULL, EXIT_MEMORY
 from reward.sandbox_report import Ending, Observation, observe_stdio, observe_values
 from rl.errors import ProjectError, UserError
 
@@ -96,12 +97,20 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallJob:
-    """Call one function, or the method of a class `Solution`, once for each tuple of arguments."""
+    """Call one function, or the method of a class `Solution`, once for each tuple of arguments.
+
+    A function that the program defines itself comes before the method, and the method before what
+    it imports. Each case has an instance of its own; what lies outside of it stays from one case to
+    the next.
+    """
 
     code: str
     entry_point: str
     args_N: tuple[tuple[Any, ...], ...]
-    imports: str = ""  # what the program may rely on to be imported
+    imports: str = ""  # run before the program, such as `PREAMBLE`; nothing of it is called
+    output_bytes: int = 0  # what one value may need beyond `Limits.output_bytes`
+    time_limit_s: float | None = None  # of one test, where the problem states its own
+    recursion_limit: int | None = None  # None: the interpreter's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +119,10 @@ class StdioJob:
 
     code: str
     stdins_N: tuple[str, ...]
+    imports: str = ""  # run before the program, in its module
     output_bytes: int = 0  # what its output may need beyond `Limits.output_bytes`
+    time_limit_s: float | None = None  # of one test, where the problem states its own
+    recursion_limit: int | None = None  # None: the interpreter's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +133,7 @@ class AssertJob:
     imports: str  # what the program may rely on to be imported
     setup: str
     asserts_N: tuple[str, ...]
+    time_limit_s: float | None = None  # of one test, where the problem states its own
 
 
 Job = CallJob | StdioJob | AssertJob
@@ -496,11 +509,22 @@ def _wire(
     head: dict[str, Any] = {"code": job.code, "limits": bounds, "wall_s": limits.wall_s}
     match job:
         case CallJob():
-            call = {"entry_point": job.entry_point, "args": job.args_N[first:]}
-            return head | {"kind": "calls", "imports": job.imports} | call, b"", None
+            bounds["output_bytes"] = max(limits.output_bytes, job.output_bytes)
+            built_in = job.imports.startswith(PREAMBLE)  # the server has it ready
+            call = {
+                "kind": "calls",
+                "entry_point": job.entry_point,
+                "args": job.args_N[first:],
+                "imports": job.imports.removeprefix(PREAMBLE),
+                "preamble": built_in,
+                "recursion_limit": job.recursion_limit,
+            }
+            return head | call, b"", None
         case StdioJob():
             bounds["output_bytes"] = max(limits.output_bytes, job.output_bytes)
-            return head | {"kind": "stdio"}, job.stdins_N[first].encode(errors="replace"), None
+            script = {"imports": job.imports, "recursion_limit": job.recursion_limit}
+            stdin = job.stdins_N[first].encode(errors="replace")
+            return head | {"kind": "stdio"} | script, stdin, None
         case AssertJob():
             tests = {"setup": job.setup, "asserts": job.asserts_N[first:]}
             return head | {"kind": "asserts", "imports": job.imports}, b"", tests
@@ -533,6 +557,8 @@ def _observe(
     if isinstance(job, StdioJob):
         return [observe_stdio(ending, program.status, program.report, program.stdout)]
     seen, loaded = observe_values(ending, tests.report, num_tests)
+    if isinstance(job, CallJob) and program.status == EXIT_FULL and len(seen) > 1:
+        return seen[:-1]  # the report was full: the next process begins with this test
     if not loaded and isinstance(job, AssertJob):
         # The tests never began: the program, which is loaded first, may say why.
         seen, _ = observe_values(seen[0], program.report, num_tests)

@@ -14,56 +14,33 @@ a body. The body of a request is the standard input; that of an answer is what i
 
 from __future__ import annotations
 
-import bisect
-import collections
 import contextlib
 import ctypes
-import datetime
 import errno
 import fcntl
-import functools
 import gc
-import heapq
 import importlib
-import itertools
 import json
 import math
-import operator
 import os
 import random
-import re
 import resource
 import select
 import signal
 import socket
-import string
 import struct
 import sys
 import time
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
 from reward.sandbox_asserts import run_asserts
 from reward.sandbox_cleanup import empty_directory
+from reward.sandbox_multiprocessing import provide_multiprocessing
+from reward.sandbox_preamble import preamble_names
 from reward.sandbox_program import LINK_FDS, REPORT_FD, Job, run_program
 from reward.sandbox_script import Script, open_streams, write_source
-from reward.sandbox_semaphores import provide_semaphores
-
-# Loaded before the first fork, so that the programs that use them do not each pay for it.
-PRELOADED = (
-    bisect,
-    collections,
-    datetime,
-    functools,
-    heapq,
-    itertools,
-    operator,
-    re,
-    string,
-    typing,
-)
 
 _READY_FD = LINK_FDS[-1] + 1
 _MAX_OPEN_FILES = 64
@@ -614,7 +591,8 @@ def main(argument: str) -> Script | None:
     except OSError as error:
         write_frame(answers, {"error": str(error)})
         return None
-    provide_semaphores()
+    provide_multiprocessing()
+    preamble_names()
     gc.collect()
     gc.disable()  # a collection in a child would copy every page of the server
     gc.freeze()

@@ -30,9 +30,10 @@ _MODULES = (
     "sandbox_child",
     "sandbox_cleanup",
     "sandbox_link",
+    "sandbox_preamble",
     "sandbox_program",
     "sandbox_script",
-    "sandbox_semaphores",
+    "sandbox_multiprocessing",
     "sandbox_values",
 )
 _INSIDE = "/sandbox"  # where a namespace finds our modules

@@ -47,7 +47,7 @@ class Script:
         self._known = [
             (module, len(module.__dict__))
             for name, module in sys.modules.items()
-            if name != _MODULE
+            if name not in (_MODULE, "sys")
         ]
         self.namespace: dict[str, Any] = {}
 
@@ -117,7 +117,7 @@ def _leave(known: Sequence[tuple[types.ModuleType, int]]) -> NoReturn:
     ours = {id(module) for module, _ in known}
     for reference in reversed(left):
         module = reference()
-        if id(module) not in ours:
+        if module is not sys and id(module) not in ours:
             _clear(module, 0)
     for module, size in known:
         _clear(module, size)

@@ -1,20 +1,23 @@
-"""Semaphores of `multiprocessing` that need no file.
+"""What `multiprocessing` needs of `/dev/shm`, where a program may write nothing, by other means.
 
-Those of the standard library are named, and lie in `/dev/shm`, where a program may write nothing.
-These are unnamed, in memory that a process shares with those that it forks: all that pools, queues
-and locks need. Other start methods can not share them, and say so. Standard library only.
+Semaphores are unnamed, in memory that a process shares with those that it forks: all that pools,
+queues and locks need. Other start methods cannot share them, and say so. Shared values lie in
+anonymous files. Standard library only.
 """
 
 from __future__ import annotations
 
+import _multiprocessing
 import ctypes
 import errno
+import importlib.machinery
 import mmap
+import os
+import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, NoReturn
-
-import _multiprocessing
 
 _BYTES = 64  # more than a `sem_t` takes anywhere
 _RECURSIVE = 0
@@ -119,7 +122,42 @@ class SemLock:
         )
 
 
-def provide_semaphores() -> None:
-    """Put these in the place of the standard library's, for every process that is forked."""
+class _HeapFinder:
+    """Finds `multiprocessing.heap` as ever, and gives it files that have no directory."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None, _: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return the module's spec; None for any other."""
+        if name != "multiprocessing.heap":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None and spec.loader is not None:
+            loader: Any = spec.loader
+            load = loader.exec_module
+
+            def exec_module(module: Any) -> None:  # noqa: ANN401
+                load(module)
+                module.Arena.__init__ = _open_arena
+
+            loader.exec_module = exec_module
+        return spec
+
+
+def _open_arena(arena: Any, size: int, fd: int = -1) -> None:  # noqa: ANN401
+    """Stand for `multiprocessing.heap.Arena.__init__`."""
+    arena.size, arena.fd = size, fd
+    if fd == -1:
+        arena.fd = os.memfd_create("multiprocessing")
+        sys.modules["multiprocessing.util"].Finalize(arena, os.close, (arena.fd,))
+        os.ftruncate(arena.fd, size)
+    arena.buffer = mmap.mmap(arena.fd, size)
+
+
+def provide_multiprocessing() -> None:
+    """Let every process that is forked from now on have these."""
     module: Any = _multiprocessing
     module.SemLock = SemLock
+    finder: Any = _HeapFinder
+    sys.meta_path.insert(0, finder)
