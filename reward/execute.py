@@ -9,6 +9,7 @@ from typing import Protocol
 
 from reward.sandbox import SandboxError
 from reward.verdict import Judgement, Program, Verdict
+from rl.prompts import time_limit_of
 from rl.types import Extraction, Prompt
 
 _log = logging.getLogger(__name__)
@@ -24,8 +25,11 @@ class Verifying(Protocol):
 
 def programs_of(prompt: Prompt, extractions_G: Sequence[Extraction]) -> list[Program]:
     """The programs of one group; a completion without code has an empty one."""
+    limit = time_limit_of(prompt)
     return [
-        Program(code=e.code, tests=prompt.tests or "", entry_point=prompt.entry_point)
+        Program(
+            code=e.code, tests=prompt.tests or "", entry_point=prompt.entry_point, time_limit=limit
+        )
         for e in extractions_G
     ]
 

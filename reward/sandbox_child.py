@@ -41,12 +41,15 @@ from reward.sandbox_multiprocessing import provide_multiprocessing
 from reward.sandbox_preamble import preamble_names
 from reward.sandbox_program import LINK_FDS, REPORT_FD, Job, run_program
 from reward.sandbox_script import Script, open_streams, write_source
+from reward.sandbox_time import STRETCH, Stopwatch
 
 _READY_FD = LINK_FDS[-1] + 1
 _MAX_OPEN_FILES = 64
 _STACK_BYTES = 64 << 20
 _SWEEP_DEADLINE_S = 5.0
 _LEAVE_S = 0.05
+_LOOKS = 4  # at the time that a test has taken, within its limit
+_SHORTEST_PAUSE_S = 0.005
 _UNMAPPED_BYTES = 256 << 20  # address space beyond what is resident, where it is not told
 _REHEARSAL_LIMITS = {
     "output_bytes": 1 << 16,
@@ -396,13 +399,13 @@ class _Server:
             children = self._start_with_tests(program)
         else:
             children = [_Child(program, self.confinement)]
-        timed_out = not _ends_in_time(children[-1], job)
-        if len(children) > 1 and not timed_out:
+        out_of, used_s = _watch(children[-1], job)
+        if len(children) > 1 and not out_of:
             _ends_within(children[0].pid, _LEAVE_S)  # a program that dies ends its tests first
         processes = [child.finish() for child in children]
         seconds = time.monotonic() - started
         self._sweep()
-        return {"timed_out": timed_out, "seconds": seconds}, processes
+        return {"out_of": out_of, "used_s": used_s, "seconds": seconds}, processes
 
     def _start_with_tests(self, program: _Launch) -> list[_Child]:
         """Start a program, and its tests in a process that has what the program must not see.
@@ -469,20 +472,42 @@ def _kill_all_of(uid: int) -> None:
             os._exit(0)
 
 
-def _ends_in_time(child: _Child, job: Job) -> bool:
-    """Wait for the end: `wall_s` for each test, from when the one before it was reported."""
-    wall_s, last_test = job["wall_s"], job["num_tests"] - 1
+def _watch(child: _Child, job: Job) -> tuple[str, float]:
+    """Wait for the end; return what ran out before it, if anything, and the time that was taken.
+
+    A test has `wall_s` from when the one before it was reported, and all have `total_s`. What ran
+    out is the "test", the budget of "all", or the "machine", which let the program have too little.
+    """
+    limit_s, total_s, last_test = job["wall_s"], job["total_s"], job["num_tests"] - 1
+    watch = Stopwatch(child.pid)
+    test_s = all_s = 0.0
     num_done = 0
-    now = time.monotonic()
-    deadline, latest = now + wall_s, now + job["total_s"]
-    while not _ends_within(child.pid, min(deadline, latest) - time.monotonic()):
+    started = seen_at = time.monotonic()
+    while not _ends_within(child.pid, _pause_s(limit_s, limit_s - test_s, total_s - all_s)):
+        now, lap_s = time.monotonic(), watch.lap()
+        all_s += lap_s
         # The first line says that the program is loaded, which counts into the first test.
         num_lines = min(child.num_lines - 1, last_test)
-        if num_lines <= num_done or time.monotonic() >= latest:
-            return False
-        num_done = num_lines
-        deadline = time.monotonic() - child.seconds_since_report + wall_s
-    return True
+        if num_lines > num_done:
+            num_done = num_lines
+            started = now - min(child.seconds_since_report, now - seen_at)
+            test_s = lap_s * (now - started) / max(now - seen_at, 1e-9)
+        else:
+            test_s += lap_s
+        seen_at = now
+        for word, is_over in (
+            ("test", test_s >= limit_s),
+            ("all", all_s >= total_s),
+            ("machine", now - started >= STRETCH * limit_s),
+        ):
+            if is_over:
+                return word, all_s
+    return "", all_s + watch.lap() if all_s else time.monotonic() - seen_at
+
+
+def _pause_s(limit_s: float, *left_s: float) -> float:
+    """How long to wait for an end until the times are looked at again."""
+    return max(_SHORTEST_PAUSE_S, min(limit_s / _LOOKS, *left_s))
 
 
 def _rehearse(settings: Settings, confinement: _Confinement) -> None:

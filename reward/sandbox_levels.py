@@ -33,6 +33,7 @@ _MODULES = (
     "sandbox_preamble",
     "sandbox_program",
     "sandbox_script",
+    "sandbox_time",
     "sandbox_multiprocessing",
     "sandbox_values",
 )

@@ -7,9 +7,9 @@ anonymous files. Standard library only.
 
 from __future__ import annotations
 
-import _multiprocessing
 import ctypes
 import errno
+import importlib
 import importlib.machinery
 import mmap
 import os
@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 
 _BYTES = 64  # more than a `sem_t` takes anywhere
 _RECURSIVE = 0
-_SEM_VALUE_MAX = _multiprocessing.SemLock.SEM_VALUE_MAX
+_extension: Any = importlib.import_module("_multiprocessing")
+_SEM_VALUE_MAX: int = _extension.SemLock.SEM_VALUE_MAX
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -157,7 +158,6 @@ def _open_arena(arena: Any, size: int, fd: int = -1) -> None:  # noqa: ANN401
 
 def provide_multiprocessing() -> None:
     """Let every process that is forked from now on have these."""
-    module: Any = _multiprocessing
-    module.SemLock = SemLock
+    _extension.SemLock = SemLock
     finder: Any = _HeapFinder
     sys.meta_path.insert(0, finder)

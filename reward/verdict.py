@@ -34,6 +34,7 @@ from reward.sandbox import (
 )
 from reward.sandbox_preamble import PREAMBLE
 from reward.sandbox_report import Ending, Observation
+from reward.sandbox_time import STRETCH
 from rl.prompts import AssertTests, FunctionalCase, FunctionalTests, StdioTests, parse_tests
 
 _TOLERANCE = 1e-9  # relative and absolute, wherever a float is expected
@@ -222,6 +223,12 @@ class _Plan:
     def fails(self, test: int, seen: Observation) -> bool:
         """Whether what was seen of a test fails it."""
         return _verdict(seen, self.checks[test]) is not Verdict.PASSED
+
+
+def longest(program: Program, limits: Limits) -> float:
+    """Return the seconds that a verdict on a program can take, on a machine that has other work."""
+    plan = _plan(program)
+    return STRETCH * limits.of_all(len(plan.checks), plan.job.time_limit_s)
 
 
 def _key(program: Program) -> bytes:

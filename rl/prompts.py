@@ -148,13 +148,29 @@ def parse_time_limit(value: object, column: str) -> float | None:
     """
     if value is None:
         return None
-    number = not isinstance(value, bool) and isinstance(value, int | float)
-    if not number or not 0 < value <= _MAX_TIME_LIMIT_S:
-        raise DataError(
-            f'{column}: "time_limit" must be seconds of one test, a number above 0 and up to '
-            f"{_MAX_TIME_LIMIT_S:g} ({show(value)})"
-        )
-    return float(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and 0 < cast("float", value) <= _MAX_TIME_LIMIT_S:
+        return float(cast("float", value))
+    raise DataError(
+        f'{column}: "time_limit" must be seconds of one test, a number above 0 and up to '
+        f"{_MAX_TIME_LIMIT_S:g} ({show(value)})"
+    )
+
+
+def time_limit_of(prompt: Prompt) -> float | None:
+    """Return what the metadata of a problem says of the seconds of one test, None for nothing.
+
+    >>> time_limit_of(Prompt(id="a", messages=(), meta='{"time_limit": 2}'))
+    2.0
+    """
+    return _meta_time_limit(prompt.meta)
+
+
+def _meta_time_limit(meta: str) -> float | None:
+    fields = _from_json("meta", meta)
+    if not isinstance(fields, dict):
+        return None
+    return parse_time_limit(cast("dict[str, object]", fields).get("time_limit"), "meta")
 
 
 def _setup_of(fields: Mapping[str, object]) -> str:
@@ -407,7 +423,7 @@ def _parse_row(row: Mapping[str, Any], faults: list[str]) -> Prompt:
         faults.append(f"id: must be a non-empty string ({show(row['id'])})")
     tests, entry_point, meta = row["tests"], row["entry_point"], row["meta"]
     _collect(faults, lambda: tests is None or parse_tests(tests, entry_point))
-    _collect(faults, lambda: meta is None or _from_json("meta", meta))
+    _collect(faults, lambda: meta is None or _meta_time_limit(meta))
     return Prompt(
         id=row["id"] or "",
         messages=_messages(row["prompt"] or (), faults),
