@@ -23,15 +23,19 @@ class Verifying(Protocol):
         ...
 
 
+def program_of(prompt: Prompt, code: str) -> Program:
+    """A program for a problem, with the problem's tests and its own time limit."""
+    return Program(
+        code=code,
+        tests=prompt.tests or "",
+        entry_point=prompt.entry_point,
+        time_limit=time_limit_of(prompt),
+    )
+
+
 def programs_of(prompt: Prompt, extractions_G: Sequence[Extraction]) -> list[Program]:
     """The programs of one group; a completion without code has an empty one."""
-    limit = time_limit_of(prompt)
-    return [
-        Program(
-            code=e.code, tests=prompt.tests or "", entry_point=prompt.entry_point, time_limit=limit
-        )
-        for e in extractions_G
-    ]
+    return [program_of(prompt, extraction.code) for extraction in extractions_G]
 
 
 def verify_persistently(
