@@ -33,7 +33,7 @@ from actors.cluster import cluster
 from actors.supervise import get, translate
 from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config, SandboxConfig
-from reward.execute import require_decided, verify_persistently
+from reward.execute import program_of, require_decided, verify_persistently
 from reward.mining import MiningConfig, mine_problem
 from reward.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs import LabelledCode, Pair, PairWriter, is_held_out
@@ -43,7 +43,6 @@ from reward.rollout_sources import (
     iter_codes,
     question_digest,
 )
-from reward.verdict import Program
 from rl.console import Console
 from rl.errors import UserError
 from rl.samples import NO_LABEL
@@ -173,7 +172,7 @@ class _Verify:
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
         missing = [row for row in rows if row["verdict"] is None]
-        programs = [_program(row["code"], self._prompts[row["prompt_id"]]) for row in missing]
+        programs = [program_of(self._prompts[row["prompt_id"]], row["code"]) for row in missing]
         judgements = verify_persistently(self._verifier, programs)
         require_decided(judgements, "rollouts")
         for row, judgement in zip(missing, judgements, strict=True):
@@ -187,10 +186,6 @@ class _Verify:
             )
         labelled = [row for row in rows if row["verdict"] not in NO_LABEL]
         return pa.Table.from_pylist(labelled, _CODE_SCHEMA)
-
-
-def _program(code: str, prompt: Prompt) -> Program:
-    return Program(code=code, tests=prompt.tests or "", entry_point=prompt.entry_point)
 
 
 def _donors(programs: Dataset) -> list[LabelledCode]:

@@ -16,7 +16,13 @@ def make_verifier(
     Raises:
         UserError: where the machine does not reach `sandbox.min_level`.
     """
-    limits = Limits(
+    limits = sandbox_limits(cfg, timeout_s)
+    return Verifier(workers, early_stop=early_stop, limits=limits, config=_confinement(cfg))
+
+
+def sandbox_limits(cfg: SandboxConfig, timeout_s: float) -> Limits:
+    """What one program may take."""
+    return Limits(
         wall_s=timeout_s,
         total_s=cfg.total_s,
         memory_bytes=cfg.memory_mib << 20,
@@ -24,7 +30,6 @@ def make_verifier(
         scratch_bytes=cfg.scratch_mib << 20,
         processes=cfg.processes,
     )
-    return Verifier(workers, early_stop=early_stop, limits=limits, config=_confinement(cfg))
 
 
 def check_sandbox(cfg: SandboxConfig) -> Level:

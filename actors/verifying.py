@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,15 +14,15 @@ import ray
 from actors.cluster import cluster
 from actors.stopping import run_until_stopped
 from actors.supervise import wait_for
-from actors.verifiers import check_sandbox, make_verifier
+from actors.verifiers import check_sandbox, make_verifier, sandbox_limits
 from conf.schema import Config, SandboxConfig
 from reward.execute import verify_persistently
 from reward.extract import ExtractConfig, extract
-from reward.verdict import Judgement, Program, Verdict
+from reward.verdict import Judgement, Program, Verdict, longest
 from rl.console import Console
 from rl.errors import DataError, ProjectError
 from rl.json_text import JsonFault, parse_json
-from rl.prompts import parse_tests
+from rl.prompts import parse_tests, parse_time_limit
 
 _CHUNK_ROWS = 32
 _CHUNK_BYTES = 4 << 20
@@ -94,31 +94,33 @@ async def _verify(
     counts: Counter[Verdict] = Counter()
     partial = job.target.with_name(job.target.name + ".partial")
     # Results are written in the order of the lines, so a slow chunk holds back at most the chunks
-    # that are ahead of it, and no program runs longer than `sandbox.total_s`.
-    waiting: deque[tuple[list[dict[str, Any]], Any]] = deque()
+    # that are ahead of it; each waits for as long as its programs and theirs may take.
+    limits = sandbox_limits(cfg.sandbox, job.timeout_s)
+    longest_s = 0.0
+    waiting: deque[tuple[list[dict[str, Any]], Any, float]] = deque()
     chunks = _chunks(job.source)
     with partial.open("w", encoding="utf-8") as file, console.steps(num_rows):
         for number, rows in enumerate(chunks):
             programs = [_program(row, job.rule) for row in rows]
             actor = actors[number % num_actors]
-            waiting.append((rows, actor.verify.remote(programs)))
+            longest_s = max(longest_s, sum(longest(program, limits) for program in programs))
+            deadline_s = _CHUNKS_AHEAD * longest_s + _GRACE_S
+            waiting.append((rows, actor.verify.remote(programs), deadline_s))
             if len(waiting) >= _CHUNKS_AHEAD * num_actors:
-                await _write(waiting.popleft(), cfg, file, counts, console)
+                await _write(waiting.popleft(), file, counts, console)
         while waiting:
-            await _write(waiting.popleft(), cfg, file, counts, console)
+            await _write(waiting.popleft(), file, counts, console)
     partial.rename(job.target)
     return counts
 
 
 async def _write(
-    chunk: tuple[list[dict[str, Any]], Any],
-    cfg: Config,
+    chunk: tuple[list[dict[str, Any]], Any, float],
     file: Any,  # noqa: ANN401 - an open text file
     counts: Counter[Verdict],
     console: Console,
 ) -> None:
-    rows, reference = chunk
-    deadline_s = _CHUNKS_AHEAD * len(rows) * cfg.sandbox.total_s + _GRACE_S
+    rows, reference, deadline_s = chunk
     judgements = await wait_for(reference, deadline_s, f"verdicts on {len(rows)} programs")
     for row, judgement in zip(rows, judgements, strict=True):
         unknown = not judgement.is_label
@@ -139,7 +141,12 @@ def _program(row: dict[str, Any], rule: Literal["single_block", "last_block"]) -
     code = row.get("code")
     if code is None:
         code = extract(row["response"], ExtractConfig(rule=rule, trivial_is_valid=True)).code
-    return Program(code=code, tests=_tests_of(row), entry_point=row.get("entry_point"))
+    return Program(
+        code=code,
+        tests=_tests_of(row),
+        entry_point=row.get("entry_point"),
+        time_limit=parse_time_limit(row.get("time_limit"), "time_limit"),
+    )
 
 
 def _tests_of(row: dict[str, Any]) -> str:
@@ -204,10 +211,15 @@ def _faults(line: bytes) -> Iterator[str]:
     elif row.get("tests") is None:
         yield "tests: a list of cases or an object with asserts is needed (docs/sandbox.md)"
     else:
-        try:
-            parse_tests(_tests_of(row), entry_point)
-        except DataError as error:
-            yield str(error)
+        yield from _said(lambda: parse_tests(_tests_of(row), entry_point))
+    yield from _said(lambda: parse_time_limit(row.get("time_limit"), "time_limit"))
+
+
+def _said(check: Callable[[], object]) -> Iterator[str]:
+    try:
+        check()
+    except DataError as error:
+        yield str(error)
 
 
 def refuse_unknown(num_unknown: int) -> None:

@@ -196,7 +196,7 @@ class SandboxConfig:
     )
     min_level: int = key("refuse to run programs below this level", 2, ge=0, le=4)
     trusted: bool = key("allow level 0, which does not hold a program", False)
-    total_s: float = key("wall clock of one program over all its tests", 60.0, gt=0)
+    total_s: float = key("time of one program over its tests; above 15 it grows", 60.0, gt=0)
     memory_mib: int = key("memory of one program, beyond its inputs", 1024, ge=64)
     output_mib: int = key("what one test may print, report, or write to one file", 4, ge=1)
     scratch_mib: int = key("what a program may write in all (from level 3)", 64, ge=1)

@@ -1,7 +1,8 @@
 """Run programs against their tests: `python launch/verify.py input=IN.jsonl output=OUT.jsonl`.
 
 Each line `{"response": str or "code": str, "tests": ..., "entry_point": str or null}` gains
-`verdict, passed, num_passed, num_tests, seconds, detail`. Programs run in the sandbox, on a pool of
+`verdict, passed, num_passed, num_tests, seconds, detail`; `time_limit`, the problem's own seconds
+of one test, may stand beside `tests` or in them. Programs run in the sandbox, on a pool of
 Ray actors; see docs/sandbox.md for what it holds and for the three forms of tests.
 """
 
@@ -25,7 +26,7 @@ class VerifyArgs:
 
     input: str = key("JSON lines with `response` or `code`, `tests` and `entry_point`")
     output: str = key("the same lines with verdict, passed, num_passed, num_tests, seconds, detail")
-    timeout_s: float = key("wall clock of one test", 4.0, gt=0)
+    timeout_s: float = key("seconds of one test, where its problem has no time_limit", 4.0, gt=0)
     early_stop: bool = key("stop a program at its first failed test", False)
     workers: int | None = key("sandbox actors; null is one for each core", None, ge=1)
     rule: Literal["single_block", "last_block"] = key(

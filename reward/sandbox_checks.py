@@ -13,7 +13,7 @@ import ast
 import operator
 import reprlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 CHECKS = "__checks__"  # what rewritten tests call
 _CHARS = 200
@@ -195,15 +195,15 @@ def _changed(value: Any) -> Any:  # noqa: ANN401
 
 
 def _changed_inside(value: Any) -> Any:  # noqa: ANN401
-    kind: Any = type(value)
-    if kind in (list, tuple):
-        return kind([*value[:-1], _changed(value[-1]) if value else 0])
-    if kind is set:
-        return value | {"x"}
-    if kind is dict:
-        key = next(reversed(value), None)
-        return {**value, key: _changed(value.get(key))}
-    return value
+    if isinstance(value, dict):
+        items = cast("dict[Any, Any]", value)
+        key = next(reversed(items), None)
+        return {**items, key: _changed(items.get(key))}
+    if isinstance(value, set):
+        return cast("set[Any]", value) | {"x"}
+    parts = cast("list[Any] | tuple[Any, ...]", value)
+    changed = [*parts[:-1], _changed(parts[-1]) if parts else 0]
+    return changed if isinstance(value, list) else tuple(changed)
 
 
 def is_failure(error: BaseException) -> bool:

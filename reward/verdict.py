@@ -32,12 +32,15 @@ from reward.sandbox import (
     SandboxError,
     StdioJob,
 )
+from reward.sandbox_preamble import PREAMBLE
 from reward.sandbox_report import Ending, Observation
-from rl.prompts import AssertTests, FunctionalTests, StdioCase, StdioTests, parse_tests
+from reward.sandbox_time import STRETCH
+from rl.prompts import AssertTests, FunctionalCase, FunctionalTests, StdioTests, parse_tests
 from rl.samples import NO_LABEL
 
 _TOLERANCE = 1e-9  # relative and absolute, wherever a float is expected
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_FEW_CHARS = 1 << 16  # of tests, within which no expected value needs room of its own
 _REMEMBERED = 50_000  # judgements kept for programs that come again
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
@@ -79,6 +82,7 @@ class Program:
     code: str
     tests: str  # JSON
     entry_point: str | None = None
+    time_limit: float | None = None  # seconds of one test; what `tests` says comes first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,9 +241,16 @@ class _Plan:
         return _verdict(seen, self.checks[test]) is not Verdict.PASSED
 
 
+def longest(program: Program, limits: Limits) -> float:
+    """Return the seconds that a verdict on a program can take, on a machine that has other work."""
+    plan = _plan(program)
+    return STRETCH * limits.of_all(len(plan.checks), plan.job.time_limit_s)
+
+
 def _key(program: Program) -> bytes:
     digest = blake2b(digest_size=16)
-    for part in (program.code, program.tests, program.entry_point or ""):
+    limit = "" if program.time_limit is None else repr(program.time_limit)
+    for part in (program.code, program.tests, program.entry_point or "", limit):
         encoded = part.encode(errors="surrogatepass")
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
     return digest.digest()
@@ -247,22 +258,41 @@ def _key(program: Program) -> bytes:
 
 def _plan(program: Program) -> _Plan:
     code = program.code
-    match parse_tests(program.tests, program.entry_point):
+    tests = parse_tests(program.tests, program.entry_point)
+    limit_s = tests.time_limit or program.time_limit
+    checks: tuple[Check, ...]
+    job: Job
+    match tests:
         case StdioTests(cases):
-            stdins = tuple(case.input for case in cases)
             checks = tuple(_prints(case.output) for case in cases)
-            return _Plan(
-                StdioJob(code=code, stdins_N=stdins, output_bytes=_room_for(cases)), checks
+            job = StdioJob(
+                code=code,
+                stdins_N=tuple(case.input for case in cases),
+                imports=tests.setup,
+                output_bytes=_room_for([case.output for case in cases]),
+                time_limit_s=limit_s,
             )
         case FunctionalTests(cases, entry_point):
-            args = tuple(case.args for case in cases)
             checks = tuple(_returns(case.output) for case in cases)
-            return _Plan(CallJob(code=code, entry_point=entry_point, args_N=args), checks)
+            job = CallJob(
+                code=code,
+                entry_point=entry_point,
+                args_N=tuple(case.args for case in cases),
+                imports=f"{PREAMBLE}{tests.setup}",
+                output_bytes=_room_for_values(program.tests, cases),
+                time_limit_s=limit_s,
+            )
         case AssertTests(asserts, setup):
-            # A module of tests that imports the program gives it nothing.
-            imports = "" if _imports_program(setup) else imports_of(setup)
-            job = AssertJob(code=code, imports=imports, setup=setup, asserts_N=asserts)
-            return _Plan(job, (_holds,) * len(asserts))
+            checks = (_holds,) * len(asserts)
+            job = AssertJob(
+                code=code,
+                # A module of tests that imports the program gives it nothing.
+                imports="" if _imports_program(setup) else imports_of(setup),
+                setup=setup,
+                asserts_N=asserts,
+                time_limit_s=limit_s,
+            )
+    return _Plan(job, checks)
 
 
 def _second_job(job: Job, outcome: Outcome) -> AssertJob | None:
@@ -299,9 +329,16 @@ def _imports_program(setup: str) -> bool:
     )
 
 
-def _room_for(cases: Sequence[StdioCase]) -> int:
-    """What a program may have to print; a power of two, which says little of what is expected."""
-    return 1 << max(len(case.output.encode()) for case in cases).bit_length() + 1
+def _room_for_values(tests: str, cases: Sequence[FunctionalCase]) -> int:
+    """What one value may need. Measured only where it may matter: it takes a while."""
+    if len(tests) < _FEW_CHARS:
+        return _room_for([tests])
+    return _room_for([json.dumps(case.output) for case in cases])
+
+
+def _room_for(outputs: Sequence[str]) -> int:
+    """What one test may have to put out; a power of two, which says little of what is expected."""
+    return 1 << max(len(output.encode(errors="replace")) for output in outputs).bit_length() + 1
 
 
 def imports_of(setup: str) -> str:
