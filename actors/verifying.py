@@ -15,7 +15,7 @@ from actors.cluster import cluster
 from actors.stopping import run_until_stopped
 from actors.supervise import wait_for
 from actors.verifiers import check_sandbox, make_verifier
-from conf.schema import Config, SandboxConfig
+from conf.schema import Config, ExecutionConfig
 from reward.execute import verify_persistently
 from reward.extract import ExtractConfig, extract
 from reward.verdict import Judgement, Program, Verdict
@@ -46,7 +46,7 @@ class VerifyFile:
 class VerifierActor:
     """One slot of the pool: a fork server with a user of its own."""
 
-    def __init__(self, cfg: SandboxConfig, timeout_s: float, *, early_stop: bool) -> None:
+    def __init__(self, cfg: ExecutionConfig, timeout_s: float, *, early_stop: bool) -> None:
         self._verifier = make_verifier(cfg, timeout_s, early_stop=early_stop)
 
     def verify(self, programs: Sequence[Program]) -> list[Judgement]:

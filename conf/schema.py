@@ -203,6 +203,27 @@ class SandboxConfig:
     processes: int = key("processes and threads of one program", 32, ge=1)
 
 
+ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionConfig(SandboxConfig):
+    """How programs are held, and by whose rules they are judged."""
+
+    protocol: ProtocolName = key(
+        "whose rules say what a right answer is (docs/evaluation.md); others than ours are there "
+        "to reproduce published figures",
+        "default",
+    )
+    tolerance: float | None = key(
+        "of an expected number that is not whole, absolute or relative; null is 1e-6, and with "
+        "another protocol its own rule",
+        None,
+        ge=0,
+        le=0.1,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResourceConfig:
     """What one actor of a group takes."""
@@ -376,7 +397,7 @@ class Config:
     reward: RewardConfig = key("judges")
     policy: PolicyConfig = key("training ranks")
     placement: PlacementConfig = key("layout of the actors")
-    sandbox: SandboxConfig = key("how programs are held")
+    sandbox: ExecutionConfig = key("how programs are held and judged")
     evaluation: EvaluationConfig = key("held-out evaluation")
     probe: ProbeConfig = key("held-out problems executed during the run")
     alarm: AlarmConfig = key("when the reward model is hacked")

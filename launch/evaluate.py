@@ -88,6 +88,7 @@ def check_arguments(args: EvaluateArgs) -> tuple[int, ...]:
             f"temperature: 0 gives num_samples={args.num_samples} equal answers; set num_samples=1 "
             "or a temperature above 0"
         )
+    args.execution(args.sandbox)
     check_output(args.output, "FILE.json")
     return ks
 
@@ -152,7 +153,7 @@ def configure(args: EvaluateArgs, max_prompt_tokens: int, max_tokens: int) -> Co
     return replace(
         base,
         seed=args.seed,
-        sandbox=args.sandbox,
+        sandbox=args.execution(args.sandbox),
         model=replace(
             base.model,
             path=args.model,
@@ -237,6 +238,8 @@ def plan(
             "seed": args.seed,
             "rule": args.rule,
             "test_timeout_s": args.test_timeout_s,
+            "protocol": args.protocol,
+            "tolerance": args.tolerance,
         },
         resume=args.resume == "auto",
     )

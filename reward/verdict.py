@@ -9,18 +9,17 @@ inputs, never what is expected of them, and never what becomes of its answers.
 from __future__ import annotations
 
 import ast
-import json
-import math
-import re
 import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from hashlib import blake2b
 from threading import Lock
-from typing import Any, Self, cast
+from typing import Any, Self
 
+from reward.comparison import DEFAULT, Protocol
 from reward.sandbox import (
     AssertJob,
     CallJob,
@@ -36,8 +35,6 @@ from reward.sandbox_report import Ending, Observation
 from rl.prompts import AssertTests, FunctionalTests, StdioCase, StdioTests, parse_tests
 from rl.samples import NO_LABEL
 
-_TOLERANCE = 1e-9  # relative and absolute, wherever a float is expected
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _REMEMBERED = 50_000  # judgements kept for programs that come again
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
@@ -109,12 +106,12 @@ class Verifier:
     `timeout_s` is wall clock of one test. With `early_stop` the tests after the first failed one
     need not run, and `num_passed` counts those before it; without, it is the true count. The same
     code with the same tests is run once, now and later; only what ran counts in `num_executed` and
-    is `executed`.
+    is `executed`. `protocol` says when an answer is the one that is expected.
 
     Raises UserError where the machine does not reach the level that `config` asks for.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two by name
         self,
         workers: int = 1,
         timeout_s: float | None = None,
@@ -122,12 +119,14 @@ class Verifier:
         early_stop: bool = False,
         limits: Limits | None = None,
         config: Confinement | None = None,
+        protocol: Protocol = DEFAULT,
     ) -> None:
         limits = limits or Limits()
         if timeout_s is not None:
             limits = replace(limits, wall_s=timeout_s)
         self._sandbox = Sandbox(workers, limits, config)
         self.early_stop = early_stop
+        self._protocol = protocol
         self._lock = Lock()
         self._known: OrderedDict[bytes, Judgement] = OrderedDict()
         self._num_executed = 0
@@ -154,7 +153,7 @@ class Verifier:
         for key, program in zip(keys, programs_N, strict=True):
             if key in found or key in plans:
                 continue
-            plan = _plan(program)
+            plan = _plan(program, self._protocol)
             if program.code.strip():
                 plans[key] = plan
             else:
@@ -238,21 +237,23 @@ def _key(program: Program) -> bytes:
     return digest.digest()
 
 
-def _plan(program: Program) -> _Plan:
-    code = program.code
+def _plan(program: Program, protocol: Protocol) -> _Plan:
+    code, prelude = program.code, protocol.prelude
     match parse_tests(program.tests, program.entry_point):
         case StdioTests(cases):
             stdins = tuple(case.input for case in cases)
-            checks = tuple(_prints(case.output) for case in cases)
-            return _Plan(
-                StdioJob(code=code, stdins_N=stdins, output_bytes=_room_for(cases)), checks
-            )
+            checks = tuple(partial(_agrees, protocol.same_output, case.output) for case in cases)
+            script = protocol.before(code)
+            room = _room_for(cases)
+            return _Plan(StdioJob(code=script, stdins_N=stdins, output_bytes=room), checks)
         case FunctionalTests(cases, entry_point):
             args = tuple(case.args for case in cases)
-            checks = tuple(_returns(case.output) for case in cases)
-            return _Plan(CallJob(code=code, entry_point=entry_point, args_N=args), checks)
+            checks = tuple(partial(_agrees, protocol.same_value, case.output) for case in cases)
+            job = CallJob(code=code, entry_point=entry_point, args_N=args, imports=prelude)
+            return _Plan(job, checks)
         case AssertTests(asserts, setup):
-            job = AssertJob(code=code, imports=imports_of(setup), setup=setup, asserts_N=asserts)
+            imports = f"{prelude}\n{imports_of(setup)}".strip()
+            job = AssertJob(code=code, imports=imports, setup=setup, asserts_N=asserts)
             return _Plan(job, (_holds,) * len(asserts))
 
 
@@ -271,6 +272,10 @@ def imports_of(setup: str) -> str:
         and getattr(node, "module", None) not in _OF_TESTS
     ]
     return "\n".join(map(ast.unparse, nodes))
+
+
+def _agrees(same: Callable[[Any, Any], bool], expected: object, given: object) -> bool:
+    return same(given, expected)
 
 
 def _holds(value: object) -> bool:
@@ -304,94 +309,3 @@ def _verdict(seen: Observation, check: Check) -> Verdict:
     if seen.kind is not Ending.FINISHED:
         return Verdict(seen.kind.value)
     return Verdict.PASSED if check(seen.value) else Verdict.WRONG_ANSWER
-
-
-# ---------------------------------------------------------------- function values
-
-
-def _returns(expected: object) -> Check:
-    return lambda value: same_value(value, expected)
-
-
-def same_value(value: object, expected: object) -> bool:
-    """Return whether `value` is what the JSON value `expected` stands for.
-
-    As JSON knows types: a tuple is a list and keys are strings, but a boolean is no number and an
-    integer is no float. Only where a float is expected may an integer stand, and only there is
-    there a tolerance (1e-9, relative or absolute); NaN equals NaN.
-    """
-    match expected:
-        case bool() | None | str() | int():
-            return type(value) is type(expected) and value == expected
-        case float():
-            return type(value) in (int, float) and _close(cast("float", value), expected)
-        case list():
-            wanted = cast("list[object]", expected)
-            if not isinstance(value, list | tuple):
-                return False
-            items = cast("Sequence[object]", value)
-            return len(items) == len(wanted) and all(map(same_value, items, wanted))
-        case dict():
-            wanted = cast("dict[str, object]", expected)
-            items = _with_json_keys(value)
-            return items.keys() == wanted.keys() and all(
-                same_value(items[key], wanted[key]) for key in wanted
-            )
-        case _:
-            return False
-
-
-def _with_json_keys(value: object) -> dict[object, object]:
-    """Return a dictionary with the keys that JSON gives it; a key that it has none for stays."""
-    if not isinstance(value, dict):
-        return {None: value}  # equal to no keys of JSON
-    items = cast("dict[object, object]", value)
-    return {_json_key(key): item for key, item in items.items()}
-
-
-def _json_key(key: object) -> object:
-    return json.dumps(key) if key is None or isinstance(key, bool | int | float) else key
-
-
-def _close(value: float, expected: float) -> bool:
-    if math.isnan(expected):
-        return math.isnan(value)
-    try:
-        return math.isclose(value, expected, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
-    except OverflowError:  # an integer beyond the range of floats
-        return False
-
-
-# ---------------------------------------------------------------- standard output
-
-
-def _prints(expected: str) -> Check:
-    return lambda stdout: same_output(stdout, expected)
-
-
-def same_output(stdout: str, expected: str) -> bool:
-    """Return whether two outputs agree under LiveCodeBench's rule for white space.
-
-    White space around the output, around each line and between tokens does not count; the number of
-    lines does. Tokens agree as text, or as decimal numbers within 1e-9 (relative or absolute) when
-    one of the two has a decimal point or an exponent: integers agree exactly or not at all.
-    """
-    lines, wanted = stdout.strip().split("\n"), expected.strip().split("\n")
-    return len(lines) == len(wanted) and all(map(_same_line, lines, wanted))
-
-
-def _same_line(line: str, wanted: str) -> bool:
-    if line == wanted:  # nearly always, and outputs may have millions of lines
-        return True
-    tokens, wanted_tokens = line.split(), wanted.split()
-    return len(tokens) == len(wanted_tokens) and all(map(_same_token, tokens, wanted_tokens))
-
-
-def _same_token(token: str, wanted: str) -> bool:
-    if token == wanted:
-        return True
-    if not (_NUMBER.fullmatch(token) and _NUMBER.fullmatch(wanted)):
-        return False
-    if token.lstrip("+-").isdecimal() and wanted.lstrip("+-").isdecimal():
-        return False
-    return _close(float(token), float(wanted))

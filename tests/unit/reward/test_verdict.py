@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from reward.verdict import Judgement, Program, Verdict, Verifier, same_output, same_value
+from reward.comparison import same_output, same_value
+from reward.verdict import Judgement, Program, Verdict, Verifier
 from rl.errors import DataError
 
 pytestmark = pytest.mark.unit
