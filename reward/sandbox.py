@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from reward.sandbox_asserts import EXIT_PEER_GONE
 from reward.sandbox_cgroup import Cgroup
@@ -64,6 +64,8 @@ _GVISOR_PROCESSES = 1024
 _UID_BASE = 0x70000000
 _SLOTS = 64  # of one process, each with a user for programs and one for tests
 _slots = itertools.count()
+# What takes long to import and tests often do; a fork server keeps what it has imported.
+_PRELOADED = ("pytest", "unittest.mock", "unittest", "asyncio", "numpy", "pandas")
 
 Stop = Callable[[int, Observation], bool]
 
@@ -115,12 +117,18 @@ class StdioJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssertJob:
-    """Run `setup` and asserts against the program's names, in a process apart from the program."""
+    """Run `setup` and asserts against the program's names.
+
+    `plain` runs them beside an ordinary program, as Python does, and observes UNJUDGED of a program
+    that is none; `opposite` does the same with tests that no right program passes, and observes
+    True of each that is failed; `strict` runs them in a process apart, for any program.
+    """
 
     code: str
     imports: str  # what the program may rely on to be imported
     setup: str
     asserts_N: tuple[str, ...]
+    mode: Literal["plain", "opposite", "strict"] = "plain"
 
 
 Job = CallJob | StdioJob | AssertJob
@@ -503,7 +511,9 @@ def _wire(
             return head | {"kind": "stdio"}, job.stdins_N[first].encode(errors="replace"), None
         case AssertJob():
             tests = {"setup": job.setup, "asserts": job.asserts_N[first:]}
-            return head | {"kind": "asserts", "imports": job.imports}, b"", tests
+            preload = [name for name in _PRELOADED if name in job.setup or name in job.code]
+            head |= {"kind": "asserts", "mode": job.mode, "preload": preload}
+            return head | {"imports": job.imports}, b"", tests
 
 
 def _frame(head: dict[str, Any], body: bytes) -> bytes:

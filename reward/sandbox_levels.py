@@ -27,9 +27,13 @@ from typing import Any
 _MODULES = (
     "__init__",
     "sandbox_asserts",
+    "sandbox_checks",
     "sandbox_child",
     "sandbox_cleanup",
+    "sandbox_guard",
+    "sandbox_honest",
     "sandbox_link",
+    "sandbox_plain",
     "sandbox_program",
     "sandbox_values",
 )

@@ -5,9 +5,11 @@ answer serves the requests that come meanwhile, so a test may pass a function th
 calls. Values cross as `reward.sandbox_values` writes them: data is copied, and what is not data
 stays where it is and crosses as a reference to it.
 
-The side of the tests trusts nothing: whatever arrives is builtin data or a `Remote`, an operator is
-handed to the program only when all its operands are the program's own (else `abs(f(x) - 2) < eps`
-would show it the 2), and no exception of the program can end the tests by another way than failing.
+The side of the tests trusts nothing: whatever arrives is builtin data or a `Remote`, no operator
+that takes a second operand is ever handed to the program (else `abs(f(x) - 2) < eps` would show it
+the 2), and no exception of the program can end the tests by another way than failing. Where a test
+asks for what does not survive the way between the processes, it is `odd`: what it says from there
+on is no verdict.
 Standard library only.
 """
 
@@ -22,11 +24,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, NoReturn, Protocol, cast
 
-from reward.sandbox_values import Decoder, Encoder, TooLargeError
+from reward.sandbox_values import Decoder, Encoder, TooLargeError, describe
 
 _DETAIL_CHARS = 300
 _MUTABLE = (list, dict, set, bytearray, deque)
-_MAX_ITEMS = 1_000_000  # of an iterator that a test passes on
 
 Message = list[Any]
 
@@ -128,20 +129,9 @@ _OPERATORS: Mapping[str, Callable[..., Any]] = {
     "index": operator.index,
     "abs": abs,
     "neg": operator.neg,
-    "enter": operator.methodcaller("__enter__"),
-    "exit": operator.methodcaller("__exit__", None, None, None),
-    "isinstance": isinstance,
     "getitem": operator.getitem,
     "setitem": operator.setitem,
     "delitem": operator.delitem,
-    "eq": operator.eq,
-    "lt": operator.lt,
-    "le": operator.le,
-    "gt": operator.gt,
-    "ge": operator.ge,
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
 }
 
 
@@ -158,7 +148,6 @@ class ProgramSide:
                 "ref": lambda index: self._objects[index],
                 "builtin": lambda name: getattr(builtins, name),
                 "callback": self._callback,
-                "iter": lambda items: iter(self._decoder.decode(items)),
             }
         )
         self.link = Link(reader, writer, self._handle, limit)
@@ -172,8 +161,12 @@ class ProgramSide:
             return self._failure(error)
 
     def _failure(self, error: BaseException) -> Message:
-        bases = [base.__name__ for base in type(error).__mro__]
-        return ["error", error_kind(error), bases, error_text(error)]
+        kind = type(error)
+        exact = getattr(builtins, kind.__name__, None) is kind and not hasattr(error, "__notes__")
+        encoder = Encoder(describe)
+        args = encoder.encode(error.args)
+        name = kind.__name__ if exact and encoder.is_exact else None
+        return ["error", error_kind(error), name, args, error_text(error)]
 
     def _do_names(self, names: Sequence[str]) -> Message:
         """The names that the program defines, as it left them."""
@@ -181,10 +174,7 @@ class ProgramSide:
         for name in names:
             if name in self._namespace:
                 value: object = self._namespace[name]
-                if isinstance(value, type) and issubclass(value, BaseException):
-                    bases = type.mro(value)
-                    kinds[name] = {"exception": [base.__name__ for base in bases]}
-                elif isinstance(value, types.ModuleType):
+                if isinstance(value, types.ModuleType):
                     kinds[name] = {"module": value.__name__}
                 else:
                     kinds[name] = {"value": self._encode(cast("object", value))}
@@ -192,12 +182,15 @@ class ProgramSide:
 
     def _do_call(self, function: object, args: Sequence[object], kwargs: object) -> Message:
         values = [self._decoder.decode(arg) for arg in args]
-        result = self._decoder.decode(function)(*values, **self._decoder.decode(kwargs))
+        named = self._decoder.decode(kwargs)
+        result = self._decoder.decode(function)(*values, **named)
         changed: list[tuple[int, object]] = []
         for index, value in enumerate(values):
             if type(value) in _MUTABLE and (after := self._encode(value)) != args[index]:
                 changed.append((index, after))
-        return ["value", self._encode(result), changed]
+        encoder = Encoder(self._refer)
+        exact = self._encode(named) == kwargs
+        return ["value", encoder.encode(result), changed, exact and encoder.is_exact]
 
     def _do_get(self, target: object, name: str) -> Message:
         return ["value", self._encode(getattr(self._decoder.decode(target), name))]
@@ -236,8 +229,8 @@ class ProgramSide:
 
 
 class Remote:
-    """Something of the program's that is no data. Equal only to what the program calls equal to it,
-    and never to data.
+    """Something of the program's that is no data: what can be done with it is to call it, to ask
+    for its members and to read it as data. Anything else makes the test odd.
     """
 
     __slots__ = ("_ref", "_side")
@@ -263,17 +256,8 @@ class Remote:
     def __next__(self) -> Any:  # noqa: ANN401
         return _side(self).ask("next", {"ref": ref_of(self)})
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Remote) and bool(_operate(self, "eq", other))
-
     def __hash__(self) -> int:
-        return ref_of(self)
-
-    def __instancecheck__(self, value: object) -> bool:
-        return isinstance(value, Remote) and bool(_operate(value, "isinstance", self))
-
-    def __exit__(self, *_: object) -> None:
-        _operate(self, "exit")
+        return _side(self).odd("an object of the program is looked up")
 
 
 def _operate(remote: Remote, name: str, *operands: object) -> Any:  # noqa: ANN401
@@ -297,25 +281,33 @@ def _define_operators() -> None:
 
         return operate
 
-    def among_remotes(name: str) -> Callable[..., Any]:
-        def operate(remote: Remote, other: object) -> object:
-            return _operate(remote, name, other) if isinstance(other, Remote) else NotImplemented
+    def odd(name: str) -> Callable[..., Any]:
+        def operate(remote: Remote, *_: object) -> object:
+            return _side(remote).odd(f"an object of the program is asked for {name}")
 
         return operate
 
-    for name in ("len", "str", "repr", "int", "float", "bool", "index", "abs", "neg", "enter"):
+    for name in ("len", "str", "repr", "int", "float", "bool", "index", "abs", "neg"):
         setattr(Remote, f"__{name}__", alone(name))
     for name in ("getitem", "setitem", "delitem"):  # a key is an input, not an expected value
         setattr(Remote, f"__{name}__", alone(name))
-    for name in ("lt", "le", "gt", "ge", "add", "sub", "mul"):
-        setattr(Remote, f"__{name}__", among_remotes(name))
+    for name in _NOT_HANDED_ON.split():
+        setattr(Remote, f"__{name}__", odd(f"__{name}__"))
 
 
+_NOT_HANDED_ON = """
+    eq ne lt le gt ge contains add sub mul matmul truediv floordiv mod divmod pow lshift rshift and
+    or xor radd rsub rmul rmatmul rtruediv rfloordiv rmod rdivmod rpow rlshift rrshift rand ror rxor
+    iadd isub imul itruediv ifloordiv imod ipow iand ior ixor pos invert complex round trunc floor
+    ceil enter exit aenter aexit aiter anext await instancecheck subclasscheck format bytes reversed
+    copy deepcopy fspath dir
+"""
 _define_operators()
 
 # An exception of the program arrives as its nearest builtin class, but never as one of these: they
 # would end a loop over `map` or the tests themselves instead of failing them.
 _SILENT = (StopIteration, StopAsyncIteration)
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
 
 class TestSide:
@@ -323,10 +315,13 @@ class TestSide:
 
     __test__ = False  # pytest collects classes by their name
 
-    def __init__(self, reader: IO[bytes], writer: IO[bytes], limit: int) -> None:
+    def __init__(
+        self, reader: IO[bytes], writer: IO[bytes], limit: int, say: Callable[[str], None]
+    ) -> None:
         self._link = Link(reader, writer, self._handle, limit)
+        self._say = say  # what makes the tests odd
         self._callbacks: list[Callable[..., object]] = []
-        self._exceptions: dict[str, type[Exception]] = {}
+        self.inexact: str | None = None  # what did not arrive as it left, since this was last None
         self._decoder = Decoder({"ref": lambda ref: Remote(self, int(ref))})
 
     def names(self, wanted: Sequence[str]) -> dict[str, Any]:
@@ -335,13 +330,13 @@ class TestSide:
         found: dict[str, Any] = {}
         for name, kind in kinds.items():
             ((word, content),) = kind.items()
-            if word == "exception":
-                found[name] = self._exceptions[name] = type(name, (_builtin(content),), {})
-            elif word == "module":
-                found[name] = _module(content)
-            else:
-                found[name] = self._decoder.decode(content)
+            found[name] = _module(content) if word == "module" else self._decoder.decode(content)
         return found
+
+    def odd(self, why: str) -> NoReturn:
+        """Say that what the tests find from here on is no verdict."""
+        self._say(why)
+        raise TypeError(why)
 
     def ask(self, *request: object) -> Any:  # noqa: ANN401
         """Send a request and return the value that it is answered with, or raise its error."""
@@ -357,13 +352,22 @@ class TestSide:
             "call", {"ref": ref_of(function)}, encoded, self.encode(dict(kwargs))
         )
         value = self._decode(self._value(answer))
-        for index, content in answer[2] if len(answer) > 2 else ():
+        changed, exact = answer[2:] if len(answer) == 4 else ((), True)
+        if not exact:
+            self.inexact = "a value is not of a builtin type, or an argument by name has changed"
+        for index, content in changed:
+            if any(type(part) in _MUTABLE for part in _parts(args[index])):
+                self.inexact = "an argument has changed inside"
             _replace(args[index], self._decode(content))
         return value
 
     def encode(self, value: object) -> object:
         """What crosses for a value of a test."""
-        return Encoder(self._refer).encode(value)
+        encoder = Encoder(self._refer)
+        content = encoder.encode(value)
+        if not encoder.is_exact:
+            self.odd("the test passes a value that is not of a builtin type")
+        return content
 
     def _refer(self, value: object) -> object:
         if isinstance(value, Remote):
@@ -371,14 +375,10 @@ class TestSide:
         name = getattr(value, "__name__", "")
         if isinstance(name, str) and getattr(builtins, name, self) is value:
             return {"builtin": name}
-        if callable(value):
+        if callable(value) and type(value) in _FUNCTIONS:
             self._callbacks.append(value)
             return {"callback": len(self._callbacks) - 1}
-        if hasattr(value, "__next__"):
-            items = [item for item, _ in zip(cast("Any", value), range(_MAX_ITEMS), strict=False)]
-            return {"iter": self.encode(items)}
-        message = f"the test passes a {type(value).__name__}, which can not cross to the program"
-        raise TypeError(message)
+        self.odd(f"the test passes a {type(value).__name__}")
 
     def _handle(self, what: str, *parts: Any) -> Message:  # noqa: ANN401
         """Run a function that a test has passed; the program may ask for nothing else."""
@@ -401,27 +401,34 @@ class TestSide:
     def _value(self, answer: Message) -> object:
         if answer[0] == "value" and len(answer) > 1:
             return answer[1]
-        if answer[0] == "error" and len(answer) == 4:
+        if answer[0] == "error" and len(answer) == 5:
             self._raise(*answer[1:])
         raise PeerGoneError
 
-    def _raise(self, kind: object, bases: object, text: object) -> NoReturn:
-        names = [name for name in cast("list[object]", bases) if isinstance(name, str)]
-        local = next((self._exceptions[name] for name in names if name in self._exceptions), None)
-        try:
-            error = (local or _builtin(names))(str(text))
-        except TypeError:  # UnicodeDecodeError and its like need more than a message
+    def _raise(self, kind: object, name: object, args: object, text: object) -> NoReturn:
+        found = getattr(builtins, name, None) if isinstance(name, str) else None
+        error: Exception | None = None
+        if isinstance(found, type) and issubclass(found, Exception) and found not in _SILENT:
+            try:
+                error = found(*self._decode(args))
+            except TypeError:
+                error = None
+        if error is None:
             error = RuntimeError(str(text))
+            self.inexact = f"an exception that is none of Python's own ({text})"
         error.kind_in_program = kind  # pyright: ignore[reportAttributeAccessIssue]
         raise error
 
 
-def _builtin(names: Sequence[str]) -> type[Exception]:
-    for name in names:
-        found = getattr(builtins, name, None)
-        if isinstance(found, type) and issubclass(found, Exception):
-            return RuntimeError if issubclass(found, _SILENT) else found
-    return RuntimeError
+def _parts(value: object) -> Iterator[object]:
+    """What a container of a test holds."""
+    match value:
+        case dict():
+            yield from cast("dict[object, object]", value).values()
+        case list() | deque():
+            yield from cast("list[object]", value)
+        case _:
+            pass
 
 
 def _module(name: str) -> object:

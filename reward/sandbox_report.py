@@ -25,6 +25,7 @@ class Ending(StrEnum):
     OUTPUT_LIMIT = "OUTPUT_LIMIT"
     PROCESS_LIMIT = "PROCESS_LIMIT"
     SANDBOX_ERROR = "SANDBOX_ERROR"
+    UNJUDGED = "UNJUDGED"  # what was seen says nothing of the program
     SKIPPED = "SKIPPED"  # not run, because the caller wanted no more
 
 
@@ -67,26 +68,39 @@ def observe_values(
     """
     observations: list[Observation] = []
     first, *lines = [*report.split(b"\n")[:-1], b""]
+    odd: Observation | None = None
     try:
         match json.loads(first):
             case ["loaded"]:
                 pass
             case ["fatal", str(kind), str(detail)]:
                 return [Observation(_REPORTED[kind], detail=detail)] * num_tests, False
+            case ["unjudged", str(why)]:
+                return [Observation(Ending.UNJUDGED, detail=why)] * num_tests, True
             case _:
                 return [ending] * num_tests, False
-        for line in lines[:num_tests]:
-            observations.append(_observe(json.loads(line)))
+        for line in lines:
+            match json.loads(line):
+                case ["unjudged", str(why)]:
+                    odd = odd or Observation(Ending.UNJUDGED, detail=why)
+                case content if len(observations) < num_tests:  # pyright: ignore[reportUnknownVariableType] - observed next
+                    observations.append(odd or _observe(cast("object", content)))
+                case _:
+                    break
     except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         if not observations and first != b'["loaded"]':
             return [ending] * num_tests, False
     if len(observations) < num_tests:
         observations.append(ending)
+    if odd is not None:
+        observations = [odd if seen.value is True else seen for seen in observations]
     return observations, True
 
 
 def _observe(line: object) -> Observation:
     match line:
+        case ["value", False, str(detail)]:
+            return Observation(Ending.FINISHED, value=False, detail=detail)
         case ["value", value]:  # pyright: ignore[reportUnknownVariableType] - decoded next
             return Observation(Ending.FINISHED, value=PLAIN.decode(cast("object", value)))
         case ["error", str(kind), str(detail)]:

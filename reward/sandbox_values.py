@@ -37,6 +37,7 @@ class Encoder:
     def __init__(self, other: Callable[[Any], object]) -> None:
         self._other = other
         self._num_nodes = 0
+        self.is_exact = True  # no part was an instance of a subclass, or of none of these types
 
     def encode(self, value: Any, depth: int = 0) -> object:  # noqa: ANN401 - any value at all
         """Return what `json.dumps` writes for `value`. Raises TooLargeError."""
@@ -49,9 +50,11 @@ class Encoder:
             for base in type(value).__mro__:
                 encoder = _ENCODERS.get(base)
                 if encoder is not None:
+                    self.is_exact = self.is_exact and base is type(value)
                     return encoder(self, value, depth + 1)
             # Scalars and arrays of numpy compare equal to numbers and lists in ordinary Python.
             if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+                self.is_exact = False
                 return self.encode(value.tolist(), depth + 1)
         return self._other(value)
 

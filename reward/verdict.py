@@ -20,6 +20,7 @@ from threading import Lock
 from typing import Any, Self
 
 from reward.comparison import DEFAULT, Protocol
+from reward.packages import missing_package
 from reward.sandbox import (
     AssertJob,
     CallJob,
@@ -42,7 +43,8 @@ _CANARY_EVERY = 200  # executed programs between two checks of the sandbox itsel
 _CANARY = CallJob(code="def f(x):\n    return x + 1", entry_point="f", args_N=((1,), (2,)))
 _BAD_CANARY = CallJob(code="def f(x):\n    raise KeyError(x)", entry_point="f", args_N=((1,),))
 
-_OF_TESTS = ("solution", "pytest")  # what only tests import
+PROGRAM_MODULE = "solution"  # what tests import a program as
+_OF_TESTS = (PROGRAM_MODULE, "pytest")  # what only tests import
 
 Check = Callable[[Any], bool]
 
@@ -176,14 +178,15 @@ class Verifier:
         if not plans:
             return {}
         self._check_sandbox()
-        outcomes = self._sandbox.run(
-            [plan.job for plan in plans.values()],
-            [plan.fails for plan in plans.values()] if self.early_stop else None,
-        )
-        judgements = {
-            key: _judge(plan, outcome)
-            for (key, plan), outcome in zip(plans.items(), outcomes, strict=True)
+        outcomes = self._run(plans)
+        second = {
+            key: replace(plans[key], job=job)
+            for key, outcome in outcomes.items()
+            if (job := _second_job(plans[key].job, outcome)) is not None
         }
+        for key, outcome in self._run(second).items():
+            outcomes[key] = _combined(outcomes[key], second[key].job, outcome)
+        judgements = {key: _judge(plan, outcomes[key]) for key, plan in plans.items()}
         with self._lock:
             self._num_executed += len(judgements)
             for key, judgement in judgements.items():
@@ -192,6 +195,11 @@ class Verifier:
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         return judgements
+
+    def _run(self, plans: dict[bytes, _Plan]) -> dict[bytes, Outcome]:
+        stops = [plan.fails for plan in plans.values()] if self.early_stop else None
+        jobs = [plan.job for plan in plans.values()]
+        return dict(zip(plans, self._sandbox.run(jobs, stops), strict=True))
 
     def _check_sandbox(self) -> None:
         """Run a known-good and a known-bad program now and then, so that no fault stays silent."""
@@ -252,9 +260,45 @@ def _plan(program: Program, protocol: Protocol) -> _Plan:
             job = CallJob(code=code, entry_point=entry_point, args_N=args, imports=prelude)
             return _Plan(job, checks)
         case AssertTests(asserts, setup):
-            imports = f"{prelude}\n{imports_of(setup)}".strip()
+            # A module of tests that imports the program gives it nothing.
+            imports = "" if _imports_program(setup) else imports_of(setup)
+            imports = f"{prelude}\n{imports}".strip()
             job = AssertJob(code=code, imports=imports, setup=setup, asserts_N=asserts)
             return _Plan(job, (_holds,) * len(asserts))
+
+
+def _second_job(job: Job, outcome: Outcome) -> AssertJob | None:
+    """What a program and its asserts are run for again, in another mode, if anything."""
+    if not isinstance(job, AssertJob):
+        return None
+    ran = [seen for seen in outcome.observations_N if seen.kind is not Ending.SKIPPED]
+    failed = [seen for seen in ran if seen.kind is not Ending.UNJUDGED and seen.value is not True]
+    if failed:
+        return None
+    passed = all(seen.kind is Ending.FINISHED for seen in ran)
+    return replace(job, mode="opposite" if passed else "strict")
+
+
+def _combined(first: Outcome, job: Job, second: Outcome) -> Outcome:
+    """What two runs of a program and its asserts say together."""
+    assert isinstance(job, AssertJob)
+    seconds = first.seconds + second.seconds
+    if job.mode == "strict":
+        return replace(second, seconds=seconds)
+    pairs = zip(first.observations_N, second.observations_N, strict=True)
+    observations = (_UNMOVED if turned.value is True else seen for seen, turned in pairs)
+    return Outcome(observations_N=tuple(observations), seconds=seconds)
+
+
+_UNMOVED = Observation(Ending.UNJUDGED, detail="passes a test that no right program passes")
+
+
+def _imports_program(setup: str) -> bool:
+    return any(
+        (isinstance(node, ast.ImportFrom) and node.module == PROGRAM_MODULE)
+        or (isinstance(node, ast.Import) and any(a.name == PROGRAM_MODULE for a in node.names))
+        for node in ast.walk(ast.parse(setup))
+    )
 
 
 def _room_for(cases: Sequence[StdioCase]) -> int:
@@ -285,10 +329,12 @@ def _holds(value: object) -> bool:
 def _judge(plan: _Plan, outcome: Outcome) -> Judgement:
     ran = [
         (seen, _verdict(seen, check))
-        for seen, check in zip(outcome.observations_N, plan.checks, strict=True)
+        for seen, check in zip(_with_packages(plan.job, outcome), plan.checks, strict=True)
         if seen.kind is not Ending.SKIPPED
     ]
     failed = [(seen, verdict) for seen, verdict in ran if verdict is not Verdict.PASSED]
+    # A test that fails decides, whatever cannot be said of the others.
+    failed.sort(key=lambda found: found[1] is Verdict.UNJUDGED)
     return Judgement(
         verdict=failed[0][1] if failed else Verdict.PASSED,
         num_passed=len(ran) - len(failed),
@@ -299,10 +345,25 @@ def _judge(plan: _Plan, outcome: Outcome) -> Judgement:
     )
 
 
+def _with_packages(job: Job, outcome: Outcome) -> list[Observation]:
+    """What was seen, with what ended for want of a package as nothing that can be judged."""
+    tests = (job.setup, *job.asserts_N) if isinstance(job, AssertJob) else ()
+    found: list[Observation] = []
+    for seen in outcome.observations_N:
+        lacks = seen.kind is Ending.RUNTIME_ERROR and missing_package(
+            seen.detail, (job.code, *tests)
+        )
+        if lacks:
+            detail = f"needs the package {lacks!r}, which is not installed"
+            seen = Observation(Ending.UNJUDGED, detail=detail)  # noqa: PLW2901 - another view of it
+        found.append(seen)
+    return found
+
+
 def _detail(seen: Observation) -> str:
     if seen.kind is not Ending.FINISHED:
         return seen.detail
-    return "does not hold" if seen.value is False else f"gave {_SHORT.repr(seen.value)}"
+    return seen.detail or f"gave {_SHORT.repr(seen.value)}"
 
 
 def _verdict(seen: Observation, check: Check) -> Verdict:

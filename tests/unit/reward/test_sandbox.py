@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -310,8 +310,14 @@ def test_our_environment_stays_with_us(sandbox: Sandbox, monkeypatch: pytest.Mon
     assert seen.observations_N[0].value is False
 
 
-def _asserts(sandbox: Sandbox, code: str, *asserts: str, setup: str = "") -> list[object]:
-    job = AssertJob(code=code, imports="", setup=setup, asserts_N=asserts)
+def _asserts(
+    sandbox: Sandbox,
+    code: str,
+    *asserts: str,
+    setup: str = "",
+    mode: Literal["plain", "opposite", "strict"] = "plain",
+) -> list[object]:
+    job = AssertJob(code=code, imports="", setup=setup, asserts_N=asserts, mode=mode)
     return [
         seen.value if seen.kind is Ending.FINISHED else seen.kind
         for seen in sandbox.run([job])[0].observations_N
@@ -359,10 +365,12 @@ def test_setup_wins_over_what_the_program_defines(sandbox: Sandbox) -> None:
         ("def f(): return print", "callable(f())"),
     ],
 )
-def test_asserts_mean_in_two_processes_what_they_mean_in_one(
+def test_asserts_mean_what_they_mean_in_python_or_are_not_judged(
     sandbox: Sandbox, code: str, source: str
 ) -> None:
     assert _asserts(sandbox, code, source) == [True]
+    assert _asserts(sandbox, code, source, mode="opposite") != [True]
+    assert _asserts(sandbox, code, source, mode="strict") in ([True], [Ending.UNJUDGED])
 
 
 def test_pytest_style_tests_import_the_program_as_solution(sandbox: Sandbox) -> None:
@@ -403,13 +411,16 @@ class math:
     isclose = lambda *a: True
 def f(x): return Yes()
 """
-    assert _asserts(sandbox, code, source) != [True]
+    for mode in ("plain", "strict"):
+        assert _asserts(sandbox, code, source, mode=mode) != [True]
 
 
 def test_no_exception_of_a_program_ends_a_test_early(sandbox: Sandbox) -> None:
     for name in ("StopIteration", "SystemExit", "GeneratorExit", "KeyboardInterrupt"):
-        code = f"def f(x): raise {name}"
-        assert _asserts(sandbox, code, "assert list(map(f, [1])) == []") == [Ending.RUNTIME_ERROR]
+        for mode in ("plain", "strict"):
+            code = f"def f(x): raise {name}"
+            seen = _asserts(sandbox, code, "assert list(map(f, [1])) == []", mode=mode)
+            assert seen in ([Ending.RUNTIME_ERROR], [Ending.UNJUDGED])
 
 
 def test_the_tests_are_nowhere_in_the_memory_of_the_program(sandbox: Sandbox) -> None:
@@ -429,8 +440,9 @@ def f(needle):
 """
     asserts = ("assert f('24terces@') == 0 or '@secret42'", "assert f('edoc yreve@') > -1")
     for _ in range(2):  # nor those of the program before
-        assert _asserts(sandbox, code, *asserts) == [True, True]
-    assert _asserts(sandbox, code + "# @my own code", "assert f('edoc nwo ym@') > 0") == [True]
+        assert _asserts(sandbox, code, *asserts, mode="strict") == [True, True]
+    own = ("assert f('edoc nwo ym@') > 0",)
+    assert _asserts(sandbox, code + "# @my own code", *own, mode="strict") == [True]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,226 @@
+"""Tests as they are run beside a program: each assert says what it compared.
+
+An `assert` raises as ever, with a message that holds both sides. The same tests can be turned
+round: an expected literal becomes another one, any other condition its opposite, an expected
+exception one that nothing raises. A right program fails every test that is turned round; one that
+passes decides the outcome by other means than its answers.
+Standard library only: this is loaded inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+CHECKS = "__checks__"  # what rewritten tests call
+_CHARS = 200
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.In: lambda left, right: left in right,
+    ast.NotIn: lambda left, right: left not in right,
+}
+_RAISES = frozenset({"raises", "assertRaises", "assertRaisesRegex"})
+_OPPOSITES = {
+    "assertEqual": "assertNotEqual",
+    "assertListEqual": "assertNotEqual",
+    "assertDictEqual": "assertNotEqual",
+    "assertTupleEqual": "assertNotEqual",
+    "assertSetEqual": "assertNotEqual",
+    "assertMultiLineEqual": "assertNotEqual",
+    "assertTrue": "assertFalse",
+    "assertIn": "assertNotIn",
+    "assertIs": "assertIsNot",
+    "assertIsNone": "assertIsNotNone",
+    "assertIsInstance": "assertNotIsInstance",
+    "assertAlmostEqual": "assertNotAlmostEqual",
+    "assertGreater": "assertLessEqual",
+    "assertGreaterEqual": "assertLess",
+    "assertRegex": "assertNotRegex",
+}
+_OPPOSITES |= {there: here for here, there in reversed(_OPPOSITES.items())}
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _CHARS
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20
+
+
+class NeverRaisedError(Exception):
+    """What a test that is turned round expects."""
+
+
+class Checks:
+    """What the asserts of rewritten tests ask."""
+
+    def __init__(self) -> None:
+        self.num_made = 0  # checks that the current test has come to
+        self.num_false = 0  # those of them that did not hold
+        self.failure = ""  # the last of these, for people
+        self._sources: list[tuple[str, Callable[[Any, Any], Any] | None, bool]] = []
+
+    def begin(self) -> None:
+        """Forget the checks of the test before."""
+        self.num_made = self.num_false = 0
+        self.failure = ""
+
+    def add(self, source: str, compare: Callable[[Any, Any], Any] | None, opposite: bool) -> int:
+        """Remember an assert; its number stands in the rewritten test."""
+        self._sources.append((source, compare, opposite))
+        return len(self._sources) - 1
+
+    def compare(self, number: int, left: Any, right: Any) -> bool:  # noqa: ANN401
+        """Whether the assert of that number holds, for its two sides."""
+        source, compare, opposite = self._sources[number]
+        assert compare is not None
+        self.num_made += 1
+        holds = bool(compare(left, right)) is not opposite
+        if not holds:
+            self._fail(source, f": {_shown(left)} and {_shown(right)}")
+        return holds
+
+    def truth(self, number: int, value: Any) -> bool:  # noqa: ANN401
+        """Whether the assert of that number holds, for its value."""
+        source, _, opposite = self._sources[number]
+        self.num_made += 1
+        holds = bool(value) is not opposite
+        if not holds:
+            self._fail(source, f": {_shown(value)}")
+        return holds
+
+    def made(self, method: Any) -> Any:  # noqa: ANN401
+        """A method of a test case, which is a check when it is called."""
+        self.num_made += 1
+        return method
+
+    def never(self, _: object) -> type[Exception]:
+        """The exception that a test expects when it is turned round."""
+        self.num_made += 1
+        return NeverRaisedError
+
+    def _fail(self, source: str, sides: str) -> None:
+        self.num_false += 1
+        self.failure = f"{source[:_CHARS]} does not hold{sides}"
+
+
+def _shown(value: object) -> str:
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # noqa: BLE001 - the program's own `__repr__`
+        return f"a {type(value).__name__}"
+
+
+class _Rewriting(ast.NodeTransformer):
+    """Puts `Checks` into the asserts of tests."""
+
+    def __init__(self, checks: Checks, *, opposite: bool) -> None:
+        self._checks = checks
+        self._opposite = opposite
+
+    def visit_Assert(self, node: ast.Assert) -> ast.stmt:
+        source = ast.unparse(ast.Assert(test=node.test, msg=None))
+        self.generic_visit(node)
+        test = node.test
+        if isinstance(test, ast.Compare) and len(test.ops) == 1:
+            call = self._comparison(source, test)
+        else:
+            number = self._checks.add(source, None, self._opposite)
+            call = _call("truth", ast.Constant(number), test)
+        failure = ast.Attribute(ast.Name(CHECKS, ast.Load()), "failure", ast.Load())
+        error = ast.Call(ast.Name("AssertionError", ast.Load()), [node.msg or failure], [])
+        refused = ast.If(ast.UnaryOp(ast.Not(), call), [ast.Raise(error)], [])
+        return ast.fix_missing_locations(ast.copy_location(refused, node))
+
+    def _comparison(self, source: str, test: ast.Compare) -> ast.Call:
+        left, right = test.left, test.comparators[0]
+        opposite = self._opposite
+        if opposite and isinstance(test.ops[0], ast.Eq):
+            other = _another(right), _another(left)
+            if other[0] is not None and other[1] is None:
+                right, opposite = other[0], False
+            elif other[1] is not None and other[0] is None:
+                left, opposite = other[1], False
+        number = self._checks.add(source, _COMPARE[type(test.ops[0])], opposite)
+        return _call("compare", ast.Constant(number), left, right)
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        if not self._opposite:
+            return node
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        if name in _RAISES and node.args:
+            node.args[0] = _call("never", node.args[0])
+        elif name in _OPPOSITES and isinstance(node.func, ast.Attribute):
+            node.func.attr = _OPPOSITES[name]
+            node.func = _call("made", node.func)
+        return ast.fix_missing_locations(node)
+
+
+def _call(method: str, *args: ast.expr) -> ast.Call:
+    function = ast.Attribute(ast.Name(CHECKS, ast.Load()), method, ast.Load())
+    return ast.Call(function, [*args], [])
+
+
+def _another(node: ast.expr) -> ast.expr | None:
+    """A literal that differs in one place from this one; None where this is no literal."""
+    try:
+        value = ast.literal_eval(node)
+        other = _changed(value)
+        return ast.parse(repr(other), mode="eval").body if other != value else None
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+def _changed(value: Any) -> Any:  # noqa: ANN401, PLR0911
+    match value:
+        case bool():
+            return not value
+        case int() | float() | complex():
+            return value + 1 if value + 1 != value else 0
+        case str():
+            return value + "x"
+        case bytes():
+            return value + b"x"
+        case list() | tuple():
+            last = [_changed(value[-1])] if value else [0]
+            return type(value)([*value[:-1], *last])
+        case set():
+            return value | {"x"}
+        case dict():
+            key = next(reversed(value), None)
+            return {**value, key: _changed(value.get(key))}
+        case None:
+            return 0
+        case _:
+            return value
+
+
+def rewritten(tree: ast.Module, checks: Checks, *, opposite: bool) -> ast.Module:
+    """Tests whose asserts ask `checks`; with `opposite`, turned round."""
+    return ast.fix_missing_locations(_Rewriting(checks, opposite=opposite).visit(tree))
+
+
+def as_asserts(tree: ast.Module) -> ast.Module:
+    """Statements of a list of asserts: an expression of its own has to hold, too.
+
+    A call, such as `check(f)`, makes checks of its own; all it must not do is to return False.
+    """
+    for index, statement in enumerate(tree.body):
+        match statement:
+            case ast.Expr(value=ast.Call() as call):
+                failed = ast.Compare(call, [ast.Is()], [ast.Constant(value=False)])
+                error = ast.Name("AssertionError", ast.Load())
+                replaced: ast.stmt = ast.If(failed, [ast.Raise(error)], [])
+            case ast.Expr(value=value):
+                replaced = ast.Assert(test=value)
+            case _:
+                continue
+        tree.body[index] = ast.copy_location(replaced, statement)
+    return ast.fix_missing_locations(tree)

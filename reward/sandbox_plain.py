@@ -1,0 +1,121 @@
+"""Runs an ordinary program and its asserts in one process, as Python would.
+
+The program is read first (`reward.sandbox_honest`); one that is not ordinary is not run here, and
+the report says so: `["unjudged", why]`. The same line ends what is believed of the report when the
+program is seen to do more than it was read to do (`reward.sandbox_guard`).
+Standard library only: this is loaded inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import linecache
+import sys
+import types
+from typing import Any
+
+from reward.sandbox_checks import CHECKS, Checks, as_asserts
+from reward.sandbox_checks import rewritten as rewritten_tests
+from reward.sandbox_guard import PROGRAM_FILE, PROGRAM_MODULE, TESTS_FILE, Watch
+from reward.sandbox_guard import rewritten as rewritten_program
+from reward.sandbox_honest import NotHonestError, names_in_tests, read_program
+from reward.sandbox_link import error_kind, error_text
+from reward.sandbox_program import Job, report, report_error
+
+_TESTS_MODULE = "tests"
+
+
+def run_plain(job: Job) -> int:
+    """Run the asserts of `job` beside its program; report each. Returns the exit status."""
+    try:
+        program = compile(job["code"], PROGRAM_FILE, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        report_error("fatal", error)
+        return 1
+    setup = ast.parse(job["setup"])
+    asserts = [as_asserts(ast.parse(source)) for source in job["asserts"]]
+    names = names_in_tests([setup, *asserts], program)
+    try:
+        read_program(program, ast.parse(job["imports"]), names)
+    except NotHonestError as reason:
+        report("unjudged", str(reason))
+        return 0
+    watch = Watch(names.used, lambda what: report("unjudged", what))
+    return _Run(job, watch, Checks()).run(program, setup, asserts)
+
+
+class _TestGlobals(dict[str, Any]):
+    """The namespace of tests that import nothing: what they do not define is the program's."""
+
+    def __init__(self, program: dict[str, Any]) -> None:
+        super().__init__(__name__=_TESTS_MODULE, __builtins__=builtins)
+        self._program = program
+
+    def __missing__(self, name: str) -> Any:  # noqa: ANN401
+        return self._program[name]
+
+
+class _Run:
+    """One run of one program's tests."""
+
+    def __init__(self, job: Job, watch: Watch, checks: Checks) -> None:
+        self._code: str = job["code"]
+        self._imports: str = job["imports"]
+        self._opposite = job["mode"] == "opposite"
+        self._watch = watch
+        self._checks = checks
+
+    def run(self, program: ast.Module, setup: ast.Module, asserts: list[ast.Module]) -> int:
+        """Load, set up, and run each of the asserts."""
+        module = types.ModuleType(PROGRAM_MODULE)
+        module.__dict__.update(__builtins__=self._watch.builtins(), __file__=PROGRAM_FILE)
+        sys.modules[PROGRAM_MODULE] = module
+        lines = self._code.splitlines(keepends=True)
+        linecache.cache[PROGRAM_FILE] = (len(self._code), None, lines, PROGRAM_FILE)
+        namespace = _TestGlobals(module.__dict__)
+        namespace.update(self._watch.loops())
+        namespace[CHECKS] = self._checks
+        self._watch.start()
+        try:
+            exec(compile(self._imports, "<imports>", "exec", dont_inherit=True), module.__dict__)
+            exec(self._compiled(rewritten_program(program), PROGRAM_FILE), module.__dict__)
+            exec(self._rewritten(setup), namespace)
+        except BaseException as error:  # noqa: BLE001 - the boundary to the program
+            report_error("fatal", error)
+            return 1
+        report("loaded")
+        for part in asserts:
+            self._run_one(part, namespace)
+        return 0
+
+    def _run_one(self, part: ast.Module, namespace: dict[str, Any]) -> None:
+        checks = self._checks
+        checks.begin()
+        source = ast.unparse(part)
+        try:
+            exec(self._rewritten(part), namespace)
+        except BaseException as error:  # noqa: BLE001 - the boundary to program and tests
+            if self._opposite or _is_failure(error):
+                report("value", False, checks.failure or error_text(error))
+            else:
+                report("error", error_kind(error), f"{source[:80]}: {error_text(error)}")
+        else:
+            if (
+                self._opposite
+            ):  # what is false may have been caught; without a check nothing is said
+                report("value", None if not checks.num_made else not checks.num_false)
+            else:
+                report("value", True)
+
+    def _rewritten(self, tree: ast.Module) -> types.CodeType:
+        rewritten = rewritten_tests(tree, self._checks, opposite=self._opposite)
+        return self._compiled(rewritten, TESTS_FILE)
+
+    def _compiled(self, tree: ast.Module, file: str) -> types.CodeType:
+        return compile(tree, file, "exec", dont_inherit=True)
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether a test says that it failed: an assert of its own, or pytest's word for it."""
+    return isinstance(error, AssertionError) or type(error).__module__ == "_pytest.outcomes"
