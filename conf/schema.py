@@ -29,6 +29,11 @@ def key(
     return field(default=default, metadata=metadata)
 
 
+# vLLM samples at this where less is asked for, save for 0, which is greedy; the trainer
+# would then compute log-probs of a distribution that nothing was sampled from.
+MIN_TEMPERATURE = 0.01
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where problems come from (group `data`)."""
@@ -93,7 +98,7 @@ class RolloutConfig:
 
     engines: int = key("rollout actors", 1, ge=1)
     tensor_parallel: int = key("GPUs of one engine", 1, ge=1)
-    temperature: float = key("of training rollouts", 1.0, gt=0)
+    temperature: float = key("of training rollouts", 1.0, ge=MIN_TEMPERATURE)
     top_p: float = key("nucleus; below 1 biases the importance ratio", 1.0, gt=0, le=1)
     top_k: int = key("-1 is off; anything else biases the importance ratio", -1, ge=-1)
     max_num_seqs: int = key("sequences that one engine runs at once", 256, ge=1)
@@ -133,7 +138,9 @@ class RewardConfig:
     rule: Literal["single_block", "last_block"] = key(
         "which fenced block is the program", "single_block"
     )
-    ignore_think: bool = key("drop <think>...</think> before looking for fences", True)
+    ignore_think: bool = key(
+        "drop <think>...</think>, or what other families mark so, before looking for fences", True
+    )
     trivial_is_valid: bool = key("judge `pass`, lone comments and bare words too", False)
     cache_size: int = key("(problem, code) scores kept per shard", 100_000, ge=0)
     execution: Literal["binary", "pass_rate"] = key(
@@ -271,7 +278,7 @@ class EvaluationConfig:
         "steps between evaluations during the run; 0 evaluates at both ends only", 0, ge=0
     )
     num_samples: int = key("completions per held-out problem", 8, ge=1)
-    temperature: float = key("of these completions", 1.0, gt=0)
+    temperature: float = key("of these completions", 1.0, ge=MIN_TEMPERATURE)
     test_timeout_s: float = key("wall clock of one test", 4.0, gt=0)
 
 

@@ -19,30 +19,12 @@ USUAL = (
 # Modules of Python 2's standard library that Python 3 has under another name or not at all: a
 # program that imports one is not a Python 3 program.
 _PYTHON_2 = frozenset(
-    [
-        "__builtin__",
-        "BaseHTTPServer",
-        "ConfigParser",
-        "Cookie",
-        "HTMLParser",
-        "Queue",
-        "StringIO",
-        "Tkinter",
-        "UserDict",
-        "UserList",
-        "cPickle",
-        "cStringIO",
-        "commands",
-        "cookielib",
-        "httplib",
-        "md5",
-        "sets",
-        "sha",
-        "thread",
-        "urllib2",
-        "urlparse",
+    (
+        *("__builtin__", "BaseHTTPServer", "ConfigParser", "Cookie", "HTMLParser", "Queue"),
+        *("StringIO", "Tkinter", "UserDict", "UserList", "cPickle", "cStringIO", "commands"),
+        *("cookielib", "httplib", "md5", "sets", "sha", "thread", "urllib2", "urlparse"),
         "xmlrpclib",
-    ]
+    )
 )
 _MISSING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
