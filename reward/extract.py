@@ -57,7 +57,10 @@ _THINKING = {
 _ENDS_THINKING = frozenset(_THINKING.values())
 _THINKING_MARKS = "|".join(map(re.escape, (*_THINKING, *_THINKING.values())))
 # What may follow a closing fence on its line: the end of an answer or of a turn.
-_END_MARK = r"(?:</answer>|</s>|<eos>|<end_of_turn>|<\|[A-Za-z_]{2,24}\|>|<\uff5c[^\n\uff5c<>]{2,24}\uff5c>)"
+_END_MARK = (
+    r"(?:</answer>|</s>|<eos>|<end_of_turn>|<\|[A-Za-z_]{2,24}\|>"
+    r"|<\uff5c[^\n\uff5c<>]{2,24}\uff5c>)"  # DeepSeek's, with full-width bars
+)
 
 _FENCES = ("```", "~~~")
 _CANDIDATE = re.compile(rf"```|~~~|{_THINKING_MARKS}")
