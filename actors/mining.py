@@ -32,7 +32,7 @@ from ray.exceptions import RayError
 from actors.cluster import cluster
 from actors.supervise import get, translate
 from actors.verifiers import check_sandbox, make_verifier
-from conf.schema import Config, SandboxConfig
+from conf.schema import Config, ExecutionConfig
 from reward.execute import program_of, require_decided, verify_persistently
 from reward.mining import MiningConfig, mine_problem
 from reward.near_miss import NearMissConfig, near_miss_pairs
@@ -165,7 +165,7 @@ def _read(batch: pa.Table) -> Iterator[pa.Table]:
 class _Verify:
     """Runs the programs that have no verdict."""
 
-    def __init__(self, sandbox: SandboxConfig, timeout_s: float, prompts: Any) -> None:  # noqa: ANN401 - an object reference
+    def __init__(self, sandbox: ExecutionConfig, timeout_s: float, prompts: Any) -> None:  # noqa: ANN401 - an object reference
         self._verifier = make_verifier(sandbox, timeout_s)
         self._prompts: Mapping[str, Prompt] = get(prompts, _SHARED_DEADLINE_S, "the problems")
 
@@ -231,7 +231,7 @@ class _Mine:
         self,
         mining: MiningConfig,
         near_miss: NearMissConfig | None,
-        sandbox: SandboxConfig,
+        sandbox: ExecutionConfig,
         timeout_s: float,
         shared: Any,  # noqa: ANN401 - an object reference
     ) -> None:

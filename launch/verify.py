@@ -16,12 +16,13 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import SandboxConfig, key
+from launch.common.arguments import ProtocolArgs
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyArgs:
+class VerifyArgs(ProtocolArgs):
     """What `launch/verify.py` takes."""
 
     input: str = key("JSON lines with `response` or `code`, `tests` and `entry_point`")
@@ -38,6 +39,7 @@ class VerifyArgs:
 def run(args: VerifyArgs) -> int:
     """Verify the file; 1 when some program could not be run at all."""
     output = check_output(args.output, "FILE.jsonl")
+    execution = args.execution(args.sandbox)
     cfg = compose_config(["placement=laptop"])
     from actors.verifying import (  # noqa: PLC0415 - after the arguments are good
         VerifyFile,
@@ -53,7 +55,7 @@ def run(args: VerifyArgs) -> int:
         workers=args.workers,
         rule=args.rule,
     )
-    refuse_unknown(verify_file(replace(cfg, sandbox=args.sandbox), job))
+    refuse_unknown(verify_file(replace(cfg, sandbox=execution), job))
     return 0
 
 

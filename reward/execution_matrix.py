@@ -13,11 +13,12 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from reward.comparison import same_output, same_value
 from reward.generated_tests import CallTest, GeneratedTest, form_of
 from reward.sandbox import CallJob, Job, Outcome, SandboxError, StdioJob
 from reward.sandbox_preamble import PREAMBLE
 from reward.sandbox_report import Ending, Observation
-from reward.verdict import imports_of, same_output, same_value
+from reward.verdict import imports_of
 from rl.prompts import AssertTests, StdioCase, parse_tests, time_limit_of
 from rl.types import Prompt
 

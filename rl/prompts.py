@@ -23,11 +23,14 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rl.big_integers import read_big_integers
 from rl.errors import DataError
 from rl.faults import listing, show
 from rl.seeds import derive_seed
 from rl.staged_parquet import StagedParquet
 from rl.types import Message, Prompt
+
+read_big_integers()  # of tests: whoever parses them has imported this
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,9 @@
 """KodCode-V1 (KodCode/KodCode-V1): synthetic problems whose tests are a pytest module.
 
 `test` (`test_code` in the SFT set) begins with `from solution import f`; `test_info` lists the
-functions that are to be written. The module becomes the setup, and each test function is called by
-name, so that pytest itself does not run. It is still imported where a test uses `pytest.raises`.
+functions that are to be written, and where it is null, what the tests import says so. The module
+becomes the setup, and each test function is called by name, so that pytest itself does not run. It
+is still imported where a test uses `pytest.raises`.
 """
 
 from __future__ import annotations
@@ -42,9 +43,12 @@ class _NeedsPytestError(Exception):
 def kodcode(row: Row) -> Prompt | Skipped | None:
     """One problem, unless its tests need more of pytest than a call by name."""
     question = row.text("question")
-    functions = row.read("test_info", _functions)
     column = row.first_of("test", "test_code")
     code = row.text(column)
+    if row.has("test_info"):
+        functions = row.read("test_info", _functions)
+    else:
+        functions = row.read(column, _imported) if code else None
     try:
         calls = row.read(column, _calls) if code else None
     except _NeedsPytestError:
@@ -79,6 +83,20 @@ def _functions(value: object) -> list[_Function]:
     if not found:
         raise RuleError("must name the function that the tests call", items)
     return found
+
+
+def _imported(value: object) -> list[_Function]:
+    """What the tests import from the program: some rows say nowhere else what is to be written."""
+    names = [
+        alias.name
+        for node in ast.walk(parsed(filled_text(value)))
+        if isinstance(node, ast.ImportFrom) and node.module == "solution"
+        for alias in node.names
+        if alias.name != "*"
+    ]
+    if not names:
+        raise RuleError("must import from solution, or test_info must name the functions", value)
+    return [_Function(name, "") for name in dict.fromkeys(names)]
 
 
 def _with_declarations(question: str, functions: list[_Function]) -> str:
