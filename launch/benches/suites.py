@@ -6,8 +6,9 @@ plain Python process says of the program, `pass` or `fail`, or `refuse` where th
 
 from __future__ import annotations
 
+import contextlib
 import json
-import resource
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ def _judge(
     wrong: list[dict[str, Any]] = []
     sound = [case for case in cases if _is_sound(case.program)]
     judgements: dict[int, Judgement] = {}
-    cpu_s, started = _cpu_of_children(), time.perf_counter()
+    cpu_s, started = _cpu_of_descendants(), time.perf_counter()
     with (
         make_verifier(SandboxConfig(), timeout_s, workers) as verifier,
         console.steps(len(sound), what="programs"),
@@ -134,8 +135,8 @@ def _judge(
             for case, judgement in zip(batch, found, strict=True):
                 judgements[id(case)] = judgement
                 console.advance()
-    agreement.seconds = time.perf_counter() - started
-    agreement.cpu_s = _cpu_of_children() - cpu_s
+        agreement.seconds = time.perf_counter() - started
+        agreement.cpu_s = _cpu_of_descendants() - cpu_s
     for case in cases:
         judgement = judgements.get(id(case))
         if not agreement.add(case, judgement):
@@ -153,10 +154,25 @@ def _is_sound(program: Program) -> bool:
     return True
 
 
-def _cpu_of_children() -> float:
-    """User and system seconds of all processes below this one that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+def _cpu_of_descendants() -> float:
+    """User and system seconds of the processes below this one, of those that have ended too.
+
+    A sandbox is killed when it is closed, and what it has used then counts nowhere: ask before.
+    """
+    parents: dict[int, int] = {}
+    seconds: dict[int, float] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError, IndexError):  # it ended just now
+            fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+            parents[int(name)] = int(fields[1])
+            seconds[int(name)] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    used = 0.0
+    for process, used_s in seconds.items():
+        above = parents.get(process, 0)
+        while above and above != os.getpid():
+            above = parents.get(above, 0)
+        used += used_s if above else 0.0
+    return used
 
 
 # ---------------------------------------------------------------- files
