@@ -577,6 +577,47 @@ def test_kodcode_calls_each_test_by_name(tmp_path: Path) -> None:
             "def test_a(a, b, c=1): pass",
             ["test_a(a=1, b=3)", "test_a(a=2, b=3)"],
         ),
+        (
+            "@pytest.mark.parametrize('a, b', [pytest.param(1, 2, id='x')])\n"
+            "def test_a(a, b): pass",
+            ["test_a(a=1, b=2)"],
+        ),
+        (
+            "class AccountTest(unittest.TestCase):\n    def test_a(self): pass",
+            ["AccountTest('test_a').debug()"],
+        ),
+        (
+            "class Base(TestCase):\n    def help(self): pass\n    def test_b(self): pass\n"
+            "class F(Base):\n    def test_a(self): pass",
+            ["Base('test_b').debug()", "F('test_b').debug()", "F('test_a').debug()"],
+        ),
+        (
+            "class F(unittest.IsolatedAsyncioTestCase):\n    async def test_a(self): pass",
+            ["F('test_a').debug()"],
+        ),
+        (
+            "class F(unittest.TestCase):\n    @classmethod\n    def setUpClass(cls): pass\n"
+            "    def test_a(self): pass\n    @unittest.skip('no')\n    def test_b(self): pass",
+            ["F.setUpClass()", "F('test_a').debug()"],
+        ),
+        (
+            "class TestF:\n    def setup_method(self, method): pass\n"
+            "    def teardown_method(self): pass\n    def test_a(self): pass",
+            [
+                "(lambda test: (test.setup_method(test.test_a), test.test_a(), "
+                "test.teardown_method(), ))(TestF())"
+            ],
+        ),
+        (
+            "class TestF:\n    def __init__(self): pass\n    def test_a(self): pass\n"
+            "@pytest.mark.skip(reason='no')\ndef test_b(): pass\ndef test_c(): pass",
+            ["test_c()"],
+        ),
+        (
+            "@patch('a.b')\n@mock.patch.object(c, 'd')\n@patch.dict(e, {})\n@patch('f', 3)\n"
+            "def test_a(d, b): pass",
+            ["test_a()"],
+        ),
     ],
 )
 def test_kodcode_forms_of_tests(tmp_path: Path, code: str, calls: list[str]) -> None:
@@ -590,10 +631,15 @@ def test_kodcode_forms_of_tests(tmp_path: Path, code: str, calls: list[str]) -> 
     [
         "def test_a(tmp_path): pass",
         "@pytest.mark.parametrize('a', CASES)\ndef test_a(a): pass",
-        "@pytest.mark.parametrize('a, b', [pytest.param(1, 2)])\ndef test_a(a, b): pass",
+        "@pytest.mark.parametrize('a', [pytest.param(1, marks=m)])\ndef test_a(a): pass",
+        "@pytest.mark.skipif(x, reason='')\ndef test_a(): pass\ndef test_b(): pass",
         "@pytest.fixture(autouse=True)\ndef clean(): pass\ndef test_a(): pass",
         "def setup_function(): pass\ndef test_a(): pass",
-        "class TestF:\n    def setup_method(self): pass\n    def test_a(self): pass",
+        "class TestF:\n    def setup_class(self): pass\n    def test_a(self): pass",
+        "class TestF:\n    async def test_a(self): pass",
+        "class F(unittest.TestCase):\n    @unittest.skipIf(x, '')\n    def test_a(self): pass",
+        "def test_a(capsys): pass",
+        "@patch('a.b', new=1)\ndef test_a(b): pass",
         "async def test_a(): pass",
         "@pytest.mark.skip\ndef test_a(): pass",
     ],
