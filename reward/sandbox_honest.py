@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 _FRAMES = frozenset(
@@ -74,6 +76,9 @@ _DEEP = frozenset(
         "eval",
         "enable_load_extension",
         "load_extension",
+        "configure_mock",
+        "mock_add_spec",
+        "attach_mock",
         "as_strided",
         "stride_tricks",
         "ctypeslib",
@@ -248,6 +253,9 @@ _MODULES: dict[str, str | None] = dict.fromkeys(
         "array",
         "ast",
         "asyncio",
+        "asyncio.exceptions",
+        "asyncio.locks",
+        "asyncio.queues",
         "base64",
         "binascii",
         "bisect",
@@ -272,6 +280,7 @@ _MODULES: dict[str, str | None] = dict.fromkeys(
         "difflib",
         "email",
         "email.message",
+        "email.utils",
         "email.mime",
         "email.mime.text",
         "email.mime.multipart",
@@ -297,9 +306,12 @@ _MODULES: dict[str, str | None] = dict.fromkeys(
         "ipaddress",
         "itertools",
         "json",
+        "json.decoder",
+        "json.encoder",
         "keyword",
         "locale",
         "logging",
+        "logging.handlers",
         "lzma",
         "math",
         "mimetypes",
@@ -354,10 +366,16 @@ _MODULES: dict[str, str | None] = dict.fromkeys(
         "numpy.linalg",
         "numpy.typing",
         "numpy.fft",
+        "numpy.ma",
+        "numpy.char",
+        "numpy.polynomial",
+        "pandas.api",
+        "pandas.api.types",
         "pandas",
         "requests",
         "dateutil",
         "dateutil.relativedelta",
+        "dateutil.tz",
         "dateutil.parser",
         "sortedcontainers",
         "scipy",
@@ -443,6 +461,8 @@ _STAR = frozenset(
         "numbers",
     ]
 )
+_CLASS_MAKERS = ("dataclass", "total_ordering")
+_KEEP_CLASS = (*_CLASS_MAKERS, "unique", "final", "runtime_checkable")
 _SYS_STORED = frozenset({"stdin", "stdout", "stderr"})
 _NUM_ARGS = {"type": (1, 1), "getattr": (2, 3), "wraps": (1, 1)}
 
@@ -570,6 +590,8 @@ class _Reading:
                     raise NotHonestError(f"line {node.lineno}: from {module} import *")
                 continue
             bound = alias.asname or alias.name
+            if alias.name in _CLASS_MAKERS and bound != alias.name:
+                raise NotHonestError(f"line {node.lineno}: {alias.name} under another name")
             if f"{module}.{alias.name}" in _MODULES:
                 self.modules[bound] = f"{module}.{alias.name}"
                 continue
@@ -589,7 +611,7 @@ class _Reading:
             denied = _DENIED_OF.get(module, frozenset())
             allowed = name not in denied | DENIED_MEMBERS and not name.startswith("_")
             allowed = (allowed and not name.endswith("Meta")) or name == "__version__"
-        if not allowed:
+        if not allowed or _is_module_of(module, name):
             raise NotHonestError(f"line {getattr(node, 'lineno', 0)}: {module}.{name}")
 
     # ------------------------------------------------------------ the tree
@@ -627,6 +649,8 @@ class _Reading:
         if isinstance(node.ctx, ast.Load):
             if self._is_module(name):
                 raise NotHonestError(f"line {node.lineno}: the module {name} as a value")
+            if name in _CLASS_MAKERS and name in self.imported:
+                raise NotHonestError(f"line {node.lineno}: {name} as a value")
             if name == "type" or name in _METACLASSES:
                 raise NotHonestError(f"line {node.lineno}: {name} as a value")
             if _is_special(name) and name not in _SPECIAL_NAMES:
@@ -659,6 +683,8 @@ class _Reading:
         name, module = node.attr, self._module_of(node.value)
         stored = not isinstance(node.ctx, ast.Load)
         if module is not None:
+            if name in _CLASS_MAKERS:
+                raise NotHonestError(f"line {node.lineno}: {name} as a value")
             if f"{module}.{name}" not in _MODULES:
                 self._allow_member(module, name, node)
             if stored and not (module == "sys" and name in _SYS_STORED):
@@ -689,6 +715,8 @@ class _Reading:
         if any(keyword.arg == "eval_str" for keyword in node.keywords):
             raise NotHonestError(f"line {node.lineno}: eval_str")
         args: list[ast.AST] = [*node.args, *node.keywords]
+        if name in ("query", "eval") or getattr(node.func, "attr", "") == "query":
+            self._query(node)
         if name in ("attrgetter", "methodcaller"):
             self._constant_members(node)
             self._visit_parts_of(args)
@@ -701,12 +729,19 @@ class _Reading:
         self._visit(node.func)
         self._visit_parts_of(args)
 
+    def _query(self, node: ast.Call) -> None:
+        """A query of pandas names variables of frames, of its caller unless it is told others."""
+        if any(keyword.arg in ("level", "resolvers", None) for keyword in node.keywords):
+            raise NotHonestError(f"line {node.lineno}: a query of other frames")
+
     def _constant_members(self, node: ast.Call) -> None:
         for arg in node.args:
             if not (isinstance(arg, ast.Constant) and isinstance(arg.value, str)):
                 raise NotHonestError(f"line {node.lineno}: members that are computed")
             for name in arg.value.split("."):
                 self._allow_name(name, node)
+                if name in ("format", "format_map", "query"):
+                    raise NotHonestError(f"line {node.lineno}: {name} as a value")
 
     def _visit_parts_of(self, nodes: list[ast.AST]) -> None:
         for node in nodes:
@@ -727,6 +762,8 @@ class _Reading:
             if _is_special(node.name) and not (self.in_class and node.name in _METHODS):
                 raise NotHonestError(f"line {node.lineno}: defines {node.name}")
             self._visit_parts_of([*node.decorator_list])
+            if node.name in OPERATORS and self.in_class:
+                self._operator(node)
             self._annotation(node.returns)
         all_args = [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]
         named = [arg for arg in all_args if arg is not None]
@@ -741,6 +778,12 @@ class _Reading:
         self.scopes.pop()
         self.in_class = outer
 
+    def _operator(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        for decorator in node.decorator_list:
+            text = ast.unparse(decorator).rpartition(".")[2]
+            if text in ("staticmethod", "classmethod", "property", "singledispatchmethod"):
+                raise NotHonestError(f"line {node.lineno}: {node.name} is no plain method")
+
     def _comprehension(self, node: ast.AST) -> None:
         self.scopes.append(_Scope({n.id for n in _stored_in([node])}))
         self._visit_parts(node)
@@ -752,13 +795,29 @@ class _Reading:
             name = value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", "")
             if keyword.arg is None or (keyword.arg == "metaclass" and name not in _METACLASSES):
                 raise NotHonestError(f"line {node.lineno}: a metaclass")
-        self._visit_parts_of([*node.decorator_list, *node.bases])
+        self._class_decorators(node)
+        self._visit_parts_of(node.bases)
         self._visit_parts_of([k.value for k in node.keywords if k.arg != "metaclass"])
         outer, self.in_class = self.in_class, True
         for statement in node.body:
             if not _is_alias(statement):
                 self._visit(statement)
         self.in_class = outer
+
+    def _class_decorators(self, node: ast.ClassDef) -> None:
+        """What changes a class is given that of the statement, and no other."""
+        for at, decorator in enumerate(node.decorator_list):
+            made = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if ast.unparse(made).rpartition(".")[2] not in _CLASS_MAKERS:
+                self._visit(decorator)
+                continue
+            below = (ast.unparse(d) for d in node.decorator_list[at + 1 :])
+            if any(text.partition("(")[0].rpartition(".")[2] not in _KEEP_CLASS for text in below):
+                raise NotHonestError(f"line {node.lineno}: {ast.unparse(made)} of another's class")
+            if isinstance(decorator, ast.Call):
+                if decorator.args:
+                    raise NotHonestError(f"line {node.lineno}: {ast.unparse(made)} as a function")
+                self._visit_parts_of([*decorator.keywords])
 
     def _assigned(self, node: ast.AnnAssign) -> None:
         self._annotation(node.annotation)
@@ -799,6 +858,16 @@ class _Reading:
 _HIDDEN = tuple(
     name for name in _FRAMES if name.partition("_")[0] in ("gi", "cr", "ag", "tb", "f", "co")
 )
+
+
+def _is_module_of(module: str, name: str) -> bool:
+    """Whether a member is a module: one that is not listed, and would be a value."""
+    if f"{module}.{name}" in _MODULES or not module:
+        return False
+    try:
+        return isinstance(getattr(importlib.import_module(module), name, None), ModuleType)
+    except Exception:  # noqa: BLE001 - the program will see for itself
+        return False
 
 
 def _is_special(name: str) -> bool:

@@ -71,9 +71,11 @@ class _Run:
         module = types.ModuleType(PROGRAM_MODULE)
         module.__dict__.update(__builtins__=self._watch.builtins(), __file__=PROGRAM_FILE)
         sys.modules[PROGRAM_MODULE] = module
+        self._catches = any(map(_catches_failure, [setup, *asserts]))
         lines = self._code.splitlines(keepends=True)
         linecache.cache[PROGRAM_FILE] = (len(self._code), None, lines, PROGRAM_FILE)
-        namespace = _TestGlobals(module.__dict__)
+        given = {} if _imports_program(setup) else module.__dict__
+        namespace = _TestGlobals(given)
         namespace.update(self._watch.loops())
         namespace[CHECKS] = self._checks
         self._watch.start()
@@ -106,6 +108,8 @@ class _Run:
             ):  # what is false may have been caught; without a check nothing is said
                 report("value", None if not checks.num_made else not checks.num_false)
             else:
+                if checks.num_inside or (checks.num_false and not self._catches):
+                    report("unjudged", f"an assert that failed was caught: {checks.failure}")
                 report("value", True)
 
     def _rewritten(self, tree: ast.Module) -> types.CodeType:
@@ -114,6 +118,23 @@ class _Run:
 
     def _compiled(self, tree: ast.Module, file: str) -> types.CodeType:
         return compile(tree, file, "exec", dont_inherit=True)
+
+
+def _imports_program(setup: ast.Module) -> bool:
+    """Whether tests name what they use of the program, so that they mean Python's own by the rest."""
+    return any(
+        isinstance(node, ast.ImportFrom) and node.module == PROGRAM_MODULE
+        for node in ast.walk(setup)
+    )
+
+
+def _catches_failure(tests: ast.Module) -> bool:
+    """Whether tests themselves may catch an assert that fails."""
+    return any(
+        isinstance(node, ast.ExceptHandler)
+        or (isinstance(node, ast.Call) and "aises" in ast.unparse(node.func))
+        for node in ast.walk(tests)
+    )
 
 
 def _is_failure(error: BaseException) -> bool:
