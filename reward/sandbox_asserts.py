@@ -1,4 +1,4 @@
-"""What happens inside the process that runs asserts strictly: the tests are here, the program is not.
+"""What happens in the process that runs asserts strictly: the tests are here, the program is not.
 
 Every name that the tests use and do not define stands for what the program made of it, in its own
 process (`reward.sandbox_link`). So the expected values are never where the program could look, and
@@ -16,51 +16,22 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from reward.sandbox_checks import CHECKS, Checks, as_asserts, rewritten
+from reward.sandbox_checks import CHECKS, Checks, as_asserts, is_failure, rewritten
 from reward.sandbox_link import PeerGoneError, TestSide, error_text
 from reward.sandbox_program import LINK_FDS, Job, report, report_error
+from reward.sandbox_words import words
 
 EXIT_PEER_GONE = 98  # the program ended, or broke the conversation
 _MODULE = "solution"  # what pytest-style tests import the program as
 
 
 # What tests use where a value must be the very one that the program made.
-_NEED_THE_VALUE = frozenset(
-    [
-        "type",
-        "id",
-        "vars",
-        "dir",
-        "hasattr",
-        "getattr",
-        "setattr",
-        "isinstance",
-        "issubclass",
-        "callable",
-        "mock",
-        "patch",
-        "MagicMock",
-        "Mock",
-        "monkeypatch",
-        "capsys",
-        "redirect_stdout",
-        "redirect_stderr",
-        "StringIO",
-        "inspect",
-        "copy",
-        "deepcopy",
-        "pickle",
-        "gc",
-        "weakref",
-        "sys",
-        "caplog",
-        "assertLogs",
-        "warns",
-        "catch_warnings",
-        "getrefcount",
-        "stdout",
-        "stderr",
-    ]
+_NEED_THE_VALUE = words(
+    """
+    type id vars dir hasattr getattr setattr isinstance issubclass callable mock patch MagicMock
+    Mock monkeypatch capsys redirect_stdout redirect_stderr StringIO inspect copy deepcopy pickle
+    gc weakref sys caplog assertLogs warns catch_warnings getrefcount stdout stderr
+    """
 )
 
 
@@ -133,8 +104,10 @@ def _run_one(
     if side.inexact is not None and (expects or not of_program):
         report("unjudged", side.inexact)
     if failure is None:
+        if checks.num_false:
+            report("unjudged", f"an assert that failed was caught: {checks.failure}")
         report("value", True)
-    elif isinstance(failure, AssertionError) or type(failure).__module__ == "_pytest.outcomes":
+    elif is_failure(failure):
         report("value", False, checks.failure or error_text(failure))
     elif of_program:
         report_error("error", failure)

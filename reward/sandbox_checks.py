@@ -14,9 +14,12 @@ import functools
 import operator
 import re
 import reprlib
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
+PROGRAM_FILE = "solution.py"
 CHECKS = "__checks__"  # what rewritten tests call
 _CHARS = 200
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -48,7 +51,7 @@ _VALUES = frozenset(
     ]
 )
 _RAISES = frozenset({"raises", "assertRaises", "assertRaisesRegex"})
-_OPPOSITES = {
+_TURNED = {
     "assertEqual": "assertNotEqual",
     "assertListEqual": "assertNotEqual",
     "assertDictEqual": "assertNotEqual",
@@ -65,7 +68,7 @@ _OPPOSITES = {
     "assertGreaterEqual": "assertLess",
     "assertRegex": "assertNotRegex",
 }
-_OPPOSITES |= {there: here for here, there in reversed(_OPPOSITES.items())}
+_OPPOSITES = _TURNED | {there: here for here, there in reversed(_TURNED.items())}
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _CHARS
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20
@@ -135,8 +138,18 @@ class Checks:
 
     def _fail(self, source: str, sides: str) -> None:
         self.num_false += 1
-        self.num_inside += self._is_inside()
+        self.num_inside += _is_inside()
         self.failure = f"{source[:_CHARS]} does not hold{sides}" if sides else source
+
+
+def _is_inside() -> bool:
+    """Whether code of the program is among those that wait for the check."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename == PROGRAM_FILE:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _shown(value: object) -> str:
@@ -258,7 +271,9 @@ def _another_call(node: ast.Call) -> ast.Call | None:
         return None
     if any(isinstance(arg, ast.Starred) for arg in given):
         return None
-    others = [_another(arg) for arg in given[:1]] if name == "approx" else list(map(_another, given))
+    others = (
+        [_another(arg) for arg in given[:1]] if name == "approx" else list(map(_another, given))
+    )
     kept = [arg if other is None else other for arg, other in zip(given, others, strict=False)]
     kept += given[len(kept) :]
     fixed = (arg for arg, other in zip(given, others, strict=False) if other is None)
@@ -274,7 +289,7 @@ def _is_fixed(node: ast.expr) -> bool:
     return not any(isinstance(part, ast.Call) for part in ast.walk(node))
 
 
-def _changed(value: Any) -> Any:  # noqa: ANN401, PLR0911
+def _changed(value: Any) -> Any:  # noqa: ANN401
     match value:
         case bool():
             return not value
@@ -284,18 +299,28 @@ def _changed(value: Any) -> Any:  # noqa: ANN401, PLR0911
             return value + "x"
         case bytes():
             return value + b"x"
-        case list() | tuple():
-            last = [_changed(value[-1])] if value else [0]
-            return type(value)([*value[:-1], *last])
-        case set():
-            return value | {"x"}
-        case dict():
-            key = next(reversed(value), None)
-            return {**value, key: _changed(value.get(key))}
         case None:
             return 0
         case _:
-            return value
+            return _changed_inside(value)
+
+
+def _changed_inside(value: Any) -> Any:  # noqa: ANN401
+    kind: Any = type(value)
+    if kind in (list, tuple):
+        return kind([*value[:-1], _changed(value[-1]) if value else 0])
+    if kind is set:
+        return value | {"x"}
+    if kind is dict:
+        key = next(reversed(value), None)
+        return {**value, key: _changed(value.get(key))}
+    return value
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether a test says by this that it failed: an assert, or pytest's word for it."""
+    kinds = type(error).__mro__
+    return isinstance(error, AssertionError) or any(k.__name__ == "OutcomeException" for k in kinds)
 
 
 def rewritten(tree: ast.Module, checks: Checks, *, opposite: bool) -> ast.Module:

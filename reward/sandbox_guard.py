@@ -1,11 +1,13 @@
 """What watches a program that shares a process with its tests, while it runs.
 
-The program passed the reading of `reward.sandbox_honest`. Here its namespace gets builtins that look
-at what is asked of them, its operators notice when a test calls them, and an audit hook sees what
-the interpreter itself reports: frames, collected objects, code, other processes. Whatever is seen
-makes the program `odd`, for good: nothing is refused, and what its tests say no longer counts.
+The program passed the reading of `reward.sandbox_honest`. Here its namespace gets builtins that
+look at what is asked of them, its operators notice when a test calls them, and an audit hook sees
+what the interpreter itself reports: frames, collected objects, code, other processes. Whatever is
+seen is said at once, for good: what its tests say from then on no longer counts.
 Standard library only: this is loaded inside the sandbox.
 """
+
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -26,58 +28,29 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, cast
 
-from reward.sandbox_honest import COMPARISONS, DENIED_MEMBERS, OPERATORS
+from reward.sandbox_checks import PROGRAM_FILE
+from reward.sandbox_words import ASKING, COMPARISONS, DENIED_MEMBERS, OPERATORS, special, words
 
 PROGRAM_MODULE = "solution"  # what pytest-style tests import the program as
-PROGRAM_FILE = "solution.py"
 TESTS_FILE = "tests.py"
 
 # What rewritten programs call.
 _CLASS, _TYPE, _OWNER, _MEMBER = "__class_of__", "__type__", "__owner__", "__member__"
 # What libraries do for an ordinary program, too: only the code that does it counts.
-_REPORTED_BY_CALLER = frozenset(
-    [
-        "sys._getframe",
-        "sys._getframemodulename",
-        "object.__getattr__",
-        "object.__setattr__",
-        "object.__delattr__",
-    ]
+_REPORTED_BY_CALLER = words(
+    """
+    sys._getframe sys._getframemodulename object.__getattr__ object.__setattr__ object.__delattr__
+    """
 )
-_ODD_EVENTS = frozenset(
-    [
-        "gc.get_objects",
-        "gc.get_referrers",
-        "gc.get_referents",
-        "sys._current_frames",
-        "sys._current_exceptions",
-        "sys.settrace",
-        "sys.setprofile",
-        "sys.addaudithook",
-        "sys.monitoring.register_callback",
-        "ctypes.dlopen",
-        "ctypes.dlsym",
-        "ctypes.addressof",
-        "ctypes.string_at",
-        "ctypes.cdata",
-        "ctypes.call_function",
-        "code.__new__",
-        "function.__new__",
-        "marshal.loads",
-        "marshal.load",
-        "pickle.find_class",
-        "os.fork",
-        "os.forkpty",
-        "os.exec",
-        "os.posix_spawn",
-        "os.system",
-        "subprocess.Popen",
-        "os.kill",
-        "os.killpg",
-        "signal.pthread_kill",
-        "sqlite3.enable_load_extension",
-        "sqlite3.load_extension",
-    ]
+_ODD_EVENTS = words(
+    """
+    gc.get_objects gc.get_referrers gc.get_referents sys._current_frames sys._current_exceptions
+    sys.settrace sys.setprofile sys.addaudithook sys.monitoring.register_callback
+    ctypes.dlopen ctypes.dlsym ctypes.addressof ctypes.string_at ctypes.cdata ctypes.call_function
+    code.__new__ function.__new__ marshal.loads marshal.load pickle.find_class
+    os.fork os.forkpty os.exec os.posix_spawn os.system subprocess.Popen os.kill os.killpg
+    signal.pthread_kill sqlite3.enable_load_extension sqlite3.load_extension
+    """
 )
 _EVENTS = _ODD_EVENTS | _REPORTED_BY_CALLER | {"open"}
 _READABLE_DEVICES = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
@@ -231,11 +204,17 @@ class Watch:
 
     def loops(self) -> dict[str, Any]:
         """Builtins for tests, whose loops a StopIteration of the program would silently end."""
-        return {
-            "map": lambda call, *others: map(self._steady(call), *others),
-            "filter": lambda call, others: filter(self._steady(call), others),
-            "iter": lambda what, *end: iter(self._steady(what) if end else what, *end),
-        }
+
+        def mapped(call: Any, *others: Any) -> Any:  # noqa: ANN401
+            return map(self._steady(call), *others)
+
+        def filtered(call: Any, others: Any) -> Any:  # noqa: ANN401
+            return filter(self._steady(call), others)
+
+        def iterated(what: Any, *end: Any) -> Any:  # noqa: ANN401
+            return iter(self._steady(what), *end) if end else iter(what)
+
+        return {"map": mapped, "filter": filtered, "iter": iterated}
 
     def _steady(self, call: Any) -> Any:  # noqa: ANN401
         if not callable(call) or isinstance(call, types.BuiltinFunctionType):
@@ -245,7 +224,9 @@ class Watch:
             try:
                 return call(*args)
             except StopIteration as stop:
-                if any(_file_of(f) == PROGRAM_FILE for f, _ in traceback.walk_tb(stop.__traceback__)):
+                if any(
+                    _file_of(f) == PROGRAM_FILE for f, _ in traceback.walk_tb(stop.__traceback__)
+                ):
                     self.note("ends a loop of the tests")
                 raise
 
@@ -328,7 +309,7 @@ class Watch:
         self, name: str, owner: object, other: object, result: object, answers: list[object]
     ) -> None:
         """An object that is compared with data must be one that the tests know to be an object."""
-        if name not in _ARITHMETIC and not result and name != "__ne__":
+        if (name in ASKING or name in COMPARISONS) and not result and name != "__ne__":
             return
         called = type(owner).__name__
         if called not in self._named or not called[:1].isupper():
@@ -336,7 +317,7 @@ class Watch:
             return
         same = [_is_same(answer, result) for answer in answers]
         by_state = name in _SHIFTS and type(other) in (int, float)
-        if name not in _ARITHMETIC or type(result) in _PLAIN or by_state:
+        if name in ASKING or name in COMPARISONS or type(result) in _PLAIN or by_state:
             told_apart = not any(same) if name == "__eq__" else not all(same)
             if not same or not told_apart:
                 self.note(f"{called}.{name} gives the same for other values")
@@ -349,14 +330,15 @@ class Watch:
 
     def start(self) -> None:
         """Watch what the interpreter reports from now on."""
-        create: Callable[..., Any] = enum.EnumMeta._create_  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+        kind: Any = enum.EnumMeta
+        create = kind._create_
 
         def created(cls: type, name: str, names: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             if "__" in repr(names):
                 self.note("an enumeration with special members")
             return create(cls, name, names, *args, **kwargs)
 
-        enum.EnumMeta._create_ = created  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+        kind._create_ = created
         self._watch_texts()
         sys.addaudithook(self._audit)
 
@@ -405,36 +387,13 @@ class Watch:
             self.note("opens a file of the system")
 
 
-_WITHHELD = frozenset(
-    ["eval", "exec", "compile", "globals", "locals", "vars", "breakpoint", "memoryview"]
-)
-_ARITHMETIC = OPERATORS - {f"__{n}__" for n in ("eq", "ne", "lt", "le", "gt", "ge", "contains")}
-_RENAMED = ("__name__", "__doc__", "__qualname__", "__wrapped__")
-_INNER = frozenset(
-    f"__{name}__"
-    for name in [
-        "globals",
-        "builtins",
-        "closure",
-        "code",
-        "defaults",
-        "kwdefaults",
-        "self",
-        "func",
-        "subclasses",
-        "bases",
-        "base",
-        "mro",
-        "dict",
-        "traceback",
-        "getattribute",
-        "reduce",
-        "reduce_ex",
-        "loader",
-        "spec",
-        "import",
-        "build_class",
-    ]
+_WITHHELD = words("eval exec compile globals locals vars breakpoint memoryview")
+_RENAMED = special("name doc qualname wrapped")
+_INNER = special(
+    """
+    globals builtins closure code defaults kwdefaults self func subclasses bases base mro dict
+    traceback getattribute reduce reduce_ex loader spec import build_class
+    """
 )
 
 
@@ -529,7 +488,9 @@ def _slots_of(kind: type) -> tuple[str, ...]:
 def _other(item: Any, depth: int) -> object:  # noqa: ANN401
     kind: type[Any] = type(item)
     if kind.__module__ == PROGRAM_MODULE and depth:
-        return _variants(item)[0] if isinstance(item, enum.Enum) else _variant(item, kind, depth - 1)
+        return (
+            _variants(item)[0] if isinstance(item, enum.Enum) else _variant(item, kind, depth - 1)
+        )
     fakes = _fakes(item)
     return fakes[0] if fakes else item
 

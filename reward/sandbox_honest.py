@@ -18,449 +18,28 @@ import ast
 import builtins
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
-_FRAMES = frozenset(
-    [
-        "gi_frame",
-        "gi_code",
-        "gi_yieldfrom",
-        "cr_frame",
-        "cr_code",
-        "cr_await",
-        "cr_origin",
-        "ag_frame",
-        "ag_code",
-        "ag_await",
-        "tb_frame",
-        "tb_next",
-        "f_back",
-        "f_builtins",
-        "f_code",
-        "f_globals",
-        "f_locals",
-        "f_trace",
-        "co_consts",
-        "co_code",
-        "co_names",
-        "co_varnames",
-        "func_globals",
-        "func_code",
-        "get_stack",
-        "get_coro",
-        "get_context",
-        "with_traceback",
-        "mro",
-        "eval_str",
-    ]
+from reward.sandbox_words import (
+    ASKED,
+    BOUND_IN_CLASS,
+    BOUND_IN_MODULE,
+    COMPARISONS,
+    DENIED_MEMBERS,
+    DENIED_NAMES,
+    DENIED_OF,
+    FRAMES,
+    METACLASSES,
+    METHODS,
+    MODULES,
+    OPERATORS,
+    SPECIAL_NAMES,
+    STAR,
+    STORED,
 )
-# Members that lead to an interpreter's insides wherever they hang, or run text as a program.
-_DEEP = frozenset(
-    [
-        "sys",
-        "_sys",
-        "os",
-        "_os",
-        "builtins",
-        "_builtins",
-        "modules",
-        "gc",
-        "inspect",
-        "importlib",
-        "ctypes",
-        "subprocess",
-        "marshal",
-        "eval",
-        "enable_load_extension",
-        "load_extension",
-        "configure_mock",
-        "mock_add_spec",
-        "attach_mock",
-        "as_strided",
-        "stride_tricks",
-        "ctypeslib",
-    ]
-)
-DENIED_MEMBERS = _FRAMES | _DEEP
 
-_OPERATORS = [
-    "eq",
-    "ne",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "add",
-    "sub",
-    "mul",
-    "matmul",
-    "truediv",
-    "floordiv",
-    "mod",
-    "divmod",
-    "pow",
-    "lshift",
-    "rshift",
-    "and",
-    "xor",
-    "or",
-    "radd",
-    "rsub",
-    "rmul",
-    "rmatmul",
-    "rtruediv",
-    "rfloordiv",
-    "rmod",
-    "rdivmod",
-    "rpow",
-    "rlshift",
-    "rrshift",
-    "rand",
-    "rxor",
-    "ror",
-    "iadd",
-    "isub",
-    "imul",
-    "imatmul",
-    "itruediv",
-    "ifloordiv",
-    "imod",
-    "ipow",
-    "ilshift",
-    "irshift",
-    "iand",
-    "ixor",
-    "ior",
-    "contains",
-]
-OPERATORS = frozenset(f"__{name}__" for name in _OPERATORS)
-# Methods by which a value that only looks like data could be asked whether it is as expected.
-COMPARISONS = frozenset(
-    [
-        "equals",
-        "equal",
-        "isclose",
-        "allclose",
-        "issubset",
-        "issuperset",
-        "isdisjoint",
-        "startswith",
-        "endswith",
-    ]
-)
-_METHODS = OPERATORS | frozenset(
-    f"__{name}__"
-    for name in [
-        "init",
-        "new",
-        "del",
-        "repr",
-        "str",
-        "bytes",
-        "format",
-        "hash",
-        "bool",
-        "len",
-        "length_hint",
-        "getitem",
-        "setitem",
-        "delitem",
-        "missing",
-        "iter",
-        "reversed",
-        "next",
-        "call",
-        "enter",
-        "exit",
-        "aenter",
-        "aexit",
-        "aiter",
-        "anext",
-        "await",
-        "neg",
-        "pos",
-        "abs",
-        "invert",
-        "complex",
-        "int",
-        "float",
-        "index",
-        "round",
-        "trunc",
-        "floor",
-        "ceil",
-        "getattr",
-        "getattribute",
-        "setattr",
-        "delattr",
-        "dir",
-        "get",
-        "set",
-        "delete",
-        "set_name",
-        "init_subclass",
-        "class_getitem",
-        "copy",
-        "deepcopy",
-        "post_init",
-        "sizeof",
-        "fspath",
-    ]
-)
-# Special members that a program may ask a value for.
-_ASKED = _METHODS | frozenset(
-    f"__{name}__"
-    for name in ["name", "qualname", "doc", "class", "module", "annotations", "dict", "version"]
-)
-_BOUND_IN_CLASS = frozenset(
-    f"__{name}__"
-    for name in ["slots", "doc", "name", "qualname", "module", "version", "match_args", "test"]
-)
-_BOUND_IN_MODULE = frozenset(
-    f"__{name}__" for name in ["all", "author", "version", "license", "doc"]
-)
-_STORED = frozenset({"__name__", "__doc__", "__qualname__"})
-_SPECIAL_NAMES = frozenset({"__name__", "__file__", "__doc__", "__class__"})
-_DENIED_NAMES = frozenset(
-    [
-        "eval",
-        "exec",
-        "compile",
-        "globals",
-        "locals",
-        "vars",
-        "breakpoint",
-        "attrgetter",
-        "methodcaller",
-        "update_wrapper",
-        "Formatter",
-        "get_type_hints",
-        "ForwardRef",
-        "make_dataclass",
-    ]
-)
-_METACLASSES = frozenset({"ABCMeta", "EnumMeta", "EnumType"})
-
-# What may be imported. `None` allows every public member that is none of `_DENIED_OF`; a text names
-# the members that are allowed.
-_MODULES: dict[str, str | None] = dict.fromkeys(
-    [
-        "abc",
-        "argparse",
-        "array",
-        "ast",
-        "asyncio",
-        "asyncio.exceptions",
-        "asyncio.locks",
-        "asyncio.queues",
-        "base64",
-        "binascii",
-        "bisect",
-        "bz2",
-        "calendar",
-        "cmath",
-        "cmd",
-        "codecs",
-        "collections",
-        "collections.abc",
-        "colorsys",
-        "concurrent",
-        "concurrent.futures",
-        "configparser",
-        "contextlib",
-        "contextvars",
-        "copy",
-        "csv",
-        "dataclasses",
-        "datetime",
-        "decimal",
-        "difflib",
-        "email",
-        "email.message",
-        "email.utils",
-        "email.mime",
-        "email.mime.text",
-        "email.mime.multipart",
-        "enum",
-        "errno",
-        "filecmp",
-        "fileinput",
-        "fnmatch",
-        "fractions",
-        "functools",
-        "getpass",
-        "glob",
-        "graphlib",
-        "gzip",
-        "hashlib",
-        "heapq",
-        "hmac",
-        "html",
-        "html.parser",
-        "http",
-        "http.client",
-        "io",
-        "ipaddress",
-        "itertools",
-        "json",
-        "json.decoder",
-        "json.encoder",
-        "keyword",
-        "locale",
-        "logging",
-        "logging.handlers",
-        "lzma",
-        "math",
-        "mimetypes",
-        "numbers",
-        "operator",
-        "os.path",
-        "pathlib",
-        "platform",
-        "pprint",
-        "queue",
-        "random",
-        "re",
-        "reprlib",
-        "sched",
-        "secrets",
-        "shlex",
-        "shutil",
-        "smtplib",
-        "sqlite3",
-        "stat",
-        "statistics",
-        "string",
-        "stringprep",
-        "struct",
-        "tarfile",
-        "tempfile",
-        "textwrap",
-        "threading",
-        "time",
-        "tokenize",
-        "types",
-        "typing",
-        "typing_extensions",
-        "unicodedata",
-        "urllib",
-        "urllib.parse",
-        "urllib.error",
-        "urllib.request",
-        "uuid",
-        "warnings",
-        "weakref",
-        "xml",
-        "xml.etree",
-        "xml.etree.ElementTree",
-        "xml.dom",
-        "xml.dom.minidom",
-        "zipfile",
-        "zlib",
-        "zoneinfo",
-        "numpy",
-        "numpy.random",
-        "numpy.linalg",
-        "numpy.typing",
-        "numpy.fft",
-        "numpy.ma",
-        "numpy.char",
-        "numpy.polynomial",
-        "pandas.api",
-        "pandas.api.types",
-        "pandas",
-        "requests",
-        "dateutil",
-        "dateutil.relativedelta",
-        "dateutil.tz",
-        "dateutil.parser",
-        "sortedcontainers",
-        "scipy",
-        "scipy.stats",
-        "scipy.optimize",
-        "scipy.spatial",
-        "scipy.spatial.distance",
-        "scipy.special",
-        "scipy.linalg",
-        "scipy.signal",
-        "networkx",
-        "bs4",
-        "sklearn",
-        "sklearn.metrics",
-        "sklearn.linear_model",
-        "sklearn.cluster",
-        "sklearn.preprocessing",
-    ]
-) | {
-    "__future__": "annotations generator_stop division print_function absolute_import",
-    "os": "path getcwd listdir makedirs mkdir remove rename replace environ getenv sep linesep walk "
-    "scandir stat rmdir unlink cpu_count getpid urandom PathLike fspath pathsep curdir pardir name "
-    "access F_OK R_OK W_OK X_OK SEEK_SET SEEK_CUR SEEK_END chmod removedirs error strerror extsep",
-    "sys": "maxsize float_info int_info setrecursionlimit getrecursionlimit stdin stdout stderr exit "
-    "version version_info platform getsizeof byteorder argv set_int_max_str_digits maxunicode "
-    "hash_info intern getrefcount executable get_int_max_str_digits",
-    "inspect": "signature Parameter Signature isfunction isclass iscoroutinefunction isgenerator "
-    "isgeneratorfunction ismethod isbuiltin isroutine iscoroutine isawaitable getdoc isabstract",
-    "traceback": "print_exc format_exc print_exception format_exception_only",
-    "types": "SimpleNamespace MappingProxyType GeneratorType FunctionType MethodType NoneType "
-    "LambdaType BuiltinFunctionType ModuleType TracebackType UnionType GenericAlias CoroutineType",
-}
-_DENIED_OF: Mapping[str, frozenset[str]] = {
-    "asyncio": frozenset({"create_subprocess_exec", "create_subprocess_shell", "subprocess"}),
-    "concurrent.futures": frozenset({"ProcessPoolExecutor", "process"}),
-    "dataclasses": frozenset({"make_dataclass"}),
-    "functools": frozenset({"update_wrapper"}),
-    "numpy": frozenset(
-        [
-            "load",
-            "save",
-            "fromfile",
-            "memmap",
-            "lib",
-            "core",
-            "ctypeslib",
-            "f2py",
-            "testing",
-            "distutils",
-            "DataSource",
-        ]
-    ),
-    "pandas": frozenset({"read_pickle", "to_pickle", "eval", "testing", "io", "core"}),
-    "string": frozenset({"Formatter"}),
-    "threading": frozenset({"settrace", "setprofile", "excepthook"}),
-    "typing": frozenset({"get_type_hints", "ForwardRef"}),
-    "typing_extensions": frozenset({"get_type_hints", "ForwardRef", "evaluate_forward_ref"}),
-    "types": frozenset(),
-}
-_STAR = frozenset(
-    [
-        "math",
-        "cmath",
-        "collections",
-        "itertools",
-        "heapq",
-        "bisect",
-        "typing",
-        "random",
-        "datetime",
-        "decimal",
-        "fractions",
-        "statistics",
-        "re",
-        "time",
-        "enum",
-        "abc",
-        "copy",
-        "json",
-        "queue",
-        "dataclasses",
-        "collections.abc",
-        "numbers",
-    ]
-)
 _CLASS_MAKERS = ("dataclass", "total_ordering")
 _KEEP_CLASS = (*_CLASS_MAKERS, "unique", "final", "runtime_checkable")
 _SYS_STORED = frozenset({"stdin", "stdout", "stderr"})
@@ -539,22 +118,23 @@ def _bound_by(node: ast.stmt) -> Iterator[str]:
                 pass
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Scope:
-    """Names that a function binds, which are no imports of the module however they are spelt."""
+    """Names that a function binds, and those that it says are the module's."""
 
-    names: set[str]
+    bound: set[str]
+    of_module: set[str]
 
 
-@dataclass(slots=True)
-class _Reading:
+class _Reading(ast.NodeVisitor):
     """One pass over a program."""
 
-    tests: TestNames
-    modules: dict[str, str] = field(default_factory=dict)  # bound name -> module
-    imported: set[str] = field(default_factory=set)  # bound to members of modules
-    scopes: list[_Scope] = field(default_factory=list)
-    in_class: bool = False
+    def __init__(self, tests: TestNames) -> None:
+        self.tests = tests
+        self.modules: dict[str, str] = {}  # bound name -> module
+        self.imported: set[str] = set()  # names bound to members of modules
+        self.scopes: list[_Scope] = []  # of the functions around
+        self.in_class = False
 
     def read(self, tree: ast.Module, given: ast.Module) -> None:
         for node in given.body:
@@ -569,7 +149,7 @@ class _Reading:
             shadowing = set(_bound_at_top(node)) & self.tests.taken
             if shadowing:
                 raise NotHonestError(f"redefines {min(shadowing)}, which the tests judge with")
-        self._visit(tree)
+        self.visit(tree)
 
     # ------------------------------------------------------------ imports
 
@@ -586,29 +166,29 @@ class _Reading:
         self._allow_module(module, node)
         for alias in node.names:
             if alias.name == "*":
-                if module not in _STAR:
+                if module not in STAR:
                     raise NotHonestError(f"line {node.lineno}: from {module} import *")
                 continue
             bound = alias.asname or alias.name
             if alias.name in _CLASS_MAKERS and bound != alias.name:
                 raise NotHonestError(f"line {node.lineno}: {alias.name} under another name")
-            if f"{module}.{alias.name}" in _MODULES:
+            if f"{module}.{alias.name}" in MODULES:
                 self.modules[bound] = f"{module}.{alias.name}"
                 continue
-            if alias.name not in _METACLASSES:
+            if alias.name not in METACLASSES:
                 self._allow_member(module, alias.name, node)
             self.imported.add(bound)
 
     def _allow_module(self, name: str, node: ast.stmt) -> None:
-        if name not in _MODULES:
+        if name not in MODULES:
             raise NotHonestError(f"line {node.lineno}: imports {name}")
 
     def _allow_member(self, module: str, name: str, node: ast.AST) -> None:
-        members = _MODULES.get(module, "")
+        members = MODULES.get(module, frozenset())
         if members is not None:
-            allowed = name in members.split()
+            allowed = name in members
         else:
-            denied = _DENIED_OF.get(module, frozenset())
+            denied = DENIED_OF.get(module, frozenset())
             allowed = name not in denied | DENIED_MEMBERS and not name.startswith("_")
             allowed = (allowed and not name.endswith("Meta")) or name == "__version__"
         if not allowed or _is_module_of(module, name):
@@ -616,19 +196,17 @@ class _Reading:
 
     # ------------------------------------------------------------ the tree
 
-    def _visit(self, node: ast.AST) -> None:
-        handler = _HANDLERS.get(type(node))
-        if handler is not None:
-            handler(self, node)
-        else:
-            self._visit_parts(node)
-
-    def _visit_parts(self, node: ast.AST) -> None:
-        for part in ast.iter_child_nodes(node):
-            self._visit(part)
-
     def _is_module(self, name: str) -> bool:
-        return name in self.modules and not any(name in scope.names for scope in self.scopes)
+        return name in self.modules and not self._is_local(name)
+
+    def _is_local(self, name: str) -> bool:
+        """Whether a function around binds the name, to no module."""
+        for scope in reversed(self.scopes):
+            if name in scope.of_module:
+                return False
+            if name in scope.bound:
+                return True
+        return False
 
     def _module_of(self, node: ast.expr) -> str | None:
         """The module that an expression stands for, if it is one."""
@@ -638,22 +216,22 @@ class _Reading:
             case ast.Attribute(value=value, attr=name):
                 parent = self._module_of(value)
                 whole = f"{parent}.{name}"
-                return whole if parent is not None and whole in _MODULES else None
+                return whole if parent is not None and whole in MODULES else None
             case _:
                 return None
 
-    def _name(self, node: ast.Name) -> None:
+    def visit_Name(self, node: ast.Name) -> None:
         name = node.id
-        if name in _DENIED_NAMES and not any(name in scope.names for scope in self.scopes):
+        if name in DENIED_NAMES and not self._is_local(name):
             raise NotHonestError(f"line {node.lineno}: {name}")
         if isinstance(node.ctx, ast.Load):
             if self._is_module(name):
                 raise NotHonestError(f"line {node.lineno}: the module {name} as a value")
             if name in _CLASS_MAKERS and name in self.imported:
                 raise NotHonestError(f"line {node.lineno}: {name} as a value")
-            if name == "type" or name in _METACLASSES:
+            if name == "type" or name in METACLASSES:
                 raise NotHonestError(f"line {node.lineno}: {name} as a value")
-            if _is_special(name) and name not in _SPECIAL_NAMES:
+            if _is_special(name) and name not in SPECIAL_NAMES:
                 raise NotHonestError(f"line {node.lineno}: {name}")
         elif self._is_bound_oddly(name):
             raise NotHonestError(f"line {node.lineno}: {name} is assigned")
@@ -662,10 +240,10 @@ class _Reading:
         if self.in_class and name in COMPARISONS:
             return True
         return _is_special(name) and name not in (
-            _BOUND_IN_CLASS if self.in_class else _BOUND_IN_MODULE
+            BOUND_IN_CLASS if self.in_class else BOUND_IN_MODULE
         )
 
-    def _attribute(self, node: ast.Attribute) -> None:
+    def visit_Attribute(self, node: ast.Attribute) -> None:
         self._check_attribute(node)
         if self._module_of(node) is not None:
             raise NotHonestError(f"line {node.lineno}: the module {ast.unparse(node)} as a value")
@@ -674,7 +252,7 @@ class _Reading:
     def _visit_base(self, node: ast.expr) -> None:
         """Visit what a member is asked of: a module may stand there."""
         if self._module_of(node) is None:
-            self._visit(node)
+            self.visit(node)
         elif isinstance(node, ast.Attribute):
             self._check_attribute(node)
             self._visit_base(node.value)
@@ -685,25 +263,25 @@ class _Reading:
         if module is not None:
             if name in _CLASS_MAKERS:
                 raise NotHonestError(f"line {node.lineno}: {name} as a value")
-            if f"{module}.{name}" not in _MODULES:
+            if f"{module}.{name}" not in MODULES:
                 self._allow_member(module, name, node)
             if stored and not (module == "sys" and name in _SYS_STORED):
                 raise NotHonestError(f"line {node.lineno}: {module}.{name} is assigned")
             return
         self._allow_name(name, node)
-        if name in _METACLASSES:
+        if name in METACLASSES:
             raise NotHonestError(f"line {node.lineno}: {name} as a value")
-        if stored and _is_special(name) and name not in _STORED:
+        if stored and _is_special(name) and name not in STORED:
             raise NotHonestError(f"line {node.lineno}: {name} is assigned")
         base = node.value
         if stored and isinstance(base, ast.Name) and base.id in self.imported:
             raise NotHonestError(f"line {node.lineno}: {base.id}.{name} is assigned")
 
     def _allow_name(self, name: str, node: ast.AST) -> None:
-        if name in DENIED_MEMBERS or (_is_special(name) and name not in _ASKED):
+        if name in DENIED_MEMBERS or (_is_special(name) and name not in ASKED):
             raise NotHonestError(f"line {getattr(node, 'lineno', 0)}: asks for {name}")
 
-    def _call(self, node: ast.Call) -> None:
+    def visit_Call(self, node: ast.Call) -> None:
         name = node.func.id if isinstance(node.func, ast.Name) else None
         if isinstance(node.func, ast.Attribute):
             name = node.func.attr if self._module_of(node.func.value) is not None else None
@@ -714,20 +292,20 @@ class _Reading:
                 raise NotHonestError(f"line {node.lineno}: {name} with other arguments")
         if any(keyword.arg == "eval_str" for keyword in node.keywords):
             raise NotHonestError(f"line {node.lineno}: eval_str")
-        args: list[ast.AST] = [*node.args, *node.keywords]
-        if name in ("query", "eval") or getattr(node.func, "attr", "") == "query":
+        if getattr(node.func, "attr", "") == "query":
             self._query(node)
+        args: list[ast.AST] = [*node.args, *node.keywords]
         if name in ("attrgetter", "methodcaller"):
             self._constant_members(node)
-            self._visit_parts_of(args)
+            self._visit_all(args)
             return
         if name == "type":
-            self._visit_parts_of(args)
+            self._visit_all(args)
             return
         if name in ("isinstance", "issubclass", "map"):
             args = [arg for arg in args if not (isinstance(arg, ast.Name) and arg.id == "type")]
-        self._visit(node.func)
-        self._visit_parts_of(args)
+        self.visit(node.func)
+        self._visit_all(args)
 
     def _query(self, node: ast.Call) -> None:
         """A query of pandas names variables of frames, of its caller unless it is told others."""
@@ -743,25 +321,25 @@ class _Reading:
                 if name in ("format", "format_map", "query"):
                     raise NotHonestError(f"line {node.lineno}: {name} as a value")
 
-    def _visit_parts_of(self, nodes: list[ast.AST]) -> None:
+    def _visit_all(self, nodes: Iterable[ast.AST]) -> None:
         for node in nodes:
-            self._visit(node)
+            self.visit(node)
 
-    def _constant(self, node: ast.Constant) -> None:
+    def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, str) and any(name in node.value for name in _HIDDEN):
             raise NotHonestError(f"line {node.lineno}: a text that names a frame")
 
-    def _pattern(self, node: ast.MatchClass) -> None:
+    def visit_MatchClass(self, node: ast.MatchClass) -> None:
         for name in node.kwd_attrs:
             self._allow_name(name, node)
-        self._visit_parts(node)
+        self.generic_visit(node)
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> None:
         args = node.args
         if not isinstance(node, ast.Lambda):
-            if _is_special(node.name) and not (self.in_class and node.name in _METHODS):
+            if _is_special(node.name) and not (self.in_class and node.name in METHODS):
                 raise NotHonestError(f"line {node.lineno}: defines {node.name}")
-            self._visit_parts_of([*node.decorator_list])
+            self._visit_all([*node.decorator_list])
             if node.name in OPERATORS and self.in_class:
                 self._operator(node)
             self._annotation(node.returns)
@@ -769,12 +347,12 @@ class _Reading:
         named = [arg for arg in all_args if arg is not None]
         for arg in named:
             self._annotation(arg.annotation)
-        self._visit_parts_of([*args.defaults, *(d for d in args.kw_defaults if d is not None)])
+        self._visit_all([*args.defaults, *(d for d in args.kw_defaults if d is not None)])
         body: list[ast.AST] = [node.body] if isinstance(node, ast.Lambda) else [*node.body]
         bound = {arg.arg for arg in named} | _bound_in(body)
         outer, self.in_class = self.in_class, False
-        self.scopes.append(_Scope(bound))
-        self._visit_parts_of(body)
+        self.scopes.append(_Scope(bound, _globals_in(body)))
+        self._visit_all(body)
         self.scopes.pop()
         self.in_class = outer
 
@@ -784,24 +362,27 @@ class _Reading:
             if text in ("staticmethod", "classmethod", "property", "singledispatchmethod"):
                 raise NotHonestError(f"line {node.lineno}: {node.name} is no plain method")
 
-    def _comprehension(self, node: ast.AST) -> None:
-        self.scopes.append(_Scope({n.id for n in _stored_in([node])}))
-        self._visit_parts(node)
+    def _comprehension(
+        self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+    ) -> None:
+        self.visit(node.generators[0].iter)  # of the scope around
+        self.scopes.append(_Scope({n.id for n in _stored_in([node])}, set()))
+        self.generic_visit(node)
         self.scopes.pop()
 
-    def _class(self, node: ast.ClassDef) -> None:
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
         for keyword in node.keywords:
             value = keyword.value
             name = value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", "")
-            if keyword.arg is None or (keyword.arg == "metaclass" and name not in _METACLASSES):
+            if keyword.arg is None or (keyword.arg == "metaclass" and name not in METACLASSES):
                 raise NotHonestError(f"line {node.lineno}: a metaclass")
         self._class_decorators(node)
-        self._visit_parts_of(node.bases)
-        self._visit_parts_of([k.value for k in node.keywords if k.arg != "metaclass"])
+        self._visit_all(node.bases)
+        self._visit_all([k.value for k in node.keywords if k.arg != "metaclass"])
         outer, self.in_class = self.in_class, True
         for statement in node.body:
             if not _is_alias(statement):
-                self._visit(statement)
+                self.visit(statement)
         self.in_class = outer
 
     def _class_decorators(self, node: ast.ClassDef) -> None:
@@ -809,7 +390,7 @@ class _Reading:
         for at, decorator in enumerate(node.decorator_list):
             made = decorator.func if isinstance(decorator, ast.Call) else decorator
             if ast.unparse(made).rpartition(".")[2] not in _CLASS_MAKERS:
-                self._visit(decorator)
+                self.visit(decorator)
                 continue
             below = (ast.unparse(d) for d in node.decorator_list[at + 1 :])
             if any(text.partition("(")[0].rpartition(".")[2] not in _KEEP_CLASS for text in below):
@@ -817,11 +398,11 @@ class _Reading:
             if isinstance(decorator, ast.Call):
                 if decorator.args:
                     raise NotHonestError(f"line {node.lineno}: {ast.unparse(made)} as a function")
-                self._visit_parts_of([*decorator.keywords])
+                self._visit_all([*decorator.keywords])
 
-    def _assigned(self, node: ast.AnnAssign) -> None:
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self._annotation(node.annotation)
-        self._visit_parts_of([node.target, *([] if node.value is None else [node.value])])
+        self._visit_all([node.target, *([] if node.value is None else [node.value])])
 
     def _annotation(self, node: ast.expr | None) -> None:
         """An annotation names types: nothing in it is called, however it is written."""
@@ -852,17 +433,23 @@ class _Reading:
         for name in names:
             if name is not None and _is_special(name):
                 raise NotHonestError(f"line {getattr(node, 'lineno', 0)}: {name} is bound")
-        self._visit_parts(node)
+        self.generic_visit(node)
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_Lambda = _function
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
+    visit_alias = visit_ExceptHandler = visit_MatchAs = visit_MatchStar = _bindings
+    visit_MatchMapping = visit_Global = visit_Nonlocal = _bindings
 
 
+# Texts that hold one of these can ask for a frame where a member is named by a text.
 _HIDDEN = tuple(
-    name for name in _FRAMES if name.partition("_")[0] in ("gi", "cr", "ag", "tb", "f", "co")
+    name for name in FRAMES if name.partition("_")[0] in ("gi", "cr", "ag", "tb", "f", "co")
 )
 
 
 def _is_module_of(module: str, name: str) -> bool:
     """Whether a member is a module: one that is not listed, and would be a value."""
-    if f"{module}.{name}" in _MODULES or not module:
+    if f"{module}.{name}" in MODULES or not module:
         return False
     try:
         return isinstance(getattr(importlib.import_module(module), name, None), ModuleType)
@@ -878,7 +465,7 @@ def _is_alias(node: ast.stmt) -> bool:
     """`__radd__ = __add__` in a class, or `__hash__ = None`."""
     match node:
         case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name(id=value)):
-            return {name, value} <= _METHODS and (name in OPERATORS) <= (value in OPERATORS)
+            return {name, value} <= METHODS and (name in OPERATORS) <= (value in OPERATORS)
         case ast.Assign(targets=[ast.Name(id="__hash__")], value=ast.Constant(value=None)):
             return True
         case _:
@@ -901,6 +488,11 @@ def _stored_in(nodes: Iterable[ast.AST]) -> Iterator[ast.Name]:
         for part in ast.walk(node):
             if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load):
                 yield part
+
+
+def _globals_in(nodes: Iterable[ast.AST]) -> set[str]:
+    parts = (part for node in nodes for part in ast.walk(node))
+    return {name for part in parts if isinstance(part, ast.Global) for name in part.names}
 
 
 def _bound_in(nodes: Iterable[ast.AST]) -> set[str]:
@@ -933,28 +525,3 @@ def _parsed(text: str) -> ast.expr | None:
         return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # nothing that could ever be evaluated
-
-
-_HANDLERS: dict[type[ast.AST], Callable[[_Reading, Any], None]] = {
-    ast.Name: _Reading._name,
-    ast.Attribute: _Reading._attribute,
-    ast.Call: _Reading._call,
-    ast.Constant: _Reading._constant,
-    ast.MatchClass: _Reading._pattern,
-    ast.FunctionDef: _Reading._function,
-    ast.AsyncFunctionDef: _Reading._function,
-    ast.Lambda: _Reading._function,
-    ast.ListComp: _Reading._comprehension,
-    ast.SetComp: _Reading._comprehension,
-    ast.DictComp: _Reading._comprehension,
-    ast.GeneratorExp: _Reading._comprehension,
-    ast.ClassDef: _Reading._class,
-    ast.AnnAssign: _Reading._assigned,
-    ast.alias: _Reading._bindings,
-    ast.ExceptHandler: _Reading._bindings,
-    ast.MatchAs: _Reading._bindings,
-    ast.MatchStar: _Reading._bindings,
-    ast.MatchMapping: _Reading._bindings,
-    ast.Global: _Reading._bindings,
-    ast.Nonlocal: _Reading._bindings,
-}

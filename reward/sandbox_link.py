@@ -177,7 +177,7 @@ class ProgramSide:
                 if isinstance(value, types.ModuleType):
                     kinds[name] = {"module": value.__name__}
                 else:
-                    kinds[name] = {"value": self._encode(cast("object", value))}
+                    kinds[name] = {"value": self._encode(value)}
         return ["value", kinds]
 
     def _do_call(self, function: object, args: Sequence[object], kwargs: object) -> Message:

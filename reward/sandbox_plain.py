@@ -15,7 +15,7 @@ import sys
 import types
 from typing import Any
 
-from reward.sandbox_checks import CHECKS, Checks, as_asserts
+from reward.sandbox_checks import CHECKS, Checks, as_asserts, is_failure
 from reward.sandbox_checks import rewritten as rewritten_tests
 from reward.sandbox_guard import PROGRAM_FILE, PROGRAM_MODULE, TESTS_FILE, Watch
 from reward.sandbox_guard import rewritten as rewritten_program
@@ -29,7 +29,7 @@ _TESTS_MODULE = "tests"
 def run_plain(job: Job) -> int:
     """Run the asserts of `job` beside its program; report each. Returns the exit status."""
     try:
-        program = compile(job["code"], PROGRAM_FILE, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        program = ast.parse(job["code"], PROGRAM_FILE)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         report_error("fatal", error)
         return 1
@@ -61,6 +61,7 @@ class _Run:
 
     def __init__(self, job: Job, watch: Watch, checks: Checks) -> None:
         self._code: str = job["code"]
+        self._sources: list[str] = job["asserts"]
         self._imports: str = job["imports"]
         self._opposite = job["mode"] == "opposite"
         self._watch = watch
@@ -87,30 +88,28 @@ class _Run:
             report_error("fatal", error)
             return 1
         report("loaded")
-        for part in asserts:
-            self._run_one(part, namespace)
+        for source, part in zip(self._sources, asserts, strict=True):
+            self._run_one(source, part, namespace)
         return 0
 
-    def _run_one(self, part: ast.Module, namespace: dict[str, Any]) -> None:
+    def _run_one(self, source: str, part: ast.Module, namespace: dict[str, Any]) -> None:
         checks = self._checks
         checks.begin()
-        source = ast.unparse(part)
         try:
             exec(self._rewritten(part), namespace)
         except BaseException as error:  # noqa: BLE001 - the boundary to program and tests
-            if self._opposite or _is_failure(error):
+            if self._opposite or is_failure(error):
                 report("value", False, checks.failure or error_text(error))
             else:
                 report("error", error_kind(error), f"{source[:80]}: {error_text(error)}")
         else:
-            if (
-                self._opposite
-            ):  # what is false may have been caught; without a check nothing is said
+            # What is false may have been caught; without a check nothing is said.
+            if self._opposite:
                 report("value", None if not checks.num_made else not checks.num_false)
-            else:
-                if checks.num_inside or (checks.num_false and not self._catches):
-                    report("unjudged", f"an assert that failed was caught: {checks.failure}")
-                report("value", True)
+                return
+            if checks.num_inside or (checks.num_false and not self._catches):
+                report("unjudged", f"an assert that failed was caught: {checks.failure}")
+            report("value", True)
 
     def _rewritten(self, tree: ast.Module) -> types.CodeType:
         rewritten = rewritten_tests(tree, self._checks, opposite=self._opposite)
@@ -121,7 +120,7 @@ class _Run:
 
 
 def _imports_program(setup: ast.Module) -> bool:
-    """Whether tests name what they use of the program, so that they mean Python's own by the rest."""
+    """Whether tests import what they use of the program, so that the rest is Python's own."""
     return any(
         isinstance(node, ast.ImportFrom) and node.module == PROGRAM_MODULE
         for node in ast.walk(setup)
@@ -135,8 +134,3 @@ def _catches_failure(tests: ast.Module) -> bool:
         or (isinstance(node, ast.Call) and "aises" in ast.unparse(node.func))
         for node in ast.walk(tests)
     )
-
-
-def _is_failure(error: BaseException) -> bool:
-    """Whether a test says that it failed: an assert of its own, or pytest's word for it."""
-    return isinstance(error, AssertionError) or type(error).__module__ == "_pytest.outcomes"
