@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -44,6 +45,10 @@ _CLASS_MAKERS = ("dataclass", "total_ordering")
 _KEEP_CLASS = (*_CLASS_MAKERS, "unique", "final", "runtime_checkable")
 _SYS_STORED = frozenset({"stdin", "stdout", "stderr"})
 _NUM_ARGS = {"type": (1, 1), "getattr": (2, 3), "wraps": (1, 1)}
+
+
+_JUDGES = sys.stdlib_module_names | {"np", "numpy", "pd", "pandas", "pytest"}
+_BUILTINS = frozenset(dir(builtins))
 
 
 class NotHonestError(Exception):
@@ -91,8 +96,17 @@ def names_in_tests(trees: list[ast.Module], program: ast.Module) -> TestNames:
 def _judged_by(node: ast.AST, defined: set[str]) -> Iterator[str]:
     """Names through which a value of the program passes on its way to a check."""
     match node:
-        case ast.Attribute(value=ast.Name(id=name)) if name in sys.stdlib_module_names:
+        case ast.Attribute(value=ast.Name(id=name)) if name in _JUDGES:
             yield name
+        case ast.For(iter=turns) | ast.comprehension(iter=turns):  # how often a test asserts
+            for part in ast.walk(turns):
+                if isinstance(part, ast.Call) and isinstance(part.func, ast.Name):
+                    yield from {part.func.id} & _BUILTINS
+        case ast.Name(id=name) if isinstance(getattr(builtins, name, None), type(Exception)):
+            if issubclass(getattr(builtins, name), BaseException):
+                yield name
+        case ast.Assert():
+            yield "AssertionError"
         case ast.Call(func=ast.Name(id=name)) if hasattr(builtins, name):
             inner = (part for arg in node.args for part in ast.walk(arg))
             if any(isinstance(part, ast.Name) and part.id in defined for part in inner):
@@ -269,6 +283,9 @@ class _Reading(ast.NodeVisitor):
                 raise NotHonestError(f"line {node.lineno}: {module}.{name} is assigned")
             return
         self._allow_name(name, node)
+        if name in ("format", "format_map") and isinstance(node.value, ast.Constant):
+            for member in re.findall(r"\.(\w+)", str(node.value.value)):
+                self._allow_name(member, node)
         if name in METACLASSES:
             raise NotHonestError(f"line {node.lineno}: {name} as a value")
         if stored and _is_special(name) and name not in STORED:
@@ -477,8 +494,8 @@ def _bound_at_top(node: ast.stmt) -> Iterator[str]:
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             yield name
-        case ast.Import() | ast.ImportFrom():
-            pass
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            yield from (a.asname for a in aliases if a.asname and a.asname not in ("np", "pd"))
         case _:
             yield from _bound_in([node])
 
