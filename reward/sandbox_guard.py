@@ -26,7 +26,7 @@ import typing
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from reward.sandbox_checks import PROGRAM_FILE
 from reward.sandbox_words import ASKING, COMPARISONS, DENIED_MEMBERS, OPERATORS, special, words
@@ -127,6 +127,7 @@ class Watch:
         plain |= {function.__name__[1:]: function for function in guarded}
         plain |= {_TYPE: self._type_of, _CLASS: self._class, _OWNER: self._owner}
         plain |= {_MEMBER: self._member}
+        plain |= {name: _late(name) for name in ("input", "open")}
         return plain
 
     def _getattr(self, *args: Any) -> Any:  # noqa: ANN401
@@ -186,7 +187,7 @@ class Watch:
             return functools.partial(self._formatted, name)
         return getattr(value, name)
 
-    def _formatted(self, name: str, text: str, *args: Any, **kwargs: Any) -> str:
+    def _formatted(self, name: str, text: str, *args: object, **kwargs: object) -> str:
         self._look_at_format(text)
         return getattr(text, name)(*args, **kwargs)
 
@@ -235,7 +236,7 @@ class Watch:
     # ------------------------------------------------------------ operators
 
     def _class(self, kind: Any) -> Any:  # noqa: ANN401
-        """A class of the program whose operators notice when a test calls them with what it expects.
+        """A class of the program whose operators notice when a test asks them what it expects.
 
         Those that it inherits from Python code of a library ask its own methods, too.
         """
@@ -246,11 +247,10 @@ class Watch:
             if name in vars(kind) and not isinstance(method, types.FunctionType):
                 if name in OPERATORS and method is not None:
                     self.note(f"{kind.__name__}.{name} is no plain method")
-            elif isinstance(method, types.FunctionType) and method not in self._guards:
-                if method.__code__.co_filename != "<string>":  # written by `dataclass`
-                    guarded = self._guard(method, name)
-                    self._guards.add(guarded)
-                    type.__setattr__(kind, name, guarded)
+            elif _is_written(method) and method not in self._guards:
+                guarded = self._guard(method, name)
+                self._guards.add(guarded)
+                type.__setattr__(kind, name, guarded)
         return kind
 
     def _guard(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -269,9 +269,9 @@ class Watch:
         return guarded
 
     def _asked(self, method: Callable[..., Any], name: str, owner: Any, other: Any) -> Any:  # noqa: ANN401
-        """The answer to a test, among answers to other values: the program cannot know which is which."""
+        """The answer to a test, among answers to other values: which is which is not to be known."""
         own = self._is_own(type(other))
-        if own and name not in _EQUALITIES or name in _IN_PLACE:
+        if name in _IN_PLACE or (own and name not in _EQUALITIES):
             fakes: tuple[object, ...] = ()
         else:
             fakes = _variants(other) if own else _fakes(other)
@@ -375,7 +375,7 @@ class Watch:
         elif event in _REPORTED_BY_CALLER:
             if _file_of(frame) == PROGRAM_FILE:
                 self.note(f"{event} {args[1] if len(args) > 1 else ''}".strip())
-        elif _by_program(frame):
+        elif _by_program(frame) and not _file_of(frame).startswith("<frozen importlib"):
             self.note(event)
 
     def _look_at_path(self, path: object) -> None:
@@ -397,6 +397,15 @@ _INNER = special(
 )
 
 
+def _late(name: str) -> Callable[..., Any]:
+    """A builtin as it is when it is called: tests put others in their place."""
+
+    def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        return getattr(builtins, name)(*args, **kwargs)
+
+    return called
+
+
 _EQUALITIES = ("__eq__", "__ne__")
 _SHIFTS = ("__add__", "__radd__", "__sub__", "__rsub__")
 _IN_PLACE = frozenset(name for name in OPERATORS if name.startswith("__i") and name != "__invert__")
@@ -409,6 +418,11 @@ _IN_ANNOTATIONS = (
     *(ast.Expression, ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.Tuple, ast.List),
     *(ast.BinOp, ast.BitOr, ast.Load, ast.Starred, ast.UnaryOp, ast.USub),
 )
+
+
+def _is_written(method: object) -> TypeGuard[types.FunctionType]:
+    """Whether a method is Python code, and none that `dataclass` made."""
+    return isinstance(method, types.FunctionType) and method.__code__.co_filename != "<string>"
 
 
 def _judges(kind: type) -> bool:

@@ -86,9 +86,9 @@ MODULES: Mapping[str, frozenset[str] | None] = dict.fromkeys(
         numpy.fft numpy.ma numpy.char numpy.polynomial pandas pandas.api pandas.api.types requests
         json.decoder json.encoder asyncio.exceptions asyncio.locks asyncio.queues email.utils
         dateutil.tz logging.handlers dateutil dateutil.relativedelta dateutil.parser
-        sortedcontainers scipy scipy.stats scipy.optimize scipy.spatial scipy.spatial.distance scipy.special
-        scipy.linalg scipy.signal networkx bs4 sklearn sklearn.metrics sklearn.linear_model
-        sklearn.cluster sklearn.preprocessing
+        sortedcontainers scipy scipy.stats scipy.optimize scipy.spatial scipy.spatial.distance
+        scipy.special scipy.linalg scipy.signal networkx bs4 sklearn sklearn.metrics
+        sklearn.linear_model sklearn.cluster sklearn.preprocessing
         """
     )
 ) | {
