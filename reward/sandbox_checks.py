@@ -17,7 +17,7 @@ import reprlib
 import sys
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 PROGRAM_FILE = "solution.py"
 CHECKS = "__checks__"  # what rewritten tests call
@@ -144,7 +144,7 @@ class Checks:
 
 def _is_inside() -> bool:
     """Whether code of the program is among those that wait for the check."""
-    frame: types.FrameType | None = sys._getframe(1)
+    frame: types.FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         if frame.f_code.co_filename == PROGRAM_FILE:
             return True
@@ -306,9 +306,9 @@ def _changed(value: Any) -> Any:  # noqa: ANN401
 
 
 def _changed_inside(value: Any) -> Any:  # noqa: ANN401
-    kind: Any = type(value)
+    kind = cast("Any", type(value))
     if kind in (list, tuple):
-        return kind([*value[:-1], _changed(value[-1]) if value else 0])
+        return cast("Any", kind)([*value[:-1], _changed(value[-1]) if value else 0])
     if kind is set:
         return value | {"x"}
     if kind is dict:

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import ast
 import builtins
-import datetime
 import enum
 import functools
 import logging
 import os
-import random
 import sys
 import traceback
 import types
@@ -29,9 +27,16 @@ from fractions import Fraction
 from typing import Any, TypeGuard, cast
 
 from reward.sandbox_checks import PROGRAM_FILE
+from reward.sandbox_variants import (
+    CHANCE,
+    PROGRAM_MODULE,
+    Nothing,
+    fakes_of,
+    is_made_from_nothing,
+    variants_of,
+)
 from reward.sandbox_words import ASKING, COMPARISONS, DENIED_MEMBERS, OPERATORS, special, words
 
-PROGRAM_MODULE = "solution"  # what pytest-style tests import the program as
 TESTS_FILE = "tests.py"
 
 # What rewritten programs call.
@@ -54,51 +59,6 @@ _ODD_EVENTS = words(
 )
 _EVENTS = _ODD_EVENTS | _REPORTED_BY_CALLER | {"open"}
 _READABLE_DEVICES = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
-_CHANCE = random.SystemRandom()  # not to be foretold, and not the `random` that programs seed
-
-
-def _far() -> int:
-    return _CHANCE.randrange(10, 100)
-
-
-_FAKES: dict[type, Callable[[Any], tuple[object, ...]]] = {
-    bool: lambda value: (not value, "x", None),
-    int: lambda value: (
-        *(value + 1, value - 1, value + 2, value - 2, value + 4, value + _far(), value - _far()),
-        *(-value - 1, 2 * value + 3, 0 if value else 7),
-    ),
-    float: lambda value: (
-        *(value + 1.0, value - 1.0, value + 2.0, value - 2.0, value + _far(), value - _far()),
-        *(-value - 0.5, 2 * value + 3.0),
-    ),
-    complex: lambda value: (value + 1, value - 2j, 2 * value + _far()),
-    str: lambda value: (
-        *(value + "x", value[1:] if value else "y", value.swapcase() + " ", "?"),
-        "".join(map(chr, (97 + _far() % 26 for _ in value))) + "j",
-    ),
-    bytes: lambda value: (value + b"x", b"?"),
-    list: lambda value: (
-        *([*value, 0], value[1:] if value else [1], [None]),
-        *([*value[:at], _Nothing(), *value[at + 1 :]] for at in range(min(len(value), 4))),
-    ),
-    tuple: lambda value: (
-        *((*value, 0), value[1:] if value else (1,), (None,)),
-        *((*value[:at], _Nothing(), *value[at + 1 :]) for at in range(min(len(value), 4))),
-    ),
-    dict: lambda value: ({**value, "x": 0}, {None: None}, dict.fromkeys(value, _Nothing())),
-    set: lambda value: (value | {"x", 0.5}, {None}, {_far() + at for at in range(len(value))}),
-    frozenset: lambda value: (value | {"x", 0.5}, frozenset({None})),
-    Decimal: lambda value: (value + 1, value - 2, value + _far()),
-    Fraction: lambda value: (value + 1, value - 2, value + _far()),
-    datetime.date: lambda value: tuple(value + datetime.timedelta(n) for n in (1, -2, _far())),
-    datetime.timedelta: lambda value: (value + datetime.timedelta(1), value * 2 + _A_DAY),
-    type(None): lambda _: (0, "", False),
-}
-_A_DAY = datetime.timedelta(1)
-
-
-class _Nothing:
-    """A value that is equal to no other."""
 
 
 class Watch:
@@ -162,7 +122,7 @@ class Watch:
 
     def _owner(self, owner: Any, name: str) -> Any:  # noqa: ANN401
         """What a member is stored in, which has to be the program's own."""
-        kind: type = type(owner)
+        kind = cast("Any", type(owner))
         if issubclass(kind, _SHARED) and not (issubclass(kind, type) and self._is_own(owner)):
             self.note(f"stores {name} in {getattr(owner, '__name__', kind.__name__)}")
         elif name.startswith(_OF_MOCKS) and _judges(kind):
@@ -174,7 +134,7 @@ class Watch:
         if name == "__annotations__":
             return dict(value.__annotations__)
         if name == "__dict__":
-            if _judges(type(value)):
+            if _judges(cast("Any", type(value))):
                 self.note(f"asks for the members of a {type(value).__name__}")
             own: Any = value.__dict__
             if isinstance(value, type):
@@ -183,7 +143,7 @@ class Watch:
             return own
         if isinstance(value, str):
             return functools.partial(self._formatted, name, value)
-        if isinstance(value, type) and issubclass(value, str):
+        if isinstance(value, type) and issubclass(cast("type", value), str):
             return functools.partial(self._formatted, name)
         return getattr(value, name)
 
@@ -269,13 +229,13 @@ class Watch:
         return guarded
 
     def _asked(self, method: Callable[..., Any], name: str, owner: Any, other: Any) -> Any:  # noqa: ANN401
-        """The answer to a test, among answers to other values: which is which is not to be known."""
-        own = self._is_own(type(other))
+        """The answer to a test, among answers to other values: which is which cannot be known."""
+        own = self._is_own(cast("Any", type(other)))
         if name in _IN_PLACE or (own and name not in _EQUALITIES):
             fakes: tuple[object, ...] = ()
         else:
-            fakes = _variants(other) if own else _fakes(other)
-        real = _CHANCE.randrange(len(fakes) + 1)
+            fakes = variants_of(other) if own else fakes_of(other)
+        real = CHANCE.randrange(len(fakes) + 1)
         before = [_answer(method, owner, fake) for fake in fakes[:real]]
         result = method(owner, other)
         answers = before + [_answer(method, owner, fake) for fake in fakes[real:]]
@@ -301,7 +261,7 @@ class Watch:
         """Two objects of the program are equal for what they hold, which makes others unequal."""
         if bool(result) is not (name == "__eq__"):
             return
-        holds_nothing = not answers and not _is_made_from_nothing(type(other))
+        holds_nothing = not answers and not is_made_from_nothing(type(other))
         if holds_nothing or (answers and all(_is_same(answer, result) for answer in answers)):
             self.note(f"{type(owner).__name__}.{name} gives the same for other objects")
 
@@ -355,8 +315,8 @@ class Watch:
             self._look_at_format(str(this._fmt))
             return form(this, record)
 
-        typing.ForwardRef.__init__ = made
-        logging.StrFormatStyle.format = formed
+        patched: list[Any] = [typing.ForwardRef, logging.StrFormatStyle]
+        patched[0].__init__, patched[1].format = made, formed
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         # To look at frames is an event of its own.
@@ -448,76 +408,11 @@ def _is_annotation(text: str) -> bool:
     )
 
 
-def _fakes(value: object) -> tuple[object, ...]:
-    """Values of the same kind that differ from this one."""
-    for kind in type(value).__mro__:
-        if kind in _FAKES:
-            try:
-                fakes = _FAKES[kind](value)
-            except Exception:  # noqa: BLE001 - at the end of what the type can hold
-                return ()
-            return tuple(_CHANCE.sample(fakes, len(fakes)))
-    return ()
-
-
-def _variants(value: Any) -> tuple[object, ...]:  # noqa: ANN401
-    """Objects of the same class that hold other things."""
-    kind: type[Any] = type(value)
-    if isinstance(value, enum.Enum):
-        return tuple(member for member in kind if member is not value)
-    try:
-        return (_variant(value, kind, 3),)
-    except Exception:  # noqa: BLE001 - the program's own class, or one that is not to be copied
-        return ()
-
-
-def _variant(value: Any, kind: type[Any], depth: int) -> object:  # noqa: ANN401
-    base = next((c for c in (tuple, list, dict, set, str, int, float) if issubclass(kind, c)), None)
-    if base is None:
-        made: Any = object.__new__(kind)
-    else:
-        made = base.__new__(kind, _FAKES[base](base(value))[0])
-        if base in (list, dict, set):
-            base.__init__(made, _FAKES[base](base(value))[0])
-    slots = [name for c in kind.__mro__ for name in _slots_of(c)]
-    held: dict[str, Any] = {n: getattr(value, n) for n in slots if hasattr(value, n)}
-    held |= getattr(value, "__dict__", {})
-    if not held and base is None:
-        message = "holds nothing"
-        raise ValueError(message)
-    for name, item in held.items():
-        object.__setattr__(made, name, _other(item, depth))
-    return made
-
-
-def _slots_of(kind: type) -> tuple[str, ...]:
-    slots = vars(kind).get("__slots__", ())
-    names = (slots,) if isinstance(slots, str) else tuple(slots)
-    private = kind.__name__.lstrip("_")
-    return tuple(
-        f"_{private}{n}" if n.startswith("__") and not n.endswith("__") else n for n in names
-    )
-
-
-def _other(item: Any, depth: int) -> object:  # noqa: ANN401
-    kind: type[Any] = type(item)
-    if kind.__module__ == PROGRAM_MODULE and depth:
-        return (
-            _variants(item)[0] if isinstance(item, enum.Enum) else _variant(item, kind, depth - 1)
-        )
-    fakes = _fakes(item)
-    return fakes[0] if fakes else item
-
-
-def _is_made_from_nothing(kind: type) -> bool:
-    return kind.__init__ is object.__init__ and kind.__new__ is object.__new__
-
-
 def _answer(method: Callable[..., Any], owner: object, fake: object) -> object:
     try:
         return method(owner, fake)
     except Exception:  # noqa: BLE001 - the program's own
-        return _Nothing()
+        return Nothing()
 
 
 def _is_same(answer: object, result: object) -> bool:

@@ -36,6 +36,7 @@ _MODULES = (
     "sandbox_plain",
     "sandbox_program",
     "sandbox_values",
+    "sandbox_variants",
     "sandbox_words",
 )
 _INSIDE = "/sandbox"  # where a namespace finds our modules
