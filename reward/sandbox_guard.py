@@ -143,9 +143,9 @@ class Watch:
             return own
         if isinstance(value, str):
             return functools.partial(self._formatted, name, value)
-        if isinstance(value, type) and issubclass(cast("type", value), str):
+        if isinstance(value, type) and issubclass(value, str):
             return functools.partial(self._formatted, name)
-        return getattr(value, name)
+        return getattr(cast("Any", value), name)
 
     def _formatted(self, name: str, text: str, *args: object, **kwargs: object) -> str:
         self._look_at_format(text)

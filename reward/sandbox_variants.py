@@ -95,7 +95,7 @@ def _variant(value: Any, kind: Any, depth: int) -> object:  # noqa: ANN401
     else:
         made = base.__new__(kind, other)
         if issubclass(kind, list | dict | set):
-            vars(base)["__init__"](made, other)
+            cast("Any", vars(base))["__init__"](made, other)
     slots = [name for c in kind.__mro__ for name in _slots_of(c)]
     held: dict[str, Any] = {n: getattr(value, n) for n in slots if hasattr(value, n)}
     held |= getattr(value, "__dict__", {})
