@@ -232,7 +232,9 @@ def _expect_another(node: ast.Call) -> bool:
     if _name_of(node) not in _EXPECTING:
         return False
     for at in reversed(range(min(len(node.args), 2))):
-        if (other := _another(node.args[at])) is not None:
+        holds_some = any(isinstance(part, ast.Constant) for part in ast.walk(node.args[at]))
+        # Arrays that hold nothing are near to any.
+        if holds_some and (other := _another(node.args[at])) is not None:
             node.args[at] = other
             return True
     return False
