@@ -25,6 +25,8 @@ EXIT_PEER_GONE = 98  # the program ended, or broke the conversation
 _MODULE = "solution"  # what pytest-style tests import the program as
 
 
+_MODULES = {"np": "numpy", "numpy": "numpy", "pd": "pandas", "pandas": "pandas"}
+
 # What tests use where a value must be the very one that the program made.
 _NEED_THE_VALUE = words(
     """
@@ -60,7 +62,7 @@ def _run(job: Job, side: TestSide) -> int:
     names = side.names(sorted({name for tree in trees for name in _names_of(tree)}))
     # Where a test says `math.isclose`, it means the module, whatever the program calls so.
     for name in {name for tree in trees for name in _modules_of(tree)} & names.keys():
-        names[name] = importlib.import_module(name)
+        names[name] = importlib.import_module(_MODULES.get(name, name))
     module = types.ModuleType(_MODULE)
     module.__dict__.update(names)
     sys.modules[_MODULE] = module
@@ -104,6 +106,8 @@ def _run_one(
     if side.inexact is not None and (expects or not of_program):
         report("unjudged", side.inexact)
     if failure is None:
+        if checks.num_false:
+            report("unjudged", f"an assert that failed was caught: {checks.failure}")
         report("value", True)
     elif is_failure(failure):
         report("value", False, checks.failure or error_text(failure))
@@ -160,7 +164,9 @@ def _names_of(tree: ast.Module) -> Iterator[str]:
 def _modules_of(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
-            case ast.Attribute(value=ast.Name(id=name)) if name in sys.stdlib_module_names:
+            case ast.Attribute(value=ast.Name(id=name)) if (
+                name in sys.stdlib_module_names or name in _MODULES
+            ):
                 yield name
             case _:
                 pass

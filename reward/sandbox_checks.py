@@ -10,11 +10,16 @@ Standard library only: this is loaded inside the sandbox.
 from __future__ import annotations
 
 import ast
+import functools
 import operator
+import re
 import reprlib
+import sys
+import types
 from collections.abc import Callable
 from typing import Any, cast
 
+PROGRAM_FILE = "solution.py"
 CHECKS = "__checks__"  # what rewritten tests call
 _CHARS = 200
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -29,6 +34,22 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.In: lambda left, right: left in right,
     ast.NotIn: lambda left, right: left not in right,
 }
+# Checks whose last literal can be another one, so that they must fail.
+_EXPECTING = frozenset(
+    [
+        *("assertEqual", "assertEquals", "assertListEqual", "assertDictEqual", "assertTupleEqual"),
+        *("assertSetEqual", "assertMultiLineEqual", "assertSequenceEqual", "assertCountEqual"),
+        *("assert_equal", "assert_array_equal", "assert_allclose", "assert_almost_equal"),
+        *("assert_array_almost_equal", "assert_frame_equal", "assert_series_equal"),
+        *("assert_called_with", "assert_called_once_with", "allclose", "isclose", "array_equal"),
+    ]
+)
+_VALUES = frozenset(
+    [
+        *("set", "list", "tuple", "dict", "frozenset", "complex", "bytes", "str", "repr", "range"),
+        *("sorted", "deque", "defaultdict", "array", "approx", "date", "datetime", "timedelta"),
+    ]
+)
 _RAISES = frozenset({"raises", "assertRaises", "assertRaisesRegex"})
 _TURNED = {
     "assertEqual": "assertNotEqual",
@@ -63,12 +84,13 @@ class Checks:
     def __init__(self) -> None:
         self.num_made = 0  # checks that the current test has come to
         self.num_false = 0  # those of them that did not hold
+        self.num_inside = 0  # those of these that the program called, and may have caught
         self.failure = ""  # the last of these, for people
         self._sources: list[tuple[str, Callable[[Any, Any], Any] | None, bool]] = []
 
     def begin(self) -> None:
         """Forget the checks of the test before."""
-        self.num_made = self.num_false = 0
+        self.num_made = self.num_false = self.num_inside = 0
         self.failure = ""
 
     def add(self, source: str, compare: Callable[[Any, Any], Any] | None, opposite: bool) -> int:
@@ -96,9 +118,18 @@ class Checks:
         return holds
 
     def made(self, method: Any) -> Any:  # noqa: ANN401
-        """A method of a test case, which is a check when it is called."""
+        """A method of a test case, or a function, which is a check when it is called."""
         self.num_made += 1
-        return method
+
+        @functools.wraps(method)
+        def checked(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            try:
+                return method(*args, **kwargs)
+            except AssertionError as error:
+                self._fail(str(error), "")
+                raise
+
+        return checked
 
     def never(self, _: object) -> type[Exception]:
         """The exception that a test expects when it is turned round."""
@@ -107,7 +138,18 @@ class Checks:
 
     def _fail(self, source: str, sides: str) -> None:
         self.num_false += 1
-        self.failure = f"{source[:_CHARS]} does not hold{sides}"
+        self.num_inside += _is_inside()
+        self.failure = f"{source[:_CHARS]} does not hold{sides}" if sides else source
+
+
+def _is_inside() -> bool:
+    """Whether code of the program is among those that wait for the check."""
+    frame: types.FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        if frame.f_code.co_filename == PROGRAM_FILE:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _shown(value: object) -> str:
@@ -131,7 +173,8 @@ class _Rewriting(ast.NodeTransformer):
         if isinstance(test, ast.Compare) and len(test.ops) == 1:
             call = self._comparison(source, test)
         else:
-            number = self._checks.add(source, None, self._opposite)
+            another = self._opposite and isinstance(test, ast.Call) and _expect_another(test)
+            number = self._checks.add(source, None, self._opposite and not another)
             call = _call("truth", ast.Constant(number), test)
         failure = ast.Attribute(ast.Name(CHECKS, ast.Load()), "failure", ast.Load())
         error = ast.Call(ast.Name("AssertionError", ast.Load()), [node.msg or failure], [])
@@ -153,10 +196,14 @@ class _Rewriting(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.Call:
         self.generic_visit(node)
         if not self._opposite:
-            return node
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            if _is_check(node):
+                node.func = _call("made", node.func)
+            return ast.fix_missing_locations(node)
+        name = _name_of(node)
         if name in _RAISES and node.args:
             node.args[0] = _call("never", node.args[0])
+        elif name.startswith("assert") and _expect_another(node):
+            node.func = _call("made", node.func)
         elif name in _OPPOSITES and isinstance(node.func, ast.Attribute):
             node.func.attr = _OPPOSITES[name]
             node.func = _call("made", node.func)
@@ -168,14 +215,80 @@ def _call(method: str, *args: ast.expr) -> ast.Call:
     return ast.Call(function, [*args], [])
 
 
+def _name_of(node: ast.Call) -> str:
+    match node.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case _:
+            return ""
+
+
+def _is_check(node: ast.Call) -> bool:
+    return re.match("assert(_|[A-Z])", _name_of(node)) is not None and "aises" not in _name_of(node)
+
+
+def _expect_another(node: ast.Call) -> bool:
+    """Change the last value that a check of equality is given; False where there is none."""
+    if _name_of(node) not in _EXPECTING:
+        return False
+    for at in reversed(range(min(len(node.args), 2))):
+        holds_some = any(isinstance(part, ast.Constant) for part in ast.walk(node.args[at]))
+        # Arrays that hold nothing are near to any.
+        if holds_some and (other := _another(node.args[at])) is not None:
+            node.args[at] = other
+            return True
+    return False
+
+
 def _another(node: ast.expr) -> ast.expr | None:
-    """A literal that differs in one place from this one; None where this is no literal."""
+    """A value that differs from this one in all that is written; None where nothing is."""
+    if isinstance(node, ast.Call):
+        return _another_call(node)
+    if isinstance(node, ast.List | ast.Tuple) and node.elts and not _is_literal(node):
+        others = [_another(item) for item in node.elts]
+        if any(other is None for other in others):
+            return None
+        return type(node)([other for other in others if other is not None], ast.Load())
     try:
         value = ast.literal_eval(node)
         other = _changed(value)
         return ast.parse(repr(other), mode="eval").body if other != value else None
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _another_call(node: ast.Call) -> ast.Call | None:
+    """An object that is made from other values: all of them, as a class may compare by one only."""
+    name = _name_of(node)
+    given = [*node.args, *(keyword.value for keyword in node.keywords)]
+    if not given or not (name[:1].isupper() or name in _VALUES):
+        return None
+    if any(isinstance(arg, ast.Starred) for arg in given):
+        return None
+    others = (
+        [_another(arg) for arg in given[:1]] if name == "approx" else list(map(_another, given))
+    )
+    kept = [arg if other is None else other for arg, other in zip(given, others, strict=False)]
+    kept += given[len(kept) :]
+    fixed = (arg for arg, other in zip(given, others, strict=False) if other is None)
+    if all(other is None for other in others) or not all(map(_is_fixed, fixed)):
+        return None
+    num = len(node.args)
+    keywords = [ast.keyword(k.arg, v) for k, v in zip(node.keywords, kept[num:], strict=True)]
+    return ast.Call(node.func, kept[:num], keywords)
+
+
+def _is_fixed(node: ast.expr) -> bool:
+    """Whether nothing that a program does has a part in a value."""
+    return not any(isinstance(part, ast.Call) for part in ast.walk(node))
 
 
 def _changed(value: Any) -> Any:  # noqa: ANN401
@@ -201,6 +314,8 @@ def _changed_inside(value: Any) -> Any:  # noqa: ANN401
         return {**items, key: _changed(items.get(key))}
     if isinstance(value, set):
         return cast("set[Any]", value) | {"x"}
+    if not isinstance(value, list | tuple):
+        return value
     parts = cast("list[Any] | tuple[Any, ...]", value)
     changed = [*parts[:-1], _changed(parts[-1]) if parts else 0]
     return changed if isinstance(value, list) else tuple(changed)

@@ -15,21 +15,32 @@ import ast
 import builtins
 import enum
 import functools
+import logging
 import os
 import sys
+import traceback
 import types
+import typing
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
+from reward.sandbox_checks import PROGRAM_FILE
+from reward.sandbox_variants import (
+    CHANCE,
+    PROGRAM_MODULE,
+    Nothing,
+    fakes_of,
+    is_made_from_nothing,
+    variants_of,
+)
 from reward.sandbox_words import ASKING, COMPARISONS, DENIED_MEMBERS, OPERATORS, special, words
 
-PROGRAM_MODULE = "solution"  # what pytest-style tests import the program as
-PROGRAM_FILE = "solution.py"
 TESTS_FILE = "tests.py"
 
-_GUARD, _TYPE = "__operator__", "__type__"  # what rewritten programs call
+# What rewritten programs call.
+_CLASS, _TYPE, _OWNER, _MEMBER = "__class_of__", "__type__", "__owner__", "__member__"
 # What libraries do for an ordinary program, too: only the code that does it counts.
 _REPORTED_BY_CALLER = words(
     """
@@ -48,17 +59,6 @@ _ODD_EVENTS = words(
 )
 _EVENTS = _ODD_EVENTS | _REPORTED_BY_CALLER | {"open"}
 _READABLE_DEVICES = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/zero")
-_FAKES: dict[type, Callable[[Any], tuple[object, ...]]] = {
-    bool: lambda value: (not value,),
-    int: lambda value: (value + 1, value - 1, -value - 1, 2 * value + 3, 0 if value else 7),
-    float: lambda value: (value + 1.0, value - 1.0, -value - 0.5, 2 * value + 3.0),
-    str: lambda value: (value + "x", value[1:] if value else "y", value.swapcase() + " ", "?"),
-    bytes: lambda value: (value + b"x", b"?"),
-    list: lambda value: ([*value, 0], value[1:] if value else [1], [None]),
-    tuple: lambda value: ((*value, 0), value[1:] if value else (1,), (None,)),
-    dict: lambda value: ({**value, "x": 0}, {None: None}),
-    set: lambda value: (value | {"x", 0.5}, {None}),
-}
 
 
 class Watch:
@@ -70,6 +70,7 @@ class Watch:
         self._said = False
         self._looking = False
         self._auditing = False
+        self._guards: set[Any] = set()
 
     def note(self, what: str) -> None:
         """Say that this program is not to be judged beside its tests."""
@@ -84,11 +85,15 @@ class Watch:
         plain = {name: value for name, value in vars(builtins).items() if name not in _WITHHELD}
         guarded = (self._getattr, self._setattr, self._delattr)
         plain |= {function.__name__[1:]: function for function in guarded}
-        plain |= {_TYPE: self._type_of, _GUARD: self._guard}
+        plain |= {_TYPE: self._type_of, _CLASS: self._class, _OWNER: self._owner}
+        plain |= {_MEMBER: self._member}
+        plain |= {name: _late(name) for name in ("input", "open")}
         return plain
 
     def _getattr(self, *args: Any) -> Any:  # noqa: ANN401
         self._look_at_member("getattr", *args[:2])
+        if len(args) > 1 and args[1] in _LOOKED_AT:
+            return self._member(args[0], str(args[1]))
         found: object = getattr(*args)
         if isinstance(found, types.ModuleType):
             self.note("getattr gives a module")
@@ -113,6 +118,42 @@ class Watch:
         foreign = isinstance(owner, type) and not self._is_own(owner)
         if isinstance(owner, types.ModuleType) or foreign or (special and name not in _RENAMED):
             self.note(f"{what} of {name}")
+        self._owner(owner, str(name))
+
+    def _owner(self, owner: Any, name: str) -> Any:  # noqa: ANN401
+        """What a member is stored in, which has to be the program's own."""
+        kind = cast("Any", type(owner))
+        if issubclass(kind, _SHARED) and not (issubclass(kind, type) and self._is_own(owner)):
+            self.note(f"stores {name} in {getattr(owner, '__name__', kind.__name__)}")
+        elif name.startswith(_OF_MOCKS) and _judges(kind):
+            self.note(f"stores {name} in a {kind.__name__}")
+        return owner
+
+    def _member(self, value: Any, name: str) -> Any:  # noqa: ANN401
+        """A member that leads further than it says."""
+        if name == "__annotations__":
+            return dict(value.__annotations__)
+        if name == "__dict__":
+            if _judges(cast("Any", type(value))):
+                self.note(f"asks for the members of a {type(value).__name__}")
+            own: Any = value.__dict__
+            if isinstance(value, type):
+                noted = {"__annotations__": dict(own.get("__annotations__", {}))}
+                return types.MappingProxyType({**own, **noted})
+            return own
+        if isinstance(value, str):
+            return functools.partial(self._formatted, name, value)
+        if isinstance(value, type) and issubclass(value, str):
+            return functools.partial(self._formatted, name)
+        return getattr(cast("Any", value), name)
+
+    def _formatted(self, name: str, text: str, *args: object, **kwargs: object) -> str:
+        self._look_at_format(text)
+        return getattr(text, name)(*args, **kwargs)
+
+    def _look_at_format(self, text: str) -> None:
+        if "__" in text or any(member in text for member in DENIED_MEMBERS & _IN_FORMATS):
+            self.note("a format that names a frame")
 
     def _type_of(self, value: object) -> type:
         found = type(value)
@@ -137,35 +178,75 @@ class Watch:
         return {"map": mapped, "filter": filtered, "iter": iterated}
 
     def _steady(self, call: Any) -> Any:  # noqa: ANN401
-        if not callable(call) or getattr(call, "__module__", None) != PROGRAM_MODULE:
+        if not callable(call) or isinstance(call, types.BuiltinFunctionType):
             return call
 
         def called(*args: Any) -> Any:  # noqa: ANN401
             try:
                 return call(*args)
-            except StopIteration:
-                self.note("ends a loop of the tests")
+            except StopIteration as stop:
+                if any(
+                    _file_of(f) == PROGRAM_FILE for f, _ in traceback.walk_tb(stop.__traceback__)
+                ):
+                    self.note("ends a loop of the tests")
                 raise
 
         return called
 
     # ------------------------------------------------------------ operators
 
-    def _guard(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _class(self, kind: Any) -> Any:  # noqa: ANN401
+        """A class of the program whose operators notice when a test asks them what it expects.
+
+        Those that it inherits from Python code of a library ask its own methods, too.
+        """
+        if not isinstance(kind, type) or not self._is_own(kind):
+            return kind
+        for name in OPERATORS | COMPARISONS:
+            method = next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None)
+            if name in vars(kind) and not isinstance(method, types.FunctionType):
+                if name in OPERATORS and method is not None:
+                    self.note(f"{kind.__name__}.{name} is no plain method")
+            elif _is_written(method) and method not in self._guards:
+                guarded = self._guard(method, name)
+                self._guards.add(guarded)
+                type.__setattr__(kind, name, guarded)
+        return kind
+
+    def _guard(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
         """A method that notices when a test calls it with what it expects."""
 
         @functools.wraps(method)
         def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            result = method(*args, **kwargs)
-            if len(args) == 2 and not self._looking and self._is_asked_by_tests():
-                self._looking = True
-                try:
-                    self._look_at_operator(method, args[0], args[1], result)
-                finally:
-                    self._looking = False
-            return result
+            if len(args) != 2 or self._looking or not self._is_asked_by_tests():
+                return method(*args, **kwargs)
+            self._looking = True
+            try:
+                return self._asked(method, name, *args)
+            finally:
+                self._looking = False
 
         return guarded
+
+    def _asked(self, method: Callable[..., Any], name: str, owner: Any, other: Any) -> Any:  # noqa: ANN401
+        """The answer to a test, among answers to other values: which is which cannot be known."""
+        own = self._is_own(cast("Any", type(other)))
+        if name in _IN_PLACE or (own and name not in _EQUALITIES):
+            fakes: tuple[object, ...] = ()
+        else:
+            fakes = variants_of(other) if own else fakes_of(other)
+        real = CHANCE.randrange(len(fakes) + 1)
+        before = [_answer(method, owner, fake) for fake in fakes[:real]]
+        result = method(owner, other)
+        answers = before + [_answer(method, owner, fake) for fake in fakes[real:]]
+        if result is NotImplemented or name in _IN_PLACE:
+            return result
+        if own:
+            if name in _EQUALITIES and owner is not other:
+                self._look_at_equality(name, owner, other, result, answers)
+        else:
+            self._look_at_operator(name, owner, other, result, answers)
+        return result
 
     def _is_asked_by_tests(self) -> bool:
         self._auditing = True
@@ -174,25 +255,32 @@ class Watch:
         finally:
             self._auditing = False
 
+    def _look_at_equality(
+        self, name: str, owner: object, other: object, result: object, answers: list[object]
+    ) -> None:
+        """Two objects of the program are equal for what they hold, which makes others unequal."""
+        if bool(result) is not (name == "__eq__"):
+            return
+        holds_nothing = not answers and not is_made_from_nothing(type(other))
+        if holds_nothing or (answers and all(_is_same(answer, result) for answer in answers)):
+            self.note(f"{type(owner).__name__}.{name} gives the same for other objects")
+
     def _look_at_operator(
-        self, method: Callable[..., Any], owner: object, other: object, result: object
+        self, name: str, owner: object, other: object, result: object, answers: list[object]
     ) -> None:
         """An object that is compared with data must be one that the tests know to be an object."""
-        name = method.__name__
-        if result is NotImplemented or self._is_own(type(other)):
-            return
-        asks = name in ASKING or name in COMPARISONS
-        if asks and not result and name != "__ne__":
+        if (name in ASKING or name in COMPARISONS) and not result and name != "__ne__":
             return
         called = type(owner).__name__
         if called not in self._named or not called[:1].isupper():
             self.note(f"{called}.{name} is asked about a value of the tests")
             return
-        fakes = _FAKES.get(type(other), lambda _: ())(other)
-        answers = [_same(method, owner, fake, result) for fake in fakes]
-        told_apart = not any(answers) if name == "__eq__" else not answers or not all(answers)
-        if not told_apart:
-            self.note(f"{called}.{name} gives the same for other values")
+        same = [_is_same(answer, result) for answer in answers]
+        by_state = name in _SHIFTS and type(other) in (int, float)
+        if name in ASKING or name in COMPARISONS or type(result) in _PLAIN or by_state:
+            told_apart = not any(same) if name == "__eq__" else not all(same)
+            if not same or not told_apart:
+                self.note(f"{called}.{name} gives the same for other values")
 
     def _is_own(self, kind: type) -> bool:
         """Whether a class is the program's. One that says so of itself wrongly gains nothing."""
@@ -211,7 +299,24 @@ class Watch:
             return create(cls, name, names, *args, **kwargs)
 
         kind._create_ = created
+        self._watch_texts()
         sys.addaudithook(self._audit)
+
+    def _watch_texts(self) -> None:
+        """Look at texts that libraries read as code: annotations, and formats of log records."""
+        make, form = typing.ForwardRef.__init__, logging.StrFormatStyle.format
+
+        def made(this: Any, arg: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            if isinstance(arg, str) and not _is_annotation(arg):
+                self.note("an annotation that is no type")
+            make(this, arg, *args, **kwargs)
+
+        def formed(this: Any, record: logging.LogRecord) -> str:  # noqa: ANN401
+            self._look_at_format(str(this._fmt))
+            return form(this, record)
+
+        patched: list[Any] = [typing.ForwardRef, logging.StrFormatStyle]
+        patched[0].__init__, patched[1].format = made, formed
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         # To look at frames is an event of its own.
@@ -230,7 +335,7 @@ class Watch:
         elif event in _REPORTED_BY_CALLER:
             if _file_of(frame) == PROGRAM_FILE:
                 self.note(f"{event} {args[1] if len(args) > 1 else ''}".strip())
-        elif _by_program(frame):
+        elif _by_program(frame) and not _file_of(frame).startswith("<frozen importlib"):
             self.note(event)
 
     def _look_at_path(self, path: object) -> None:
@@ -252,18 +357,76 @@ _INNER = special(
 )
 
 
-def _same(method: Callable[..., Any], owner: object, fake: object, result: object) -> bool:
-    """Whether the method answers another value in the same way."""
+def _late(name: str) -> Callable[..., Any]:
+    """A builtin as it is when it is called: tests put others in their place."""
+
+    def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        return getattr(builtins, name)(*args, **kwargs)
+
+    return called
+
+
+_EQUALITIES = ("__eq__", "__ne__")
+_SHIFTS = ("__add__", "__radd__", "__sub__", "__rsub__")
+_IN_PLACE = frozenset(name for name in OPERATORS if name.startswith("__i") and name != "__invert__")
+_SHARED = (type, types.ModuleType)
+_LOOKED_AT = ("format", "format_map")
+_OF_MOCKS = ("assert", "mock_", "call", "side_effect", "return_value", "method_calls")
+_IN_FORMATS = frozenset(n for n in DENIED_MEMBERS if "_" in n) | {"modules"}
+_PLAIN = (int, float, str, complex, bool, Decimal, Fraction)
+_IN_ANNOTATIONS = (
+    *(ast.Expression, ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.Tuple, ast.List),
+    *(ast.BinOp, ast.BitOr, ast.Load, ast.Starred, ast.UnaryOp, ast.USub),
+)
+
+
+def _is_written(method: object) -> TypeGuard[types.FunctionType]:
+    """Whether a method is Python code, and none that `dataclass` made."""
+    return isinstance(method, types.FunctionType) and method.__code__.co_filename != "<string>"
+
+
+def _judges(kind: type) -> bool:
+    """Whether a class is one that tests judge with."""
+    return type.__getattribute__(kind, "__module__").partition(".")[0] in _OF_JUDGES
+
+
+_OF_JUDGES = ("unittest", "pytest", "_pytest", "mock")
+
+
+def _is_annotation(text: str) -> bool:
+    """Whether a text names a type and does nothing else."""
     try:
-        answer = method(owner, fake)
+        nodes = list(ast.walk(ast.parse(text.strip(), mode="eval")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return True  # nothing that could ever be evaluated
+    return all(
+        isinstance(node, _IN_ANNOTATIONS)
+        and not (isinstance(node, ast.Name) and node.id.startswith("__"))
+        and not (isinstance(node, ast.Attribute) and node.attr in DENIED_MEMBERS | _INNER)
+        and not (isinstance(node, ast.Attribute) and node.attr.startswith("__"))
+        for node in nodes
+    )
+
+
+def _answer(method: Callable[..., Any], owner: object, fake: object) -> object:
+    try:
+        return method(owner, fake)
+    except Exception:  # noqa: BLE001 - the program's own
+        return Nothing()
+
+
+def _is_same(answer: object, result: object) -> bool:
+    """Whether two answers say the same; objects do when they hold the same."""
+    try:
         if isinstance(result, bool):
             return answer is not NotImplemented and bool(answer) is result
-        return type(answer) is type(result) and isinstance(result, _PLAIN) and answer == result
+        if type(answer) is not type(result):
+            return False
+        if isinstance(result, _PLAIN):
+            return answer == result
+        return answer is result or vars(answer) == vars(result)
     except Exception:  # noqa: BLE001 - the program's own
         return False
-
-
-_PLAIN = (int, float, str, complex, Decimal, Fraction)
 
 
 def _frames(frame: types.FrameType | None) -> Iterator[str]:
@@ -290,10 +453,8 @@ class _Rewriting(ast.NodeTransformer):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         self.generic_visit(node)
-        for part in ast.walk(ast.Module(body=node.body, type_ignores=[])):
-            if isinstance(part, ast.FunctionDef) and _is_unguarded(part):
-                guard = ast.Name(_GUARD, ast.Load())
-                part.decorator_list.append(ast.copy_location(guard, part))
+        guard = ast.copy_location(ast.Name(_CLASS, ast.Load()), node)
+        node.decorator_list = [guard, *node.decorator_list, guard]
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.Call:
@@ -304,16 +465,21 @@ class _Rewriting(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         self.generic_visit(node)
-        if node.attr != "__class__" or not isinstance(node.ctx, ast.Load):
+        if not isinstance(node.ctx, ast.Load):
+            node.value = _call(node, _OWNER, node.value, ast.Constant(node.attr))
             return node
-        call = ast.Call(ast.Name(_TYPE, ast.Load()), [node.value], [])
-        return ast.fix_missing_locations(ast.copy_location(call, node))
+        if node.attr == "__class__":
+            return _call(node, _TYPE, node.value)
+        if node.attr in (*_LOOKED_AT, "__annotations__", "__dict__"):
+            if isinstance(node.value, ast.Constant):  # its text has been read
+                return node
+            return _call(node, _MEMBER, node.value, ast.Constant(node.attr))
+        return node
 
 
-def _is_unguarded(node: ast.FunctionDef) -> bool:
-    is_operator = node.name in OPERATORS or node.name in COMPARISONS
-    # A class in a class has been seen before.
-    return is_operator and all(ast.unparse(d) != _GUARD for d in node.decorator_list)
+def _call(node: ast.expr, name: str, *args: ast.expr) -> ast.Call:
+    call = ast.Call(ast.Name(name, ast.Load()), [*args], [])
+    return ast.fix_missing_locations(ast.copy_location(call, node))
 
 
 def rewritten(tree: ast.Module) -> ast.Module:

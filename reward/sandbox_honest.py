@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 from reward.sandbox_words import (
     ASKED,
@@ -38,8 +41,14 @@ from reward.sandbox_words import (
     STORED,
 )
 
+_CLASS_MAKERS = ("dataclass", "total_ordering")
+_KEEP_CLASS = (*_CLASS_MAKERS, "unique", "final", "runtime_checkable")
 _SYS_STORED = frozenset({"stdin", "stdout", "stderr"})
 _NUM_ARGS = {"type": (1, 1), "getattr": (2, 3), "wraps": (1, 1)}
+
+
+_JUDGES = sys.stdlib_module_names | {"np", "numpy", "pd", "pandas", "pytest"}
+_BUILTINS = frozenset(dir(builtins))
 
 
 class NotHonestError(Exception):
@@ -87,8 +96,17 @@ def names_in_tests(trees: list[ast.Module], program: ast.Module) -> TestNames:
 def _judged_by(node: ast.AST, defined: set[str]) -> Iterator[str]:
     """Names through which a value of the program passes on its way to a check."""
     match node:
-        case ast.Attribute(value=ast.Name(id=name)) if name in sys.stdlib_module_names:
+        case ast.Attribute(value=ast.Name(id=name)) if name in _JUDGES:
             yield name
+        case ast.For(iter=turns) | ast.comprehension(iter=turns):  # how often a test asserts
+            for part in ast.walk(turns):
+                if isinstance(part, ast.Call) and isinstance(part.func, ast.Name):
+                    yield from {part.func.id} & _BUILTINS
+        case ast.Name(id=name) if isinstance(getattr(builtins, name, None), type(Exception)):
+            if issubclass(getattr(builtins, name), BaseException):
+                yield name
+        case ast.Assert():
+            yield "AssertionError"
         case ast.Call(func=ast.Name(id=name)) if hasattr(builtins, name):
             inner = (part for arg in node.args for part in ast.walk(arg))
             if any(isinstance(part, ast.Name) and part.id in defined for part in inner):
@@ -114,6 +132,14 @@ def _bound_by(node: ast.stmt) -> Iterator[str]:
                 pass
 
 
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """Names that a function binds, and those that it says are the module's."""
+
+    bound: set[str]
+    of_module: set[str]
+
+
 class _Reading(ast.NodeVisitor):
     """One pass over a program."""
 
@@ -121,7 +147,7 @@ class _Reading(ast.NodeVisitor):
         self.tests = tests
         self.modules: dict[str, str] = {}  # bound name -> module
         self.imported: set[str] = set()  # names bound to members of modules
-        self.scopes: list[set[str]] = []  # names that the functions around bind, for no module
+        self.scopes: list[_Scope] = []  # of the functions around
         self.in_class = False
 
     def read(self, tree: ast.Module, given: ast.Module) -> None:
@@ -158,6 +184,8 @@ class _Reading(ast.NodeVisitor):
                     raise NotHonestError(f"line {node.lineno}: from {module} import *")
                 continue
             bound = alias.asname or alias.name
+            if alias.name in _CLASS_MAKERS and bound != alias.name:
+                raise NotHonestError(f"line {node.lineno}: {alias.name} under another name")
             if f"{module}.{alias.name}" in MODULES:
                 self.modules[bound] = f"{module}.{alias.name}"
                 continue
@@ -177,13 +205,22 @@ class _Reading(ast.NodeVisitor):
             denied = DENIED_OF.get(module, frozenset())
             allowed = name not in denied | DENIED_MEMBERS and not name.startswith("_")
             allowed = (allowed and not name.endswith("Meta")) or name == "__version__"
-        if not allowed:
+        if not allowed or _is_module_of(module, name):
             raise NotHonestError(f"line {getattr(node, 'lineno', 0)}: {module}.{name}")
 
     # ------------------------------------------------------------ the tree
 
     def _is_module(self, name: str) -> bool:
-        return name in self.modules and not any(name in scope for scope in self.scopes)
+        return name in self.modules and not self._is_local(name)
+
+    def _is_local(self, name: str) -> bool:
+        """Whether a function around binds the name, to no module."""
+        for scope in reversed(self.scopes):
+            if name in scope.of_module:
+                return False
+            if name in scope.bound:
+                return True
+        return False
 
     def _module_of(self, node: ast.expr) -> str | None:
         """The module that an expression stands for, if it is one."""
@@ -199,11 +236,13 @@ class _Reading(ast.NodeVisitor):
 
     def visit_Name(self, node: ast.Name) -> None:
         name = node.id
-        if name in DENIED_NAMES and not any(name in scope for scope in self.scopes):
+        if name in DENIED_NAMES and not self._is_local(name):
             raise NotHonestError(f"line {node.lineno}: {name}")
         if isinstance(node.ctx, ast.Load):
             if self._is_module(name):
                 raise NotHonestError(f"line {node.lineno}: the module {name} as a value")
+            if name in _CLASS_MAKERS and name in self.imported:
+                raise NotHonestError(f"line {node.lineno}: {name} as a value")
             if name == "type" or name in METACLASSES:
                 raise NotHonestError(f"line {node.lineno}: {name} as a value")
             if _is_special(name) and name not in SPECIAL_NAMES:
@@ -236,12 +275,17 @@ class _Reading(ast.NodeVisitor):
         name, module = node.attr, self._module_of(node.value)
         stored = not isinstance(node.ctx, ast.Load)
         if module is not None:
+            if name in _CLASS_MAKERS:
+                raise NotHonestError(f"line {node.lineno}: {name} as a value")
             if f"{module}.{name}" not in MODULES:
                 self._allow_member(module, name, node)
             if stored and not (module == "sys" and name in _SYS_STORED):
                 raise NotHonestError(f"line {node.lineno}: {module}.{name} is assigned")
             return
         self._allow_name(name, node)
+        if name in ("format", "format_map") and isinstance(node.value, ast.Constant):
+            for member in re.findall(r"\.(\w+)", str(node.value.value)):
+                self._allow_name(member, node)
         if name in METACLASSES:
             raise NotHonestError(f"line {node.lineno}: {name} as a value")
         if stored and _is_special(name) and name not in STORED:
@@ -265,6 +309,8 @@ class _Reading(ast.NodeVisitor):
                 raise NotHonestError(f"line {node.lineno}: {name} with other arguments")
         if any(keyword.arg == "eval_str" for keyword in node.keywords):
             raise NotHonestError(f"line {node.lineno}: eval_str")
+        if getattr(node.func, "attr", "") == "query":
+            self._query(node)
         args: list[ast.AST] = [*node.args, *node.keywords]
         if name in ("attrgetter", "methodcaller"):
             self._constant_members(node)
@@ -278,12 +324,19 @@ class _Reading(ast.NodeVisitor):
         self.visit(node.func)
         self._visit_all(args)
 
+    def _query(self, node: ast.Call) -> None:
+        """A query of pandas names variables of frames, of its caller unless it is told others."""
+        if any(keyword.arg in ("level", "resolvers", None) for keyword in node.keywords):
+            raise NotHonestError(f"line {node.lineno}: a query of other frames")
+
     def _constant_members(self, node: ast.Call) -> None:
         for arg in node.args:
             if not (isinstance(arg, ast.Constant) and isinstance(arg.value, str)):
                 raise NotHonestError(f"line {node.lineno}: members that are computed")
             for name in arg.value.split("."):
                 self._allow_name(name, node)
+                if name in ("format", "format_map", "query"):
+                    raise NotHonestError(f"line {node.lineno}: {name} as a value")
 
     def _visit_all(self, nodes: Iterable[ast.AST]) -> None:
         for node in nodes:
@@ -304,6 +357,8 @@ class _Reading(ast.NodeVisitor):
             if _is_special(node.name) and not (self.in_class and node.name in METHODS):
                 raise NotHonestError(f"line {node.lineno}: defines {node.name}")
             self._visit_all([*node.decorator_list])
+            if node.name in OPERATORS and self.in_class:
+                self._operator(node)
             self._annotation(node.returns)
         all_args = [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]
         named = [arg for arg in all_args if arg is not None]
@@ -313,13 +368,22 @@ class _Reading(ast.NodeVisitor):
         body: list[ast.AST] = [node.body] if isinstance(node, ast.Lambda) else [*node.body]
         bound = {arg.arg for arg in named} | _bound_in(body)
         outer, self.in_class = self.in_class, False
-        self.scopes.append(bound)
+        self.scopes.append(_Scope(bound, _globals_in(body)))
         self._visit_all(body)
         self.scopes.pop()
         self.in_class = outer
 
-    def _comprehension(self, node: ast.AST) -> None:
-        self.scopes.append({n.id for n in _stored_in([node])})
+    def _operator(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        for decorator in node.decorator_list:
+            text = ast.unparse(decorator).rpartition(".")[2]
+            if text in ("staticmethod", "classmethod", "property", "singledispatchmethod"):
+                raise NotHonestError(f"line {node.lineno}: {node.name} is no plain method")
+
+    def _comprehension(
+        self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+    ) -> None:
+        self.visit(node.generators[0].iter)  # of the scope around
+        self.scopes.append(_Scope({n.id for n in _stored_in([node])}, set()))
         self.generic_visit(node)
         self.scopes.pop()
 
@@ -329,13 +393,29 @@ class _Reading(ast.NodeVisitor):
             name = value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", "")
             if keyword.arg is None or (keyword.arg == "metaclass" and name not in METACLASSES):
                 raise NotHonestError(f"line {node.lineno}: a metaclass")
-        self._visit_all([*node.decorator_list, *node.bases])
+        self._class_decorators(node)
+        self._visit_all(node.bases)
         self._visit_all([k.value for k in node.keywords if k.arg != "metaclass"])
         outer, self.in_class = self.in_class, True
         for statement in node.body:
             if not _is_alias(statement):
                 self.visit(statement)
         self.in_class = outer
+
+    def _class_decorators(self, node: ast.ClassDef) -> None:
+        """What changes a class is given that of the statement, and no other."""
+        for at, decorator in enumerate(node.decorator_list):
+            made = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if ast.unparse(made).rpartition(".")[2] not in _CLASS_MAKERS:
+                self.visit(decorator)
+                continue
+            below = (ast.unparse(d) for d in node.decorator_list[at + 1 :])
+            if any(text.partition("(")[0].rpartition(".")[2] not in _KEEP_CLASS for text in below):
+                raise NotHonestError(f"line {node.lineno}: {ast.unparse(made)} of another's class")
+            if isinstance(decorator, ast.Call):
+                if decorator.args:
+                    raise NotHonestError(f"line {node.lineno}: {ast.unparse(made)} as a function")
+                self._visit_all([*decorator.keywords])
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self._annotation(node.annotation)
@@ -384,6 +464,16 @@ _HIDDEN = tuple(
 )
 
 
+def _is_module_of(module: str, name: str) -> bool:
+    """Whether a member is a module: one that is not listed, and would be a value."""
+    if f"{module}.{name}" in MODULES or not module:
+        return False
+    try:
+        return isinstance(getattr(importlib.import_module(module), name, None), ModuleType)
+    except Exception:  # noqa: BLE001 - the program will see for itself
+        return False
+
+
 def _is_special(name: str) -> bool:
     return name.startswith("__") and name.endswith("__") and len(name) > 4
 
@@ -404,8 +494,8 @@ def _bound_at_top(node: ast.stmt) -> Iterator[str]:
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             yield name
-        case ast.Import() | ast.ImportFrom():
-            pass
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            yield from (a.asname for a in aliases if a.asname and a.asname not in ("np", "pd"))
         case _:
             yield from _bound_in([node])
 
@@ -415,6 +505,11 @@ def _stored_in(nodes: Iterable[ast.AST]) -> Iterator[ast.Name]:
         for part in ast.walk(node):
             if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load):
                 yield part
+
+
+def _globals_in(nodes: Iterable[ast.AST]) -> set[str]:
+    parts = (part for node in nodes for part in ast.walk(node))
+    return {name for part in parts if isinstance(part, ast.Global) for name in part.names}
 
 
 def _bound_in(nodes: Iterable[ast.AST]) -> set[str]:

@@ -40,6 +40,7 @@ _MODULES = (
     "sandbox_time",
     "sandbox_multiprocessing",
     "sandbox_values",
+    "sandbox_variants",
     "sandbox_words",
 )
 _INSIDE = "/sandbox"  # where a namespace finds our modules

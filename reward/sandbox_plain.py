@@ -72,9 +72,11 @@ class _Run:
         module = types.ModuleType(PROGRAM_MODULE)
         module.__dict__.update(__builtins__=self._watch.builtins(), __file__=PROGRAM_FILE)
         sys.modules[PROGRAM_MODULE] = module
+        self._catches = any(map(_catches_failure, [setup, *asserts]))
         lines = self._code.splitlines(keepends=True)
         linecache.cache[PROGRAM_FILE] = (len(self._code), None, lines, PROGRAM_FILE)
-        namespace = _TestGlobals(module.__dict__)
+        given = {} if _imports_program(setup) else module.__dict__
+        namespace = _TestGlobals(given)
         namespace.update(self._watch.loops())
         namespace[CHECKS] = self._checks
         self._watch.start()
@@ -101,12 +103,13 @@ class _Run:
             else:
                 report("error", error_kind(error), f"{source[:80]}: {error_text(error)}")
         else:
-            if (
-                self._opposite
-            ):  # what is false may have been caught; without a check nothing is said
+            # What is false may have been caught; without a check nothing is said.
+            if self._opposite:
                 report("value", None if not checks.num_made else not checks.num_false)
-            else:
-                report("value", True)
+                return
+            if checks.num_inside or (checks.num_false and not self._catches):
+                report("unjudged", f"an assert that failed was caught: {checks.failure}")
+            report("value", True)
 
     def _rewritten(self, tree: ast.Module) -> types.CodeType:
         rewritten = rewritten_tests(tree, self._checks, opposite=self._opposite)
@@ -114,3 +117,20 @@ class _Run:
 
     def _compiled(self, tree: ast.Module, file: str) -> types.CodeType:
         return compile(tree, file, "exec", dont_inherit=True)
+
+
+def _imports_program(setup: ast.Module) -> bool:
+    """Whether tests import what they use of the program, so that the rest is Python's own."""
+    return any(
+        isinstance(node, ast.ImportFrom) and node.module == PROGRAM_MODULE
+        for node in ast.walk(setup)
+    )
+
+
+def _catches_failure(tests: ast.Module) -> bool:
+    """Whether tests themselves may catch an assert that fails."""
+    return any(
+        isinstance(node, ast.ExceptHandler)
+        or (isinstance(node, ast.Call) and "aises" in ast.unparse(node.func))
+        for node in ast.walk(tests)
+    )

@@ -30,6 +30,7 @@ DENIED_MEMBERS = FRAMES | words(
     """
     sys _sys os _os builtins _builtins modules gc inspect importlib ctypes subprocess marshal eval
     enable_load_extension load_extension as_strided stride_tricks ctypeslib
+    configure_mock mock_add_spec attach_mock
     """
 )
 ASKING = special("eq ne lt le gt ge contains")
@@ -82,10 +83,12 @@ MODULES: Mapping[str, frozenset[str] | None] = dict.fromkeys(
         tokenize typing typing_extensions unicodedata urllib urllib.parse urllib.error
         urllib.request uuid warnings weakref xml xml.etree xml.etree.ElementTree xml.dom
         xml.dom.minidom zipfile zlib zoneinfo numpy numpy.random numpy.linalg numpy.typing
-        numpy.fft pandas requests dateutil dateutil.relativedelta dateutil.parser sortedcontainers
-        scipy scipy.stats scipy.optimize scipy.spatial scipy.spatial.distance scipy.special
-        scipy.linalg scipy.signal networkx bs4 sklearn sklearn.metrics sklearn.linear_model
-        sklearn.cluster sklearn.preprocessing
+        numpy.fft numpy.ma numpy.char numpy.polynomial pandas pandas.api pandas.api.types requests
+        json.decoder json.encoder asyncio.exceptions asyncio.locks asyncio.queues email.utils
+        dateutil.tz logging.handlers dateutil dateutil.relativedelta dateutil.parser
+        sortedcontainers scipy scipy.stats scipy.optimize scipy.spatial scipy.spatial.distance
+        scipy.special scipy.linalg scipy.signal networkx bs4 sklearn sklearn.metrics
+        sklearn.linear_model sklearn.cluster sklearn.preprocessing
         """
     )
 ) | {

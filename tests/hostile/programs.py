@@ -2,12 +2,17 @@
 
 Each is wrong: the function is to return 2 * x, the script to print it. One that reaches what it must
 not reach says ESCAPED, by its value, its output or a file in the directory `MARKERS`.
+
+The programs of `disguises.txt` and `doors.txt` are made against asserts that run beside them. There
+`##` names a program; below its code and `--` stand tests of its own, a setup and then asserts, each
+after `>` and further lines of it after `|`. Without these it is judged by `_TABLE`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Form = Literal["calls", "asserts", "stdio"]
@@ -21,6 +26,8 @@ class Hostile:
     name: str
     code: str
     form: Form = "calls"
+    asserts: tuple[str, ...] = ()  # tests of its own, and their setup
+    setup: str = ""
 
 
 def _tries(*bodies: str, setup: str = "") -> list[str]:
@@ -340,3 +347,27 @@ def all_programs() -> Iterator[Hostile]:
             if family == "forgeries":
                 yield Hostile(family, f"{family} {number}, asserts", code, "asserts")
                 yield Hostile(family, f"{family} {number}, stdio", code, "stdio")
+    for name in ("disguises.txt", "doors.txt"):
+        yield from read_programs((Path(__file__).parent / name).read_text())
+
+
+_TABLE = """
+CASES = [(3, 6), (2, 4), (5, 10)]
+def check(g):
+    for x, want in CASES:
+        assert g(x) == want
+"""
+
+
+def read_programs(text: str) -> Iterator[Hostile]:
+    """The programs of a text."""
+    for family in text.split("\n=== ")[1:]:
+        title, *programs = family.split("\n## ")
+        for program in programs:
+            name, _, rest = program.partition("\n")
+            code, own, tests = rest.partition("\n--\n")
+            setup, *asserts = ("\n" + tests).split("\n> ")
+            if not own:
+                setup, asserts = _TABLE, ["check(f)"]
+            lines = tuple(each.rstrip().replace("\n| ", "\n") for each in asserts)
+            yield Hostile(title.strip(), name, code, "asserts", lines, setup)

@@ -81,6 +81,12 @@ def _source(hostile: Hostile, around: Surroundings) -> str:
     return "".join(f"{n} = {v!r}\n" for n, v in names.items() if n in hostile.code) + hostile.code
 
 
+def _tests(hostile: Hostile) -> tuple[str, str | None]:
+    if not hostile.asserts:
+        return _TESTS[hostile.form]
+    return json.dumps({"assert": hostile.asserts, "setup": hostile.setup}), None
+
+
 def _traces() -> list[str]:
     """Files that programs have left, or ours that they have changed, where they like to write."""
     found: list[str] = []
@@ -124,7 +130,7 @@ def test_hostile_programs_fail_and_leave_nothing(
     programs = list(all_programs())
     before = _snapshot()
     config = Confinement(level=level, min_level=Level.USER)
-    given = [Program(_source(hostile, surroundings), *_TESTS[hostile.form]) for hostile in programs]
+    given = [Program(_source(hostile, surroundings), *_tests(hostile)) for hostile in programs]
     with Verifier(workers=_SLOTS, limits=_LIMITS, config=config) as verifier:
         judged = verifier.verify(given)
     named = list(zip((hostile.name for hostile in programs), judged, strict=True))
