@@ -14,10 +14,6 @@ from rl.errors import UserError
 
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 
-_THEMIS_SYSTEM = (
-    "You judge code by its functional correctness: whether it solves the problem for every input."
-)
-
 # What decides how a model samples, beside its weights.
 _SMALL_FILES = frozenset(
     [
@@ -42,14 +38,29 @@ class Adapter:
     """What one family of reward models expects around problem and code."""
 
     system: str | None = None  # system turn, if the family was trained with one
+    needs_system: bool = False  # a prompt of its own, which is not ours to make up
     architectures: tuple[str, ...] = ()  # accepted `architectures` suffixes of config.json
+
+    def system_of(self, given: str | None, name: str) -> str | None:
+        """The system turn of this family, or the one that is `given` in its place.
+
+        Raises:
+            UserError: for a family that was trained with prompts that are not known here.
+        """
+        if given is None and self.needs_system:
+            raise UserError(
+                f"adapter: models of the family {name} were trained with a system prompt of their "
+                "own (criteria and language), and score off their distribution without it; give "
+                "the text of the model's card as system=FILE (reward.system=FILE of a run)"
+            )
+        return self.system if given is None else given
 
 
 ADAPTERS: dict[str, Adapter] = {
     "sequence_classifier": Adapter(architectures=("ForSequenceClassification",)),
     "codescaler": Adapter(architectures=("ForSequenceClassification",)),
     "acecoder": Adapter(architectures=("ForSequenceClassification", "ForTokenClassification")),
-    "themis": Adapter(system=_THEMIS_SYSTEM, architectures=("ForSequenceClassification",)),
+    "themis": Adapter(needs_system=True, architectures=("ForSequenceClassification",)),
 }
 
 
