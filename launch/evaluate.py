@@ -27,6 +27,7 @@ from reward.model_files import (
     is_local,
     model_digest,
 )
+from rl.chat_template import read_template
 from rl.datasets import SOURCES, read_problems, source_named
 from rl.errors import DataError, UserError
 from rl.minipy import make_prompts
@@ -157,7 +158,7 @@ def configure(args: EvaluateArgs, max_prompt_tokens: int, max_tokens: int) -> Co
             base.model,
             path=args.model,
             dtype=dtype,
-            chat_template=read_template(args.chat_template),
+            chat_template=read_template(args.chat_template, "chat_template"),
             max_prompt_tokens=max_prompt_tokens,
             max_completion_tokens=max_tokens,
         ),
@@ -240,16 +241,6 @@ def plan(
         },
         resume=args.resume == "auto",
     )
-
-
-def read_template(value: str | None) -> str | None:
-    """A template as it is, or the text of the file that holds it; a template has braces."""
-    if value is None or "{" in value:
-        return value
-    path = Path(value)
-    if not path.is_file():
-        raise UserError(f"chat_template: {value!r} is neither a Jinja template nor a file with one")
-    return path.read_text(encoding="utf-8")
 
 
 def num_cores() -> int:

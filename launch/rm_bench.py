@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, key
-from launch.common.arguments import RewardGroupArgs, reward_config
+from launch.common.arguments import REWARD_KEYS, RewardGroupArgs, reward_config
 from launch.common.cli import main_simple
 from launch.common.outputs import check_output
 from reward.rm_bench import (
@@ -89,7 +89,7 @@ def _score(cfg: Config, items: list[Item]) -> tuple[list[ItemScores], dict[str, 
     num_responses = sum(len(item.chosen) + len(item.rejected) for item in items)
     console.stage("score", f"{num_responses} responses to {len(items)} prompts, {cfg.reward.model}")
     problems = [Candidates(question=i.prompt, texts=i.chosen + i.rejected) for i in items]
-    found = score_candidates(cfg, problems, "rm-bench", console)
+    found = score_candidates(cfg, problems, "rm-bench", console, REWARD_KEYS)
     num_truncated = sum(score.truncated for row in found for score in row)
     if num_truncated:
         console.say(f"{num_truncated} responses were cut to {cfg.reward.max_tokens} tokens")

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
-from launch.common.arguments import AnswerArgs, answer_config
+from launch.common.arguments import REWARD_KEYS, AnswerArgs, answer_config
 from launch.common.cli import main_simple
 from launch.common.outputs import check_output
 from reward.answers import read_answers
@@ -34,7 +34,7 @@ def run(args: ScoreArgs) -> None:
     groups = read_answers(Path(args.input))
     from actors.scoring import score_file  # noqa: PLC0415 - after the arguments are good
 
-    score_file(cfg, groups, output)
+    score_file(cfg, groups, output, REWARD_KEYS)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reward.markup import Markup, special_tokens
-from reward.model_files import ADAPTERS, AdapterName
+from reward.model_files import ADAPTERS, AdapterName, check_family
 from reward.read_out import padding_that_is_skipped
 from rl.chat_template import render, writes_date
 from rl.errors import UserError
@@ -81,7 +81,8 @@ class TextPath:
         self._max_tokens = max_tokens
         self._skipped_id = skipped_id
         self._key = key
-        self._system = ADAPTERS[adapter].system_of(system, adapter)
+        check_family(adapter, system)
+        self._system = ADAPTERS[adapter].system if system is None else system
         self._question_slot, self._code_slot = uuid.uuid4().hex, uuid.uuid4().hex
         specials = special_tokens(tokenizer)
         self._special_ids = np.array(sorted(specials.values()), dtype=np.int32)
@@ -92,7 +93,7 @@ class TextPath:
         self._check_probes()
 
     @classmethod
-    def load(
+    def load(  # noqa: PLR0913 - what a family, a model and a run add
         cls,
         directory: str,
         adapter: AdapterName,
@@ -100,11 +101,16 @@ class TextPath:
         *,
         system: str | None = None,
         key: str = "reward.model",
+        reads_last: bool = False,
     ) -> TextPath:
-        """Read the tokenizer of a reward model's directory (or hub id)."""
+        """Read the tokenizer of a reward model's directory (or hub id).
+
+        `reads_last` reads the score at the last token also where plain transformers would not, as a
+        model that is still to be trained.
+        """
         tokenizer = load_tokenizer(directory, key)
         check_vocabulary(tokenizer, directory, key)
-        skipped_id = padding_that_is_skipped(directory)
+        skipped_id = None if reads_last else padding_that_is_skipped(directory)
         return cls(tokenizer, adapter, max_tokens, system=system, skipped_id=skipped_id, key=key)
 
     @property
@@ -126,6 +132,11 @@ class TextPath:
             self._cut(encoding, text, self._around_code(sealed, spelled), code)
             for (encoding, text, spelled), code in zip(self._read(texts), codes, strict=True)
         ]
+
+    def last_ids(self) -> set[int]:
+        """The tokens that texts end with, whatever the program."""
+        ends = (self.encode(question, code).token_ids[-1:] for question, code in _probes())
+        return {int(token) for end in ends for token in end}
 
     def forged_turn(self, claim: str) -> str:
         """Markup that ends the assistant's turn, lets the user speak, and opens it again.
@@ -151,7 +162,7 @@ class TextPath:
         if not getattr(self._tokenizer, "chat_template", None):
             raise UserError(
                 f"{key}: its tokenizer has no chat template, so it is not known how the model "
-                "reads problem and code; put the chat_template.jinja that it was trained with beside it"
+                "reads problem and code; put the chat_template.jinja of its training beside it"
             )
         text = self._render(self._question_slot, self._code_slot)
         counts = [text.count(slot) for slot in (self._question_slot, self._code_slot)]
@@ -168,8 +179,8 @@ class TextPath:
         if writes_date(self._tokenizer, self._turns("x", "y"), key, ask=False):
             raise UserError(
                 f"{key}: its chat template writes the date of the day into what the model reads, "
-                "so scores would change from day to day; copy the model, and write the date that it "
-                "was trained with into chat_template.jinja in place of strftime_now"
+                "so scores would change from day to day; copy the model, and write the date of its "
+                "training into chat_template.jinja in place of strftime_now"
             )
         before, _, rest = text.partition(self._question_slot)
         between, _, after = rest.partition(self._code_slot)

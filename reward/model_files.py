@@ -10,6 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
+from reward.labels import check_one_label, check_score_head
 from rl.errors import UserError
 
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
@@ -40,20 +41,6 @@ class Adapter:
     system: str | None = None  # system turn, if the family was trained with one
     needs_system: bool = False  # a prompt of its own, which is not ours to make up
     architectures: tuple[str, ...] = ()  # accepted `architectures` suffixes of config.json
-
-    def system_of(self, given: str | None, name: str) -> str | None:
-        """The system turn of this family, or the one that is `given` in its place.
-
-        Raises:
-            UserError: for a family that was trained with prompts that are not known here.
-        """
-        if given is None and self.needs_system:
-            raise UserError(
-                f"adapter: models of the family {name} were trained with a system prompt of their "
-                "own (criteria and language), and score off their distribution without it; give "
-                "the text of the model's card as system=FILE (reward.system=FILE of a run)"
-            )
-        return self.system if given is None else given
 
 
 ADAPTERS: dict[str, Adapter] = {
@@ -143,6 +130,8 @@ class RewardKeys(NamedTuple):
     model: str = "reward.model"
     adapter: str = "reward.adapter"
     max_tokens: str = "reward.max_tokens"
+    system: str = "reward.system"
+    golden_scores: str = "reward.golden_scores"
 
 
 _OF_A_RUN = RewardKeys()
@@ -156,6 +145,7 @@ def check_reward_model(
     if path is None:
         return
     names = architectures_of(path)
+    check_score_head(path, keys.model)
     accepted = ADAPTERS[adapter].architectures
     if not any(name.endswith(accepted) for name in names):
         raise UserError(
@@ -163,7 +153,34 @@ def check_reward_model(
             f"reads a class that ends in {' or '.join(accepted)}; train one with "
             f"launch/train_rm.py or choose another {keys.adapter}"
         )
+    check_one_label(_config_of(path), model, keys.model)
     check_context(path, max_tokens, keys.max_tokens)
+
+
+def check_family(adapter: AdapterName, system: str | None, keys: RewardKeys = _OF_A_RUN) -> None:
+    """Refuse a family that was trained with a system turn that is neither known nor given."""
+    if system is None and ADAPTERS[adapter].needs_system:
+        raise UserError(
+            f"{keys.adapter}: models of the family {adapter} were trained with a system turn of "
+            "their own (criteria, language), and score off their distribution without it; give "
+            f"{keys.system}=FILE with the text of the model's card"
+        )
+
+
+def read_system(value: str | None, key: str) -> str | None:
+    """The text of the file that holds a system turn.
+
+    Raises:
+        UserError: when there is no such file, or nothing in it.
+    """
+    if value is None:
+        return None
+    path = Path(value)
+    text = path.read_text(encoding="utf-8").strip("\n") if path.is_file() else ""
+    if not text:
+        what = "is empty" if path.is_file() else "does not exist"
+        raise UserError(f"{key}: the file {value} {what}; give a file with the system turn")
+    return text
 
 
 def num_parameters(directory: Path) -> int:

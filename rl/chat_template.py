@@ -20,7 +20,7 @@ from rl.types import IntArray, Message, Prompt
 _CLOCK = "strftime_now"  # what templates call to write the date of the day
 
 
-def read_template(value: str | None, key: str) -> str | None:
+def read_template(value: str | None, key: str = "chat_template") -> str | None:
     """A template as it is, or the text of the file that holds it; a template has braces.
 
     Raises:

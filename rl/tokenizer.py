@@ -46,6 +46,11 @@ def load_tokenizer(model: str, key: str) -> PreTrainedTokenizerBase:
     return read_tokenizer(model, key)[0]
 
 
+def tokenizer_note(model: str, key: str) -> str | None:
+    """What to tell people of a tokenizer that is not the one its configuration names."""
+    return read_tokenizer(model, key)[1]
+
+
 def read_tokenizer(model: str, key: str) -> tuple[PreTrainedTokenizerBase, str | None]:
     """`load_tokenizer`, and what to tell people where it is not the one that is configured."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: PLC0415 - seconds
