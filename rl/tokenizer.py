@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # What a program is made of; each is what a tokenizer has been seen to lose or to cut elsewhere.
-# All are in Unicode's normal form C, which Qwen's tokenizers bring every text into.
+# All are in Unicode's normal form C, which Qwen's tokenizers bring every text into. None begins
+# with a space: at the start of a text, tokenizers with word marks (Llama) do not tell it from none.
 PROBES = (
     "def f(xs):\n    for x in xs:\n        if x % 2 == 0:\n            return x\n    return None\n",
     "class A:\n\tdef g(self):\n\t\treturn 'a\\tb'\n\n\n\tdef h(self): pass\n",
-    "    x = [1 , 2]\n\n        # they 're not n't .  two  spaces   three \n",
+    "if x:\n    x = [1 , 2]\n\n        # they 're not n't .  two  spaces   three \n",
     "total += 1234567890 * 3.14159 - 0x1F // 1_000\n",
     "print('caf\u00e9 \u03c0 \u2248 3 \u4f60\u597d \U0001f642')  # \u00fc\u00df \u0416\n",
 )
