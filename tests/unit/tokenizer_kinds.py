@@ -77,7 +77,8 @@ GEMMA = SYSTEM_RAISES + (
 )
 DEEPSEEK = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
-    "### Instruction:\n{{ m.content }}\n### Response:\n{% else %}{{ m.content }}\n{{ eos_token }}\n{% endif %}{% endfor %}"
+    "### Instruction:\n{{ m.content }}\n### Response:\n"
+    "{% else %}{{ m.content }}\n{{ eos_token }}\n{% endif %}{% endfor %}"
 )
 ZEPHYR = (
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n{% endfor %}"

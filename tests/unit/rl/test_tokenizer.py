@@ -76,6 +76,9 @@ def test_a_damaged_tokenizer_is_refused_in_one_line(policy: Path, text: str) -> 
 def test_tokens_without_an_embedding_are_refused_by_name(policy: Path) -> None:
     tokenizer: Any = load_tokenizer(str(policy), "model")
     check_vocabulary(tokenizer, str(policy), "model")
+    fits = 512 - len(tokenizer)  # so many more would still have rows
+    tokenizer.add_tokens([f"<|{i}|>" for i in range(fits)])
+    check_vocabulary(tokenizer, str(policy), "model")
     tokenizer.add_tokens(["<|tool|>"])
     tokenizer.save_pretrained(policy)
     with pytest.raises(UserError, match=r"'<\|tool\|>' with id 512, and vocab_size is 512"):
