@@ -17,6 +17,7 @@ from conf.schema import Config
 from reward.model_files import (
     check_context,
     check_family,
+    check_has_template,
     check_policy,
     check_reward_model,
     is_local,
@@ -126,6 +127,8 @@ def _check_policy(cfg: Config) -> None:
     if directory is not None:
         num_tokens = cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens
         check_context(directory, num_tokens, "model.max_completion_tokens")
+        if cfg.model.chat_template is None:
+            check_has_template(directory, "model.path", "give model.chat_template=FILE")
 
 
 def _check_reward_model(cfg: Config) -> None:

@@ -13,9 +13,8 @@ from actors.fleet import Specs, start_fleet
 from actors.reward import RewardActors
 from actors.stopping import run_until_stopped
 from actors.supervise import all_of
-from actors.texts import check_reward_texts
 from conf.schema import Config
-from reward.model_files import RewardKeys, is_local, model_digest
+from reward.model_files import is_local, model_digest
 from rl.console import Console
 from rl.errors import NonFiniteError
 from rl.types import Score
@@ -37,14 +36,12 @@ class Candidates:
 
 
 def score_candidates(
-    cfg: Config, problems: Sequence[Candidates], name: str, console: Console, keys: RewardKeys
+    cfg: Config, problems: Sequence[Candidates], name: str, console: Console
 ) -> list[tuple[Score, ...]]:
     """Score every text as it is: no extraction, no gate.
 
-    Ray is started for it, and is gone afterwards. Raises UserError, before that, for a model that
-    does not read what it is given; NonFiniteError when a score is no number.
+    Ray is started for it, and is gone afterwards. Raises NonFiniteError when a score is no number.
     """
-    check_reward_texts(cfg, keys)
 
     async def score() -> list[tuple[Score, ...]]:
         async with start_fleet(cfg, Specs(reward=True), name) as fleet:

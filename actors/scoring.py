@@ -11,25 +11,19 @@ from pathlib import Path
 from actors.cluster import cluster
 from actors.fleet import RayFleet, Specs, start_fleet
 from actors.stopping import run_until_stopped
-from actors.texts import check_reward_texts
 from conf.schema import Config
 from reward.answers import AnswerGroup, judged_rows
 from reward.judge import Judged
-from reward.model_files import RewardKeys
 from rl.console import Console
 
 _IN_FLIGHT = 256  # groups
-_OF_A_RUN = RewardKeys()
 
 
-def score_file(
-    cfg: Config, groups: Sequence[AnswerGroup], target: Path, keys: RewardKeys = _OF_A_RUN
-) -> float:
+def score_file(cfg: Config, groups: Sequence[AnswerGroup], target: Path) -> float:
     """Score answers into `target`, which appears only when it is complete.
 
     Returns the seconds from the first answer sent to the last one scored; engines start before.
     """
-    check_reward_texts(cfg, keys)
     num_rows = sum(len(group.rows) for group in groups)
     target.parent.mkdir(parents=True, exist_ok=True)
     console = Console()

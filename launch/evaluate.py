@@ -22,6 +22,7 @@ from launch.common.arguments import BenchmarkArgs
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output
 from reward.model_files import (
+    check_has_template,
     check_policy,
     context_of,
     is_local,
@@ -98,6 +99,8 @@ def check_model(args: EvaluateArgs, name: str = "model") -> tuple[int, int]:
     directory = check_policy(args.model, name)
     if directory is None:
         return args.max_prompt_tokens or MAX_PROMPT_TOKENS, args.max_tokens or MAX_TOKENS
+    if args.chat_template is None:
+        check_has_template(directory, name, "give chat_template=FILE with a Jinja template")
     positions = context_of(directory)
     context = positions or MAX_PROMPT_TOKENS + MAX_TOKENS
     spare = context - args.max_tokens if args.max_tokens else context // 2

@@ -78,6 +78,9 @@ def run(args: RmBenchArgs) -> None:
 
 def _score(cfg: Config, items: list[Item]) -> tuple[list[ItemScores], dict[str, object]]:
     """Scores of all items, and what they depend on."""
+    from actors.texts import check_reward_texts  # noqa: PLC0415 - after the arguments are good
+
+    check_reward_texts(cfg, REWARD_KEYS)
     from actors.judging import (  # noqa: PLC0415 - after the arguments are good
         Candidates,
         score_candidates,
@@ -89,7 +92,7 @@ def _score(cfg: Config, items: list[Item]) -> tuple[list[ItemScores], dict[str, 
     num_responses = sum(len(item.chosen) + len(item.rejected) for item in items)
     console.stage("score", f"{num_responses} responses to {len(items)} prompts, {cfg.reward.model}")
     problems = [Candidates(question=i.prompt, texts=i.chosen + i.rejected) for i in items]
-    found = score_candidates(cfg, problems, "rm-bench", console, REWARD_KEYS)
+    found = score_candidates(cfg, problems, "rm-bench", console)
     num_truncated = sum(score.truncated for row in found for score in row)
     if num_truncated:
         console.say(f"{num_truncated} responses were cut to {cfg.reward.max_tokens} tokens")

@@ -32,9 +32,12 @@ def run(args: ScoreArgs) -> None:
     output = check_output(args.output, "FILE.jsonl")
     cfg = answer_config(args)
     groups = read_answers(Path(args.input))
+    from actors.texts import check_reward_texts  # noqa: PLC0415 - after the arguments are good
+
+    check_reward_texts(cfg, REWARD_KEYS)
     from actors.scoring import score_file  # noqa: PLC0415 - after the arguments are good
 
-    score_file(cfg, groups, output, REWARD_KEYS)
+    score_file(cfg, groups, output)
 
 
 if __name__ == "__main__":

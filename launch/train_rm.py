@@ -23,6 +23,7 @@ from reward.model_files import (
     AdapterName,
     check_context,
     check_family,
+    check_has_template,
     find_model,
     is_local,
     model_digest,
@@ -153,6 +154,8 @@ def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
     directory = find_model(args.model, "model")
     _check_output(Path(args.output), directory)
     check_family(args.adapter, read_system(args.system, "system"), REWARD_KEYS)
+    if directory is not None:
+        check_has_template(directory, "model", "put a chat_template.jinja beside it")
     if directory is not None and args.max_tokens is not None:
         check_context(directory, args.max_tokens, "max_tokens")
     if shape is None and args.lr is None:

@@ -154,6 +154,7 @@ def check_reward_model(
             f"launch/train_rm.py or choose another {keys.adapter}"
         )
     check_one_label(_config_of(path), model, keys.model)
+    check_has_template(path, keys.model, "put the chat_template.jinja of its training beside it")
     check_context(path, max_tokens, keys.max_tokens)
 
 
@@ -181,6 +182,21 @@ def read_system(value: str | None, key: str) -> str | None:
         what = "is empty" if path.is_file() else "does not exist"
         raise UserError(f"{key}: the file {value} {what}; give a file with the system turn")
     return text
+
+
+def check_has_template(directory: Path, key: str, fix: str) -> None:
+    """Refuse a local model whose files hold no chat template; nothing is loaded for it."""
+    names = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    if any((directory / name).exists() for name in names):
+        return
+    path = directory / "tokenizer_config.json"
+    try:
+        config: object = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); fetch the model again") from error
+    fields = cast("dict[str, Any]", config) if isinstance(config, dict) else {}
+    if not fields.get("chat_template"):
+        raise UserError(f"{key}: {directory} has no chat template; {fix}")
 
 
 def num_parameters(directory: Path) -> int:
