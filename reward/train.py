@@ -165,12 +165,13 @@ def write_golden_scores(
     with torch.no_grad():
         scores_N = [float(model(torch.from_numpy(row)[None]).logits[0, 0]) for row in rows_N]
         padded_N = _score_padded(model, rows_N)
+    pad = model.config.get_text_config().pad_token_id
     difference = float(np.abs(np.array(scores_N) - padded_N).max())
-    if not difference <= _PADDED_TOLERANCE:
+    if any(row[-1] == pad for row in rows_N) or not difference <= _PADDED_TOLERANCE:
         raise EngineError(
-            f"the reward model in {directory} scores a padded batch {difference:.3g} away from "
-            "single texts in plain transformers; its pad_token_id is a token that its chat "
-            "template ends with"
+            f"the reward model in {directory} is not read at its last token by plain transformers: "
+            f"its texts end with its padding ({pad}), or a padded batch scores {difference:.3g} "
+            "away from single texts; give it a pad_token_id that its chat template never ends with"
         )
     stored = [
         {"question": question, "code": code, "score": score}

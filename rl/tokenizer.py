@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rl.errors import UserError
 from rl.hub_files import first_line, model_config, model_file, text_config
+from rl.types import IntArray
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -145,7 +146,12 @@ def lost_text(tokenizer: Any) -> str | None:  # noqa: ANN401 - tokenizers have n
     return None
 
 
-def decode(tokenizer: Any, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:  # noqa: ANN401
+def decode(
+    tokenizer: Any,  # noqa: ANN401 - tokenizers have no common typed base
+    token_ids: Sequence[int] | IntArray,
+    *,
+    skip_special_tokens: bool = True,
+) -> str:
     """The text of token ids, with every space where it was.
 
     The configuration of some tokenizers (Llama-3) asks for a clean-up of English prose, which joins

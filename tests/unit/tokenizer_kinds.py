@@ -309,8 +309,8 @@ def write_classifier(kind: Kind, directory: Path) -> PreTrainedTokenizerFast:
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
             bos_token_id=tokenizer.bos_token_id,
-            num_labels=1,
             dtype="float32",
+            id2label={0: "LABEL_0"},
         )
     )
     with torch.no_grad():

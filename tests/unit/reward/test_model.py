@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from reward.model import TextPath
+from reward.model_files import AdapterName
 from rl import minipy
 from rl.errors import UserError
 from rl.tiny_model import CHAT_TEMPLATE, make_tokenizer
@@ -33,6 +34,11 @@ ONE_SEGMENT = (
 TEMPLATES = {"chatml": CHAT_TEMPLATE, "think": THINK, "bos": BOS, "one_segment": ONE_SEGMENT}
 HARMLESS = st.text(max_size=60).filter(lambda text: "<|" not in text)
 LONG = 100_000
+SYSTEMS: tuple[tuple[AdapterName, str | None], ...] = (
+    ("codescaler", None),
+    ("acecoder", None),
+    ("themis", "Judge it."),
+)
 QUESTION = "Return the sum of the double of the numbers in xs that are even."
 CODE = "def f(xs):\n    return sum(x * 2 for x in xs if x % 2 == 0)"
 
@@ -180,7 +186,7 @@ def test_an_adapter_with_a_system_prompt_shows_it_and_the_others_do_not(tokenize
         adapter: tokenizer.decode(
             TextPath(tokenizer, adapter, LONG, system=system).encode("q", "c").token_ids
         )
-        for adapter, system in (("codescaler", None), ("acecoder", None), ("themis", "Judge it."))
+        for adapter, system in SYSTEMS
     }
     assert texts["codescaler"] == texts["acecoder"]
     assert texts["themis"].startswith("<|im_start|>system\nJudge it.<|im_end|>")
