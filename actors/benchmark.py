@@ -18,8 +18,9 @@ from actors.checks import preflight
 from actors.cluster import cluster
 from actors.fleet import Specs, start_fleet
 from actors.placement import Needs
-from actors.rollout import encode_prompt, load_tokenizer
+from actors.rollout import encode_prompt
 from actors.stopping import run_until_stopped
+from actors.texts import check_policy_texts
 from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config
 from reward.execute import Verifying, programs_of, require_decided, verify_persistently
@@ -114,23 +115,18 @@ def run_benchmark(cfg: Config, benchmark: Benchmark, output: Path) -> None:
     console.say(f"samples   {store.path}")
 
 
-def check_prompts(cfg: Config, prompts_P: Sequence[Prompt]) -> None:
+def check_prompts(
+    cfg: Config, prompts_P: Sequence[Prompt], key: str = "model", template: str = "chat_template"
+) -> None:
     """Refuse prompts that the policy can not be asked, before an engine starts.
 
+    `key` and `template` are what the command calls the model and its chat template.
+
     Raises:
-        UserError: when there is no chat template, or naming the prompts that are too long.
+        UserError: for a tokenizer or a template that does not say what it is given, naming the
+            problems whose turns it refuses, or those that are too long.
     """
-    try:
-        tokenizer = load_tokenizer(cfg.model.path, cfg.model.chat_template)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model: the tokenizer of {cfg.model.path} can not be loaded: {error}"
-        ) from error
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"model: {cfg.model.path} has no chat template; give chat_template=FILE with a Jinja "
-            "template"
-        )
+    tokenizer = check_policy_texts(cfg, {"problems": prompts_P}, key, template)
     limit = cfg.model.max_prompt_tokens
     lengths = {prompt.id: len(encode_prompt(tokenizer, prompt)) for prompt in prompts_P}
     long = [f"{name} ({length})" for name, length in lengths.items() if length > limit]

@@ -114,7 +114,7 @@ def check_selection(cfg: Config, selection: SelectionPlan) -> None:
         UserError: prompts that the tester can not be asked, engines that do not fit, a sandbox that
             is not reached.
     """
-    check_prompts(cfg, [request_for_test(prompt) for prompt in selection.problems])
+    check_prompts(cfg, [request_for_test(prompt) for prompt in selection.problems], "tester")
     preflight(cfg, Needs(rollout=cfg.rollout.engines, reward=cfg.reward.shards))
     check_sandbox(cfg.sandbox)
 

@@ -16,8 +16,11 @@ from actors.verifiers import check_sandbox
 from conf.schema import Config
 from reward.model_files import (
     check_context,
+    check_family,
+    check_has_template,
     check_policy,
     check_reward_model,
+    is_local,
 )
 from rl.errors import UserError
 from rl.probe import MIN_PROBLEMS
@@ -32,6 +35,7 @@ def check_inputs(cfg: Config) -> None:
         UserError: with every fault that was found, a line each.
     """
     faults = _faults(cfg, [preflight]) + file_faults(cfg)
+    faults = faults or text_faults(cfg)  # seconds, where all else takes less than one
     if faults:
         raise UserError("\n".join(faults))
 
@@ -48,6 +52,41 @@ def file_faults(cfg: Config) -> list[str]:
     if cfg.data.kind == "parquet":
         checks += [_check_train_data, _check_eval_data, _check_probe_data]
     return _faults(cfg, checks)
+
+
+def text_faults(cfg: Config, *, of_hub: bool = True) -> list[str]:
+    """What is wrong with tokenizers, chat templates, labels and golden scores of a run.
+
+    `of_hub` False looks at local models only, and fetches nothing.
+    """
+    if cfg.loop.enabled:
+        return []
+    checks: list[Callable[[Config], None]] = []
+    if of_hub or is_local(cfg.model.path):
+        checks.append(_check_policy_texts)
+    if cfg.reward.uses_model and cfg.reward.model and (of_hub or is_local(cfg.reward.model)):
+        checks.append(_check_reward_texts)
+    return _faults(cfg, checks)
+
+
+def _check_policy_texts(cfg: Config) -> None:
+    from actors.texts import check_policy_texts  # noqa: PLC0415 - loads transformers
+
+    paths = {"data.train_path": cfg.data.train_path, "data.eval_path": cfg.data.eval_path}
+    if cfg.probe.every:
+        paths["probe.path"] = cfg.probe.path
+    if cfg.data.kind != "parquet":
+        paths = {}
+    prompts = {
+        key: load_prompts(path, cfg.data.max_bad_rows) for key, path in paths.items() if path
+    }
+    check_policy_texts(cfg, prompts)
+
+
+def _check_reward_texts(cfg: Config) -> None:
+    from actors.texts import check_reward_texts  # noqa: PLC0415 - loads transformers
+
+    check_reward_texts(cfg)
 
 
 def _faults(cfg: Config, checks: Sequence[Callable[[Config], None]]) -> list[str]:
@@ -88,6 +127,8 @@ def _check_policy(cfg: Config) -> None:
     if directory is not None:
         num_tokens = cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens
         check_context(directory, num_tokens, "model.max_completion_tokens")
+        if cfg.model.chat_template is None:
+            check_has_template(directory, "model.path", "give model.chat_template=FILE")
 
 
 def _check_reward_model(cfg: Config) -> None:
@@ -95,6 +136,7 @@ def _check_reward_model(cfg: Config) -> None:
     if cfg.loop.enabled or model is None:
         return
     check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)
+    check_family(cfg.reward.adapter, cfg.reward.system)
 
 
 def _check_train_data(cfg: Config) -> None:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from actors.checks import file_faults, preflight
+from actors.checks import file_faults, preflight, text_faults
 from actors.cluster import cluster
 from actors.memory import GIB
 from actors.model_shape import shape_of
@@ -50,6 +50,7 @@ def dry_run(cfg: Config) -> None:
     shapes = model_shapes(cfg)
     plan = make_plan(cfg, site.machines, shapes)
     faults = file_faults(cfg)
+    faults = faults or text_faults(cfg, of_hub=False)
     for line in describe(cfg, plan, shapes, 0 if site.lacks else len(faults)):
         console.say(line)
     if site.lacks is not None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from conf.schema import Config
+from reward.golden import GOLDEN_SCORES
 from reward.model import TextPath
-from reward.train import GOLDEN_SCORES, write_golden_scores
+from reward.train import write_golden_scores
+from rl.tokenizer import load_tokenizer
 
 _CARD = """# {title}
 
@@ -47,7 +49,7 @@ def _export(auto_class: Any, source: Path, target: Path, cfg: Config, title: str
     shutil.rmtree(target, ignore_errors=True)
     model = auto_class.from_pretrained(source, dtype=torch.float16, use_safetensors=True)
     model.save_pretrained(target)
-    AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    load_tokenizer(str(source), "loop").save_pretrained(target)
     record = json.loads((source / "stage.json").read_text(encoding="utf-8"))
     (target / "stage.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     figures = ", ".join(f"{name} {value:.3f}" for name, value in record["figures"].items())

@@ -126,6 +126,7 @@ def train_fields(cfg: Config, total_steps: int) -> dict[str, Any]:
         "cpu_threads": policy.cpu_threads,
         "temperature": cfg.rollout.temperature,
         "with_reference": cfg.algorithm.kl_coef > 0,
+        "chat_template": cfg.model.chat_template,
         "seed": cfg.seed,
         "deadline_s": policy.deadline_s,
     }

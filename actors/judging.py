@@ -105,6 +105,7 @@ def scoring_settings(cfg: Config) -> dict[str, object]:
         "model": model,
         "model_digest": model_digest(Path(model)) if is_local(model) else None,
         "adapter": cfg.reward.adapter,
+        "system": cfg.reward.system,
         "dtype": cfg.reward.dtype,
         "quantisation": None,
         "max_tokens": cfg.reward.max_tokens,

@@ -8,11 +8,8 @@ engine.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +19,11 @@ from actors.supervise import SharedDeadline
 from actors.verifiers import make_verifier
 from conf.schema import ExecutionConfig, RewardConfig
 from reward.extract import ExtractConfig
+from reward.golden import GoldenScore, compare_with_golden, find_golden_scores
 from reward.judge import ExecutionJudge, HybridJudge, Judge, Judged, RewardModelJudge
 from reward.model import TextPath
-from reward.train import GOLDEN_SCORES
-from rl.errors import EngineError, ProjectError
-from rl.types import IntArray, JudgedGroup, Prompt, RolloutGroup, Score
-
-_GOLDEN_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
+from rl.errors import ProjectError
+from rl.types import JudgedGroup, Prompt, RolloutGroup, Score
 
 
 def extract_config(cfg: RewardConfig) -> ExtractConfig:
@@ -59,15 +54,15 @@ class RewardModelActor:
 
         self._vllm = vllm_engine
         self._name = name
+        text_path = TextPath.load(spec["model"], cfg.adapter, cfg.max_tokens, system=cfg.system)
         self._loop = vllm_engine.EngineLoop(vllm_engine.EngineSpec(**spec), name)
-        text_path = TextPath.load(spec["model"], cfg.adapter, cfg.max_tokens)
         self._reward_model = RewardModelJudge(
             self._loop.score_all, text_path, extract_config(cfg), cfg.shaping, cfg.cache_size
         )
         self._judge: Judge = self._reward_model
         if cfg.kind == "hybrid":
             self._judge = HybridJudge(self._reward_model, execution_judge(cfg, sandbox))
-        self._check_golden_scores(Path(spec["model"]), cfg, self._loop.score_all, text_path)
+        self._check_golden_scores(spec["model"], cfg, text_path)
 
     def ready(self) -> str:
         """Answer once the engine has scored."""
@@ -98,28 +93,17 @@ class RewardModelActor:
         """Take the device back."""
         self._vllm.wake(self._loop).result()
 
-    @staticmethod
-    def _check_golden_scores(
-        directory: Path,
-        cfg: RewardConfig,
-        score_all: Callable[[Sequence[IntArray]], Future[list[float]]],
-        text_path: TextPath,
-    ) -> None:
-        """Compare with scores that plain transformers computed, if the model ships them."""
-        file = directory / GOLDEN_SCORES
-        if not file.is_file():
+    def _check_golden_scores(self, model: str, cfg: RewardConfig, text_path: TextPath) -> None:
+        """Compare with scores that plain transformers computed, if there are some."""
+        file = find_golden_scores(model, cfg.golden_scores, "reward.golden_scores")
+        if file is None:
             return
-        probes = json.loads(file.read_text(encoding="utf-8"))
-        rows = [text_path.encode(p["question"], p["code"]).token_ids for p in probes]
-        ours = np.array(score_all(rows).result())
-        theirs = np.array([p["score"] for p in probes])
-        difference = float(np.abs(ours - theirs).max())
-        if difference > _GOLDEN_TOLERANCE[cfg.dtype]:
-            raise EngineError(
-                f"the reward model in {directory} scores its golden probes {difference:.3g} away "
-                f"from {GOLDEN_SCORES} (allowed with {cfg.dtype}: {_GOLDEN_TOLERANCE[cfg.dtype]}); "
-                f"check reward.adapter={cfg.adapter} and the model's chat template"
-            )
+
+        def score(probes: Sequence[GoldenScore]) -> list[float]:
+            rows = [text_path.encode(probe.question, probe.code).token_ids for probe in probes]
+            return self._loop.score_all(rows).result()
+
+        compare_with_golden(file, cfg.dtype, score)
 
 
 # Judges without a model, by `reward.kind`; docs/howto.md shows how to add one.

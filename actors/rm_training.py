@@ -22,8 +22,10 @@ from actors.policy import Gang
 from actors.stopping import how_to_go_on, run_until_stopped
 from actors.training import OfflinePlan, offline_train_fields, score_pairs, train_offline
 from conf.schema import Config
+from reward.labels import check_one_label
 from reward.model import TextPath
 from reward.pairs import Pair
+from reward.read_out import choose_padding
 from reward.train import (
     EncodedPairs,
     ValidationFigures,
@@ -36,8 +38,10 @@ from reward.training_card import reward_model_card
 from rl.checkpoint import commit, complete_checkpoints, prune, staging_directory
 from rl.console import Console
 from rl.errors import DataError, StoppedError, UserError, first_cause
+from rl.hub_files import model_config
 from rl.loss import PairObjective
 from rl.samples import replace_file
+from rl.tokenizer import embedding_rows, tokenizer_note
 from rl.types import UpdateReport
 from rl.versions import installed_versions
 
@@ -85,7 +89,7 @@ async def train_reward_model(cfg: Config, job: RmTraining, console: Console) -> 
     Raises:
         DataError: when no pair fits the context.
     """
-    text_path = TextPath.load(job.model, cfg.reward.adapter, cfg.reward.max_tokens)
+    text_path = base_text_path(cfg, job.model)
     train = encode_pairs(job.train, text_path, with_lm=job.objective.lm_coef > 0)
     if not train.pairs:
         raise DataError(
@@ -98,6 +102,7 @@ async def train_reward_model(cfg: Config, job: RmTraining, console: Console) -> 
         "model_path": job.model,
         "head": "score_lm" if job.objective.lm_coef > 0 else "score",
         "dtype": cfg.reward.dtype,
+        "pad_token_id": padding_of(text_path, job.model),
     }
     specs = Specs(train=fields, objective=job.objective)
     async with start_fleet(cfg, specs, "reward-model") as fleet:
@@ -106,10 +111,43 @@ async def train_reward_model(cfg: Config, job: RmTraining, console: Console) -> 
     return result
 
 
+def check_base(cfg: Config, model: str) -> None:
+    """Refuse a base of which no reward model can be made that others read right."""
+    text_path = base_text_path(cfg, model)
+    padding_of(text_path, model)
+    note = tokenizer_note(model, "model")
+    if note is not None:
+        Console().say(note)
+
+
+def padding_of(text_path: TextPath, model: str) -> int:
+    """The token that the reward model pads with; its chat template never ends with it."""
+    rows = embedding_rows(model_config(model))
+    return choose_padding(text_path.tokenizer, text_path.last_ids(), rows, "model")
+
+
+def base_text_path(cfg: Config, model: str) -> TextPath:
+    """How the reward model that is made of a base will read; refuses a base that can not.
+
+    It is read at its last token, whatever the base pads with: `choose_padding` goes by that.
+    """
+    reward = cfg.reward
+    check_one_label(model_config(model), model, "model")
+    return TextPath.load(
+        model,
+        reward.adapter,
+        reward.max_tokens,
+        system=reward.system,
+        key="model",
+        reads_last=True,
+    )
+
+
 def run_training(cfg: Config, job: RmTraining, record: Path) -> RmResult:
     """Train in a Ray cluster; figures, settings and a card are left beside the weights."""
     console = Console()
     start_s = time.perf_counter()
+    check_base(cfg, job.model)
     job.directory.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)  # of an earlier training; this one is not finished
     try:

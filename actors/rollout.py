@@ -8,14 +8,16 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import ray
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 
 from actors.supervise import stream
+from rl.chat_template import encode_prompt
+from rl.chat_template import load_policy_tokenizer as load_tokenizer
 from rl.errors import UserError, VersionMismatchError
 from rl.seeds import derive_seed
-from rl.types import Completion, Finish, IntArray, Prompt, RolloutGroup, SamplingConfig
+from rl.tokenizer import decode
+from rl.types import Completion, Finish, Prompt, RolloutGroup, SamplingConfig
 
 
 class RolloutActor:
@@ -85,7 +87,7 @@ class RolloutActor:
         return Completion(
             prompt_id=prompt.id,
             sample_idx=index,
-            text=self._tokenizer.decode(sampled.token_ids, skip_special_tokens=True),
+            text=decode(self._tokenizer, sampled.token_ids),
             token_ids=sampled.token_ids,
             rollout_logprobs=sampled.logprobs,
             finish=Finish.STOP if sampled.stopped else Finish.LENGTH,
@@ -118,21 +120,6 @@ class RolloutActor:
     async def wake(self) -> None:
         """Take the device back."""
         await asyncio.wrap_future(self._vllm.wake(self._loop))
-
-
-def load_tokenizer(model: str, chat_template: str | None) -> Any:  # noqa: ANN401 - tokenizers have no common typed base
-    """The tokenizer of a policy, with `chat_template` in place of its own when one is given."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    if chat_template is not None:
-        tokenizer.chat_template = chat_template
-    return tokenizer
-
-
-def encode_prompt(tokenizer: Any, prompt: Prompt) -> IntArray:  # noqa: ANN401
-    """Tokens of a prompt, the chat template and its generation prompt applied."""
-    turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
-    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-    return np.asarray(ids, dtype=np.int32)
 
 
 def _stop_token_ids(model: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 - tokenizers have no common typed base

@@ -21,13 +21,13 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
 from rl.errors import UserError
 from rl.loss import MicrobatchTensors, attention_mask
+from rl.tokenizer import load_tokenizer
 
 _LM_HEAD = "lm_head.weight"
 _CHUNK_LOGITS = 2**26  # logits held at once by the LM head: 256 MiB in float32
@@ -64,6 +64,8 @@ class TrainSpec:
     cpu_threads: int = 1
     temperature: float = 1.0  # logits are divided by it, as the rollout engine does
     with_reference: bool = False  # also hold a frozen copy of the initial model
+    chat_template: str | None = None  # saved in place of the tokenizer's own
+    pad_token_id: int | None = None  # saved in place of the model's own
     seed: int = 0  # of a score head that the checkpoint lacks
     deadline_s: float = 900.0  # longest wait of a rank for the others in one collective
 
@@ -146,11 +148,16 @@ def load_model(spec: TrainSpec) -> TrainModel:
 
 def save_config_and_tokenizer(model: PreTrainedModel, spec: TrainSpec, directory: Path) -> None:
     """Write all of a Hugging Face directory but the weights."""
-    tokenizer = AutoTokenizer.from_pretrained(spec.model_path)
+    tokenizer: Any = load_tokenizer(spec.model_path, "model.path")
+    if spec.chat_template is not None:
+        tokenizer.chat_template = spec.chat_template
     config = _load_config(spec)
     config.architectures = [type(model).__name__]
     config.dtype = spec.dtype
-    if config.pad_token_id is None:  # a sequence classifier finds the last token with it
+    if spec.pad_token_id is not None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(spec.pad_token_id)
+        config.get_text_config().pad_token_id = config.pad_token_id = spec.pad_token_id
+    elif config.pad_token_id is None:  # a sequence classifier finds the last token with it
         config.pad_token_id = (
             tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         )

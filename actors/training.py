@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer
 
 from actors.fleet import Specs, start_fleet, train_fields
 from actors.policy import Gang
@@ -23,6 +22,7 @@ from rl.console import Console
 from rl.loss import NllObjective
 from rl.packing import Readout, build_minibatch
 from rl.tiny_model import make_policy
+from rl.tokenizer import load_tokenizer
 from rl.types import FloatArray, Sample, UpdateReport
 from rl.warm_start import answer_samples
 
@@ -93,7 +93,7 @@ async def warm_start(
     loop = cfg.loop
     start = directory / "untrained"
     make_policy(start, ["\n".join(pair) for pair in answers], cfg.seed)
-    samples = answer_samples(answers, AutoTokenizer.from_pretrained(start))
+    samples = answer_samples(answers, load_tokenizer(str(start), "loop"))
     epochs = 1 + loop.warm_steps * loop.warm_batch // len(samples)
     batches = shuffled_batches(samples, loop.warm_batch, epochs, cfg.seed, group_of=1)
     train = offline_train_fields(cfg, loop.warm_lr, loop.warm_steps) | {"model_path": str(start)}

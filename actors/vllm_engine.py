@@ -113,6 +113,7 @@ def build_engine(spec: EngineSpec, name: str) -> LLMEngine:
         "tensor_parallel_size": spec.tensor_parallel,
         "distributed_executor_backend": "uni" if spec.tensor_parallel == 1 else "mp",
         "enable_prefix_caching": True,
+        "skip_tokenizer_init": True,  # ids in, ids out: the one tokenizer is that of the actor
         "seed": spec.seed,
         "disable_log_stats": not spec.tags,
     }

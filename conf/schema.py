@@ -54,7 +54,9 @@ class ModelConfig:
 
     path: str = key("directory or hub id of the initial policy")
     dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "bfloat16")
-    chat_template: str | None = key("Jinja template used when the tokenizer has none", None)
+    chat_template: str | None = key(
+        "Jinja template, or a file with one, in place of the tokenizer's", None
+    )
     max_prompt_tokens: int = key("longer prompts are refused before the run", ge=1)
     max_completion_tokens: int = key("budget of one completion", ge=1)
 
@@ -121,6 +123,15 @@ class RewardConfig:
     )
     adapter: Literal["sequence_classifier", "codescaler", "acecoder", "themis"] = key(
         "family of the reward model: template, system prompt, read-out", "codescaler"
+    )
+    system: str | None = key(
+        "file with the system turn that the family was trained with, in place of the adapter's",
+        None,
+    )
+    golden_scores: str | None = key(
+        "JSON file of scores by plain transformers that each shard compares itself with; null is "
+        "golden_scores.json of a model's directory, if it has one",
+        None,
     )
     dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "bfloat16")
     shards: int = key(

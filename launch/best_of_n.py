@@ -32,10 +32,12 @@ from launch.train import shipped
 from reward.model_files import (
     AdapterName,
     RewardKeys,
+    check_family,
     check_reward_model,
     context_of,
     is_local,
     model_digest,
+    read_system,
 )
 from rl.console import Console
 from rl.errors import UserError
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 MAX_TEST_TOKENS = 512
 POLICY_FIGURES = "policy.json"
+KEYS = RewardKeys("reward_model", "adapter", "rm_max_tokens", "rm_system", "golden_scores")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,15 @@ class BestOfNArgs(BenchmarkArgs):
     rm_max_tokens: int | None = key(
         "context: problem and program; null is what the model has, at most 4096", None, ge=8
     )
+    rm_system: str | None = key(
+        "file with the system turn that the family was trained with, in place of the adapter's",
+        None,
+    )
+    golden_scores: str | None = key(
+        "JSON file of scores by plain transformers to compare with; null is golden_scores.json of "
+        "the model's directory, if it has one",
+        None,
+    )
     seed: int = key("of sampling, subsets and intervals", 0, ge=0)
     test_workers: int | None = key("programs that run at once; null is all cores", None, ge=1)
     shards: int = key("reward actors", 1, ge=1)
@@ -96,14 +108,18 @@ def run(args: BestOfNArgs) -> None:
     # Each import is heavier than the one before, so that bad input is refused at once.
     from actors.benchmark import check_prompts, run_benchmark  # noqa: PLC0415
     from actors.best_of_n import EvidenceStore, check_selection, gather_evidence  # noqa: PLC0415
+    from actors.texts import check_reward_texts  # noqa: PLC0415
     from actors.verifiers import check_sandbox  # noqa: PLC0415
     from reward.best_of_n_report import write_report  # noqa: PLC0415
 
     console = Console()
     policy_cfg = configure(sampling, *lengths)
     if args.samples is None:
-        check_prompts(policy_cfg, problems)
-    check_sandbox(args.sandbox)  # a tester takes minutes to make
+        check_prompts(policy_cfg, problems, "policy")
+    # A tester takes minutes to make, so what else is needed is looked at before.
+    like = replace(args, tester=tester_or_its_like(args))
+    check_reward_texts(configure_selection(like, output), KEYS)
+    check_sandbox(args.sandbox)
     args = replace(args, tester=choose_tester(args, console))
     cfg = configure_selection(args, output)
     selection = plan_selection(args, cfg, problems)
@@ -135,8 +151,8 @@ def check(
             "for smaller sizes"
         )
     lengths = check_model(sampling, "policy")
-    keys = RewardKeys(model="reward_model", adapter="adapter", max_tokens="rm_max_tokens")
-    check_reward_model(args.reward_model, args.adapter, rm_context(args), keys)
+    check_reward_model(args.reward_model, args.adapter, rm_context(args), KEYS)
+    check_family(args.adapter, read_system(args.rm_system, KEYS.system), KEYS)
     testing(replace(args, tester=tester_or_its_like(args)), output)
     if args.samples is not None and not Path(args.samples).is_file():
         raise UserError(f"samples: {args.samples} does not exist; give a file of evaluate.py")
@@ -205,6 +221,8 @@ def configure_selection(args: BestOfNArgs, output: Path) -> Config:
         adapter=args.adapter,
         dtype=cfg.model.dtype,
         max_tokens=rm_context(args),
+        system=read_system(args.rm_system, KEYS.system),
+        golden_scores=args.golden_scores,
         shards=args.shards,
         cpu_threads=args.cpu_threads or max(1, num_cores() // args.shards),
         cache_size=0,  # a score that is remembered would take no time
@@ -249,6 +267,7 @@ def plan_selection(args: BestOfNArgs, cfg: Config, problems: tuple[Prompt, ...])
             "reward_model": _identity(args.reward_model),
             "tester": _identity(args.tester),
             "adapter": args.adapter,
+            "rm_system": cfg.reward.system,
             "rm_max_tokens": cfg.reward.max_tokens,
             "dtype": cfg.model.dtype,
             "chat_template": cfg.model.chat_template,

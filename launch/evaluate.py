@@ -22,11 +22,13 @@ from launch.common.arguments import BenchmarkArgs
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output
 from reward.model_files import (
+    check_has_template,
     check_policy,
     context_of,
     is_local,
     model_digest,
 )
+from rl.chat_template import read_template
 from rl.datasets import SOURCES, read_problems, source_named
 from rl.errors import DataError, UserError
 from rl.minipy import make_prompts
@@ -103,6 +105,8 @@ def check_model(args: EvaluateArgs, name: str = "model") -> tuple[int, int]:
     directory = check_policy(args.model, name)
     if directory is None:
         return args.max_prompt_tokens or MAX_PROMPT_TOKENS, args.max_tokens or MAX_TOKENS
+    if args.chat_template is None:
+        check_has_template(directory, name, "give chat_template=FILE with a Jinja template")
     positions = context_of(directory)
     context = positions or MAX_PROMPT_TOKENS + MAX_TOKENS
     spare = context - args.max_tokens if args.max_tokens else context // 2
@@ -163,7 +167,7 @@ def configure(args: EvaluateArgs, max_prompt_tokens: int, max_tokens: int) -> Co
             base.model,
             path=args.model,
             dtype=dtype,
-            chat_template=read_template(args.chat_template),
+            chat_template=read_template(args.chat_template, "chat_template"),
             max_prompt_tokens=max_prompt_tokens,
             max_completion_tokens=max_tokens,
         ),
@@ -248,16 +252,6 @@ def plan(
         },
         resume=args.resume == "auto",
     )
-
-
-def read_template(value: str | None) -> str | None:
-    """A template as it is, or the text of the file that holds it; a template has braces."""
-    if value is None or "{" in value:
-        return value
-    path = Path(value)
-    if not path.is_file():
-        raise UserError(f"chat_template: {value!r} is neither a Jinja template nor a file with one")
-    return path.read_text(encoding="utf-8")
 
 
 def num_cores() -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, key
-from launch.common.arguments import RewardGroupArgs, reward_config
+from launch.common.arguments import REWARD_KEYS, RewardGroupArgs, reward_config
 from launch.common.cli import main_simple
 from launch.common.outputs import check_output
 from reward.rm_bench import (
@@ -78,6 +78,9 @@ def run(args: RmBenchArgs) -> None:
 
 def _score(cfg: Config, items: list[Item]) -> tuple[list[ItemScores], dict[str, object]]:
     """Scores of all items, and what they depend on."""
+    from actors.texts import check_reward_texts  # noqa: PLC0415 - after the arguments are good
+
+    check_reward_texts(cfg, REWARD_KEYS)
     from actors.judging import (  # noqa: PLC0415 - after the arguments are good
         Candidates,
         score_candidates,

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
-from launch.common.arguments import AnswerArgs, answer_config
+from launch.common.arguments import REWARD_KEYS, AnswerArgs, answer_config
 from launch.common.cli import main_simple
 from launch.common.outputs import check_output
 from reward.answers import read_answers
@@ -32,6 +32,9 @@ def run(args: ScoreArgs) -> None:
     output = check_output(args.output, "FILE.jsonl")
     cfg = answer_config(args)
     groups = read_answers(Path(args.input))
+    from actors.texts import check_reward_texts  # noqa: PLC0415 - after the arguments are good
+
+    check_reward_texts(cfg, REWARD_KEYS)
     from actors.scoring import score_file  # noqa: PLC0415 - after the arguments are good
 
     score_file(cfg, groups, output)

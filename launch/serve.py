@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from actors.listening import check_address, read_token
 from conf.schema import key
-from launch.common.arguments import AnswerArgs, answer_config
+from launch.common.arguments import REWARD_KEYS, AnswerArgs, answer_config
 from launch.common.cli import main_simple
 
 
@@ -41,7 +41,10 @@ def run(args: ServeArgs) -> None:
     cfg = answer_config(args)
     token = read_token(None if args.token_file is None else Path(args.token_file))
     check_address(args.host, args.port, token)
-    from actors.serving import ServeConfig, serve_rewards  # noqa: PLC0415 - after the arguments
+    from actors.texts import check_reward_texts  # noqa: PLC0415 - after the arguments
+
+    check_reward_texts(cfg, REWARD_KEYS)
+    from actors.serving import ServeConfig, serve_rewards  # noqa: PLC0415 - heavier still
 
     serve_rewards(
         cfg,

@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config
 from launch.common.cli import main
+from reward.model_files import read_system
+from rl.chat_template import read_template
 
 
 def check(cfg: Config) -> None:
@@ -45,12 +47,18 @@ def run(cfg: Config) -> None:
 
 
 def with_shipped_models(cfg: Config) -> Config:
-    """The models of `assets/` are found from whatever folder the command is started in."""
+    """The models of `assets/` are found from whatever folder the command is started in.
+
+    Files that hold a text, which is a chat template or a system turn, are read here: actors on
+    other machines are given the text.
+    """
     reward_model = cfg.reward.model and shipped(cfg.reward.model)
+    template = read_template(cfg.model.chat_template, "model.chat_template")
+    system = read_system(cfg.reward.system, "reward.system")
     return replace(
         cfg,
-        model=replace(cfg.model, path=shipped(cfg.model.path)),
-        reward=replace(cfg.reward, model=reward_model),
+        model=replace(cfg.model, path=shipped(cfg.model.path), chat_template=template),
+        reward=replace(cfg.reward, model=reward_model, system=system),
     )
 
 

@@ -16,15 +16,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from actors.model_shape import ModelShape, shape_of
 from conf.schema import Config, PolicyConfig, key
-from launch.common.arguments import default_context
+from launch.common.arguments import REWARD_KEYS, default_context
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output_dir
 from reward.model_files import (
     AdapterName,
     check_context,
+    check_family,
+    check_has_template,
     find_model,
     is_local,
     model_digest,
+    read_system,
 )
 from reward.pairs import Pair, load_pairs, pairs_digest, split_by_prompt
 from rl.errors import UserError
@@ -48,6 +51,10 @@ class TrainRmArgs:
         "of the problems, where the data have no validation part", 0.1, ge=0, le=1
     )
     adapter: AdapterName = key("family: system prompt and template", "sequence_classifier")
+    system: str | None = key(
+        "file with the system turn that the family is to be asked with; it belongs to the model",
+        None,
+    )
     max_tokens: int | None = key(
         "context: problem and code; longer pairs are left out; null is the model's, at most 4096",
         None,
@@ -146,6 +153,9 @@ def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
     """Refuse what can not work, before anything is read or started."""
     directory = find_model(args.model, "model")
     _check_output(Path(args.output), directory)
+    check_family(args.adapter, read_system(args.system, "system"), REWARD_KEYS)
+    if directory is not None:
+        check_has_template(directory, "model", "put a chat_template.jinja beside it")
     if directory is not None and args.max_tokens is not None:
         check_context(directory, args.max_tokens, "max_tokens")
     if shape is None and args.lr is None:
@@ -214,7 +224,12 @@ def configure(args: TrainRmArgs, shape: ModelShape | None) -> Config:
         base,
         seed=args.seed,
         reward=replace(
-            base.reward, model=args.model, adapter=args.adapter, dtype=dtype, max_tokens=max_tokens
+            base.reward,
+            model=args.model,
+            adapter=args.adapter,
+            dtype=dtype,
+            max_tokens=max_tokens,
+            system=read_system(args.system, "system"),
         ),
         policy=replace(policy, microbatch_tokens=max(tokens, pair_tokens)),
     )

@@ -10,13 +10,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
+from reward.labels import check_one_label, check_score_head
 from rl.errors import UserError
 
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
-
-_THEMIS_SYSTEM = (
-    "You judge code by its functional correctness: whether it solves the problem for every input."
-)
 
 # What decides how a model samples, beside its weights.
 _SMALL_FILES = frozenset(
@@ -42,6 +39,7 @@ class Adapter:
     """What one family of reward models expects around problem and code."""
 
     system: str | None = None  # system turn, if the family was trained with one
+    needs_system: bool = False  # a prompt of its own, which is not ours to make up
     architectures: tuple[str, ...] = ()  # accepted `architectures` suffixes of config.json
 
 
@@ -49,7 +47,7 @@ ADAPTERS: dict[str, Adapter] = {
     "sequence_classifier": Adapter(architectures=("ForSequenceClassification",)),
     "codescaler": Adapter(architectures=("ForSequenceClassification",)),
     "acecoder": Adapter(architectures=("ForSequenceClassification", "ForTokenClassification")),
-    "themis": Adapter(system=_THEMIS_SYSTEM, architectures=("ForSequenceClassification",)),
+    "themis": Adapter(needs_system=True, architectures=("ForSequenceClassification",)),
 }
 
 
@@ -132,6 +130,8 @@ class RewardKeys(NamedTuple):
     model: str = "reward.model"
     adapter: str = "reward.adapter"
     max_tokens: str = "reward.max_tokens"
+    system: str = "reward.system"
+    golden_scores: str = "reward.golden_scores"
 
 
 _OF_A_RUN = RewardKeys()
@@ -145,6 +145,7 @@ def check_reward_model(
     if path is None:
         return
     names = architectures_of(path)
+    check_score_head(path, keys.model)
     accepted = ADAPTERS[adapter].architectures
     if not any(name.endswith(accepted) for name in names):
         raise UserError(
@@ -152,7 +153,50 @@ def check_reward_model(
             f"reads a class that ends in {' or '.join(accepted)}; train one with "
             f"launch/train_rm.py or choose another {keys.adapter}"
         )
+    check_one_label(_config_of(path), model, keys.model)
+    check_has_template(path, keys.model, "put the chat_template.jinja of its training beside it")
     check_context(path, max_tokens, keys.max_tokens)
+
+
+def check_family(adapter: AdapterName, system: str | None, keys: RewardKeys = _OF_A_RUN) -> None:
+    """Refuse a family that was trained with a system turn that is neither known nor given."""
+    if system is None and ADAPTERS[adapter].needs_system:
+        raise UserError(
+            f"{keys.adapter}: models of the family {adapter} were trained with a system turn of "
+            "their own (criteria, language), and score off their distribution without it; give "
+            f"{keys.system}=FILE with the text of the model's card"
+        )
+
+
+def read_system(value: str | None, key: str) -> str | None:
+    """The text of the file that holds a system turn.
+
+    Raises:
+        UserError: when there is no such file, or nothing in it.
+    """
+    if value is None:
+        return None
+    path = Path(value)
+    text = path.read_text(encoding="utf-8").strip("\n") if path.is_file() else ""
+    if not text:
+        what = "is empty" if path.is_file() else "does not exist"
+        raise UserError(f"{key}: the file {value} {what}; give a file with the system turn")
+    return text
+
+
+def check_has_template(directory: Path, key: str, fix: str) -> None:
+    """Refuse a local model whose files hold no chat template; nothing is loaded for it."""
+    names = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    if any((directory / name).exists() for name in names):
+        return
+    path = directory / "tokenizer_config.json"
+    try:
+        config: object = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); fetch the model again") from error
+    fields = cast("dict[str, Any]", config) if isinstance(config, dict) else {}
+    if not fields.get("chat_template"):
+        raise UserError(f"{key}: {directory} has no chat template; {fix}")
 
 
 def num_parameters(directory: Path) -> int:

@@ -14,19 +14,23 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification
 
+from reward.golden import GOLDEN_SCORES
 from reward.model import TextPath
 from reward.pairs import Pair
 from reward.rm_figures import pair_figures
+from rl.errors import EngineError
 from rl.packing import num_shared_tokens
 from rl.types import FloatArray, Sample
 
-GOLDEN_SCORES = "golden_scores.json"
 _INTERVAL_SEED = 0  # one for all steps, so that their intervals can be compared
+_PADDED_TOLERANCE = 1e-3  # of scores in float32
 _WORTH_SHARING = 0.1  # of the tokens; a dense attention mask has a price
 
 
@@ -147,14 +151,43 @@ def write_golden_scores(
     """Score (question, code) probes with plain transformers in float32 and store the result.
 
     Reward actors compare themselves with these scores when they start.
+
+    Raises:
+        EngineError: when plain transformers reads a padded batch of them otherwise, as it does
+            where the chat template ends with the padding token.
     """
     model = AutoModelForSequenceClassification.from_pretrained(
         directory, dtype=torch.float32, use_safetensors=True
     ).eval()
-    rows: list[dict[str, str | float]] = []
-    for question, code in probes:
-        ids = torch.from_numpy(text_path.encode(question, code).token_ids.astype(np.int64))
-        with torch.no_grad():
-            score = float(model(input_ids=ids[None]).logits[0, 0])
-        rows.append({"question": question, "code": code, "score": score})
-    (directory / GOLDEN_SCORES).write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    rows_N = [
+        text_path.encode(question, code).token_ids.astype(np.int64) for question, code in probes
+    ]
+    with torch.no_grad():
+        scores_N = [float(model(torch.from_numpy(row)[None]).logits[0, 0]) for row in rows_N]
+        padded_N = _score_padded(model, rows_N)
+    pad = model.config.get_text_config().pad_token_id
+    difference = float(np.abs(np.array(scores_N) - padded_N).max())
+    if any(row[-1] == pad for row in rows_N) or not difference <= _PADDED_TOLERANCE:
+        raise EngineError(
+            f"the reward model in {directory} is not read at its last token by plain transformers: "
+            f"its texts end with its padding ({pad}), or a padded batch scores {difference:.3g} "
+            "away from single texts; give it a pad_token_id that its chat template never ends with"
+        )
+    stored = [
+        {"question": question, "code": code, "score": score}
+        for (question, code), score in zip(probes, scores_N, strict=True)
+    ]
+    (directory / GOLDEN_SCORES).write_text(json.dumps(stored, indent=1), encoding="utf-8")
+
+
+def _score_padded(model: Any, rows_N: Sequence[NDArray[np.int64]]) -> FloatArray:  # noqa: ANN401
+    """Scores of plain transformers for a batch that is padded on the right."""
+    longest = max(map(len, rows_N))
+    pad = model.config.get_text_config().pad_token_id
+    ids_NL = np.full((len(rows_N), longest), pad, dtype=np.int64)
+    mask_NL = np.zeros_like(ids_NL)
+    for index, row in enumerate(rows_N):
+        ids_NL[index, : len(row)] = row
+        mask_NL[index, : len(row)] = 1
+    found = model(torch.from_numpy(ids_NL), attention_mask=torch.from_numpy(mask_NL))
+    return found.logits[:, 0].float().numpy()

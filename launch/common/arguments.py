@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from conf.schema import Config, ExecutionConfig, ProtocolName, SandboxConfig, key
 from launch.common.cli import compose_config, override
-from reward.model_files import AdapterName, RewardKeys, check_reward_model, context_of
+from reward.model_files import (
+    AdapterName,
+    RewardKeys,
+    check_family,
+    check_reward_model,
+    context_of,
+    read_system,
+)
 from reward.protocols import protocol_named
 
 MAX_CONTEXT = 4096
@@ -100,11 +107,20 @@ class RewardGroupArgs:
     max_tokens: int | None = key(
         "context: problem and code; null is what the model has, at most 4096", None, ge=8
     )
+    system: str | None = key(
+        "file with the system turn that the family was trained with, in place of the adapter's",
+        None,
+    )
+    golden_scores: str | None = key(
+        "JSON file of scores by plain transformers to compare with; null is golden_scores.json of "
+        "the model's directory, if it has one",
+        None,
+    )
     shards: int = key("reward actors", 1, ge=1)
     placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key("where", "laptop")
 
 
-_KEYS = RewardKeys(model="model", adapter="adapter", max_tokens="max_tokens")
+REWARD_KEYS = RewardKeys("model", "adapter", "max_tokens", "system", "golden_scores")
 
 
 def reward_config(model: str, args: RewardGroupArgs, *overrides: str) -> Config:
@@ -113,8 +129,10 @@ def reward_config(model: str, args: RewardGroupArgs, *overrides: str) -> Config:
     Raises `UserError` when `model` is a directory without such a model.
     """
     max_tokens = args.max_tokens or default_context(model)
-    check_reward_model(model, args.adapter, max_tokens, _KEYS)
-    return compose_config(
+    check_reward_model(model, args.adapter, max_tokens, REWARD_KEYS)
+    system = read_system(args.system, REWARD_KEYS.system)
+    check_family(args.adapter, system, REWARD_KEYS)
+    cfg = compose_config(
         [
             f"placement={args.placement}",
             "reward=codescaler",
@@ -126,6 +144,12 @@ def reward_config(model: str, args: RewardGroupArgs, *overrides: str) -> Config:
             *overrides,
         ]
     )
+    return with_texts(cfg, system, args.golden_scores)
+
+
+def with_texts(cfg: Config, system: str | None, golden_scores: str | None) -> Config:
+    """A configuration with the system turn and the golden scores of its reward model."""
+    return replace(cfg, reward=replace(cfg.reward, system=system, golden_scores=golden_scores))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from reward.extract import ExtractConfig, extract
+from reward.golden import GOLDEN_SCORES
 from reward.pairs import read_pairs
-from reward.train import GOLDEN_SCORES
 from rl import minipy
 from rl.prompts import write_prompts
 from rl.rollouts import RolloutRow, write_rollouts

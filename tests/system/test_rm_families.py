@@ -37,6 +37,7 @@ from rl.tiny_model import CHAT_TEMPLATE, make_tokenizer
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 MAX_TOKENS = 256
+SYSTEM = "Judge whether the program is right."
 TOLERANCE = 1e-5
 
 
@@ -160,8 +161,9 @@ def test_an_engine_scores_as_the_model_cards_snippet(
     family = FAMILIES[name]
     for adapter in family.adapters:
         check_reward_model(str(directory), adapter, MAX_TOKENS)
-        text_path = TextPath.load(str(directory), adapter, MAX_TOKENS)
-        cases = list(conversations(ADAPTERS[adapter].system))
+        system = SYSTEM if ADAPTERS[adapter].needs_system else None
+        text_path = TextPath.load(str(directory), adapter, MAX_TOKENS, system=system)
+        cases = list(conversations(system))
         rows = [text_path.encode(q, code).token_ids for q, code, _ in cases]
         ours = np.array(loop.score_all(rows).result(timeout=120))
         turns_N = [turns for _, _, turns in cases]

@@ -7,9 +7,14 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
-from actors.train_model import TrainSpec, load_model
+from actors.train_model import TrainSpec, load_model, save_config_and_tokenizer
 from rl.errors import UserError
 from rl.tiny_model import make_policy
 
@@ -48,3 +53,20 @@ def test_a_checkpoint_without_an_lm_head_is_refused_by_name(fetched: Path, tmp_p
     classifier.save_pretrained(tmp_path / "rm")
     with pytest.raises(UserError, match=r"rm holds no lm_head\.weight.*set lm_coef=0"):
         load_model(spec(str(tmp_path / "rm")))
+
+
+def test_what_is_saved_pads_and_asks_as_the_training_did(fetched: Path, tmp_path: Path):
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    made = TrainSpec(
+        model_path=str(fetched),
+        head="score",
+        lr=1e-3,
+        total_steps=1,
+        chat_template=template,
+        pad_token_id=1,
+    )
+    target = tmp_path / "saved"
+    save_config_and_tokenizer(load_model(made).model, made, target)
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    assert AutoConfig.from_pretrained(target).pad_token_id == tokenizer.pad_token_id == 1
+    assert tokenizer.chat_template == template

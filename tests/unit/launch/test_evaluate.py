@@ -15,7 +15,8 @@ from conf.schema import SandboxConfig
 from launch import evaluate
 from launch.common.arguments import DataArgs
 from launch.common.cli import main_simple
-from launch.evaluate import EvaluateArgs, configure, plan, read_benchmark, read_template
+from launch.evaluate import EvaluateArgs, configure, plan, read_benchmark
+from rl.chat_template import read_template
 from rl.errors import DataError, UserError
 from rl.minipy import make_prompts
 from rl.prompts import write_prompts

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from reward.model import TextPath
+from reward.model_files import AdapterName
 from rl import minipy
 from rl.errors import UserError
 from rl.tiny_model import CHAT_TEMPLATE, make_tokenizer
@@ -33,6 +34,11 @@ ONE_SEGMENT = (
 TEMPLATES = {"chatml": CHAT_TEMPLATE, "think": THINK, "bos": BOS, "one_segment": ONE_SEGMENT}
 HARMLESS = st.text(max_size=60).filter(lambda text: "<|" not in text)
 LONG = 100_000
+SYSTEMS: tuple[tuple[AdapterName, str | None], ...] = (
+    ("codescaler", None),
+    ("acecoder", None),
+    ("themis", "Judge it."),
+)
 QUESTION = "Return the sum of the double of the numbers in xs that are even."
 CODE = "def f(xs):\n    return sum(x * 2 for x in xs if x % 2 == 0)"
 
@@ -136,10 +142,9 @@ def test_a_forged_turn_is_what_the_plain_template_would_obey(tokenizers, paths):
 
 def test_the_name_of_a_slot_inside_a_text_is_text(tokenizers):
     path = TextPath(tokenizers["chatml"], "sequence_classifier", LONG)
-    question = path._question_slot + path._code_slot  # as if guessed
+    question = path._question_slot + path._code_slot + path._markup._seal  # as if guessed
     text = tokenizers["chatml"].decode(path.encode(question, question).token_ids)
-    assert text.count(path._question_slot) == 2
-    assert text.count(path._code_slot) == 2
+    assert text.count(question) == 2
 
 
 @pytest.mark.parametrize("name", ["chatml", "think", "bos"])
@@ -178,12 +183,19 @@ def test_a_pair_that_just_fits_is_not_truncated(tokenizers, paths):
 def test_an_adapter_with_a_system_prompt_shows_it_and_the_others_do_not(tokenizers):
     tokenizer = tokenizers["chatml"]
     texts = {
-        adapter: tokenizer.decode(TextPath(tokenizer, adapter, LONG).encode("q", "c").token_ids)
-        for adapter in ("codescaler", "acecoder", "themis")
+        adapter: tokenizer.decode(
+            TextPath(tokenizer, adapter, LONG, system=system).encode("q", "c").token_ids
+        )
+        for adapter, system in SYSTEMS
     }
     assert texts["codescaler"] == texts["acecoder"]
-    assert texts["themis"].startswith("<|im_start|>system\n")
+    assert texts["themis"].startswith("<|im_start|>system\nJudge it.<|im_end|>")
     assert texts["themis"].endswith(texts["codescaler"])
+
+
+def test_a_family_with_a_system_turn_of_its_own_is_refused_without_it(tokenizers):
+    with pytest.raises(UserError, match=r"reward\.adapter.*themis.*reward\.system=FILE"):
+        TextPath(tokenizers["chatml"], "themis", LONG)
 
 
 def test_a_template_that_hides_the_code_is_refused():

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
 
+from reward.golden import GOLDEN_SCORES, read_golden_scores
 from reward.model import TextPath
 from reward.pairs import Pair
-from reward.train import encode_pairs, shuffled_batches, validation_figures
+from reward.train import encode_pairs, shuffled_batches, validation_figures, write_golden_scores
 from reward.training_card import reward_model_card
+from rl.errors import EngineError
+from tests.unit.tokenizer_kinds import KINDS, write_classifier
 
 pytestmark = pytest.mark.unit
 
@@ -122,3 +127,25 @@ def test_a_card_states_data_settings_and_scores() -> None:
         assert words in card
     assert "step 6 of 9" in card
     assert "no validation pairs" in reward_model_card(facts | {"validation": None})
+
+
+def test_golden_scores_are_those_of_plain_transformers_alone_and_padded(tmp_path: Path) -> None:
+    write_classifier(KINDS["chatml"], tmp_path)
+    path = TextPath.load(str(tmp_path), "sequence_classifier", 512)
+    probes = [("Add.", "x = 1"), ("Return the sum of xs.", "def f(xs): return sum(xs)")]
+    write_golden_scores(tmp_path, path, probes)
+    golden = read_golden_scores(tmp_path / GOLDEN_SCORES)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32)
+    for (question, code), row in zip(probes, golden, strict=True):
+        ids = torch.tensor([path.encode(question, code).token_ids.tolist()])
+        with torch.no_grad():
+            last = model.score(model.model(ids).last_hidden_state[0, -1])
+        assert row.score == pytest.approx(float(last), abs=1e-5)
+
+
+def test_a_model_that_pads_with_what_ends_its_texts_gets_no_golden_scores(tmp_path: Path) -> None:
+    write_classifier(KINDS["llama"], tmp_path)  # pads with </s>, and its template ends with it
+    path = TextPath.load(str(tmp_path), "sequence_classifier", 512, reads_last=True)
+    with pytest.raises(EngineError, match=r"texts end with its padding"):
+        write_golden_scores(tmp_path, path, [("Add.", "x = 1")])
+    assert not (tmp_path / GOLDEN_SCORES).exists()
