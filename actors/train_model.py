@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from reward.loading import LoadingReport, check_report, is_causal
 from rl.errors import UserError
 from rl.loss import MicrobatchTensors, attention_mask
 
@@ -133,13 +134,18 @@ def load_model(spec: TrainSpec) -> TrainModel:
             setattr(config, name, 0.0)
     factory = AutoModelForCausalLM if spec.head == "lm" else AutoModelForSequenceClassification
     torch.manual_seed(spec.seed)
-    model = factory.from_pretrained(
+    of_lm = is_causal(config.architectures or ())
+    model, info = factory.from_pretrained(
         spec.model_path,
         config=config,
         dtype=getattr(torch, spec.dtype),
         attn_implementation=spec.attention,
         use_safetensors=True,
+        ignore_mismatched_sizes=True,  # they are refused by name
+        output_loading_info=True,
     )
+    head = "lm" if spec.head == "lm" else "score"
+    check_report(spec.model_path, head, LoadingReport.of(info), new_head=of_lm)
     _restore_rotary_buffers(model)
     return TrainModel(model, spec)
 

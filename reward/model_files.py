@@ -10,6 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
+from reward.loading import check_tensors
 from rl.errors import UserError
 
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
@@ -123,6 +124,8 @@ def check_policy(model: str, key: str) -> Path | None:
         raise UserError(
             f"{key}: {model} is a {names[0]}, which generates no text; give a causal language model"
         )
+    if path is not None:
+        check_tensors(path, key, "lm")
     return path
 
 
@@ -153,6 +156,8 @@ def check_reward_model(
             f"launch/train_rm.py or choose another {keys.adapter}"
         )
     check_context(path, max_tokens, keys.max_tokens)
+    if not any(name.endswith("ForTokenClassification") for name in names):
+        check_tensors(path, keys.model, "score")
 
 
 def num_parameters(directory: Path) -> int:
