@@ -190,11 +190,12 @@ class TrainEngine:
 
         model: PreTrainedModel = self._engine.module.model
         config, scores = model.config, self.spec.head != "lm"
+        text = config.get_text_config()
         ends = config.eos_token_id
         return check_forward(
             forward,
             lambda mb: forward(mb, own=True),
-            vocab_size=config.get_text_config().vocab_size,
+            vocab_size=text.vocab_size,
             forbidden=[
                 token
                 for token in [config.pad_token_id, *(ends if isinstance(ends, list) else [ends])]
@@ -202,6 +203,7 @@ class TrainEngine:
             ],
             scores=scores,
             dtype=self.spec.dtype,
+            window=getattr(text, "sliding_window", None),
             plain=self._plain_reader(plain_bytes, scores=scores),
         )
 

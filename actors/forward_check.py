@@ -26,6 +26,7 @@ Dtype = Literal["float32", "bfloat16"]
 _LENGTHS = (60, 47, 33, 70)
 _PROMPT = 8  # tokens of each sample that are prompt
 _SHARED = 20  # tokens that both samples of a pair begin with
+_OWN = _SHARED + 4  # its prompt ends in tokens of its own: what is left out predicts nothing
 # Of log-probs or scores. In float32 the largest difference counts, and grows with the numbers
 # themselves. In bfloat16 single numbers are off by a tenth by rounding, and the mean counts.
 _PACKING_TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}
@@ -42,6 +43,7 @@ class ForwardCheck:
     leak: float  # of a sample, when the others of its row change
     shared: float  # pairs that share their prefix against each sample by itself
     plain: float | None = None  # against plain transformers; None where it was not loaded
+    window: int | None  # of layers that see so many tokens only; a mask of our own has none
     scale: float  # largest number that was compared
     dtype: Dtype
 
@@ -53,7 +55,7 @@ class ForwardCheck:
     @property
     def shares(self) -> bool:
         """Whether samples of a pair may share their prefix, which is packing of another kind."""
-        return self.packs and self.shared <= self._tolerance()
+        return self.packs and self.window is None and self.shared <= self._tolerance()
 
     def _tolerance(self) -> float:
         return _PACKING_TOLERANCE[self.dtype] * _growth(self.dtype, self.scale)
@@ -97,11 +99,16 @@ class ForwardCheck:
                 "or convolutional layers or absolute positions; one sample per row"
             ]
         if shares and not self.shares:
-            return [f"prefixes are not shared: that changes scores by {self.shared:.2g}"]
+            why = (
+                f"that changes scores by {self.shared:.2g}"
+                if self.window is None
+                else f"some layers see {self.window} tokens only"
+            )
+            return [f"prefixes are not shared: {why}; each sample of a pair holds its own"]
         return []
 
 
-def check_forward(  # noqa: PLR0913 - six independent facts
+def check_forward(  # noqa: PLR0913 - independent facts
     forward: Forward,
     own: Forward,
     *,
@@ -109,6 +116,7 @@ def check_forward(  # noqa: PLR0913 - six independent facts
     forbidden: Sequence[int],
     scores: bool,
     dtype: Dtype,
+    window: int | None = None,
     plain: Callable[[IntArray], FloatArray] | None = None,
 ) -> ForwardCheck:
     """Compare all ways to read the same samples; every rank calls it with the same arguments.
@@ -137,6 +145,7 @@ def check_forward(  # noqa: PLR0913 - six independent facts
         packed=_gap(single, packed, dtype),
         leak=_gap(packed[1::2], beside[1::2], dtype),
         shared=_gap(by_itself, shared, dtype),
+        window=window,
         plain=None if plain is None else _gap(single, [_plain(plain, s) for s in samples], dtype),
         scale=max(float(np.abs(values).max()) for values in single),
         dtype=dtype,
@@ -174,7 +183,7 @@ def _pairs(samples: Sequence[Sample]) -> list[Sample]:
     for first, second in zip(samples[0::2], samples[1::2], strict=True):
         ids = np.concatenate([first.token_ids[:_SHARED], second.token_ids[_SHARED:]])
         for sample, token_ids in ((first, first.token_ids), (second, ids)):
-            found.append(_sample(sample.sample_idx, token_ids, scores=scores, num_prompt=_SHARED))
+            found.append(_sample(sample.sample_idx, token_ids, scores=scores, num_prompt=_OWN))
     return found
 
 

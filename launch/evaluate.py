@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.engine_support import EngineNeeds, check_engine, device_of
 from conf.schema import Config, key
 from launch.common.arguments import BenchmarkArgs
 from launch.common.cli import compose_config, main_simple
@@ -97,6 +98,7 @@ def check_model(args: EvaluateArgs, name: str = "model") -> tuple[int, int]:
     directory = check_policy(args.model, name)
     if directory is None:
         return args.max_prompt_tokens or MAX_PROMPT_TOKENS, args.max_tokens or MAX_TOKENS
+    check_engine(directory, name, EngineNeeds("generate", device_of(choose_layout(args)[0])))
     positions = context_of(directory)
     context = positions or MAX_PROMPT_TOKENS + MAX_TOKENS
     spare = context - args.max_tokens if args.max_tokens else context // 2

@@ -22,7 +22,6 @@ from rl.errors import UserError
 
 Head = Literal["lm", "score"]
 _SCORE_HEAD = "score.weight"
-_PREFIXES = ("_orig_mod.", "module.", "base_model.model.", "_fsdp_wrapped_module.", "policy.")
 _NAMED = 3  # tensors that a message names
 
 
@@ -63,7 +62,7 @@ class LoadingReport:
     def faults(self) -> list[str]:
         """What is wrong, a sentence each; none for a clean load."""
         found: list[str] = []
-        wrapped = _wrapped(self.unexpected)
+        wrapped = _wrapped(self)
         if wrapped is not None:
             name, prefix = wrapped
             found.append(
@@ -106,6 +105,29 @@ def check_tensors(directory: Path, key: str, head: Head) -> None:
     faults = _faults(directory, head, stamps)
     if faults:
         raise _refusal(f"{key}: {directory}", faults)
+
+
+def check_attention(directory: Path, key: str, head: Head, attention: str) -> None:
+    """Refuse a local model whose class in transformers has not got the kernel asked for.
+
+    Raises:
+        UserError: naming both.
+    """
+    from transformers import (  # noqa: PLC0415 - seconds
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+    )
+
+    config = AutoConfig.from_pretrained(directory)
+    factory: Any = AutoModelForCausalLM if head == "lm" else AutoModelForSequenceClassification
+    found: Any = factory._model_mapping.get(type(config))
+    flag = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}.get(attention)
+    if found is not None and flag is not None and not getattr(found, flag, True):
+        raise UserError(
+            f"{key}={attention}: {found.__name__} of {directory} has no such kernel in "
+            f"transformers; set {key}=eager"
+        )
 
 
 def check_report(model: str, head: Head, report: LoadingReport, *, new_head: bool) -> None:
@@ -226,11 +248,12 @@ def _is_lm_head(name: str) -> bool:
     return name.rpartition(".")[0].rpartition(".")[2] in ("lm_head", "embed_out", "output")
 
 
-def _wrapped(unexpected: frozenset[str]) -> tuple[str, str] | None:
-    for prefix in _PREFIXES:
-        names = sorted(name for name in unexpected if name.startswith(prefix))
-        if names:
-            return names[0], prefix
+def _wrapped(report: LoadingReport) -> tuple[str, str] | None:
+    """A tensor under another name, and the prefix that it carries."""
+    for name in sorted(report.unexpected):
+        for wanted in report.missing:
+            if name.endswith(f".{wanted}"):
+                return name, name.removesuffix(wanted)
     return None
 
 

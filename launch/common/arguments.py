@@ -6,9 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from actors.engine_support import EngineNeeds, check_engine, device_of
 from conf.schema import Config, SandboxConfig, key
 from launch.common.cli import compose_config, override
-from reward.model_files import AdapterName, RewardKeys, check_reward_model, context_of
+from reward.model_files import (
+    AdapterName,
+    RewardKeys,
+    check_reward_model,
+    context_of,
+    is_local,
+)
 
 MAX_CONTEXT = 4096
 
@@ -90,6 +97,8 @@ def reward_config(model: str, args: RewardGroupArgs, *overrides: str) -> Config:
     """
     max_tokens = args.max_tokens or default_context(model)
     check_reward_model(model, args.adapter, max_tokens, _KEYS)
+    if is_local(model):
+        check_engine(Path(model), "model", EngineNeeds("pooling", device_of(args.placement)))
     return compose_config(
         [
             f"placement={args.placement}",
