@@ -74,13 +74,25 @@ def check_engine(directory: Path, key: str, needs: EngineNeeds) -> None:
 
 def _reason(config: Mapping[str, Any], name: str, needs: EngineNeeds) -> str | None:
     text: Mapping[str, Any] = config.get("text_config") or config
-    if needs.trains:
-        keys = [key for key in _LOGIT_KEYS if text.get(key) not in (None, 1, 1.0)]
-        if keys:
+    reasons = [
+        _head_reason(text) if needs.trains else None,
+        _class_reason(name, needs),
+        _kernel_reason(text) if needs.device == "cpu" else None,
+    ]
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _head_reason(text: Mapping[str, Any]) -> str | None:
+    for key in _LOGIT_KEYS:
+        if text.get(key) not in (None, 1, 1.0):
             return (
-                f"whose LM head does more than a linear map ({keys[0]}={text[keys[0]]}), and "
-                "log-probs are computed from a linear head"
+                f"whose LM head does more than a linear map ({key}={text[key]}), and log-probs are "
+                "computed from a linear head"
             )
+    return None
+
+
+def _class_reason(name: str, needs: EngineNeeds) -> str | None:
     known = registry()
     if known is None:  # no vLLM here: an engine elsewhere will say
         return None
@@ -89,19 +101,22 @@ def _reason(config: Mapping[str, Any], name: str, needs: EngineNeeds) -> str | N
         return None
     if found.dropped_after is not None:
         return f"which vLLM runs up to version {found.dropped_after} only"
-    if found.multimodal and importlib.util.find_spec("torchvision") is None:
-        return "whose class in vLLM also takes images, for which torchvision is missing here"
-    if needs.device != "cpu":
-        return None
-    if found.stateful:
+    if found.stateful and needs.device == "cpu":
         return (
             "which has recurrent or convolutional layers: vLLM keeps their state between chunks of "
             "a prompt, and sampling with seeds on a CPU takes prompts as a whole"
         )
-    size = _head_size(text)
-    if size is not None and size not in CPU_HEAD_SIZES:
-        return f"with heads of {size} numbers, and vLLM's attention for CPUs has {CPU_HEAD_SIZES}"
+    if found.multimodal and importlib.util.find_spec("torchvision") is None:
+        return "whose class in vLLM also takes images, for which torchvision is missing here"
     return None
+
+
+def _kernel_reason(text: Mapping[str, Any]) -> str | None:
+    size = _head_size(text)
+    if size is None or size in CPU_HEAD_SIZES:
+        return None
+    sizes = ", ".join(map(str, CPU_HEAD_SIZES))
+    return f"with heads of {size} numbers, and vLLM's attention for CPUs has kernels for {sizes}"
 
 
 def _head_size(text: Mapping[str, Any]) -> int | None:

@@ -1,4 +1,4 @@
-"""The numerical self-check of a model in training: few short random samples, every way to read them.
+"""The numerical self-check of a model in training: few short samples, every way to read them.
 
 Three questions, each about numbers and none about names of architectures: does our head say what
 the model's own logits say; do samples of one row see each other; and is what is left a function of
@@ -187,9 +187,7 @@ def _pairs(samples: Sequence[Sample]) -> list[Sample]:
     return found
 
 
-def _sample(
-    index: int, token_ids: IntArray, *, scores: bool, num_prompt: int = _PROMPT
-) -> Sample:
+def _sample(index: int, token_ids: IntArray, *, scores: bool, num_prompt: int = _PROMPT) -> Sample:
     num_prompt = 0 if scores else num_prompt
     num_completion = 0 if scores else len(token_ids) - num_prompt
     return Sample(
@@ -203,7 +201,7 @@ def _sample(
     )
 
 
-def _read(
+def _read(  # noqa: PLR0913 - how rows are made
     forward: Forward,
     samples: Sequence[Sample],
     readout: Readout,

@@ -172,5 +172,3 @@ async def _logprobs(cfg: Config, gang: Gang, samples: Sequence[Sample]) -> list[
                 read = (microbatch.sample_index_RL == index) & (microbatch.loss_mask_RL > 0)
                 found[index] = values_RL[read]
     return [found[index] for index in range(len(samples))]
-
-

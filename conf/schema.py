@@ -301,7 +301,9 @@ class SelfCheckConfig:
         gt=0,
     )
     plain_gib: float = key(
-        "weights up to this size are also read by plain transformers, on the CPU of rank 0", 4.0, ge=0
+        "weights up to this size are also read by plain transformers, on the CPU of rank 0",
+        4.0,
+        ge=0,
     )
 
 

@@ -76,9 +76,7 @@ class LoadingReport:
                 "nobody reads: the weights and config.json are of two models"
             )
         elif self.missing:
-            found.append(
-                f"{_names(self.missing, 'is', 'are')} missing and would be random numbers"
-            )
+            found.append(f"{_names(self.missing, 'is', 'are')} missing and would be random numbers")
         elif self.unexpected:
             found.append(f"it holds {_names(self.unexpected)}, which the model does not read")
         for name in sorted(self.misshapen)[:_NAMED]:

@@ -214,14 +214,17 @@ def _layout_alone(
     units: Sequence[_Unit], num_ranks: int, microbatch_tokens: int
 ) -> list[tuple[_Row, ...]]:
     """Microbatches of rows with one sample each; those of a unit stay in one microbatch."""
-    budget = max(microbatch_tokens, max(_num_padded_tokens(_alone(unit)) for unit in units))
-    by_length = sorted(units, key=lambda unit: (-_length(max(_alone(unit), key=_length)), unit.first))
-    num_total = sum(_num_padded_tokens(_alone(unit)) for unit in units)
+    sizes = [_num_padded_tokens(_alone(unit)) for unit in units]
+    budget = max(microbatch_tokens, *sizes)
+    order = sorted(
+        units, key=lambda unit: (-max(s.token_ids.size for s in unit.samples), unit.first)
+    )
+    num_total = sum(sizes)
     # As even as the rounds allow: each is shared by all ranks.
     rounds = -(-num_total // (budget * num_ranks))
     target = min(budget, -(-num_total // (rounds * num_ranks)))
     layout: list[list[_Row]] = []
-    for unit in by_length:
+    for unit in order:
         rows = _alone(unit)
         if layout and _num_padded_tokens((*layout[-1], *rows)) <= target:
             layout[-1] += rows
