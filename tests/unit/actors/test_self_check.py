@@ -105,9 +105,9 @@ def test_a_warning_goes_on_and_off_does_not_look(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     fleet = engines(monkeypatch, 0.5)
-    asyncio.run(check_engines(config("self_check.action=warn"), fleet, 0, "w"))
+    asyncio.run(check_engines(config("++self_check.action=warn"), fleet, 0, "w"))
     assert "0.5 apart" in "".join(capsys.readouterr())
-    asyncio.run(check_engines(config("self_check.action=off"), SimpleNamespace(), 0, "w"))  # pyright: ignore[reportArgumentType]
+    asyncio.run(check_engines(config("++self_check.action=off"), SimpleNamespace(), 0, "w"))  # pyright: ignore[reportArgumentType]
 
 
 def test_a_strict_run_ends_in_the_step_whose_mismatch_is_above_the_bound():
@@ -116,11 +116,11 @@ def test_a_strict_run_ends_in_the_step_whose_mismatch_is_above_the_bound():
     check_mismatch(cfg, 2, {})  # a step without an update
     with pytest.raises(EngineError, match=r"step 2: rollout/mismatch_kl is 1\.8 .*bound: 0\.001"):
         check_mismatch(cfg, 2, {"rollout/mismatch_kl": 1.8})
-    check_mismatch(config("self_check.mismatch_kl=2.0"), 2, {"rollout/mismatch_kl": 1.8})
+    check_mismatch(config("++self_check.mismatch_kl=2.0"), 2, {"rollout/mismatch_kl": 1.8})
 
 
 @pytest.mark.parametrize(
-    "override", ["algorithm.max_staleness=1", "rollout.top_p=0.9", "rollout.top_k=20"]
+    "override", ["algorithm.max_staleness=1", "++rollout.top_p=0.9", "++rollout.top_k=20"]
 )
 def test_a_run_that_samples_from_another_distribution_on_purpose_has_no_bound(override: str):
     cfg = config(override)

@@ -140,4 +140,7 @@ def test_a_file_that_changes_is_read_again(whole: Path, tmp_path: Path):
     check_tensors(copy, "model.path", "lm")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    assert "(3) must be equal to the number of `layer_types` (2)" in refusal(copy)
+    longer = {**config, "num_hidden_layers": 3, "layer_types": 3 * ["full_attention"]}
+    (copy / "config.json").write_text(json.dumps(longer))
     assert "model.layers.2." in refusal(copy)
