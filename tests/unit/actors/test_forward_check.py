@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.unit
 
 def checked(directory: Path, head: str = "lm", window: int | None = None) -> ForwardCheck:
     spec = TrainSpec(model_path=str(directory), head=head, lr=1e-3, total_steps=1)  # pyright: ignore[reportArgumentType]
-    model = load_model(spec).eval()
+    model: Any = load_model(spec).eval()
 
     def forward(mb: Microbatch, *, own: bool = False) -> FloatArray:
         with torch.no_grad():
