@@ -122,8 +122,8 @@ class Gang:
             EngineError: for a model that says other things here than by itself.
         """
         found: list[ForwardCheck] = await self._all("self_check", "the self-check", plain_bytes)
-        found[0].check(model)
         self.packs, self.shares = found[0].packs, found[0].shares
+        found[0].check(model)
         return found[0]
 
     async def connect(self, rollout: Sequence[Any], tensor_parallel: int, backend: Backend) -> None:
