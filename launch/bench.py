@@ -52,7 +52,7 @@ class BenchArgs:
     )
     steps: int = key("report: steps of the run", 200, ge=1)
     completions: int = key("report: completions of a step", 2048, ge=16)
-    families: tuple[str, ...] = key("architectures: those that are tried; none is all", ())
+    families: tuple[str, ...] | None = key("architectures: those that are tried; null is all", None)
 
 
 def run(args: BenchArgs) -> None:
@@ -75,7 +75,7 @@ def run(args: BenchArgs) -> None:
     if args.what == "architectures":
         from launch.benches.architectures import measure_architectures  # noqa: PLC0415 - loads torch
 
-        measure_architectures(args.families)
+        measure_architectures(args.families or ())
         return
     if args.what == "report":
         from launch.benches.report import measure_report  # noqa: PLC0415 - loads Bokeh
