@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actors.cluster import check_cluster
+from actors.engine_support import EngineNeeds, check_engine
 from actors.placement import Needs, bundles, check_fits, full_needs, local_gpus
 from actors.trackers import check_trackers
 from actors.verifiers import check_sandbox
 from conf.schema import Config
+from reward.loading import check_attention
 from reward.model_files import (
     check_context,
     check_family,
@@ -125,6 +127,9 @@ def _check_policy(cfg: Config) -> None:
         return
     directory = check_policy(cfg.model.path, "model.path")
     if directory is not None:
+        needs = EngineNeeds("generate", cfg.placement.device, trains=True)
+        check_engine(directory, "model.path", needs)
+        check_attention(directory, "policy.attention", "lm", cfg.policy.attention)
         num_tokens = cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens
         check_context(directory, num_tokens, "model.max_completion_tokens")
         if cfg.model.chat_template is None:
@@ -137,6 +142,8 @@ def _check_reward_model(cfg: Config) -> None:
         return
     check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)
     check_family(cfg.reward.adapter, cfg.reward.system)
+    if is_local(model):
+        check_engine(Path(model), "reward.model", EngineNeeds("pooling", cfg.placement.device))
 
 
 def _check_train_data(cfg: Config) -> None:

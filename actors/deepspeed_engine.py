@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
+from actors.forward_check import ForwardCheck, check_forward
 from actors.train_model import (
     TrainModel,
     TrainSpec,
     load_model,
     lr_at,
+    plain_reader,
+    restore_buffers,
     save_config_and_tokenizer,
     suspects,
 )
 from rl.errors import NonFiniteError, UserError
 from rl.loss import BatchNorm, MicrobatchTensors, Objective
-from rl.types import FloatArray, Microbatch, UpdateReport
+from rl.types import FloatArray, IntArray, Microbatch, UpdateReport
 
 # DeepSpeed reads this once, while it is imported; left alone it would probe.
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
@@ -88,6 +91,7 @@ def _load_partitioned(spec: TrainSpec, ds_config: dict[str, Any]) -> TrainModel:
     zero_init = HfDeepSpeedConfig(ds_config)  # in force for as long as it is referenced
     model = load_model(spec)
     del zero_init
+    restore_buffers(model.model, spec)
     return model
 
 
@@ -172,6 +176,36 @@ class TrainEngine:
         self._num_updates += 1
         grad_norm = float(self._engine.get_global_grad_norm())
         return UpdateReport(metrics=totals | {"policy/grad_norm": grad_norm}, lr=lr)
+
+    def self_check(self, plain_bytes: int) -> ForwardCheck:
+        """Compare every way to read few short samples; called in lockstep, before any update.
+
+        Rank 0 also asks plain transformers, for weights of at most `plain_bytes`.
+        """
+
+        def forward(mb: Microbatch, **how: bool) -> FloatArray:
+            with torch.no_grad():
+                tensors = MicrobatchTensors.from_microbatch(mb, self._device)
+                return self._engine(tensors, **how).cpu().numpy()
+
+        model: PreTrainedModel = self._engine.module.model
+        config, scores = model.config, self.spec.head != "lm"
+        text = config.get_text_config()
+        ends = config.eos_token_id
+        return check_forward(
+            forward,
+            lambda mb: forward(mb, own=True),
+            vocab_size=text.vocab_size,
+            forbidden=[
+                token
+                for token in [config.pad_token_id, *(ends if isinstance(ends, list) else [ends])]
+                if token is not None
+            ],
+            scores=scores,
+            dtype=self.spec.dtype,
+            window=getattr(text, "sliding_window", None),
+            plain=self._plain_reader(plain_bytes, scores=scores),
+        )
 
     def parameter_metadata(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """(name, dtype, shape) of what `iter_full_parameters` yields, in its order."""
@@ -321,14 +355,26 @@ class TrainEngine:
         engine.train(spec.gradient_checkpointing)  # the only thing that asks for this mode
         return engine
 
+    def _plain_reader(
+        self, plain_bytes: int, *, scores: bool
+    ) -> Callable[[IntArray], FloatArray] | None:
+        if sum(_num_bytes(p) for _, p in self._parameters) > plain_bytes:
+            return None
+        head = self._engine.module.head.weight
+        with deepspeed.zero.GatheredParameters([head]):  # a collective: before ranks part
+            weight = head.detach().cpu().clone() if scores else None
+        return plain_reader(self.spec, weight) if self.rank == 0 else None
+
     def _name_parameters(self) -> list[tuple[tuple[str, ...], nn.Parameter]]:
         """Name every parameter as in the checkpoint; the first name is the one that is saved."""
         model: PreTrainedModel = self._engine.module.model
         embeddings = model.get_input_embeddings()
         head = model.get_output_embeddings() if self.spec.head == "lm" else None
         tied = head is not None and head.weight is embeddings.weight
+        # Not `lm_head` everywhere: GPT-NeoX calls it `embed_out`.
+        heads = tuple(f"{name}.weight" for name, m in model.named_modules() if m is head and tied)
         return [
-            ((name, "lm_head.weight") if tied and p is embeddings.weight else (name,), p)
+            ((name, *heads) if p is embeddings.weight else (name,), p)
             for name, p in model.named_parameters()
         ]
 

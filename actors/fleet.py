@@ -13,11 +13,13 @@ from typing import Any
 
 import ray
 
+from actors.forward_check import ForwardCheck
 from actors.gauges import run_tags
 from actors.placement import Needs, Placement, bundles
 from actors.policy import Gang, RemotePolicyActor
 from actors.reward import RemoteJudgeActor, RemoteRewardModelActor, RewardActors
 from actors.rollout import RemoteRolloutActor, RolloutActors
+from actors.self_check import check_engines, check_ranks
 from actors.supervise import all_of, wait_for_all
 from actors.weights import Backend
 from conf.schema import Config, PlacementConfig
@@ -63,11 +65,20 @@ class TurnTakingGang(Gang):
 
     async def publish(self, policy_version: int) -> None:
         """Wake the engines and give the rollout engines the current weights."""
+        await self.give_way()
+        await super().publish(policy_version)
+
+    async def self_check(self, model: str, plain_bytes: int) -> ForwardCheck:
+        """Check how samples are read, while the engines sleep."""
+        await self._put_to_sleep()
+        return await super().self_check(model, plain_bytes)
+
+    async def give_way(self) -> None:
+        """Wake the engines."""
         if self._asleep:
             refs = [engine.wake.remote() for engine in self._engines]
             await wait_for_all(refs, self.deadline_s, "waking the engines")
             self._asleep = False
-        await super().publish(policy_version)
 
     async def _put_to_sleep(self) -> None:
         if not self._asleep:
@@ -236,6 +247,20 @@ async def _start(cfg: Config, specs: Specs, fleet: RayFleet) -> None:
         await fleet.policy.connect(
             fleet.rollout.handles, cfg.rollout.tensor_parallel, weight_backend(cfg.placement)
         )
+    await _self_check(cfg, specs, fleet)
+
+
+async def _self_check(cfg: Config, specs: Specs, fleet: RayFleet) -> None:
+    """Numbers before any work: a model that is read in two ways is found out here."""
+    if specs.train is None:
+        return
+    scores = specs.train["head"] != "lm"
+    await check_ranks(cfg, fleet.policy, str(specs.train["model_path"]), shares=scores)
+    await fleet.policy.give_way()
+    if specs.rollout_model is not None and cfg.self_check.action != "off":
+        await check_engines(cfg, fleet, 0, "the weights that it loaded")
+        await fleet.policy.publish(0)
+        await check_engines(cfg, fleet, 0, "the weights that were published to it")
 
 
 def weight_backend(cfg: PlacementConfig) -> Backend:

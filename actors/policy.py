@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 
+from actors.forward_check import ForwardCheck
 from actors.supervise import wait_for, wait_for_all
 from actors.weights import Backend, RolloutClient, WeightPublisher
 from rl.loss import BatchNorm, Objective
@@ -49,6 +50,10 @@ class PolicyActor:
         """Agree with the rollout engines on how weights travel."""
         address = (master_addr, master_port)
         self._publisher = WeightPublisher(self._engine, self._rank, backend, client, address)
+
+    def self_check(self, plain_bytes: int) -> ForwardCheck:
+        """Compare every way to read few short samples."""
+        return self._engine.self_check(plain_bytes)
 
     def logprobs(self, microbatches: Sequence[Microbatch]) -> tuple[FloatArray, ...]:
         """Log-probs of the targets of this rank's microbatches."""
@@ -102,11 +107,24 @@ class Gang:
         self.objective = objective
         self.deadline_s = deadline_s
         self.start_deadline_s = start_deadline_s
+        self.packs = True  # until a self-check says otherwise
+        self.shares = True
 
     async def start(self, spec: Mapping[str, Any]) -> None:
         """Load the model on all ranks."""
         address, port = await self._free_address()
         await self._all("start", "the start of the policy ranks", spec, address, port, start=True)
+
+    async def self_check(self, model: str, plain_bytes: int) -> ForwardCheck:
+        """Check how samples are read, and pack them only where they do not see each other.
+
+        Raises:
+            EngineError: for a model that says other things here than by itself.
+        """
+        found: list[ForwardCheck] = await self._all("self_check", "the self-check", plain_bytes)
+        self.packs, self.shares = found[0].packs, found[0].shares
+        found[0].check(model)
+        return found[0]
 
     async def connect(self, rollout: Sequence[Any], tensor_parallel: int, backend: Backend) -> None:
         """Agree with the rollout engines on how weights travel."""
@@ -143,6 +161,9 @@ class Gang:
     async def publish(self, policy_version: int) -> None:
         """Make every rollout engine serve the current weights."""
         await self._all("publish", f"publication of version {policy_version}", policy_version)
+
+    async def give_way(self) -> None:
+        """Leave the devices to the engines, where they are shared."""
 
     async def save_hf(self, directory: Path) -> None:
         """Write a Hugging Face directory."""

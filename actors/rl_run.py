@@ -14,6 +14,7 @@ from actors.dashboard import provision
 from actors.evaluation import Evaluation, evaluate
 from actors.fleet import RayFleet, Specs, start_fleet, train_fields
 from actors.probe import Probe, probe_problems
+from actors.self_check import check_engines, check_mismatch
 from actors.verifiers import make_verifier
 from actors.watchers import make_watchers
 from conf.schema import Config
@@ -216,6 +217,7 @@ class RlRun:
             report = dataclasses.replace(report, metrics={**report.metrics, **found})
         self._sink.write(report)
         self._console.step(report, cfg.algorithm.num_steps)
+        await self._self_check(fleet, report)
         if cfg.checkpoint.rollouts_every and step % cfg.checkpoint.rollouts_every == 0:
             self._write_rollouts(step, batch)
         if self._report is not None:
@@ -224,6 +226,12 @@ class RlRun:
         if ends or (cfg.checkpoint.every and step % cfg.checkpoint.every == 0):
             await self._save_checkpoint(fleet, step)
         return ends
+
+    async def _self_check(self, fleet: RayFleet, report: StepReport) -> None:
+        """See that the engines still sample from the policy, as `rollout/mismatch_kl` tells."""
+        check_mismatch(self._cfg, report.step, report.metrics)
+        if report.step == 1 and self._cfg.algorithm.max_staleness > 0:
+            await check_engines(self._cfg, fleet, report.step, "the weights of step 1")
 
     async def _take_probe(self, fleet: RayFleet, step: int) -> dict[str, float]:
         with self._timeline.span("probe", step):

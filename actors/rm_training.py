@@ -224,6 +224,7 @@ class _Training:
     async def run(self, gang: Gang) -> RmResult:
         """All steps that have not been done yet, then the best weights into the directory."""
         job = self._job
+        self._shares = self._shares and gang.packs and gang.shares
         first_step = await self._resume(gang)
         self._console.stage("reward model", self._about())
         if first_step == 1:

@@ -8,11 +8,13 @@ Axes: R rows, L tokens of a row, N positions with a loss, H hidden size, V vocab
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
@@ -25,14 +27,14 @@ from transformers import (
     PreTrainedModel,
 )
 
+from reward.loading import LoadingReport, check_report, is_causal
 from rl.errors import UserError
 from rl.loss import MicrobatchTensors, attention_mask
 from rl.tokenizer import load_tokenizer
+from rl.types import FloatArray, IntArray
 
 _LM_HEAD = "lm_head.weight"
 _CHUNK_LOGITS = 2**26  # logits held at once by the LM head: 256 MiB in float32
-# What some architectures do to logits after the LM head; `_LogprobHead` would leave it out.
-_LOGIT_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +100,14 @@ class TrainModel(nn.Module):
             else None
         )
 
-    def forward(self, mb: MicrobatchTensors) -> Tensor:
-        """Log-probs of the targets (0 off the mask), or scores where the head says scores."""
+    def forward(self, mb: MicrobatchTensors, *, own: bool = False) -> Tensor:
+        """Log-probs of the targets (0 off the mask), or scores where the head says scores.
+
+        With `own` they come from the model's own head, as anybody calls it: token ids alone, rows
+        without padding. What training computes is compared with that (`actors.forward_check`).
+        """
+        if own:
+            return self._own_outputs(mb)
         # Without a mask, transformers isolates the samples of a row where `position_ids` restart.
         mask_RLL = attention_mask(mb)
         hidden_RLH = self.model.base_model(
@@ -113,6 +121,14 @@ class TrainModel(nn.Module):
             return outputs_RL
         logprobs_RL = self.lm_head(hidden_RLH, mb.target_ids_RL, mb.lm_mask_RL)
         return torch.where(mb.lm_mask_RL > 0, logprobs_RL, outputs_RL)
+
+    def _own_outputs(self, mb: MicrobatchTensors) -> Tensor:
+        logits = self.model(input_ids=mb.token_ids_RL, use_cache=False).logits.float()
+        if isinstance(self.head, _ScoreHead):  # one score a row, which stands at its last token
+            return mb.loss_mask_RL * logits[:, :1]
+        logprobs_RLV = (logits / self.head.temperature).log_softmax(dim=-1)
+        chosen_RL = logprobs_RLV.gather(-1, mb.target_ids_RL[..., None]).squeeze(-1)
+        return chosen_RL * mb.loss_mask_RL
 
     def _additive(self, mask_RLL: Tensor) -> Tensor:
         """The mask as attention kernels add it, [R, 1, L, L]."""
@@ -133,17 +149,24 @@ def load_model(spec: TrainSpec) -> TrainModel:
     for name in config.to_dict():
         if "dropout" in name or name.endswith("_pdrop"):
             setattr(config, name, 0.0)
-    factory = AutoModelForCausalLM if spec.head == "lm" else AutoModelForSequenceClassification
     torch.manual_seed(spec.seed)
-    model = factory.from_pretrained(
+    of_lm = is_causal(config.architectures or ())
+    model, info = _factory(spec).from_pretrained(
         spec.model_path,
         config=config,
         dtype=getattr(torch, spec.dtype),
         attn_implementation=spec.attention,
         use_safetensors=True,
+        ignore_mismatched_sizes=True,  # they are refused by name
+        output_loading_info=True,
     )
-    _restore_rotary_buffers(model)
+    head = "lm" if spec.head == "lm" else "score"
+    check_report(spec.model_path, head, LoadingReport.of(info), new_head=of_lm)
     return TrainModel(model, spec)
+
+
+def _factory(spec: TrainSpec) -> Any:  # noqa: ANN401 - an auto class of transformers
+    return AutoModelForCausalLM if spec.head == "lm" else AutoModelForSequenceClassification
 
 
 def save_config_and_tokenizer(model: PreTrainedModel, spec: TrainSpec, directory: Path) -> None:
@@ -174,18 +197,70 @@ def _load_config(spec: TrainSpec) -> PreTrainedConfig:
     return config
 
 
-def _restore_rotary_buffers(model: PreTrainedModel) -> None:
-    """Compute rotary frequencies in float32 again, as transformers has them at every dtype.
+def restore_buffers(model: PreTrainedModel, spec: TrainSpec) -> None:
+    """Give every buffer that no checkpoint holds the value and dtype of plain loading.
 
-    `zero.Init` rounds each new floating-point tensor to the dtype of the parameters. In bfloat16
-    that turns position 500 by another 0.1 rad, and the policy is no longer the one that samples.
+    `zero.Init` rounds each new floating-point tensor to the dtype of the parameters. Rotary
+    frequencies in bfloat16 turn position 500 by another 0.1 rad, and the policy is no longer the
+    one that samples. So the model is made once more, outside of it and without parameters.
     """
-    for module in model.modules():
-        inv_freq = getattr(module, "inv_freq", None)
-        if isinstance(inv_freq, Tensor) and inv_freq.dtype != torch.float32:
-            make: Any = type(module)
-            for name, buffer in make(config=module.config).named_buffers():
-                module.register_buffer(name, buffer.to(inv_freq.device), persistent=False)
+    with _parameters_on_meta():
+        plain: nn.Module = _factory(spec).from_config(
+            model.config, dtype=getattr(torch, spec.dtype), attn_implementation=spec.attention
+        )
+    modules = dict(model.named_modules())
+    for path, module in plain.named_modules():
+        for name in module._non_persistent_buffers_set & module._buffers.keys():
+            wanted, here = module._buffers[name], modules[path]
+            held = here._buffers.get(name)
+            if wanted is None or held is None or wanted.is_meta or not held.is_floating_point():
+                continue
+            if held.dtype != wanted.dtype or not torch.equal(held.cpu(), wanted):
+                here.register_buffer(name, wanted.to(held.device), persistent=False)
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Give each parameter no memory as soon as a module takes it; buffers stay as they are."""
+    register = nn.Module.register_parameter
+
+    def on_meta(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None:
+            param = nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad)
+        register(self, name, param)
+
+    nn.Module.register_parameter = on_meta
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register
+
+
+def plain_reader(spec: TrainSpec, score_weight: Tensor | None) -> Callable[[IntArray], FloatArray]:
+    """Read samples as plain transformers does, on the CPU: log-probs [T - 1], or the score [1].
+
+    `score_weight` takes the place of a score head, which a language model has not got.
+    """
+    model = _factory(spec).from_pretrained(
+        spec.model_path,
+        config=_load_config(spec),
+        dtype=getattr(torch, spec.dtype),
+        use_safetensors=True,
+    )
+    model.eval()
+    if score_weight is not None:
+        model.score.weight.data.copy_(score_weight)
+
+    def read(token_ids: IntArray) -> FloatArray:
+        ids = torch.from_numpy(token_ids.astype(np.int64))
+        with torch.no_grad():
+            logits = model(input_ids=ids[None]).logits[0].float()
+        if spec.head != "lm":
+            return logits[:1].numpy()
+        logprobs = (logits[:-1] / spec.temperature).log_softmax(dim=-1)
+        return logprobs.gather(-1, ids[1:, None]).squeeze(-1).numpy()
+
+    return read
 
 
 class _TargetLogprob(torch.autograd.Function):
@@ -267,15 +342,13 @@ class _ScoreHead(nn.Module):
 
 
 def _lm_weight(model: PreTrainedModel) -> nn.Parameter:
+    """The LM head, if it is linear; what comes after it shows in `actors.forward_check`."""
     head = model.get_output_embeddings()
-    transforms = [
-        name for name in _LOGIT_TRANSFORMS if getattr(model.config, name, None) not in (None, 1)
-    ]
-    if not isinstance(head, nn.Linear) or isinstance(head.bias, Tensor) or transforms:
+    if not isinstance(head, nn.Linear) or isinstance(head.bias, Tensor):
         raise UserError(
-            f"model.path: {type(model).__name__} has an LM head with "
-            f"{', '.join(transforms) or 'a bias or a layer of its own'}; log-probs are computed "
-            "from a plain linear head. Use an architecture with one (Qwen, Llama, ...)."
+            f"model.path: {type(model).__name__} has an LM head with a bias or a layer of its own; "
+            "log-probs are computed from a plain linear head. Use an architecture with one (Qwen, "
+            "Llama, ...)."
         )
     return cast(nn.Parameter, head.weight)
 

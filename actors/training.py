@@ -68,7 +68,8 @@ async def train_offline(
                 cfg.policy.row_tokens,
                 group_of=plan.group_of,
                 readout=plan.readout,
-                share_prefix=plan.share_prefix,
+                share_prefix=plan.share_prefix and gang.shares,
+                packs=gang.packs,
             )
             report = await gang.update(minibatch, None)
             history.append(dict(report.metrics))
@@ -142,7 +143,8 @@ async def score_pairs(
             cfg.policy.row_tokens,
             group_of=2,
             readout="last",
-            share_prefix=share_prefix,
+            share_prefix=share_prefix and gang.shares,
+            packs=gang.packs,
         )
         outputs = await gang.logprobs(minibatch)
         for microbatches, values in zip(minibatch.microbatches_by_rank, outputs, strict=True):

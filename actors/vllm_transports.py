@@ -30,6 +30,9 @@ from vllm.distributed.weight_transfer.factory import (
 )
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import (
+    UnquantizedFusedMoEMethod,
+)
 from vllm.model_executor.model_loader.reload import (
     finalize_layerwise_reload,
     initialize_layerwise_reload,
@@ -77,6 +80,7 @@ class HostMemoryWeights(WeightTransferEngine[HostMemoryInit, HostMemoryUpdate]):
 
     def start_weight_update(self) -> None:
         """Put the layers into their loadable form."""
+        _forget_expert_kernels(self.model)
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: HostMemoryUpdate) -> None:
@@ -89,6 +93,19 @@ class HostMemoryWeights(WeightTransferEngine[HostMemoryInit, HostMemoryUpdate]):
 
     def shutdown(self) -> None:
         """Nothing to release."""
+
+
+def _forget_expert_kernels(model: torch.nn.Module) -> None:
+    """Make vLLM pack the weights of mixed experts again after an update.
+
+    On a CPU it packs them only when it builds their kernel, which it does once: an update would
+    write plain weights where the kernel reads packed ones, and the engine would sample from experts
+    that nobody trained.
+    """
+    for layer in model.modules():
+        method = getattr(layer, "quant_method", None)
+        if isinstance(method, UnquantizedFusedMoEMethod):
+            method.moe_kernel = None
 
 
 def register_host_memory() -> None:

@@ -114,12 +114,12 @@ class WeightPublisher:
             self._client.start_weight_update()
         for bucket in self._engine.iter_full_parameters(BUCKET_BYTES):
             if self._is_sender:
-                self._client.update_weights(ray.put(_host_bucket(bucket)))
+                self._client.update_weights(ray.put(host_bucket(bucket)))
         if self._is_sender:
             self._client.finish_weight_update()
 
 
-def _host_bucket(bucket: Sequence[tuple[str, torch.Tensor]]) -> dict[str, Any]:
+def host_bucket(bucket: Sequence[tuple[str, torch.Tensor]]) -> dict[str, Any]:
     """Raw bytes in the object store: numpy has no bfloat16, so dtype and shape travel along."""
     return {
         "names": [name for name, _ in bucket],

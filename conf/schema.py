@@ -321,6 +321,32 @@ class AlarmConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelfCheckConfig:
+    """Whether ranks, engines and plain transformers say the same of few short texts."""
+
+    action: Literal["stop", "warn", "off"] = key(
+        "where they differ: end the run, say so, or do not look", "stop"
+    )
+    tolerance: float | None = key(
+        "difference of log-probs between an engine and the ranks; null is 1e-3 in float32 (the "
+        "largest) and 0.1 in bfloat16 (the mean)",
+        None,
+        gt=0,
+    )
+    mismatch_kl: float | None = key(
+        "bound of rollout/mismatch_kl in a strictly on-policy run; null is 1e-3 in float32 and "
+        "0.05 in bfloat16",
+        None,
+        gt=0,
+    )
+    plain_gib: float = key(
+        "weights up to this size are also read by plain transformers, on the CPU of rank 0",
+        4.0,
+        ge=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """What a run keeps."""
 
@@ -419,6 +445,7 @@ class Config:
     evaluation: EvaluationConfig = key("held-out evaluation")
     probe: ProbeConfig = key("held-out problems executed during the run")
     alarm: AlarmConfig = key("when the reward model is hacked")
+    self_check: SelfCheckConfig = key("numbers of ranks and engines, compared")
     checkpoint: CheckpointConfig = key("what is kept")
     report: ReportConfig = key("page of the run")
     ray: RayConfig = key("cluster")

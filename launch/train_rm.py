@@ -19,6 +19,7 @@ from conf.schema import Config, PolicyConfig, key
 from launch.common.arguments import REWARD_KEYS, default_context
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output_dir
+from reward.loading import check_attention, check_tensors
 from reward.model_files import (
     AdapterName,
     check_context,
@@ -158,6 +159,9 @@ def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
         check_has_template(directory, "model", "put a chat_template.jinja beside it")
     if directory is not None and args.max_tokens is not None:
         check_context(directory, args.max_tokens, "max_tokens")
+    if directory is not None:
+        check_tensors(directory, "model", "score")
+        check_attention(directory, "attention", "score", args.attention)
     if shape is None and args.lr is None:
         raise UserError(
             f"lr: null goes by the number of parameters, which neither the files nor the name of "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from reward.labels import check_one_label, check_score_head
+from reward.loading import check_tensors
 from rl.errors import UserError
 
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
@@ -121,6 +122,8 @@ def check_policy(model: str, key: str) -> Path | None:
         raise UserError(
             f"{key}: {model} is a {names[0]}, which generates no text; give a causal language model"
         )
+    if path is not None:
+        check_tensors(path, key, "lm")
     return path
 
 
@@ -156,6 +159,8 @@ def check_reward_model(
     check_one_label(_config_of(path), model, keys.model)
     check_has_template(path, keys.model, "put the chat_template.jinja of its training beside it")
     check_context(path, max_tokens, keys.max_tokens)
+    if not any(name.endswith("ForTokenClassification") for name in names):
+        check_tensors(path, keys.model, "score")
 
 
 def check_family(adapter: AdapterName, system: str | None, keys: RewardKeys = _OF_A_RUN) -> None:

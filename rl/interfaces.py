@@ -41,6 +41,7 @@ class PolicyFleet(Protocol):
     """The ranks that train the policy."""
 
     num_ranks: int
+    packs: bool  # whether samples of one row do not see each other
 
     async def logprobs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
         """Log-probs of the targets under the current policy: by rank, by microbatch, [R, L]."""

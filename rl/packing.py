@@ -61,6 +61,7 @@ def build_minibatch(  # noqa: PLR0913 - six independent facts, all of them of th
     group_of: int = 1,
     readout: Readout = "completion",
     share_prefix: bool = False,
+    packs: bool = True,
 ) -> Minibatch:
     """Pack the samples of one optimizer step; the same arguments give the same minibatch.
 
@@ -78,10 +79,14 @@ def build_minibatch(  # noqa: PLR0913 - six independent facts, all of them of th
     With `share_prefix` a sample of a group leaves out the tokens that it has in common with the
     first one; its position ids go on after them, and `rl.loss.attention_mask` lets it see them.
 
+    Without `packs` every sample has a row of its own, from position 0, and shares nothing: for
+    models whose layers carry state from one sample of a row to the next. A group then shares a
+    microbatch.
+
     Raises UserError for a sample longer than `microbatch_tokens`, ValueError for samples that
     contradict themselves or do not make whole groups.
     """
-    units = _units(samples, group_of, readout, share_prefix=share_prefix)
+    units = _units(samples, group_of, readout, share_prefix=share_prefix and packs)
     for unit in units:
         if unit.num_tokens > microbatch_tokens:
             what = "sample" if group_of == 1 else f"group of {group_of} samples"
@@ -90,7 +95,10 @@ def build_minibatch(  # noqa: PLR0913 - six independent facts, all of them of th
                 f"more than policy.microbatch_tokens={microbatch_tokens}; raise "
                 "policy.microbatch_tokens or shorten prompts and completions"
             )
-    layout = _balanced_layout(units, num_ranks, microbatch_tokens, row_tokens)
+    if packs:
+        layout = _balanced_layout(units, num_ranks, microbatch_tokens, row_tokens)
+    else:
+        layout = _layout_alone(units, num_ranks, microbatch_tokens)
     # The ranks wait for each other after every microbatch, so each round holds similar ones.
     layout.sort(key=_num_padded_tokens, reverse=True)
     microbatches = [_fill(rows, readout) for rows in layout]
@@ -200,6 +208,37 @@ def _layout(units: Sequence[_Unit], budget: int, row_tokens: int) -> list[tuple[
         else:
             layout.append([row])
     return [tuple(microbatch) for microbatch in layout]
+
+
+def _layout_alone(
+    units: Sequence[_Unit], num_ranks: int, microbatch_tokens: int
+) -> list[tuple[_Row, ...]]:
+    """Microbatches of rows with one sample each; those of a unit stay in one microbatch."""
+    sizes = [_num_padded_tokens(_alone(unit)) for unit in units]
+    budget = max(microbatch_tokens, *sizes)
+    order = sorted(
+        units, key=lambda unit: (-max(s.token_ids.size for s in unit.samples), unit.first)
+    )
+    num_total = sum(sizes)
+    # As even as the rounds allow: each is shared by all ranks.
+    rounds = -(-num_total // (budget * num_ranks))
+    target = min(budget, -(-num_total // (rounds * num_ranks)))
+    layout: list[list[_Row]] = []
+    for unit in order:
+        rows = _alone(unit)
+        if layout and _num_padded_tokens((*layout[-1], *rows)) <= target:
+            layout[-1] += rows
+        else:
+            layout.append(list(rows))
+    return [tuple(microbatch) for microbatch in layout]
+
+
+def _alone(unit: _Unit) -> tuple[_Row, ...]:
+    """A row for each sample of a unit."""
+    return tuple(
+        (_Unit(unit.first + index, (sample,), (0,), sample.token_ids.size),)
+        for index, sample in enumerate(unit.samples)
+    )
 
 
 def _length(row: _Row) -> int:

@@ -117,7 +117,13 @@ async def update(samples_N: Sequence[Sample], fleet: Fleet, cfg: StepConfig) -> 
     if not samples_N:
         return []
     minibatches = [
-        build_minibatch(part, fleet.policy.num_ranks, cfg.microbatch_tokens, cfg.row_tokens)
+        build_minibatch(
+            part,
+            fleet.policy.num_ranks,
+            cfg.microbatch_tokens,
+            cfg.row_tokens,
+            packs=fleet.policy.packs,
+        )
         for part in split_minibatches(samples_N, cfg.minibatches_per_step)
     ]
     if cfg.on_policy and len(minibatches) == 1:  # pi_old is the policy itself

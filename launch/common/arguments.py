@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from actors.engine_support import EngineNeeds, check_engine, device_of
 from conf.schema import Config, ExecutionConfig, ProtocolName, SandboxConfig, key
 from launch.common.cli import compose_config, override
 from reward.model_files import (
@@ -14,6 +15,7 @@ from reward.model_files import (
     check_family,
     check_reward_model,
     context_of,
+    is_local,
     read_system,
 )
 from reward.protocols import protocol_named
@@ -130,6 +132,8 @@ def reward_config(model: str, args: RewardGroupArgs, *overrides: str) -> Config:
     """
     max_tokens = args.max_tokens or default_context(model)
     check_reward_model(model, args.adapter, max_tokens, REWARD_KEYS)
+    if is_local(model):
+        check_engine(Path(model), "model", EngineNeeds("pooling", device_of(args.placement)))
     system = read_system(args.system, REWARD_KEYS.system)
     check_family(args.adapter, system, REWARD_KEYS)
     cfg = compose_config(

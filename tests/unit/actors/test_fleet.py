@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from actors.fleet import TurnTakingGang
+from actors.forward_check import ForwardCheck
 from actors.policy import Gang
 from rl.loss import NllObjective
 from rl.types import Minibatch
@@ -56,3 +57,37 @@ def test_the_engines_sleep_once_from_the_first_look_at_the_policy_to_its_publica
         *("rollout.wake", "reward.wake"),
         "policy.publish",
     ]
+
+
+def test_the_self_check_happens_while_the_engines_sleep_and_leaves_them_awake(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    calls: list[str] = []
+    found = ForwardCheck(
+        head=0.0,
+        alone=0.0,
+        packed=0.5,
+        leak=0.5,
+        shared=0.5,
+        window=None,
+        scale=1.0,
+        dtype="float32",
+    )
+
+    async def answer(self: Method, *_: object) -> ForwardCheck:
+        calls.append(self._name)
+        return found
+
+    monkeypatch.setattr(Method, "remote", answer)
+    gang = Gang([Actor("policy", calls)], NllObjective(), 5.0, 5.0)
+    taking_turns = TurnTakingGang(gang, [Actor("rollout", calls)])
+
+    async def check() -> None:
+        assert taking_turns.packs and taking_turns.shares
+        await taking_turns.self_check("m", 0)
+        await taking_turns.give_way()
+        await taking_turns.give_way()
+
+    asyncio.run(check())
+    assert calls == ["rollout.sleep", "policy.self_check", "rollout.wake"]
+    assert not taking_turns.packs and not taking_turns.shares

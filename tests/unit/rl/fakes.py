@@ -152,6 +152,7 @@ class FakePolicy:
         self._events = events
         self._rollout = rollout
         self.num_ranks = 2
+        self.packs = True
         self.turns = 0
         self.updates: list[Minibatch] = []
         self.fails: Exception | None = None

@@ -524,3 +524,53 @@ def test_the_regulariser_reads_the_chosen_code_alone():
             target_T = mb.target_ids_RL[read_RL & (mb.sample_index_RL == index)]
             code_T = made[index].token_ids[made[index].num_prompt_tokens :]
             np.testing.assert_array_equal(target_T, code_T)
+
+
+# --- one sample per row ---------------------------------------------------------------------------
+
+
+def test_without_packing_every_sample_has_a_row_of_its_own_from_position_0():
+    samples = [
+        make_sample(2, size - 2, prompt_id=str(i)) for i, size in enumerate((9, 3, 14, 5, 7))
+    ]
+    minibatch = build_minibatch(samples, 2, 40, 0, packs=False)
+    seen: list[int] = []
+    for mb in (mb for rank in minibatch.microbatches_by_rank for mb in rank):
+        assert mb.token_ids_RL.size <= 40
+        for index_L, position_L in zip(mb.sample_index_RL, mb.position_ids_RL, strict=True):
+            (index,) = set(index_L.tolist()) - {-1} or {-1}
+            if index < 0:
+                continue
+            seen.append(index)
+            size = samples[index].token_ids.size
+            np.testing.assert_array_equal(position_L[:size], np.arange(size))
+            assert not (index_L[size:] >= 0).any()
+    assert sorted(seen) == list(range(5))
+    assert minibatch.num_loss_tokens == sum(s.token_ids.size - 2 for s in samples)
+
+
+def test_without_packing_a_pair_shares_a_microbatch_but_no_row_and_no_prefix():
+    samples = [
+        make_sample(2, size - 2, prompt_id=str(i // 2))
+        for i, size in enumerate((9, 3, 14, 5, 7, 8))
+    ]
+    minibatch = build_minibatch(
+        samples, 1, 30, 0, group_of=2, readout="last", share_prefix=True, packs=False
+    )
+    homes: dict[int, int] = {}
+    for number, mb in enumerate(minibatch.microbatches_by_rank[0]):
+        for index_L, mask_L in zip(mb.sample_index_RL, mb.loss_mask_RL, strict=True):
+            members = set(index_L.tolist()) - {-1}
+            assert len(members) <= 1
+            for index in members:
+                homes[index] = number
+                assert (index_L == index).sum() == samples[index].token_ids.size
+                assert mask_L.sum() == 1
+    assert sorted(homes) == list(range(6))
+    assert all(homes[i] == homes[i + 1] for i in range(0, 6, 2))
+
+
+def test_without_packing_ranks_take_equally_many_microbatches():
+    samples = [make_sample(2, 8, prompt_id=str(i)) for i in range(7)]
+    minibatch = build_minibatch(samples, 3, 20, 0, packs=False)
+    assert len({len(rank) for rank in minibatch.microbatches_by_rank}) == 1

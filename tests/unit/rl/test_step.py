@@ -220,3 +220,19 @@ def test_timings_say_how_much_of_the_scoring_was_not_hidden_behind_the_rollout()
         "time/score_s": 0.5,
         "rollout/tokens_per_s": 2.0,  # 4 completions of 4 tokens
     }
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_samples_share_rows_only_where_the_policy_says_that_they_may(packs: bool):
+    fleet = FakeFleet()
+    fleet.policy.packs = packs
+    wait(learn(1, batch_of((0.0, 1.0), (1.0, 0.0)), fleet, CFG))
+    (minibatch,) = fleet.policy.updates
+    rows = [
+        set(index_L.tolist()) - {-1}
+        for rank in minibatch.microbatches_by_rank
+        for microbatch in rank
+        for index_L in microbatch.sample_index_RL
+    ]
+    assert max(map(len, rows)) == (2 if packs else 1)
+    assert set().union(*rows) == {0, 1, 2, 3}

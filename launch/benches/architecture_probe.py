@@ -1,0 +1,196 @@
+"""One small model through the real engines, in this process: `python architecture_probe.py DIR`.
+
+DeepSpeed and vLLM share the process, so that a family takes seconds and not a fleet. The last line
+of the output is JSON: what each check found, or the refusal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import torch
+
+from actors.engine_support import EngineNeeds, check_engine
+from actors.forward_check import gap_of
+from actors.train_model import TrainSpec, plain_reader
+from reward.loading import check_attention, check_tensors
+from rl.errors import ProjectError
+from rl.loss import BatchNorm, PolicyObjective
+from rl.packing import build_minibatch
+from rl.types import FloatArray, IntArray, Sample
+
+_CONTEXT, _PROMPT_TOKENS, _NEW_TOKENS = 128, 20, 16
+_PORT = 29_611
+_LR = 1e-2  # an update that every log-prob shows
+
+
+def refusal(directory: Path, *, scores: bool) -> str | None:
+    """Why a run refuses the model before an engine starts; None where it does not."""
+    try:
+        check_tensors(directory, "model", "score" if scores else "lm")
+        runner: Literal["generate", "pooling"] = "pooling" if scores else "generate"
+        check_engine(directory, "model", EngineNeeds(runner, "cpu", trains=not scores))
+        check_attention(directory, "policy.attention", "score" if scores else "lm", "sdpa")
+    except ProjectError as error:
+        return str(error)
+    return None
+
+
+def probe_policy(directory: Path) -> dict[str, Any]:
+    """Self-check of a rank, and parity with an engine: as loaded, published, updated, saved."""
+    trainer = _trainer(directory, "lm")
+    check = trainer.self_check(2**40)
+    found: dict[str, Any] = {"forward": check.about(), "packs": check.packs, "gaps": {}}
+    check.check(str(directory))
+    loop = _engine(directory, "generate", "host_memory")
+    found["gaps"]["loaded"], samples = _parity(trainer, loop, check.packs)
+    _publish(trainer, loop, 1)
+    found["gaps"]["published"], samples = _parity(trainer, loop, check.packs)
+    _update(trainer, samples, check.packs)
+    _publish(trainer, loop, 2)
+    found["gaps"]["updated"], _ = _parity(trainer, loop, check.packs)
+    saved = directory.with_name(f"{directory.name}-saved")
+    trainer.save_hf(saved)
+    check_tensors(saved, "saved", "lm")
+    found["gaps"]["saved"] = _plain_gap(trainer, saved, samples, check.packs)
+    return found
+
+
+def probe_reward_model(directory: Path) -> dict[str, Any]:
+    """Self-check of a rank with a score head, and an engine's scores beside plain transformers."""
+    trainer = _trainer(directory, "score")
+    check = trainer.self_check(2**40)
+    found: dict[str, Any] = {
+        "forward": check.about(),
+        "packs": check.packs,
+        "shares": check.shares,
+        "gaps": {},
+    }
+    check.check(str(directory))
+    loop = _engine(directory, "pooling", "none")
+    rng = np.random.default_rng(3)
+    rows = [rng.integers(10, 500, size=size).astype(np.int32) for size in (9, 33, 57)]
+    read = plain_reader(trainer.spec, None)
+    theirs = [read(row) for row in rows]
+    ours = [np.array([score], np.float32) for score in loop.score_all(rows).result(120)]
+    found["gaps"]["scores"] = gap_of(ours, theirs, "float32")
+    return found
+
+
+def _trainer(directory: Path, head: Literal["lm", "score"]) -> Any:  # noqa: ANN401
+    from actors.deepspeed_engine import TrainEngine  # noqa: PLC0415 - seconds
+
+    spec = TrainSpec(model_path=str(directory), head=head, lr=_LR, total_steps=4)
+    return TrainEngine(spec, 0, 1, "127.0.0.1", _PORT)
+
+
+def _engine(
+    directory: Path, runner: Literal["generate", "pooling"], backend: Literal["none", "host_memory"]
+) -> Any:  # noqa: ANN401
+    from actors.vllm_engine import EngineLoop, EngineSpec  # noqa: PLC0415 - seconds
+
+    spec = EngineSpec(
+        model=str(directory),
+        runner=runner,
+        device="cpu",
+        dtype="float32",
+        max_model_len=_CONTEXT,
+        max_num_seqs=8,
+        kv_cache_gib=0.2,
+        weight_backend=backend,
+    )
+    return EngineLoop(spec, "probe")
+
+
+def _publish(trainer: Any, loop: Any, version: int) -> None:  # noqa: ANN401
+    from actors import vllm_engine  # noqa: PLC0415
+    from actors.weights import BUCKET_BYTES, host_bucket  # noqa: PLC0415
+
+    vllm_engine.start_weights(loop).result(60)
+    for bucket in trainer.iter_full_parameters(BUCKET_BYTES):
+        vllm_engine.update_weights(loop, host_bucket(bucket)).result(60)
+    vllm_engine.finish_weights(loop, version).result(60)
+
+
+def _parity(trainer: Any, loop: Any, packs: bool) -> tuple[float, list[Sample]]:  # noqa: ANN401
+    """Largest difference between what an engine says of its samples and what the rank says."""
+    from actors.vllm_engine import Sampling  # noqa: PLC0415
+
+    rng = np.random.default_rng(0)
+    samples: list[Sample] = []
+    for index in range(3):
+        prompt = rng.integers(10, 500, size=_PROMPT_TOKENS).astype(np.int32)
+        how = Sampling(num=2, max_tokens=_NEW_TOKENS, temperature=1.0, seed=index)
+        for number, one in enumerate(loop.sample(prompt.tolist(), how).result(120).completions):
+            samples.append(
+                Sample(
+                    prompt_id=str(index),
+                    sample_idx=number,
+                    token_ids=np.concatenate([prompt, one.token_ids]),
+                    num_prompt_tokens=_PROMPT_TOKENS,
+                    rollout_logprobs=one.logprobs,
+                    advantage=1.0 - 2.0 * number,
+                    policy_version=0,
+                )
+            )
+    theirs = [sample.rollout_logprobs for sample in samples]
+    return gap_of(_logprobs(trainer, samples, packs), theirs, "float32"), samples
+
+
+def _minibatch(samples: list[Sample], packs: bool) -> Any:  # noqa: ANN401
+    return build_minibatch(samples, 1, 1024, 256, packs=packs)
+
+
+def _logprobs(trainer: Any, samples: list[Sample], packs: bool) -> list[FloatArray]:  # noqa: ANN401
+    minibatch = _minibatch(samples, packs)
+    found: dict[int, FloatArray] = {}
+    outputs = trainer.logprobs(minibatch.microbatches_by_rank[0])
+    for mb, values_RL in zip(minibatch.microbatches_by_rank[0], outputs, strict=True):
+        for index in set(mb.sample_index_RL.ravel().tolist()) - {-1}:
+            found[index] = values_RL[(mb.sample_index_RL == index) & (mb.loss_mask_RL > 0)]
+    return [found[index] for index in range(len(samples))]
+
+
+def _update(trainer: Any, samples: list[Sample], packs: bool) -> None:  # noqa: ANN401
+    minibatch = _minibatch(samples, packs)
+    norm = BatchNorm(minibatch.num_loss_tokens, minibatch.num_samples)
+    trainer.update(minibatch.microbatches_by_rank[0], None, PolicyObjective(), norm)
+
+
+def _plain_gap(trainer: Any, saved: Path, samples: list[Sample], packs: bool) -> float:  # noqa: ANN401
+    """What was saved, read by plain transformers, beside the rank that saved it."""
+    spec = TrainSpec(model_path=str(saved), lr=_LR, total_steps=1)
+    read = plain_reader(spec, None)
+
+    def tail(token_ids: IntArray) -> FloatArray:
+        return read(token_ids)[_PROMPT_TOKENS - 1 :]
+
+    theirs = [tail(sample.token_ids) for sample in samples]
+    return gap_of(_logprobs(trainer, samples, packs), theirs, "float32")
+
+
+def main() -> None:
+    """Probe the model of the command line."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    torch.set_num_threads(1)
+    directory, scores = Path(sys.argv[1]), "score" in sys.argv[2:]
+    result: dict[str, Any] = {"refused": refusal(directory, scores=scores)}
+    if result["refused"] is None or "anyway" in sys.argv[2:]:
+        try:
+            result |= (probe_reward_model if scores else probe_policy)(directory)
+        except Exception as error:  # noqa: BLE001 - what a library does with a family is the result
+            result["failed"] = f"{type(error).__name__}: {error}"
+    sys.stdout.write(f"\n{json.dumps(result)}\n")
+    sys.stdout.flush()
+    os._exit(0)  # engines would wait for each other at the end
+
+
+if __name__ == "__main__":
+    main()
