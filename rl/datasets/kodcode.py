@@ -8,6 +8,7 @@ is still imported where a test uses `pytest.raises`.
 
 from __future__ import annotations
 
+import ast
 import json
 from typing import Any, NamedTuple, cast
 
