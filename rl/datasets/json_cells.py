@@ -8,6 +8,7 @@ whatever depth of lists and structs; where another tool has dropped that type, t
 # pyarrow ships no type information; what leaves it is narrowed before use.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
 
 from __future__ import annotations
 

@@ -56,6 +56,11 @@ def test_a_configuration_survives_the_round_trip_through_plain_values(
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
+        (
+            "rollout__temperature",
+            0.005,
+            "rollout.temperature: 0.005 is not a number >= 0.01 (give e.g. rollout.temperature=1)",
+        ),
         ("policy__lr", "fast", "policy.lr: 'fast' is not a number > 0 (give e.g. policy.lr=1e-5)"),
         ("policy__lr", 0, "policy.lr: 0 is not a number > 0 (give e.g. policy.lr=1e-5)"),
         ("policy__lr", True, "policy.lr: True is not a number > 0 (give e.g. policy.lr=1e-5)"),
@@ -134,6 +139,11 @@ def test_a_wrong_value_is_reported_with_key_value_rule_and_fix(
     ("changes", "path", "got"),
     [
         ({"name": "../elsewhere"}, "name", "name=../elsewhere"),
+        (
+            {"sandbox__protocol": "taco", "sandbox__tolerance": 0.1},
+            "sandbox.tolerance",
+            "sandbox.protocol=taco",
+        ),
         (
             {"data__kind": "parquet", "data__eval_path": "x"},
             "data.train_path",

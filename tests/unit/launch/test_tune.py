@@ -112,6 +112,18 @@ def test_the_same_command_asks_the_same_and_skips_what_is_finished(
     assert len(landscape.asked) == len(unfinished) + 2
 
 
+def test_a_shuffled_range_is_searched_and_asked_for_again_in_the_same_way(
+    search, landscape: Landscape
+) -> None:
+    given = ("tune.trials=6", "algorithm.kl_coef=shuffle(choice(0,0.1,0.2,0.25))")
+    assert search(*given).code == 0
+    first = list(landscape.asked)
+    assert {kl for _, kl in first} <= {"0", "0.1", "0.2", "0.25"} and len(first) == 6
+    landscape.asked.clear()
+    search(*given, "resume=never")
+    assert landscape.asked == first
+
+
 def test_a_refused_combination_of_good_values_takes_a_trial_and_ends_nothing(
     search, landscape: Landscape, tmp_path: Path
 ) -> None:

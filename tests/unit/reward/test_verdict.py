@@ -316,6 +316,12 @@ def test_a_program_that_needs_an_absent_package_is_not_judged(
         assert not judgement.passed and not judgement.is_label
 
 
+def test_returned_integers_of_many_digits_are_compared_exactly(verifier: Verifier) -> None:
+    tests = json.dumps([{"input": [20_000], "output": 3**20_000}])
+    assert _judge(verifier, "def f(n): return 3 ** n", tests).passed
+    assert not _judge(verifier, "def f(n): return 3 ** n + 1", tests).passed
+
+
 def test_the_same_program_runs_once_now_and_later() -> None:
     good, bad = "def f(x): return 2 * x", "def f(x): return x"
     with Verifier(timeout_s=3.0) as verifier:
