@@ -123,15 +123,15 @@ class SemLock:
         )
 
 
-class _HeapFinder:
-    """Finds `multiprocessing.heap` as ever, and gives it files that have no directory."""
+class _Finder:
+    """Finds two modules as ever: shared values get files without a directory, managers refuse."""
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None, _: object = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Return the module's spec; None for any other."""
-        if name != "multiprocessing.heap":
+        if name not in ("multiprocessing.heap", "multiprocessing.managers"):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
@@ -140,10 +140,18 @@ class _HeapFinder:
 
             def exec_module(module: Any) -> None:  # noqa: ANN401
                 load(module)
-                module.Arena.__init__ = _open_arena
+                if name == "multiprocessing.heap":
+                    module.Arena.__init__ = _open_arena
+                else:
+                    module.BaseManager.start = _refuse_manager
 
             loader.exec_module = exec_module
         return spec
+
+
+def _refuse_manager(*_: object, **__: object) -> NoReturn:
+    """Stand for `multiprocessing.managers.BaseManager.start`."""
+    raise OSError(errno.ENOSYS, "multiprocessing.Manager needs sockets, which the sandbox has not")
 
 
 def _open_arena(arena: Any, size: int, fd: int = -1) -> None:  # noqa: ANN401
@@ -159,5 +167,5 @@ def _open_arena(arena: Any, size: int, fd: int = -1) -> None:  # noqa: ANN401
 def provide_multiprocessing() -> None:
     """Let every process that is forked from now on have these."""
     _extension.SemLock = SemLock
-    finder: Any = _HeapFinder
+    finder: Any = _Finder
     sys.meta_path.insert(0, finder)

@@ -44,6 +44,24 @@ def test_a_script_does_what_it_does_in_plain_python(
         assert seen.value == stdout.decode(errors="replace")
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import multiprocessing as m\nm.Manager()", "needs sockets"),
+        ("import multiprocessing as m\nm.get_context('spawn').Lock()", "processes that are forked"),
+        (
+            "from multiprocessing.shared_memory import SharedMemory\nSharedMemory('a', True, 9)",
+            "PermissionError",
+        ),
+        ("import socket\nsocket.socket()", "PermissionError"),
+    ],
+)
+def test_what_a_script_cannot_have_is_said(sandbox: Sandbox, code: str, said: str) -> None:
+    (seen,) = sandbox.run([StdioJob(code=code, stdins_N=("",))])[0].observations_N
+    assert seen.kind is Ending.RUNTIME_ERROR
+    assert said in seen.detail
+
+
 def _plain(code: str, directory: Path) -> tuple[int, bytes]:
     """Exit status and output of a real interpreter."""
     (directory / "in").write_bytes(STDIN.encode())
