@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
+from reward.model_directory import check_directory, context_in, read_object
+from reward.safetensors_files import INDEX, read_header
 from rl.errors import UserError
 
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
@@ -54,26 +55,14 @@ ADAPTERS: dict[str, Adapter] = {
 
 
 def context_of(directory: Path) -> int | None:
-    """Positions of a model, as its config.json states them."""
-    positions = _config_of(directory).get("max_position_embeddings")
-    return positions if isinstance(positions, int) else None
+    """Positions of a model, as its config.json states them under any of the usual names."""
+    return context_in(read_object(directory / "config.json"))
 
 
 def architectures_of(directory: Path) -> list[str]:
     """Classes of a model, as its config.json states them."""
-    architectures: list[Any] = _config_of(directory).get("architectures") or []
+    architectures: list[Any] = read_object(directory / "config.json").get("architectures") or []
     return [str(name) for name in architectures]
-
-
-def _config_of(directory: Path) -> dict[str, Any]:
-    path = directory / "config.json"
-    try:
-        value: object = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); fetch the model again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: a model's configuration is an object, not {value!r:.40}")
-    return cast("dict[str, Any]", value)
 
 
 def check_context(directory: Path, num_tokens: int, key: str) -> None:
@@ -103,15 +92,16 @@ def find_model(model: str, key: str) -> Path | None:
     for name in ("config.json", "tokenizer.json"):
         if not (path / name).is_file():
             raise UserError(f"{key}: {path} has no {name}; give a Hugging Face model directory")
-    _config_of(path)
-    weights = list(path.glob("*.safetensors"))
-    if not weights:
+    if not any(path.glob("*.safetensors")) and not (path / INDEX).is_file():
         raise UserError(
             f"{key}: {path} holds no *.safetensors; other weight files can run code when they are "
             "loaded, so save the model with save_pretrained(safe_serialization=True)"
         )
-    for file in weights:
-        _check_whole(file)
+    try:
+        check_directory(path)
+    except UserError as error:
+        faults = str(error).splitlines()
+        raise UserError("\n".join(f"{key}: {fault}" for fault in faults)) from error
     return path
 
 
@@ -161,41 +151,8 @@ def num_parameters(directory: Path) -> int:
     Raises:
         UserError: for a file that is none, such as the pointer that a clone without Git LFS leaves.
     """
-    headers = [_read_header(path)[0] for path in directory.glob("*.safetensors")]
-    return sum(math.prod(entry.shape) for entries in headers for entry in entries)
-
-
-class _Entry(NamedTuple):
-    """A tensor, as the header of its file states it."""
-
-    shape: list[int]
-    end: int  # of its bytes, counted from the end of the header
-
-
-def _read_header(path: Path) -> tuple[list[_Entry], int]:
-    """The tensors of a safetensors file, and the length of its header in bytes."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-            entries = [
-                _Entry([int(size) for size in entry["shape"]], int(entry["data_offsets"][1]))
-                for name, entry in header.items()
-                if name != "__metadata__"
-            ]
-        except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
-            raise UserError(
-                f"{path}: is no safetensors file (its header can not be read); fetch the "
-                "weights, with `git lfs pull` where it is a pointer"
-            ) from error
-    return entries, 8 + length
-
-
-def _check_whole(path: Path) -> None:
-    entries, header = _read_header(path)
-    size, wanted = path.stat().st_size, header + max((entry.end for entry in entries), default=0)
-    if size < wanted:
-        raise UserError(f"{path}: holds {size} of {wanted} bytes; fetch the file again")
+    headers = [read_header(path).tensors for path in directory.glob("*.safetensors")]
+    return sum(math.prod(entry.shape) for tensors in headers for entry in tensors.values())
 
 
 def model_digest(directory: Path) -> str:
