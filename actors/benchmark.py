@@ -18,7 +18,7 @@ from actors.checks import preflight
 from actors.cluster import cluster
 from actors.fleet import Specs, start_fleet
 from actors.placement import Needs
-from actors.rollout import encode_prompt, load_tokenizer
+from actors.prompt_checks import Asking, Split, check_splits
 from actors.stopping import run_until_stopped
 from actors.verifiers import check_sandbox, make_verifier
 from conf.schema import Config
@@ -34,7 +34,7 @@ from rl.benchmark import (
     part_rows,
 )
 from rl.console import Console
-from rl.errors import ProjectError, UserError, first_cause
+from rl.errors import ProjectError, first_cause
 from rl.interfaces import RolloutFleet
 from rl.samples import (
     Outcome,
@@ -47,8 +47,6 @@ from rl.samples import (
 )
 from rl.types import Prompt, RolloutGroup, SamplingConfig
 from rl.versions import installed_versions
-
-_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,27 +118,15 @@ def check_prompts(cfg: Config, prompts_P: Sequence[Prompt]) -> None:
     Raises:
         UserError: when there is no chat template, or naming the prompts that are too long.
     """
-    try:
-        tokenizer = load_tokenizer(cfg.model.path, cfg.model.chat_template)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model: the tokenizer of {cfg.model.path} can not be loaded: {error}"
-        ) from error
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"model: {cfg.model.path} has no chat template; give chat_template=FILE with a Jinja "
-            "template"
-        )
-    limit = cfg.model.max_prompt_tokens
-    lengths = {prompt.id: len(encode_prompt(tokenizer, prompt)) for prompt in prompts_P}
-    long = [f"{name} ({length})" for name, length in lengths.items() if length > limit]
-    if long:
-        shown = ", ".join(long[:_MAX_SHOWN]) + (", ..." if len(long) > _MAX_SHOWN else "")
-        raise UserError(
-            f"max_prompt_tokens: {len(long)} of {len(lengths)} prompts have more than {limit} "
-            f"tokens: {shown}; the longest has {max(lengths.values())}. Raise max_prompt_tokens, "
-            "or drop these problems"
-        )
+    asking = Asking(
+        model=cfg.model.path,
+        chat_template=cfg.model.chat_template,
+        max_prompt_tokens=cfg.model.max_prompt_tokens,
+        model_key="model",
+        template_key="chat_template",
+        limit_key="max_prompt_tokens",
+    )
+    check_splits(asking, [Split(key="max_prompt_tokens", prompts=prompts_P)])
 
 
 def _sample(cfg: Config, run: BenchmarkRun, missing: Sequence[Prompt], console: Console) -> None:

@@ -14,11 +14,8 @@ from actors.placement import Needs, bundles, check_fits, full_needs, local_gpus
 from actors.trackers import check_trackers
 from actors.verifiers import check_sandbox
 from conf.schema import Config
-from reward.model_files import (
-    check_context,
-    check_policy,
-    check_reward_model,
-)
+from reward.model_directory import check_trainable
+from reward.model_files import check_context, check_policy, check_reward_model, is_local
 from rl.errors import UserError
 from rl.probe import MIN_PROBLEMS
 from rl.prompts import load_prompts
@@ -38,7 +35,7 @@ def check_inputs(cfg: Config) -> None:
 
 def file_faults(cfg: Config) -> list[str]:
     """What is wrong with cluster, trackers, sandbox, models and problem files of a run."""
-    checks: list[Callable[[Config], None]] = [
+    quick: list[Callable[[Config], None]] = [
         check_cluster,
         check_trackers,
         _check_sandbox,
@@ -46,8 +43,9 @@ def file_faults(cfg: Config) -> list[str]:
         _check_reward_model,
     ]
     if cfg.data.kind == "parquet":
-        checks += [_check_train_data, _check_eval_data, _check_probe_data]
-    return _faults(cfg, checks)
+        quick += [_check_train_data, _check_eval_data, _check_probe_data]
+    # What loads a library of models comes last, and only for files that are good so far.
+    return _faults(cfg, quick) or _faults(cfg, [_rehearse_models, _check_prompts])
 
 
 def _faults(cfg: Config, checks: Sequence[Callable[[Config], None]]) -> list[str]:
@@ -88,6 +86,7 @@ def _check_policy(cfg: Config) -> None:
     if directory is not None:
         num_tokens = cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens
         check_context(directory, num_tokens, "model.max_completion_tokens")
+        check_trainable(directory, "model.path")
 
 
 def _check_reward_model(cfg: Config) -> None:
@@ -95,6 +94,27 @@ def _check_reward_model(cfg: Config) -> None:
     if cfg.loop.enabled or model is None:
         return
     check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)
+
+
+def _rehearse_models(cfg: Config) -> None:
+    """Read and build both models as the actors will, and write what a run writes at its end."""
+    if cfg.loop.enabled:
+        return
+    from actors.rehearsal import rehearse  # noqa: PLC0415 - seconds
+
+    num_tokens = cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens
+    rehearse(cfg.model.path, "model.path", "lm", num_tokens=num_tokens, saves=True)
+    if cfg.reward.model is not None:
+        rehearse(cfg.reward.model, "reward.model", "score", num_tokens=cfg.reward.max_tokens)
+
+
+def _check_prompts(cfg: Config) -> None:
+    """Encode every prompt of every split; a hub id's tokenizer is left to the actors."""
+    if cfg.loop.enabled or not is_local(cfg.model.path):
+        return
+    from actors.prompt_checks import check_prompts_of  # noqa: PLC0415 - seconds
+
+    check_prompts_of(cfg)
 
 
 def _check_train_data(cfg: Config) -> None:

@@ -33,6 +33,7 @@ from actors.train_model import (
     TrainSpec,
     load_model,
     lr_at,
+    rehearse_saving,
     save_config_and_tokenizer,
     suspects,
 )
@@ -117,6 +118,8 @@ class TrainEngine:
         self._num_updates = 0
         self._device = self._start(master_addr, master_port)
         self._engine = self._initialize(trains=True)
+        if rank == 0:
+            rehearse_saving(self._engine.module.model, spec)
         self._reference = self._initialize(trains=False) if spec.with_reference else None
         self._parameters = self._name_parameters()
 

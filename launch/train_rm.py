@@ -19,6 +19,7 @@ from conf.schema import Config, PolicyConfig, key
 from launch.common.arguments import default_context
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output_dir
+from reward.model_directory import check_trainable
 from reward.model_files import (
     AdapterName,
     check_context,
@@ -119,9 +120,11 @@ def run(args: TrainRmArgs) -> None:
     cfg = configure(args, shape)
     from actors.checks import preflight  # noqa: PLC0415 - after the arguments are good
     from actors.placement import Needs  # noqa: PLC0415
+    from actors.rehearsal import rehearse  # noqa: PLC0415
     from actors.rm_training import RmTraining, run_training  # noqa: PLC0415
 
     preflight(cfg, Needs(policy=cfg.policy.ranks))
+    rehearse(args.model, "model", "score", num_tokens=cfg.reward.max_tokens, saves=True)
     epochs = args.epochs or epochs_of_size(None if shape is None else shape.num_parameters)
     steps = epochs * max(1, len(train) // args.batch_pairs)
     job = RmTraining(
@@ -146,6 +149,8 @@ def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
     """Refuse what can not work, before anything is read or started."""
     directory = find_model(args.model, "model")
     _check_output(Path(args.output), directory)
+    if directory is not None:
+        check_trainable(directory, "model")
     if directory is not None and args.max_tokens is not None:
         check_context(directory, args.max_tokens, "max_tokens")
     if shape is None and args.lr is None:

@@ -113,7 +113,7 @@ def check_directory(directory: Path) -> None:
         raise UserError("\n".join(faults))
 
 
-def check_trainable(directory: Path) -> None:
+def check_trainable(directory: Path, key: str) -> None:
     """Refuse weights that have no gradients.
 
     Raises:
@@ -123,8 +123,8 @@ def check_trainable(directory: Path) -> None:
     if settings:
         method = cast("Any", settings).get("quant_method") if isinstance(settings, dict) else None
         raise UserError(
-            f"{directory}: its weights are quantised ({method or 'quantization_config'}), and "
-            "those can not be trained; give the model that they were made from"
+            f"{key}: the weights of {directory} are quantised ({method or 'unknown'}), and those "
+            "can not be trained; give the model that they were made from"
         )
 
 

@@ -76,8 +76,8 @@ def in_one_line(error: BaseException | str) -> str:
     Libraries put the reason anywhere: under a headline, above a link, or at the end of a traceback.
     Of a message that ends in a traceback, as Ray's are, what was raised there is taken.
 
-    >>> in_one_line("1 validation error:\\n  Value error, too long\\n    For further information visit x")
-    '1 validation error: Value error, too long'
+    >>> in_one_line("1 validation error:\\n  too long\\n    For further information visit x")
+    '1 validation error: too long'
     >>> in_one_line(OSError("no\\nsuch file"))
     'OSError: no; such file'
     """
