@@ -45,7 +45,7 @@ def file_faults(cfg: Config) -> list[str]:
     if cfg.data.kind == "parquet":
         quick += [_check_train_data, _check_eval_data, _check_probe_data]
     # What loads a library of models comes last, and only for files that are good so far.
-    return _faults(cfg, quick) or _faults(cfg, [_rehearse_models, _check_prompts])
+    return _faults(cfg, quick) or _faults(cfg, [_rehearse_models]) or _faults(cfg, [_check_prompts])
 
 
 def _faults(cfg: Config, checks: Sequence[Callable[[Config], None]]) -> list[str]:

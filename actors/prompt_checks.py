@@ -144,35 +144,37 @@ def _faults(
         try:
             ids = encode_prompt(tokenizer, prompt)
         except Exception as error:  # noqa: BLE001 - a template raises what it likes
-            refused[f"fails: {in_one_line(error)}"][prompt.id] = ""
+            refused[in_one_line(error)][prompt.id] = ""
             continue
         longest = max(longest, len(ids))
         if not len(ids):
-            refused["makes no token of them"][prompt.id] = ""
+            refused["it makes no token of them"][prompt.id] = ""
         elif len(ids) > limit:
             long[prompt.id] = f" ({len(ids)})"
         if vocabulary is not None and len(ids) and ids.max() >= vocabulary:
             foreign[prompt.id] = f" ({ids.max()})"
-    found = {
-        f"the chat template of {asking.model} {reason}": (
-            ids_of,
-            f"give another {asking.template_key}, or drop these rows",
-        )
-        for reason, ids_of in refused.items()
-    }
-    found[f"more than {asking.limit_key}={limit} tokens, at most {longest}"] = (
-        long,
-        f"raise {asking.limit_key}, or drop these rows",
-    )
-    found[f"token ids above the {vocabulary} tokens of {asking.model}"] = (
-        foreign,
-        "take tokenizer and model of one version",
-    )
     rows = _rows(split) if long or foreign or refused else {}
+    by_template = f"give another {asking.template_key}, or drop these rows"
+    found = [
+        (f"are refused by the chat template of {asking.model} ({why})", ids, by_template)
+        for why, ids in refused.items()
+    ]
+    found += [
+        (
+            f"have more than {limit} tokens ({asking.limit_key}; the longest has {longest})",
+            long,
+            f"raise {asking.limit_key}, or drop these rows",
+        ),
+        (
+            f"have token ids above the {vocabulary} tokens of {asking.model}",
+            foreign,
+            "take tokenizer and model of one version",
+        ),
+    ]
     return [
-        f"{split.key}: {len(which)} of {len(split.prompts)} prompts can not be asked ({what}): "
+        f"{split.key}: {len(which)} of {len(split.prompts)} prompts {what}: "
         f"{_named(which, split, rows)}; {fix}"
-        for what, (which, fix) in found.items()
+        for what, which, fix in found
         if which
     ]
 

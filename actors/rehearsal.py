@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar
 
-from reward.model_directory import CONTEXT_KEYS
+from reward.model_directory import CONTEXT_KEYS, read_object
 from reward.model_files import architectures_of, find_model
 from rl.errors import UserError, in_one_line
 
@@ -67,8 +67,15 @@ def positions_of(config: Any) -> int | None:  # noqa: ANN401 - a configuration o
 
 
 def _configuration(directory: Path, key: str) -> Any:  # noqa: ANN401 - a configuration of any model
-    from transformers import AutoConfig  # noqa: PLC0415 - seconds, after all that is quicker
+    from transformers import AutoConfig, __version__  # noqa: PLC0415 - seconds
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # noqa: PLC0415
 
+    model_type = read_object(directory / "config.json")["model_type"]
+    if model_type not in CONFIG_MAPPING:
+        raise UserError(
+            f"{key}: {directory / 'config.json'} is of model_type {model_type!r}, which "
+            f"transformers {__version__} does not know; take a model of another architecture"
+        )
     return _tried(
         lambda: AutoConfig.from_pretrained(directory, trust_remote_code=False),
         f"{key}: {directory / 'config.json'} is refused by transformers",

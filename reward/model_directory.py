@@ -31,6 +31,7 @@ _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 _HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _SIZES = (*_VOCABULARY, *_HIDDEN, *_HEADS, *_LAYERS, "num_key_value_heads", "head_dim")
+_MAX_LAYERS = 10_000
 _DTYPES = frozenset(["float32", "float16", "bfloat16", "float64", "float", "half", "double"])
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _JSON_FILES = (
@@ -53,7 +54,8 @@ def read_object(path: Path) -> dict[str, Any]:
         UserError: naming the file when it holds something else.
     """
     try:
-        value: object = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value: object = json.loads(text, parse_constant=_constant)
     except OSError as error:
         raise UserError(f"{path}: can not be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
@@ -62,6 +64,13 @@ def read_object(path: Path) -> dict[str, Any]:
         what = "a model's configuration" if path.name == "config.json" else path.name
         raise UserError(f"{path}: {what} is an object, not {value!r:.40}")
     return cast("dict[str, Any]", value)
+
+
+def _constant(name: str) -> float:
+    """Infinity, which some models have as a bound; NaN is a fault of whoever wrote the file."""
+    if name == "NaN":
+        raise ValueError("NaN is no number")
+    return float(name.replace("Infinity", "inf"))
 
 
 def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -143,10 +152,7 @@ def _of_config(
     dtype = config.get("dtype", config.get("torch_dtype"))
     quantised = bool(config.get("quantization_config"))
     if dtype is not None and dtype not in _DTYPES and not quantised:
-        yield (
-            f"dtype {dtype!r:.40} is none that torch knows; write one of "
-            f"{', '.join(sorted(_DTYPES)[:4])}"
-        )
+        yield (f"dtype {dtype!r:.40} is none that torch knows; write float32, bfloat16 or float16")
     text = text_part(config)
     yield from _of_sizes(text)
     yield from _of_embedding(text, tensors)
@@ -158,6 +164,9 @@ def _of_sizes(text: Mapping[str, Any]) -> Iterator[str]:
         if value is None or isinstance(value, list) or _is_size(value):  # a list is one by layer
             continue
         yield f"{key} is {text[key]!r:.40}, and has to be a whole number above 0; correct it"
+    layers = _first(text, _LAYERS)
+    if layers is not None and layers > _MAX_LAYERS:
+        yield f"{layers} layers are more than any model has; correct the number"
     hidden, heads = _first(text, _HIDDEN), _first(text, _HEADS)
     if hidden is not None and heads is not None and not text.get("head_dim") and hidden % heads:
         yield (
