@@ -25,6 +25,7 @@ from launch.common.gguf import (
     check_metadata,
     check_vocabulary,
     check_weights,
+    check_written,
     read_gguf,
     repair_config,
     repair_tokenizer,
@@ -115,6 +116,7 @@ def _convert(
     model.save_pretrained(target)
     if own is None:
         tokenizer.save_pretrained(target)
+        check_written(tokenizer, target)
     else:
         copy_tokenizer(own, target)
     # The weights are plain again, and must not be announced as quantised.

@@ -40,6 +40,7 @@ _BITS: Mapping[str, int] = {
     "I64": 64,
     "U64": 64,
 }
+_OF_MISTRAL = "consolidated"
 _FETCH = "fetch the file again"
 _MAX_NAMED = 3
 
@@ -126,6 +127,12 @@ def check_weights(directory: Path) -> dict[str, TensorEntry]:
         UserError: naming the file or tensor that is wrong.
     """
     files = sorted(directory.glob("*.safetensors"))
+    foreign = [file.name for file in files if file.name.startswith(_OF_MISTRAL)]
+    if foreign:
+        raise UserError(
+            f"{directory}: holds {_shown(foreign)}, which the engine that samples reads in place "
+            "of all other files, and plain transformers does not; move it away"
+        )
     index = directory / INDEX
     if index.is_file():
         return _check_indexed(index, files)
@@ -136,7 +143,7 @@ def check_weights(directory: Path) -> dict[str, TensorEntry]:
             "tell which files make the model; fetch the index, or save the model with "
             "save_pretrained"
         )
-    others = [name for name in names if name != SINGLE and not name.startswith("consolidated")]
+    others = [name for name in names if name != SINGLE]
     if others:
         raise UserError(
             f"{directory}: holds {_shown(others)} beside {SINGLE}, and no index says which of them "

@@ -139,7 +139,17 @@ def _matters(file: GgufFile, name: str) -> bool:
 
 
 def repair_config(file: GgufFile, config: Any, carried: Carried) -> None:  # noqa: ANN401
-    """Set the head size that the file states, where transformers guessed another."""
+    """Set the sizes that the file states, where transformers guessed others.
+
+    Raises:
+        UserError: for heads whose keys and values differ in size.
+    """
+    rows = file.tensors.get("token_embd.weight", (0,))[-1]
+    if rows and config.vocab_size != rows:
+        carried.repaired.append(
+            f"vocab_size {rows} (rows of the embedding), not {config.vocab_size}"
+        )
+        config.vocab_size = rows
     wanted = file.head_dim
     heads = getattr(config, "num_attention_heads", None)
     if wanted is None or not isinstance(heads, int):
@@ -215,6 +225,34 @@ def repair_tokenizer(
     if name in _COMPOSED and backend.normalizer is None:
         backend.normalizer = normalizers.NFC()
         carried.repaired.append("normaliser NFC, which the file has no word for")
+
+
+_PROBES = (
+    "def f(xs):\n    return [x * 2 for x in xs if x > 10]\n",
+    "if a  ==   12345:\n\tprint('caf\u00e9', 3.14)\r\n\n\n    # don't\n",
+    "Stra\u00dfe \u4f60\u597d e\u0301 \U0001f600 x\u00b2",
+)
+
+
+def check_written(tokenizer: Any, target: Path) -> None:  # noqa: ANN401
+    """Refuse a directory whose tokenizer, read again, makes other tokens than the converted one.
+
+    For some architectures transformers has a class that splits text by a rule of its own.
+
+    Raises:
+        UserError: naming the text.
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    read: Any = AutoTokenizer.from_pretrained(target)
+    for text in _PROBES:
+        made = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        if read(text, add_special_tokens=False)["input_ids"] != made:
+            raise UserError(
+                f"output: the tokenizer of {target} reads {text!r} as other tokens than the file "
+                f"states ({type(read).__name__} has a rule of its own); give tokenizer=DIR with "
+                "the tokenizer of this model"
+            )
 
 
 def check_vocabulary(file: GgufFile, tokenizer: Any, source: str) -> None:  # noqa: ANN401
