@@ -12,7 +12,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -104,7 +104,7 @@ def _convert(
     else:
         check_vocabulary(file, tokenizer, str(own))
     repair_config(file, config, carried)
-    model, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         gguf_file=name,
         config=config,
@@ -112,6 +112,7 @@ def _convert(
         dtype=getattr(torch, args.dtype),
         output_loading_info=True,
     )
+    model, info = loaded
     check_weights(file, model, info)
     model.save_pretrained(target)
     if own is None:

@@ -76,7 +76,7 @@ def write(
     writer.add_rope_freq_base(10_000.0)
     writer.add_layer_norm_rms_eps(CONFIG.rms_norm_eps)
     for key, value in extra.items():
-        add = writer.add_string if isinstance(value, str) else writer.add_float32
+        add: Any = writer.add_string if isinstance(value, str) else writer.add_float32
         add(f"{architecture}.{key.replace('__', '.')}", value)
     tokenizer = json.loads((POLICY / "tokenizer.json").read_text())
     vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
