@@ -18,7 +18,7 @@ from actors.checks import preflight
 from actors.cluster import cluster
 from actors.fleet import Specs, start_fleet
 from actors.placement import Needs
-from actors.rollout import encode_prompt
+from actors.prompt_checks import Asking, Split, check_splits
 from actors.stopping import run_until_stopped
 from actors.texts import check_policy_texts
 from actors.verifiers import check_sandbox, make_verifier
@@ -35,7 +35,7 @@ from rl.benchmark import (
     part_rows,
 )
 from rl.console import Console
-from rl.errors import ProjectError, UserError, first_cause
+from rl.errors import ProjectError, first_cause
 from rl.interfaces import RolloutFleet
 from rl.samples import (
     Outcome,
@@ -48,8 +48,6 @@ from rl.samples import (
 )
 from rl.types import Prompt, RolloutGroup, SamplingConfig
 from rl.versions import installed_versions
-
-_MAX_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,17 +124,16 @@ def check_prompts(
         UserError: for a tokenizer or a template that does not say what it is given, naming the
             problems whose turns it refuses, or those that are too long.
     """
-    tokenizer = check_policy_texts(cfg, {"problems": prompts_P}, key, template)
-    limit = cfg.model.max_prompt_tokens
-    lengths = {prompt.id: len(encode_prompt(tokenizer, prompt)) for prompt in prompts_P}
-    long = [f"{name} ({length})" for name, length in lengths.items() if length > limit]
-    if long:
-        shown = ", ".join(long[:_MAX_SHOWN]) + (", ..." if len(long) > _MAX_SHOWN else "")
-        raise UserError(
-            f"max_prompt_tokens: {len(long)} of {len(lengths)} prompts have more than {limit} "
-            f"tokens: {shown}; the longest has {max(lengths.values())}. Raise max_prompt_tokens, "
-            "or drop these problems"
-        )
+    check_policy_texts(cfg, {}, key, template)
+    asking = Asking(
+        model=cfg.model.path,
+        chat_template=cfg.model.chat_template,
+        max_prompt_tokens=cfg.model.max_prompt_tokens,
+        model_key=key,
+        template_key=template,
+        limit_key="max_prompt_tokens",
+    )
+    check_splits(asking, [Split(key="max_prompt_tokens", prompts=prompts_P)])
 
 
 def _sample(cfg: Config, run: BenchmarkRun, missing: Sequence[Prompt], console: Console) -> None:

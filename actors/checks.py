@@ -16,6 +16,7 @@ from actors.trackers import check_trackers
 from actors.verifiers import check_sandbox
 from conf.schema import Config
 from reward.loading import check_attention
+from reward.model_directory import check_trainable
 from reward.model_files import (
     check_context,
     check_family,
@@ -44,7 +45,7 @@ def check_inputs(cfg: Config) -> None:
 
 def file_faults(cfg: Config) -> list[str]:
     """What is wrong with cluster, trackers, sandbox, models and problem files of a run."""
-    checks: list[Callable[[Config], None]] = [
+    quick: list[Callable[[Config], None]] = [
         check_cluster,
         check_trackers,
         _check_sandbox,
@@ -52,8 +53,9 @@ def file_faults(cfg: Config) -> list[str]:
         _check_reward_model,
     ]
     if cfg.data.kind == "parquet":
-        checks += [_check_train_data, _check_eval_data, _check_probe_data]
-    return _faults(cfg, checks)
+        quick += [_check_train_data, _check_eval_data, _check_probe_data]
+    # What loads a library of models comes last, and only for files that are good so far.
+    return _faults(cfg, quick) or _faults(cfg, [_rehearse_models]) or _faults(cfg, [_check_prompts])
 
 
 def text_faults(cfg: Config, *, of_hub: bool = True) -> list[str]:
@@ -134,6 +136,7 @@ def _check_policy(cfg: Config) -> None:
         check_context(directory, num_tokens, "model.max_completion_tokens")
         if cfg.model.chat_template is None:
             check_has_template(directory, "model.path", "give model.chat_template=FILE")
+        check_trainable(directory, "model.path")
 
 
 def _check_reward_model(cfg: Config) -> None:
@@ -144,6 +147,27 @@ def _check_reward_model(cfg: Config) -> None:
     check_family(cfg.reward.adapter, cfg.reward.system)
     if is_local(model):
         check_engine(Path(model), "reward.model", EngineNeeds("pooling", cfg.placement.device))
+
+
+def _rehearse_models(cfg: Config) -> None:
+    """Read and build both models as the actors will, and write what a run writes at its end."""
+    if cfg.loop.enabled:
+        return
+    from actors.rehearsal import rehearse  # noqa: PLC0415 - seconds
+
+    num_tokens = cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens
+    rehearse(cfg.model.path, "model.path", "lm", num_tokens=num_tokens, saves=True)
+    if cfg.reward.model is not None:
+        rehearse(cfg.reward.model, "reward.model", "score", num_tokens=cfg.reward.max_tokens)
+
+
+def _check_prompts(cfg: Config) -> None:
+    """Encode every prompt of every split; a hub id's tokenizer is left to the actors."""
+    if cfg.loop.enabled or not is_local(cfg.model.path):
+        return
+    from actors.prompt_checks import check_prompts_of  # noqa: PLC0415 - seconds
+
+    check_prompts_of(cfg)
 
 
 def _check_train_data(cfg: Config) -> None:

@@ -17,7 +17,7 @@ from ray.exceptions import AuthenticationError
 from actors.inherited import inherited, setting
 from actors.stopping import stopped_by_signals
 from conf.schema import Config
-from rl.errors import EngineError, UserError
+from rl.errors import EngineError, UserError, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,7 @@ def _connect(cfg: Config, namespace: str) -> None:
     except Exception as error:
         if address is None and _without_dashboard(options):
             return
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EngineError(f"Ray could not reach or start {what}: {reason}") from error
+        raise EngineError(f"Ray could not reach or start {what}: {in_one_line(error)}") from error
 
 
 def _without_dashboard(options: Mapping[str, Any]) -> bool:

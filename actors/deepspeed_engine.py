@@ -35,6 +35,7 @@ from actors.train_model import (
     load_model,
     lr_at,
     plain_reader,
+    rehearse_saving,
     restore_buffers,
     save_config_and_tokenizer,
     suspects,
@@ -121,6 +122,8 @@ class TrainEngine:
         self._num_updates = 0
         self._device = self._start(master_addr, master_port)
         self._engine = self._initialize(trains=True)
+        if rank == 0:
+            rehearse_saving(self._engine.module.model, spec)
         self._reference = self._initialize(trains=False) if spec.with_reference else None
         self._parameters = self._name_parameters()
 

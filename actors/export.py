@@ -6,16 +6,17 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from safetensors.torch import load_file, save_file
 
+from actors.saved_model import copy_generation, copy_tokenizer, write_config
 from conf.schema import Config
 from reward.golden import GOLDEN_SCORES
 from reward.model import TextPath
+from reward.model_files import architectures_of
+from reward.safetensors_files import SINGLE
 from reward.train import write_golden_scores
-from rl.tokenizer import load_tokenizer
 
 _CARD = """# {title}
 
@@ -34,22 +35,27 @@ Figures: {figures}
 
 def export_models(cfg: Config, policy: Path, reward_model: Path, target: Path) -> None:
     """Write `target/policy` and `target/rm` with float16 weights and cards."""
-    _export(AutoModelForCausalLM, policy, target / "policy", cfg, "Warm-start policy for minipy")
     rm_target = target / "rm"
-    _export(
-        AutoModelForSequenceClassification, reward_model, rm_target, cfg, "Reward model for minipy"
-    )
+    _export(policy, target / "policy", cfg, "Warm-start policy for minipy")
+    _export(reward_model, rm_target, cfg, "Reward model for minipy")
     # The rounded weights score a little differently, so their golden scores are computed again.
     probes = json.loads((reward_model / GOLDEN_SCORES).read_text(encoding="utf-8"))
     text_path = TextPath.load(str(rm_target), cfg.reward.adapter, cfg.reward.max_tokens)
     write_golden_scores(rm_target, text_path, [(p["question"], p["code"]) for p in probes])
 
 
-def _export(auto_class: Any, source: Path, target: Path, cfg: Config, title: str) -> None:  # noqa: ANN401 - an Auto class
+def _export(source: Path, target: Path, cfg: Config, title: str) -> None:
     shutil.rmtree(target, ignore_errors=True)
-    model = auto_class.from_pretrained(source, dtype=torch.float16, use_safetensors=True)
-    model.save_pretrained(target)
-    load_tokenizer(str(source), "loop").save_pretrained(target)
+    target.mkdir(parents=True)
+    tensors = {
+        name: tensor.to(torch.float16) if tensor.is_floating_point() else tensor
+        for file in sorted(source.glob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+    }
+    save_file(tensors, target / SINGLE, metadata={"format": "pt"})
+    write_config(source, target, architectures_of(source)[0], "float16", {})
+    copy_tokenizer(source, target)
+    copy_generation(source, target)
     record = json.loads((source / "stage.json").read_text(encoding="utf-8"))
     (target / "stage.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     figures = ", ".join(f"{name} {value:.3f}" for name, value in record["figures"].items())

@@ -32,6 +32,18 @@ def run_tags(experiment: str, name: str) -> dict[str, str]:
     return {"experiment": experiment, "run": name}
 
 
+def ascii_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags as Ray's metrics take them, who cannot encode any letter beyond ASCII.
+
+    >>> ascii_tags({"run": "lauf \xe9"})
+    {'run': 'lauf \\\\xe9'}
+    """
+    return {
+        name: value.encode("ascii", "backslashreplace").decode("ascii")
+        for name, value in tags.items()
+    }
+
+
 def gauge_name(metric: str) -> str:
     """A name of `rl.metrics` as Prometheus allows it.
 
@@ -45,7 +57,7 @@ class StepGauges:
     """A `rl.metrics.Sink`: each metric of the newest step as a gauge, and the step's number."""
 
     def __init__(self, tags: Mapping[str, str], make: MakeGauge = Gauge) -> None:
-        self._tags = dict(tags)
+        self._tags = ascii_tags(tags)
         self._make = make
         self._gauges: dict[str, Gauge] = {}
 
@@ -82,7 +94,7 @@ class EngineGauges:
         make: MakeGauge = Gauge,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._tags = dict(tags)
+        self._tags = ascii_tags(tags)
         keys = tuple(self._tags)
         self._running = make(RUNNING, "sequences that the engine runs", keys)
         self._waiting = make(WAITING, "sequences that wait for room", keys)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
-from rl.errors import DeadlineError, EngineError, ProjectError
+from rl.errors import DeadlineError, EngineError, ProjectError, in_one_line
 
 T = TypeVar("T")
 
@@ -116,16 +116,4 @@ def translate(error: Exception, what: str) -> ProjectError:
     if isinstance(cause, ProjectError):
         return cause
     logger.debug("%s failed", what, exc_info=error)
-    return EngineError(f"{what} failed: {_in_one_line(cause or error)}")
-
-
-def _in_one_line(error: Exception) -> str:
-    """Type and message; of a message that ends in a traceback, what was raised there.
-
-    Ray hides the exception of an actor's constructor in such a text.
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    raised = lines[-1] if any(line.startswith("File ") for line in lines) else lines[0]
-    return f"{type(error).__name__}: {raised}"
+    return EngineError(f"{what} failed: {in_one_line(cause or error)}")

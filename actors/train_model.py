@@ -7,11 +7,13 @@ Axes: R rows, L tokens of a row, N positions with a loss, H hidden size, V vocab
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -27,10 +29,18 @@ from transformers import (
     PreTrainedModel,
 )
 
+from actors.saved_model import (
+    copy_generation,
+    copy_tokenizer,
+    one_label,
+    same_kind,
+    small_files,
+    write_config,
+)
 from reward.loading import LoadingReport, check_report, is_causal
-from rl.errors import UserError
+from rl.errors import UserError, in_one_line
 from rl.loss import MicrobatchTensors, attention_mask
-from rl.tokenizer import load_tokenizer
+from rl.tokenizer import read_tokenizer
 from rl.types import FloatArray, IntArray
 
 _LM_HEAD = "lm_head.weight"
@@ -171,23 +181,52 @@ def _factory(spec: TrainSpec) -> Any:  # noqa: ANN401 - an auto class of transfo
 
 def save_config_and_tokenizer(model: PreTrainedModel, spec: TrainSpec, directory: Path) -> None:
     """Write all of a Hugging Face directory but the weights."""
-    tokenizer: Any = load_tokenizer(spec.model_path, "model.path")
-    if spec.chat_template is not None:
-        tokenizer.chat_template = spec.chat_template
+    source = small_files(spec.model_path)
     config = _load_config(spec)
-    config.architectures = [type(model).__name__]
-    config.dtype = spec.dtype
+    tokenizer: Any
+    tokenizer, note = read_tokenizer(spec.model_path, "model.path")
+    changes: dict[str, Any] = {} if spec.head == "lm" else one_label()
     if spec.pad_token_id is not None:
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(spec.pad_token_id)
-        config.get_text_config().pad_token_id = config.pad_token_id = spec.pad_token_id
+        changes["pad_token_id"] = spec.pad_token_id
     elif config.pad_token_id is None:  # a sequence classifier finds the last token with it
-        config.pad_token_id = (
+        changes["pad_token_id"] = (
             tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         )
-    config.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    if model.can_generate() and model.generation_config is not None:
-        model.generation_config.save_pretrained(directory)
+    architecture = type(model).__name__
+    if same_kind(source, model.config.model_type):
+        write_config(source, directory, architecture, spec.dtype, changes)
+    else:  # the language model inside a larger one, which is what is trained and saved
+        config = copy.deepcopy(model.config)
+        config.update({**changes, "architectures": [architecture], "dtype": spec.dtype})
+        config.save_pretrained(directory)
+    if note is None and spec.chat_template is None and spec.pad_token_id is None:
+        copy_tokenizer(source, directory)
+    else:  # what was trained with is not what the files say
+        if spec.chat_template is not None:
+            tokenizer.chat_template = spec.chat_template
+        if spec.pad_token_id is not None:
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(spec.pad_token_id)
+        tokenizer.save_pretrained(directory)
+    if model.can_generate():
+        copy_generation(source, directory)
+
+
+def rehearse_saving(model: PreTrainedModel, spec: TrainSpec) -> None:
+    """Write what `save_config_and_tokenizer` will write at the end, and read it back.
+
+    Raises:
+        UserError: when it can not be written or read; a run would lose its model.
+    """
+    with TemporaryDirectory(prefix="rehearsal-") as folder:
+        directory = Path(folder)
+        try:
+            save_config_and_tokenizer(model, spec, directory)
+            AutoConfig.from_pretrained(directory)
+        except Exception as error:  # of any library that reads or writes these files
+            raise UserError(
+                f"{spec.model_path}: what is written beside the trained weights can not be saved "
+                f"({in_one_line(error)}); correct the files of the model"
+            ) from error
 
 
 def _load_config(spec: TrainSpec) -> PreTrainedConfig:

@@ -17,6 +17,7 @@ from typing import Self
 from actors.gauges import StepGauges, run_tags
 from actors.trackers import TRACKERS, tracked_run
 from conf.schema import Config
+from rl.errors import in_one_line
 from rl.metrics import JsonlSink, Sink
 from rl.types import StepReport
 
@@ -66,7 +67,7 @@ class Watcher:
                 call()
             except Exception as error:  # whatever it is, it must not end the run
                 logger.debug("%s failed", self._name, exc_info=True)
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                reason = in_one_line(str(error)) or type(error).__name__
                 self._warn(f"{self._name} failed and is told nothing more: {reason}")
                 return
 

@@ -108,19 +108,23 @@ def run(args: BestOfNArgs) -> None:
     # Each import is heavier than the one before, so that bad input is refused at once.
     from actors.benchmark import check_prompts, run_benchmark  # noqa: PLC0415
     from actors.best_of_n import EvidenceStore, check_selection, gather_evidence  # noqa: PLC0415
+    from actors.rehearsal import rehearse  # noqa: PLC0415
     from actors.texts import check_reward_texts  # noqa: PLC0415
     from actors.verifiers import check_sandbox  # noqa: PLC0415
     from reward.best_of_n_report import write_report  # noqa: PLC0415
 
     console = Console()
     policy_cfg = configure(sampling, *lengths)
+    rehearse(args.reward_model, "reward_model", "score", num_tokens=rm_context(args))
     if args.samples is None:
+        rehearse(args.policy, "policy", "lm", num_tokens=sum(lengths))
         check_prompts(policy_cfg, problems, "policy")
     # A tester takes minutes to make, so what else is needed is looked at before.
     like = replace(args, tester=tester_or_its_like(args))
     check_reward_texts(configure_selection(like, output), KEYS)
     check_sandbox(args.sandbox)
     args = replace(args, tester=choose_tester(args, console))
+    rehearse(args.tester, "tester", "lm")
     cfg = configure_selection(args, output)
     selection = plan_selection(args, cfg, problems)
     check_selection(cfg, selection)

@@ -74,7 +74,9 @@ def run(args: EvaluateArgs) -> None:
     cfg = configure(args, max_prompt_tokens, max_tokens)
     benchmark = plan(args, cfg, problems, ks)
     from actors.benchmark import run_benchmark  # noqa: PLC0415 - after the arguments are good
+    from actors.rehearsal import rehearse  # noqa: PLC0415
 
+    rehearse(args.model, "model", "lm", num_tokens=max_prompt_tokens + max_tokens)
     run_benchmark(cfg, benchmark, Path(args.output))
 
 

@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, key
-from launch.common.arguments import REWARD_KEYS, RewardGroupArgs, reward_config
+from launch.common.arguments import (
+    REWARD_KEYS,
+    RewardGroupArgs,
+    rehearse_reward_model,
+    reward_config,
+)
 from launch.common.cli import main_simple
 from launch.common.outputs import check_output_dir
 from reward.labelled import Labelled, read_labelled
@@ -66,6 +71,7 @@ def run(args: JudgeArgs) -> None:
     from actors.judging import scoring_settings  # noqa: PLC0415 - after the arguments are good
     from reward.judgement import judge  # noqa: PLC0415
 
+    rehearse_reward_model(cfg)
     settings = scoring_settings(cfg) | {"pairs": args.pairs, "rollouts": args.rollouts}
     settings |= {"seed": args.seed, "attacked_pairs": min(args.attacked_pairs, len(pairs))}
     material = prepare(args, text_path, pairs, labelled)

@@ -15,7 +15,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config, key
-from launch.common.arguments import REWARD_KEYS, RewardGroupArgs, reward_config
+from launch.common.arguments import (
+    REWARD_KEYS,
+    RewardGroupArgs,
+    rehearse_reward_model,
+    reward_config,
+)
 from launch.common.cli import main_simple
 from launch.common.outputs import check_output
 from reward.rm_bench import (
@@ -61,6 +66,7 @@ def run(args: RmBenchArgs) -> None:
             raise UserError("model, data: both are needed, unless scores=FILE is given")
         items = read_items(Path(args.data))
         cfg = reward_config(args.model, args)
+        rehearse_reward_model(cfg)
         scores, settings = _score(cfg, items)
         scores_file = output.with_name(f"{output.stem}.scores.json")
         replace_file(scores_file, scores_json(scores))

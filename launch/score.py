@@ -13,7 +13,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
-from launch.common.arguments import REWARD_KEYS, AnswerArgs, answer_config
+from launch.common.arguments import (
+    REWARD_KEYS,
+    AnswerArgs,
+    answer_config,
+    rehearse_reward_model,
+)
 from launch.common.cli import main_simple
 from launch.common.outputs import check_output
 from reward.answers import read_answers
@@ -37,6 +42,7 @@ def run(args: ScoreArgs) -> None:
     check_reward_texts(cfg, REWARD_KEYS)
     from actors.scoring import score_file  # noqa: PLC0415 - after the arguments are good
 
+    rehearse_reward_model(cfg)
     score_file(cfg, groups, output)
 
 

@@ -15,7 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from actors.listening import check_address, read_token
 from conf.schema import key
-from launch.common.arguments import REWARD_KEYS, AnswerArgs, answer_config
+from launch.common.arguments import (
+    REWARD_KEYS,
+    AnswerArgs,
+    answer_config,
+    rehearse_reward_model,
+)
 from launch.common.cli import main_simple
 
 
@@ -46,6 +51,7 @@ def run(args: ServeArgs) -> None:
     check_reward_texts(cfg, REWARD_KEYS)
     from actors.serving import ServeConfig, serve_rewards  # noqa: PLC0415 - heavier still
 
+    rehearse_reward_model(cfg)
     serve_rewards(
         cfg,
         ServeConfig(

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config
 from launch.common.cli import main
+from launch.common.outputs import check_output_dir
 from reward.model_files import read_system
 from rl.chat_template import read_template
 
@@ -29,6 +30,10 @@ def check(cfg: Config) -> None:
     # Each import is heavier than the one before, so that bad input is refused at once.
     from actors.checks import check_inputs  # noqa: PLC0415
 
+    if cfg.loop.enabled:  # written after minutes
+        check_output_dir(cfg.loop.cache_dir, "loop.cache_dir")
+        if cfg.loop.export_dir is not None:
+            check_output_dir(cfg.loop.export_dir, "loop.export_dir")
     check_inputs(with_shipped_models(cfg))
 
 

@@ -20,6 +20,7 @@ from launch.common.arguments import REWARD_KEYS, default_context
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output_dir
 from reward.loading import check_attention, check_tensors
+from reward.model_directory import check_trainable
 from reward.model_files import (
     AdapterName,
     check_context,
@@ -127,9 +128,11 @@ def run(args: TrainRmArgs) -> None:
     cfg = configure(args, shape)
     from actors.checks import preflight  # noqa: PLC0415 - after the arguments are good
     from actors.placement import Needs  # noqa: PLC0415
+    from actors.rehearsal import rehearse  # noqa: PLC0415
     from actors.rm_training import RmTraining, run_training  # noqa: PLC0415
 
     preflight(cfg, Needs(policy=cfg.policy.ranks))
+    rehearse(args.model, "model", "score", num_tokens=cfg.reward.max_tokens, saves=True)
     epochs = args.epochs or epochs_of_size(None if shape is None else shape.num_parameters)
     steps = epochs * max(1, len(train) // args.batch_pairs)
     job = RmTraining(
@@ -157,6 +160,7 @@ def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
     check_family(args.adapter, read_system(args.system, "system"), REWARD_KEYS)
     if directory is not None:
         check_has_template(directory, "model", "put a chat_template.jinja beside it")
+        check_trainable(directory, "model")
     if directory is not None and args.max_tokens is not None:
         check_context(directory, args.max_tokens, "max_tokens")
     if directory is not None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 from reward.labels import check_one_label, check_score_head
 from reward.loading import check_tensors
+from reward.model_directory import check_directory, context_in, read_object
+from reward.safetensors_files import INDEX, read_header
 from rl.errors import UserError
 
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
@@ -53,26 +54,14 @@ ADAPTERS: dict[str, Adapter] = {
 
 
 def context_of(directory: Path) -> int | None:
-    """Positions of a model, as its config.json states them."""
-    positions = _config_of(directory).get("max_position_embeddings")
-    return positions if isinstance(positions, int) else None
+    """Positions of a model, as its config.json states them under any of the usual names."""
+    return context_in(read_object(directory / "config.json"))
 
 
 def architectures_of(directory: Path) -> list[str]:
     """Classes of a model, as its config.json states them."""
-    architectures: list[Any] = _config_of(directory).get("architectures") or []
+    architectures: list[Any] = read_object(directory / "config.json").get("architectures") or []
     return [str(name) for name in architectures]
-
-
-def _config_of(directory: Path) -> dict[str, Any]:
-    path = directory / "config.json"
-    try:
-        value: object = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); fetch the model again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: a model's configuration is an object, not {value!r:.40}")
-    return cast("dict[str, Any]", value)
 
 
 def check_context(directory: Path, num_tokens: int, key: str) -> None:
@@ -102,15 +91,16 @@ def find_model(model: str, key: str) -> Path | None:
     for name in ("config.json", "tokenizer.json"):
         if not (path / name).is_file():
             raise UserError(f"{key}: {path} has no {name}; give a Hugging Face model directory")
-    _config_of(path)
-    weights = list(path.glob("*.safetensors"))
-    if not weights:
+    if not any(path.glob("*.safetensors")) and not (path / INDEX).is_file():
         raise UserError(
             f"{key}: {path} holds no *.safetensors; other weight files can run code when they are "
             "loaded, so save the model with save_pretrained(safe_serialization=True)"
         )
-    for file in weights:
-        _check_whole(file)
+    try:
+        check_directory(path)
+    except UserError as error:
+        faults = str(error).splitlines()
+        raise UserError("\n".join(f"{key}: {fault}" for fault in faults)) from error
     return path
 
 
@@ -156,7 +146,7 @@ def check_reward_model(
             f"reads a class that ends in {' or '.join(accepted)}; train one with "
             f"launch/train_rm.py or choose another {keys.adapter}"
         )
-    check_one_label(_config_of(path), model, keys.model)
+    check_one_label(read_object(path / "config.json"), model, keys.model)
     check_has_template(path, keys.model, "put the chat_template.jinja of its training beside it")
     check_context(path, max_tokens, keys.max_tokens)
     if not any(name.endswith("ForTokenClassification") for name in names):
@@ -195,11 +185,7 @@ def check_has_template(directory: Path, key: str, fix: str) -> None:
     if any((directory / name).exists() for name in names):
         return
     path = directory / "tokenizer_config.json"
-    try:
-        config: object = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); fetch the model again") from error
-    fields = cast("dict[str, Any]", config) if isinstance(config, dict) else {}
+    fields = read_object(path) if path.is_file() else {}
     if not fields.get("chat_template"):
         raise UserError(f"{key}: {directory} has no chat template; {fix}")
 
@@ -210,41 +196,8 @@ def num_parameters(directory: Path) -> int:
     Raises:
         UserError: for a file that is none, such as the pointer that a clone without Git LFS leaves.
     """
-    headers = [_read_header(path)[0] for path in directory.glob("*.safetensors")]
-    return sum(math.prod(entry.shape) for entries in headers for entry in entries)
-
-
-class _Entry(NamedTuple):
-    """A tensor, as the header of its file states it."""
-
-    shape: list[int]
-    end: int  # of its bytes, counted from the end of the header
-
-
-def _read_header(path: Path) -> tuple[list[_Entry], int]:
-    """The tensors of a safetensors file, and the length of its header in bytes."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-            entries = [
-                _Entry([int(size) for size in entry["shape"]], int(entry["data_offsets"][1]))
-                for name, entry in header.items()
-                if name != "__metadata__"
-            ]
-        except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
-            raise UserError(
-                f"{path}: is no safetensors file (its header can not be read); fetch the "
-                "weights, with `git lfs pull` where it is a pointer"
-            ) from error
-    return entries, 8 + length
-
-
-def _check_whole(path: Path) -> None:
-    entries, header = _read_header(path)
-    size, wanted = path.stat().st_size, header + max((entry.end for entry in entries), default=0)
-    if size < wanted:
-        raise UserError(f"{path}: holds {size} of {wanted} bytes; fetch the file again")
+    headers = [read_header(path).tensors for path in directory.glob("*.safetensors")]
+    return sum(math.prod(entry.shape) for tensors in headers for entry in tensors.values())
 
 
 def model_digest(directory: Path) -> str:

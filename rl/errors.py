@@ -5,8 +5,15 @@ Exit codes are part of the contract: `UserError` ends a command with 2, anything
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import cast
+
+_MAX_CHARS = 1200  # of a foreign message in one line
+_FRAME = re.compile(r'\s*File ".*", line \d+')
+# Where a manual can be read, and what libraries draw around their messages.
+_VALUES = re.compile(r"\s*\[type=[\w.]+, input_value=.*\]$")
+_NOISE = re.compile(r"For further information visit|[\s=~^*+|-]*$")
 
 
 class ProjectError(Exception):
@@ -61,6 +68,38 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield from _leaves(cast("BaseExceptionGroup[BaseException]", error))
         else:
             yield error
+
+
+def in_one_line(error: BaseException | str) -> str:
+    """What a foreign error says, all of it, in one line; an exception with its type.
+
+    Libraries put the reason anywhere: under a headline, above a link, or at the end of a traceback.
+    Of a message that ends in a traceback, as Ray's are, what was raised there is taken.
+
+    >>> in_one_line("1 validation error:\\n  too long\\n    For further information visit x")
+    '1 validation error: too long'
+    >>> in_one_line(OSError("no\\nsuch file"))
+    'OSError: no; such file'
+    """
+    lines = str(error).splitlines()
+    frames = [number for number, line in enumerate(lines) if _FRAME.match(line)]
+    if frames:
+        after = frames[-1] + 1
+        # The line of source under a frame is indented, and what was raised is not.
+        while after < len(lines) and lines[after][:1].isspace():
+            after += 1
+        lines = lines[after:] or lines[-1:]
+    said = ""
+    for line in (" ".join(line.split()) for line in lines if not _NOISE.match(line.strip())):
+        glue = "" if not said else " " if said.endswith((":", ",", ";", "(", "{", "[")) else "; "
+        said += glue + _VALUES.sub("", line)
+    if len(said) > _MAX_CHARS:
+        half = _MAX_CHARS // 2
+        said = f"{said[:half]} ... {said[-half:]}"
+    if isinstance(error, str):
+        return said
+    name = type(error).__name__
+    return f"{name}: {said}" if said else name
 
 
 def last_error(lines: Iterable[str]) -> str:

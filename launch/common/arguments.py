@@ -156,6 +156,18 @@ def with_texts(cfg: Config, system: str | None, golden_scores: str | None) -> Co
     return replace(cfg, reward=replace(cfg.reward, system=system, golden_scores=golden_scores))
 
 
+def rehearse_reward_model(cfg: Config) -> None:
+    """Read and build the reward model of `reward_config` without its weights; takes seconds.
+
+    Raises:
+        UserError: naming the file that no engine could use.
+    """
+    from actors.rehearsal import rehearse  # noqa: PLC0415 - after all that is quicker
+
+    if cfg.reward.model is not None:
+        rehearse(cfg.reward.model, "model", "score", num_tokens=cfg.reward.max_tokens)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnswerArgs(RewardGroupArgs):
     """A group that judges whole answers: extraction, score, reward."""

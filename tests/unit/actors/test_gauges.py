@@ -96,3 +96,13 @@ def test_an_engine_that_becomes_idle_says_so_at_once():
     gauges.record(running=0, waiting=0, kv_usage=0.0, queried=0, hits=0)
     assert recorder.values[RUNNING] == [3, 0]
     assert recorder.values[HITS] == [0, 0]  # a cache that never hits has a rate, too
+
+
+def test_names_beyond_ascii_reach_the_gauges_in_a_form_that_ray_can_send():
+    made = Recorder()
+    gauges = EngineGauges(run_tags("quickstart", "lauf \xe9") | {"model_name": "/m/\u6a21"}, made)
+    gauges.record(running=1, waiting=0, kv_usage=0.1, queried=1, hits=0)
+    assert made.tags
+    for tags in made.tags:
+        assert tags["run"] == "lauf \\xe9"
+        assert all(value.isascii() for value in tags.values())

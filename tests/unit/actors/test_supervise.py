@@ -29,6 +29,15 @@ TRACEBACK = """Traceback (most recent call last):
     raise ValueError("no head")
 ValueError: no head
 """
+# The reason stands between a headline and a link; the value is a page long.
+PYDANTIC = """Traceback (most recent call last):
+  File "rollout.py", line 3, in __init__
+    raise error
+pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, max_model_len (512) is greater than n_positions=256 [type=value_error, \
+input_value=ArgsKwargs((), {'model':...}), input_type=ArgsKwargs]
+    For further information visit https://errors.pydantic.dev/2.13/v/value_error
+"""
 
 
 def task_error(cause: Exception) -> RayError:
@@ -111,9 +120,17 @@ def test_any_other_failure_is_an_engine_error_that_says_what_failed(error):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (task_error(ValueError("bad shape\n\nsee above")), "ValueError: bad shape"),
+        (task_error(ValueError("bad shape\n\nsee above")), "ValueError: bad shape; see above"),
         (task_error(KeyError()), "KeyError"),
-        (OutOfMemoryError("killed\nmemory of this node: 1 GB"), "OutOfMemoryError: killed"),
+        (
+            OutOfMemoryError("killed\nmemory of this node: 1 GB"),
+            "OutOfMemoryError: killed; memory of this node: 1 GB",
+        ),
+        (
+            ActorDiedError(RayTaskError("__init__", PYDANTIC, ValueError("no"), ip="::1")),
+            "ActorDiedError: pydantic_core.ValidationError: 1 validation error for ModelConfig; "
+            "Value error, max_model_len (512) is greater than n_positions=256",
+        ),
         (
             ActorDiedError(RayTaskError("__init__", TRACEBACK, ValueError("no head"), ip="::1")),
             "ActorDiedError: ValueError: no head",

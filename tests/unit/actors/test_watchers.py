@@ -61,7 +61,9 @@ def test_a_tracker_that_fails_is_reported_once_and_the_run_goes_on(tmp_path: Pat
         all_sinks.forget_after(0)
         for report in REPORTS:
             all_sinks.write(report)
-    assert warnings == ["wandb failed and is told nothing more: no route to the tracker"]
+    assert warnings == [
+        "wandb failed and is told nothing more: no route to the tracker; with details"
+    ]
     assert broken.told == ["after 0", 1]
     assert healthy.told == ["after 0", 1, 2, 3, "ok"]
     assert lines(path) == [1, 2, 3]
