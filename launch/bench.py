@@ -26,7 +26,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conf.schema import key
+from conf.schema import ExecutionConfig, key
 from launch.common.arguments import RewardGroupArgs, reward_config
 from launch.common.cli import main_simple
 from launch.common.outputs import check_output
@@ -58,6 +58,7 @@ class BenchArgs:
     suites: str | None = key("suites: directory of JSON lines that say what `should` be said", None)
     timeout_s: float = key("suites: wall clock of one test", 4.0, gt=0)
     workers: int = key("suites: programs that are judged at once", 2, ge=1)
+    sandbox: ExecutionConfig = key("suites: how programs are held, and by whose rules judged")
     output: str | None = key("suites: JSON lines of each verdict that is not as it should be", None)
     families: tuple[str, ...] | None = key("architectures: those that are tried; null is all", None)
 
@@ -110,7 +111,7 @@ def _measure_suites(args: BenchArgs) -> None:
     output = None if args.output is None else check_output(args.output, "FILE.jsonl")
     from launch.benches.suites import measure_suites  # noqa: PLC0415 - after the arguments are good
 
-    measure_suites(Path(args.suites), args.workers, args.timeout_s, output)
+    measure_suites(Path(args.suites), args.workers, args.timeout_s, output, args.sandbox)
 
 
 if __name__ == "__main__":

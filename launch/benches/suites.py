@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from actors.verifiers import make_verifier
-from conf.schema import SandboxConfig
+from conf.schema import ExecutionConfig
 from reward.execute import verify_persistently
-from reward.verdict import Judgement, Program
+from reward.verdict import Judgement, Program, Verifier
 from rl.console import Console
 from rl.errors import DataError, UserError
 from rl.json_text import JsonFault, parse_json
@@ -93,7 +93,11 @@ COLUMNS = (
 
 
 def measure_suites(
-    directory: Path, workers: int, timeout_s: float, disagreements: Path | None = None
+    directory: Path,
+    workers: int,
+    timeout_s: float,
+    disagreements: Path | None = None,
+    cfg: ExecutionConfig | None = None,
 ) -> list[Agreement]:
     """Judge every suite of the directory and print the table; write what disagrees, and why.
 
@@ -106,7 +110,8 @@ def measure_suites(
     lines: list[str] = []
     for name, cases in suites.items():
         console.stage(name, f"{len(cases)} programs")
-        agreement, wrong = _judge(name, cases, workers, timeout_s, console)
+        verifier = make_verifier(cfg or ExecutionConfig(), timeout_s, workers)
+        agreement, wrong = _judge(name, cases, verifier, console)
         found.append(agreement)
         lines += [json.dumps({"suite": name} | row) + "\n" for row in wrong]
     console.table("suites", [agreement.columns() for agreement in found], COLUMNS)
@@ -118,17 +123,14 @@ def measure_suites(
 
 
 def _judge(
-    name: str, cases: Sequence[Case], workers: int, timeout_s: float, console: Console
+    name: str, cases: Sequence[Case], verifier: Verifier, console: Console
 ) -> tuple[Agreement, list[dict[str, Any]]]:
     agreement = Agreement(name)
     wrong: list[dict[str, Any]] = []
     sound = [case for case in cases if _is_sound(case.program)]
     judgements: dict[int, Judgement] = {}
     cpu_s, started = _cpu_of_descendants(), time.perf_counter()
-    with (
-        make_verifier(SandboxConfig(), timeout_s, workers) as verifier,
-        console.steps(len(sound), what="programs"),
-    ):
+    with verifier, console.steps(len(sound), what="programs"):
         for begin in range(0, len(sound), _BATCH):
             batch = sound[begin : begin + _BATCH]
             found = verify_persistently(verifier, [case.program for case in batch])
