@@ -272,7 +272,7 @@ KINDS = {
 }
 
 
-def write_tokenizer(kind: Kind, directory: Path) -> PreTrainedTokenizerFast:
+def write_tokenizer(kind: Kind, directory: Path) -> Any:
     """The tokenizer of a kind in a directory; answers with what its tokenizer.json says."""
     made = kind.build()
     made.add_special_tokens([AddedToken(t, rstrip=kind.rstrip) for t in kind.specials])
@@ -293,7 +293,7 @@ def write_tokenizer(kind: Kind, directory: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def write_classifier(kind: Kind, directory: Path) -> PreTrainedTokenizerFast:
+def write_classifier(kind: Kind, directory: Path) -> Any:
     """A randomly initialised reward model of a kind, whose scores spread over about a unit."""
     tokenizer = write_tokenizer(kind, directory)
     torch.manual_seed(3)

@@ -15,8 +15,13 @@ from transformers import (
 )
 
 from actors.train_model import TrainSpec, load_model, save_config_and_tokenizer
+from reward.golden import GOLDEN_SCORES, read_golden_scores
+from reward.model import TextPath
+from reward.read_out import choose_padding
+from reward.train import write_golden_scores
 from rl.errors import UserError
 from rl.tiny_model import make_policy
+from tests.unit.tokenizer_kinds import KINDS, write_classifier
 
 pytestmark = pytest.mark.unit
 
@@ -70,3 +75,25 @@ def test_what_is_saved_pads_and_asks_as_the_training_did(fetched: Path, tmp_path
     tokenizer = AutoTokenizer.from_pretrained(target)
     assert AutoConfig.from_pretrained(target).pad_token_id == tokenizer.pad_token_id == 1
     assert tokenizer.chat_template == template
+
+
+def test_a_base_without_padding_whose_texts_end_with_its_end_token_is_read_right(tmp_path: Path):
+    base, target = tmp_path / "base", tmp_path / "rm"
+    tokenizer = write_classifier(KINDS["mistral"], base)
+    assert tokenizer.pad_token_id is None
+    path = TextPath.load(str(base), "sequence_classifier", 512, reads_last=True)
+    ids = path.encode("Add.", "x = 1").token_ids.tolist()
+    assert ids[-1] == tokenizer.eos_token_id
+    pad = choose_padding(path.tokenizer, path.last_ids(), None, "model")
+    made = TrainSpec(model_path=str(base), head="score", lr=1e-3, total_steps=1, pad_token_id=pad)
+    trained = load_model(made).model
+    trained.save_pretrained(target)
+    save_config_and_tokenizer(trained, made, target)
+    written = TextPath.load(str(target), "sequence_classifier", 512)
+    assert written.encode("Add.", "x = 1").token_ids.tolist() == ids
+    probes = [("Add.", "x = 1"), ("Return the sum of the numbers.", "def f(xs): return sum(xs)")]
+    write_golden_scores(target, written, probes)  # alone and as a padded batch, or it raises
+    score = read_golden_scores(target / GOLDEN_SCORES)[0].score
+    with torch.no_grad():
+        hidden = trained.base_model(torch.tensor([ids])).last_hidden_state[0, -1]
+        assert score == pytest.approx(float(trained.get_submodule("score")(hidden)), abs=1e-5)
