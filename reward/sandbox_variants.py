@@ -79,11 +79,12 @@ def variants_of(value: Any) -> tuple[object, ...]:  # noqa: ANN401
     if isinstance(value, enum.Enum):
         return tuple(member for member in kind if member is not value)
     try:
-        return (_variant(value, kind, 3),)
+        return tuple(_variant(value, kind, 3) for _ in range(_NUM_VARIANTS))
     except Exception:  # noqa: BLE001 - the program's own class, or one that is not to be copied
         return ()
 
 
+_NUM_VARIANTS = 7
 _BASES = (tuple, list, dict, set, str, int, float)
 
 
