@@ -37,7 +37,7 @@ from reward.best_of_n import (
     Evidence,
     SelectionPlan,
 )
-from reward.execute import verify_persistently
+from reward.execute import program_of, verify_persistently
 from reward.execution_matrix import execute_matrix
 from reward.generated_tests import (
     CallTest,
@@ -47,7 +47,7 @@ from reward.generated_tests import (
     request_for_test,
 )
 from reward.select import by_reward_model
-from reward.verdict import Program, Verifier
+from reward.verdict import Verifier
 from rl.console import Console
 from rl.errors import DataError, NonFiniteError, ProjectError, first_cause
 from rl.interfaces import RolloutFleet
@@ -272,7 +272,7 @@ class SelectionJudge:
             tests = _tests_of(group, prompt)
             await asyncio.to_thread(execute_matrix, self._verifier, prompt, finalists, tests)
         with watch.stage(OWN_TESTS):
-            programs = [Program(code, prompt.tests or "", prompt.entry_point) for code in codes]
+            programs = [program_of(prompt, code) for code in codes]
             await asyncio.to_thread(verify_persistently, self._verifier, programs)
         return evidence
 

@@ -32,8 +32,8 @@ from ray.exceptions import RayError
 from actors.cluster import cluster
 from actors.supervise import get, translate
 from actors.verifiers import check_sandbox, make_verifier
-from conf.schema import Config, SandboxConfig
-from reward.execute import require_decided, verify_persistently
+from conf.schema import Config, ExecutionConfig
+from reward.execute import program_of, require_decided, verify_persistently
 from reward.mining import MiningConfig, mine_problem
 from reward.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs import LabelledCode, Pair, PairWriter, is_held_out
@@ -43,7 +43,6 @@ from reward.rollout_sources import (
     iter_codes,
     question_digest,
 )
-from reward.verdict import Program
 from rl.console import Console
 from rl.errors import UserError
 from rl.samples import NO_LABEL
@@ -166,14 +165,14 @@ def _read(batch: pa.Table) -> Iterator[pa.Table]:
 class _Verify:
     """Runs the programs that have no verdict."""
 
-    def __init__(self, sandbox: SandboxConfig, timeout_s: float, prompts: Any) -> None:  # noqa: ANN401 - an object reference
+    def __init__(self, sandbox: ExecutionConfig, timeout_s: float, prompts: Any) -> None:  # noqa: ANN401 - an object reference
         self._verifier = make_verifier(sandbox, timeout_s)
         self._prompts: Mapping[str, Prompt] = get(prompts, _SHARED_DEADLINE_S, "the problems")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
         missing = [row for row in rows if row["verdict"] is None]
-        programs = [_program(row["code"], self._prompts[row["prompt_id"]]) for row in missing]
+        programs = [program_of(self._prompts[row["prompt_id"]], row["code"]) for row in missing]
         judgements = verify_persistently(self._verifier, programs)
         require_decided(judgements, "rollouts")
         for row, judgement in zip(missing, judgements, strict=True):
@@ -187,10 +186,6 @@ class _Verify:
             )
         labelled = [row for row in rows if row["verdict"] not in NO_LABEL]
         return pa.Table.from_pylist(labelled, _CODE_SCHEMA)
-
-
-def _program(code: str, prompt: Prompt) -> Program:
-    return Program(code=code, tests=prompt.tests or "", entry_point=prompt.entry_point)
 
 
 def _donors(programs: Dataset) -> list[LabelledCode]:
@@ -236,7 +231,7 @@ class _Mine:
         self,
         mining: MiningConfig,
         near_miss: NearMissConfig | None,
-        sandbox: SandboxConfig,
+        sandbox: ExecutionConfig,
         timeout_s: float,
         shared: Any,  # noqa: ANN401 - an object reference
     ) -> None:

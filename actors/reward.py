@@ -20,7 +20,7 @@ import ray
 
 from actors.supervise import SharedDeadline
 from actors.verifiers import make_verifier
-from conf.schema import RewardConfig, SandboxConfig
+from conf.schema import ExecutionConfig, RewardConfig
 from reward.extract import ExtractConfig
 from reward.judge import ExecutionJudge, HybridJudge, Judge, Judged, RewardModelJudge
 from reward.model import TextPath
@@ -38,7 +38,7 @@ def extract_config(cfg: RewardConfig) -> ExtractConfig:
     )
 
 
-def execution_judge(cfg: RewardConfig, sandbox: SandboxConfig) -> ExecutionJudge:
+def execution_judge(cfg: RewardConfig, sandbox: ExecutionConfig) -> ExecutionJudge:
     """The judge that runs tests, with a sandbox of its own."""
     # One failed test settles a binary reward; a pass rate needs them all.
     early_stop = cfg.early_stop and cfg.execution == "binary"
@@ -53,7 +53,7 @@ class RewardModelActor:
     """
 
     def __init__(
-        self, name: str, spec: Mapping[str, Any], cfg: RewardConfig, sandbox: SandboxConfig
+        self, name: str, spec: Mapping[str, Any], cfg: RewardConfig, sandbox: ExecutionConfig
     ) -> None:
         from actors import vllm_engine  # noqa: PLC0415 - the driver never loads vLLM
 
@@ -123,13 +123,13 @@ class RewardModelActor:
 
 
 # Judges without a model, by `reward.kind`; docs/howto.md shows how to add one.
-JUDGES: dict[str, Callable[[RewardConfig, SandboxConfig], Judge]] = {"execution": execution_judge}
+JUDGES: dict[str, Callable[[RewardConfig, ExecutionConfig], Judge]] = {"execution": execution_judge}
 
 
 class JudgeActor:
     """One shard of a reward without a model, such as the problem's own tests."""
 
-    def __init__(self, name: str, cfg: RewardConfig, sandbox: SandboxConfig) -> None:
+    def __init__(self, name: str, cfg: RewardConfig, sandbox: ExecutionConfig) -> None:
         self._name = name
         self._judge = JUDGES[cfg.kind](cfg, sandbox)
 

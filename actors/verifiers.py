@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from conf.schema import SandboxConfig
+from conf.schema import ExecutionConfig, SandboxConfig
+from reward.protocols import protocol_named
 from reward.sandbox import Confinement, Limits, choose_level
 from reward.sandbox_levels import Level
 from reward.verdict import Verifier
 
 
 def make_verifier(
-    cfg: SandboxConfig, timeout_s: float, workers: int = 1, *, early_stop: bool = False
+    cfg: ExecutionConfig, timeout_s: float, workers: int = 1, *, early_stop: bool = False
 ) -> Verifier:
-    """A verifier that holds programs as the configuration says.
+    """A verifier that holds and judges programs as the configuration says.
 
     Raises:
         UserError: where the machine does not reach `sandbox.min_level`.
     """
-    limits = Limits(
+    limits = sandbox_limits(cfg, timeout_s)
+    return Verifier(
+        workers,
+        early_stop=early_stop,
+        limits=limits,
+        config=_confinement(cfg),
+        protocol=protocol_named(cfg.protocol, cfg.tolerance),
+    )
+
+
+def sandbox_limits(cfg: SandboxConfig, timeout_s: float) -> Limits:
+    """What one program may take."""
+    return Limits(
         wall_s=timeout_s,
         total_s=cfg.total_s,
         memory_bytes=cfg.memory_mib << 20,
@@ -24,7 +37,6 @@ def make_verifier(
         scratch_bytes=cfg.scratch_mib << 20,
         processes=cfg.processes,
     )
-    return Verifier(workers, early_stop=early_stop, limits=limits, config=_confinement(cfg))
 
 
 def check_sandbox(cfg: SandboxConfig) -> Level:

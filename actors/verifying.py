@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,15 +14,16 @@ import ray
 from actors.cluster import cluster
 from actors.stopping import run_until_stopped
 from actors.supervise import wait_for
-from actors.verifiers import check_sandbox, make_verifier
-from conf.schema import Config, SandboxConfig
+from actors.verifiers import check_sandbox, make_verifier, sandbox_limits
+from conf.schema import Config, ExecutionConfig
 from reward.execute import verify_persistently
 from reward.extract import ExtractConfig, extract
-from reward.verdict import Judgement, Program, Verdict
+from reward.verdict import Judgement, Program, Verdict, longest
 from rl.console import Console
 from rl.errors import DataError, ProjectError
 from rl.json_text import JsonFault, parse_json
-from rl.prompts import parse_tests
+from rl.prompts import parse_tests, parse_time_limit
+from rl.types import Extraction, Reason
 
 _CHUNK_ROWS = 32
 _CHUNK_BYTES = 4 << 20
@@ -43,10 +44,22 @@ class VerifyFile:
     rule: Literal["single_block", "last_block"]
 
 
+@dataclass(slots=True)
+class Counts:
+    """What became of the lines of a file."""
+
+    verdicts: Counter[Verdict] = field(default_factory=Counter[Verdict])
+    lost: Counter[Reason] = field(default_factory=Counter[Reason])  # no program in the response
+
+
+# Rows, their programs, the judgements on them, and how many seconds these may take.
+_Chunk = tuple[list[dict[str, Any]], list[Extraction], Any, float]
+
+
 class VerifierActor:
     """One slot of the pool: a fork server with a user of its own."""
 
-    def __init__(self, cfg: SandboxConfig, timeout_s: float, *, early_stop: bool) -> None:
+    def __init__(self, cfg: ExecutionConfig, timeout_s: float, *, early_stop: bool) -> None:
         self._verifier = make_verifier(cfg, timeout_s, early_stop=early_stop)
 
     def verify(self, programs: Sequence[Program]) -> list[Judgement]:
@@ -74,15 +87,16 @@ def verify_file(cfg: Config, job: VerifyFile) -> int:
     console.stage("verify", f"{num_rows} programs, sandbox level {int(level)}")
     with cluster(cfg, f"verify-{job.target.stem}"):
         counts = run_until_stopped(_verify(cfg, job, num_rows, console))
-    rows = [(str(verdict), str(num), "") for verdict, num in counts.most_common()]
+    rows = [(str(verdict), str(num), "") for verdict, num in counts.verdicts.most_common()]
     console.table("verdicts", rows)
+    lost = [(reason.value, str(num), "") for reason, num in (+counts.lost).most_common()]
+    if lost:
+        console.table("responses without a program", lost)
     console.say(f"written to {job.target}")
-    return counts[Verdict.SANDBOX_ERROR]
+    return counts.verdicts[Verdict.SANDBOX_ERROR]
 
 
-async def _verify(
-    cfg: Config, job: VerifyFile, num_rows: int, console: Console
-) -> Counter[Verdict]:
+async def _verify(cfg: Config, job: VerifyFile, num_rows: int, console: Console) -> Counts:
     num_actors = job.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     num_actors = min(num_actors, -(-num_rows // _CHUNK_ROWS))
     actors: list[Any] = [
@@ -91,36 +105,40 @@ async def _verify(
         )
         for index in range(num_actors)
     ]
-    counts: Counter[Verdict] = Counter()
+    counts = Counts()
     partial = job.target.with_name(job.target.name + ".partial")
     # Results are written in the order of the lines, so a slow chunk holds back at most the chunks
-    # that are ahead of it, and no program runs longer than `sandbox.total_s`.
-    waiting: deque[tuple[list[dict[str, Any]], Any]] = deque()
+    # that are ahead of it; each waits for as long as its programs and theirs may take.
+    limits = sandbox_limits(cfg.sandbox, job.timeout_s)
+    longest_s = 0.0
+    waiting: deque[_Chunk] = deque()
     chunks = _chunks(job.source)
     with partial.open("w", encoding="utf-8") as file, console.steps(num_rows):
         for number, rows in enumerate(chunks):
-            programs = [_program(row, job.rule) for row in rows]
+            found = [_extraction(row, job.rule) for row in rows]
+            programs = [_program(row, e) for row, e in zip(rows, found, strict=True)]
             actor = actors[number % num_actors]
-            waiting.append((rows, actor.verify.remote(programs)))
+            longest_s = max(longest_s, sum(longest(program, limits) for program in programs))
+            deadline_s = _CHUNKS_AHEAD * longest_s + _GRACE_S
+            waiting.append((rows, found, actor.verify.remote(programs), deadline_s))
             if len(waiting) >= _CHUNKS_AHEAD * num_actors:
-                await _write(waiting.popleft(), cfg, file, counts, console)
+                await _write(waiting.popleft(), file, counts, console)
         while waiting:
-            await _write(waiting.popleft(), cfg, file, counts, console)
+            await _write(waiting.popleft(), file, counts, console)
     partial.rename(job.target)
     return counts
 
 
 async def _write(
-    chunk: tuple[list[dict[str, Any]], Any],
-    cfg: Config,
+    chunk: _Chunk,
     file: Any,  # noqa: ANN401 - an open text file
-    counts: Counter[Verdict],
+    counts: Counts,
     console: Console,
 ) -> None:
-    rows, reference = chunk
-    deadline_s = _CHUNKS_AHEAD * len(rows) * cfg.sandbox.total_s + _GRACE_S
+    rows, found, reference, deadline_s = chunk
     judgements = await wait_for(reference, deadline_s, f"verdicts on {len(rows)} programs")
-    for row, judgement in zip(rows, judgements, strict=True):
+    for row, extraction, judgement in zip(rows, found, judgements, strict=True):
+        lost = "" if extraction.valid else f"{extraction.reason.value}: {extraction.detail}"
         unknown = not judgement.is_label
         fields = {
             "verdict": judgement.verdict.value,
@@ -128,18 +146,29 @@ async def _write(
             "num_passed": None if unknown else judgement.num_passed,
             "num_tests": judgement.num_tests,
             "seconds": round(judgement.seconds, 4),
-            "detail": judgement.detail,
+            "detail": lost.removesuffix(": ") or judgement.detail,
         }
         file.write(json.dumps(row | fields) + "\n")
-        counts[judgement.verdict] += 1
+        counts.verdicts[judgement.verdict] += 1
+        counts.lost[extraction.reason] += not extraction.valid
         console.advance()
 
 
-def _program(row: dict[str, Any], rule: Literal["single_block", "last_block"]) -> Program:
+def _extraction(row: dict[str, Any], rule: Literal["single_block", "last_block"]) -> Extraction:
+    """The program of a row: as it stands there, or out of the response."""
     code = row.get("code")
-    if code is None:
-        code = extract(row["response"], ExtractConfig(rule=rule, trivial_is_valid=True)).code
-    return Program(code=code, tests=_tests_of(row), entry_point=row.get("entry_point"))
+    if code is not None:
+        return Extraction(reason=Reason.OK, code=code)
+    return extract(row["response"], ExtractConfig(rule=rule, trivial_is_valid=True))
+
+
+def _program(row: dict[str, Any], extraction: Extraction) -> Program:
+    return Program(
+        code=extraction.code,
+        tests=_tests_of(row),
+        entry_point=row.get("entry_point"),
+        time_limit=parse_time_limit(row.get("time_limit"), "time_limit"),
+    )
 
 
 def _tests_of(row: dict[str, Any]) -> str:
@@ -204,10 +233,15 @@ def _faults(line: bytes) -> Iterator[str]:
     elif row.get("tests") is None:
         yield "tests: a list of cases or an object with asserts is needed (docs/sandbox.md)"
     else:
-        try:
-            parse_tests(_tests_of(row), entry_point)
-        except DataError as error:
-            yield str(error)
+        yield from _said(lambda: parse_tests(_tests_of(row), entry_point))
+    yield from _said(lambda: parse_time_limit(row.get("time_limit"), "time_limit"))
+
+
+def _said(check: Callable[[], object]) -> Iterator[str]:
+    try:
+        check()
+    except DataError as error:
+        yield str(error)
 
 
 def refuse_unknown(num_unknown: int) -> None:

@@ -147,6 +147,13 @@ RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: c.probe.path is None or c.data.kind == "parquet",
     ),
     Relation(
+        path="sandbox.tolerance",
+        involves=("sandbox.protocol", "sandbox.tolerance"),
+        rule="protocols of others compare numbers by a rule of their own",
+        fix="leave sandbox.tolerance away, or give sandbox.protocol=default",
+        holds=lambda c: c.sandbox.tolerance is None or c.sandbox.protocol == "default",
+    ),
+    Relation(
         path="reward.model",
         involves=("reward.kind", "reward.model", "loop.enabled"),
         rule="reward.kind=rm and hybrid need reward.model, unless the loop makes one",

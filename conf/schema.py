@@ -29,6 +29,11 @@ def key(
     return field(default=default, metadata=metadata)
 
 
+# vLLM samples at this where less is asked for, save for 0, which is greedy; the trainer
+# would then compute log-probs of a distribution that nothing was sampled from.
+MIN_TEMPERATURE = 0.01
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where problems come from (group `data`)."""
@@ -93,7 +98,7 @@ class RolloutConfig:
 
     engines: int = key("rollout actors", 1, ge=1)
     tensor_parallel: int = key("GPUs of one engine", 1, ge=1)
-    temperature: float = key("of training rollouts", 1.0, gt=0)
+    temperature: float = key("of training rollouts", 1.0, ge=MIN_TEMPERATURE)
     top_p: float = key("nucleus; below 1 biases the importance ratio", 1.0, gt=0, le=1)
     top_k: int = key("-1 is off; anything else biases the importance ratio", -1, ge=-1)
     max_num_seqs: int = key("sequences that one engine runs at once", 256, ge=1)
@@ -133,7 +138,9 @@ class RewardConfig:
     rule: Literal["single_block", "last_block"] = key(
         "which fenced block is the program", "single_block"
     )
-    ignore_think: bool = key("drop <think>...</think> before looking for fences", True)
+    ignore_think: bool = key(
+        "drop <think>...</think>, or what other families mark so, before looking for fences", True
+    )
     trivial_is_valid: bool = key("judge `pass`, lone comments and bare words too", False)
     cache_size: int = key("(problem, code) scores kept per shard", 100_000, ge=0)
     execution: Literal["binary", "pass_rate"] = key(
@@ -196,11 +203,32 @@ class SandboxConfig:
     )
     min_level: int = key("refuse to run programs below this level", 2, ge=0, le=4)
     trusted: bool = key("allow level 0, which does not hold a program", False)
-    total_s: float = key("wall clock of one program over all its tests", 60.0, gt=0)
+    total_s: float = key("time of one program over its tests; above 15 it grows", 60.0, gt=0)
     memory_mib: int = key("memory of one program, beyond its inputs", 1024, ge=64)
     output_mib: int = key("what one test may print, report, or write to one file", 4, ge=1)
     scratch_mib: int = key("what a program may write in all (from level 3)", 64, ge=1)
     processes: int = key("processes and threads of one program", 32, ge=1)
+
+
+ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionConfig(SandboxConfig):
+    """How programs are held, and by whose rules they are judged."""
+
+    protocol: ProtocolName = key(
+        "whose rules say what a right answer is (docs/evaluation.md); others than ours are there "
+        "to reproduce published figures",
+        "default",
+    )
+    tolerance: float | None = key(
+        "of an expected number that is not whole, absolute or relative; null is 1e-6, and with "
+        "another protocol its own rule",
+        None,
+        ge=0,
+        le=0.1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +278,7 @@ class EvaluationConfig:
         "steps between evaluations during the run; 0 evaluates at both ends only", 0, ge=0
     )
     num_samples: int = key("completions per held-out problem", 8, ge=1)
-    temperature: float = key("of these completions", 1.0, gt=0)
+    temperature: float = key("of these completions", 1.0, ge=MIN_TEMPERATURE)
     test_timeout_s: float = key("wall clock of one test", 4.0, gt=0)
 
 
@@ -376,7 +404,7 @@ class Config:
     reward: RewardConfig = key("judges")
     policy: PolicyConfig = key("training ranks")
     placement: PlacementConfig = key("layout of the actors")
-    sandbox: SandboxConfig = key("how programs are held")
+    sandbox: ExecutionConfig = key("how programs are held and judged")
     evaluation: EvaluationConfig = key("held-out evaluation")
     probe: ProbeConfig = key("held-out problems executed during the run")
     alarm: AlarmConfig = key("when the reward model is hacked")

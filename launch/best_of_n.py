@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conf.schema import Config, key
+from conf.schema import MIN_TEMPERATURE, Config, key
 from launch.common.arguments import BenchmarkArgs, default_context
 from launch.common.cli import compose_config, main_simple
 from launch.evaluate import (
@@ -69,10 +69,10 @@ class BestOfNArgs(BenchmarkArgs):
     )
     num_samples: int = key("programs per problem, N", 16, ge=1)
     sizes: tuple[int, ...] | None = key("of the curves; null is powers of two and N", None, ge=1)
-    temperature: float = key("of programs", 0.8, gt=0)
+    temperature: float = key("of programs", 0.8, ge=MIN_TEMPERATURE)
     top_p: float = key("nucleus, of programs", 1.0, gt=0, le=1)
     num_tests: int = key("generated tests per problem, M", 16, ge=1)
-    test_temperature: float = key("of tests", 0.8, gt=0)
+    test_temperature: float = key("of tests", 0.8, ge=MIN_TEMPERATURE)
     test_max_tokens: int | None = key(
         "of one test; null is half the tester's context, at most 512", None, ge=1
     )

@@ -23,6 +23,7 @@ from conf.relations import resources
 from conf.schema import Config
 from launch.common.cli import compose_config, groups, main_simple
 from reward.model_files import is_local
+from reward.packages import installed
 from reward.sandbox import reachable_levels
 
 TREE = Path(__file__).resolve().parents[1]
@@ -114,6 +115,7 @@ def devices(machine: Machine) -> list[Finding]:
         ),
         Finding("GPUs", ", ".join(machine.gpus) or "none"),
         sandbox(),
+        packages_of_programs(),
     ]
 
 
@@ -123,6 +125,15 @@ def sandbox() -> Finding:
     best = max(level for level, reason in levels.items() if reason is None)
     above = [f"not {level}: {reason}" for level, reason in levels.items() if level > best]
     return Finding("sandbox", f"level {int(best)}", "; ".join(above))
+
+
+def packages_of_programs() -> Finding:
+    """Which of the packages that programs usually import are here."""
+    found = installed()
+    present = ", ".join(name for name, here in found.items() if here)
+    absent = ", ".join(name for name, here in found.items() if not here)
+    remark = f"absent: {absent}; programs that import them are UNJUDGED" if absent else ""
+    return Finding("packages of programs", present or "none", remark)
 
 
 def _local_models(config: Config) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conf.schema import Config, key
+from conf.schema import MIN_TEMPERATURE, Config, key
 from launch.common.arguments import BenchmarkArgs
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output
@@ -88,6 +88,12 @@ def check_arguments(args: EvaluateArgs) -> tuple[int, ...]:
             f"temperature: 0 gives num_samples={args.num_samples} equal answers; set num_samples=1 "
             "or a temperature above 0"
         )
+    if 0 < args.temperature < MIN_TEMPERATURE:
+        raise UserError(
+            f"temperature={args.temperature}: the engine samples at {MIN_TEMPERATURE} where less "
+            f"is asked for; give temperature=0 num_samples=1, or {MIN_TEMPERATURE} and above"
+        )
+    args.execution(args.sandbox)
     check_output(args.output, "FILE.json")
     return ks
 
@@ -152,7 +158,7 @@ def configure(args: EvaluateArgs, max_prompt_tokens: int, max_tokens: int) -> Co
     return replace(
         base,
         seed=args.seed,
-        sandbox=args.sandbox,
+        sandbox=args.execution(args.sandbox),
         model=replace(
             base.model,
             path=args.model,
@@ -237,6 +243,8 @@ def plan(
             "seed": args.seed,
             "rule": args.rule,
             "test_timeout_s": args.test_timeout_s,
+            "protocol": args.protocol,
+            "tolerance": args.tolerance,
         },
         resume=args.resume == "auto",
     )

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import SandboxConfig, key
 from conf.validate import ConfigError, build_config
+from launch.common.arguments import ProtocolArgs
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output_dir
 from reward.mining import MiningConfig
@@ -37,7 +38,7 @@ _MAX_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class MineArgs:
+class MineArgs(ProtocolArgs):
     """What `launch/mine_pairs.py` takes."""
 
     input: tuple[str, ...] = key(
@@ -76,6 +77,7 @@ class MineArgs:
 def run(args: MineArgs) -> None:
     """Mine the pairs."""
     output = check_output_dir(args.output)
+    execution = args.execution(args.sandbox)
     files = find_rollouts(args.input)
     counts = count_rollouts(files)
     prompts = {prompt.id: prompt for prompt in known_problems(args, files, counts)}
@@ -87,7 +89,7 @@ def run(args: MineArgs) -> None:
     if counts.num_unjudged:
         said += f", {counts.num_unjudged} left out: they could not be judged"
     sys.stdout.write(said + "\n")
-    cfg = replace(compose_config(["placement=laptop"]), sandbox=args.sandbox)
+    cfg = replace(compose_config(["placement=laptop"]), sandbox=execution)
     from actors.mining import MineJob, mine  # noqa: PLC0415 - after the arguments are good
 
     job = MineJob(

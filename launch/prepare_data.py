@@ -73,6 +73,11 @@ def run(args: PrepareArgs) -> None:
         console.say(f"{writer.num_rows:>6} problems  {writer.path}")
     for why, num_rows in tally.skipped.items():
         console.say(f"{num_rows:>6} rows skipped: {why}")
+    if tally.num_several:
+        console.say(
+            f"{tally.num_several:>6} problems say that several answers are right; they have no "
+            "checker, and a right answer that is not the one of the tests counts as wrong"
+        )
     if tally.num_bad_rows:
         console.say(f"{tally.num_bad_rows:>6} malformed rows skipped")
 

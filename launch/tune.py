@@ -165,7 +165,7 @@ def _distributions(space: Mapping[str, Override]) -> dict[str, Any]:
     for name, override in space.items():
         value = override.value()
         if not isinstance(value, IntervalSweep):
-            found[name] = CategoricalDistribution(list(override.sweep_string_iterator()))
+            found[name] = CategoricalDistribution(_choices(override))
             continue
         whole = isinstance(value.start, int) and isinstance(value.end, int)
         kind: Any = IntDistribution if whole else FloatDistribution
@@ -213,7 +213,17 @@ def _ends(override: Override) -> list[str]:
     value = override.value()
     if isinstance(value, IntervalSweep):
         return [str(value.start), str(value.end)]
-    return list(override.sweep_string_iterator())
+    return _choices(override)
+
+
+def _choices(override: Override) -> list[str]:
+    """The values of a list or range, always in the same order: Optuna wants no other.
+
+    Hydra shuffles anew each time that it is asked; the search goes by no order, so a shuffled one
+    is put into the order of its texts.
+    """
+    values = list(override.sweep_string_iterator())
+    return sorted(values) if getattr(override.value(), "shuffle", False) else values
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Run programs against their tests: `python launch/verify.py input=IN.jsonl output=OUT.jsonl`.
 
 Each line `{"response": str or "code": str, "tests": ..., "entry_point": str or null}` gains
-`verdict, passed, num_passed, num_tests, seconds, detail`. Programs run in the sandbox, on a pool of
+`verdict, passed, num_passed, num_tests, seconds, detail`; `time_limit`, the problem's own seconds
+of one test, may stand beside `tests` or in them. Programs run in the sandbox, on a pool of
 Ray actors; see docs/sandbox.md for what it holds and for the three forms of tests.
 """
 
@@ -15,17 +16,18 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import SandboxConfig, key
+from launch.common.arguments import ProtocolArgs
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyArgs:
+class VerifyArgs(ProtocolArgs):
     """What `launch/verify.py` takes."""
 
     input: str = key("JSON lines with `response` or `code`, `tests` and `entry_point`")
     output: str = key("the same lines with verdict, passed, num_passed, num_tests, seconds, detail")
-    timeout_s: float = key("wall clock of one test", 4.0, gt=0)
+    timeout_s: float = key("seconds of one test, where its problem has no time_limit", 4.0, gt=0)
     early_stop: bool = key("stop a program at its first failed test", False)
     workers: int | None = key("sandbox actors; null is one for each core", None, ge=1)
     rule: Literal["single_block", "last_block"] = key(
@@ -37,6 +39,7 @@ class VerifyArgs:
 def run(args: VerifyArgs) -> int:
     """Verify the file; 1 when some program could not be run at all."""
     output = check_output(args.output, "FILE.jsonl")
+    execution = args.execution(args.sandbox)
     cfg = compose_config(["placement=laptop"])
     from actors.verifying import (  # noqa: PLC0415 - after the arguments are good
         VerifyFile,
@@ -52,7 +55,7 @@ def run(args: VerifyArgs) -> int:
         workers=args.workers,
         rule=args.rule,
     )
-    refuse_unknown(verify_file(replace(cfg, sandbox=args.sandbox), job))
+    refuse_unknown(verify_file(replace(cfg, sandbox=execution), job))
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from reward.sandbox import SandboxError
 from reward.verdict import Judgement, Program, Verdict
+from rl.prompts import time_limit_of
 from rl.types import Extraction, Prompt
 
 _log = logging.getLogger(__name__)
@@ -22,12 +23,19 @@ class Verifying(Protocol):
         ...
 
 
+def program_of(prompt: Prompt, code: str) -> Program:
+    """A program for a problem, with the problem's tests and its own time limit."""
+    return Program(
+        code=code,
+        tests=prompt.tests or "",
+        entry_point=prompt.entry_point,
+        time_limit=time_limit_of(prompt),
+    )
+
+
 def programs_of(prompt: Prompt, extractions_G: Sequence[Extraction]) -> list[Program]:
     """The programs of one group; a completion without code has an empty one."""
-    return [
-        Program(code=e.code, tests=prompt.tests or "", entry_point=prompt.entry_point)
-        for e in extractions_G
-    ]
+    return [program_of(prompt, extraction.code) for extraction in extractions_G]
 
 
 def verify_persistently(

@@ -13,11 +13,13 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from reward.comparison import same_output, same_value
 from reward.generated_tests import CallTest, GeneratedTest, form_of
 from reward.sandbox import CallJob, Job, Outcome, SandboxError, StdioJob
+from reward.sandbox_preamble import PREAMBLE
 from reward.sandbox_report import Ending, Observation
-from reward.verdict import imports_of, same_output, same_value
-from rl.prompts import AssertTests, StdioCase, parse_tests
+from reward.verdict import imports_of
+from rl.prompts import AssertTests, StdioCase, parse_tests, time_limit_of
 from rl.types import Prompt
 
 _ATTEMPTS = 3
@@ -93,21 +95,28 @@ def _undecided(seen: Observation) -> bool:
 
 def _job(prompt: Prompt, code: str, tests_M: Sequence[GeneratedTest]) -> Job:
     """The inputs only: what is expected never enters the process of the program."""
+    tests = parse_tests(prompt.tests or "", prompt.entry_point)
+    limit_s = tests.time_limit or time_limit_of(prompt)
     if form_of(prompt) == "stdio":
         stdins = tuple(cast("StdioCase", test).input for test in tests_M)
-        return StdioJob(code=code, stdins_N=stdins)
+        return StdioJob(code=code, stdins_N=stdins, imports=tests.setup, time_limit_s=limit_s)
     calls = [cast("CallTest", test) for test in tests_M]
     if form_of(prompt) == "call":
-        args = tuple(call.args for call in calls)
-        return CallJob(code=code, entry_point=calls[0].name, args_N=args)
+        return CallJob(
+            code=code,
+            entry_point=calls[0].name,
+            args_N=tuple(call.args for call in calls),
+            imports=f"{PREAMBLE}{tests.setup}",
+            time_limit_s=limit_s,
+        )
     # Arguments that JSON does not know (tuples, sets) are written into the program as literals.
     listed = ", ".join(f"lambda: {call.name}(*{call.args!r})" for call in calls)
-    tests = parse_tests(prompt.tests or "", prompt.entry_point)
     return CallJob(
         code=f"{code}\n\n\ndef {_CALLER}(index):\n    return ({listed},)[index]()\n",
         entry_point=_CALLER,
         args_N=tuple((index,) for index in range(len(calls))),
         imports=imports_of(tests.setup) if isinstance(tests, AssertTests) else "",
+        time_limit_s=limit_s,
     )
 
 

@@ -38,14 +38,39 @@ _NO_PROGRAM_TAGS = """
 """
 _NOT_PROGRAMS = frozenset(_NO_PROGRAM_TAGS.split())
 
-_CANDIDATE = re.compile(r"```|~~~|</?think>")
+# What begins and ends thinking, by model family. Harmony (gpt-oss) has channels instead: all before
+# the final one is no answer.
+_THINKING = {
+    "<think>": "</think>",  # DeepSeek-R1, Qwen3, and most others
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",  # EXAONE Deep
+    "<reasoning>": "</reasoning>",
+    "<seed:think>": "</seed:think>",  # Seed-OSS
+    "[THINK]": "[/THINK]",  # Magistral
+    "<|think|>": "<|/think|>",
+    "<|thinking|>": "<|/thinking|>",
+    "<|begin_of_thought|>": "<|end_of_thought|>",  # Sky-T1, OpenThinker
+    "<|START_THINKING|>": "<|END_THINKING|>",  # Command A
+    "◁think▷": "◁/think▷",  # Kimi
+    "<|channel|>analysis<|message|>": "<|channel|>final<|message|>",
+}
+_ENDS_THINKING = frozenset(_THINKING.values())
+_THINKING_MARKS = "|".join(map(re.escape, (*_THINKING, *_THINKING.values())))
+# What may follow a closing fence on its line: the end of an answer or of a turn.
+_END_MARK = (
+    r"(?:</answer>|</s>|<eos>|<end_of_turn>|<\|[A-Za-z_]{2,24}\|>"
+    r"|<\uff5c[^\n\uff5c<>]{2,24}\uff5c>)"  # DeepSeek's, with full-width bars
+)
+
+_FENCES = ("```", "~~~")
+_CANDIDATE = re.compile(rf"```|~~~|{_THINKING_MARKS}")
 _OPENING = re.compile(
     r"([ \t]*+(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]{1,4})?)"
     r"(?:(`{3,}+)([^`\n]*+)|(~{3,}+)([^\n]*+))(?:\n|\Z)"
 )
-_CLOSING = re.compile(r"([ \t]*+)(?:`{3,}+|~{3,}+)[ \t]*+(?=\n|\Z)")
+_CLOSING = re.compile(rf"([ \t]*+)(?:`{{3,}}+|~{{3,}}+)[ \t]*+(?:{_END_MARK}[ \t]*+)*+(?=\n|\Z)")
 _RUN = re.compile(r"`++|~++")
-_THINK_TAG = re.compile(r"</?think>")
+_THINKING_MARK = re.compile(_THINKING_MARKS)
 _LIST_ITEM = re.compile(r"([ \t]*+(?:[-*+]|[0-9]{1,9}[.)])[ \t]++)")
 _TAG = re.compile(r"[\s{.]*([^\s{},;:=]*)")
 
@@ -59,7 +84,7 @@ class ExtractConfig:
     """
 
     rule: Literal["single_block", "last_block"] = "single_block"  # of training, of evaluation
-    ignore_think: bool = True  # reasoning between think tags is no part of the answer
+    ignore_think: bool = True  # reasoning between its marks is no part of the answer
     trivial_is_valid: bool = False
     max_bytes: int = 262_144  # of the program, in UTF-8
     deadline_s: float = 1.0  # of the thread's CPU; no parse starts after it
@@ -136,13 +161,14 @@ def _find_blocks(text: str, cfg: ExtractConfig, budget: Budget) -> tuple[list[_B
         if mark is None:
             return blocks, num_ignored
         position = mark.end()
-        if mark[0].endswith("think>"):
+        if mark[0] not in _FENCES:
             if cfg.ignore_think and not _is_quoted(text, mark):
-                if mark[0] == "</think>":  # what came before it was thinking after all
+                if mark[0] in _ENDS_THINKING:  # what came before it was thinking after all
                     blocks, num_ignored = [], 0
                 else:
-                    end = text.find("</think>", position)
-                    position = len(text) if end < 0 else end + len("</think>")
+                    close = _THINKING[mark[0]]
+                    end = text.find(close, position)
+                    position = len(text) if end < 0 else end + len(close)
                 answer = position
             continue
         opening = _opening_at(text, mark.start(), answer)
@@ -160,14 +186,14 @@ def _find_blocks(text: str, cfg: ExtractConfig, budget: Budget) -> tuple[list[_B
 
 def _end_of_prompted_thinking(text: str) -> int:
     """Where the answer starts when the chat template has opened the thinking inside the prompt."""
-    for tag in islice(_THINK_TAG.finditer(text), _MAX_MARKS):
-        if not _is_quoted(text, tag):
-            return tag.end() if tag[0] == "</think>" else 0
+    for mark in islice(_THINKING_MARK.finditer(text), _MAX_MARKS):
+        if not _is_quoted(text, mark):
+            return mark.end() if mark[0] in _ENDS_THINKING else 0
     return 0
 
 
 def _is_quoted(text: str, mark: re.Match[str]) -> bool:
-    """Whether a think tag is only mentioned: in quotes, or in backticks as inline code."""
+    """Whether a mark of thinking is only mentioned: in quotes, or in backticks as inline code."""
     before, after = text[mark.start() - 1 : mark.start()], text[mark.end() : mark.end() + 3]
     return before in {'"', "'"} or after[:1] in {'"', "'"} or (before == after[:1] == "`" != after)
 

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reward.edits import Edit, apply, edits
-from reward.execute import verify_persistently
+from reward.execute import program_of, verify_persistently
 from reward.normal_form import normalise, num_other_words, parse, words_of
 from reward.pairs import LabelledCode, Pair, pair_of
-from reward.verdict import Judgement, Program, Verdict, Verifier
+from reward.verdict import Judgement, Verdict, Verifier
 from rl.seeds import derive_seed
 from rl.types import Prompt
 
@@ -64,14 +64,7 @@ def near_miss_pairs(
     for prompt_id, codes in solved.items():
         rng = random.Random(derive_seed(cfg.seed, "near miss", prompt_id))
         candidates += _candidates(codes, donors, rng, cfg)
-    programs = [
-        Program(
-            code=c.code,
-            tests=prompts[c.positive.prompt_id].tests or "",
-            entry_point=prompts[c.positive.prompt_id].entry_point,
-        )
-        for c in candidates
-    ]
+    programs = [program_of(prompts[c.positive.prompt_id], c.code) for c in candidates]
     judgements = verify_persistently(verifier, programs)
     return [
         _pair(candidate, judgement)

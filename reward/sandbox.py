@@ -43,8 +43,10 @@ from reward.sandbox_levels import (
     seccomp_filter,
     server_command,
 )
-from reward.sandbox_program import EXIT_MEMORY
+from reward.sandbox_preamble import PREAMBLE
+from reward.sandbox_program import EXIT_FULL, EXIT_MEMORY
 from reward.sandbox_report import Ending, Observation, observe_stdio, observe_values
+from reward.sandbox_time import STRETCH
 from rl.errors import ProjectError, UserError
 
 _log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ _STOP_DEADLINE_S = 2.0
 _GRACE_S = 15.0  # beyond the wall clock of a process, for the server's own work
 _BYTES_PER_S = 5e6  # at which a slow machine reads a fixture
 _ATTEMPTS = 2
+_TESTS_OF_TOTAL = 15  # that `Limits.total_s` is enough for
 _SERVER_BYTES = 128 << 20  # memory of a fork server itself
 _SERVER_PROCESSES = 8
 _GVISOR_BYTES = 512 << 20  # its kernel is a process of ours, with many threads
@@ -79,7 +82,7 @@ class Limits:
     """What one program may take."""
 
     wall_s: float = 4.0  # of one test; loading the program counts into the first
-    total_s: float = 60.0  # of all its tests together
+    total_s: float = 60.0  # of up to 15 tests together; more have more
     memory_bytes: int = 1 << 30  # beyond the fixtures; of all its processes where cgroups allow it
     output_bytes: int = 4 << 20  # of standard output, of reported values, of each written file
     scratch_bytes: int = 64 << 20  # of all written files together, from level 3
@@ -95,15 +98,32 @@ class Limits:
                 "so that ordinary programs can run"
             )
 
+    def of_test(self, time_limit_s: float | None) -> float:
+        """Seconds of one test; a problem's own limit comes first."""
+        return time_limit_s or self.wall_s
+
+    def of_all(self, num_tests: int, time_limit_s: float | None = None) -> float:
+        """Seconds of all tests together: they grow with their number and with their limit."""
+        stretch = max(1.0, self.of_test(time_limit_s) / self.wall_s)
+        return self.total_s * stretch * max(1.0, num_tests / _TESTS_OF_TOTAL)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallJob:
-    """Call one function, or the method of a class `Solution`, once for each tuple of arguments."""
+    """Call one function, or the method of a class `Solution`, once for each tuple of arguments.
+
+    A function that the program defines itself comes before the method, and the method before what
+    it imports. Each case has an instance of its own; what lies outside of it stays from one case to
+    the next.
+    """
 
     code: str
     entry_point: str
     args_N: tuple[tuple[Any, ...], ...]
-    imports: str = ""  # what the program may rely on to be imported
+    imports: str = ""  # run before the program, such as `PREAMBLE`; nothing of it is called
+    output_bytes: int = 0  # what one value may need beyond `Limits.output_bytes`
+    time_limit_s: float | None = None  # of one test, where the problem states its own
+    recursion_limit: int | None = None  # None: the interpreter's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +132,10 @@ class StdioJob:
 
     code: str
     stdins_N: tuple[str, ...]
+    imports: str = ""  # run before the program, in its module
     output_bytes: int = 0  # what its output may need beyond `Limits.output_bytes`
+    time_limit_s: float | None = None  # of one test, where the problem states its own
+    recursion_limit: int | None = None  # None: the interpreter's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +152,7 @@ class AssertJob:
     setup: str
     asserts_N: tuple[str, ...]
     mode: Literal["plain", "opposite", "strict"] = "plain"
+    time_limit_s: float | None = None  # of one test, where the problem states its own
 
 
 Job = CallJob | StdioJob | AssertJob
@@ -253,26 +277,27 @@ class Sandbox:
     def _run_one(self, job: Job, stop: Stop | None) -> Outcome:
         server = self._idle.get()
         num_tests = _num_tests(job)
+        budget_s = self._limits.of_all(num_tests, job.time_limit_s)
         seen: list[Observation] = []
-        seconds = 0.0
+        seconds = used_s = 0.0
         try:
             while len(seen) < num_tests:
-                remaining_s = self._limits.total_s - seconds
-                if remaining_s <= 0:
-                    seen += [Observation(Ending.TIMEOUT, detail="no time left")]
+                if used_s >= budget_s:
+                    seen.append(Observation(Ending.TIMEOUT, detail=_over_budget(budget_s)))
                     continue
-                new, took_s = self._run_from(server, job, len(seen), remaining_s)
-                first, seconds = len(seen), seconds + took_s
-                seen += new
-                if stop is not None and any(stop(first + i, o) for i, o in enumerate(new)):
+                first = len(seen)
+                lap = self._run_from(server, job, first, budget_s - used_s)
+                seconds, used_s = seconds + lap.seconds, used_s + lap.used_s
+                seen += lap.observations
+                if stop is not None and any(stop(first + i, o) for i, o in enumerate(seen[first:])):
                     seen += [Observation(Ending.SKIPPED)] * (num_tests - len(seen))
+                elif seen[-1].kind is Ending.SANDBOX_ERROR:
+                    seen += [seen[-1]] * (num_tests - len(seen))
         finally:
             self._idle.put(server)
         return Outcome(observations_N=tuple(seen), seconds=seconds)
 
-    def _run_from(
-        self, server: _Server, job: Job, first: int, remaining_s: float
-    ) -> tuple[list[Observation], float]:
+    def _run_from(self, server: _Server, job: Job, first: int, remaining_s: float) -> _Lap:
         """Observe one or more tests from `first` on, in one process."""
         detail = ""
         for _ in range(_ATTEMPTS):
@@ -282,7 +307,7 @@ class Sandbox:
                 detail = str(error)
                 _log.warning("sandbox: server restarted: %s", detail)
                 server.stop()
-        return [Observation(Ending.SANDBOX_ERROR, detail=detail)] * (_num_tests(job) - first), 0.0
+        return _Lap([Observation(Ending.SANDBOX_ERROR, detail=detail)])
 
     def close(self) -> None:
         """End the servers; jobs that wait are given up."""
@@ -309,6 +334,15 @@ class _Process:
     stdout: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Lap:
+    """What one process of a job was seen to do, of one or more tests."""
+
+    observations: list[Observation]
+    seconds: float = 0.0  # wall clock
+    used_s: float = 0.0  # without what it waited for a core
+
+
 class _Server:
     """One fork server, started when it is first needed. Not thread-safe."""
 
@@ -323,11 +357,11 @@ class _Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._cgroup: Cgroup | None = None
 
-    def run(self, job: Job, first: int, remaining_s: float) -> tuple[list[Observation], float]:
+    def run(self, job: Job, first: int, remaining_s: float) -> _Lap:
         """Run one process of a job, for its tests from `first` on.
 
-        Returns what was seen of one or more tests, and the seconds that it took. Raises
-        SandboxError when the server dies, hangs or answers nonsense.
+        Raises SandboxError when the server dies, hangs or answers nonsense, or the machine is too
+        busy for any verdict.
         """
         try:
             process = self._process or self.start()
@@ -336,8 +370,8 @@ class _Server:
         assert process.stdin is not None
         head, body, tests = _wire(job, first, self._limits)
         num_tests = _num_tests(job) - first if not isinstance(job, StdioJob) else 1
-        budget_s = min(remaining_s, num_tests * self._limits.wall_s)
-        head |= {"total_s": budget_s, "num_tests": num_tests}
+        head |= {"total_s": remaining_s, "num_tests": num_tests}
+        budget_s = min(remaining_s, num_tests * head["wall_s"])
         head["limits"]["cpu_s"] = budget_s + 1
         payload = _frame(head, body) + (b"" if tests is None else _frame(tests, b""))
         kills = self._bound(len(payload), head["limits"]["memory_bytes"])
@@ -346,7 +380,7 @@ class _Server:
             process.stdin.flush()
         except OSError as error:
             raise SandboxError(f"fork server: {error}") from error
-        deadline_s = budget_s + _GRACE_S + len(payload) / _BYTES_PER_S
+        deadline_s = STRETCH * budget_s + _GRACE_S + len(payload) / _BYTES_PER_S
         try:
             answer, processes = _answer(self._read(process, deadline_s))
         except SandboxError:
@@ -355,12 +389,16 @@ class _Server:
             # The kernel may kill the server for what a program took; under gVisor it kills all.
             self.stop()
             detail = f"above {head['limits']['memory_bytes']} bytes"
-            return [Observation(Ending.MEMORY, detail=detail)], 0.0
+            return _Lap([Observation(Ending.MEMORY, detail=detail)])
         if not all(part.ready for part in processes):
             raise SandboxError("fork server: a program could not be confined")
         starved = self._starved_since(kills)
-        ending = _ending(answer, processes, head["limits"], self._limits, starved=starved)
-        return _observe(job, ending, processes, num_tests), float(answer["seconds"])
+        total_s = self._limits.of_all(_num_tests(job), job.time_limit_s)
+        ending = _out_of_time(answer, head, total_s) or _ending(
+            processes, head["limits"], starved=starved
+        )
+        observations = _observe(job, ending, processes, num_tests)
+        return _Lap(observations, float(answer["seconds"]), float(answer["used_s"]))
 
     def _starved_since(self, kills: int) -> bool:
         return self._cgroup is not None and self._cgroup.num_kills > kills
@@ -501,19 +539,36 @@ def _wire(
         "output_bytes": limits.output_bytes,
         "processes": limits.processes,
     }
-    head: dict[str, Any] = {"code": job.code, "limits": bounds, "wall_s": limits.wall_s}
+    limit = "the limit of one test" if job.time_limit_s is None else "the problem's time_limit"
+    wall_s = limits.of_test(job.time_limit_s)
+    head: dict[str, Any] = {"code": job.code, "limits": bounds, "wall_s": wall_s, "limit": limit}
     match job:
         case CallJob():
-            call = {"entry_point": job.entry_point, "args": job.args_N[first:]}
-            return head | {"kind": "calls", "imports": job.imports} | call, b"", None
+            bounds["output_bytes"] = max(limits.output_bytes, job.output_bytes)
+            built_in = job.imports.startswith(PREAMBLE)  # the server has it ready
+            call = {
+                "kind": "calls",
+                "entry_point": job.entry_point,
+                "args": job.args_N[first:],
+                "imports": job.imports.removeprefix(PREAMBLE),
+                "preamble": built_in,
+                "recursion_limit": job.recursion_limit,
+            }
+            return head | call, b"", None
         case StdioJob():
             bounds["output_bytes"] = max(limits.output_bytes, job.output_bytes)
-            return head | {"kind": "stdio"}, job.stdins_N[first].encode(errors="replace"), None
+            script = {"imports": job.imports, "recursion_limit": job.recursion_limit}
+            stdin = job.stdins_N[first].encode(errors="replace")
+            return head | {"kind": "stdio"} | script, stdin, None
         case AssertJob():
             tests = {"setup": job.setup, "asserts": job.asserts_N[first:]}
             preload = [name for name in _PRELOADED if name in job.setup or name in job.code]
             head |= {"kind": "asserts", "mode": job.mode, "preload": preload}
             return head | {"imports": job.imports}, b"", tests
+
+
+def _over_budget(total_s: float) -> str:
+    return f"above {total_s:g} s, the budget of all tests together"
 
 
 def _frame(head: dict[str, Any], body: bytes) -> bytes:
@@ -543,17 +598,36 @@ def _observe(
     if isinstance(job, StdioJob):
         return [observe_stdio(ending, program.status, program.report, program.stdout)]
     seen, loaded = observe_values(ending, tests.report, num_tests)
+    if isinstance(job, CallJob) and program.status == EXIT_FULL and len(seen) > 1:
+        return seen[:-1]  # the report was full: the next process begins with this test
     if not loaded and isinstance(job, AssertJob):
         # The tests never began: the program, which is loaded first, may say why.
         seen, _ = observe_values(seen[0], program.report, num_tests)
     return seen
 
 
+def _out_of_time(
+    answer: dict[str, Any], head: dict[str, Any], total_s: float
+) -> Observation | None:
+    """What holds for a test whose time ran out, and which time that was; None if none did."""
+    match answer["out_of"]:
+        case "test":
+            return Observation(
+                Ending.TIMEOUT, detail=f"above {head['wall_s']:g} s, {head['limit']}"
+            )
+        case "all":
+            return Observation(Ending.TIMEOUT, detail=_over_budget(total_s))
+        case "machine":
+            shares = f"{answer['used_s']:.1f} s of {answer['seconds']:.1f} s were the program's"
+            detail = f"the machine is too busy for a verdict: {shares}"
+            return Observation(Ending.SANDBOX_ERROR, detail=detail)
+        case _:
+            return None
+
+
 def _ending(
-    answer: dict[str, Any],
     processes: Sequence[_Process],
     bounds: dict[str, Any],
-    limits: Limits,
     *,
     starved: bool,
 ) -> Observation:
@@ -561,8 +635,6 @@ def _ending(
     status = processes[0].status
     if len(processes) == 2 and processes[1].status != EXIT_PEER_GONE:
         status = processes[1].status  # the tests ended first, and the program was killed then
-    if answer["timed_out"]:
-        return Observation(Ending.TIMEOUT, detail=f"above {limits.wall_s} s")
     if status == -signal.SIGXCPU:
         return Observation(Ending.TIMEOUT, detail="above its time of CPU")
     sizes = [len(part) for process in processes for part in (process.report, process.stdout)]

@@ -90,8 +90,8 @@ def _run(job: Job, side: TestSide) -> int:
     expects = any(_expects_errors(tree) for tree in trees)
     for part in asserts:
         code = _compiled(part, checks)
-        only_loops = asserts_in_loops(part, setup)
-        _run_one(code, namespace, side, checks, expects=expects, only_loops=only_loops)
+        checks.in_loops = asserts_in_loops(part, setup)
+        _run_one(code, namespace, side, checks, expects=expects)
     return 0
 
 
@@ -102,7 +102,6 @@ def _run_one(
     checks: Checks,
     *,
     expects: bool,
-    only_loops: bool,
 ) -> None:
     checks.begin()
     failure: BaseException | None = None
@@ -118,7 +117,7 @@ def _run_one(
     if failure is None:
         if checks.num_false:
             report("unjudged", f"an assert that failed was caught: {checks.failure}")
-        if only_loops and not checks.num_made:
+        if checks.in_loops and not checks.num_made:
             report("unjudged", "the test came to none of its asserts")
         report("value", True)
     elif is_failure(failure):

@@ -86,6 +86,7 @@ class Checks:
         self.num_false = 0  # those of them that did not hold
         self.num_inside = 0  # those of these that the program called, and may have caught
         self.failure = ""  # the last of these, for people
+        self.in_loops = False  # whether the current test has none but in loops
         self._sources: list[tuple[str, Callable[[Any, Any], Any] | None, bool]] = []
 
     def begin(self) -> None:
@@ -308,15 +309,15 @@ def _changed(value: Any) -> Any:  # noqa: ANN401
 
 
 def _changed_inside(value: Any) -> Any:  # noqa: ANN401
-    kind = cast("Any", type(value))
-    if kind in (list, tuple):
-        return cast("Any", kind)([*value[:-1], _changed(value[-1]) if value else 0])
-    if kind is set:
-        return value | {"x"}
-    if kind is dict:
-        key = next(reversed(value), None)
-        return {**value, key: _changed(value.get(key))}
-    return value
+    if isinstance(value, dict):
+        items = cast("dict[Any, Any]", value)
+        key = next(reversed(items), None)
+        return {**items, key: _changed(items.get(key))}
+    if isinstance(value, set):
+        return cast("set[Any]", value) | {"x"}
+    parts = cast("list[Any] | tuple[Any, ...]", value)
+    changed = [*parts[:-1], _changed(parts[-1]) if parts else 0]
+    return changed if isinstance(value, list) else tuple(changed)
 
 
 def is_failure(error: BaseException) -> bool:

@@ -14,61 +14,43 @@ a body. The body of a request is the standard input; that of an answer is what i
 
 from __future__ import annotations
 
-import bisect
-import collections
 import contextlib
 import ctypes
-import datetime
 import errno
 import fcntl
-import functools
 import gc
-import heapq
 import importlib
-import itertools
 import json
 import math
-import operator
 import os
 import random
-import re
 import resource
 import select
 import signal
 import socket
-import string
 import struct
 import sys
 import time
-import typing
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
 from reward.sandbox_asserts import run_asserts
 from reward.sandbox_cleanup import empty_directory
+from reward.sandbox_multiprocessing import provide_multiprocessing
 from reward.sandbox_plain import run_plain
+from reward.sandbox_preamble import preamble_names
 from reward.sandbox_program import LINK_FDS, REPORT_FD, Job, run_program
-
-# Loaded before the first fork, so that the programs that use them do not each pay for it.
-PRELOADED = (
-    bisect,
-    collections,
-    datetime,
-    functools,
-    heapq,
-    itertools,
-    operator,
-    re,
-    string,
-    typing,
-)
+from reward.sandbox_script import Script, open_streams, write_source
+from reward.sandbox_time import STRETCH, Stopwatch
 
 _READY_FD = LINK_FDS[-1] + 1
 _MAX_OPEN_FILES = 64
 _STACK_BYTES = 64 << 20
 _SWEEP_DEADLINE_S = 5.0
 _LEAVE_S = 0.05
+_LOOKS = 4  # at the time that a test has taken, within its limit
+_SHORTEST_PAUSE_S = 0.005
 _UNMAPPED_BYTES = 256 << 20  # address space beyond what is resident, where it is not told
 _REHEARSAL_LIMITS = {
     "output_bytes": 1 << 16,
@@ -99,6 +81,8 @@ _LANDLOCK_TRUNCATE = 1 << 14
 _LANDLOCK_FILES = (0, 0x1FFF, 0x3FFF, 0x7FFF, 0x7FFF, 0xFFFF)
 _O_PATH = 0o10000000
 
+_STREAM_ERRORS = sys.stdin.errors or "strict"  # what an interpreter does here with other bytes
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -126,6 +110,13 @@ class _Process:
 
 class ConfinementError(OSError):
     """This machine does not allow what the settings ask for."""
+
+
+class _ScriptStarted(BaseException):
+    """In the process of a script: the frames of the server go before the program comes."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
 
 
 def read_frame(fd: int) -> tuple[Job, bytes] | None:
@@ -165,9 +156,7 @@ def _redirect(fds: Sequence[int]) -> None:
         else:
             os.close(target)
     os.closerange(_READY_FD + 1, _MAX_OPEN_FILES)
-    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    open_streams(_STREAM_ERRORS)
 
 
 def _confine_server() -> None:
@@ -349,22 +338,28 @@ class _Child:
 
 
 def _enter(launch: _Launch, fds: Sequence[int], confinement: _Confinement) -> NoReturn:
-    """Become the confined process, run, leave without any clean-up."""
+    """Become the confined process and run; only a script leaves by the way that Python does."""
+    script: Script | None = None
     status = 1
     try:
         os.chdir(launch.scratch)
         job = launch.job
         if launch.receives is not None:
             job = {**job, **_received(launch.receives)}
+        if job.get("kind") == "stdio":
+            script = Script(job)
+            write_source(job, launch.scratch, launch.uid)
         confinement.put_on(job["limits"], launch.uid)
         _redirect(fds)
         gc.enable()
         random.seed(0)  # a fork reseeds it: a program that samples without a seed repeats itself
         os.write(_READY_FD, b".")
         os.close(_READY_FD)
-        status = launch.run(job)
+        status = launch.run(job) if script is None else 0
     finally:
-        os._exit(status)
+        if script is None or status != 0:
+            os._exit(status)
+    raise _ScriptStarted(script)
 
 
 def _received(fd: int) -> Job:
@@ -410,13 +405,13 @@ class _Server:
             )
         else:
             children = [_Child(program, self.confinement)]
-        timed_out = not _ends_in_time(children[-1], job)
-        if len(children) > 1 and not timed_out:
+        out_of, used_s = _watch(children[-1], job)
+        if len(children) > 1 and not out_of:
             _ends_within(children[0].pid, _LEAVE_S)  # a program that dies ends its tests first
         processes = [child.finish() for child in children]
         seconds = time.monotonic() - started
         self._sweep()
-        return {"timed_out": timed_out, "seconds": seconds}, processes
+        return {"out_of": out_of, "used_s": used_s, "seconds": seconds}, processes
 
     def _load(self, modules: Sequence[str]) -> None:
         """Import what tests will, once: every child then has it."""
@@ -493,20 +488,42 @@ def _kill_all_of(uid: int) -> None:
             os._exit(0)
 
 
-def _ends_in_time(child: _Child, job: Job) -> bool:
-    """Wait for the end: `wall_s` for each test, from when the one before it was reported."""
-    wall_s, last_test = job["wall_s"], job["num_tests"] - 1
+def _watch(child: _Child, job: Job) -> tuple[str, float]:
+    """Wait for the end; return what ran out before it, if anything, and the time that was taken.
+
+    A test has `wall_s` from when the one before it was reported, and all have `total_s`. What ran
+    out is the "test", the budget of "all", or the "machine", which let the program have too little.
+    """
+    limit_s, total_s, last_test = job["wall_s"], job["total_s"], job["num_tests"] - 1
+    watch = Stopwatch(child.pid)
+    test_s = all_s = 0.0
     num_done = 0
-    now = time.monotonic()
-    deadline, latest = now + wall_s, now + job["total_s"]
-    while not _ends_within(child.pid, min(deadline, latest) - time.monotonic()):
+    started = seen_at = time.monotonic()
+    while not _ends_within(child.pid, _pause_s(limit_s, limit_s - test_s, total_s - all_s)):
+        now, lap_s = time.monotonic(), watch.lap()
+        all_s += lap_s
         # The first line says that the program is loaded, which counts into the first test.
         num_lines = min(child.num_lines - 1, last_test)
-        if num_lines <= num_done or time.monotonic() >= latest:
-            return False
-        num_done = num_lines
-        deadline = time.monotonic() - child.seconds_since_report + wall_s
-    return True
+        if num_lines > num_done:
+            num_done = num_lines
+            started = now - min(child.seconds_since_report, now - seen_at)
+            test_s = lap_s * (now - started) / max(now - seen_at, 1e-9)
+        else:
+            test_s += lap_s
+        seen_at = now
+        for word, is_over in (
+            ("test", test_s >= limit_s),
+            ("all", all_s >= total_s),
+            ("machine", now - started >= STRETCH * limit_s),
+        ):
+            if is_over:
+                return word, all_s
+    return "", all_s + watch.lap() if all_s else time.monotonic() - seen_at
+
+
+def _pause_s(limit_s: float, *left_s: float) -> float:
+    """How long to wait for an end until the times are looked at again."""
+    return max(_SHORTEST_PAUSE_S, min(limit_s / _LOOKS, *left_s))
 
 
 def _rehearse(settings: Settings, confinement: _Confinement) -> None:
@@ -592,8 +609,10 @@ def _children() -> list[int]:
     return children
 
 
-def main(argument: str) -> None:
+def main(argument: str) -> Script | None:
     """Serve programs from descriptor 0 to descriptor 1 until the stream ends.
+
+    In the process of a script it returns at once, with what is to be run there.
 
     The first frame sent says that a child can be confined as `Settings`, given as JSON, ask:
     `{"error": null}`, or why not.
@@ -612,11 +631,25 @@ def main(argument: str) -> None:
         _rehearse(settings, server.confinement)
     except OSError as error:
         write_frame(answers, {"error": str(error)})
-        return
+        return None
+    provide_multiprocessing()
+    preamble_names()
     gc.collect()
     gc.disable()  # a collection in a child would copy every page of the server
     gc.freeze()
     write_frame(answers, {"error": None})
+    try:
+        _serve(server, jobs, answers)
+    except _ScriptStarted as started:
+        return started.script
+    # Here too, because whoever started us may have been killed.
+    with contextlib.suppress(OSError):  # another server still has its own directory there
+        os.rmdir(settings.scratch)
+        os.rmdir(os.path.dirname(settings.scratch))
+    return None
+
+
+def _serve(server: _Server, jobs: int, answers: int) -> None:
     while (frame := read_frame(jobs)) is not None:
         head, processes = server.run(*frame)
         head["processes"] = [
@@ -624,7 +657,3 @@ def main(argument: str) -> None:
         ]
         write_frame(answers, head, *(part for p in processes for part in (p.report, p.stdout)))
         server.clean()
-    # Here too, because whoever started us may have been killed.
-    with contextlib.suppress(OSError):  # another server still has its own directory there
-        os.rmdir(settings.scratch)
-        os.rmdir(os.path.dirname(settings.scratch))

@@ -34,7 +34,11 @@ _MODULES = (
     "sandbox_honest",
     "sandbox_link",
     "sandbox_plain",
+    "sandbox_preamble",
     "sandbox_program",
+    "sandbox_script",
+    "sandbox_time",
+    "sandbox_multiprocessing",
     "sandbox_values",
     "sandbox_variants",
     "sandbox_words",
@@ -47,8 +51,16 @@ _PYTHON = (
     "-s",
     "-P",
     "-c",
-    "import sys; sys.path.insert(0, sys.argv[1]); from reward.sandbox_child import main; "
-    "sys.path.pop(0); main(sys.argv[2])",
+    """
+import sys
+sys.path.insert(0, sys.argv[1])
+from reward.sandbox_child import main
+sys.path.pop(0)
+script = main(sys.argv[2])
+if script:  # the process of a script, with no frame of ours but this one
+    with script:
+        exec(script.code, script.namespace)
+""",
 )
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",

@@ -9,27 +9,40 @@ values are right.
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import json
 import os
+import symtable
 import sys
-import threading
 import types
 from collections.abc import Callable
 from typing import Any
 
 from reward.sandbox_link import ProgramSide, error_kind, error_text
-from reward.sandbox_values import Encoder, describe
+from reward.sandbox_preamble import preamble_names
+from reward.sandbox_values import Encoder, TooLargeError, describe
 
+EXIT_FULL = 96  # the report has no room for the next value; another process goes on
 EXIT_MEMORY = 97  # the process had no memory left to say so
 REPORT_FD = 3
+_STDOUT_FD = 1
+_NODE_BYTES = 2  # what the smallest part of a value takes in a report
+_NOTHING = object()
 
 Job = dict[str, Any]
 
 
 def report(*line: object) -> None:
     """Append one line to the report; each is one write, so that a kill leaves whole lines."""
-    view = memoryview(json.dumps(line).encode() + b"\n")
+    _write(_line(*line))
+
+
+def _line(*line: object) -> bytes:
+    return json.dumps(line).encode() + b"\n"
+
+
+def _write(line: bytes) -> None:
+    view = memoryview(line)
     while view:
         view = view[os.write(REPORT_FD, view) :]
 
@@ -39,38 +52,102 @@ def report_error(word: str, error: BaseException) -> None:
     report(word, error_kind(error), error_text(error))
 
 
-def _load(job: Job, name: str) -> dict[str, Any]:
-    """Run the program as a module called `name`; return its namespace."""
+def _module(name: str) -> dict[str, Any]:
+    """Make a module called `name`; return its namespace."""
     module = types.ModuleType(name)
     sys.modules[name] = module  # dataclasses and pickle look themselves up there
-    namespace = module.__dict__
-    for source, origin in ((job.get("imports", ""), "<imports>"), (job["code"], "<program>")):
-        exec(compile(source, origin, "exec"), namespace)
+    return module.__dict__
+
+
+def _execute(source: str, origin: str, namespace: dict[str, Any]) -> None:
+    # Without the `__future__` imports of this module: a program has its own or none.
+    exec(compile(source, origin, "exec", dont_inherit=True), namespace)
+
+
+def _load(job: Job, name: str) -> dict[str, Any]:
+    """Run the program as a module called `name`; return its namespace."""
+    namespace = _module(name)
+    _execute(job.get("imports", ""), "<imports>", namespace)
+    _execute(job["code"], "<program>", namespace)
     return namespace
 
 
-def _find_function(namespace: dict[str, Any], entry_point: str) -> Callable[..., object]:
-    if entry_point in namespace:
-        return namespace[entry_point]
-    if "Solution" in namespace:
-        return getattr(namespace["Solution"](), entry_point)
-    message = f"name {entry_point!r} is not defined"
-    raise NameError(message)
+def _load_function(job: Job) -> Callable[[], Callable[..., object]]:
+    """Run the program; return what gives the function that one case calls.
+
+    A function that the program itself defines comes first, then the method of a new instance of its
+    class `Solution`, then what it imports. What it was given to be imported is never called.
+    """
+    namespace, name, code = _module("solution"), job["entry_point"], job["code"]
+    if job["preamble"]:
+        namespace.update(preamble_names())
+    if job["imports"]:
+        _execute(job["imports"], "<imports>", namespace)
+    given = namespace.get(name, _NOTHING)
+    _execute(code, "<program>", namespace)
+    function: Any = namespace.get(name, _NOTHING)
+    solution: Any = namespace.get("Solution")
+    if function is given and not _binds(code, name, imports=True):
+        function = _NOTHING
+    if solution is not None and (
+        function is _NOTHING or (hasattr(solution, name) and not _binds(code, name, imports=False))
+    ):
+        return lambda: getattr(solution(), name)
+    if function is _NOTHING:
+        message = f"name {name!r} is not defined"
+        raise NameError(message)
+    return lambda: function
+
+
+def _binds(code: str, name: str, *, imports: bool) -> bool:
+    """Whether the module level of a program binds a name; with `imports`, by an import too."""
+    try:
+        symbol = symtable.symtable(code, "<program>", "exec").lookup(name)
+    except KeyError:  # by a star, by `exec`, or not at all
+        return imports and "import *" in code
+    return symbol.is_assigned() or (imports and symbol.is_imported())
 
 
 def _run_calls(job: Job) -> int:
+    sys.setrecursionlimit(job["recursion_limit"] or sys.getrecursionlimit() + _depth())
     try:
-        function = _find_function(_load(job, "solution"), job["entry_point"])
+        function = _load_function(job)
     except BaseException as error:  # noqa: BLE001 - the boundary to the program
         report_error("fatal", error)
         return 1
     report("loaded")
-    for args in job["args"]:
+    limit = job["limits"]["output_bytes"]
+    for number, args in enumerate(job["args"]):
         try:
-            report("value", Encoder(describe).encode(function(*args)))
+            value = Encoder(describe, limit // _NODE_BYTES).encode(function()(*args))
+            line = _line("value", value)
+            if len(line) > limit - os.fstat(REPORT_FD).st_size:
+                if number:
+                    return EXIT_FULL
+                raise TooLargeError
+            _write(line)
         except BaseException as error:  # noqa: BLE001 - the boundary to the program
             report_error("error", error)
+        _drop_output()
     return 0
+
+
+def _depth() -> int:
+    """How many calls there are below the caller's, which leave a program fewer."""
+    depth, frame = 0, sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back is not None:
+        depth, frame = depth + 1, frame.f_back
+    return depth
+
+
+def _drop_output() -> None:
+    """Forget what was printed: the limit is for each test, and nobody reads it."""
+    with contextlib.suppress(BaseException):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        if os.lseek(_STDOUT_FD, 0, os.SEEK_CUR):
+            os.ftruncate(_STDOUT_FD, 0)
+            os.lseek(_STDOUT_FD, 0, os.SEEK_SET)
 
 
 def _run_asserts(job: Job) -> int:
@@ -88,28 +165,9 @@ def _run_asserts(job: Job) -> int:
 LINK_FDS = (4, 5)  # to read from, to write to
 
 
-def _run_stdio(job: Job) -> int:
-    try:
-        try:
-            _load(job, "__main__")
-        except SystemExit as error:
-            if error.code not in (None, 0):
-                raise
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
-        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage] - some programs print there
-        sys.stdout.flush()
-    except BaseException as error:  # noqa: BLE001 - the boundary to the program
-        report_error("error", error)
-        return 1
-    return 0
-
-
 _RUNNERS: dict[str, Callable[[Job], int]] = {
     "calls": _run_calls,
     "asserts": _run_asserts,
-    "stdio": _run_stdio,
 }
 
 

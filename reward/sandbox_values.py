@@ -34,15 +34,16 @@ class Opaque:
 class Encoder:
     """Turns one value into JSON; `other` says what stands for a value that is none of ours."""
 
-    def __init__(self, other: Callable[[Any], object]) -> None:
+    def __init__(self, other: Callable[[Any], object], max_nodes: int = _MAX_NODES) -> None:
         self._other = other
+        self._max_nodes = max_nodes
         self._num_nodes = 0
         self.is_exact = True  # no part was an instance of a subclass, or of none of these types
 
     def encode(self, value: Any, depth: int = 0) -> object:  # noqa: ANN401 - any value at all
         """Return what `json.dumps` writes for `value`. Raises TooLargeError."""
         self._num_nodes += 1
-        if self._num_nodes > _MAX_NODES:
+        if self._num_nodes > self._max_nodes:
             raise TooLargeError
         if value is None:
             return None

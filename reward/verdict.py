@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import ast
 import json
-import math
-import re
 import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from hashlib import blake2b
 from threading import Lock
-from typing import Any, Self, cast
+from typing import Any, Self
 
+from reward.comparison import DEFAULT, Protocol
+from reward.packages import missing_package
 from reward.sandbox import (
     AssertJob,
     CallJob,
@@ -33,11 +34,11 @@ from reward.sandbox import (
     StdioJob,
 )
 from reward.sandbox_report import Ending, Observation
-from rl.prompts import AssertTests, FunctionalTests, StdioCase, StdioTests, parse_tests
+from reward.sandbox_time import STRETCH
+from rl.prompts import AssertTests, FunctionalCase, FunctionalTests, StdioTests, parse_tests
 from rl.samples import NO_LABEL
 
-_TOLERANCE = 1e-9  # relative and absolute, wherever a float is expected
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_FEW_CHARS = 1 << 16  # of tests, within which no expected value needs room of its own
 _REMEMBERED = 50_000  # judgements kept for programs that come again
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
@@ -79,6 +80,7 @@ class Program:
     code: str
     tests: str  # JSON
     entry_point: str | None = None
+    time_limit: float | None = None  # seconds of one test; what `tests` says comes first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +112,12 @@ class Verifier:
     `timeout_s` is wall clock of one test. With `early_stop` the tests after the first failed one
     need not run, and `num_passed` counts those before it; without, it is the true count. The same
     code with the same tests is run once, now and later; only what ran counts in `num_executed` and
-    is `executed`.
+    is `executed`. `protocol` says when an answer is the one that is expected.
 
     Raises UserError where the machine does not reach the level that `config` asks for.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two by name
         self,
         workers: int = 1,
         timeout_s: float | None = None,
@@ -123,12 +125,14 @@ class Verifier:
         early_stop: bool = False,
         limits: Limits | None = None,
         config: Confinement | None = None,
+        protocol: Protocol = DEFAULT,
     ) -> None:
         limits = limits or Limits()
         if timeout_s is not None:
             limits = replace(limits, wall_s=timeout_s)
         self._sandbox = Sandbox(workers, limits, config)
         self.early_stop = early_stop
+        self._protocol = protocol
         self._lock = Lock()
         self._known: OrderedDict[bytes, Judgement] = OrderedDict()
         self._num_executed = 0
@@ -155,7 +159,7 @@ class Verifier:
         for key, program in zip(keys, programs_N, strict=True):
             if key in found or key in plans:
                 continue
-            plan = _plan(program)
+            plan = _plan(program, self._protocol)
             if program.code.strip():
                 plans[key] = plan
             else:
@@ -237,32 +241,68 @@ class _Plan:
         return _verdict(seen, self.checks[test]) is not Verdict.PASSED
 
 
+def longest(program: Program, limits: Limits) -> float:
+    """Return the seconds that a verdict on a program can take, on a machine that has other work."""
+    plan = _plan(program, DEFAULT)  # how answers are compared takes no time
+    num_runs = 2 if isinstance(plan.job, AssertJob) else 1  # in one mode, then in another
+    return num_runs * STRETCH * limits.of_all(len(plan.checks), plan.job.time_limit_s)
+
+
 def _key(program: Program) -> bytes:
     digest = blake2b(digest_size=16)
-    for part in (program.code, program.tests, program.entry_point or ""):
+    limit = "" if program.time_limit is None else repr(program.time_limit)
+    for part in (program.code, program.tests, program.entry_point or "", limit):
         encoded = part.encode(errors="surrogatepass")
         digest.update(len(encoded).to_bytes(8, "big") + encoded)
     return digest.digest()
 
 
-def _plan(program: Program) -> _Plan:
+def _plan(program: Program, protocol: Protocol) -> _Plan:
     code = program.code
-    match parse_tests(program.tests, program.entry_point):
+    tests = parse_tests(program.tests, program.entry_point)
+    limit_s = tests.time_limit or program.time_limit
+    checks: tuple[Check, ...]
+    job: Job
+    match tests:
         case StdioTests(cases):
-            stdins = tuple(case.input for case in cases)
-            checks = tuple(_prints(case.output) for case in cases)
-            return _Plan(
-                StdioJob(code=code, stdins_N=stdins, output_bytes=_room_for(cases)), checks
+            checks = tuple(partial(_agrees, protocol.same_output, case.output) for case in cases)
+            job = StdioJob(
+                code=code,
+                stdins_N=tuple(case.input for case in cases),
+                imports=_joined(protocol.preamble, tests.setup),
+                recursion_limit=protocol.recursion_limit,
+                output_bytes=_room_for([case.output for case in cases]),
+                time_limit_s=limit_s,
             )
         case FunctionalTests(cases, entry_point):
-            args = tuple(case.args for case in cases)
-            checks = tuple(_returns(case.output) for case in cases)
-            return _Plan(CallJob(code=code, entry_point=entry_point, args_N=args), checks)
+            checks = tuple(partial(_agrees, protocol.same_value, case.output) for case in cases)
+            job = CallJob(
+                code=code,
+                entry_point=entry_point,
+                args_N=tuple(case.args for case in cases),
+                imports=_joined(protocol.of_functions or protocol.preamble, tests.setup),
+                recursion_limit=protocol.recursion_limit,
+                output_bytes=_room_for_values(program.tests, cases),
+                time_limit_s=limit_s,
+            )
         case AssertTests(asserts, setup):
-            # A module of tests that imports the program gives it nothing.
-            imports = "" if _imports_program(setup) else imports_of(setup)
-            job = AssertJob(code=code, imports=imports, setup=setup, asserts_N=asserts)
-            return _Plan(job, (_holds,) * len(asserts))
+            checks = (_holds,) * len(asserts)
+            job = AssertJob(
+                code=code,
+                # A module of tests that imports the program gives it nothing.
+                imports=_joined(
+                    protocol.prelude, "" if _imports_program(setup) else imports_of(setup)
+                ),
+                setup=setup,
+                asserts_N=asserts,
+                time_limit_s=limit_s,
+            )
+    return _Plan(job, checks)
+
+
+def _joined(*parts: str) -> str:
+    """Parts of a program, one below the other."""
+    return "\n".join(part.removesuffix("\n") for part in parts if part) + "\n" * any(parts)
 
 
 def _second_job(job: Job, outcome: Outcome) -> AssertJob | None:
@@ -299,9 +339,16 @@ def _imports_program(setup: str) -> bool:
     )
 
 
-def _room_for(cases: Sequence[StdioCase]) -> int:
-    """What a program may have to print; a power of two, which says little of what is expected."""
-    return 1 << max(len(case.output.encode()) for case in cases).bit_length() + 1
+def _room_for_values(tests: str, cases: Sequence[FunctionalCase]) -> int:
+    """What one value may need. Measured only where it may matter: it takes a while."""
+    if len(tests) < _FEW_CHARS:
+        return _room_for([tests])
+    return _room_for([json.dumps(case.output) for case in cases])
+
+
+def _room_for(outputs: Sequence[str]) -> int:
+    """What one test may have to put out; a power of two, which says little of what is expected."""
+    return 1 << max(len(output.encode(errors="replace")) for output in outputs).bit_length() + 1
 
 
 def imports_of(setup: str) -> str:
@@ -316,6 +363,10 @@ def imports_of(setup: str) -> str:
     return "\n".join(map(ast.unparse, nodes))
 
 
+def _agrees(same: Callable[[Any, Any], bool], expected: object, given: object) -> bool:
+    return same(given, expected)
+
+
 def _holds(value: object) -> bool:
     return value is True
 
@@ -323,7 +374,7 @@ def _holds(value: object) -> bool:
 def _judge(plan: _Plan, outcome: Outcome) -> Judgement:
     ran = [
         (seen, _verdict(seen, check))
-        for seen, check in zip(outcome.observations_N, plan.checks, strict=True)
+        for seen, check in zip(_with_packages(plan.job, outcome), plan.checks, strict=True)
         if seen.kind is not Ending.SKIPPED
     ]
     failed = [(seen, verdict) for seen, verdict in ran if verdict is not Verdict.PASSED]
@@ -339,6 +390,21 @@ def _judge(plan: _Plan, outcome: Outcome) -> Judgement:
     )
 
 
+def _with_packages(job: Job, outcome: Outcome) -> list[Observation]:
+    """What was seen, with what ended for want of a package as nothing that can be judged."""
+    tests = (job.setup, *job.asserts_N) if isinstance(job, AssertJob) else ()
+    found: list[Observation] = []
+    for seen in outcome.observations_N:
+        lacks = seen.kind is Ending.RUNTIME_ERROR and missing_package(
+            seen.detail, (job.code, *tests)
+        )
+        if lacks:
+            detail = f"needs the package {lacks!r}, which is not installed"
+            seen = Observation(Ending.UNJUDGED, detail=detail)  # noqa: PLW2901 - another view of it
+        found.append(seen)
+    return found
+
+
 def _detail(seen: Observation) -> str:
     if seen.kind is not Ending.FINISHED:
         return seen.detail
@@ -349,94 +415,3 @@ def _verdict(seen: Observation, check: Check) -> Verdict:
     if seen.kind is not Ending.FINISHED:
         return Verdict(seen.kind.value)
     return Verdict.PASSED if check(seen.value) else Verdict.WRONG_ANSWER
-
-
-# ---------------------------------------------------------------- function values
-
-
-def _returns(expected: object) -> Check:
-    return lambda value: same_value(value, expected)
-
-
-def same_value(value: object, expected: object) -> bool:
-    """Return whether `value` is what the JSON value `expected` stands for.
-
-    As JSON knows types: a tuple is a list and keys are strings, but a boolean is no number and an
-    integer is no float. Only where a float is expected may an integer stand, and only there is
-    there a tolerance (1e-9, relative or absolute); NaN equals NaN.
-    """
-    match expected:
-        case bool() | None | str() | int():
-            return type(value) is type(expected) and value == expected
-        case float():
-            return type(value) in (int, float) and _close(cast("float", value), expected)
-        case list():
-            wanted = cast("list[object]", expected)
-            if not isinstance(value, list | tuple):
-                return False
-            items = cast("Sequence[object]", value)
-            return len(items) == len(wanted) and all(map(same_value, items, wanted))
-        case dict():
-            wanted = cast("dict[str, object]", expected)
-            items = _with_json_keys(value)
-            return items.keys() == wanted.keys() and all(
-                same_value(items[key], wanted[key]) for key in wanted
-            )
-        case _:
-            return False
-
-
-def _with_json_keys(value: object) -> dict[object, object]:
-    """Return a dictionary with the keys that JSON gives it; a key that it has none for stays."""
-    if not isinstance(value, dict):
-        return {None: value}  # equal to no keys of JSON
-    items = cast("dict[object, object]", value)
-    return {_json_key(key): item for key, item in items.items()}
-
-
-def _json_key(key: object) -> object:
-    return json.dumps(key) if key is None or isinstance(key, bool | int | float) else key
-
-
-def _close(value: float, expected: float) -> bool:
-    if math.isnan(expected):
-        return math.isnan(value)
-    try:
-        return math.isclose(value, expected, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
-    except OverflowError:  # an integer beyond the range of floats
-        return False
-
-
-# ---------------------------------------------------------------- standard output
-
-
-def _prints(expected: str) -> Check:
-    return lambda stdout: same_output(stdout, expected)
-
-
-def same_output(stdout: str, expected: str) -> bool:
-    """Return whether two outputs agree under LiveCodeBench's rule for white space.
-
-    White space around the output, around each line and between tokens does not count; the number of
-    lines does. Tokens agree as text, or as decimal numbers within 1e-9 (relative or absolute) when
-    one of the two has a decimal point or an exponent: integers agree exactly or not at all.
-    """
-    lines, wanted = stdout.strip().split("\n"), expected.strip().split("\n")
-    return len(lines) == len(wanted) and all(map(_same_line, lines, wanted))
-
-
-def _same_line(line: str, wanted: str) -> bool:
-    if line == wanted:  # nearly always, and outputs may have millions of lines
-        return True
-    tokens, wanted_tokens = line.split(), wanted.split()
-    return len(tokens) == len(wanted_tokens) and all(map(_same_token, tokens, wanted_tokens))
-
-
-def _same_token(token: str, wanted: str) -> bool:
-    if token == wanted:
-        return True
-    if not (_NUMBER.fullmatch(token) and _NUMBER.fullmatch(wanted)):
-        return False
-    if token.lstrip("+-").isdecimal() and wanted.lstrip("+-").isdecimal():
-        return False
-    return _close(float(token), float(wanted))

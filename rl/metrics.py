@@ -44,7 +44,9 @@ METRICS: dict[str, Metric] = {
     "rm/score_mean": Metric("logit", "mean raw score that the reward model gave"),
     "rm/reused_rate": Metric("share", "of these, from the cache or from identical code"),
     "rm/truncated_rate": Metric("share", "of these, read only up to the model's context"),
-    "rm/tie_rate": Metric("share", "groups whose rewards are all within 0.001: nothing to learn"),
+    "rm/tie_rate": Metric(
+        "share", "groups with scores of the RM whose rewards are all within 0.001: nothing to learn"
+    ),
     "rm/pair_tie_rate": Metric(
         "share", "pairs of different programs of a group with scores within 0.001 of each other"
     ),
@@ -135,7 +137,6 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         "reward/valid_rate": float(np.mean([e.valid for e in extractions])),
         "reward/num_executed": float(sum(g.num_executed for g in groups_P)),
         "reward/exec_share": float(np.mean([g.judge is JudgeKind.EXECUTION for g in groups_P])),
-        "rm/tie_rate": float(np.mean([np.ptp(g.rewards_G) <= TIE_TOLERANCE for g in groups_P])),
         "rollout/completion_tokens": float(num_tokens.mean()),
         "rollout/truncated_rate": float(np.mean([c.finish is Finish.LENGTH for c in completions])),
     }
@@ -144,7 +145,8 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         metrics["reward/exec_unjudged_rate"] = float(np.mean([s.unjudged for s in by_tests]))
     if judged:
         metrics |= _score_metrics([s.value for s in judged if s.value is not None])
-        metrics |= _pair_ties([g for g in groups_P if g.judge is JudgeKind.RM])
+        groups_by_rm = [g for g in groups_P if g.judge is JudgeKind.RM]
+        metrics |= _pair_ties(groups_by_rm) | _group_ties(groups_by_rm)
         metrics["rm/reused_rate"] = float(np.mean([s.reused for s in judged]))
         metrics["rm/truncated_rate"] = float(np.mean([s.truncated for s in judged]))
     for reason in Reason:
@@ -161,6 +163,13 @@ def _score_metrics(values: Sequence[float]) -> dict[str, float]:
         "rm/score_mean": float(np.mean(values)),
         **{f"rm/score_p{percent:02d}": float(value) for percent, value in named},
     }
+
+
+def _group_ties(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
+    """How often a group teaches nothing; a group without any score says nothing of the model."""
+    scored = [g for g in groups_P if any(s.value is not None for s in g.scores_G)]
+    ties = [np.ptp(g.rewards_G) <= TIE_TOLERANCE for g in scored]
+    return {"rm/tie_rate": float(np.mean(ties))} if ties else {}
 
 
 def _pair_ties(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:

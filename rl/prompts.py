@@ -23,11 +23,14 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rl.big_integers import read_big_integers
 from rl.errors import DataError
 from rl.faults import listing, show
 from rl.seeds import derive_seed
 from rl.staged_parquet import StagedParquet
 from rl.types import Message, Prompt
+
+read_big_integers()  # of tests: whoever parses them has imported this
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ SCHEMA = pa.schema(
 
 _ROLES = ("system", "user", "assistant")
 _BATCH_ROWS = 1024
+_MAX_TIME_LIMIT_S = 3600.0
 _BATCH_CHARS = 64 << 20  # of tests: a single problem's may have 100 MB
 
 
@@ -69,25 +73,29 @@ class FunctionalCase:
 
 @dataclass(frozen=True, slots=True)
 class StdioTests:
-    """Tests of a whole program.
+    """Tests of a whole program; `setup` runs before it, in its module.
 
     >>> parse_tests('[{"input": "1 2", "output": "3"}]', None)
-    StdioTests(cases=(StdioCase(input='1 2', output='3'),))
+    StdioTests(cases=(StdioCase(input='1 2', output='3'),), setup='', time_limit=None)
     """
 
     cases: tuple[StdioCase, ...]
+    setup: str = ""
+    time_limit: float | None = None  # seconds of one test, where the problem states it
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionalTests:
-    """Tests of one function.
+    """Tests of one function; `setup` runs before the program, in its module.
 
-    >>> parse_tests('[{"input": [1, 2], "output": 3}]', "add")
-    FunctionalTests(cases=(FunctionalCase(args=(1, 2), output=3),), entry_point='add')
+    >>> parse_tests('[{"input": [1, 2], "output": 3}]', "add").cases
+    (FunctionalCase(args=(1, 2), output=3),)
     """
 
     cases: tuple[FunctionalCase, ...]
     entry_point: str
+    setup: str = ""
+    time_limit: float | None = None  # seconds of one test, where the problem states it
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +103,12 @@ class AssertTests:
     """Assert statements that run after `setup` and the program (MBPP, HumanEval).
 
     >>> parse_tests('{"assert": ["assert f(1) == 1"], "setup": ""}', None)
-    AssertTests(asserts=('assert f(1) == 1',), setup='')
+    AssertTests(asserts=('assert f(1) == 1',), setup='', time_limit=None)
     """
 
     asserts: tuple[str, ...]
     setup: str
+    time_limit: float | None = None  # seconds of one test, where the problem states it
 
 
 Tests = StdioTests | FunctionalTests | AssertTests
@@ -109,37 +118,92 @@ def parse_tests(tests: str, entry_point: str | None) -> Tests:
     """Return the typed form of the JSON text `tests`; nothing is run.
 
     A list of {"input": str, "output": str} is stdin/stdout; a list of {"input": [args], "output":
-    value} calls `entry_point`; {"assert": [str, ...], "setup": str} is asserts, `setup` being
-    optional; both must parse as Python. Other keys are ignored. Raises DataError, whose message
+    value} calls `entry_point`; {"assert": [str, ...]} is asserts. {"cases": [...]} is such a list
+    with more to say: as with asserts, "setup" is Python that runs first, and "time_limit" the
+    seconds of one test; both are optional. Other keys are ignored. Raises DataError, whose message
     starts with the column.
     """
     value = _from_json("tests", tests)
-    if isinstance(value, dict):
-        return _parse_asserts(cast("dict[str, object]", value))
     if isinstance(value, list):
-        return _parse_cases(cast("list[object]", value), entry_point)
+        return _parse_cases(cast("list[object]", value), entry_point, "", None)
+    if not isinstance(value, dict):
+        raise DataError(
+            'tests: must be a list of {"input", "output"}, {"cases": [...]} or '
+            f'{{"assert": [...], "setup": str}} ({show(tests)})'
+        )
+    fields = cast("dict[str, object]", value)
+    setup, time_limit = _setup_of(fields), parse_time_limit(fields.get("time_limit"), "tests")
+    if "cases" not in fields:
+        return AssertTests(_asserts_of(fields), setup, time_limit)
+    cases = fields["cases"]
+    if "assert" in fields or not isinstance(cases, list):
+        raise DataError(
+            f'tests: "cases" must be a list, and there is no "assert" beside it ({show(cases)})'
+        )
+    return _parse_cases(cast("list[object]", cases), entry_point, setup, time_limit)
+
+
+def parse_time_limit(value: object, column: str) -> float | None:
+    """Return a limit in seconds, None for none. Raises DataError for anything but a number > 0.
+
+    >>> parse_time_limit(2, "tests")
+    2.0
+    """
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and 0 < cast("float", value) <= _MAX_TIME_LIMIT_S:
+        return float(cast("float", value))
     raise DataError(
-        'tests: must be a list of {"input", "output"} or {"assert": [...], "setup": str} '
-        f"({show(tests)})"
+        f'{column}: "time_limit" must be seconds of one test, a number above 0 and up to '
+        f"{_MAX_TIME_LIMIT_S:g} ({show(value)})"
     )
 
 
-def _parse_asserts(value: Mapping[str, object]) -> AssertTests:
-    asserts, setup = value.get("assert"), value.get("setup", "")
+def time_limit_of(prompt: Prompt) -> float | None:
+    """Return what the metadata of a problem says of the seconds of one test, None for nothing.
+
+    >>> time_limit_of(Prompt(id="a", messages=(), meta='{"time_limit": 2}'))
+    2.0
+    """
+    return _meta_time_limit(prompt.meta)
+
+
+def _meta_time_limit(meta: str) -> float | None:
+    fields = _from_json("meta", meta)
+    if not isinstance(fields, dict):
+        return None
+    return parse_time_limit(cast("dict[str, object]", fields).get("time_limit"), "meta")
+
+
+def _setup_of(fields: Mapping[str, object]) -> str:
+    setup = fields.get("setup", "")
+    if not isinstance(setup, str):
+        raise DataError(f'tests: "setup" must be a string ({show(setup)})')
+    _check_python("setup", setup)
+    return setup
+
+
+def _check_python(name: str, source: str) -> None:
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise DataError(f"tests: {name} must be Python: {error} ({show(source)})") from error
+
+
+def _asserts_of(fields: Mapping[str, object]) -> tuple[str, ...]:
+    asserts = fields.get("assert")
     lines = cast("list[object]", asserts) if isinstance(asserts, list) else []
     if not lines or not all(isinstance(line, str) and line.strip() for line in lines):
         raise DataError(f'tests: "assert" must list one or more statements ({show(asserts)})')
-    if not isinstance(setup, str):
-        raise DataError(f'tests: "setup" must be a string ({show(setup)})')
-    for name, source in [("setup", setup), *((f"assert {i}", s) for i, s in enumerate(lines))]:
-        try:
-            ast.parse(cast("str", source))
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise DataError(f"tests: {name} must be Python: {error} ({show(source)})") from error
-    return AssertTests(tuple(cast("list[str]", lines)), setup)
+    for number, line in enumerate(lines):
+        _check_python(f"assert {number}", cast("str", line))
+    return tuple(cast("list[str]", lines))
 
 
-def _parse_cases(values: Sequence[object], entry_point: str | None) -> Tests:
+def _parse_cases(
+    values: Sequence[object], entry_point: str | None, setup: str, time_limit: float | None
+) -> Tests:
     if not values:
         raise DataError("tests: must hold at least one case ([])")
     cases: list[Mapping[str, object]] = []
@@ -148,7 +212,8 @@ def _parse_cases(values: Sequence[object], entry_point: str | None) -> Tests:
             raise DataError(f'tests: case {idx} needs "input" and "output" ({show(value)})')
         cases.append(cast("dict[str, object]", value))
     if entry_point:
-        return _functional(cases, entry_point)
+        functional = _functional(cases, entry_point)
+        return FunctionalTests(functional, entry_point, setup, time_limit)
     for idx, case in enumerate(cases):
         if isinstance(case["input"], list):
             raise DataError(
@@ -157,10 +222,18 @@ def _parse_cases(values: Sequence[object], entry_point: str | None) -> Tests:
             )
         if not isinstance(case["input"], str) or not isinstance(case["output"], str):
             raise DataError(f"tests: stdin case {idx} needs strings ({show(case)})")
-    return StdioTests(tuple(StdioCase(str(c["input"]), str(c["output"])) for c in cases))
+    pairs = tuple(StdioCase(str(case["input"]), str(case["output"])) for case in cases)
+    return StdioTests(pairs, setup, time_limit)
 
 
-def _functional(cases: Sequence[Mapping[str, object]], entry_point: str) -> FunctionalTests:
+def _functional(
+    cases: Sequence[Mapping[str, object]], entry_point: str
+) -> tuple[FunctionalCase, ...]:
+    if not entry_point.isidentifier():
+        raise DataError(
+            "entry_point: must be the name of a function, or of a method of class Solution, "
+            f"without the class, dots or brackets ({show(entry_point)})"
+        )
     parsed: list[FunctionalCase] = []
     for idx, case in enumerate(cases):
         args = case["input"]
@@ -170,7 +243,7 @@ def _functional(cases: Sequence[Mapping[str, object]], entry_point: str) -> Func
                 f"({show(args)})"
             )
         parsed.append(FunctionalCase(tuple(cast("list[object]", args)), case["output"]))
-    return FunctionalTests(tuple(parsed), entry_point)
+    return tuple(parsed)
 
 
 def load_prompts(path: str | Path, max_bad_rows: int = 0) -> list[Prompt]:
@@ -353,7 +426,7 @@ def _parse_row(row: Mapping[str, Any], faults: list[str]) -> Prompt:
         faults.append(f"id: must be a non-empty string ({show(row['id'])})")
     tests, entry_point, meta = row["tests"], row["entry_point"], row["meta"]
     _collect(faults, lambda: tests is None or parse_tests(tests, entry_point))
-    _collect(faults, lambda: meta is None or _from_json("meta", meta))
+    _collect(faults, lambda: meta is None or _meta_time_limit(meta))
     return Prompt(
         id=row["id"] or "",
         messages=_messages(row["prompt"] or (), faults),

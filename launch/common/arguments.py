@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from conf.schema import Config, SandboxConfig, key
+from conf.schema import Config, ExecutionConfig, ProtocolName, SandboxConfig, key
 from launch.common.cli import compose_config, override
 from reward.model_files import AdapterName, RewardKeys, check_reward_model, context_of
+from reward.protocols import protocol_named
 
 MAX_CONTEXT = 4096
 
@@ -26,7 +27,30 @@ class DataArgs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkArgs:
+class ProtocolArgs:
+    """By whose rules programs are judged."""
+
+    protocol: ProtocolName = key(
+        "whose rules say what a right answer is (docs/evaluation.md); others than ours are there "
+        "to reproduce published figures",
+        "default",
+    )
+    tolerance: float | None = key(
+        "of an expected number that is not whole, absolute or relative; null is 1e-6, and with "
+        "another protocol its own rule",
+        None,
+        ge=0,
+        le=0.1,
+    )
+
+    def execution(self, sandbox: SandboxConfig) -> ExecutionConfig:
+        """How programs are held and judged. Raises UserError where the two keys disagree."""
+        protocol_named(self.protocol, self.tolerance)
+        return ExecutionConfig(**asdict(sandbox), protocol=self.protocol, tolerance=self.tolerance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkArgs(ProtocolArgs):
     """How problems are sampled on vLLM and programs run against their tests."""
 
     data: DataArgs = key("the problems")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,17 @@ from rl.types import Prompt
 
 logger = logging.getLogger(__name__)
 
+# A statement that says so is met by answers that differ from the one in the tests.
+_SEVERAL = re.compile(
+    r"\b(?:if there (?:are|is|exist|exists) (?:multiple|several|many|more than one|various)"
+    r"|(?:print|output|return|find|choose|give|report) any (?:one )?"
+    r"(?:of|valid|such|possible|correct)"
+    r"|any (?:of them|valid answer|valid solution|correct answer|solution is accepted)"
+    r"|(?:multiple|several) (?:possible |valid |correct )?(?:answers|solutions)"
+    r"|more than one (?:possible |valid |correct )?(?:answer|solution)"
+    r"|in any order)\b",
+    re.IGNORECASE,
+)
 _REPEATED = "repeats of an earlier problem"
 
 
@@ -30,6 +42,7 @@ class Tally:
     num_bad_rows: int = 0
     num_faults: int = 0
     faults: list[str] = field(default_factory=list[str])  # the first ones
+    num_several: int = 0  # problems that say that more answers than one are right
     skipped: Counter[str] = field(default_factory=Counter[str])  # rows by the reason
 
     def add_bad_row(self, faults: Sequence[str]) -> None:
@@ -61,10 +74,20 @@ def iter_problems(
             if isinstance(prompt, Skipped):
                 tally.skipped[prompt.why] += 1
             elif prompt is not None and _is_new(prompt, row, source.id_column, seen, tally):
+                tally.num_several += accepts_several(prompt.question)
                 yield prompt
             if row.faults:
                 tally.add_bad_row(row.faults)
     _judge(source, tally, max_bad_rows, len(seen))
+
+
+def accepts_several(question: str) -> bool:
+    """Whether a statement says that more than one answer is right, so that it needs a checker.
+
+    >>> accepts_several("If there are multiple answers, print any of them.")
+    True
+    """
+    return _SEVERAL.search(question) is not None
 
 
 def read_problems(source: str, path: str | Path | None, max_bad_rows: int = 0) -> list[Prompt]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rl.datasets.json_cells import Decode, JsonCellError, json_decoders
 from rl.datasets.rows import Row
 from rl.errors import DataError
 from rl.faults import show
@@ -87,11 +88,13 @@ def _json_array(file: RawFile, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _parquet(file: RawFile, columns: Sequence[str]) -> Iterator[Row]:
-    with pq.ParquetFile(file.path) as parquet:
+    with pq.ParquetFile(file.path, arrow_extensions_enabled=True) as parquet:
         present = [name for name in columns if name in parquet.schema_arrow.names]
         if not present:
             raise DataError(_no_column(file, columns, parquet.schema_arrow.names))
-        yield from _batches(file, parquet.iter_batches(batch_size=_BATCH_ROWS, columns=present))
+        decoders = json_decoders(parquet.schema_arrow)
+        batches = parquet.iter_batches(batch_size=_BATCH_ROWS, columns=present)
+        yield from _batches(file, batches, decoders)
 
 
 def _arrow(file: RawFile, columns: Sequence[str]) -> Iterator[Row]:
@@ -104,7 +107,8 @@ def _arrow(file: RawFile, columns: Sequence[str]) -> Iterator[Row]:
         present = [name for name in columns if name in table.column_names]
         if not present:
             raise DataError(_no_column(file, columns, table.column_names))
-        yield from _batches(file, table.select(present).to_batches(max_chunksize=_BATCH_ROWS))
+        batches = table.select(present).to_batches(max_chunksize=_BATCH_ROWS)
+        yield from _batches(file, iter(batches), json_decoders(table.schema))
 
 
 _READERS: dict[str, Callable[[RawFile, Sequence[str]], Iterator[Row]]] = {
@@ -138,21 +142,28 @@ def _row(file: RawFile, number: int, values: object) -> Row:
     return row
 
 
-def _batches(file: RawFile, batches: Iterator[pa.RecordBatch]) -> Iterator[Row]:
+def _batches(
+    file: RawFile, batches: Iterator[pa.RecordBatch], decoders: Mapping[str, Decode]
+) -> Iterator[Row]:
     number = 0
     for batch in batches:
         for idx in range(batch.num_rows):
             row = Row(file.name, number, {}, file.subset)
             row.values = {
-                name: _cell(batch.column(name)[idx], name, row) for name in batch.schema.names
+                name: _cell(batch.column(name)[idx], name, row, decoders.get(name))
+                for name in batch.schema.names
             }
             yield row
             number += 1
 
 
-def _cell(scalar: pa.Scalar, column: str, row: Row) -> object:
+def _cell(scalar: pa.Scalar, column: str, row: Row, decode: Decode | None) -> object:
     try:
-        return scalar.as_py()
+        value = scalar.as_py()
+        return value if decode is None else decode(value)
+    except JsonCellError as error:
+        row.add_fault(column, str(error))
+        return None
     except UnicodeDecodeError as error:  # no writer has to check what it calls a string
         row.add_fault(column, f"must be UTF-8 text ({error})")
         return None

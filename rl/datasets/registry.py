@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rl.datasets import (
+    code_contests,
     cure,
     deepcoder,
     human_eval,
@@ -55,7 +56,7 @@ _ALL = (
     Source(
         name="mbpp",
         id_column="task_id",
-        about="MBPP, full or sanitized",
+        about="MBPP, full or sanitized, and MBPP+",
         read=mbpp.mbpp,
         columns=mbpp.COLUMNS,
         hub_id="google-research-datasets/mbpp",
@@ -92,6 +93,15 @@ _ALL = (
         hub_id="Gen-Verse/CodeContests",
         split="test",
         is_benchmark=True,
+    ),
+    Source(
+        name="deepmind_code_contests",
+        about="CodeContests, as DeepMind publishes it",
+        read=code_contests.code_contests,
+        columns=code_contests.COLUMNS,
+        id_column="name",
+        hub_id="deepmind/code_contests",
+        split="train",
     ),
     Source(
         name="code_forces",

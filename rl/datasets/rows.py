@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, TypeVar, cast
 
+from rl.big_integers import read_big_integers
 from rl.faults import show
 from rl.types import Message, Prompt
+
+read_big_integers()
 
 T = TypeVar("T")
 

@@ -44,6 +44,9 @@ UNCLOSED, EMPTY, TRIVIAL = Reason.UNCLOSED, Reason.EMPTY, Reason.TRIVIAL
 CASES: list[Case] = [
     ("Sure:\n```python\nx = 1\n```\nDone.", OK, "the plain case"),
     ("```\nx = 1\n```", OK, "a block needs no tag"),
+    ("```python\nx = 1\n```</answer>", OK, "the end of an answer may follow"),
+    ("```python\nx = 1\n``` </s>", OK, "so may the end of a turn"),
+    ("[THINK]\n```\ny = 2\n```\n[/THINK]\n```\nx = 1\n```", OK, "thinking of another family"),
     ("x = 1", NO_BLOCK, "code without a fence is prose"),
     ("", NO_BLOCK, "nothing there"),
     ("```python\r\nx = 1\r\n```\r\n", OK, "CR LF ends a line, in Markdown and in Python"),
@@ -422,6 +425,42 @@ def test_none_of_10_000_fuzzed_completions_takes_50_ms() -> None:
         slowest = max(slowest, _cpu_s(lambda t=text, c=cfg: reasons.add(extract(t, c).reason)))
     assert slowest < 0.05
     assert reasons == set(Reason)
+
+
+_THINKING = [
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|thinking|>", "<|/thinking|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+]
+
+
+@pytest.mark.parametrize(("begin", "end"), _THINKING)
+def test_thinking_of_other_families_is_no_part_of_the_answer(begin: str, end: str) -> None:
+    draft, answer = "```python\ny = 2\n```", "```python\nx = 1\n```"
+    for text in (f"{begin}{draft}{end}{answer}", f"{draft}\n{end}\n{answer}"):
+        assert extract(text, ExtractConfig()).code == "x = 1"
+    assert extract(f"{begin}\n{draft}", ExtractConfig()).reason is Reason.NO_BLOCK
+    assert extract(f"`{begin}` is a mark.\n{answer}", ExtractConfig()).code == "x = 1"
+    inside = f"```python\ns = '''\n{begin}\n'''\n```"
+    assert extract(inside, ExtractConfig()).code == f"s = '''\n{begin}\n'''"
+
+
+@pytest.mark.parametrize(
+    "mark", ["</answer>", " </answer>", "<|im_end|>", "</s>", "<end_of_turn>", "<|eot_id|>"]
+)
+@pytest.mark.parametrize("rule", ["single_block", "last_block"])
+def test_a_closing_fence_may_be_followed_by_the_end_of_the_answer(
+    mark: str, rule: typing.Literal["single_block", "last_block"]
+) -> None:
+    text = f"```python\nx = 1\n```{mark}"
+    assert extract(text, ExtractConfig(rule=rule)).code == "x = 1"
+    assert extract(f"{text}\nmore", ExtractConfig(rule=rule)).code == "x = 1"
+    assert extract(f"{text} and more", ExtractConfig(rule=rule)).reason is Reason.UNCLOSED
 
 
 if __name__ == "__main__":

@@ -255,13 +255,14 @@ def test_a_child_left_behind_neither_delays_the_answer_nor_survives(
     assert not marker.exists()
 
 
-def test_a_program_starts_in_an_empty_directory_that_the_next_one_does_not_share(
+def test_a_program_starts_in_a_directory_of_its_own_that_the_next_one_does_not_share(
     sandbox: Sandbox,
 ) -> None:
+    alone = ["['solution.py']\n"] * 2
     code = "import os\nprint(os.listdir('.'))\nos.makedirs('a/b')\nopen('a/c', 'w').write('x')"
-    assert [seen.value for seen in _stdio(sandbox, code, "", "")] == ["[]\n", "[]\n"]
+    assert [seen.value for seen in _stdio(sandbox, code, "", "")] == alone
     hidden = "import os\nprint(os.listdir('.'))\nos.mkdir('d')\nos.chmod('d', 0)\nos.chmod('.', 0)"
-    assert [seen.value for seen in _stdio(sandbox, hidden, "", "")] == ["[]\n", "[]\n"]
+    assert [seen.value for seen in _stdio(sandbox, hidden, "", "")] == alone
 
 
 def test_a_program_holds_no_descriptor_of_ours(sandbox: Sandbox) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from reward.verdict import Judgement, Program, Verdict, Verifier, same_output, same_value
+from reward.comparison import same_output, same_value
+from reward.verdict import Judgement, Program, Verdict, Verifier
 from rl.errors import DataError
 
 pytestmark = pytest.mark.unit
@@ -279,6 +281,39 @@ def test_output_is_compared_line_by_line_and_token_by_token(
     stdout: str, expected: str, same: bool
 ) -> None:
     assert same_output(stdout, expected) is same
+
+
+@pytest.mark.parametrize(
+    ("code", "tests", "verdict"),
+    [
+        ("import absent_package\ndef f(x): return 2 * x", _DOUBLE, Verdict.UNJUDGED),
+        ("def f(x):\n    from absent.part import y\n    return 2 * x", _DOUBLE, Verdict.UNJUDGED),
+        ("import os, absent_package as a\nprint(3)", _STDIO, Verdict.UNJUDGED),
+        ("import Queue\ndef f(x): return 2 * x", _DOUBLE, Verdict.RUNTIME_ERROR),
+        ("import json.absent\ndef f(x): return 2 * x", _DOUBLE, Verdict.RUNTIME_ERROR),
+        ("import numpy.absent\ndef f(x): return 2 * x", _DOUBLE, Verdict.RUNTIME_ERROR),
+        (
+            "def f(x): raise ModuleNotFoundError(\"No module named 'absent'\")",
+            _DOUBLE,
+            Verdict.RUNTIME_ERROR,
+        ),
+        (
+            "def f(x):\n    if x == 5: return 0\n    import absent_package",
+            _DOUBLE,
+            Verdict.WRONG_ANSWER,
+        ),
+    ],
+)
+def test_a_program_that_needs_an_absent_package_is_not_judged(
+    verifier: Verifier, code: str, tests: str, verdict: Verdict
+) -> None:
+    judgement = _judge(verifier, code, tests, "f" if tests == _DOUBLE else None)
+    assert judgement.verdict is verdict
+    if verdict is Verdict.UNJUDGED:
+        assert re.fullmatch(
+            r"needs the package 'absent\w*', which is not installed", judgement.detail
+        )
+        assert not judgement.passed and not judgement.is_label
 
 
 def test_the_same_program_runs_once_now_and_later() -> None:

@@ -577,6 +577,47 @@ def test_kodcode_calls_each_test_by_name(tmp_path: Path) -> None:
             "def test_a(a, b, c=1): pass",
             ["test_a(a=1, b=3)", "test_a(a=2, b=3)"],
         ),
+        (
+            "@pytest.mark.parametrize('a, b', [pytest.param(1, 2, id='x')])\n"
+            "def test_a(a, b): pass",
+            ["test_a(a=1, b=2)"],
+        ),
+        (
+            "class AccountTest(unittest.TestCase):\n    def test_a(self): pass",
+            ["AccountTest('test_a').debug()"],
+        ),
+        (
+            "class Base(TestCase):\n    def help(self): pass\n    def test_b(self): pass\n"
+            "class F(Base):\n    def test_a(self): pass",
+            ["Base('test_b').debug()", "F('test_b').debug()", "F('test_a').debug()"],
+        ),
+        (
+            "class F(unittest.IsolatedAsyncioTestCase):\n    async def test_a(self): pass",
+            ["F('test_a').debug()"],
+        ),
+        (
+            "class F(unittest.TestCase):\n    @classmethod\n    def setUpClass(cls): pass\n"
+            "    def test_a(self): pass\n    @unittest.skip('no')\n    def test_b(self): pass",
+            ["F.setUpClass()", "F('test_a').debug()"],
+        ),
+        (
+            "class TestF:\n    def setup_method(self, method): pass\n"
+            "    def teardown_method(self): pass\n    def test_a(self): pass",
+            [
+                "(lambda test: (test.setup_method(test.test_a), test.test_a(), "
+                "test.teardown_method(), ))(TestF())"
+            ],
+        ),
+        (
+            "class TestF:\n    def __init__(self): pass\n    def test_a(self): pass\n"
+            "@pytest.mark.skip(reason='no')\ndef test_b(): pass\ndef test_c(): pass",
+            ["test_c()"],
+        ),
+        (
+            "@patch('a.b')\n@mock.patch.object(c, 'd')\n@patch.dict(e, {})\n@patch('f', 3)\n"
+            "def test_a(d, b): pass",
+            ["test_a()"],
+        ),
     ],
 )
 def test_kodcode_forms_of_tests(tmp_path: Path, code: str, calls: list[str]) -> None:
@@ -590,10 +631,15 @@ def test_kodcode_forms_of_tests(tmp_path: Path, code: str, calls: list[str]) -> 
     [
         "def test_a(tmp_path): pass",
         "@pytest.mark.parametrize('a', CASES)\ndef test_a(a): pass",
-        "@pytest.mark.parametrize('a, b', [pytest.param(1, 2)])\ndef test_a(a, b): pass",
+        "@pytest.mark.parametrize('a', [pytest.param(1, marks=m)])\ndef test_a(a): pass",
+        "@pytest.mark.skipif(x, reason='')\ndef test_a(): pass\ndef test_b(): pass",
         "@pytest.fixture(autouse=True)\ndef clean(): pass\ndef test_a(): pass",
         "def setup_function(): pass\ndef test_a(): pass",
-        "class TestF:\n    def setup_method(self): pass\n    def test_a(self): pass",
+        "class TestF:\n    def setup_class(self): pass\n    def test_a(self): pass",
+        "class TestF:\n    async def test_a(self): pass",
+        "class F(unittest.TestCase):\n    @unittest.skipIf(x, '')\n    def test_a(self): pass",
+        "def test_a(capsys): pass",
+        "@patch('a.b', new=1)\ndef test_a(b): pass",
         "async def test_a(): pass",
         "@pytest.mark.skip\ndef test_a(): pass",
     ],
@@ -615,7 +661,7 @@ def test_kodcode_tests_that_need_pytest_are_skipped(tmp_path: Path, code: str) -
         ({"test": None}, "test: must be text"),
         ({"test_info": []}, "test_info: must name the function"),
         ({"test_info": [{"function_name": None}]}, "test_info: each entry needs a function_name"),
-        ({"test_info": None}, "test_info: must be a JSON object"),
+        ({"test_info": None, "test": "def test_a(): pass"}, "test: must import from solution"),
         ({"question": ""}, "question: must be text"),
     ],
 )
@@ -678,3 +724,168 @@ def test_one_problem_may_have_megabytes_of_tests(tmp_path: Path) -> None:
     tests = parse_tests(prompt.tests, None)
     assert isinstance(tests, StdioTests)
     assert [len(case.input) for case in tests.cases] == [6, 4 << 20, 4 << 20]
+
+
+def test_kodcode_without_test_info_asks_for_what_the_tests_import(tmp_path: Path) -> None:
+    code = "import pytest\nfrom solution import add, Stack\n\ndef test_a(): assert add(1) == 1"
+    prompt, tests, _ = one(tmp_path, "kodcode", KODCODE | {"test_info": None, "test": code})
+    assert prompt.entry_point == "add"
+    assert "`add`, `Stack`" in prompt.question
+    assert tests == AssertTests(("test_a()",), code)
+
+
+# --- MBPP+ and CodeContests -----------------------------------------------------------------------
+
+
+MBPP_PLUS: Rows = {
+    "task_id": 2,
+    "prompt": "Write a function to double.",
+    "test_imports": [],
+    "test_list": ["assert twice(1) == 2"],
+    "test": (
+        "from math import inf\n\n\ndef assertion(out, exp, atol):\n    assert out == exp\n\n\n"
+        "inputs = [[2], [0]]\nresults = [4, 0]\n"
+        "for i, (inp, exp) in enumerate(zip(inputs, results)):\n"
+        "    assertion(twice(*inp), exp, 0)\n"
+    ),
+}
+
+
+def test_mbpp_plus_takes_its_added_tests(tmp_path: Path) -> None:
+    prompt, tests, meta = one(tmp_path, "mbpp", MBPP_PLUS)
+    assert isinstance(tests, AssertTests)
+    assert tests.asserts[0] == "assert twice(1) == 2" and len(tests.asserts) == 2
+    assert "assertion(twice" not in tests.setup and "assertion" not in prompt.question
+    assert runs(tests.setup, tests.asserts, "def twice(x): return 2 * x", "twice")
+    lucky = "def twice(x): return 2 if x == 1 else 5"
+    assert not runs(tests.setup, tests.asserts, lucky, "twice")
+    assert runs(tests.setup, tests.asserts[:1], lucky, "twice")
+    assert meta["variant"] == "plus"
+
+
+def test_the_file_of_evalplus_is_refused_with_what_to_take_instead(tmp_path: Path) -> None:
+    row = {"task_id": "Mbpp/2", "prompt": "p", "base_input": [[1]], "plus_input": []}
+    fault = faults(tmp_path, "mbpp", row)
+    assert "raw.jsonl:1:base_input: is the form of evalplus's own file" in fault
+    assert "take evalplus/mbppplus" in fault
+
+
+CONTEST: Rows = {
+    "name": "1575_A. Sorting",
+    "description": "Sort. If there are multiple answers, print any of them.",
+    "public_tests": {"input": ["1\n"], "output": ["1\n"]},
+    "private_tests": {"input": [], "output": []},
+    "generated_tests": {"input": ["2\n"], "output": ["2\n"]},
+    "source": 2,
+    "difficulty": 7,
+    "time_limit": {"seconds": 2, "nanos": 500_000_000},
+    "input_file": "",
+    "output_file": "",
+    "cf_rating": 1100,
+}
+
+
+def test_code_contests_of_deepmind_has_all_of_its_tests(tmp_path: Path) -> None:
+    prompt, tests, meta = one(tmp_path, "deepmind_code_contests", CONTEST)
+    assert prompt.id == "deepmind_code_contests-1575_A. Sorting"
+    assert isinstance(tests, StdioTests)
+    assert [(c.input, c.output) for c in tests.cases] == [("1\n", "1\n"), ("2\n", "2\n")]
+    assert (meta["source"], meta["difficulty"]) == ("codeforces", "A")
+    assert (meta["time_limit_s"], meta["cf_rating"]) == (2.5, 1100)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"public_tests": {"input": ["1"], "output": []}}, "public_tests: input and output must"),
+        ({"time_limit": {"seconds": 0}}, "time_limit: must be seconds and nanos"),
+        ({"public_tests": None, "generated_tests": None}, "public_tests: must hold"),
+        ({"name": ""}, "name: must be text"),
+    ],
+)
+def test_faults_of_code_contests(tmp_path: Path, change: Rows, fault: str) -> None:
+    assert f"raw.jsonl:1:{fault}" in faults(tmp_path, "deepmind_code_contests", CONTEST | change)
+
+
+def test_what_is_no_standard_input_is_skipped_and_several_answers_are_counted(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "raw.jsonl"
+    rows = [
+        CONTEST,
+        CONTEST | {"name": "b", "description": "Add.", "input_file": "in.txt"},
+        CONTEST | {"name": "c", "description": "Add two numbers."},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tally, source = Tally(), SOURCES["deepmind_code_contests"]
+    problems = list(iter_problems(source, Selection(path=str(path)), 0, tally))
+    assert len(problems) == 2
+    assert tally.num_several == 1
+    assert tally.skipped == {"programs that read or write files by name": 1}
+
+
+# --- JSON in columns, big integers ----------------------------------------------------------------
+
+
+def _plus_row() -> Rows:
+    row = {key: value for key, value in HUMAN_EVAL.items() if key != "test"}
+    row |= {"base_input": [[[1.5, 2]], [["a", "1"]]], "plus_input": [[[]]], "atol": 0}
+    return row
+
+
+@pytest.mark.parametrize("keeps_type", [True, False])
+def test_arguments_that_datasets_wrote_as_json_are_arguments_again(
+    tmp_path: Path, keeps_type: bool
+) -> None:
+    from datasets import load_dataset  # noqa: PLC0415 - seconds
+
+    lines, path = tmp_path / "plus.jsonl", tmp_path / "plus.parquet"
+    other = _plus_row() | {"task_id": "HumanEval/39", "base_input": [[3], [{"a": 1}]]}
+    lines.write_text("".join(json.dumps(row) + "\n" for row in (_plus_row(), other)))
+    data: Any = load_dataset(
+        "json", data_files=str(lines), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    data.to_parquet(str(path))
+    table = pq.read_table(path)
+    assert "json" in str(table.schema.field("base_input").type)  # else this tests nothing
+    if not keeps_type:
+        args = pa.list_(pa.list_(pa.string()))
+        fields = [
+            pa.field(f.name, args if f.name == "base_input" else f.type) for f in table.schema
+        ]
+        plain = pa.schema(fields, metadata=table.schema.metadata)
+        pq.write_table(pa.Table.from_pylist(table.to_pylist(), plain), path)
+    prompts = read_problems("human_eval", path)
+    tests = [parse_tests(p.tests or "", p.entry_point) for p in prompts]
+    assert isinstance(tests[0], AssertTests)
+    assert runs(tests[0].setup, tests[0].asserts, RIGHT, "twice")
+    assert not runs(tests[0].setup, tests[0].asserts, "def twice(xs): return xs + xs", "twice")
+    assert prompts[0].tests == read_problems("human_eval", lines)[0].tests
+
+
+def test_a_cell_that_is_no_json_though_its_type_says_so_is_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "raw.parquet"
+    metadata = {
+        b"huggingface": json.dumps(
+            {"info": {"features": {"test_list": {"feature": {"_type": "Json"}, "_type": "List"}}}}
+        ).encode()
+    }
+    schema = pa.schema([("task_id", pa.int64()), ("test_list", pa.list_(pa.string()))], metadata)
+    pq.write_table(pa.Table.from_pylist([{"task_id": 1, "test_list": ["{"]}], schema), path)
+    with pytest.raises(DataError, match=r"raw\.parquet:0:test_list: must be JSON, as its"):
+        read_problems("mbpp", path)
+
+
+def test_integers_of_many_digits_are_read_and_kept(tmp_path: Path) -> None:
+    number = 3**20_000  # 9,543 digits
+    row = {
+        "question": "Give 3 to the power of n.",
+        "input_output": f'{{"fn_name": "f", "inputs": [[20000]], "outputs": [[{number}]]}}',
+    }
+    prompt, tests, _ = one(tmp_path, "taco", row)
+    assert isinstance(tests, FunctionalTests)
+    assert tests.cases[0].output == number
+    write_prompts(tmp_path / "rows.parquet", [prompt])
+    assert load_prompts(tmp_path / "rows.parquet") == [prompt]
+    many = row | {"input_output": f'{{"inputs": [[{"9" * 200_000}]]}}'}
+    assert "must be JSON" in faults(tmp_path, "taco", many)

@@ -115,6 +115,15 @@ def test_a_tie_has_a_tolerance_because_scores_are_continuous():
     assert batch_metrics([scored(1.0, 1.5, 1.5 + 1e-5, 9.0)])["rm/pair_tie_rate"] == 1 / 6
 
 
+def test_a_tie_is_one_of_scores_of_the_reward_model_alone():
+    apart, together = scored(1.0, 1.5), scored(1.0, 1.0)
+    by_tests = dataclasses.replace(together, judge=BY_TESTS)
+    none = dataclasses.replace(together, scores_G=(Score(value=None),) * 2)
+    assert batch_metrics([apart, by_tests, none])["rm/tie_rate"] == 0.0
+    assert "rm/tie_rate" not in batch_metrics([by_tests])
+    assert "rm/tie_rate" not in batch_metrics([none])
+
+
 def test_pairs_of_the_same_program_or_of_different_problems_are_no_ties():
     same = scored(1.0, 1.0, codes="aa")
     assert "rm/pair_tie_rate" not in batch_metrics([same, same])
