@@ -85,6 +85,7 @@ def variants_of(value: Any) -> tuple[object, ...]:  # noqa: ANN401
 
 
 _NUM_VARIANTS = 7
+_FILLED: tuple[Any, ...] = (list, dict, set)
 _BASES = (tuple, list, dict, set, str, int, float)
 
 
@@ -95,8 +96,8 @@ def _variant(value: Any, kind: Any, depth: int) -> object:  # noqa: ANN401
         made = cast("Any", object.__new__(kind))
     else:
         made = base.__new__(kind, other)
-        if issubclass(kind, list | dict | set):
-            cast("Any", vars(base))["__init__"](made, other)
+        if base in _FILLED:
+            base.__init__(made, other)
     slots = [name for c in kind.__mro__ for name in _slots_of(c)]
     held: dict[str, Any] = {n: getattr(value, n) for n in slots if hasattr(value, n)}
     held |= getattr(value, "__dict__", {})
