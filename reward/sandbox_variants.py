@@ -86,7 +86,7 @@ def variants_of(value: Any) -> tuple[object, ...]:  # noqa: ANN401
 
 _NUM_VARIANTS = 7
 _FILLED: tuple[Any, ...] = (list, dict, set)
-_BASES = (tuple, list, dict, set, str, int, float)
+_BASES: tuple[Any, ...] = (tuple, list, dict, set, str, int, float)
 
 
 def _variant(value: Any, kind: Any, depth: int) -> object:  # noqa: ANN401
