@@ -93,7 +93,7 @@ def _variant(value: Any, kind: Any, depth: int) -> object:  # noqa: ANN401
     base = cast("Any", next((c for c in _BASES if issubclass(kind, c)), None))
     other = cast("Any", None if base is None else _FAKES[base](base(value))[0])
     if base is None:
-        made = cast("Any", object.__new__(kind))
+        made = object.__new__(kind)
     else:
         made = base.__new__(kind, other)
         if base in _FILLED:
