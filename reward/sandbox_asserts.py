@@ -16,7 +16,14 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from reward.sandbox_checks import CHECKS, Checks, as_asserts, is_failure, rewritten
+from reward.sandbox_checks import (
+    CHECKS,
+    Checks,
+    as_asserts,
+    asserts_in_loops,
+    is_failure,
+    rewritten,
+)
 from reward.sandbox_link import PeerGoneError, TestSide, error_text
 from reward.sandbox_program import LINK_FDS, Job, report, report_error
 from reward.sandbox_words import words
@@ -82,7 +89,9 @@ def _run(job: Job, side: TestSide) -> int:
     report("loaded")
     expects = any(_expects_errors(tree) for tree in trees)
     for part in asserts:
-        _run_one(_compiled(part, checks), namespace, side, checks, expects=expects)
+        code = _compiled(part, checks)
+        checks.in_loops = asserts_in_loops(part, setup)
+        _run_one(code, namespace, side, checks, expects=expects)
     return 0
 
 
@@ -108,6 +117,8 @@ def _run_one(
     if failure is None:
         if checks.num_false:
             report("unjudged", f"an assert that failed was caught: {checks.failure}")
+        if checks.in_loops and not checks.num_made:
+            report("unjudged", "the test came to none of its asserts")
         report("value", True)
     elif is_failure(failure):
         report("value", False, checks.failure or error_text(failure))
@@ -134,6 +145,10 @@ def _needs(tree: ast.Module) -> Iterator[str]:
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) if name in _NEED_THE_VALUE:
                 yield name
+            case ast.Attribute(attr="equals" | "equal" as name):
+                yield name
+            case ast.alias(name="*"):
+                yield "module, all of it"
             case ast.alias(name=name, asname=str()) if name == _MODULE:
                 yield "module, under another name"
             case ast.alias(name=name) if name.partition(".")[0] in _NEED_THE_VALUE:

@@ -86,6 +86,7 @@ class Checks:
         self.num_false = 0  # those of them that did not hold
         self.num_inside = 0  # those of these that the program called, and may have caught
         self.failure = ""  # the last of these, for people
+        self.in_loops = False  # whether the current test has none but in loops
         self._sources: list[tuple[str, Callable[[Any, Any], Any] | None, bool]] = []
 
     def begin(self) -> None:
@@ -349,3 +350,17 @@ def as_asserts(tree: ast.Module) -> ast.Module:
                 continue
         tree.body[index] = ast.copy_location(replaced, statement)
     return ast.fix_missing_locations(tree)
+
+
+def asserts_in_loops(part: ast.Module, setup: ast.Module) -> bool:
+    """Whether a test asserts in loops and nowhere else, and expects no error."""
+    called = {node.id for node in ast.walk(part) if isinstance(node, ast.Name)}
+    bodies: list[ast.stmt] = [*part.body]
+    for node in setup.body:
+        if isinstance(node, ast.FunctionDef) and node.name in called:
+            bodies += node.body
+    loops = [node for node in bodies if isinstance(node, ast.For)]
+    nodes = [node for body in bodies for node in ast.walk(body)]
+    kinds = (ast.Try, ast.With, ast.While, ast.FunctionDef, ast.Return)
+    in_loops = any(CHECKS in ast.unparse(loop) for loop in loops)
+    return in_loops and not any(isinstance(node, kinds) for node in nodes)

@@ -259,7 +259,7 @@ class Watch:
         self, name: str, owner: object, other: object, result: object, answers: list[object]
     ) -> None:
         """Two objects of the program are equal for what they hold, which makes others unequal."""
-        if bool(result) is not (name == "__eq__"):
+        if bool(result) is (name == "__ne__"):
             return
         holds_nothing = not answers and not is_made_from_nothing(type(other))
         if holds_nothing or (answers and all(_is_same(answer, result) for answer in answers)):
@@ -366,7 +366,7 @@ def _late(name: str) -> Callable[..., Any]:
     return called
 
 
-_EQUALITIES = ("__eq__", "__ne__")
+_EQUALITIES = ("__eq__", "__ne__", "equals", "equal")
 _SHIFTS = ("__add__", "__radd__", "__sub__", "__rsub__")
 _IN_PLACE = frozenset(name for name in OPERATORS if name.startswith("__i") and name != "__invert__")
 _SHARED = (type, types.ModuleType)

@@ -90,7 +90,18 @@ def names_in_tests(trees: list[ast.Module], program: ast.Module) -> TestNames:
                 case _:
                     pass
             taken.update(_judged_by(node, defined))
+    if any(map(_takes_everything, trees)):
+        aliases = (n for t in trees for n in ast.walk(t) if isinstance(n, ast.alias))
+        taken |= {(a.asname or a.name).partition(".")[0] for a in aliases} | (used & _BUILTINS)
     return TestNames(frozenset(used), frozenset(taken))
+
+
+def _takes_everything(tree: ast.Module) -> bool:
+    """Whether `from solution import *` may put a program's names before those of the tests."""
+    return any(
+        isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)
+        for node in ast.walk(tree)
+    )
 
 
 def _judged_by(node: ast.AST, defined: set[str]) -> Iterator[str]:

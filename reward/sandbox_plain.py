@@ -15,7 +15,7 @@ import sys
 import types
 from typing import Any
 
-from reward.sandbox_checks import CHECKS, Checks, as_asserts, is_failure
+from reward.sandbox_checks import CHECKS, Checks, as_asserts, asserts_in_loops, is_failure
 from reward.sandbox_checks import rewritten as rewritten_tests
 from reward.sandbox_guard import PROGRAM_FILE, PROGRAM_MODULE, TESTS_FILE, Watch
 from reward.sandbox_guard import rewritten as rewritten_program
@@ -72,6 +72,7 @@ class _Run:
         module = types.ModuleType(PROGRAM_MODULE)
         module.__dict__.update(__builtins__=self._watch.builtins(), __file__=PROGRAM_FILE)
         sys.modules[PROGRAM_MODULE] = module
+        self._setup = setup
         self._catches = any(map(_catches_failure, [setup, *asserts]))
         lines = self._code.splitlines(keepends=True)
         linecache.cache[PROGRAM_FILE] = (len(self._code), None, lines, PROGRAM_FILE)
@@ -93,6 +94,7 @@ class _Run:
         return 0
 
     def _run_one(self, source: str, part: ast.Module, namespace: dict[str, Any]) -> None:
+        setup = self._setup
         checks = self._checks
         checks.begin()
         try:
@@ -109,6 +111,8 @@ class _Run:
                 return
             if checks.num_inside or (checks.num_false and not self._catches):
                 report("unjudged", f"an assert that failed was caught: {checks.failure}")
+            if not checks.num_made and asserts_in_loops(part, setup):
+                report("unjudged", "the test came to none of its asserts")
             report("value", True)
 
     def _rewritten(self, tree: ast.Module) -> types.CodeType:

@@ -79,23 +79,25 @@ def variants_of(value: Any) -> tuple[object, ...]:  # noqa: ANN401
     if isinstance(value, enum.Enum):
         return tuple(member for member in kind if member is not value)
     try:
-        return (_variant(value, kind, 3),)
+        return tuple(_variant(value, kind, 3) for _ in range(_NUM_VARIANTS))
     except Exception:  # noqa: BLE001 - the program's own class, or one that is not to be copied
         return ()
 
 
-_BASES = (tuple, list, dict, set, str, int, float)
+_NUM_VARIANTS = 7
+_FILLED: tuple[Any, ...] = (list, dict, set)
+_BASES: tuple[Any, ...] = (tuple, list, dict, set, str, int, float)
 
 
 def _variant(value: Any, kind: Any, depth: int) -> object:  # noqa: ANN401
     base = cast("Any", next((c for c in _BASES if issubclass(kind, c)), None))
     other = cast("Any", None if base is None else _FAKES[base](base(value))[0])
     if base is None:
-        made = cast("Any", object.__new__(kind))
+        made = object.__new__(kind)
     else:
         made = base.__new__(kind, other)
-        if issubclass(kind, list | dict | set):
-            cast("Any", vars(base))["__init__"](made, other)
+        if base in _FILLED:
+            base.__init__(made, other)
     slots = [name for c in kind.__mro__ for name in _slots_of(c)]
     held: dict[str, Any] = {n: getattr(value, n) for n in slots if hasattr(value, n)}
     held |= getattr(value, "__dict__", {})
