@@ -41,7 +41,7 @@ from reward.sandbox_multiprocessing import provide_multiprocessing
 from reward.sandbox_plain import run_plain
 from reward.sandbox_preamble import preamble_names
 from reward.sandbox_program import LINK_FDS, REPORT_FD, Job, run_program
-from reward.sandbox_script import Script, open_streams, write_source
+from reward.sandbox_script import Script, open_streams, remember_modules, write_source
 from reward.sandbox_time import STRETCH, Stopwatch
 
 _READY_FD = LINK_FDS[-1] + 1
@@ -420,6 +420,7 @@ class _Server:
             with contextlib.suppress(ImportError):  # the tests will say so themselves
                 importlib.import_module(name)
         if missing:
+            remember_modules()
             gc.collect()
             gc.freeze()
 
@@ -634,6 +635,7 @@ def main(argument: str) -> Script | None:
         return None
     provide_multiprocessing()
     preamble_names()
+    remember_modules()
     gc.collect()
     gc.disable()  # a collection in a child would copy every page of the server
     gc.freeze()

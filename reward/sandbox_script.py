@@ -30,6 +30,19 @@ _FLUSH_FAILED = 120  # the status of Python's own
 _libc = ctypes.CDLL(None)
 
 
+# Modules of the server, and how many names each has.
+_known: list[tuple[types.ModuleType, int]] = []
+
+
+def remember_modules() -> None:
+    """Take note of what is loaded before any program: it is not the program's to take down."""
+    _known[:] = [
+        (module, len(module.__dict__))
+        for name, module in sys.modules.items()
+        if name not in (_MODULE, "sys")
+    ]
+
+
 class Script:
     """The context that a program runs in; whoever enters it executes `code` in `namespace`.
 
@@ -44,11 +57,6 @@ class Script:
         self._imports: str = job.get("imports", "")
         self._recursion_limit: int | None = job.get("recursion_limit")
         self._pid = os.getpid()
-        self._known = [
-            (module, len(module.__dict__))
-            for name, module in sys.modules.items()
-            if name not in (_MODULE, "sys")
-        ]
         self.namespace: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -83,7 +91,7 @@ class Script:
     ) -> None:
         self.namespace = {}  # nothing of ours may keep what ends with the program
         if error is None or (isinstance(error, SystemExit) and _is_success(error.code)):
-            _leave(self._known)
+            _leave(_known)
         if os.getpid() != self._pid:  # a child of the program: its end is no end of the program
             return
         lines = error.__traceback__
@@ -120,7 +128,8 @@ def _leave(known: Sequence[tuple[types.ModuleType, int]]) -> NoReturn:
         if module is not sys and id(module) not in ours:
             _clear(module, 0)
     for module, size in known:
-        _clear(module, size)
+        if len(module.__dict__) > size:
+            _clear(module, size)
     gc.collect()
     _flush()
     _libc.fflush(None)  # what was printed by C
