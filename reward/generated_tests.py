@@ -11,7 +11,7 @@ import ast
 import builtins
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, cast
@@ -61,6 +61,8 @@ class CallTest:
 
 
 GeneratedTest = CallTest | StdioCase
+
+_TOO_LONG = 10**4300
 
 
 def form_of(prompt: Prompt) -> Form:
@@ -116,11 +118,20 @@ def read_test(text: str, prompt: Prompt) -> GeneratedTest | None:
 
 
 def _is_sayable(test: CallTest) -> bool:
-    """Whether its values can be written down: Python refuses integers of more than 4,300 digits."""
+    """Whether its values can be written down: the sandbox's Python refuses 4,301 digits."""
     try:
-        repr((test.args, test.output))
-    except ValueError:
+        return _has_short_integers((test.args, test.output)) and bool(repr(test))
+    except (ValueError, RecursionError):
         return False
+
+
+def _has_short_integers(value: object) -> bool:
+    if isinstance(value, int):
+        return abs(value) < _TOO_LONG
+    if isinstance(value, dict):
+        return all(map(_has_short_integers, cast("dict[object, object]", value).items()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_has_short_integers, cast("Iterable[object]", value)))
     return True
 
 

@@ -82,7 +82,7 @@ def test_bytes_that_are_no_text_are_named_by_file_line_and_column(source: Path):
     assert fault(source).splitlines()[0] == f"{source}:2:13: not UTF-8"
 
 
-@pytest.mark.parametrize("number", ["NaN", "1e999", "9" * 5_000])
+@pytest.mark.parametrize("number", ["NaN", "1e999", "9" * 200_000])
 def test_a_number_that_can_not_be_written_back_is_refused(source: Path, number: str):
     source.write_text(f'{{"prompt": "q", "response": "r", "weight": {number}}}\n')
     assert fault(source).startswith(f"{source}:1:1: not JSON")
