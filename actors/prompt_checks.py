@@ -16,8 +16,6 @@ import pyarrow.parquet as pq
 
 from actors.rollout import encode_prompt
 from conf.schema import Config
-from reward.model_directory import read_object, text_part
-from reward.model_files import is_local
 from rl.chat_template import check_policy_text
 from rl.errors import UserError, in_one_line
 from rl.minipy import make_prompts
@@ -100,31 +98,21 @@ def check_splits(asking: Asking, splits: Iterable[Split]) -> None:
     tokenizer: Any = check_policy_text(
         asking.model, asking.chat_template, asking.model_key, asking.template_key
     )
-    vocabulary = _vocabulary(asking.model)
     faults: list[str] = []
     for split in splits:
-        faults += _faults(tokenizer, vocabulary, asking, split)
+        faults += _faults(tokenizer, asking, split)
     if faults:
         raise UserError("\n".join(faults))
 
 
-def _vocabulary(model: str) -> int | None:
-    """Tokens that a local model has rows for."""
-    if not is_local(model):
-        return None
-    return text_part(read_object(Path(model) / "config.json")).get("vocab_size")
-
-
 def _faults(
     tokenizer: Any,  # noqa: ANN401 - tokenizers have no common typed base
-    vocabulary: int | None,
     asking: Asking,
     split: Split,
 ) -> list[str]:
     """What is wrong with the prompts of one split, a line for each kind."""
     limit = asking.max_prompt_tokens
     long: dict[str, str] = {}  # id -> what is shown with it
-    foreign: dict[str, str] = {}
     refused: dict[str, dict[str, str]] = defaultdict(dict)  # by reason
     longest = 0
     for prompt in split.prompts:
@@ -138,9 +126,7 @@ def _faults(
             refused["it makes no token of them"][prompt.id] = ""
         elif len(ids) > limit:
             long[prompt.id] = f" ({len(ids)})"
-        if vocabulary is not None and len(ids) and ids.max() >= vocabulary:
-            foreign[prompt.id] = f" ({ids.max()})"
-    rows = _rows(split) if long or foreign or refused else {}
+    rows = _rows(split) if long or refused else {}
     by_template = f"give another {asking.template_key}, or drop these rows"
     found = [
         (f"are refused by the chat template of {asking.model} ({why})", ids, by_template)
@@ -151,11 +137,6 @@ def _faults(
             f"have more than {limit} tokens ({asking.limit_key}; the longest has {longest})",
             long,
             f"raise {asking.limit_key}, or drop these rows",
-        ),
-        (
-            f"have token ids above the {vocabulary} tokens of {asking.model}",
-            foreign,
-            "take tokenizer and model of one version",
         ),
     ]
     return [

@@ -182,6 +182,7 @@ def _factory(spec: TrainSpec) -> Any:  # noqa: ANN401 - an auto class of transfo
 def save_config_and_tokenizer(model: PreTrainedModel, spec: TrainSpec, directory: Path) -> None:
     """Write all of a Hugging Face directory but the weights."""
     source = small_files(spec.model_path)
+    directory.mkdir(parents=True, exist_ok=True)
     config = _load_config(spec)
     tokenizer: Any
     tokenizer, note = read_tokenizer(spec.model_path, "model.path")

@@ -89,12 +89,12 @@ def test_generated_problems_are_named_by_their_ids(tmp_path: Path) -> None:
         check_inputs(with_shipped_models(compose_config(["++model.max_prompt_tokens=20"])))
 
 
-def test_ids_above_the_embedding_are_seen_in_the_prompts_that_have_them(tmp_path: Path) -> None:
+def test_a_tokenizer_above_the_embedding_asks_no_prompt(tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(POLICY, model)
     config = model / "config.json"
     config.write_text(config.read_text().replace('"vocab_size": 512', '"vocab_size": 2'))
     asking = Asking(model=str(model), chat_template=None, max_prompt_tokens=128)
     split = Split(key="data.train_path", prompts=make_prompts("train", 2, 0))
-    with pytest.raises(UserError, match="2 of 2 prompts have token ids above the 2 tokens"):
+    with pytest.raises(UserError, match="491 tokens that the model has no embedding for"):
         check_splits(asking, [split])

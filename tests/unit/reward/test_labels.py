@@ -92,7 +92,9 @@ def test_a_family_with_prompts_of_its_own_needs_them(tmp_path: Path) -> None:
     cfg = reward_config(str(MODEL), RewardGroupArgs(adapter="themis", system=str(file)))
     assert cfg.reward.system == "Judge it."
     text_path = check_reward_texts(cfg, REWARD_KEYS)
-    read = text_path.tokenizer.decode(text_path.encode("q", "c").token_ids)
+    read = decode(
+        text_path.tokenizer, text_path.encode("q", "c").token_ids, skip_special_tokens=False
+    )
     assert read.startswith("<|im_start|>system\nJudge it.<|im_end|>")
 
 
