@@ -19,6 +19,7 @@ from reward.golden import compare_with_golden, find_golden_scores
 from reward.model import TextPath
 from reward.model_files import check_family, check_reward_model, read_system
 from rl.errors import EngineError, UserError
+from rl.tokenizer import decode
 
 pytestmark = pytest.mark.unit
 
