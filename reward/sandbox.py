@@ -144,14 +144,15 @@ class AssertJob:
 
     `plain` runs them beside an ordinary program, as Python does, and observes UNJUDGED of a program
     that is none; `opposite` does the same with tests that no right program passes, and observes
-    True of each that is failed; `strict` runs them in a process apart, for any program.
+    True of each that is passed all the same. `bare` runs any program beside them: only what fails
+    can be believed. `strict` runs them in a process apart, for any program.
     """
 
     code: str
     imports: str  # what the program may rely on to be imported
     setup: str
     asserts_N: tuple[str, ...]
-    mode: Literal["plain", "opposite", "strict"] = "plain"
+    mode: Literal["plain", "opposite", "bare", "strict"] = "plain"
     time_limit_s: float | None = None  # of one test, where the problem states its own
 
 

@@ -160,6 +160,7 @@ class _Reading(ast.NodeVisitor):
         self.imported: set[str] = set()  # names bound to members of modules
         self.scopes: list[_Scope] = []  # of the functions around
         self.in_class = False
+        self.metaclasses: frozenset[str] = frozenset()  # of the program's own, that make no class
 
     def read(self, tree: ast.Module, given: ast.Module) -> None:
         for node in given.body:
@@ -167,6 +168,8 @@ class _Reading(ast.NodeVisitor):
                 self.modules |= {(a.asname or a.name.partition(".")[0]): a.name for a in node.names}
             elif isinstance(node, ast.ImportFrom):
                 self.imported |= {alias.asname or alias.name for alias in node.names}
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        self.metaclasses = frozenset(node.name for node in classes if _only_calls(node))
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 self._import(node)
@@ -254,7 +257,7 @@ class _Reading(ast.NodeVisitor):
                 raise NotHonestError(f"line {node.lineno}: the module {name} as a value")
             if name in _CLASS_MAKERS and name in self.imported:
                 raise NotHonestError(f"line {node.lineno}: {name} as a value")
-            if name == "type" or name in METACLASSES:
+            if name == "type" or name in METACLASSES or name in self.metaclasses:
                 raise NotHonestError(f"line {node.lineno}: {name} as a value")
             if _is_special(name) and name not in SPECIAL_NAMES:
                 raise NotHonestError(f"line {node.lineno}: {name}")
@@ -402,10 +405,11 @@ class _Reading(ast.NodeVisitor):
         for keyword in node.keywords:
             value = keyword.value
             name = value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", "")
-            if keyword.arg is None or (keyword.arg == "metaclass" and name not in METACLASSES):
+            known = name in METACLASSES or name in self.metaclasses
+            if keyword.arg is None or (keyword.arg == "metaclass" and not known):
                 raise NotHonestError(f"line {node.lineno}: a metaclass")
         self._class_decorators(node)
-        self._visit_all(node.bases)
+        self._visit_all([] if node.name in self.metaclasses else node.bases)
         self._visit_all([k.value for k in node.keywords if k.arg != "metaclass"])
         outer, self.in_class = self.in_class, True
         for statement in node.body:
@@ -487,6 +491,20 @@ def _is_module_of(module: str, name: str) -> bool:
 
 def _is_special(name: str) -> bool:
     return name.startswith("__") and name.endswith("__") and len(name) > 4
+
+
+def _only_calls(node: ast.stmt) -> bool:
+    """Whether this is a metaclass that changes how its classes are called, a singleton's say.
+
+    It can only be named after `metaclass=`, so it makes no class but by a statement.
+    """
+    match node:
+        case ast.ClassDef(bases=[ast.Name(id="type")], keywords=[], decorator_list=[]):
+            functions = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+            names = {function.name for function in functions} - {"__call__"}
+            return "mro" not in names and not any(map(_is_special, names))
+        case _:
+            return False
 
 
 def _is_alias(node: ast.stmt) -> bool:

@@ -70,6 +70,7 @@ ENVIRONMENT = {
     "PYTHONINTMAXSTRDIGITS": "100000",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",  # its own pool asks for a GiB of addresses at once
 }
 # The server keeps what it needs to become another user, to kill that user's processes and to empty
 # a directory of its; the programs keep nothing.

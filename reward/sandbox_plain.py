@@ -1,8 +1,9 @@
 """Runs an ordinary program and its asserts in one process, as Python would.
 
-The program is read first (`reward.sandbox_honest`); one that is not ordinary is not run here, and
-the report says so: `["unjudged", why]`. The same line ends what is believed of the report when the
-program is seen to do more than it was read to do (`reward.sandbox_guard`).
+The program is read first (`reward.sandbox_honest`); one that is not ordinary is not run, and the
+report says so: `["unjudged", why]`. The same line ends what is believed of the report when the
+program is seen to do more than it was read to do (`reward.sandbox_guard`). A bare run has neither
+bar: what fails there fails in Python, and nothing else is believed of it.
 Standard library only: this is loaded inside the sandbox.
 """
 
@@ -35,6 +36,8 @@ def run_plain(job: Job) -> int:
         return 1
     setup = ast.parse(job["setup"])
     asserts = [as_asserts(ast.parse(source)) for source in job["asserts"]]
+    if job["mode"] == "bare":
+        return _Run(job, None, Checks()).run(program, setup, asserts)
     names = names_in_tests([setup, *asserts], program)
     try:
         read_program(program, ast.parse(job["imports"]), names)
@@ -59,7 +62,7 @@ class _TestGlobals(dict[str, Any]):
 class _Run:
     """One run of one program's tests."""
 
-    def __init__(self, job: Job, watch: Watch, checks: Checks) -> None:
+    def __init__(self, job: Job, watch: Watch | None, checks: Checks) -> None:
         self._code: str = job["code"]
         self._sources: list[str] = job["asserts"]
         self._imports: str = job["imports"]
@@ -70,7 +73,7 @@ class _Run:
     def run(self, program: ast.Module, setup: ast.Module, asserts: list[ast.Module]) -> int:
         """Load, set up, and run each of the asserts."""
         module = types.ModuleType(PROGRAM_MODULE)
-        module.__dict__.update(__builtins__=self._watch.builtins(), __file__=PROGRAM_FILE)
+        module.__dict__["__file__"] = PROGRAM_FILE
         sys.modules[PROGRAM_MODULE] = module
         self._setup = setup
         self._catches = any(map(_catches_failure, [setup, *asserts]))
@@ -78,12 +81,15 @@ class _Run:
         linecache.cache[PROGRAM_FILE] = (len(self._code), None, lines, PROGRAM_FILE)
         given = {} if _imports_program(setup) else module.__dict__
         namespace = _TestGlobals(given)
-        namespace.update(self._watch.loops())
         namespace[CHECKS] = self._checks
-        self._watch.start()
+        if self._watch is not None:
+            module.__dict__["__builtins__"] = self._watch.builtins()
+            namespace.update(self._watch.loops())
+            program = rewritten_program(program)
+            self._watch.start()
         try:
             exec(compile(self._imports, "<imports>", "exec", dont_inherit=True), module.__dict__)
-            exec(self._compiled(rewritten_program(program), PROGRAM_FILE), module.__dict__)
+            exec(self._compiled(program, PROGRAM_FILE), module.__dict__)
             exec(self._rewritten(setup), namespace)
         except BaseException as error:  # noqa: BLE001 - the boundary to the program
             report_error("fatal", error)

@@ -138,6 +138,7 @@ DENIED_OF: Mapping[str, frozenset[str]] = {
 STAR = words(
     """
     math cmath collections itertools heapq bisect typing random datetime decimal fractions
-    statistics re time enum abc copy json queue dataclasses collections.abc numbers
+    statistics re time enum abc copy json queue dataclasses collections.abc numbers functools
+    operator string
     """
 )

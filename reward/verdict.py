@@ -182,14 +182,17 @@ class Verifier:
         if not plans:
             return {}
         self._check_sandbox()
-        outcomes = self._run(plans)
-        second = {
-            key: replace(plans[key], job=job)
-            for key, outcome in outcomes.items()
-            if (job := _second_job(plans[key].job, outcome)) is not None
-        }
-        for key, outcome in self._run(second).items():
-            outcomes[key] = _combined(outcomes[key], second[key].job, outcome)
+        outcomes: dict[bytes, Outcome] = {}
+        waiting = plans
+        while waiting:
+            following: dict[bytes, _Plan] = {}
+            for key, outcome in self._run(waiting).items():
+                job = waiting[key].job
+                outcomes[key] = _combined(outcomes.get(key), job, outcome)
+                further = _next_job(job, outcome)
+                if further is not None:
+                    following[key] = replace(plans[key], job=further)
+            waiting = following
         judgements = {key: _judge(plan, outcomes[key]) for key, plan in plans.items()}
         with self._lock:
             self._num_executed += len(judgements)
@@ -244,7 +247,7 @@ class _Plan:
 def longest(program: Program, limits: Limits) -> float:
     """Return the seconds that a verdict on a program can take, on a machine that has other work."""
     plan = _plan(program, DEFAULT)  # how answers are compared takes no time
-    num_runs = 2 if isinstance(plan.job, AssertJob) else 1  # in one mode, then in another
+    num_runs = 3 if isinstance(plan.job, AssertJob) else 1  # in one mode, then in others
     return num_runs * STRETCH * limits.of_all(len(plan.checks), plan.job.time_limit_s)
 
 
@@ -305,27 +308,41 @@ def _joined(*parts: str) -> str:
     return "\n".join(part.removesuffix("\n") for part in parts if part) + "\n" * any(parts)
 
 
-def _second_job(job: Job, outcome: Outcome) -> AssertJob | None:
-    """What a program and its asserts are run for again, in another mode, if anything."""
-    if not isinstance(job, AssertJob):
+def _next_job(job: Job, outcome: Outcome) -> AssertJob | None:
+    """In which mode a program and its asserts are run once more, if in any.
+
+    An ordinary program that passes has to fail the same tests turned round. One that is not
+    ordinary, or was seen to do what none does, fails if it fails in Python; else the strict way,
+    which shares nothing with it, may say that it passes.
+    """
+    if not isinstance(job, AssertJob) or job.mode not in ("plain", "bare"):
         return None
     ran = [seen for seen in outcome.observations_N if seen.kind is not Ending.SKIPPED]
-    failed = [seen for seen in ran if seen.kind is not Ending.UNJUDGED and seen.value is not True]
-    if failed:
+    if any(seen.kind is not Ending.UNJUDGED and seen.value is not True for seen in ran):
         return None
+    if job.mode == "bare":
+        return replace(job, mode="strict")
     passed = all(seen.kind is Ending.FINISHED for seen in ran)
-    return replace(job, mode="opposite" if passed else "strict")
+    return replace(job, mode="opposite" if passed else "bare")
 
 
-def _combined(first: Outcome, job: Job, second: Outcome) -> Outcome:
-    """What two runs of a program and its asserts say together."""
-    assert isinstance(job, AssertJob)
-    seconds = first.seconds + second.seconds
-    if job.mode == "strict":
-        return replace(second, seconds=seconds)
-    pairs = zip(first.observations_N, second.observations_N, strict=True)
-    observations = (_UNMOVED if turned.value is True else seen for seen, turned in pairs)
-    return Outcome(observations_N=tuple(observations), seconds=seconds)
+def _combined(before: Outcome | None, job: Job, outcome: Outcome) -> Outcome:
+    """What the runs of a program say together; the last one was of `job`."""
+    if before is None or not isinstance(job, AssertJob):
+        return outcome
+    observations = outcome.observations_N
+    if job.mode == "opposite":
+        pairs = zip(before.observations_N, observations, strict=True)
+        observations = tuple(_UNMOVED if turned.value is True else seen for seen, turned in pairs)
+    elif job.mode == "strict":  # all pass in Python: what fails here is lost on the way
+        observations = tuple(_lost(seen) for seen in observations)
+    return Outcome(observations_N=observations, seconds=before.seconds + outcome.seconds)
+
+
+def _lost(seen: Observation) -> Observation:
+    if seen.kind in (Ending.UNJUDGED, Ending.SKIPPED) or seen.value is True:
+        return seen
+    return Observation(Ending.UNJUDGED, detail=f"fails in a process apart only: {seen.detail}")
 
 
 _UNMOVED = Observation(Ending.UNJUDGED, detail="passes a test that no right program passes")
