@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # transformers reads a tokenizer out of a GGUF file with the pre-tokenizer of GPT-2 whenever it has no
-# entry for the name in `tokenizer.ggml.pre`, and says nothing.
+# entry for the name in `tokenizer.ggml.pre`.
 #
-# Guess before: SmolLM2's GGUF (pre = smollm) encodes like the published tokenizer, which splits
-#   Digits(individual_digits=True) before ByteLevel; at worst, numbers would come as one piece.
+# Guess: SmolLM2's GGUF (pre = smollm) gives the ids of the published tokenizer, which splits
+#   Digits(individual_digits=True) before ByteLevel, except that numbers may come as one piece.
 # Seen (transformers 5.19.0): digits do come one by one, but white space before a number is encoded as
-#   other tokens: "[\n    1,\n    20]" differs, and so do 4 of 29 ordinary Python files. No warning.
+#   other tokens: "[\n    1,\n    20]" differs, and so did 4 of 29 ordinary Python files.
 #   A model that was trained on the one text reads the other, in prompts and in programs to be judged.
 # Who is hurt: whoever takes a small model for code from a GGUF file (gguf_file=...): SmolLM2, StarCoder,
 #   Refact, Command-R, CodeShell, EXAONE and Minerva all have a `pre` that is not in transformers' table.
