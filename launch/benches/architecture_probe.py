@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -27,8 +28,12 @@ from rl.packing import build_minibatch
 from rl.types import FloatArray, IntArray, Sample
 
 _CONTEXT, _PROMPT_TOKENS, _NEW_TOKENS = 128, 20, 16
-_PORT = 29_611
 _LR = 1e-2  # an update that every log-prob shows
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def refusal(directory: Path, *, scores: bool) -> str | None:
@@ -88,7 +93,7 @@ def _trainer(directory: Path, head: Literal["lm", "score"]) -> Any:  # noqa: ANN
     from actors.deepspeed_engine import TrainEngine  # noqa: PLC0415 - seconds
 
     spec = TrainSpec(model_path=str(directory), head=head, lr=_LR, total_steps=4)
-    return TrainEngine(spec, 0, 1, "127.0.0.1", _PORT)
+    return TrainEngine(spec, 0, 1, "127.0.0.1", _free_port())
 
 
 def _engine(
