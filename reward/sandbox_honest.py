@@ -91,7 +91,7 @@ def names_in_tests(trees: list[ast.Module], program: ast.Module) -> TestNames:
                     pass
             taken.update(_judged_by(node, defined))
     if any(map(_takes_everything, trees)):
-        aliases = (n for t in trees for n in ast.walk(t) if isinstance(n, ast.alias))
+        aliases = (alias for tree in trees for alias in _imported_elsewhere(tree))
         taken |= {(a.asname or a.name).partition(".")[0] for a in aliases} | (used & _BUILTINS)
     return TestNames(frozenset(used), frozenset(taken))
 
@@ -102,6 +102,15 @@ def _takes_everything(tree: ast.Module) -> bool:
         isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)
         for node in ast.walk(tree)
     )
+
+
+def _imported_elsewhere(tree: ast.Module) -> Iterator[ast.alias]:
+    """What tests import of anything but the program."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias for alias in node.names if alias.name != "solution")
+        elif isinstance(node, ast.ImportFrom) and node.module != "solution":
+            yield from node.names
 
 
 def _judged_by(node: ast.AST, defined: set[str]) -> Iterator[str]:

@@ -201,6 +201,18 @@ def test_each_kind_of_test_means_what_it_means_in_python(verifier: Verifier, kin
     assert second.verdict in (Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR)
 
 
+def test_tests_may_import_a_function_twice(verifier: Verifier) -> None:
+    setup = (
+        "from solution import *\nfrom solution import twice\ndef test():\n    assert twice(2) == 4"
+    )
+    tests = json.dumps({"assert": ["test()"], "setup": setup})
+    right, wrong = verifier.verify(
+        [Program(f"def twice(x): return {factor} * x", tests) for factor in (2, 3)]
+    )
+    assert right.passed
+    assert wrong.verdict is Verdict.WRONG_ANSWER
+
+
 def test_a_failed_assert_is_told_with_both_sides(verifier: Verifier) -> None:
     tests = json.dumps({"assert": ["assert f(2) == [4]"], "setup": ""})
     (judgement,) = verifier.verify([Program("def f(x): return [x]", tests)])
