@@ -63,6 +63,7 @@ class TestNames:
 
     used: frozenset[str]  # every name and member that the tests mention
     taken: frozenset[str]  # names of builtins and modules that the tests judge with
+    imports: frozenset[tuple[str, str]]  # names that they import, and what these stand for
 
 
 def read_program(tree: ast.Module, given: ast.Module, tests: TestNames) -> None:
@@ -78,6 +79,9 @@ def names_in_tests(trees: list[ast.Module], program: ast.Module) -> TestNames:
     defined = {name for node in program.body for name in _bound_by(node)}
     used: set[str] = set()
     taken: set[str] = set()
+    imports = frozenset(
+        pair for tree in trees for node in ast.walk(tree) for pair in _imports(node)
+    )
     for tree in trees:
         for node in ast.walk(tree):
             match node:
@@ -91,9 +95,9 @@ def names_in_tests(trees: list[ast.Module], program: ast.Module) -> TestNames:
                     pass
             taken.update(_judged_by(node, defined))
     if any(map(_takes_everything, trees)):
-        aliases = (alias for tree in trees for alias in _imported_elsewhere(tree))
-        taken |= {(a.asname or a.name).partition(".")[0] for a in aliases} | (used & _BUILTINS)
-    return TestNames(frozenset(used), frozenset(taken))
+        taken |= {name for name, source in imports if not _of_program(source)}
+        taken |= used & _BUILTINS
+    return TestNames(frozenset(used), frozenset(taken), imports)
 
 
 def _takes_everything(tree: ast.Module) -> bool:
@@ -104,13 +108,22 @@ def _takes_everything(tree: ast.Module) -> bool:
     )
 
 
-def _imported_elsewhere(tree: ast.Module) -> Iterator[ast.alias]:
-    """What tests import of anything but the program."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias for alias in node.names if alias.name != "solution")
-        elif isinstance(node, ast.ImportFrom) and node.module != "solution":
-            yield from node.names
+def _imports(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """The names that an import binds, and what each stands for."""
+    match node:
+        case ast.Import(names=aliases):
+            for alias in aliases:
+                bound = alias.asname or alias.name.partition(".")[0]
+                yield bound, alias.name if alias.asname else bound
+        case ast.ImportFrom(module=str(module), names=aliases):
+            for alias in aliases:
+                yield alias.asname or alias.name, f"{module}.{alias.name}"
+        case _:
+            pass
+
+
+def _of_program(source: str) -> bool:
+    return source.partition(".")[0] == "solution"
 
 
 def _judged_by(node: ast.AST, defined: set[str]) -> Iterator[str]:
@@ -183,7 +196,7 @@ class _Reading(ast.NodeVisitor):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 self._import(node)
         for node in tree.body:
-            shadowing = set(_bound_at_top(node)) & self.tests.taken
+            shadowing = set(_bound_at_top(node, self.tests.imports)) & self.tests.taken
             if shadowing:
                 raise NotHonestError(f"redefines {min(shadowing)}, which the tests judge with")
         self.visit(tree)
@@ -527,13 +540,19 @@ def _is_alias(node: ast.stmt) -> bool:
             return False
 
 
-def _bound_at_top(node: ast.stmt) -> Iterator[str]:
-    """Names that a statement of a module binds in it, its own imports apart."""
+def _bound_at_top(node: ast.stmt, known: frozenset[tuple[str, str]]) -> Iterator[str]:
+    """Names that a statement of a module binds in it, but for imports under their own names.
+
+    `known` are imports of the tests: what a program imports alike stands for nothing else.
+    """
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             yield name
-        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-            yield from (a.asname for a in aliases if a.asname and a.asname not in ("np", "pd"))
+        case ast.Import() | ast.ImportFrom():
+            for name, source in _imports(node):
+                own = name == source.rpartition(".")[2] or name in ("np", "pd")
+                if not own and (name, source) not in known:
+                    yield name
         case _:
             yield from _bound_in([node])
 

@@ -201,13 +201,13 @@ def test_each_kind_of_test_means_what_it_means_in_python(verifier: Verifier, kin
     assert second.verdict in (Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR)
 
 
-def test_tests_may_import_a_function_twice(verifier: Verifier) -> None:
+def test_tests_and_program_may_import_alike(verifier: Verifier) -> None:
     setup = (
         "from solution import *\nfrom solution import twice\ndef test():\n    assert twice(2) == 4"
     )
     tests = json.dumps({"assert": ["test()"], "setup": setup})
     right, wrong = verifier.verify(
-        [Program(f"def twice(x): return {factor} * x", tests) for factor in (2, 3)]
+        [Program(f"import math as m\ndef twice(x): return {n} * x", tests) for n in (2, 3)]
     )
     assert right.passed
     assert wrong.verdict is Verdict.WRONG_ANSWER
