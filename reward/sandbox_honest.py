@@ -35,7 +35,9 @@ from reward.sandbox_words import (
     METACLASSES,
     METHODS,
     MODULES,
+    NOT_SIMPLE,
     OPERATORS,
+    SIMPLE,
     SPECIAL_NAMES,
     STAR,
     STORED,
@@ -72,6 +74,31 @@ def read_program(tree: ast.Module, given: ast.Module, tests: TestNames) -> None:
     Raises NotHonestError, whose text names what the program does and in which line.
     """
     _Reading(tests).read(tree, given)
+
+
+def is_simple(tree: ast.Module) -> bool:
+    """Whether an ordinary program is one of functions over data.
+
+    Without classes, special members, coroutines and modules that hold more than functions and data
+    it has nothing to pass a test with but what it returns.
+    """
+    return not any(map(_is_more, ast.walk(tree)))
+
+
+def _is_more(node: ast.AST) -> bool:
+    match node:
+        case ast.ClassDef() | ast.AsyncFunctionDef() | ast.Await() | ast.MatchClass():
+            return True
+        case ast.Import(names=aliases):
+            return any(alias.name not in SIMPLE for alias in aliases)
+        case ast.ImportFrom(module=module, names=aliases):
+            return module not in SIMPLE or any(a.name in (*NOT_SIMPLE, "*") for a in aliases)
+        case ast.Name(id=name):
+            return name in NOT_SIMPLE
+        case ast.Attribute(attr=name):
+            return name in NOT_SIMPLE or _is_special(name)
+        case _:
+            return False
 
 
 def names_in_tests(trees: list[ast.Module], program: ast.Module) -> TestNames:

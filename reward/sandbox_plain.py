@@ -20,7 +20,7 @@ from reward.sandbox_checks import CHECKS, Checks, as_asserts, asserts_in_loops, 
 from reward.sandbox_checks import rewritten as rewritten_tests
 from reward.sandbox_guard import PROGRAM_FILE, PROGRAM_MODULE, TESTS_FILE, Watch
 from reward.sandbox_guard import rewritten as rewritten_program
-from reward.sandbox_honest import NotHonestError, names_in_tests, read_program
+from reward.sandbox_honest import NotHonestError, is_simple, names_in_tests, read_program
 from reward.sandbox_link import error_kind, error_text
 from reward.sandbox_program import Job, report, report_error
 
@@ -45,7 +45,8 @@ def run_plain(job: Job) -> int:
         report("unjudged", str(reason))
         return 0
     watch = Watch(names.used, lambda what: report("unjudged", what))
-    return _Run(job, watch, Checks()).run(program, setup, asserts)
+    run = _Run(job, watch, Checks(), settles=is_simple(program))
+    return run.run(program, setup, asserts)
 
 
 class _TestGlobals(dict[str, Any]):
@@ -62,11 +63,14 @@ class _TestGlobals(dict[str, Any]):
 class _Run:
     """One run of one program's tests."""
 
-    def __init__(self, job: Job, watch: Watch | None, checks: Checks) -> None:
+    def __init__(
+        self, job: Job, watch: Watch | None, checks: Checks, *, settles: bool = False
+    ) -> None:
         self._code: str = job["code"]
         self._sources: list[str] = job["asserts"]
         self._imports: str = job["imports"]
         self._opposite = job["mode"] == "opposite"
+        self._passed = ("settled",) if settles else ("value", True)
         self._watch = watch
         self._checks = checks
 
@@ -119,7 +123,7 @@ class _Run:
                 report("unjudged", f"an assert that failed was caught: {checks.failure}")
             if not checks.num_made and asserts_in_loops(part, setup):
                 report("unjudged", "the test came to none of its asserts")
-            report("value", True)
+            report(*self._passed)
 
     def _rewritten(self, tree: ast.Module) -> types.CodeType:
         rewritten = rewritten_tests(tree, self._checks, opposite=self._opposite)

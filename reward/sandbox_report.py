@@ -45,6 +45,7 @@ class Observation:
     kind: Ending
     value: Any = None
     detail: str = ""
+    settled: bool = False  # a pass that needs no second run: the program has no means to feign it
 
 
 def observe_stdio(ending: Observation, status: int, report: bytes, stdout: bytes) -> Observation:
@@ -99,6 +100,8 @@ def observe_values(
 
 def _observe(line: object) -> Observation:
     match line:
+        case ["settled"]:
+            return Observation(Ending.FINISHED, value=True, settled=True)
         case ["value", False, str(detail)]:
             return Observation(Ending.FINISHED, value=False, detail=detail)
         case ["value", value]:  # pyright: ignore[reportUnknownVariableType] - decoded next

@@ -142,3 +142,16 @@ STAR = words(
     operator string
     """
 )
+# Modules of functions and data alone: nothing of them asks a program for an object's opinion.
+SIMPLE = words(
+    """
+    math cmath collections itertools functools heapq bisect re string typing random datetime decimal
+    fractions statistics json __future__
+    """
+)
+NOT_SIMPLE = words(
+    """
+    getattr setattr delattr hasattr open type dir id input memoryview super object property
+    classmethod staticmethod format format_map attrgetter methodcaller partial
+    """
+)
