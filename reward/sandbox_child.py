@@ -39,7 +39,7 @@ from reward.sandbox_asserts import run_asserts
 from reward.sandbox_cleanup import empty_directory
 from reward.sandbox_multiprocessing import provide_multiprocessing
 from reward.sandbox_plain import run_plain
-from reward.sandbox_preamble import preamble_names
+from reward.sandbox_preamble import preamble_builtins
 from reward.sandbox_program import LINK_FDS, REPORT_FD, Job, run_program
 from reward.sandbox_script import Script, open_streams, remember_modules, write_source
 from reward.sandbox_time import STRETCH, Stopwatch
@@ -634,7 +634,7 @@ def main(argument: str) -> Script | None:
         write_frame(answers, {"error": str(error)})
         return None
     provide_multiprocessing()
-    preamble_names()
+    preamble_builtins()
     remember_modules()
     gc.collect()
     gc.disable()  # a collection in a child would copy every page of the server

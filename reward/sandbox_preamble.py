@@ -32,8 +32,11 @@ import operator, random, re, string, sys, time, typing
 
 
 @functools.cache
-def preamble_names() -> dict[str, Any]:
-    """The names that the preamble gives, but for those of builtins."""
+def preamble_builtins() -> dict[str, Any]:
+    """Python's builtins and, behind them, the names that the preamble gives.
+
+    As builtins they cost a program nothing: to bind each would copy the pages that they lie on.
+    """
     names: dict[str, Any] = {}
     exec(compile(PREAMBLE, "<preamble>", "exec", dont_inherit=True), names)
-    return {name: value for name, value in names.items() if not hasattr(builtins, name)}
+    return names | vars(builtins)

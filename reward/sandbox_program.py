@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reward.sandbox_link import ProgramSide, error_kind, error_text
-from reward.sandbox_preamble import preamble_names
+from reward.sandbox_preamble import preamble_builtins
 from reward.sandbox_values import Encoder, TooLargeError, describe
 
 EXIT_FULL = 96  # the report has no room for the next value; another process goes on
@@ -80,7 +80,7 @@ def _load_function(job: Job) -> Callable[[], Callable[..., object]]:
     """
     namespace, name, code = _module("solution"), job["entry_point"], job["code"]
     if job["preamble"]:
-        namespace.update(preamble_names())
+        namespace["__builtins__"] = preamble_builtins()
     if job["imports"]:
         _execute(job["imports"], "<imports>", namespace)
     given = namespace.get(name, _NOTHING)
