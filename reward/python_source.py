@@ -34,6 +34,7 @@ from rl.types import Extraction, Reason
 _MAX_WORK = 16_000
 _MAX_STATEMENT_WORK = 6_000
 _MAX_DEPTH = 200
+_MAX_DIGITS = 4_300  # CPython's own limit; a process that reads tests has a higher one
 _PIECE_WORK = 1_000  # statements are parsed together up to here: a call has a fixed cost
 _MAX_PLACE_CHARS = 4_096  # tree-sitter takes up to 2.5 us a byte on text that is not Python
 
@@ -157,6 +158,8 @@ def _cut(code: str) -> tuple[list[str], int]:
     tokens = _TOKEN.finditer(code)
     for token in islice(tokens, _MAX_WORK):
         kind = token.lastgroup
+        if kind is None and token.end() - token.start() > _MAX_DIGITS:
+            _refuse_digits(code, token)
         work += _WEIGHTS[kind] if kind in _WEIGHTS else _weight(kind, token[0])
         if kind == "open":
             depth += 1
@@ -179,6 +182,16 @@ def _cut(code: str) -> tuple[list[str], int]:
         detail = f"a statement of more than {_MAX_STATEMENT_WORK} units of parsing"
         raise RefusedError(Reason.TOO_LONG, detail)
     return [*pieces, code[start:]], work
+
+
+def _refuse_digits(code: str, token: re.Match[str]) -> None:
+    """Refuse an integer that a new Python process does not read, whatever this one would."""
+    around = code[max(0, token.start() - 1) : token.start()] + code[token.end() : token.end() + 1]
+    digits = token[0].replace("_", "")
+    if digits.isdecimal() and len(digits) > _MAX_DIGITS and "." not in around:
+        place = _place(code, token.start())
+        detail = f"{place}: an integer of {len(digits)} digits; Python reads {_MAX_DIGITS}"
+        raise RefusedError(Reason.SYNTAX, detail)
 
 
 def _weight(kind: str | None, token: str) -> int:

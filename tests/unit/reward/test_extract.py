@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from reward.extract import ExtractConfig, extract, python_validity
 from reward.python_source import Budget
+from rl.big_integers import read_big_integers
 from rl.types import Reason
 
 pytestmark = pytest.mark.unit
@@ -414,7 +415,24 @@ def _fuzzed(rng: random.Random, sources: list[str]) -> str:
             return f"<think>{text}</think>\n```python\n{text}\n```"
 
 
+@pytest.mark.parametrize(
+    ("literal", "reason"),
+    [
+        ("9" * 4300, Reason.OK),
+        ("9" * 4301, Reason.SYNTAX),
+        ("9_" * 4300 + "9", Reason.SYNTAX),
+        ("9" * 5000 + ".5", Reason.OK),
+        ("0x" + "f" * 5000, Reason.OK),
+        ("'" + "9" * 5000 + "'", Reason.OK),
+    ],
+)
+def test_an_integer_is_as_long_as_a_new_python_process_reads(literal: str, reason: Reason) -> None:
+    read_big_integers()  # of this process, whose limit says nothing of a program
+    assert extract(f"```python\nx = {literal}\n```", TRAIN).reason is reason
+
+
 def test_none_of_10_000_fuzzed_completions_takes_50_ms() -> None:
+    read_big_integers()
     rng = random.Random(20_260)
     sources = [source_of(m) for m in (*SMALL_MODULES, "argparse", "datetime", "tarfile")]
     reasons: set[Reason] = set()
