@@ -28,6 +28,10 @@ from copy import *
 from datetime import date, timedelta
 import array, bisect, collections, copy, datetime, functools, heapq, itertools, json, math
 import operator, random, re, string, sys, time, typing
+try:
+    from sortedcontainers import SortedDict, SortedList, SortedSet
+except ImportError:
+    pass
 """
 
 
