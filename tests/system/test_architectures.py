@@ -14,7 +14,8 @@ pytestmark = pytest.mark.system
 Record = Callable[[str], None]
 
 
-@pytest.mark.parametrize("family", ["Qwen3-MoE", "OPT", "GPT-NeoX"])
+# GPT-NeoX runs on a class of transformers that vLLM decorates: not beside a rank in one process.
+@pytest.mark.parametrize("family", ["Qwen3-MoE", "OPT"])
 def test_engine_and_rank_agree_as_loaded_published_updated_and_saved(
     tmp_path: Path, record: Record, family: str
 ) -> None:
