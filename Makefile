@@ -47,7 +47,7 @@ docs: install  ## rewrite what is generated
 	sys.stdout.write(reference_markdown())" > docs/reference.md
 	$(BIN)/python -c "import sys; from rl.metrics import metrics_markdown; \
 	sys.stdout.write(metrics_markdown())" > docs/metrics.md
-	$(BIN)/python -c "import sys; from actors.dashboard import dashboard_json; \
+	$(BIN)/python -c "import sys; from actors.observe.dashboard import dashboard_json; \
 	sys.stdout.write(dashboard_json())" > assets/grafana/codescaler.json
 
 # Nothing happens while the lock and the package's entry points are those that were installed.
@@ -71,7 +71,7 @@ sandbox:
 	$(UV) install --python $(BIN)/python --no-deps -r requirements/cpu.lock || \
 	$(UV) install --python $(BIN)/python --no-deps --torch-backend cpu -r requirements/cpu.lock
 	$(UV) install --python $(BIN)/python --no-deps --no-build-isolation -e .
-	$(BIN)/python -c "import actors.deepspeed_engine, actors.vllm_engine" > /dev/null
+	$(BIN)/python -c "import actors.engines.deepspeed_engine, actors.engines.vllm_engine" > /dev/null
 	cat requirements/cpu.lock setup.cfg > $@
 
 lock:  ## resolve requirements/cpu.in again

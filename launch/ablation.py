@@ -53,8 +53,8 @@ def run(args: AblationArgs) -> None:
             ]
         )
     )
-    from actors.ablation import run_arm  # noqa: PLC0415 - after the arguments are good
-    from actors.checks import check_inputs  # noqa: PLC0415
+    from actors.jobs.ablation import run_arm  # noqa: PLC0415 - after the arguments are good
+    from actors.plan.checks import check_inputs  # noqa: PLC0415
 
     check_inputs(cfg)
     output = Path(args.output)

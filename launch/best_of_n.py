@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from conf.errors import UserError
 from conf.schema import MIN_TEMPERATURE, Config, key
 from launch.common.arguments import BenchmarkArgs, default_context
 from launch.common.cli import compose_config, main_simple
@@ -29,7 +30,7 @@ from launch.evaluate import (
     read_benchmark,
 )
 from launch.train import shipped
-from reward.model_files import (
+from reward.model.files import (
     AdapterName,
     RewardKeys,
     check_family,
@@ -39,13 +40,12 @@ from reward.model_files import (
     model_digest,
     read_system,
 )
-from rl.console import Console
-from rl.errors import UserError
-from rl.samples import SampleRow, SampleStore, samples_by_problem
+from rl.base.console import Console
+from rl.run.evaluation_store import SampleRow, SampleStore, samples_by_problem
 from rl.types import Prompt, SamplingConfig
 
 if TYPE_CHECKING:
-    from reward.best_of_n import SelectionPlan
+    from reward.select.best_of_n import SelectionPlan
 
 MAX_TEST_TOKENS = 512
 POLICY_FIGURES = "policy.json"
@@ -106,12 +106,12 @@ def run(args: BestOfNArgs) -> None:
     output = Path(args.output)
     sampling, ks, lengths, problems = check(args, output)
     # Each import is heavier than the one before, so that bad input is refused at once.
-    from actors.benchmark import check_prompts, run_benchmark  # noqa: PLC0415
-    from actors.best_of_n import EvidenceStore, check_selection, gather_evidence  # noqa: PLC0415
-    from actors.rehearsal import rehearse  # noqa: PLC0415
-    from actors.texts import check_reward_texts  # noqa: PLC0415
-    from actors.verifiers import check_sandbox  # noqa: PLC0415
-    from reward.best_of_n_report import write_report  # noqa: PLC0415
+    from actors.groups.verifiers import check_sandbox  # noqa: PLC0415
+    from actors.jobs.benchmark import check_prompts, run_benchmark  # noqa: PLC0415
+    from actors.jobs.best_of_n import EvidenceStore, check_selection, gather_evidence  # noqa: PLC0415
+    from actors.plan.rehearsal import rehearse  # noqa: PLC0415
+    from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415
+    from reward.select.report import write_report  # noqa: PLC0415
 
     console = Console()
     policy_cfg = configure(sampling, *lengths)
@@ -189,7 +189,7 @@ def choose_tester(args: BestOfNArgs, console: Console) -> str:
         return args.tester
     if args.benchmark != "minipy":
         return args.policy
-    from actors.tester import make_tester  # noqa: PLC0415 - heavy
+    from actors.jobs.tester import make_tester  # noqa: PLC0415 - heavy
 
     return str(make_tester(compose_config(["experiment=quickstart"]), console))
 
@@ -242,7 +242,7 @@ def rm_context(args: BestOfNArgs) -> int:
 
 def plan_selection(args: BestOfNArgs, cfg: Config, problems: tuple[Prompt, ...]) -> SelectionPlan:
     """What is judged and how, from arguments that were checked."""
-    from reward.best_of_n import SelectionPlan, SelectionSettings, sizes_up_to  # noqa: PLC0415 - heavy
+    from reward.select.best_of_n import SelectionPlan, SelectionSettings, sizes_up_to  # noqa: PLC0415 - heavy
 
     sizes = {*args.sizes, args.num_samples} if args.sizes else sizes_up_to(args.num_samples)
     workers = args.test_workers or num_cores()

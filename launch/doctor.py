@@ -22,9 +22,9 @@ from rich.table import Table
 from conf.relations import resources
 from conf.schema import Config
 from launch.common.cli import compose_config, groups, main_simple
-from reward.model_files import is_local
-from reward.packages import installed
-from reward.sandbox import reachable_levels
+from reward.model.files import is_local
+from reward.sandbox.pool import reachable_levels
+from reward.verify.packages import installed
 
 TREE = Path(__file__).resolve().parents[1]
 GIB = 2**30

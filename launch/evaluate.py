@@ -17,27 +17,21 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from actors.engine_support import EngineNeeds, check_engine, device_of
+from actors.plan.engine_support import EngineNeeds, check_engine, device_of
+from conf.errors import DataError, UserError
 from conf.schema import MIN_TEMPERATURE, Config, key
 from launch.common.arguments import BenchmarkArgs
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output
-from reward.model_files import (
-    check_has_template,
-    check_policy,
-    context_of,
-    is_local,
-    model_digest,
-)
-from rl.chat_template import read_template
-from rl.datasets import SOURCES, read_problems, source_named
-from rl.errors import DataError, UserError
-from rl.minipy import make_prompts
-from rl.prompts import load_prompts, parse_tests
+from reward.model.files import check_has_template, check_policy, context_of, is_local, model_digest
+from rl.problems.datasets import SOURCES, read_problems, source_named
+from rl.problems.minipy import make_prompts
+from rl.problems.prompts import load_prompts, parse_tests
+from rl.text.chat_template import read_template
 from rl.types import Prompt, SamplingConfig
 
 if TYPE_CHECKING:
-    from actors.benchmark import Benchmark
+    from actors.jobs.benchmark import Benchmark
 
 # The authors' settings (CodeScaler, eval.py), where the model's context allows them.
 MAX_PROMPT_TOKENS = 4096
@@ -73,8 +67,8 @@ def run(args: EvaluateArgs) -> None:
     problems = read_benchmark(args)
     cfg = configure(args, max_prompt_tokens, max_tokens)
     benchmark = plan(args, cfg, problems, ks)
-    from actors.benchmark import run_benchmark  # noqa: PLC0415 - after the arguments are good
-    from actors.rehearsal import rehearse  # noqa: PLC0415
+    from actors.jobs.benchmark import run_benchmark  # noqa: PLC0415 - after the arguments are good
+    from actors.plan.rehearsal import rehearse  # noqa: PLC0415
 
     rehearse(args.model, "model", "lm", num_tokens=max_prompt_tokens + max_tokens)
     run_benchmark(cfg, benchmark, Path(args.output))
@@ -190,7 +184,7 @@ def configure(args: EvaluateArgs, max_prompt_tokens: int, max_tokens: int) -> Co
 
 def choose_layout(args: EvaluateArgs) -> tuple[str, int]:
     """The placement and the number of engines; raises UserError when they can not be chosen."""
-    from actors.placement import local_gpus  # noqa: PLC0415 - loads ray
+    from actors.cluster.placement import local_gpus  # noqa: PLC0415 - loads ray
 
     num_gpus = local_gpus()
     placement = args.placement
@@ -215,8 +209,8 @@ def plan(
     args: EvaluateArgs, cfg: Config, problems: tuple[Prompt, ...], ks: tuple[int, ...]
 ) -> Benchmark:
     """What is evaluated and how, from arguments that were checked."""
-    from actors.benchmark import Benchmark  # noqa: PLC0415 - heavy
-    from reward.extract import ExtractConfig  # noqa: PLC0415 - heavy
+    from actors.jobs.benchmark import Benchmark  # noqa: PLC0415 - heavy
+    from reward.code.extract import ExtractConfig  # noqa: PLC0415 - heavy
 
     template = cfg.model.chat_template
     return Benchmark(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from conf.errors import UserError
 from conf.schema import key
 from launch.common.cli import main_simple
-from rl.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class GrafanaArgs:
 
 def run(args: GrafanaArgs) -> None:
     """Copy the dashboard."""
-    from actors.dashboard import FOLDER, copy_to  # noqa: PLC0415 - Ray, after the arguments
+    from actors.observe.dashboard import FOLDER, copy_to  # noqa: PLC0415 - Ray, after the arguments
 
     folder = Path(args.folder) if args.folder else _rays_folder(FOLDER)
     if not folder.is_dir():

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from actors.saved_model import copy_tokenizer
+from actors.engines.saved_model import copy_tokenizer
+from conf.errors import UserError, in_one_line
 from conf.schema import key
 from launch.common.cli import main_simple
 from launch.common.gguf import (
@@ -31,7 +32,6 @@ from launch.common.gguf import (
     repair_tokenizer,
 )
 from launch.common.outputs import check_output_dir
-from rl.errors import UserError, in_one_line
 
 _MAGIC = b"GGUF"
 

@@ -14,14 +14,15 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from conf.errors import DataError, UserError
 from conf.schema import SandboxConfig, key
 from conf.validate import ConfigError, build_config
 from launch.common.arguments import ProtocolArgs
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output_dir
-from reward.mining import MiningConfig
-from reward.near_miss import NearMissConfig
-from reward.rollout_sources import (
+from reward.pairs.mining import MiningConfig
+from reward.pairs.near_miss import NearMissConfig
+from reward.pairs.rollout_sources import (
     RolloutCounts,
     RolloutFile,
     count_rollouts,
@@ -29,8 +30,7 @@ from reward.rollout_sources import (
     question_digest,
     run_directories,
 )
-from rl.errors import DataError, UserError
-from rl.prompts import load_prompts
+from rl.problems.prompts import load_prompts
 from rl.types import Prompt
 
 MUTANTS, SWAPS = 16, 8  # of one problem: docs/reward_model.md has what they are worth
@@ -90,7 +90,7 @@ def run(args: MineArgs) -> None:
         said += f", {counts.num_unjudged} left out: they could not be judged"
     sys.stdout.write(said + "\n")
     cfg = replace(compose_config(["placement=laptop"]), sandbox=execution)
-    from actors.mining import MineJob, mine  # noqa: PLC0415 - after the arguments are good
+    from actors.jobs.mining import MineJob, mine  # noqa: PLC0415 - after the arguments are good
 
     job = MineJob(
         files=tuple(files),
@@ -147,7 +147,7 @@ def problems_of(args: MineArgs, files: list[RolloutFile]) -> list[Prompt]:
             "tests are not beside the rollouts; give problems=FILE, a canonical parquet of "
             "launch/prepare_data.py"
         )
-    from actors.rl_run import load_problems  # noqa: PLC0415 - heavy
+    from actors.stages.rl_run import load_problems  # noqa: PLC0415 - heavy
 
     found: list[Prompt] = []
     for directory in directories:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from conf.errors import UserError
 from conf.schema import key
 from launch.common.cli import main_simple
-from rl.errors import UserError
 from rl.metrics import read_metrics
 
 LEFT = {"probe/pass@1": "probe, pass@1", "eval/pass@1": "test split, pass@1"}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from conf.errors import UserError
 from conf.schema import Config, key
 from launch.common.arguments import (
     REWARD_KEYS,
@@ -23,7 +24,7 @@ from launch.common.arguments import (
 )
 from launch.common.cli import main_simple
 from launch.common.outputs import check_output
-from reward.rm_bench import (
+from reward.assess.rm_bench import (
     NUM_STYLES,
     DomainFigures,
     Item,
@@ -34,9 +35,8 @@ from reward.rm_bench import (
     read_scores,
     scores_json,
 )
-from rl.console import Console
-from rl.errors import UserError
-from rl.samples import replace_file
+from rl.base.console import Console
+from rl.run.evaluation_store import replace_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +84,10 @@ def run(args: RmBenchArgs) -> None:
 
 def _score(cfg: Config, items: list[Item]) -> tuple[list[ItemScores], dict[str, object]]:
     """Scores of all items, and what they depend on."""
-    from actors.texts import check_reward_texts  # noqa: PLC0415 - after the arguments are good
+    from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments are good
 
     check_reward_texts(cfg, REWARD_KEYS)
-    from actors.judging import (  # noqa: PLC0415 - after the arguments are good
-        Candidates,
-        score_candidates,
-        scoring_settings,
-    )
+    from actors.jobs.raw_scores import Candidates, score_candidates, scoring_settings  # noqa: PLC0415
 
     settings = scoring_settings(cfg)
     console = Console()

@@ -21,7 +21,7 @@ from launch.common.arguments import (
 )
 from launch.common.cli import main_simple
 from launch.common.outputs import check_output
-from reward.answers import read_answers
+from reward.judges.answers import read_answers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,10 @@ def run(args: ScoreArgs) -> None:
     output = check_output(args.output, "FILE.jsonl")
     cfg = answer_config(args)
     groups = read_answers(Path(args.input))
-    from actors.texts import check_reward_texts  # noqa: PLC0415 - after the arguments are good
+    from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments are good
 
     check_reward_texts(cfg, REWARD_KEYS)
-    from actors.scoring import score_file  # noqa: PLC0415 - after the arguments are good
+    from actors.jobs.scoring import score_file  # noqa: PLC0415 - after the arguments are good
 
     rehearse_reward_model(cfg)
     score_file(cfg, groups, output)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from actors.listening import check_address, read_token
+from actors.serve.listening import check_address, read_token
 from conf.schema import key
 from launch.common.arguments import (
     REWARD_KEYS,
@@ -46,10 +46,10 @@ def run(args: ServeArgs) -> None:
     cfg = answer_config(args)
     token = read_token(None if args.token_file is None else Path(args.token_file))
     check_address(args.host, args.port, token)
-    from actors.texts import check_reward_texts  # noqa: PLC0415 - after the arguments
+    from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments
 
     check_reward_texts(cfg, REWARD_KEYS)
-    from actors.serving import ServeConfig, serve_rewards  # noqa: PLC0415 - heavier still
+    from actors.serve.server import ServeConfig, serve_rewards  # noqa: PLC0415 - heavier still
 
     rehearse_reward_model(cfg)
     serve_rewards(

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conf.schema import Config
 from launch.common.cli import main
 from launch.common.outputs import check_output_dir
-from reward.model_files import read_system
-from rl.chat_template import read_template
+from reward.model.files import read_system
+from rl.text.chat_template import read_template
 
 
 def check(cfg: Config) -> None:
@@ -28,7 +28,7 @@ def check(cfg: Config) -> None:
     if cfg.dry_run:
         return
     # Each import is heavier than the one before, so that bad input is refused at once.
-    from actors.checks import check_inputs  # noqa: PLC0415
+    from actors.plan.checks import check_inputs  # noqa: PLC0415
 
     if cfg.loop.enabled:  # written after minutes
         check_output_dir(cfg.loop.cache_dir, "loop.cache_dir")
@@ -42,11 +42,11 @@ def run(cfg: Config) -> None:
     check(cfg)
     cfg = with_shipped_models(cfg)
     if cfg.dry_run:
-        from actors.dry_run import dry_run  # noqa: PLC0415 - after the configuration is good
+        from actors.plan.dry_run import dry_run  # noqa: PLC0415 - after the configuration is good
 
         dry_run(cfg)
         return
-    from actors.experiment import run_experiment  # noqa: PLC0415
+    from actors.jobs.experiment import run_experiment  # noqa: PLC0415
 
     run_experiment(cfg)
 

@@ -14,14 +14,14 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from actors.model_shape import ModelShape, shape_of
+from actors.plan.model_shape import ModelShape, shape_of
+from conf.errors import UserError
 from conf.schema import Config, PolicyConfig, key
 from launch.common.arguments import REWARD_KEYS, default_context
 from launch.common.cli import compose_config, main_simple
 from launch.common.outputs import check_output_dir
-from reward.loading import check_attention, check_tensors
-from reward.model_directory import check_trainable
-from reward.model_files import (
+from reward.model.directory import check_trainable
+from reward.model.files import (
     AdapterName,
     check_context,
     check_family,
@@ -31,8 +31,8 @@ from reward.model_files import (
     model_digest,
     read_system,
 )
-from reward.pairs import Pair, load_pairs, pairs_digest, split_by_prompt
-from rl.errors import UserError
+from reward.model.loading import check_attention, check_tensors
+from reward.pairs.pairs import Pair, load_pairs, pairs_digest, split_by_prompt
 from rl.loss import PairObjective
 
 RESULT = "training.json"
@@ -126,10 +126,10 @@ def run(args: TrainRmArgs) -> None:
             "with a lower validation_share"
         )
     cfg = configure(args, shape)
-    from actors.checks import preflight  # noqa: PLC0415 - after the arguments are good
-    from actors.placement import Needs  # noqa: PLC0415
-    from actors.rehearsal import rehearse  # noqa: PLC0415
-    from actors.rm_training import RmTraining, run_training  # noqa: PLC0415
+    from actors.cluster.placement import Needs  # noqa: PLC0415
+    from actors.plan.checks import preflight  # noqa: PLC0415 - after the arguments are good
+    from actors.plan.rehearsal import rehearse  # noqa: PLC0415
+    from actors.stages.rm_training import RmTraining, run_training  # noqa: PLC0415
 
     preflight(cfg, Needs(policy=cfg.policy.ranks))
     rehearse(args.model, "model", "score", num_tokens=cfg.reward.max_tokens, saves=True)
@@ -244,7 +244,7 @@ def configure(args: TrainRmArgs, shape: ModelShape | None) -> Config:
 
 
 def _microbatch(shape: ModelShape | None, policy: PolicyConfig, dtype: str, *, on_cpu: bool) -> int:
-    from actors.memory import DTYPE_BYTES, GIB, microbatch_within  # noqa: PLC0415 - after arguments
+    from actors.plan.memory import DTYPE_BYTES, GIB, microbatch_within  # noqa: PLC0415 - after arguments
 
     if shape is None or shape.dimensions is None:
         return 1  # two contexts

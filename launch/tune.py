@@ -16,13 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hydra.core.override_parser.types import IntervalSweep, Override
 
+from conf.errors import UserError
 from conf.schema import key
 from conf.validate import build
 from launch.common.cli import Lines, compose_all, forced_overrides, guarded, help_of_schema, parse
 from launch.sweeps.command import conclude, directory_of, make_runner, seen_from
 from launch.sweeps.sweep import Job, Runner, Sweep, describe, plan
 from launch.train import check
-from rl.errors import UserError
 
 if TYPE_CHECKING:
     import optuna

@@ -41,11 +41,7 @@ def run(args: VerifyArgs) -> int:
     output = check_output(args.output, "FILE.jsonl")
     execution = args.execution(args.sandbox)
     cfg = compose_config(["placement=laptop"])
-    from actors.verifying import (  # noqa: PLC0415 - after the arguments are good
-        VerifyFile,
-        refuse_unknown,
-        verify_file,
-    )
+    from actors.jobs.verifying import VerifyFile, refuse_unknown, verify_file  # noqa: PLC0415
 
     job = VerifyFile(
         source=Path(args.input),

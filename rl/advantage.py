@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rl.errors import NonFiniteError
+from conf.errors import NonFiniteError
 from rl.types import FloatArray, JudgedGroup, JudgeKind
 
 _Float64Array = NDArray[np.float64]

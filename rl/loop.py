@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from rl.interfaces import Fleet
-from rl.prompts import PromptSampler
+from rl.problems.prompts import PromptSampler
 from rl.step import Batch, StepConfig, collect, learn
 from rl.types import StepReport
 

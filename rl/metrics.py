@@ -14,8 +14,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from rl.errors import DataError
-from rl.json_text import JsonFault, parse_json
+from conf.errors import DataError
+from rl.base.json_text import JsonFault, parse_json
 from rl.types import Finish, JudgedGroup, JudgeKind, Reason, StepReport
 
 

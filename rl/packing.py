@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from rl.errors import UserError
+from conf.errors import UserError
 from rl.types import Microbatch, Minibatch, Sample
 
 _IDLE_TOKENS = 16  # of the microbatch that only keeps a rank in step; any small size will do

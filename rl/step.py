@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from conf.errors import NonFiniteError
 from rl.advantage import AdvantageConfig, batch_advantages
-from rl.errors import NonFiniteError
 from rl.interfaces import Fleet
 from rl.metrics import batch_metrics
 from rl.packing import build_minibatch, split_minibatches

@@ -124,7 +124,9 @@ class Score:
     value: float | None  # None: not judged, because there is no valid code
     truncated: bool = False  # the reward model's input was cut to its context
     reused: bool = False  # from the cache, or from identical code in the same group
-    verdict: str | None = None  # of execution (`reward.verdict.Verdict`); None: no test was run
+    verdict: str | None = (
+        None  # of execution (`reward.verify.verdict.Verdict`); None: no test was run
+    )
     num_passed: int | None = None  # tests; None where the verdict came before they were all run
     num_tests: int | None = None
 

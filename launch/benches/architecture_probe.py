@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import torch
 
-from actors.engine_support import EngineNeeds, check_engine
-from actors.forward_check import gap_of
-from actors.train_model import TrainSpec, plain_reader
-from reward.loading import check_attention, check_tensors
-from rl.errors import ProjectError
+from actors.engines.forward_check import gap_of
+from actors.engines.train_model import TrainSpec, plain_reader
+from actors.plan.engine_support import EngineNeeds, check_engine
+from conf.errors import ProjectError
+from reward.model.loading import check_attention, check_tensors
 from rl.loss import BatchNorm, PolicyObjective
 from rl.packing import build_minibatch
 from rl.types import FloatArray, IntArray, Sample
@@ -90,7 +90,7 @@ def probe_reward_model(directory: Path) -> dict[str, Any]:
 
 
 def _trainer(directory: Path, head: Literal["lm", "score"]) -> Any:  # noqa: ANN401
-    from actors.deepspeed_engine import TrainEngine  # noqa: PLC0415 - seconds
+    from actors.engines.deepspeed_engine import TrainEngine  # noqa: PLC0415 - seconds
 
     spec = TrainSpec(model_path=str(directory), head=head, lr=_LR, total_steps=4)
     return TrainEngine(spec, 0, 1, "127.0.0.1", _free_port())
@@ -99,7 +99,7 @@ def _trainer(directory: Path, head: Literal["lm", "score"]) -> Any:  # noqa: ANN
 def _engine(
     directory: Path, runner: Literal["generate", "pooling"], backend: Literal["none", "host_memory"]
 ) -> Any:  # noqa: ANN401
-    from actors.vllm_engine import EngineLoop, EngineSpec  # noqa: PLC0415 - seconds
+    from actors.engines.vllm_engine import EngineLoop, EngineSpec  # noqa: PLC0415 - seconds
 
     spec = EngineSpec(
         model=str(directory),
@@ -115,8 +115,8 @@ def _engine(
 
 
 def _publish(trainer: Any, loop: Any, version: int) -> None:  # noqa: ANN401
-    from actors import vllm_engine  # noqa: PLC0415
-    from actors.weights import BUCKET_BYTES, host_bucket  # noqa: PLC0415
+    from actors.engines import vllm_engine  # noqa: PLC0415
+    from actors.groups.weights import BUCKET_BYTES, host_bucket  # noqa: PLC0415
 
     vllm_engine.start_weights(loop).result(60)
     for bucket in trainer.iter_full_parameters(BUCKET_BYTES):
@@ -126,7 +126,7 @@ def _publish(trainer: Any, loop: Any, version: int) -> None:  # noqa: ANN401
 
 def _parity(trainer: Any, loop: Any, packs: bool) -> tuple[float, list[Sample]]:  # noqa: ANN401
     """Largest difference between what an engine says of its samples and what the rank says."""
-    from actors.vllm_engine import Sampling  # noqa: PLC0415
+    from actors.engines.vllm_engine import Sampling  # noqa: PLC0415
 
     rng = np.random.default_rng(0)
     samples: list[Sample] = []

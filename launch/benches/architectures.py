@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conf.errors import UserError
 from launch.benches.tiny_models import FAMILIES, make_tiny
-from rl.errors import UserError
 
 _PARITY = 1e-4  # of log-probs and scores in float32
 _DEADLINE_S = 400.0

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 from websockets.sync.client import ClientConnection, connect
 
-from rl.errors import DeadlineError
+from conf.errors import DeadlineError
 
 START_S = 30.0
 _FLAGS = (

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launch.benches.chromium import chromium, open_tab
-from rl.console import Console
+from rl.base.console import Console
 from rl.report.page import Report
-from rl.rollouts import RolloutRow, write_rollouts
+from rl.run.rollouts import RolloutRow, write_rollouts
 from rl.types import Reason
 
 GROUP_SIZE = 16

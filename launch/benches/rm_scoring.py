@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from actors.cluster import cluster
-from actors.fleet import RayFleet, Specs, start_fleet
-from actors.judging import Candidates, score_all
-from actors.stopping import run_until_stopped
+from actors.cluster.cluster import cluster
+from actors.cluster.signals import run_until_stopped
+from actors.groups.fleet import RayFleet, Specs, start_fleet
+from actors.jobs.raw_scores import Candidates, score_all
 from conf.schema import Config
-from reward.model import TextPath
-from reward.near_miss import mutants
-from rl.console import Console
-from rl.minipy import Spec, specs
+from reward.model.text_path import TextPath
+from reward.pairs.near_miss import mutants
+from rl.base.console import Console
+from rl.problems.minipy import Spec, specs
 from rl.types import Score
 
 NUM_PROBLEMS = 64

@@ -21,10 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from reward.sandbox import Limits, Sandbox, StdioJob
-from reward.verdict import Program, Verifier
-from rl.console import Console
-from rl.minipy import ENTRY_POINT, specs
+from reward.sandbox.pool import Limits, Sandbox, StdioJob
+from reward.verify.verdict import Program, Verifier
+from rl.base.console import Console
+from rl.problems.minipy import ENTRY_POINT, specs
 
 Grader = Callable[[str], bool]
 

@@ -23,13 +23,13 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from actors.listening import TOKEN_VARIABLE
-from actors.scoring import score_file
+from actors.jobs.scoring import score_file
+from actors.serve.listening import TOKEN_VARIABLE
+from conf.errors import EngineError, ProjectError, UserError
 from launch.common.arguments import AnswerArgs, answer_config
-from reward.answers import read_answers
-from rl.console import Console
-from rl.errors import EngineError, ProjectError, UserError
-from rl.minipy import specs
+from reward.judges.answers import read_answers
+from rl.base.console import Console
+from rl.problems.minipy import specs
 
 _ROOT = Path(__file__).resolve().parents[2]
 _TOLERANCE = 1e-5  # of a score in float32: the engine's batches differ from run to run

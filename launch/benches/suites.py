@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from actors.verifiers import make_verifier
+from actors.groups.verifiers import make_verifier
+from conf.errors import DataError, UserError
 from conf.schema import ExecutionConfig
-from reward.execute import verify_persistently
-from reward.verdict import Judgement, Program, Verifier
-from rl.console import Console
-from rl.errors import DataError, UserError
-from rl.json_text import JsonFault, parse_json
-from rl.prompts import parse_tests
+from reward.verify.execute import verify_persistently
+from reward.verify.verdict import Judgement, Program, Verifier
+from rl.base.console import Console
+from rl.base.json_text import JsonFault, parse_json
+from rl.problems.prompts import parse_tests
 
 Should = Literal["pass", "fail", "refuse"]
 _SHOULD: tuple[str, ...] = get_args(Should)

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from actors.engine_support import EngineNeeds, check_engine, device_of
+from actors.plan.engine_support import EngineNeeds, check_engine, device_of
 from conf.schema import Config, ExecutionConfig, ProtocolName, SandboxConfig, key
 from launch.common.cli import compose_config, override
-from reward.model_files import (
+from reward.model.files import (
     AdapterName,
     RewardKeys,
     check_family,
@@ -18,7 +18,7 @@ from reward.model_files import (
     is_local,
     read_system,
 )
-from reward.protocols import protocol_named
+from reward.verify.protocols import protocol_named
 
 MAX_CONTEXT = 4096
 
@@ -162,7 +162,7 @@ def rehearse_reward_model(cfg: Config) -> None:
     Raises:
         UserError: naming the file that no engine could use.
     """
-    from actors.rehearsal import rehearse  # noqa: PLC0415 - after all that is quicker
+    from actors.plan.rehearsal import rehearse  # noqa: PLC0415 - after all that is quicker
 
     if cfg.reward.model is not None:
         rehearse(cfg.reward.model, "model", "score", num_tokens=cfg.reward.max_tokens)

@@ -25,13 +25,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.errors import ProjectError, UserError
 from conf.groups import CONF_DIR, about_choice, about_group, choices
 from conf.keys import Key, as_yaml, keys_of, nearest
 from conf.schema import Config
 from conf.validate import ConfigError, Fault, build, build_config, cautions, to_dict
 from launch.common.outputs import check_output_dir
 from launch.common.ray_job import job_runtime_env, with_lasting_outputs
-from rl.errors import ProjectError, UserError
 
 # Read when a library is loaded, which is after this; its bars would stand between our lines.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

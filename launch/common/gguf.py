@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rl.errors import UserError
+from conf.errors import UserError
 
 # Names in `tokenizer.ggml.pre` under which llama.cpp takes each digit alone, then splits as GPT-2.
 _DIGITS = frozenset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rl.errors import UserError
+from conf.errors import UserError
 
 
 def check_output(output: str, example: str, key: str = "output") -> Path:

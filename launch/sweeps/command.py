@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from conf.errors import UserError
 from conf.schema import Config
 from launch.common.cli import EXIT_FAILURE, Lines
 from launch.common.ray_job import OUTPUT_ROOT, job_runtime_env
 from launch.sweeps.local_jobs import LocalJobs
 from launch.sweeps.sweep import Job, Runner, Sweep, plan
-from rl.errors import UserError
 
 TREE = Path(__file__).resolve().parents[2]
 
@@ -75,7 +75,7 @@ def make_runner(config: Config, script: Path) -> Runner:
             "directories of its jobs (submit the sweep itself: ray job submit --working-dir . -- "
             "python launch/train.py --multirun ...)"
         )
-    from actors.ray_jobs import RayJobs  # noqa: PLC0415 - loads Ray
+    from actors.cluster.ray_jobs import RayJobs  # noqa: PLC0415 - loads Ray
 
     script_in_tree = script.resolve().relative_to(TREE)
     return RayJobs(address, str(script_in_tree), _runtime_env())

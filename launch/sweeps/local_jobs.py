@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from conf.errors import last_error
 from conf.schema import Config
-from rl.errors import last_error
 
 OUTPUT_FILE = "output.log"
 _READ_DEADLINE_S = 10.0

@@ -15,7 +15,7 @@ from typing import Any
 
 from launch.common.plots import Curve, plot_arms
 from rl.metrics import read_metrics
-from rl.samples import replace_file
+from rl.run.evaluation_store import replace_file
 
 SEED = "seed"
 

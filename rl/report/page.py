@@ -22,7 +22,7 @@ from rl.report.plots import draw, library
 from rl.report.record import RunRecord, read_record
 from rl.report.sources import SOURCES, PackedRollouts
 from rl.report.steps import PackedStep
-from rl.samples import replace_file
+from rl.run.evaluation_store import replace_file
 
 PAGE = "report.html"
 _HERE = Path(__file__).parent

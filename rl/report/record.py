@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import yaml
 
-from rl.errors import DataError, UserError
-from rl.json_text import JsonFault, parse_json
+from conf.errors import DataError, UserError
+from rl.base.json_text import JsonFault, parse_json
 from rl.metrics import read_metrics
 
 METRICS_FILE = "metrics.jsonl"

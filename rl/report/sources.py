@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rl.report.steps import PackedStep, pack_step
-from rl.rollouts import read_rollouts
+from rl.run.rollouts import read_rollouts
 
 BUDGET_BYTES = 46_000_000  # of all rollouts; scripts, curves and the like add about 2 MB
 

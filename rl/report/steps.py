@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rl.rollouts import RolloutRow
+from rl.run.rollouts import RolloutRow
 
 MAX_TEXT = 24_000  # characters of one completion; more is cut out of its middle
 DECIMALS = 4  # of scores, rewards and advantages

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from reward.pairs import Pair, write_pairs
-from rl import minipy
-from rl.prompts import write_prompts
+from reward.pairs.pairs import Pair, write_pairs
+from rl.problems import minipy
+from rl.problems.prompts import write_prompts
 
 pytestmark = pytest.mark.chaos
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from reward.sandbox import Confinement, Limits, reachable_levels
-from reward.sandbox_levels import Level
-from reward.verdict import Program, Verdict, Verifier
+from reward.sandbox.levels import Level
+from reward.sandbox.pool import Confinement, Limits, reachable_levels
+from reward.verify.verdict import Program, Verdict, Verifier
 from tests.hostile.programs import Form, Hostile, all_programs
 
 pytestmark = pytest.mark.hostile

@@ -14,8 +14,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForSequenceClassification
 
-from actors.cluster import cluster
-from actors.fleet import RayFleet, Specs, start_fleet, train_fields
+from actors.cluster.cluster import cluster
+from actors.groups.fleet import RayFleet, Specs, start_fleet, train_fields
 from conf.schema import Config
 from launch.common.cli import compose_config
 

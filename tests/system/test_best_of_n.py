@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rl import minipy
-from rl.samples import SampleRow, SampleStore, problem_digest
+from rl.problems import minipy
+from rl.run.evaluation_store import SampleRow, SampleStore, problem_digest
 
 pytestmark = pytest.mark.system
 

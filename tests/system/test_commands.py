@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rl import minipy
-from rl.prompts import write_prompts
-from rl.rollouts import read_rollouts
+from rl.problems import minipy
+from rl.problems.prompts import write_prompts
+from rl.run.rollouts import read_rollouts
 
 pytestmark = pytest.mark.system
 

@@ -24,12 +24,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from actors.deepspeed_engine import TrainEngine
-from actors.train_model import TrainSpec, lr_at
-from rl.errors import NonFiniteError, UserError
+from actors.engines.deepspeed_engine import TrainEngine
+from actors.engines.train_model import TrainSpec, lr_at
+from conf.errors import NonFiniteError, UserError
 from rl.loss import BatchNorm, MicrobatchTensors, NllObjective, PairObjective, PolicyObjective
 from rl.packing import build_minibatch
-from rl.tiny_model import make_tokenizer
+from rl.problems.tiny_model import make_tokenizer
 from rl.types import FloatArray, Microbatch, Minibatch, Sample
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rl.minipy import NUM_TESTS, make_prompts
-from rl.prompts import write_prompts
+from rl.problems.minipy import NUM_TESTS, make_prompts
+from rl.problems.prompts import write_prompts
 
 pytestmark = pytest.mark.system
 

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rl.checkpoint import complete_checkpoints
+from rl.run.checkpoint import complete_checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

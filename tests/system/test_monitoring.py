@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.dashboard import DASHBOARD, FOLDER, exported_names, provision
-from actors.gauges import StepGauges, gauge_name, run_tags
-from actors.rl_run import step_config
-from rl import minipy
+from actors.cluster.gauges import StepGauges, gauge_name, run_tags
+from actors.observe.dashboard import DASHBOARD, FOLDER, exported_names, provision
+from actors.stages.rl_run import step_config
 from rl.metrics import METRICS
+from rl.problems import minipy
 from rl.step import collect, learn
 from rl.types import StepReport
 from tests.system.conftest import LiveFleet

@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from actors.rl_run import step_config
-from actors.supervise import all_of
-from rl import minipy
+from actors.cluster.deadlines import all_of
+from actors.stages.rl_run import step_config
 from rl.loop import LoopConfig, run_loop
 from rl.packing import build_minibatch
-from rl.prompts import PromptSampler
+from rl.problems import minipy
+from rl.problems.prompts import PromptSampler
 from rl.step import Batch
 from rl.types import RolloutGroup, Sample, SamplingConfig, StepReport
 from tests.system.conftest import LiveFleet

@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from reward.extract import ExtractConfig, extract
-from reward.golden import GOLDEN_SCORES
-from reward.pairs import read_pairs
-from rl import minipy
-from rl.prompts import write_prompts
-from rl.rollouts import RolloutRow, write_rollouts
+from reward.code.extract import ExtractConfig, extract
+from reward.model.golden import GOLDEN_SCORES
+from reward.pairs.pairs import read_pairs
+from rl.problems import minipy
+from rl.problems.prompts import write_prompts
+from rl.run.rollouts import RolloutRow, write_rollouts
 
 pytestmark = pytest.mark.system
 

@@ -28,11 +28,11 @@ from transformers import (
     Qwen3ForTokenClassification,
 )
 
-from actors.vllm_engine import EngineLoop, EngineSpec
-from reward.model import TextPath
-from reward.model_files import ADAPTERS, AdapterName, check_reward_model
-from rl import minipy
-from rl.tiny_model import CHAT_TEMPLATE, make_tokenizer
+from actors.engines.vllm_engine import EngineLoop, EngineSpec
+from reward.model.files import ADAPTERS, AdapterName, check_reward_model
+from reward.model.text_path import TextPath
+from rl.problems import minipy
+from rl.problems.tiny_model import CHAT_TEMPLATE, make_tokenizer
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 

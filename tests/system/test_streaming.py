@@ -10,10 +10,10 @@ import pytest
 import ray
 from ray.util.state import list_actors
 
-from actors.rl_run import step_config
-from rl import minipy
+from actors.stages.rl_run import step_config
 from rl.loop import LoopConfig, run_loop
-from rl.prompts import PromptSampler
+from rl.problems import minipy
+from rl.problems.prompts import PromptSampler
 from rl.step import Batch
 from rl.types import StepReport
 from tests.system.conftest import LiveFleet

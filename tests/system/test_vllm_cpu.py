@@ -8,7 +8,7 @@ import pytest
 import torch
 from vllm import ir
 
-from actors.vllm_cpu import cpu_engine_args, register_cpu_kernels
+from actors.engines.vllm_cpu import cpu_engine_args, register_cpu_kernels
 
 pytestmark = pytest.mark.system
 

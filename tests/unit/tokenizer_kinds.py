@@ -25,7 +25,7 @@ from tokenizers import (
 )
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-from rl import minipy
+from rl.problems import minipy
 
 POSITIONS = 1024
 SYSTEM_RAISES = (

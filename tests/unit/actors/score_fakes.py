@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from actors.score_queue import Group
-from reward.judge import Judged
-from rl.errors import EngineError, NonFiniteError, ProjectError
+from actors.serve.queue import Group
+from conf.errors import EngineError, NonFiniteError, ProjectError
+from reward.judges.judge import Judged
 from rl.types import Extraction, JudgeKind, Message, Prompt, Reason, Score
 
 

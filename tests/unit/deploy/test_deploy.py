@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from actors.ray_jobs import fit_together
+from actors.cluster.ray_jobs import fit_together
 from launch.common.cli import compose_config, forced_overrides
 
 pytestmark = pytest.mark.unit

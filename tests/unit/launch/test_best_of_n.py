@@ -15,12 +15,12 @@ from launch import best_of_n
 from launch.best_of_n import BestOfNArgs, configure_selection, plan_selection
 from launch.common.arguments import DataArgs
 from launch.common.cli import main_simple
-from reward.best_of_n import METHODS, Evidence
-from reward.best_of_n_report import markdown, write_report
-from rl.console import Console
-from rl.minipy import make_prompts
-from rl.prompts import write_prompts
-from rl.samples import SampleRow, SampleStore, problem_digest
+from reward.select.best_of_n import METHODS, Evidence
+from reward.select.report import markdown, write_report
+from rl.base.console import Console
+from rl.problems.minipy import make_prompts
+from rl.problems.prompts import write_prompts
+from rl.run.evaluation_store import SampleRow, SampleStore, problem_digest
 
 pytestmark = pytest.mark.unit
 
@@ -155,7 +155,7 @@ def test_tester_and_reward_model_share_a_laptop_and_no_score_is_remembered(tmp_p
 
 def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("actors.placement.local_gpus", lambda: 8)
+    monkeypatch.setattr("actors.cluster.placement.local_gpus", lambda: 8)
     cfg = configure_selection(arguments(tmp_path, shards=2), tmp_path)
     assert (cfg.placement.kind, cfg.rollout.engines, cfg.reward.shards) == ("one_node", 6, 2)
     assert (cfg.placement.rollout.gpus, cfg.placement.reward.gpus) == (1, 1)

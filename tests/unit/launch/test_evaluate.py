@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
+from conf.errors import DataError, UserError
 from conf.schema import SandboxConfig
 from launch import evaluate
 from launch.common.arguments import DataArgs
 from launch.common.cli import main_simple
 from launch.evaluate import EvaluateArgs, configure, plan, read_benchmark
-from rl.chat_template import read_template
-from rl.errors import DataError, UserError
-from rl.minipy import make_prompts
-from rl.prompts import write_prompts
+from rl.problems.minipy import make_prompts
+from rl.problems.prompts import write_prompts
+from rl.text.chat_template import read_template
 
 pytestmark = pytest.mark.unit
 
@@ -153,11 +153,11 @@ def test_gpus_are_used_where_there_are_some(
     problems: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("actors.placement.local_gpus", lambda: 8)
+    monkeypatch.setattr("actors.cluster.placement.local_gpus", lambda: 8)
     cfg = configure(arguments(problems, tensor_parallel=2), 256, 256)
     assert (cfg.placement.kind, cfg.placement.device) == ("one_node", "cuda")
     assert (cfg.rollout.engines, cfg.placement.rollout.gpus, cfg.model.dtype) == (4, 2, "bfloat16")
-    monkeypatch.setattr("actors.placement.local_gpus", lambda: 0)
+    monkeypatch.setattr("actors.cluster.placement.local_gpus", lambda: 0)
     cfg = configure(arguments(problems), 256, 256)
     assert (cfg.placement.device, cfg.rollout.engines, cfg.model.dtype) == ("cpu", 1, "float32")
 

@@ -12,7 +12,7 @@ import pytest
 from launch import judge_rm
 from launch.common.cli import main_simple
 from launch.judge_rm import JudgeArgs
-from reward.pairs import Pair, write_pairs
+from reward.pairs.pairs import Pair, write_pairs
 from rl.types import Score
 
 pytestmark = pytest.mark.unit

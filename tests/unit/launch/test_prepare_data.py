@@ -8,7 +8,7 @@ import pytest
 
 from launch.common.cli import main_simple
 from launch.prepare_data import PrepareArgs, run
-from rl.prompts import load_prompts
+from rl.problems.prompts import load_prompts
 
 pytestmark = pytest.mark.unit
 

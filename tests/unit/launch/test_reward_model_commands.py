@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.model_shape import shape_of
+from actors.plan.model_shape import shape_of
 from conf.schema import SandboxConfig
 from launch import mine_pairs, train_rm
 from launch.common.cli import main_simple
-from reward.pairs import Pair, write_pairs
-from reward.rollout_sources import count_rollouts, find_rollouts
-from rl.minipy import make_prompts
-from rl.prompts import write_prompts
+from reward.pairs.pairs import Pair, write_pairs
+from reward.pairs.rollout_sources import count_rollouts, find_rollouts
+from rl.problems.minipy import make_prompts
+from rl.problems.prompts import write_prompts
 
 pytestmark = pytest.mark.unit
 

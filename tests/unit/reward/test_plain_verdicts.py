@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from reward.sandbox import Limits
-from reward.verdict import Program, Verdict, Verifier
+from reward.sandbox.pool import Limits
+from reward.verify.verdict import Program, Verdict, Verifier
 
 pytestmark = pytest.mark.unit
 

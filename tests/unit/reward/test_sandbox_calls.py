@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from reward.sandbox import CallJob, Limits, Sandbox
-from reward.sandbox_preamble import PREAMBLE
-from reward.sandbox_report import Ending
-from reward.verdict import Program, Verdict, Verifier
+from reward.sandbox.inside.preamble import PREAMBLE
+from reward.sandbox.pool import CallJob, Limits, Sandbox
+from reward.sandbox.report import Ending
+from reward.verify.verdict import Program, Verdict, Verifier
 
 pytestmark = pytest.mark.unit
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from reward.model import TextPath
-from reward.read_out import choose_padding
-from rl.chat_template import check_policy_text, check_roles, encode_prompt
-from rl.errors import UserError
-from rl.tokenizer import decode
+from conf.errors import UserError
+from reward.model.read_out import choose_padding
+from reward.model.text_path import TextPath
+from rl.text.chat_template import check_policy_text, check_roles, encode_prompt
+from rl.text.tokenizer import decode
 from rl.types import Message, Prompt
 from tests.unit.tokenizer_kinds import KINDS, POSITIONS, write_classifier
 

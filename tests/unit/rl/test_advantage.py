@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conf.errors import NonFiniteError
 from rl.advantage import AdvantageConfig, batch_advantages, group_advantages
-from rl.errors import NonFiniteError
 from rl.types import JudgedGroup, JudgeKind
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 

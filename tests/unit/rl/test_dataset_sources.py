@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rl.datasets import SOURCES, Selection, Tally, iter_problems, read_problems
-from rl.errors import DataError
-from rl.prompts import (
+from conf.errors import DataError
+from rl.problems.datasets import SOURCES, Selection, Tally, iter_problems, read_problems
+from rl.problems.prompts import (
     AssertTests,
     FunctionalTests,
     StdioTests,

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rl.datasets import (
+from conf.errors import DataError, UserError
+from rl.problems.datasets import (
     SOURCES,
     Selection,
     Tally,
@@ -18,8 +19,7 @@ from rl.datasets import (
     source_named,
     split_by_id,
 )
-from rl.errors import DataError, UserError
-from rl.prompts import AssertTests, load_prompts, parse_tests, write_prompts
+from rl.problems.prompts import AssertTests, load_prompts, parse_tests, write_prompts
 
 pytestmark = pytest.mark.unit
 

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from rl.errors import EngineError, NonFiniteError, VersionMismatchError
+from conf.errors import EngineError, NonFiniteError, VersionMismatchError
 from rl.loop import LoopConfig, run_loop
 from rl.metrics import check_names
-from rl.prompts import PromptSampler
+from rl.problems.prompts import PromptSampler
 from rl.step import Batch
 from rl.types import StepReport
 from tests.unit.rl.fakes import FakeFleet, leaves, make_prompts, step_config

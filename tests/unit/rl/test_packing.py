@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl.errors import UserError
+from conf.errors import UserError
 from rl.loss import (
     BatchNorm,
     MicrobatchTensors,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rl.errors import NonFiniteError
+from conf.errors import NonFiniteError
 from rl.interfaces import Fleet
 from rl.metrics import check_names
 from rl.step import Batch, build_samples, collect, learn, mean_metrics

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from conf.errors import DataError, UserError
 from launch.benches.suites import COLUMNS, Agreement, Case, measure_suites, read_suites
-from reward.verdict import Judgement, Program, Verdict
-from rl.errors import DataError, UserError
+from reward.verify.verdict import Judgement, Program, Verdict
 
 pytestmark = pytest.mark.unit
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from conf.errors import EngineError, UserError
 from conf.schema import Config, key
 from launch.common.cli import main, main_simple, override
-from rl.errors import EngineError, UserError
 
 pytestmark = pytest.mark.unit
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from conf.errors import UserError
 from launch.common.outputs import check_output, check_output_dir
-from rl.errors import UserError
 
 pytestmark = pytest.mark.unit
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rl.rollouts import RolloutRow, write_rollouts
+from rl.run.rollouts import RolloutRow, write_rollouts
 
 ROW = RolloutRow(
     step=1,

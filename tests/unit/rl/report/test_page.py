@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rl.errors import DataError, UserError
+from conf.errors import DataError, UserError
 from rl.report.curves import reasons, step_times
 from rl.report.page import Report
 from rl.report.record import read_record

@@ -8,7 +8,7 @@ import pytest
 
 from rl.report import sources
 from rl.report.sources import PackedRollouts, planned_steps
-from rl.rollouts import write_rollouts
+from rl.run.rollouts import write_rollouts
 from tests.unit.rl.report.runs import make_run, rows
 
 pytestmark = pytest.mark.unit

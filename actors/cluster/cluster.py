@@ -1,0 +1,110 @@
+"""The Ray cluster of a command: joined, or started on this machine and ended with it.
+
+Without engines, so that a command that has none loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.exceptions import AuthenticationError
+
+from actors.cluster.environment import inherited, setting
+from actors.cluster.signals import stopped_by_signals
+from conf.errors import EngineError, UserError, in_one_line
+from conf.schema import Config
+
+logger = logging.getLogger(__name__)
+
+
+def starts_ray(cfg: Config) -> bool:
+    """Whether a run starts a Ray of its own on this machine, because it is given none to join."""
+    return cfg.ray.cluster is None
+
+
+@contextmanager
+def cluster(cfg: Config, namespace: str) -> Generator[None]:
+    """The cluster of `ray.address` or RAY_ADDRESS, or one of this machine's own for the body.
+
+    Raises:
+        UserError: when the address is not one to join, its token is missing or wrong, or a variable
+            of `ray.env_from` is missing.
+        EngineError: when Ray can do neither.
+        StoppedError: in the body, when a signal ends it.
+    """
+    _connect(cfg, namespace)
+    try:
+        with stopped_by_signals():
+            yield
+    finally:
+        ray.shutdown()
+
+
+def check_cluster(cfg: Config) -> None:
+    """Refuse what `cluster` would refuse, before anything is touched.
+
+    Raises:
+        UserError: when the address is not one to join, its token is missing or wrong, or a variable
+            of `ray.env_from` is missing.
+    """
+    address = cfg.ray.cluster
+    if address is not None and address.startswith(("http://", "https://")):
+        raise UserError(
+            f"ray.address: {address} takes jobs, and is not one to join (submit the command with "
+            "`ray job submit`, or give ray.address=auto on a machine of the cluster)"
+        )
+    inherited(cfg.ray.env_from)
+
+
+def _connect(cfg: Config, namespace: str) -> None:
+    check_cluster(cfg)
+    address = cfg.ray.cluster
+    # In a Ray job this is added to the runtime environment of the job: its working directory stays,
+    # and of a variable that both name ours is taken.
+    os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
+    runtime_env: dict[str, Any] = {"env_vars": dict(cfg.ray.env)}
+    if variables := inherited(cfg.ray.env_from):
+        runtime_env["worker_process_setup_hook"] = setting(variables)
+    options: dict[str, Any] = {
+        "namespace": cfg.ray.namespace or namespace,
+        "runtime_env": runtime_env,
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+    }
+    if address is None:
+        # A cluster of one process tree on the loopback interface: nobody else can reach it.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        options |= {"dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
+        options["include_dashboard"] = True
+    else:
+        options["address"] = address
+    what = f"the cluster at {address}" if address else "a local cluster"
+    try:
+        ray.init(**options)
+    except AuthenticationError as error:
+        raise UserError(
+            f"{what} wants a token, and this process has none or another one; "
+            "export RAY_AUTH_TOKEN_PATH=FILE, or run the command where Ray has the token "
+            "(~/.ray/auth_token). RAY_AUTH_MODE=disabled is right only for a cluster without one"
+        ) from error
+    except Exception as error:
+        if address is None and _without_dashboard(options):
+            return
+        raise EngineError(f"Ray could not reach or start {what}: {in_one_line(error)}") from error
+
+
+def _without_dashboard(options: Mapping[str, Any]) -> bool:
+    """Try again without the dashboard: on a busy machine it alone may miss Ray's start deadline."""
+    ray.shutdown()  # what the first try has left
+    try:
+        ray.init(**{**options, "include_dashboard": False})
+    except Exception:
+        logger.debug("Ray did not start without its dashboard either", exc_info=True)
+        return False
+    logger.warning("Ray runs without its dashboard, which did not start in time")
+    return True

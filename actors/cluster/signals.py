@@ -1,0 +1,113 @@
+"""SIGTERM and Ctrl-C end a run as an error would: every `finally` of it runs.
+
+`ray job stop`, Slurm and Kubernetes send SIGTERM and kill what is left a little later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+from conf.errors import StoppedError
+from rl.run.checkpoint import complete_checkpoints
+
+T = TypeVar("T")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_until_stopped(body: Coroutine[Any, Any, T]) -> T:
+    """Run `body` to its end in an event loop of its own; a signal cancels it.
+
+    The first signal takes down what the body has started. A second one is obeyed at once, as if
+    nobody had listened.
+
+    Raises:
+        StoppedError: naming the signal, when the body is gone.
+    """
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        return asyncio.run(_cancelled_by_signals(body))
+    finally:
+        for number, handler in handlers.items():  # asyncio leaves the defaults of Python
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stopped_by_signals() -> Generator[None]:
+    """A signal raises StoppedError in the body, where it has no event loop that listens.
+
+    Without it Ctrl-C ends a command with a traceback, and SIGTERM with one of Ray's C++ part. The
+    second signal is obeyed at once. What the shell that started the command ignores stays ignored.
+    """
+    if not _decides_on_signals():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    received: list[signal.Signals] = []
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        restore()
+        received.append(signal.Signals(number))
+        raise KeyboardInterrupt  # libraries catch, and Ray Data reports, what is an Exception
+
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, on_signal)
+    try:
+        yield
+    except BaseException as error:
+        if received:
+            raise StoppedError(f"stopped by {received[0].name}") from error
+        raise
+    finally:
+        restore()
+
+
+def _decides_on_signals() -> bool:
+    """Whether this thread may handle signals, and no event loop around it does."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return threading.current_thread() is threading.main_thread()
+    return False
+
+
+def how_to_go_on(checkpoints: Path, key: str) -> str:
+    """What to do after a stop; `key` is the one that says how often checkpoints are kept."""
+    found = complete_checkpoints(checkpoints)
+    if not found:
+        return f"there is no checkpoint yet ({key})"
+    return f"the same command with resume=auto goes on after step {found[-1].step}"
+
+
+async def _cancelled_by_signals(body: Coroutine[Any, Any, T]) -> T:
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(body)
+    received: list[signal.Signals] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        received.append(number)
+        for listened in _SIGNALS:
+            loop.remove_signal_handler(listened)
+        task.cancel()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        return await task
+    except BaseException as error:
+        # What falls over while it is taken down is a consequence of the signal.
+        if received:
+            raise StoppedError(f"stopped by {received[0].name}") from error
+        raise

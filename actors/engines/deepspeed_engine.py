@@ -1,0 +1,431 @@
+"""Training engine of one data-parallel rank: DeepSpeed ZeRO-3. The only importer of deepspeed.
+
+All ranks hold one engine each and call the same methods in the same order: parameters are gathered
+layer by layer inside every forward, so a rank that calls alone waits until the deadline. One engine
+per process and no Ray in here: `actors.groups.trainer` wraps it in an actor.
+
+Axes: R rows, L tokens of a row.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+from actors.engines.forward_check import ForwardCheck, check_forward
+from actors.engines.train_model import (
+    TrainModel,
+    TrainSpec,
+    load_model,
+    lr_at,
+    plain_reader,
+    rehearse_saving,
+    restore_buffers,
+    save_config_and_tokenizer,
+    suspects,
+)
+from conf.errors import NonFiniteError, UserError
+from rl.loss import BatchNorm, MicrobatchTensors, Objective
+from rl.types import FloatArray, IntArray, Microbatch, UpdateReport
+
+# DeepSpeed reads this once, while it is imported; left alone it would probe.
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+
+import deepspeed
+
+# DeepSpeed compiles this op for a minute when its communication starts on CPU. Only
+# `inference_all_reduce` uses it, which training never calls.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+# torch renamed two collectives; DeepSpeed calls the old names several times per layer.
+warnings.filterwarnings(
+    "ignore", r"`torch\.distributed\.\w+_tensor` is deprecated", category=FutureWarning
+)
+
+_SHARD_BYTES = 4 * 2**30
+_CHECKPOINT_TAG = "zero3"
+_STATE_FILE = "engine.json"
+
+
+def _ds_config(spec: TrainSpec, world_size: int) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "train_batch_size": world_size,
+        "gradient_clipping": spec.grad_clip,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": 3,
+            "overlap_comm": spec.device == "cuda",
+            "offload_optimizer": {"device": "cpu" if spec.offload_optimizer else "none"},
+            "offload_param": {"device": "cpu" if spec.offload_params else "none"},
+        },
+    }
+    if spec.dtype == "bfloat16":
+        # Master weights are float32. Gradients are summed over ranks and microbatches in float32
+        # too: bfloat16 would lose most of a small contribution.
+        config |= {
+            "bf16": {"enabled": True},
+            "communication_data_type": "fp32",
+            "data_types": {"grad_accum_dtype": "fp32"},
+        }
+    return config
+
+
+def _load_partitioned(spec: TrainSpec, ds_config: dict[str, Any]) -> TrainModel:
+    """Load the model; ZeRO-3 partitions each layer as it is made."""
+    zero_init = HfDeepSpeedConfig(ds_config)  # in force for as long as it is referenced
+    model = load_model(spec)
+    del zero_init
+    restore_buffers(model.model, spec)
+    return model
+
+
+def _persist_vectors(ds_config: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Keep norm weights and biases whole on each rank; every larger parameter is partitioned."""
+    sizes = [_full_shape(p).numel() for p in model.parameters() if len(_full_shape(p)) == 1]
+    zero = ds_config["zero_optimization"] | {
+        "stage3_param_persistence_threshold": max(sizes, default=0)
+    }
+    return ds_config | {"zero_optimization": zero}
+
+
+def _full_shape(parameter: nn.Parameter) -> torch.Size:
+    """Return the shape before ZeRO-3 took the parameter apart."""
+    return getattr(parameter, "ds_shape", parameter.shape)
+
+
+class TrainEngine:
+    """One rank: log-probs, optimizer steps, whole parameters, checkpoints; called in lockstep."""
+
+    def __init__(
+        self, spec: TrainSpec, rank: int, world_size: int, master_addr: str, master_port: int
+    ) -> None:
+        self.spec = spec
+        self.rank = rank
+        self.world_size = world_size
+        self._num_updates = 0
+        self._device = self._start(master_addr, master_port)
+        self._engine = self._initialize(trains=True)
+        if rank == 0:
+            rehearse_saving(self._engine.module.model, spec)
+        self._reference = self._initialize(trains=False) if spec.with_reference else None
+        self._parameters = self._name_parameters()
+
+    def logprobs(self, microbatches: Sequence[Microbatch]) -> tuple[FloatArray, ...]:
+        """Outputs [R, L] of the current policy for each microbatch; 0 off the mask.
+
+        For a score head these are the scores.
+        """
+        with torch.no_grad():
+            return tuple(
+                self._engine(MicrobatchTensors.from_microbatch(mb, self._device)).cpu().numpy()
+                for mb in microbatches
+            )
+
+    def update(
+        self,
+        microbatches: Sequence[Microbatch],
+        old_logprobs: Sequence[FloatArray] | None,
+        objective: Objective,
+        norm: BatchNorm,
+    ) -> UpdateReport:
+        """One optimizer step; the report's metrics are sums over ranks and microbatches.
+
+        Every rank passes equally many microbatches. `norm` holds the denominators of the whole
+        minibatch. NonFiniteError on all ranks, with weights and optimizer untouched, when the loss
+        or a gradient is NaN or infinite.
+        """
+        self._engine.optimizer.zero_grad()  # drops what a failed update may have accumulated
+        sums: dict[str, Tensor] = {}
+        suspected: set[int] = set()
+        for index, microbatch in enumerate(microbatches):
+            mb = MicrobatchTensors.from_microbatch(microbatch, self._device)
+            old_RL = (
+                None if old_logprobs is None else torch.tensor(old_logprobs[index]).to(self._device)
+            )
+            self._engine.set_gradient_accumulation_boundary(index == len(microbatches) - 1)
+            ref_RL = self._reference_outputs(mb)
+            outputs_RL = self._engine(mb)
+            loss, metrics = objective(outputs_RL, mb, old_RL, ref_RL, norm)
+            # Losses are shares of a sum over ranks, but ZeRO averages gradients over ranks.
+            self._engine.backward(loss * self.world_size)
+            suspected |= suspects(outputs_RL, mb)
+            for name, value in (metrics | {"loss": loss.detach()}).items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value
+        totals = self._sum_over_ranks(sums)
+        if not math.isfinite(totals.pop("loss")):
+            self._raise_non_finite("loss", suspected)
+        lr = lr_at(self._num_updates, self.spec)
+        self._engine.optimizer.set_lr(lr)
+        self._engine.step()
+        if not self._engine.was_step_applied():  # DeepSpeed skips a step whose norm is not finite
+            self._raise_non_finite("gradient norm", suspected)
+        self._num_updates += 1
+        grad_norm = float(self._engine.get_global_grad_norm())
+        return UpdateReport(metrics=totals | {"policy/grad_norm": grad_norm}, lr=lr)
+
+    def self_check(self, plain_bytes: int) -> ForwardCheck:
+        """Compare every way to read few short samples; called in lockstep, before any update.
+
+        Rank 0 also asks plain transformers, for weights of at most `plain_bytes`.
+        """
+
+        def forward(mb: Microbatch, **how: bool) -> FloatArray:
+            with torch.no_grad():
+                tensors = MicrobatchTensors.from_microbatch(mb, self._device)
+                return self._engine(tensors, **how).cpu().numpy()
+
+        model: PreTrainedModel = self._engine.module.model
+        config, scores = model.config, self.spec.head != "lm"
+        text = config.get_text_config()
+        ends = config.eos_token_id
+        return check_forward(
+            forward,
+            lambda mb: forward(mb, own=True),
+            vocab_size=text.vocab_size,
+            forbidden=[
+                token
+                for token in [config.pad_token_id, *(ends if isinstance(ends, list) else [ends])]
+                if token is not None
+            ],
+            scores=scores,
+            dtype=self.spec.dtype,
+            window=getattr(text, "sliding_window", None),
+            plain=self._plain_reader(plain_bytes, scores=scores),
+        )
+
+    def parameter_metadata(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """(name, dtype, shape) of what `iter_full_parameters` yields, in its order."""
+        return [
+            (name, str(p.dtype).removeprefix("torch."), tuple(_full_shape(p)))
+            for names, p in self._parameters
+            for name in names
+        ]
+
+    def iter_full_parameters(self, bucket_bytes: int) -> Iterator[list[tuple[str, Tensor]]]:
+        """Yield whole parameters under their Hugging Face names, about `bucket_bytes` at a time.
+
+        All ranks iterate in lockstep, between steps. Tied embeddings come under both names, because
+        vLLM keeps its old head otherwise. A tensor is valid until the next bucket.
+        """
+        for bucket in self._buckets(bucket_bytes):
+            with deepspeed.zero.GatheredParameters([p for _, p in bucket]):
+                yield [(name, p.detach()) for names, p in bucket for name in names]
+
+    def save_hf(self, directory: Path) -> None:
+        """Write a Hugging Face directory that `from_pretrained` loads; it appears as a whole.
+
+        All ranks call; rank 0 writes safetensors shard by shard, so it never holds the whole model.
+        """
+        stage = directory.with_name(f".{directory.name}.{uuid4().hex}")
+        buckets = self._buckets(_SHARD_BYTES)
+        weight_map: dict[str, str] = {}
+        if self.rank == 0:
+            stage.mkdir(parents=True)
+        for number, bucket in enumerate(buckets, start=1):
+            shard = f"model-{number:05d}-of-{len(buckets):05d}.safetensors"
+            with deepspeed.zero.GatheredParameters([p for _, p in bucket]):
+                if self.rank == 0:
+                    tensors = {names[0]: p.detach().cpu().contiguous() for names, p in bucket}
+                    save_file(tensors, stage / shard, metadata={"format": "pt"})
+                    weight_map |= dict.fromkeys(tensors, shard)
+        if self.rank == 0:
+            total = sum(_num_bytes(p) for _, p in self._parameters)
+            index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+            (stage / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+            save_config_and_tokenizer(self._engine.module.model, self.spec, stage)
+            _replace_directory(stage, directory)
+        dist.barrier()
+
+    def save_checkpoint(self, directory: Path) -> None:
+        """Write parameters, optimizer state and step of all ranks into `directory`.
+
+        The files are pickles of this world size: load only what this run wrote. The caller stages,
+        verifies and commits the directory.
+        """
+        self._engine.save_checkpoint(str(directory), tag=_CHECKPOINT_TAG, save_latest=False)
+        if self.rank == 0:
+            state = {"world_size": self.world_size, "num_updates": self._num_updates}
+            (directory / _STATE_FILE).write_text(json.dumps(state))
+        dist.barrier()
+
+    def load_checkpoint(self, directory: Path) -> None:
+        """Continue exactly where `save_checkpoint` stopped. UserError when it does not fit."""
+        path = directory / _STATE_FILE
+        if not path.is_file():
+            raise UserError(f"{directory}: not a training checkpoint; {_STATE_FILE} is missing")
+        state = json.loads(path.read_text())
+        if state["world_size"] != self.world_size:
+            raise UserError(
+                f"{directory}: written by policy.ranks={state['world_size']}, this run has "
+                f"policy.ranks={self.world_size}; ZeRO-3 checkpoints load on the same number of "
+                "ranks only. Start from the Hugging Face export beside it (model.path=.../hf)."
+            )
+        loaded, _ = self._engine.load_checkpoint(
+            str(directory), tag=_CHECKPOINT_TAG, load_lr_scheduler_states=False
+        )
+        if loaded is None:
+            raise UserError(f"{directory}: {_CHECKPOINT_TAG}/ of this training checkpoint is gone")
+        self._num_updates = state["num_updates"]
+
+    def partition_report(self) -> dict[str, int]:
+        """Count parameter elements, to show what ZeRO-3 partitions.
+
+        `full`: of the model. `local`: in this rank's partition. `replicated`: kept whole on every
+        rank between steps as well (norm weights and biases).
+        """
+        parameters: list[Any] = [p for _, p in self._parameters]
+        return {
+            "full": sum(p.ds_numel for p in parameters),
+            "local": sum(p.ds_tensor.numel() for p in parameters),
+            "replicated": sum(p.ds_numel for p in parameters if p.ds_persist),
+        }
+
+    def close(self) -> None:
+        """Free the engine and leave the process group that it joined."""
+        for engine in (self._engine, self._reference):
+            if engine is not None:
+                engine.destroy()
+        if self._owns_group:
+            dist.destroy_process_group()
+
+    def _start(self, master_addr: str, master_port: int) -> torch.device:
+        """Join the ranks before DeepSpeed would: it binds a device, which has deadlocked others."""
+        spec = self.spec
+        accelerator = os.environ["DS_ACCELERATOR"]
+        if accelerator != spec.device:
+            raise UserError(
+                f"placement.device={spec.device}, but DeepSpeed uses {accelerator} in this "
+                "process; check CUDA_VISIBLE_DEVICES, DS_ACCELERATOR and the placement."
+            )
+        os.environ.setdefault("LOCAL_RANK", "0")  # Ray shows each actor its own device only
+        if spec.device == "cpu":
+            torch.set_num_threads(spec.cpu_threads)
+            device = torch.device("cpu")
+        else:
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+        self._owns_group = not dist.is_initialized()
+        if self._owns_group:
+            dist.init_process_group(
+                "gloo" if spec.device == "cpu" else "nccl",
+                init_method=f"tcp://{master_addr}:{master_port}",
+                rank=self.rank,
+                world_size=self.world_size,
+                timeout=timedelta(seconds=spec.deadline_s),
+            )
+        return device
+
+    def _initialize(self, *, trains: bool) -> Any:  # noqa: ANN401 - deepspeed is not typed
+        """Partition the initial model over the ranks, with or without an optimizer."""
+        spec = self.spec
+        config = _ds_config(spec, self.world_size)
+        model = _load_partitioned(spec, config)
+        config = _persist_vectors(config, model)
+        if not trains:
+            config["zero_optimization"].pop("offload_optimizer")
+            engine = deepspeed.initialize(model=model.requires_grad_(False), config=config)[0]
+            engine.eval()
+            return engine
+        if spec.gradient_checkpointing:
+            model.model.gradient_checkpointing_enable({"use_reentrant": False})
+        kwargs: dict[str, Any] = {
+            "lr": spec.lr,
+            "betas": (spec.adam_beta1, spec.adam_beta2),
+            "weight_decay": spec.weight_decay,
+        }
+        if spec.offload_optimizer:
+            optimizer = deepspeed.ops.adam.DeepSpeedCPUAdam(model.parameters(), **kwargs)
+        else:
+            optimizer = torch.optim.AdamW(model.parameters(), **kwargs)
+        engine = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+        engine.train(spec.gradient_checkpointing)  # the only thing that asks for this mode
+        return engine
+
+    def _plain_reader(
+        self, plain_bytes: int, *, scores: bool
+    ) -> Callable[[IntArray], FloatArray] | None:
+        if sum(_num_bytes(p) for _, p in self._parameters) > plain_bytes:
+            return None
+        head = self._engine.module.head.weight
+        with deepspeed.zero.GatheredParameters([head]):  # a collective: before ranks part
+            weight = head.detach().cpu().clone() if scores else None
+        return plain_reader(self.spec, weight) if self.rank == 0 else None
+
+    def _name_parameters(self) -> list[tuple[tuple[str, ...], nn.Parameter]]:
+        """Name every parameter as in the checkpoint; the first name is the one that is saved."""
+        model: PreTrainedModel = self._engine.module.model
+        embeddings = model.get_input_embeddings()
+        head = model.get_output_embeddings() if self.spec.head == "lm" else None
+        tied = head is not None and head.weight is embeddings.weight
+        # Not `lm_head` everywhere: GPT-NeoX calls it `embed_out`.
+        heads = tuple(f"{name}.weight" for name, m in model.named_modules() if m is head and tied)
+        return [
+            ((name, *heads) if p is embeddings.weight else (name,), p)
+            for name, p in model.named_parameters()
+        ]
+
+    def _buckets(self, max_bytes: int) -> list[list[tuple[tuple[str, ...], nn.Parameter]]]:
+        """Split the parameters, in order, into runs of at most `max_bytes` (or one parameter)."""
+        buckets: list[list[tuple[tuple[str, ...], nn.Parameter]]] = []
+        size = 0
+        for names, parameter in self._parameters:
+            num_bytes = _num_bytes(parameter)
+            if not buckets or size + num_bytes > max_bytes:
+                buckets.append([])
+                size = 0
+            buckets[-1].append((names, parameter))
+            size += num_bytes
+        return buckets
+
+    def _reference_outputs(self, mb: MicrobatchTensors) -> Tensor | None:
+        if self._reference is None:
+            return None
+        with torch.no_grad():
+            return self._reference(mb)
+
+    def _sum_over_ranks(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        names = sorted(sums)
+        vector = torch.stack([sums[name].double() for name in names])
+        dist.all_reduce(vector)
+        return dict(zip(names, vector.tolist(), strict=True))
+
+    def _raise_non_finite(self, what: str, suspected: set[int]) -> None:
+        """Raise NonFiniteError with the samples that any rank suspects, on every rank."""
+        by_rank: list[Any] = [None] * self.world_size
+        dist.all_gather_object(by_rank, suspected)
+        samples = sorted(set[int]().union(*by_rank))
+        raise NonFiniteError(
+            f"{what} is NaN or infinite in optimizer step {self._num_updates}; samples of the "
+            f"minibatch with such numbers: {samples or 'none, so the backward pass overflowed'}. "
+            "The weights are as before the step. Lower policy.lr, or look at these samples."
+        )
+
+
+def _num_bytes(parameter: nn.Parameter) -> int:
+    return _full_shape(parameter).numel() * parameter.element_size()
+
+
+def _replace_directory(new: Path, target: Path) -> None:
+    """Put `new` in the place of `target`, which may exist."""
+    old = target.with_name(f"{new.name}.old")
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

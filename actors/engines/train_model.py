@@ -1,0 +1,422 @@
+"""The model that is trained: a transformers model with a head that says one number per position.
+
+Plain torch and transformers: `actors.engines.deepspeed_engine` partitions what is made here.
+
+Axes: R rows, L tokens of a row, N positions with a loss, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from actors.engines.saved_model import (
+    copy_generation,
+    copy_tokenizer,
+    one_label,
+    same_kind,
+    small_files,
+    write_config,
+)
+from conf.errors import UserError, in_one_line
+from reward.model.loading import LoadingReport, check_report, is_causal
+from rl.loss import MicrobatchTensors, attention_mask
+from rl.text.tokenizer import read_tokenizer
+from rl.types import FloatArray, IntArray
+
+_LM_HEAD = "lm_head.weight"
+_CHUNK_LOGITS = 2**26  # logits held at once by the LM head: 256 MiB in float32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSpec:
+    """Everything that makes one engine; the same on all ranks.
+
+    >>> spec = TrainSpec(model_path="m", lr=1e-3, warmup_steps=2, total_steps=10)
+    >>> [lr_at(step, spec) for step in range(3)]
+    [0.0005, 0.001, 0.001]
+    """
+
+    model_path: str
+    # "score_lm": scores, and log-probs where the LM regulariser reads.
+    head: Literal["lm", "score", "score_lm"] = "lm"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    lr: float
+    warmup_steps: int = 0
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    total_steps: int  # optimizer steps; the cosine ends there
+    weight_decay: float = 0.0  # on every parameter
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    grad_clip: float = 1.0
+    attention: str = "sdpa"
+    gradient_checkpointing: bool = False
+    offload_optimizer: bool = False
+    offload_params: bool = False
+    cpu_threads: int = 1
+    temperature: float = 1.0  # logits are divided by it, as the rollout engine does
+    with_reference: bool = False  # also hold a frozen copy of the initial model
+    chat_template: str | None = None  # saved in place of the tokenizer's own
+    pad_token_id: int | None = None  # saved in place of the model's own
+    seed: int = 0  # of a score head that the checkpoint lacks
+    deadline_s: float = 900.0  # longest wait of a rank for the others in one collective
+
+
+def lr_at(step: int, spec: TrainSpec) -> float:
+    """Learning rate of optimizer step `step` (0-based): linear warm-up, then constant or cosine."""
+    if step < spec.warmup_steps:
+        return spec.lr * (step + 1) / spec.warmup_steps
+    if spec.lr_schedule == "constant":
+        return spec.lr
+    length = max(1, spec.total_steps - spec.warmup_steps)
+    progress = min(1.0, (step - spec.warmup_steps) / length)
+    return spec.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+class TrainModel(nn.Module):
+    """A transformers model whose forward returns one float32 number per position, [R, L]."""
+
+    def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
+        super().__init__()
+        self.model = model
+        if spec.head == "lm":
+            self.head = _LogprobHead(_lm_weight(model), spec.temperature)
+        else:
+            self.head = _ScoreHead(_score_weight(model))
+        # Beside the score head and not in `model`: a reward model is saved without it.
+        self.lm_head = (
+            _LogprobHead(_lm_weight_beside_scores(model, spec), 1.0)
+            if spec.head == "score_lm"
+            else None
+        )
+
+    def forward(self, mb: MicrobatchTensors, *, own: bool = False) -> Tensor:
+        """Log-probs of the targets (0 off the mask), or scores where the head says scores.
+
+        With `own` they come from the model's own head, as anybody calls it: token ids alone, rows
+        without padding. What training computes is compared with that
+        (`actors.engines.forward_check`).
+        """
+        if own:
+            return self._own_outputs(mb)
+        # Without a mask, transformers isolates the samples of a row where `position_ids` restart.
+        mask_RLL = attention_mask(mb)
+        hidden_RLH = self.model.base_model(
+            input_ids=mb.token_ids_RL,
+            position_ids=mb.position_ids_RL,
+            attention_mask=None if mask_RLL is None else self._additive(mask_RLL),
+            use_cache=False,
+        ).last_hidden_state
+        outputs_RL = self.head(hidden_RLH, mb.target_ids_RL, mb.loss_mask_RL)
+        if self.lm_head is None:
+            return outputs_RL
+        logprobs_RL = self.lm_head(hidden_RLH, mb.target_ids_RL, mb.lm_mask_RL)
+        return torch.where(mb.lm_mask_RL > 0, logprobs_RL, outputs_RL)
+
+    def _own_outputs(self, mb: MicrobatchTensors) -> Tensor:
+        logits = self.model(input_ids=mb.token_ids_RL, use_cache=False).logits.float()
+        if isinstance(self.head, _ScoreHead):  # one score a row, which stands at its last token
+            return mb.loss_mask_RL * logits[:, :1]
+        logprobs_RLV = (logits / self.head.temperature).log_softmax(dim=-1)
+        chosen_RL = logprobs_RLV.gather(-1, mb.target_ids_RL[..., None]).squeeze(-1)
+        return chosen_RL * mb.loss_mask_RL
+
+    def _additive(self, mask_RLL: Tensor) -> Tensor:
+        """The mask as attention kernels add it, [R, 1, L, L]."""
+        zeros = torch.zeros_like(mask_RLL, dtype=self.model.dtype)
+        return zeros.masked_fill_(~mask_RLL, torch.finfo(zeros.dtype).min)[:, None]
+
+
+def suspects(outputs_RL: Tensor, mb: MicrobatchTensors) -> set[int]:
+    """Samples with a NaN or infinity in what the model says, or in what it is trained on."""
+    finite_RL = outputs_RL.isfinite() & mb.advantages_RL.isfinite()
+    finite_RL &= mb.rollout_logprobs_RL.isfinite()
+    return set(mb.sample_index_RL[~finite_RL].tolist()) - {-1}  # -1 is padding
+
+
+def load_model(spec: TrainSpec) -> TrainModel:
+    """Load safetensors without dropout."""
+    config = _load_config(spec)
+    for name in config.to_dict():
+        if "dropout" in name or name.endswith("_pdrop"):
+            setattr(config, name, 0.0)
+    torch.manual_seed(spec.seed)
+    of_lm = is_causal(config.architectures or ())
+    model, info = _factory(spec).from_pretrained(
+        spec.model_path,
+        config=config,
+        dtype=getattr(torch, spec.dtype),
+        attn_implementation=spec.attention,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # they are refused by name
+        output_loading_info=True,
+    )
+    head = "lm" if spec.head == "lm" else "score"
+    check_report(spec.model_path, head, LoadingReport.of(info), new_head=of_lm)
+    return TrainModel(model, spec)
+
+
+def _factory(spec: TrainSpec) -> Any:  # noqa: ANN401 - an auto class of transformers
+    return AutoModelForCausalLM if spec.head == "lm" else AutoModelForSequenceClassification
+
+
+def save_config_and_tokenizer(model: PreTrainedModel, spec: TrainSpec, directory: Path) -> None:
+    """Write all of a Hugging Face directory but the weights."""
+    source = small_files(spec.model_path)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = _load_config(spec)
+    tokenizer: Any
+    tokenizer, note = read_tokenizer(spec.model_path, "model.path")
+    changes: dict[str, Any] = {} if spec.head == "lm" else one_label()
+    if spec.pad_token_id is not None:
+        changes["pad_token_id"] = spec.pad_token_id
+    elif config.pad_token_id is None:  # a sequence classifier finds the last token with it
+        changes["pad_token_id"] = (
+            tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        )
+    architecture = type(model).__name__
+    if same_kind(source, model.config.model_type):
+        write_config(source, directory, architecture, spec.dtype, changes)
+    else:  # the language model inside a larger one, which is what is trained and saved
+        config = copy.deepcopy(model.config)
+        config.update({**changes, "architectures": [architecture], "dtype": spec.dtype})
+        config.save_pretrained(directory)
+    if note is None and spec.chat_template is None and spec.pad_token_id is None:
+        copy_tokenizer(source, directory)
+    else:  # what was trained with is not what the files say
+        if spec.chat_template is not None:
+            tokenizer.chat_template = spec.chat_template
+        if spec.pad_token_id is not None:
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(spec.pad_token_id)
+        tokenizer.save_pretrained(directory)
+    if model.can_generate():
+        copy_generation(source, directory)
+
+
+def rehearse_saving(model: PreTrainedModel, spec: TrainSpec) -> None:
+    """Write what `save_config_and_tokenizer` will write at the end, and read it back.
+
+    Raises:
+        UserError: when it can not be written or read; a run would lose its model.
+    """
+    with TemporaryDirectory(prefix="rehearsal-") as folder:
+        directory = Path(folder)
+        try:
+            save_config_and_tokenizer(model, spec, directory)
+            AutoConfig.from_pretrained(directory)
+        except Exception as error:  # of any library that reads or writes these files
+            raise UserError(
+                f"{spec.model_path}: what is written beside the trained weights can not be saved "
+                f"({in_one_line(error)}); correct the files of the model"
+            ) from error
+
+
+def _load_config(spec: TrainSpec) -> PreTrainedConfig:
+    config = AutoConfig.from_pretrained(spec.model_path)
+    if spec.head != "lm":
+        config.num_labels = 1
+    return config
+
+
+def restore_buffers(model: PreTrainedModel, spec: TrainSpec) -> None:
+    """Give every buffer that no checkpoint holds the value and dtype of plain loading.
+
+    `zero.Init` rounds each new floating-point tensor to the dtype of the parameters. Rotary
+    frequencies in bfloat16 turn position 500 by another 0.1 rad, and the policy is no longer the
+    one that samples. So the model is made once more, outside of it and without parameters.
+    """
+    with _parameters_on_meta():
+        plain: nn.Module = _factory(spec).from_config(
+            model.config, dtype=getattr(torch, spec.dtype), attn_implementation=spec.attention
+        )
+    modules = dict(model.named_modules())
+    for path, module in plain.named_modules():
+        for name in module._non_persistent_buffers_set & module._buffers.keys():
+            wanted, here = module._buffers[name], modules[path]
+            held = here._buffers.get(name)
+            if wanted is None or held is None or wanted.is_meta or not held.is_floating_point():
+                continue
+            if held.dtype != wanted.dtype or not torch.equal(held.cpu(), wanted):
+                here.register_buffer(name, wanted.to(held.device), persistent=False)
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Give each parameter no memory as soon as a module takes it; buffers stay as they are."""
+    register = nn.Module.register_parameter
+
+    def on_meta(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None:
+            param = nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad)
+        register(self, name, param)
+
+    nn.Module.register_parameter = on_meta
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register
+
+
+def plain_reader(spec: TrainSpec, score_weight: Tensor | None) -> Callable[[IntArray], FloatArray]:
+    """Read samples as plain transformers does, on the CPU: log-probs [T - 1], or the score [1].
+
+    `score_weight` takes the place of a score head, which a language model has not got.
+    """
+    model = _factory(spec).from_pretrained(
+        spec.model_path,
+        config=_load_config(spec),
+        dtype=getattr(torch, spec.dtype),
+        use_safetensors=True,
+    )
+    model.eval()
+    if score_weight is not None:
+        model.score.weight.data.copy_(score_weight)
+
+    def read(token_ids: IntArray) -> FloatArray:
+        ids = torch.from_numpy(token_ids.astype(np.int64))
+        with torch.no_grad():
+            logits = model(input_ids=ids[None]).logits[0].float()
+        if spec.head != "lm":
+            return logits[:1].numpy()
+        logprobs = (logits[:-1] / spec.temperature).log_softmax(dim=-1)
+        return logprobs.gather(-1, ids[1:, None]).squeeze(-1).numpy()
+
+    return read
+
+
+class _TargetLogprob(torch.autograd.Function):
+    """log_softmax(hidden @ weight.T / temperature)[target] in float32, chunk by chunk.
+
+    The [N, V] logits never exist as a whole, neither here nor in the backward pass, which computes
+    them again. The chunks are inside one function, and not calls of a module, because the number of
+    positions differs between ranks and ZeRO-3 gathers once per call.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - autograd's context takes any attribute
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        target_N: Tensor,
+        temperature: float,
+    ) -> Tensor:
+        logprob_N = hidden_NH.new_empty(len(hidden_NH), dtype=torch.float32)
+        log_sum_N = torch.empty_like(logprob_N)
+        for rows in _row_chunks(hidden_NH, weight_VH):
+            logits = (hidden_NH[rows] @ weight_VH.T).float().div_(temperature)
+            log_sum_N[rows] = logits.logsumexp(dim=-1)
+            logprob_N[rows] = logits.gather(-1, target_N[rows, None]).squeeze(-1) - log_sum_N[rows]
+        ctx.save_for_backward(hidden_NH, weight_VH, target_N, log_sum_N)
+        ctx.temperature = temperature
+        return logprob_N
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # one output, one gradient
+        ctx: Any,  # noqa: ANN401 - autograd's context takes any attribute
+        grad_N: Tensor,
+    ) -> tuple[Tensor, Tensor, None, None]:
+        hidden_NH, weight_VH, target_N, log_sum_N = ctx.saved_tensors
+        grad_hidden_NH = torch.empty_like(hidden_NH)
+        grad_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
+        for rows in _row_chunks(hidden_NH, weight_VH):
+            logits = (hidden_NH[rows] @ weight_VH.T).float().div_(ctx.temperature)
+            # d logprob / d logits = one_hot(target) - softmax(logits)
+            scale = grad_N[rows, None] / ctx.temperature
+            grad = logits.sub_(log_sum_N[rows, None]).exp_().mul_(-scale)
+            grad = grad.scatter_add_(-1, target_N[rows, None], scale).to(weight_VH.dtype)
+            grad_hidden_NH[rows] = grad @ weight_VH
+            grad_weight_VH += grad.T @ hidden_NH[rows]
+        return grad_hidden_NH, grad_weight_VH.to(weight_VH.dtype), None, None
+
+
+def _row_chunks(hidden_NH: Tensor, weight_VH: Tensor) -> Iterator[slice]:
+    size = max(1, _CHUNK_LOGITS // len(weight_VH))
+    return (slice(start, start + size) for start in range(0, len(hidden_NH), size))
+
+
+class _LogprobHead(nn.Module):
+    """Log-probs [R, L] of the targets; 0 where `loss_mask` is 0."""
+
+    def __init__(self, weight_VH: nn.Parameter, temperature: float) -> None:
+        super().__init__()
+        self.weight = weight_VH  # owned, not borrowed: ZeRO-3 gathers what a module owns
+        self.temperature = temperature
+
+    def forward(self, hidden_RLH: Tensor, target_ids_RL: Tensor, loss_mask_RL: Tensor) -> Tensor:
+        chosen_RL = loss_mask_RL > 0
+        logprob_N = _TargetLogprob.apply(
+            hidden_RLH[chosen_RL], self.weight, target_ids_RL[chosen_RL], self.temperature
+        )
+        out_RL = torch.zeros_like(loss_mask_RL)
+        return out_RL.masked_scatter(chosen_RL, logprob_N)
+
+
+class _ScoreHead(nn.Module):
+    """Scores [R, L]: what a reward model would say if the text ended at that position."""
+
+    def __init__(self, weight_1H: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight_1H
+
+    def forward(self, hidden_RLH: Tensor, target_ids_RL: Tensor, loss_mask_RL: Tensor) -> Tensor:
+        return nn.functional.linear(hidden_RLH.float(), self.weight.float()).squeeze(-1)
+
+
+def _lm_weight(model: PreTrainedModel) -> nn.Parameter:
+    """The LM head, if it is linear; what comes after it shows in `actors.engines.forward_check`."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or isinstance(head.bias, Tensor):
+        raise UserError(
+            f"model.path: {type(model).__name__} has an LM head with a bias or a layer of its own; "
+            "log-probs are computed from a plain linear head. Use an architecture with one (Qwen, "
+            "Llama, ...)."
+        )
+    return cast(nn.Parameter, head.weight)
+
+
+def _lm_weight_beside_scores(model: PreTrainedModel, spec: TrainSpec) -> nn.Parameter:
+    """The LM head of the checkpoint that a sequence classifier was loaded from."""
+    if model.config.tie_word_embeddings:
+        return cast(nn.Parameter, model.get_input_embeddings().weight)
+    directory = Path(spec.model_path)
+    if not directory.is_dir():  # a hub id, whose files were fetched when the model was loaded
+        directory = Path(snapshot_download(spec.model_path, local_files_only=True))
+    for file in sorted(directory.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            if _LM_HEAD in tensors.keys():  # noqa: SIM118 - no mapping
+                weight = tensors.get_tensor(_LM_HEAD).to(getattr(torch, spec.dtype))
+                return nn.Parameter(weight)
+    raise UserError(
+        f"model: {spec.model_path} holds no {_LM_HEAD}, which lm_coef > 0 needs; start from a "
+        "causal language model, or set lm_coef=0"
+    )
+
+
+def _score_weight(model: PreTrainedModel) -> nn.Parameter:
+    head = getattr(model, "score", None)
+    if not isinstance(head, nn.Linear) or isinstance(head.bias, Tensor):
+        raise UserError(
+            f"model: {type(model).__name__} has no linear `score` head without bias; "
+            "use an architecture whose sequence classifier has one (Qwen, Llama, ...)."
+        )
+    return cast(nn.Parameter, head.weight)

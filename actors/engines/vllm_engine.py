@@ -1,0 +1,446 @@
+"""vLLM inside an actor.
+
+One thread owns the synchronous `LLMEngine` and steps it; other threads hand it requests and get
+futures. A request is answered the moment it is done, while others still run. The same loop serves
+sampling (rollout actors) and scoring (reward actors, pooling runner without activation).
+
+New weights arrive through vLLM's own weight-transfer API, on a transport of
+`actors.engines.vllm_transports`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from vllm import PoolingParams, SamplingParams
+from vllm.config import VllmConfig
+from vllm.config.weight_transfer import WeightTransferConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.inputs.engine import tokens_input
+from vllm.outputs import CompletionOutput, PoolingRequestOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.llm_engine import LLMEngine
+from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
+
+from actors.cluster.gauges import EngineGauges
+from actors.engines.vllm_cpu import cpu_engine_args, register_cpu_kernels
+from actors.engines.vllm_transports import register_host_memory
+from conf.errors import EngineError
+from rl.types import FloatArray, IntArray
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """What one vLLM engine is made of."""
+
+    model: str
+    runner: Literal["generate", "pooling"]
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    max_model_len: int  # tokens
+    max_num_seqs: int
+    tensor_parallel: int = 1
+    gpu_memory_utilization: float = 0.85
+    kv_cache_gib: float = 1.0  # CPU only
+    cpu_threads: int = 1  # CPU only
+    weight_backend: Literal["none", "host_memory", "nccl", "ipc"] = "none"
+    sleep_mode: bool = False
+    seed: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)  # of its gauges; without any it has none
+
+
+class _SchedulerStats(StatLoggerBase):
+    """Hand what the scheduler counts in each step to the gauges."""
+
+    def __init__(self, vllm_config: VllmConfig, engine_index: int, gauges: EngineGauges) -> None:
+        self._gauges = gauges
+
+    def record(
+        self,
+        scheduler_stats: SchedulerStats | None,
+        iteration_stats: IterationStats | None,
+        mm_cache_stats: MultiModalCacheStats | None = None,
+        engine_idx: int = 0,
+    ) -> None:
+        """Take one step; vLLM counts deferred requests apart from those that wait for room."""
+        if scheduler_stats is not None:
+            self._gauges.record(
+                running=scheduler_stats.num_running_reqs,
+                waiting=scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs,
+                kv_usage=scheduler_stats.kv_cache_usage,
+                queried=scheduler_stats.prefix_cache_stats.queries,
+                hits=scheduler_stats.prefix_cache_stats.hits,
+            )
+
+    def log_engine_initialized(self) -> None:
+        """Nothing to say."""
+
+
+def build_engine(spec: EngineSpec, name: str) -> LLMEngine:
+    """Start an engine in this process (CPU, or one GPU) or with worker processes (several GPUs).
+
+    `name` is that of its actor, and tells its gauges apart from those of other engines.
+    """
+    if spec.device == "cpu":
+        # The engine would bind every engine of this machine to the same core, and cut torch to one
+        # thread unless the count is given.
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        os.environ["OMP_NUM_THREADS"] = str(spec.cpu_threads)
+        torch.set_num_threads(spec.cpu_threads)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    register_host_memory()
+    register_cpu_kernels()
+    args: dict[str, Any] = {
+        "model": spec.model,
+        "runner": spec.runner,
+        "dtype": spec.dtype,
+        "max_model_len": spec.max_model_len,
+        "max_num_seqs": spec.max_num_seqs,
+        "tensor_parallel_size": spec.tensor_parallel,
+        "distributed_executor_backend": "uni" if spec.tensor_parallel == 1 else "mp",
+        "enable_prefix_caching": True,
+        "skip_tokenizer_init": True,  # ids in, ids out: the one tokenizer is that of the actor
+        "seed": spec.seed,
+        "disable_log_stats": not spec.tags,
+    }
+    if spec.device == "cpu":
+        args["kv_cache_memory_bytes"] = int(spec.kv_cache_gib * 2**30)
+        args |= cpu_engine_args(spec.dtype)
+        # Compiling takes longer than it saves over the life of a CPU run.
+        args["enforce_eager"] = True
+        # A prompt cut in chunks rewinds the request's generator, which CPU generators can not do.
+        args["enable_chunked_prefill"] = False
+        args["max_num_batched_tokens"] = max(spec.max_model_len, 8192)
+    else:
+        args["gpu_memory_utilization"] = spec.gpu_memory_utilization
+        args["enable_sleep_mode"] = spec.sleep_mode
+    if spec.runner == "generate":
+        args["generation_config"] = "vllm"  # the sampling is ours, not that of the model's card
+        args["logprobs_mode"] = "processed_logprobs"  # of the distribution that is sampled from
+    if spec.weight_backend != "none":
+        args["weight_transfer_config"] = WeightTransferConfig(backend=spec.weight_backend)
+    if not spec.tags:
+        return LLMEngine.from_engine_args(EngineArgs(**args))
+    tags = {**spec.tags, "engine": name, "model_name": spec.model}
+    gauges = EngineGauges(tags)
+    engine = LLMEngine.from_engine_args(
+        EngineArgs(**args),
+        stat_loggers=[lambda config, index: _SchedulerStats(config, index, gauges)],
+    )
+    # The scheduler goes on counting; only the time of each token, which costs, is not taken.
+    engine.log_stats = False
+    return engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How one prompt is sampled."""
+
+    num: int  # completions
+    max_tokens: int
+    temperature: float
+    seed: int
+    top_p: float = 1.0
+    top_k: int = -1
+    stop_token_ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sampled:
+    """One completion as the engine sampled it."""
+
+    token_ids: IntArray  # [T]
+    logprobs: FloatArray  # [T] f32, of the distribution that was sampled from
+    stopped: bool  # a stop token was sampled; it is the last of `token_ids`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SampledGroup:
+    """All completions of one request."""
+
+    completions: tuple[Sampled, ...]
+    policy_version: int  # of the weights that sampled every token
+
+
+@dataclass(slots=True, kw_only=True)
+class _Request:
+    """Sequences that are answered together."""
+
+    rows: list[list[int]]
+    params: SamplingParams | PoolingParams
+    future: Future[Any]  # one answer to sample(), a list of them to score_all()
+    answers: dict[int, SampledGroup | float] = field(default_factory=dict)  # by row
+
+    def all_answers(self) -> Any:  # noqa: ANN401 - what the future promises
+        """In the order of the rows."""
+        if isinstance(self.params, SamplingParams):
+            return self.answers[0]
+        return [self.answers[row] for row in range(len(self.rows))]
+
+
+@dataclass(slots=True)
+class _Command:
+    function: Callable[[LLMEngine], Any]
+    future: Future[Any]
+
+
+class EngineLoop:
+    """A thread that owns an engine, steps it, and answers each request when it is done.
+
+    `exclusive` commands run when no request is in flight, and hold back the requests that come
+    after them: that is how weights change only between completions, never within one.
+    """
+
+    def __init__(self, spec: EngineSpec, name: str) -> None:
+        self._inbox: queue.SimpleQueue[_Request | _Command | None] = queue.SimpleQueue()
+        self._waiting: list[_Request | _Command] = []
+        self._in_flight: dict[str, tuple[_Request, int]] = {}  # with the row of it
+        self._held = False
+        self.policy_version = 0
+        self._ids = itertools.count()
+        self._engine: LLMEngine
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._live, args=(spec, name, ready), name=name, daemon=True
+        )
+        self._thread.start()
+        ready.result()
+
+    def sample(self, token_ids: Sequence[int], how: Sampling) -> Future[SampledGroup]:
+        """Sample completions of one prompt; the future holds all of them."""
+        params = SamplingParams(
+            n=how.num,
+            max_tokens=how.max_tokens,
+            temperature=how.temperature,
+            top_p=how.top_p,
+            top_k=how.top_k,
+            seed=how.seed,
+            stop_token_ids=list(how.stop_token_ids),
+            logprobs=0,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        return self._submit([token_ids], params)
+
+    def score_all(self, rows: Sequence[IntArray]) -> Future[list[float]]:
+        """Read out the raw logits of sequences; at least one.
+
+        One future for all of them: a thread that wakes up for each sequence takes the interpreter
+        from the thread that steps the engine.
+        """
+        return self._submit(rows, PoolingParams(task="classify", use_activation=False))
+
+    def exclusive(self, function: Callable[[LLMEngine], T]) -> Future[T]:
+        """Run `function` on the engine's thread once every earlier request is done."""
+        future: Future[T] = Future()
+        self._inbox.put(_Command(function, future))
+        return future
+
+    def hold(self) -> Future[None]:
+        """Finish what is in flight, then admit no request until `release`; commands still run."""
+
+        def hold_back(_: LLMEngine) -> None:
+            self._held = True
+
+        return self.exclusive(hold_back)
+
+    def release(self) -> Future[None]:
+        """Admit requests again."""
+
+        def admit(_: LLMEngine) -> None:
+            self._held = False
+
+        return self.exclusive(admit)
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """End the thread; what is in flight fails."""
+        self._inbox.put(None)
+        self._thread.join(timeout_s)
+
+    def _submit(
+        self, rows: Sequence[Sequence[int] | IntArray], params: SamplingParams | PoolingParams
+    ) -> Future[Any]:
+        token_ids = [np.asarray(row).tolist() for row in rows]
+        request = _Request(rows=token_ids, params=params, future=Future())
+        self._inbox.put(request)
+        return request.future
+
+    def _live(self, spec: EngineSpec, name: str, ready: Future[None]) -> None:
+        # Built here, because OpenMP keeps the number of threads for each calling thread.
+        try:
+            self._engine = build_engine(spec, name)
+        except Exception as error:  # noqa: BLE001 - handed to the constructor's caller
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        while self._take():
+            self._admit()
+            if self._in_flight:
+                self._step()
+
+    def _take(self) -> bool:
+        """Move the inbox to the waiting list; block only when there is nothing to do."""
+        runnable = self._in_flight or any(
+            isinstance(item, _Command) or not self._held for item in self._waiting
+        )
+        block = not runnable
+        while True:
+            try:
+                item = self._inbox.get(block=block)
+            except queue.Empty:
+                return True
+            block = False
+            if item is None:
+                self._fail(EngineError("the engine was closed"))
+                return False
+            self._waiting.append(item)
+
+    def _admit(self) -> None:
+        """Start requests and run commands in the order in which they came."""
+        held_back: list[_Request | _Command] = []
+        while self._waiting:
+            item = self._waiting[0]
+            if isinstance(item, _Command):
+                if self._in_flight:
+                    break
+                self._waiting.pop(0)
+                self._execute(item)
+            elif self._held:
+                held_back.append(self._waiting.pop(0))
+            else:
+                self._waiting.pop(0)
+                self._start(item)
+        self._waiting[:0] = held_back
+
+    def _start(self, request: _Request) -> None:
+        for row, token_ids in enumerate(request.rows):
+            request_id = str(next(self._ids))
+            try:
+                self._engine.add_request(request_id, tokens_input(token_ids), request.params)
+            except ValueError as error:  # the engine refuses this request; others go on
+                request.future.set_exception(EngineError(str(error)))
+                return
+            self._in_flight[request_id] = (request, row)
+
+    def _execute(self, command: _Command) -> None:
+        try:
+            command.future.set_result(command.function(self._engine))
+        except Exception as error:  # noqa: BLE001 - handed to the caller through the future
+            command.future.set_exception(error)
+
+    def _step(self) -> None:
+        try:
+            outputs = self._engine.step()
+        except Exception as error:  # every caller gets it through its future
+            logger.exception("the engine failed in a step")
+            self._fail(EngineError(f"the engine failed in a step: {error!r}"))
+            return
+        for output in outputs:
+            if output.finished:
+                request, row = self._in_flight.pop(output.request_id)
+                request.answers[row] = self._answer(output)
+                if len(request.answers) == len(request.rows):
+                    request.future.set_result(request.all_answers())
+
+    def _answer(self, output: RequestOutput | PoolingRequestOutput[Any]) -> SampledGroup | float:
+        if isinstance(output, PoolingRequestOutput):
+            return float(output.outputs.data.reshape(-1)[0])
+        completions = tuple(_sampled(one) for one in output.outputs)
+        return SampledGroup(completions=completions, policy_version=self.policy_version)
+
+    def _fail(self, error: EngineError) -> None:
+        requests = [request for request, _ in self._in_flight.values()]
+        for item in [*requests, *self._waiting]:
+            if not item.future.done():
+                item.future.set_exception(error)
+        self._in_flight.clear()
+        self._waiting.clear()
+
+
+def _sampled(one: CompletionOutput) -> Sampled:
+    logprobs = one.logprobs or []
+    return Sampled(
+        token_ids=np.asarray(one.token_ids, dtype=np.int32),
+        logprobs=np.array(
+            [
+                at[token].logprob
+                for at, token in zip(logprobs, one.token_ids, strict=True)
+                if at is not None  # of prompt tokens only
+            ],
+            dtype=np.float32,
+        ),
+        stopped=one.finish_reason == "stop",
+    )
+
+
+# --- weight updates: the four calls of vLLM's weight-transfer API, on a loop ----------------------
+
+
+def init_weights(loop: EngineLoop, init_info: Mapping[str, Any]) -> Future[Any]:
+    """Agree with the sender on the transport (`nccl`, `ipc`); `host_memory` needs nothing."""
+    return loop.exclusive(
+        lambda engine: engine.collective_rpc(
+            "init_weight_transfer_engine", kwargs={"init_info": dict(init_info)}
+        )
+    )
+
+
+def start_weights(loop: EngineLoop) -> Future[Any]:
+    """Finish what is in flight, hold back new requests, open the update."""
+    loop.hold()
+    return loop.exclusive(lambda engine: engine.collective_rpc("start_weight_update"))
+
+
+def update_weights(loop: EngineLoop, update_info: Mapping[str, Any]) -> Future[Any]:
+    """Load one bucket."""
+    return loop.exclusive(
+        lambda engine: engine.collective_rpc(
+            "update_weights", kwargs={"update_info": dict(update_info)}
+        )
+    )
+
+
+def finish_weights(loop: EngineLoop, policy_version: int) -> Future[int]:
+    """Close the update, forget prefixes computed with the old weights, admit requests again."""
+
+    def finish(engine: LLMEngine) -> int:
+        engine.collective_rpc("finish_weight_update")
+        if not engine.reset_prefix_cache():
+            raise EngineError("the prefix cache could not be reset after a weight update")
+        engine.set_weight_version(str(policy_version))
+        loop.policy_version = policy_version
+        return int(engine.get_weight_version())
+
+    future = loop.exclusive(finish)
+    loop.release()
+    return future
+
+
+def sleep(loop: EngineLoop) -> Future[None]:
+    """Finish what is in flight, admit nothing, free the device; weights go to host memory."""
+    loop.hold()
+    return loop.exclusive(lambda engine: engine.sleep(level=1))
+
+
+def wake(loop: EngineLoop) -> Future[None]:
+    """Take the device back and admit requests again."""
+
+    def wake_up(engine: LLMEngine) -> None:
+        engine.wake_up()
+
+    future = loop.exclusive(wake_up)
+    loop.release()
+    return future

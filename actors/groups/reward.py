@@ -1,0 +1,188 @@
+"""Reward actors: shards that judge groups, each with its own engine (or its own verifier).
+
+Every shard holds the whole reward model (tensor-parallel inside, if asked for); groups are dealt to
+the shard with the fewest groups in flight, so a score never depends on the number of shards.
+Extraction, gating, de-duplication and the score cache run in the shard's process, beside the
+engine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+
+from actors.cluster.deadlines import SharedDeadline
+from actors.groups.verifiers import make_verifier
+from conf.errors import ProjectError
+from conf.schema import ExecutionConfig, RewardConfig
+from reward.code.extract import ExtractConfig
+from reward.judges.judge import ExecutionJudge, HybridJudge, Judge, Judged, RewardModelJudge
+from reward.model.golden import GoldenScore, compare_with_golden, find_golden_scores
+from reward.model.text_path import TextPath
+from rl.types import JudgedGroup, Prompt, RolloutGroup, Score
+
+
+def extract_config(cfg: RewardConfig) -> ExtractConfig:
+    """The part of the configuration that extraction reads."""
+    return ExtractConfig(
+        rule=cfg.rule, ignore_think=cfg.ignore_think, trivial_is_valid=cfg.trivial_is_valid
+    )
+
+
+def execution_judge(cfg: RewardConfig, sandbox: ExecutionConfig) -> ExecutionJudge:
+    """The judge that runs tests, with a sandbox of its own."""
+    # One failed test settles a binary reward; a pass rate needs them all.
+    early_stop = cfg.early_stop and cfg.execution == "binary"
+    verifier = make_verifier(sandbox, cfg.test_timeout_s, early_stop=early_stop)
+    return ExecutionJudge(verifier, extract_config(cfg), cfg.execution)
+
+
+class RewardModelActor:
+    """One shard of the reward-model group: a vLLM pooling engine and the judge around it.
+
+    In a hybrid run it executes programs as well, in a sandbox of its own.
+    """
+
+    def __init__(
+        self, name: str, spec: Mapping[str, Any], cfg: RewardConfig, sandbox: ExecutionConfig
+    ) -> None:
+        from actors.engines import vllm_engine  # noqa: PLC0415 - the driver never loads vLLM
+
+        self._vllm = vllm_engine
+        self._name = name
+        text_path = TextPath.load(spec["model"], cfg.adapter, cfg.max_tokens, system=cfg.system)
+        self._loop = vllm_engine.EngineLoop(vllm_engine.EngineSpec(**spec), name)
+        self._reward_model = RewardModelJudge(
+            self._loop.score_all, text_path, extract_config(cfg), cfg.shaping, cfg.cache_size
+        )
+        self._judge: Judge = self._reward_model
+        if cfg.kind == "hybrid":
+            self._judge = HybridJudge(self._reward_model, execution_judge(cfg, sandbox))
+        self._check_golden_scores(spec["model"], cfg, text_path)
+
+    def ready(self) -> str:
+        """Answer once the engine has scored."""
+        self._reward_model.score_problem("ready", ["pass"])
+        return self._name
+
+    def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
+        """Judge the completions of one prompt; with the time at which the last score was known."""
+        return self._judge.judge(prompt, texts_G), time.time()
+
+    def judge_many(
+        self, groups: Sequence[tuple[Prompt, Sequence[str]]]
+    ) -> list[Judged | ProjectError]:
+        """Judge several groups in one call; what one fails with is its own result (serving)."""
+        return self._reward_model.judge_many(groups)
+
+    def score_problems(
+        self, problems: Sequence[tuple[str, Sequence[str | None]]]
+    ) -> list[tuple[Score, ...]]:
+        """Raw scores of given programs for several problems: no extraction, no gate."""
+        return self._reward_model.score_problems(problems)
+
+    def sleep(self) -> None:
+        """Give the device to another group (colocated placement)."""
+        self._vllm.sleep(self._loop).result()
+
+    def wake(self) -> None:
+        """Take the device back."""
+        self._vllm.wake(self._loop).result()
+
+    def _check_golden_scores(self, model: str, cfg: RewardConfig, text_path: TextPath) -> None:
+        """Compare with scores that plain transformers computed, if there are some."""
+        file = find_golden_scores(model, cfg.golden_scores, "reward.golden_scores")
+        if file is None:
+            return
+
+        def score(probes: Sequence[GoldenScore]) -> list[float]:
+            rows = [text_path.encode(probe.question, probe.code).token_ids for probe in probes]
+            return self._loop.score_all(rows).result()
+
+        compare_with_golden(file, cfg.dtype, score)
+
+
+# Judges without a model, by `reward.kind`; docs/howto.md shows how to add one.
+JUDGES: dict[str, Callable[[RewardConfig, ExecutionConfig], Judge]] = {"execution": execution_judge}
+
+
+class JudgeActor:
+    """One shard of a reward without a model, such as the problem's own tests."""
+
+    def __init__(self, name: str, cfg: RewardConfig, sandbox: ExecutionConfig) -> None:
+        self._name = name
+        self._judge = JUDGES[cfg.kind](cfg, sandbox)
+
+    def ready(self) -> str:
+        """Answer once the shard can judge."""
+        return self._name
+
+    def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
+        """Judge the completions of one prompt; with the time at which it was done."""
+        return self._judge.judge(prompt, texts_G), time.time()
+
+
+class RewardActors:
+    """The reward group as the driver sees it."""
+
+    def __init__(self, handles: Sequence[Any], deadline_s: float) -> None:
+        self.handles = list(handles)
+        self._waits = [SharedDeadline(deadline_s) for _ in self.handles]
+
+    async def judge(self, group: RolloutGroup) -> JudgedGroup:
+        """Judge one group of rollouts."""
+        judged, shard, scored_s = await self.judge_texts(
+            group.prompt, [completion.text for completion in group.completions_G]
+        )
+        return JudgedGroup(
+            group=group,
+            extractions_G=judged.extractions_G,
+            scores_G=judged.scores_G,
+            rewards_G=judged.rewards_G,
+            judge=judged.judge,
+            actor=f"reward-{shard}",
+            scored_s=scored_s,
+            num_executed=judged.num_executed,
+        )
+
+    async def judge_texts(
+        self, prompt: Prompt, texts_G: Sequence[str]
+    ) -> tuple[Judged, int, float]:
+        """Judge answers to one problem on the shard with the fewest groups in flight.
+
+        Answers with the judgement, the shard, and the time at which the last score was known.
+        """
+        shard = self._least_busy()
+        judged, scored_s = await self._waits[shard].wait_for(
+            self.handles[shard].judge.remote(prompt, texts_G),
+            f"the judgement of prompt {prompt.id} by reward-{shard}",
+        )
+        return judged, shard, scored_s
+
+    async def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
+        """Raw scores of given programs for one problem."""
+        return (await self.score_problems([(question, codes)]))[0]
+
+    async def score_problems(
+        self, problems: Sequence[tuple[str, Sequence[str | None]]]
+    ) -> list[tuple[Score, ...]]:
+        """Raw scores of given programs for several problems, by the shard with the least in flight.
+
+        They go to the engine as one batch, and are answered together: one deadline for all.
+        """
+        shard = self._least_busy()
+        return await self._waits[shard].wait_for(
+            self.handles[shard].score_problems.remote(problems),
+            f"scores from reward-{shard}",
+        )
+
+    def _least_busy(self) -> int:
+        return int(np.argmin([wait.num_waiting for wait in self._waits]))
+
+
+RemoteRewardModelActor = ray.remote(RewardModelActor)
+RemoteJudgeActor = ray.remote(JudgeActor)

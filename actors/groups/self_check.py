@@ -1,0 +1,172 @@
+"""The numerical self-check of a run: ranks, engines and plain transformers say the same of a text.
+
+At the start the ranks compare every way to read few short samples (`actors.engines.forward_check`),
+which also decides whether samples are packed. Then each rollout engine answers fixed prompts, and
+the ranks compute the log-probs of what it sampled: once with the weights that the engine loaded,
+and once with those that the ranks published to it. During a strictly on-policy run
+`rollout/mismatch_kl` says the same of every step, and has a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from actors.engines.forward_check import Dtype, gap_of
+from actors.groups.rollout import RolloutActors
+from actors.groups.trainer import Gang
+from conf.errors import EngineError, ProjectError
+from conf.schema import Config
+from rl.base.console import Console
+from rl.packing import build_minibatch
+from rl.types import FloatArray, Message, Prompt, RolloutGroup, Sample, SamplingConfig
+
+# Of log-probs: the largest difference in float32, the mean one in bfloat16.
+_ENGINE_TOLERANCE: Mapping[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.1}
+_MISMATCH_KL: Mapping[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
+_QUESTIONS = (
+    "Write a function that returns the sum of two numbers.",
+    "Return the largest element of a list, or None when it is empty.",
+    "Count the vowels of a word.",
+)
+_NUM_TOKENS = 16
+_GIB = 2**30
+
+
+async def check_ranks(cfg: Config, gang: Gang, model: str, *, shares: bool = False) -> None:
+    """Check what the ranks compute, and decide how samples are laid out in rows.
+
+    Raises:
+        EngineError: for a model that says other things here than by itself.
+    """
+    if cfg.self_check.action == "off":
+        return
+    try:
+        found = await gang.self_check(model, int(cfg.self_check.plain_gib * _GIB))
+    except EngineError as error:
+        _stop_or_warn(cfg, error)
+        return
+    console = Console()
+    console.say(f"self-check  ranks: {found.about()}")
+    for note in found.notes(shares):
+        console.warn(note)
+
+
+async def check_engines(
+    cfg: Config, rollout: RolloutActors, gang: Gang, version: int, weights: str
+) -> None:
+    """Compare what each rollout engine says of its own samples with what the ranks say.
+
+    `weights` are those that the engines hold, in words. The engines can sample when this returns.
+
+    Raises:
+        EngineError: naming the engine, when they are further apart than rounding explains.
+    """
+    if cfg.self_check.action == "off":
+        return
+    dtype = cfg.model.dtype
+    allowed = cfg.self_check.tolerance or _ENGINE_TOLERANCE[dtype]
+    samples = [
+        await _sampled(cfg, handle, version) for handle in rollout.handles
+    ]  # all of them before the ranks take the devices
+    gaps: list[float] = []
+    for of_engine in samples:
+        theirs = [sample.rollout_logprobs for sample in of_engine]
+        ours = await _logprobs(cfg, gang, of_engine)
+        gaps.append(gap_of(ours, theirs, dtype))
+    await gang.give_way()
+    for index, gap in enumerate(gaps):
+        if not gap <= allowed:  # NaN too
+            error = EngineError(
+                f"self-check: rollout-{index} and the policy ranks are {gap:.3g} apart in the "
+                f"log-probs of {len(samples[index])} completions, with {weights} (allowed with "
+                f"{dtype}: {allowed:.1g}): the engine samples from another model than the one that "
+                "is trained; see docs/architectures.md, or set self_check.tolerance"
+            )
+            _stop_or_warn(cfg, error)
+    Console().say(f"self-check  engines, {weights}: {max(gaps):.1e} ({dtype})")
+
+
+def check_mismatch(cfg: Config, step: int, metrics: Mapping[str, float]) -> None:
+    """Hold a strictly on-policy step to what the name says: the sampler is the trained policy.
+
+    Raises:
+        EngineError: when `rollout/mismatch_kl` is above its bound.
+    """
+    found = metrics.get("rollout/mismatch_kl")
+    bound = cfg.self_check.mismatch_kl or _MISMATCH_KL[cfg.model.dtype]
+    if found is None or not is_strict(cfg) or found <= bound:
+        return
+    error = EngineError(
+        f"step {step}: rollout/mismatch_kl is {found:.3g} in a strictly on-policy run (bound: "
+        f"{bound:.1g}): the engines sample from another distribution than the policy ranks "
+        "compute; see docs/architectures.md, or set self_check.mismatch_kl"
+    )
+    _stop_or_warn(cfg, error)
+
+
+def is_strict(cfg: Config) -> bool:
+    """Whether engines and ranks should agree to rounding in every step."""
+    rollout = cfg.rollout
+    untruncated = rollout.top_p == 1.0 and rollout.top_k == -1
+    on = cfg.self_check.action != "off"
+    return on and untruncated and cfg.algorithm.max_staleness == 0
+
+
+def _stop_or_warn(cfg: Config, error: ProjectError) -> None:
+    if cfg.self_check.action == "stop":
+        raise error
+    Console().warn(str(error))
+
+
+async def _sampled(cfg: Config, handle: object, version: int) -> list[Sample]:
+    """Few completions of fixed prompts by one engine."""
+    prompts = [
+        Prompt(id=f"self-check-{index}", messages=(Message("user", question),))
+        for index, question in enumerate(_QUESTIONS)
+    ]
+    sampling = SamplingConfig(
+        group_size=2,
+        max_tokens=min(_NUM_TOKENS, cfg.model.max_completion_tokens),
+        temperature=cfg.rollout.temperature,
+        seed=cfg.seed,
+        purpose="self-check",
+    )
+    engine = RolloutActors([handle], cfg.rollout.deadline_s)
+    groups = [group async for group in engine.generate(prompts, sampling, version)]
+    return [sample for group in groups for sample in _samples(group)]
+
+
+def _samples(group: RolloutGroup) -> list[Sample]:
+    return [
+        Sample(
+            prompt_id=completion.prompt_id,
+            sample_idx=completion.sample_idx,
+            token_ids=np.concatenate([group.prompt_token_ids, completion.token_ids]),
+            num_prompt_tokens=len(group.prompt_token_ids),
+            rollout_logprobs=completion.rollout_logprobs,
+            advantage=0.0,
+            policy_version=completion.policy_version,
+        )
+        for completion in group.completions_G
+        if len(completion.token_ids)
+    ]
+
+
+async def _logprobs(cfg: Config, gang: Gang, samples: Sequence[Sample]) -> list[FloatArray]:
+    minibatch = build_minibatch(
+        samples,
+        gang.num_ranks,
+        cfg.policy.microbatch_tokens,
+        cfg.policy.row_tokens,
+        packs=gang.packs,
+    )
+    outputs = await gang.logprobs(minibatch)
+    found: dict[int, FloatArray] = {}
+    for microbatches, values in zip(minibatch.microbatches_by_rank, outputs, strict=True):
+        for microbatch, values_RL in zip(microbatches, values, strict=True):
+            for index in set(microbatch.sample_index_RL.ravel().tolist()) - {-1}:
+                read = (microbatch.sample_index_RL == index) & (microbatch.loss_mask_RL > 0)
+                found[index] = values_RL[read]
+    return [found[index] for index in range(len(samples))]

@@ -1,0 +1,83 @@
+"""Why the recipe is what it is: the same RL under other choices, on one fleet of engines.
+
+Every run starts from the same policy: its state is loaded again, published, and trained with
+another seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from actors.cluster.cluster import cluster
+from actors.cluster.signals import run_until_stopped
+from actors.groups.fleet import RayFleet, Specs, start_fleet, train_fields
+from actors.groups.verifiers import make_verifier
+from actors.stages.evaluation import evaluate
+from actors.stages.rl_run import load_problems, step_config
+from conf.schema import Config
+from rl.base.console import Console
+from rl.loop import LoopConfig, run_loop
+from rl.problems.prompts import PromptSampler
+from rl.step import Batch
+from rl.types import SamplingConfig, StepReport
+
+
+def run_arm(cfg: Config, label: str, seeds: Sequence[int], output: Path) -> None:
+    """Run one arm with every seed; each finished run is one line of `output`."""
+    with cluster(cfg, "ablation"):
+        run_until_stopped(_run_arm(cfg, label, seeds, output, Console()))
+
+
+async def _run_arm(
+    cfg: Config, label: str, seeds: Sequence[int], output: Path, console: Console
+) -> None:
+    total_steps = cfg.algorithm.num_steps * len(seeds)
+    specs = Specs(rollout_model=cfg.model.path, reward=True, train=train_fields(cfg, total_steps))
+    async with start_fleet(cfg, specs, "ablation") as fleet:
+        start = output.parent / "initial"
+        await fleet.policy.save_checkpoint(start)
+        for seed in seeds:
+            await fleet.policy.load_checkpoint(start)
+            line = await _run(dataclasses.replace(cfg, seed=seed), label, fleet, console)
+            with output.open("a", encoding="ascii") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+async def _run(cfg: Config, label: str, fleet: RayFleet, console: Console) -> dict[str, object]:
+    train, held_out = load_problems(cfg)
+    curve: dict[int, float] = {}
+    rewards: dict[int, float] = {}
+    sampling = SamplingConfig(
+        group_size=cfg.evaluation.num_samples,
+        max_tokens=cfg.model.max_completion_tokens,
+        seed=cfg.seed,
+        purpose="evaluation",
+    )
+
+    with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
+
+        async def measure(step: int) -> None:
+            evaluation = await evaluate(fleet, held_out, sampling, verifier, step)
+            curve[step] = evaluation.pass_at_1
+
+        async def after(report: StepReport, batch: Batch) -> None:
+            rewards[report.step] = report.metrics["reward/mean"]
+            if report.step % cfg.evaluation.every == 0:
+                await measure(report.step)
+
+        await fleet.policy.publish(0)
+        await measure(0)
+        with console.steps(cfg.algorithm.num_steps):
+            await run_loop(
+                fleet,
+                PromptSampler(train, cfg.seed),
+                step_config(cfg),
+                LoopConfig(num_steps=cfg.algorithm.num_steps, max_staleness=0),
+                after,
+            )
+    shown = "  ".join(f"{step}: {value:.3f}" for step, value in curve.items())
+    console.say(f"{label}, seed {cfg.seed}:  {shown}")
+    return {"label": label, "seed": cfg.seed, "pass@1": curve, "reward": rewards}

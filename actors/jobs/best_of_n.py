@@ -1,0 +1,321 @@
+"""Best-of-N: judge the sampled programs of each problem in every way, then compare the ways.
+
+The first `latency_problems` are judged one after the other with nothing beside them: their stages
+are timed. The others only add to the accuracy and are judged side by side. What was found out about
+a problem is on the disk before it counts, and is not found out again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Protocol
+
+from actors.cluster.cluster import cluster
+from actors.cluster.placement import Needs
+from actors.cluster.signals import run_until_stopped
+from actors.groups.fleet import Specs, start_fleet
+from actors.groups.verifiers import check_sandbox, make_verifier
+from actors.jobs.benchmark import check_prompts
+from actors.plan.checks import preflight
+from conf.errors import DataError, NonFiniteError, ProjectError, first_cause
+from conf.schema import Config
+from reward.select.best_of_n import (
+    EXECUTE,
+    GENERATE,
+    OWN_TESTS,
+    SCORE,
+    STAGED_EXECUTE,
+    STAGED_GENERATE,
+    Evidence,
+    SelectionPlan,
+)
+from reward.select.select import by_reward_model
+from reward.verify.execute import program_of, verify_persistently
+from reward.verify.generated_tests import (
+    CallTest,
+    GeneratedTest,
+    distinct_inputs,
+    read_test,
+    request_for_test,
+)
+from reward.verify.matrix import execute_matrix
+from reward.verify.verdict import Verifier
+from rl.base.console import Console
+from rl.interfaces import RolloutFleet
+from rl.run.evaluation_store import SampleRow, Settings
+from rl.types import Message, Prompt, RolloutGroup, SamplingConfig, Score
+
+_WARM_UP = "warm-up"
+
+
+class EvidenceStore:
+    """Evidence on disk: one file for each combination of settings, a line for each problem."""
+
+    def __init__(self, directory: Path, settings: Settings) -> None:
+        self.path = directory / f"evidence-{_digest(json.dumps(dict(settings)))}.jsonl"
+
+    def finished(self, samples: Mapping[str, Sequence[SampleRow]]) -> dict[str, Evidence]:
+        """Evidence by problem id, of the problems whose programs are still the same."""
+        found: dict[str, Evidence] = {}
+        if self.path.is_file():
+            for number, line in enumerate(self.path.read_bytes().splitlines(keepends=True), 1):
+                if line.endswith(b"\n"):  # else it was torn
+                    evidence = self._parse(number, line)
+                    found[evidence.problem_id] = evidence
+        return {
+            name: found[name]
+            for name, rows in samples.items()
+            if name in found and found[name].codes == codes_digest(rows)
+        }
+
+    def append(self, evidence: Evidence) -> None:
+        """Add the evidence of one problem."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+") as file:
+            whole = file.seek(0, os.SEEK_END)
+            file.seek(max(0, whole - 1))
+            if whole and file.read() != b"\n":  # cut off what an interruption has torn
+                file.seek(0)
+                whole = file.read().rfind(b"\n") + 1
+                file.truncate(whole)
+            file.write(json.dumps(asdict(evidence)).encode() + b"\n")
+
+    def _parse(self, number: int, line: bytes) -> Evidence:
+        try:
+            return Evidence(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{self.path}:{number}:-: not evidence of a best-of-n ({error}); move the file away"
+            ) from error
+
+
+def codes_digest(rows: Sequence[SampleRow]) -> str:
+    """Identity of the programs of one problem, and of the problem."""
+    return _digest(json.dumps([[row.problem, row.code] for row in rows]))
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def check_selection(cfg: Config, selection: SelectionPlan) -> None:
+    """Refuse what would fail after the engines have started.
+
+    Raises:
+        UserError: prompts that the tester can not be asked, engines that do not fit, a sandbox that
+            is not reached.
+    """
+    check_prompts(cfg, [request_for_test(prompt) for prompt in selection.problems], "tester")
+    preflight(cfg, Needs(rollout=cfg.rollout.engines, reward=cfg.reward.shards))
+    check_sandbox(cfg.sandbox)
+
+
+def gather_evidence(
+    cfg: Config,
+    selection: SelectionPlan,
+    samples: Mapping[str, Sequence[SampleRow]],
+    store: EvidenceStore,
+    console: Console,
+) -> dict[str, Evidence]:
+    """Evidence of every problem, by id: what is on disk, and what is missing.
+
+    Raises:
+        SandboxError: when a program can not be run at all.
+        NonFiniteError: when a score is not a number.
+    """
+    known = store.finished(samples)
+    timed = [prompt.id for prompt in selection.problems[: selection.latency_problems]]
+    for name in timed:
+        if name in known and known[name].seconds is None:
+            del known[name]
+    missing = [prompt for prompt in selection.problems if prompt.id not in known]
+    if not missing:
+        return known
+    num_tests = selection.sampling.group_size
+    about = f"{len(missing)} problems, {num_tests} tests each by {selection.tester}"
+    console.stage("selection", f"{about}, {cfg.reward.model}, {cfg.placement.kind}")
+
+    def keep(evidence: Evidence) -> None:
+        store.append(evidence)
+        known[evidence.problem_id] = evidence
+        console.advance()
+        done, total = len(known), len(selection.problems)
+        if not console.live and 10 * done // total > 10 * (done - 1) // total:
+            console.say(f"problems {done:>5}/{total}")
+
+    async def work() -> None:
+        specs = Specs(rollout_model=selection.tester, reward=True)
+        async with start_fleet(cfg, specs, "best-of-n") as fleet:
+            judge = SelectionJudge(
+                selection, (fleet.rollout, fleet.reward), verifier, samples, keep
+            )
+            with console.steps(len(selection.problems), done=len(known), what="problems"):
+                await judge.one_after_the_other([p for p in missing if p.id in timed])
+                await judge.side_by_side([p for p in missing if p.id not in timed])
+
+    try:
+        with (
+            cluster(cfg, f"best-of-n-{store.path.stem}"),
+            make_verifier(
+                cfg.sandbox, selection.test_timeout_s, selection.test_workers
+            ) as verifier,
+        ):
+            run_until_stopped(work())
+    except (BaseExceptionGroup, ProjectError) as error:
+        cause = first_cause(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(cause, ProjectError) and store.path.exists():
+            console.say(f"stopped; the same command goes on from {store.path}")
+        raise cause from error
+    return known
+
+
+class Scoring(Protocol):
+    """What is needed of `actors.groups.reward.RewardActors`."""
+
+    async def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
+        """Raw scores of given programs for one problem."""
+        ...
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the body."""
+        start_s = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start_s
+
+
+class SelectionJudge:
+    """Finds out about the programs of a problem whatever a selector may want to know."""
+
+    def __init__(
+        self,
+        selection: SelectionPlan,
+        engines: tuple[RolloutFleet, Scoring],
+        verifier: Verifier,
+        samples: Mapping[str, Sequence[SampleRow]],
+        keep: Callable[[Evidence], None],
+    ) -> None:
+        self._selection = selection
+        self._rollout, self._scoring = engines
+        self._verifier = verifier
+        self._samples = samples
+        self._keep = keep
+        self._problems = {prompt.id: prompt for prompt in selection.problems}
+
+    async def one_after_the_other(self, prompts: Sequence[Prompt]) -> None:
+        """Judge each problem alone, each stage timed as a selection waits for it."""
+        if prompts:
+            await self._warm_up(prompts[0])
+        for prompt in prompts:
+            rows = self._samples[prompt.id]
+            watch = Stopwatch()
+            evidence = await self._timed(prompt, [row.code for row in rows], watch)
+            self._keep(replace(evidence, codes=codes_digest(rows), seconds=watch.seconds))
+
+    async def side_by_side(self, prompts: Sequence[Prompt]) -> None:
+        """Judge problems as their tests are complete, while others still generate."""
+        if not prompts:
+            return
+        requests = [request_for_test(prompt) for prompt in prompts]
+        slots = asyncio.Semaphore(2 * self._selection.test_workers)
+        async with asyncio.TaskGroup() as judging:
+            async for group in self._rollout.generate(requests, self._selection.sampling, 0):
+                judging.create_task(self._beside(group, slots))
+
+    async def _beside(self, group: RolloutGroup, slots: asyncio.Semaphore) -> None:
+        prompt, rows = self._problems[group.prompt.id], self._samples[group.prompt.id]
+        codes = [row.code for row in rows]
+        async with slots:
+            scores = await self._score(prompt, codes)
+            evidence = await asyncio.to_thread(self._evidence, prompt, codes, scores, group)
+        self._keep(replace(evidence, codes=codes_digest(rows)))
+
+    async def _warm_up(self, prompt: Prompt) -> None:
+        """Judge a made-up problem, so that no timed call builds what is built lazily.
+
+        Its text and programs differ from every other: nothing that a cache holds is met again.
+        """
+        made_up = replace(prompt, id=_WARM_UP, messages=(Message("user", "Warm up."),))
+        codes = [row.code and f"{row.code}\n# {_WARM_UP}" for row in self._samples[prompt.id]]
+        await self._timed(made_up, codes, Stopwatch())
+
+    async def _timed(self, prompt: Prompt, codes: Sequence[str], watch: Stopwatch) -> Evidence:
+        figures = self._selection.figures
+        with watch.stage(SCORE):
+            scores = await self._score(prompt, codes)
+        with watch.stage(GENERATE):
+            group = await self._generate(prompt, self._selection.sampling)
+        with watch.stage(EXECUTE):
+            evidence = await asyncio.to_thread(self._evidence, prompt, codes, scores, group)
+        ranking = by_reward_model(evidence.candidates)
+        few = replace(self._selection.sampling, group_size=figures.staged_tests, purpose="staged")
+        with watch.stage(STAGED_GENERATE):
+            group = await self._generate(prompt, few)
+        with watch.stage(STAGED_EXECUTE):
+            finalists = [codes[index] for index in ranking[: figures.staged_top_k]]
+            tests = _tests_of(group, prompt)
+            await asyncio.to_thread(execute_matrix, self._verifier, prompt, finalists, tests)
+        with watch.stage(OWN_TESTS):
+            programs = [program_of(prompt, code) for code in codes]
+            await asyncio.to_thread(verify_persistently, self._verifier, programs)
+        return evidence
+
+    async def _score(self, prompt: Prompt, codes: Sequence[str]) -> tuple[Score, ...]:
+        scores = await self._scoring.score_problem(
+            prompt.question, [code or None for code in codes]
+        )
+        for index, score in enumerate(scores):
+            if score.value is not None and not math.isfinite(score.value):
+                raise NonFiniteError(
+                    f"the reward model gave {score.value} for problem {prompt.id}, sample {index}; "
+                    "check dtype and the model's weights"
+                )
+        return scores
+
+    async def _generate(self, prompt: Prompt, sampling: SamplingConfig) -> RolloutGroup:
+        request = request_for_test(prompt)
+        groups = [group async for group in self._rollout.generate([request], sampling, 0)]
+        return groups[0]
+
+    def _evidence(
+        self, prompt: Prompt, codes: Sequence[str], scores: Sequence[Score], group: RolloutGroup
+    ) -> Evidence:
+        tests = _tests_of(group, prompt)
+        matrix = execute_matrix(self._verifier, prompt, codes, tests)
+        return Evidence(
+            problem_id=prompt.id,
+            codes="",
+            scores=[score.value for score in scores],
+            tests=[_text(test) for test in tests],
+            num_asked=len(group.completions_G),
+            num_test_tokens=sum(len(c.token_ids) for c in group.completions_G),
+            passed=["".join("01"[int(bit)] for bit in row) for row in matrix.passed_NM],
+            outputs=matrix.outputs_NM[:, distinct_inputs(tests)].tolist(),
+            num_programs=matrix.num_programs,
+            seconds=None,
+        )
+
+
+def _tests_of(group: RolloutGroup, prompt: Prompt) -> list[GeneratedTest]:
+    answers = [read_test(completion.text, prompt) for completion in group.completions_G]
+    return [test for test in answers if test is not None]
+
+
+def _text(test: GeneratedTest) -> str:
+    return test.text if isinstance(test, CallTest) else json.dumps(asdict(test))

@@ -1,0 +1,250 @@
+"""Judge a file of programs by their tests, on a pool of actors, in the order of the lines."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+
+from actors.cluster.cluster import cluster
+from actors.cluster.deadlines import wait_for
+from actors.cluster.signals import run_until_stopped
+from actors.groups.verifiers import check_sandbox, make_verifier, sandbox_limits
+from conf.errors import DataError, ProjectError
+from conf.schema import Config, ExecutionConfig
+from reward.code.extract import ExtractConfig, extract
+from reward.verify.execute import verify_persistently
+from reward.verify.verdict import Judgement, Program, Verdict, longest
+from rl.base.console import Console
+from rl.base.json_text import JsonFault, parse_json
+from rl.problems.prompts import parse_tests, parse_time_limit
+from rl.types import Extraction, Reason
+
+_CHUNK_ROWS = 32
+_CHUNK_BYTES = 4 << 20
+_CHUNKS_AHEAD = 3  # per actor: what is in memory at once
+_GRACE_S = 120.0
+_MAX_FAULTS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyFile:
+    """What `verify_file` does."""
+
+    source: Path
+    target: Path
+    timeout_s: float
+    early_stop: bool
+    workers: int | None  # None: one for each core of the cluster
+    rule: Literal["single_block", "last_block"]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the lines of a file."""
+
+    verdicts: Counter[Verdict] = field(default_factory=Counter[Verdict])
+    lost: Counter[Reason] = field(default_factory=Counter[Reason])  # no program in the response
+
+
+# Rows, their programs, the judgements on them, and how many seconds these may take.
+_Chunk = tuple[list[dict[str, Any]], list[Extraction], Any, float]
+
+
+class VerifierActor:
+    """One slot of the pool: a fork server with a user of its own."""
+
+    def __init__(self, cfg: ExecutionConfig, timeout_s: float, *, early_stop: bool) -> None:
+        self._verifier = make_verifier(cfg, timeout_s, early_stop=early_stop)
+
+    def verify(self, programs: Sequence[Program]) -> list[Judgement]:
+        """Judge programs, in order."""
+        return verify_persistently(self._verifier, programs)
+
+
+RemoteVerifierActor = ray.remote(VerifierActor)
+
+
+def verify_file(cfg: Config, job: VerifyFile) -> int:
+    """Judge the lines of `job.source` into `job.target`, which appears only when it is complete.
+
+    Returns the number of lines whose program could not be run at all. Files of any size: a bounded
+    number of lines is in memory.
+
+    Raises:
+        UserError: where the machine does not reach `sandbox.min_level`.
+        DataError: `file:line:column: rule (value)` for malformed lines; nothing has run then.
+    """
+    level = check_sandbox(cfg.sandbox)
+    num_rows = _check(job.source)
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    console.stage("verify", f"{num_rows} programs, sandbox level {int(level)}")
+    with cluster(cfg, f"verify-{job.target.stem}"):
+        counts = run_until_stopped(_verify(cfg, job, num_rows, console))
+    rows = [(str(verdict), str(num), "") for verdict, num in counts.verdicts.most_common()]
+    console.table("verdicts", rows)
+    lost = [(reason.value, str(num), "") for reason, num in (+counts.lost).most_common()]
+    if lost:
+        console.table("responses without a program", lost)
+    console.say(f"written to {job.target}")
+    return counts.verdicts[Verdict.SANDBOX_ERROR]
+
+
+async def _verify(cfg: Config, job: VerifyFile, num_rows: int, console: Console) -> Counts:
+    num_actors = job.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    num_actors = min(num_actors, -(-num_rows // _CHUNK_ROWS))
+    actors: list[Any] = [
+        RemoteVerifierActor.options(name=f"sandbox-{index}", num_cpus=1).remote(
+            cfg.sandbox, job.timeout_s, early_stop=job.early_stop
+        )
+        for index in range(num_actors)
+    ]
+    counts = Counts()
+    partial = job.target.with_name(job.target.name + ".partial")
+    # Results are written in the order of the lines, so a slow chunk holds back at most the chunks
+    # that are ahead of it; each waits for as long as its programs and theirs may take.
+    limits = sandbox_limits(cfg.sandbox, job.timeout_s)
+    longest_s = 0.0
+    waiting: deque[_Chunk] = deque()
+    chunks = _chunks(job.source)
+    with partial.open("w", encoding="utf-8") as file, console.steps(num_rows):
+        for number, rows in enumerate(chunks):
+            found = [_extraction(row, job.rule) for row in rows]
+            programs = [_program(row, e) for row, e in zip(rows, found, strict=True)]
+            actor = actors[number % num_actors]
+            longest_s = max(longest_s, sum(longest(program, limits) for program in programs))
+            deadline_s = _CHUNKS_AHEAD * longest_s + _GRACE_S
+            waiting.append((rows, found, actor.verify.remote(programs), deadline_s))
+            if len(waiting) >= _CHUNKS_AHEAD * num_actors:
+                await _write(waiting.popleft(), file, counts, console)
+        while waiting:
+            await _write(waiting.popleft(), file, counts, console)
+    partial.rename(job.target)
+    return counts
+
+
+async def _write(
+    chunk: _Chunk,
+    file: Any,  # noqa: ANN401 - an open text file
+    counts: Counts,
+    console: Console,
+) -> None:
+    rows, found, reference, deadline_s = chunk
+    judgements = await wait_for(reference, deadline_s, f"verdicts on {len(rows)} programs")
+    for row, extraction, judgement in zip(rows, found, judgements, strict=True):
+        lost = "" if extraction.valid else f"{extraction.reason.value}: {extraction.detail}"
+        unknown = not judgement.is_label
+        fields = {
+            "verdict": judgement.verdict.value,
+            "passed": None if unknown else judgement.passed,
+            "num_passed": None if unknown else judgement.num_passed,
+            "num_tests": judgement.num_tests,
+            "seconds": round(judgement.seconds, 4),
+            "detail": lost.removesuffix(": ") or judgement.detail,
+        }
+        file.write(json.dumps(row | fields) + "\n")
+        counts.verdicts[judgement.verdict] += 1
+        counts.lost[extraction.reason] += not extraction.valid
+        console.advance()
+
+
+def _extraction(row: dict[str, Any], rule: Literal["single_block", "last_block"]) -> Extraction:
+    """The program of a row: as it stands there, or out of the response."""
+    code = row.get("code")
+    if code is not None:
+        return Extraction(reason=Reason.OK, code=code)
+    return extract(row["response"], ExtractConfig(rule=rule, trivial_is_valid=True))
+
+
+def _program(row: dict[str, Any], extraction: Extraction) -> Program:
+    return Program(
+        code=extraction.code,
+        tests=_tests_of(row),
+        entry_point=row.get("entry_point"),
+        time_limit=parse_time_limit(row.get("time_limit"), "time_limit"),
+    )
+
+
+def _tests_of(row: dict[str, Any]) -> str:
+    tests = row["tests"]
+    return tests if isinstance(tests, str) else json.dumps(tests)
+
+
+def _chunks(source: Path) -> Iterator[list[dict[str, Any]]]:
+    rows: list[dict[str, Any]] = []
+    size = 0
+    with source.open("rb") as file:
+        for line in file:
+            if line.strip():
+                rows.append(json.loads(line))
+                size += len(line)
+            if len(rows) >= _CHUNK_ROWS or size >= _CHUNK_BYTES:
+                yield rows
+                rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def _check(source: Path) -> int:
+    """Count the lines. Raises one DataError for all malformed ones."""
+    if not source.is_file():
+        what = "is a directory" if source.is_dir() else "does not exist"
+        raise DataError(f"input: {source} {what}; give input=FILE with one JSON object per line")
+    faults: list[str] = []
+    num_rows = num_bad = 0
+    with source.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                num_rows += 1
+                found = [f"{source}:{number}:{fault}" for fault in _faults(line)]
+                num_bad += bool(found)
+                faults += found if len(faults) < _MAX_FAULTS else []
+    if faults:
+        raise DataError("\n".join([*faults, f"{num_bad} of {num_rows} lines are malformed"]))
+    if not num_rows:
+        raise DataError(f"{source}: holds no line; give at least one program")
+    return num_rows
+
+
+def _faults(line: bytes) -> Iterator[str]:
+    try:
+        row = parse_json(line)
+    except JsonFault as fault:
+        yield f"{fault.column}: {fault}"
+        return
+    if not isinstance(row, dict):
+        yield f"-: must be an object, not {type(row).__name__}"
+        return
+    texts = {name: row[name] for name in ("code", "response") if row.get(name) is not None}
+    if not texts:
+        yield "response: a text is needed here or as code (None)"
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            yield f"{name}: must be a text ({value!r:.80})"
+    entry_point = row.get("entry_point")
+    if entry_point is not None and not isinstance(entry_point, str):
+        yield f"entry_point: must be a name or null ({entry_point!r:.80})"
+    elif row.get("tests") is None:
+        yield "tests: a list of cases or an object with asserts is needed (docs/sandbox.md)"
+    else:
+        yield from _said(lambda: parse_tests(_tests_of(row), entry_point))
+    yield from _said(lambda: parse_time_limit(row.get("time_limit"), "time_limit"))
+
+
+def _said(check: Callable[[], object]) -> Iterator[str]:
+    try:
+        check()
+    except DataError as error:
+        yield str(error)
+
+
+def refuse_unknown(num_unknown: int) -> None:
+    """Raise ProjectError when programs could not be run: that is no verdict on them."""
+    if num_unknown:
+        raise ProjectError(f"{num_unknown} programs could not be run at all (SANDBOX_ERROR)")

@@ -1,0 +1,120 @@
+"""Who is told of a step: `metrics.jsonl`, which has to work, and watchers, which never harm a run.
+
+Watchers are the gauges of the dashboard and the trackers. Each has a thread of its own, so that no
+server makes a step wait; one that fails is reported once and told nothing more.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from actors.cluster.gauges import StepGauges, run_tags
+from actors.observe.trackers import TRACKERS, tracked_run
+from conf.errors import in_one_line
+from conf.schema import Config
+from rl.metrics import JsonlSink, Sink
+from rl.types import StepReport
+
+logger = logging.getLogger(__name__)
+
+CLOSE_DEADLINE_S = 60.0  # how long the end of a run waits for its watchers, all together
+
+Warn = Callable[[str], None]
+
+
+class Watcher:
+    """A sink on its own thread; the first error ends it."""
+
+    def __init__(self, name: str, sink: Sink, warn: Warn) -> None:
+        self._name = name
+        self._sink = sink
+        self._warn = warn
+        self._began = False
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._live, name=f"watcher-{name}", daemon=True)
+        self._thread.start()
+
+    def forget_after(self, step: int) -> None:
+        """Tell the sink soon; never raises."""
+        self._began = True
+        self._inbox.put(lambda: self._sink.forget_after(step))
+
+    def write(self, report: StepReport) -> None:
+        """Tell the sink soon; never raises."""
+        self._inbox.put(lambda: self._sink.write(report))
+
+    def close(self, *, ok: bool) -> None:
+        """Tell the sink soon that this is the end, if it has begun; `join` waits for it."""
+        if self._began:
+            self._inbox.put(lambda: self._sink.close(ok=ok))
+        self._inbox.put(None)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until everything is told; say so when that takes too long."""
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._warn(f"{self._name} did not finish; its last steps may be missing there")
+
+    def _live(self) -> None:
+        while (call := self._inbox.get()) is not None:
+            try:
+                call()
+            except Exception as error:  # whatever it is, it must not end the run
+                logger.debug("%s failed", self._name, exc_info=True)
+                reason = in_one_line(str(error)) or type(error).__name__
+                self._warn(f"{self._name} failed and is told nothing more: {reason}")
+                return
+
+
+class Watchers:
+    """All sinks of a run as one; a context manager, whose exit tells them how the run ended."""
+
+    def __init__(self, jsonl: JsonlSink, sinks: Mapping[str, Sink], warn: Warn) -> None:
+        self._jsonl = jsonl
+        self._watchers = [Watcher(name, sink, warn) for name, sink in sinks.items()]
+
+    def forget_after(self, step: int) -> None:
+        """Drop what is known of steps after `step`."""
+        self._jsonl.forget_after(step)
+        for watcher in self._watchers:
+            watcher.forget_after(step)
+
+    def write(self, report: StepReport) -> None:
+        """Take the metrics of one step; the line of `metrics.jsonl` is on disk when this returns.
+
+        Raises:
+            KeyError: on a name that is not registered.
+        """
+        self._jsonl.write(report)
+        for watcher in self._watchers:
+            watcher.write(report)
+
+    def __enter__(self) -> Self:
+        """Nothing starts here: a watcher starts when it is first told something."""
+        return self
+
+    def __exit__(
+        self,
+        error: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close every watcher, with one deadline for all."""
+        for watcher in self._watchers:
+            watcher.close(ok=error is None)
+        for watcher in self._watchers:
+            watcher.join(CLOSE_DEADLINE_S / len(self._watchers))
+
+
+def make_watchers(cfg: Config, directory: Path, warn: Warn) -> Watchers:
+    """The sinks that the configuration of a run names."""
+    run = tracked_run(cfg, directory)
+    sinks: dict[str, Sink] = {name: TRACKERS[name](run) for name in cfg.trackers}
+    sinks["the dashboard"] = StepGauges(run_tags(cfg.experiment, cfg.name))
+    return Watchers(JsonlSink(directory / "metrics.jsonl"), sinks, warn)

@@ -1,0 +1,165 @@
+"""Every prompt of every split, encoded before an engine starts.
+
+A prompt that is too long, or that the chat template refuses, would else end a run in the step that
+draws it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from actors.groups.rollout import encode_prompt
+from conf.errors import UserError, in_one_line
+from conf.schema import Config
+from rl.problems.minipy import make_prompts
+from rl.problems.prompts import load_prompts
+from rl.run.probe import minipy_probe
+from rl.text.chat_template import check_policy_text
+from rl.types import Prompt
+
+_MAX_NAMED = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Problems that are asked, and where they come from."""
+
+    key: str  # of the configuration, for messages
+    prompts: Sequence[Prompt]
+    file: str | None = None  # canonical parquet; None for problems that are generated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """How the policy is asked, and what the keys of it are called."""
+
+    model: str
+    chat_template: str | None
+    max_prompt_tokens: int
+    model_key: str = "model.path"
+    template_key: str = "model.chat_template"
+    limit_key: str = "model.max_prompt_tokens"
+
+
+_checked: set[object] = set()
+
+
+def check_prompts_of(cfg: Config) -> None:
+    """Refuse the prompts of a run that its policy can not be asked; once for all jobs of a sweep.
+
+    Raises:
+        UserError: see `check_splits`.
+    """
+    key = (cfg.model, cfg.data, cfg.probe, cfg.seed)
+    if key in _checked:
+        return
+    model = cfg.model
+    asking = Asking(
+        model=model.path,
+        chat_template=model.chat_template,
+        max_prompt_tokens=model.max_prompt_tokens,
+    )
+    check_splits(asking, _splits(cfg))
+    _checked.add(key)
+
+
+def _splits(cfg: Config) -> Iterator[Split]:
+    """All problems that a run may ask."""
+    data, probe = cfg.data, cfg.probe
+    if data.kind == "minipy":
+        held_out = make_prompts("eval", data.num_eval, 0)
+        yield Split(key="data (minipy)", prompts=make_prompts("train", data.num_train, cfg.seed))
+        yield Split(key="data (minipy)", prompts=held_out)
+        if probe.every and probe.path is None:
+            found = minipy_probe(probe.num_prompts, held_out)
+            yield Split(key="probe (minipy)", prompts=found)
+    paths = {"data.train_path": data.train_path, "data.eval_path": data.eval_path}
+    files = paths if data.kind == "parquet" else {}
+    if probe.every:
+        files = files | {"probe.path": probe.path}
+    for key, file in files.items():
+        if file is not None:
+            prompts = load_prompts(file, data.max_bad_rows)
+            yield Split(key=key, prompts=prompts, file=file)
+
+
+def check_splits(asking: Asking, splits: Iterable[Split]) -> None:
+    """Refuse prompts that the policy can not be asked.
+
+    Raises:
+        UserError: when there is no tokenizer or template, or naming the rows of all splits.
+    """
+    tokenizer: Any = check_policy_text(
+        asking.model, asking.chat_template, asking.model_key, asking.template_key
+    )
+    faults: list[str] = []
+    for split in splits:
+        faults += _faults(tokenizer, asking, split)
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def _faults(
+    tokenizer: Any,  # noqa: ANN401 - tokenizers have no common typed base
+    asking: Asking,
+    split: Split,
+) -> list[str]:
+    """What is wrong with the prompts of one split, a line for each kind."""
+    limit = asking.max_prompt_tokens
+    long: dict[str, str] = {}  # id -> what is shown with it
+    refused: dict[str, dict[str, str]] = defaultdict(dict)  # by reason
+    longest = 0
+    for prompt in split.prompts:
+        try:
+            ids = encode_prompt(tokenizer, prompt)
+        except Exception as error:  # noqa: BLE001 - a template raises what it likes
+            refused[in_one_line(error)][prompt.id] = ""
+            continue
+        longest = max(longest, len(ids))
+        if not len(ids):
+            refused["it makes no token of them"][prompt.id] = ""
+        elif len(ids) > limit:
+            long[prompt.id] = f" ({len(ids)})"
+    rows = _rows(split) if long or refused else {}
+    by_template = f"give another {asking.template_key}, or drop these rows"
+    found = [
+        (f"are refused by the chat template of {asking.model} ({why})", ids, by_template)
+        for why, ids in refused.items()
+    ]
+    found += [
+        (
+            f"have more than {limit} tokens ({asking.limit_key}; the longest has {longest})",
+            long,
+            f"raise {asking.limit_key}, or drop these rows",
+        ),
+    ]
+    return [
+        f"{split.key}: {len(which)} of {len(split.prompts)} prompts {what}: "
+        f"{_named(which, split, rows)}; {fix}"
+        for what, which, fix in found
+        if which
+    ]
+
+
+def _rows(split: Split) -> Mapping[str, int]:
+    """The row of each problem of a file."""
+    if split.file is None:
+        return {}
+    column = pq.read_table(split.file, columns=["id"])["id"].to_pylist()
+    return {name: row for row, name in reversed(list(enumerate(column)))}
+
+
+def _named(found: Mapping[str, str], split: Split, rows: Mapping[str, int]) -> str:
+    """The rows as `file:row`, or the problems by their ids where there is no file."""
+    file = Path(split.file or "").name
+    shown = [
+        f"{f'{file}:{rows[name]}' if name in rows else name}{what}" for name, what in found.items()
+    ]
+    more = f" and {len(shown) - _MAX_NAMED} more" if len(shown) > _MAX_NAMED else ""
+    return ", ".join(shown[:_MAX_NAMED]) + more

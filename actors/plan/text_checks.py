@@ -1,0 +1,74 @@
+"""What a run's models read, checked before an engine starts: tokenizers, templates, labels.
+
+Each command calls one of these. They load tokenizers, and no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from conf.schema import Config
+from reward.model.files import RewardKeys
+from reward.model.golden import find_golden_scores
+from reward.model.labels import check_one_label
+from reward.model.text_path import TextPath
+from rl.base.console import Console
+from rl.text.chat_template import check_policy_text, check_roles, date_note
+from rl.text.hub_files import model_config
+from rl.text.tokenizer import tokenizer_note
+from rl.types import Prompt
+
+_OF_A_RUN = RewardKeys()
+
+
+def check_policy_texts(
+    cfg: Config,
+    prompts: Mapping[str, Sequence[Prompt]],
+    key: str = "model.path",
+    template: str = "model.chat_template",
+) -> Any:  # noqa: ANN401 - tokenizers have no common typed base
+    """The tokenizer of a policy that can be asked all `prompts` (by the key that names them).
+
+    `key` and `template` are what a command calls the model and its template.
+
+    Raises:
+        UserError: for a tokenizer that loses text or does not fit the model, for a template that
+            is missing or hides the user's text, and naming the problems whose turns it refuses.
+    """
+    model = cfg.model.path
+    tokenizer = check_policy_text(model, cfg.model.chat_template, key, template)
+    for where, some in prompts.items():
+        check_roles(tokenizer, some, where, model)
+    _say(tokenizer_note(model, key), date_note(tokenizer, key, model))
+    return tokenizer
+
+
+def check_reward_texts(cfg: Config, keys: RewardKeys = _OF_A_RUN) -> TextPath:
+    """The text path of a reward model that reads what its chat template says.
+
+    Raises:
+        UserError: for a tokenizer that loses text or does not fit the model, for a template that
+            is missing, hides problem or code, or writes the date, for more than one label, and for
+            a file of golden scores that is none.
+    """
+    reward, key = cfg.reward, keys.model
+    model = str(reward.model)
+    check_one_label(model_config(model), model, key)
+    text_path = TextPath.load(
+        model, reward.adapter, reward.max_tokens, system=reward.system, key=key
+    )
+    golden = find_golden_scores(model, reward.golden_scores, keys.golden_scores)
+    unchecked = (
+        f"{key}: {model} comes without golden scores, so its engine is not compared with plain "
+        f"transformers; give {keys.golden_scores}=FILE"
+    )
+    _say(tokenizer_note(model, key), None if golden else unchecked)
+    return text_path
+
+
+def _say(*notes: str | None) -> None:
+    console = Console()
+    for note in notes:
+        if note is not None:
+            console.say(note)

@@ -1,0 +1,81 @@
+"""Ship the models of a whole loop: half the bytes, and a card that says how they were made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from actors.engines.saved_model import copy_generation, copy_tokenizer, write_config
+from conf.schema import Config
+from reward.model.files import architectures_of
+from reward.model.golden import GOLDEN_SCORES
+from reward.model.safetensors_files import SINGLE
+from reward.model.text_path import TextPath
+from reward.train.pair_batches import write_golden_scores
+
+_CARD = """# {title}
+
+{about}
+
+| | |
+|---|---|
+| command | `python launch/train.py experiment=whole_loop seed={seed} loop.export_dir=...` |
+| seed | {seed} |
+| commit | {commit} |
+| weights | float16 (trained in float32) |
+
+Figures: {figures}
+"""
+
+
+def export_models(cfg: Config, policy: Path, reward_model: Path, target: Path) -> None:
+    """Write `target/policy` and `target/rm` with float16 weights and cards."""
+    rm_target = target / "rm"
+    _export(policy, target / "policy", cfg, "Warm-start policy for minipy")
+    _export(reward_model, rm_target, cfg, "Reward model for minipy")
+    # The rounded weights score a little differently, so their golden scores are computed again.
+    probes = json.loads((reward_model / GOLDEN_SCORES).read_text(encoding="utf-8"))
+    text_path = TextPath.load(str(rm_target), cfg.reward.adapter, cfg.reward.max_tokens)
+    write_golden_scores(rm_target, text_path, [(p["question"], p["code"]) for p in probes])
+
+
+def _export(source: Path, target: Path, cfg: Config, title: str) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    tensors = {
+        name: tensor.to(torch.float16) if tensor.is_floating_point() else tensor
+        for file in sorted(source.glob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+    }
+    save_file(tensors, target / SINGLE, metadata={"format": "pt"})
+    write_config(source, target, architectures_of(source)[0], "float16", {})
+    copy_tokenizer(source, target)
+    copy_generation(source, target)
+    record = json.loads((source / "stage.json").read_text(encoding="utf-8"))
+    (target / "stage.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in record["figures"].items())
+    card = _CARD.format(
+        title=title,
+        about="Qwen3 architecture, 0.85 M parameters; made by the stages of the command below.",
+        seed=cfg.seed,
+        commit=_commit(),
+        figures=figures,
+    )
+    (target / "README.md").write_text(card, encoding="utf-8")
+
+
+def _commit() -> str:
+    """The commit of this tree, or `unknown` outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,195 @@
+"""The probe of a run on its own engines: sample, judge, execute, tell the alarm."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actors.groups.fleet import RayFleet
+from actors.stages.evaluation import run_tests
+from conf.schema import Config
+from reward.sandbox.pool import SandboxError
+from reward.verify.verdict import Verifier
+from rl.base.console import Console
+from rl.problems.prompts import load_prompts
+from rl.run.alarm import AlarmState, HackingAlarm
+from rl.run.checkpoint import commit, complete_checkpoints, prune, staging_directory
+from rl.run.probe import (
+    MIN_PROBLEMS,
+    ProbeLog,
+    Problems,
+    carve,
+    choose,
+    exec_agreement,
+    minipy_probe,
+    probe_reading,
+)
+from rl.run.rollouts import rollout_rows, write_rollouts
+from rl.step import sample_and_judge
+from rl.types import JudgedGroup, Prompt, SamplingConfig
+
+
+def probe_problems(
+    cfg: Config, train: Problems, held_out: Sequence[Prompt]
+) -> tuple[Problems, Problems]:
+    """(training problems, problems of the probe); the latter is empty when there is no probe."""
+    data, probe = cfg.data, cfg.probe
+    if not probe.every:
+        return train, []
+    if data.kind == "parquet" and probe.path is None:
+        return carve(train, held_out, probe.num_prompts, cfg.algorithm.prompts_per_step)
+    if probe.path is not None:
+        found = choose(load_prompts(probe.path, data.max_bad_rows), probe.num_prompts)
+    else:
+        found = minipy_probe(probe.num_prompts, held_out)
+    return train, found if len(found) >= MIN_PROBLEMS else []
+
+
+class Probe:
+    """The probe and the alarm of one run."""
+
+    def __init__(
+        self,
+        cfg: Config,
+        problems: Problems,
+        sampling: SamplingConfig,
+        directory: Path,
+        console: Console,
+    ) -> None:
+        self._cfg = cfg
+        self._problems = problems
+        # As training samples, but for the purpose, which enters the seed.
+        self._sampling = replace(sampling, group_size=cfg.probe.num_samples, purpose="probe")
+        self._dir = directory
+        self._console = console
+        self._log = ProbeLog(directory / "probe.jsonl")
+        self._alarm = HackingAlarm(cfg.alarm.false_rate)
+        self._states: list[AlarmState] = []
+        self._num_executed = 0  # programs
+        self._seconds = 0.0
+        self.stopped_at: int | None = None  # the step after which the alarm ended the run
+
+    def announce(self) -> None:
+        """Say what is probed, or why nothing is."""
+        cfg = self._cfg.probe
+        if self._problems:
+            what = f"{len(self._problems)} held-out problems x {cfg.num_samples}"
+            self._console.say(
+                f"probe: {what} every {cfg.every} steps; alarm: {self._cfg.alarm.action}"
+            )
+        elif cfg.every:
+            self._console.say(
+                f"probe: off, and so is the hacking alarm: at least {MIN_PROBLEMS} problems with "
+                "tests are needed beside those of training and evaluation; give probe.path=FILE"
+            )
+
+    def due(self, step: int) -> bool:
+        """Whether `step` is followed by a probe."""
+        return bool(self._problems) and step % self._cfg.probe.every == 0
+
+    def restore(self, step: int) -> None:
+        """Take up what an earlier part of this run has found up to `step`; 0 begins anew."""
+        found = self._log.keep_until(step if step else -1, len(self._problems))
+        self._states = [self._alarm.see(reading) for reading in found]
+        for best in complete_checkpoints(self._dir / "best"):
+            if best.step > step:
+                shutil.rmtree(best.directory)
+
+    async def take(self, fleet: RayFleet, verifier: Verifier, step: int) -> dict[str, float]:
+        """Ask the problems; answers with metrics, none when the sandbox could not run programs.
+
+        Afterwards `stopped_at` is set where the alarm ends the run.
+        """
+        start_s = time.perf_counter()
+        try:
+            found = await run_tests(await self._ask(fleet), verifier)
+        except SandboxError as error:  # the training can do without one reading
+            self._console.warn(f"the probe of step {step} is left out: {error}")
+            return {}
+        seconds = time.perf_counter() - start_s
+        self._seconds += seconds
+        self._num_executed += found.num_executed
+        reading = probe_reading(step, found.groups_P, found.passed_PG)
+        state = self._alarm.see(reading)
+        self._states.append(state)
+        self._log.write(reading)
+        rows = list(rollout_rows(step, found.groups_P, None))
+        write_rollouts(self._dir / "probe" / f"step-{step:06d}.parquet", rows)
+        await self._act(fleet, state)
+        agreement = exec_agreement(found.groups_P, found.passed_PG)
+        return {
+            "probe/pass@1": reading.pass_at_1,
+            "probe/reward": reading.reward,
+            "probe/num_executed": float(found.num_executed),
+            "alarm/pass_drop": state.pass_drop,
+            "alarm/needed_drop": state.needed_drop,
+            "alarm/reward_rise": state.reward_rise,
+            "alarm/fired": float(state.fired),
+            "time/probe_s": seconds,
+        } | ({} if agreement is None else {"rm/exec_agreement": agreement})
+
+    async def _ask(self, fleet: RayFleet) -> tuple[JudgedGroup, ...]:
+        """Sample and judge; a reward model is asked even by a hybrid, which would run the tests."""
+        by_tests = self._cfg.reward.kind == "execution"
+        hidden = [replace(prompt, tests=None) for prompt in self._problems]
+        # The step that seeds the sampling is 0 every time: under the same random numbers two
+        # probes differ by what the policy has learned in between, and less by luck.
+        judged = await sample_and_judge(
+            0, fleet, self._problems if by_tests else hidden, self._sampling
+        )
+        return tuple(
+            replace(group, group=replace(group.group, prompt=prompt))
+            for group, prompt in zip(judged, self._problems, strict=True)
+        )
+
+    async def _act(self, fleet: RayFleet, state: AlarmState) -> None:
+        stops = self._cfg.alarm.action == "stop"
+        if stops and state.is_best:
+            root = self._dir / "best"
+            staged = staging_directory(root, state.step)
+            await fleet.policy.save_hf(staged / "hf")
+            commit(staged, root, state.step)
+            prune(root, keep=1)
+        if not state.began:
+            return
+        self._console.warn(
+            f"ALARM at step {state.step}: the reward climbs while the probe falls, as it does when "
+            f"a reward model is hacked. Since step {state.best_step} pass@1 of the probe went from "
+            f"{state.best_pass_at_1:.3f} to {state.pass_at_1:.3f} (chance allows a drop of "
+            f"{state.needed_drop:.3f}), its reward by {state.reward_rise:+.3f}: "
+            "docs/reward_hacking.md"
+        )
+        if stops:
+            self.stopped_at = state.step
+
+    def summary(self, loop_s: float) -> dict[str, Any]:
+        """Its part of `summary.json`; `loop_s` is how long the steps took, probes included."""
+        if not self._problems:
+            return {"probe": None, "alarm": None, "programs_executed_for_probe": 0}
+        states = self._states
+        best = max(states, key=lambda state: state.pass_at_1) if states else None
+        saved = complete_checkpoints(self._dir / "best")
+        return {
+            "probe": {
+                "num_problems": len(self._problems),
+                "num_samples": self._cfg.probe.num_samples,
+                "num_probes": len(states),
+                "first_pass@1": states[0].pass_at_1 if states else None,
+                "best_pass@1": best and best.pass_at_1,
+                "best_step": best and best.step,
+                "last_pass@1": best and states[-1].pass_at_1,
+                "seconds": self._seconds,
+                "time_share": self._seconds / max(loop_s, self._seconds, 1e-9),
+            },
+            "alarm": {
+                "action": self._cfg.alarm.action,
+                "fired_at": [state.step for state in self._states if state.began],
+                "stopped_at": self.stopped_at,
+                "best_policy": str(saved[-1].directory / "hf") if saved else None,
+            },
+            "programs_executed_for_probe": self._num_executed,
+        }

@@ -1,0 +1,270 @@
+"""One RL run: prompts, fleet, evaluation before, the loop, evaluation after, what stays on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.cluster.cluster import starts_ray
+from actors.groups.fleet import RayFleet, Specs, start_fleet, train_fields
+from actors.groups.self_check import check_engines, check_mismatch
+from actors.groups.verifiers import make_verifier
+from actors.observe.dashboard import provision
+from actors.observe.watchers import make_watchers
+from actors.stages.evaluation import Evaluation, evaluate
+from actors.stages.probe import Probe, probe_problems
+from conf.schema import Config
+from rl.advantage import AdvantageConfig, batch_advantages
+from rl.base.console import Console
+from rl.loop import LoopConfig, run_loop
+from rl.metrics import read_metrics
+from rl.problems.minipy import make_prompts
+from rl.problems.prompts import PromptSampler, load_prompts
+from rl.report.live import LiveReport
+from rl.run.checkpoint import Checkpoint, commit, complete_checkpoints, prune, staging_directory
+from rl.run.rollouts import rollout_rows, write_rollouts
+from rl.run.timeline import Timeline
+from rl.step import Batch, StepConfig
+from rl.types import Prompt, SamplingConfig, StepReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RlResult:
+    """Figures of a run; shares unless the name says otherwise."""
+
+    base: Evaluation
+    final: Evaluation
+    num_steps: int  # the last step
+    valid_rate_first: float | None  # None where no step was run
+    valid_rate_last: float | None
+    executed_for_reward: int  # programs
+    executed_for_evaluation: int  # programs
+    partition: list[dict[str, int]]
+    start_s: float  # until every engine was ready
+    probe: Mapping[str, Any]  # `Probe.summary`
+
+
+def load_problems(cfg: Config) -> tuple[list[Prompt], list[Prompt]]:
+    """Training and held-out problems of the configuration."""
+    data = cfg.data
+    if data.kind == "minipy":
+        train = make_prompts("train", data.num_train, cfg.seed)
+        # The test split is that of seed 0 for every run, so that figures can be compared.
+        return train, make_prompts("eval", data.num_eval, 0)
+    return (
+        load_prompts(data.train_path or "", data.max_bad_rows),
+        load_prompts(data.eval_path or "", data.max_bad_rows),
+    )
+
+
+def _warn_of_shared(train: list[Prompt], held_out: list[Prompt], console: Console) -> None:
+    """A problem that is trained on says nothing about others."""
+    trained = {prompt.question for prompt in train}
+    shared = [prompt.id for prompt in held_out if prompt.question in trained]
+    if shared:
+        console.warn(
+            f"{len(shared)} of {len(held_out)} held-out problems are trained on, the first is "
+            f"{shared[0]}: pass@1 will look too good (drop them from data.eval_path)"
+        )
+
+
+def step_config(cfg: Config) -> StepConfig:
+    """What the step needs of the configuration."""
+    algorithm = cfg.algorithm
+    return StepConfig(
+        prompts_per_step=algorithm.prompts_per_step,
+        sampling=SamplingConfig(
+            group_size=algorithm.group_size,
+            max_tokens=cfg.model.max_completion_tokens,
+            temperature=cfg.rollout.temperature,
+            top_p=cfg.rollout.top_p,
+            top_k=cfg.rollout.top_k,
+            seed=cfg.seed,
+        ),
+        advantage=AdvantageConfig(scale=algorithm.advantage_scale, std_floor=algorithm.std_floor),
+        minibatches_per_step=algorithm.minibatches_per_step,
+        microbatch_tokens=cfg.policy.microbatch_tokens,
+        row_tokens=cfg.policy.row_tokens,
+        on_policy=algorithm.max_staleness == 0,
+        keep_zero_advantage=algorithm.kl_coef > 0,
+    )
+
+
+class RlRun:
+    """One run in one directory; `report`, where there is one, shows it while it goes on."""
+
+    def __init__(
+        self, cfg: Config, directory: Path, console: Console, report: LiveReport | None = None
+    ) -> None:
+        self._cfg = cfg
+        self._dir = directory
+        self._console = console
+        self._report = report
+        self._step_cfg = step_config(cfg)
+        self._sink = make_watchers(cfg, directory, console.warn)
+        self._timeline = Timeline(directory / "timeline.json")
+        self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
+        train, self._held_out = load_problems(cfg)
+        self._train, probed = probe_problems(cfg, train, self._held_out)
+        _warn_of_shared(self._train, self._held_out, console)
+        self._probe = Probe(cfg, probed, self._step_cfg.sampling, directory, console)
+        self._executed_for_evaluation = 0
+
+    async def run(self) -> RlResult:
+        """Run to the end and leave the final model in `hf/`."""
+        cfg = self._cfg
+        total_updates = cfg.algorithm.num_steps * cfg.algorithm.minibatches_per_step
+        specs = Specs(
+            rollout_model=cfg.model.path, reward=True, train=train_fields(cfg, total_updates)
+        )
+        self._console.stage(
+            "engines",
+            f"{cfg.rollout.engines} rollout, {cfg.reward.shards} reward, {cfg.policy.ranks} policy",
+        )
+        start_s = time.perf_counter()
+        with self._verifier, self._sink:
+            async with start_fleet(cfg, specs, f"{cfg.experiment}-{cfg.name}") as fleet:
+                started_s = time.perf_counter() - start_s
+                if starts_ray(cfg):  # on a cluster that is the business of `launch/grafana.py`
+                    provision()
+                return await self._train_and_evaluate(fleet, started_s)
+
+    async def _train_and_evaluate(self, fleet: RayFleet, started_s: float) -> RlResult:
+        cfg = self._cfg
+        newest = self._newest_checkpoint()
+        self._timeline.forget_after(newest.step if newest else 0)
+        partition = await fleet.policy.partition_reports()
+        self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, before")
+        base = await self._evaluate(fleet, 0)
+        first_step = await self._resume(fleet, newest)
+        num_steps = cfg.algorithm.num_steps
+        self._console.stage("rl", f"{num_steps} steps, reward: {cfg.reward.kind}{self._judged()}")
+        self._probe.announce()
+        if first_step == 1 and self._probe.due(0):
+            await self._take_probe(fleet, 0)
+        loop_start_s = time.perf_counter()
+        with self._console.steps(num_steps, first_step - 1):
+            last_step = await run_loop(
+                fleet,
+                PromptSampler(self._train, cfg.seed),
+                self._step_cfg,
+                LoopConfig(
+                    num_steps=num_steps,
+                    max_staleness=cfg.algorithm.max_staleness,
+                    first_step=first_step,
+                ),
+                lambda report, batch: self._after_step(fleet, report, batch),
+            )
+        loop_s = time.perf_counter() - loop_start_s
+        self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, after")
+        final = await self._evaluate(fleet, last_step)
+        await fleet.policy.save_hf(self._dir / "hf")
+        steps = read_metrics(self._dir / "metrics.jsonl")  # those before a resumption too
+        return RlResult(
+            base=base,
+            final=final,
+            num_steps=last_step,
+            valid_rate_first=steps[0]["reward/valid_rate"] if steps else None,
+            valid_rate_last=steps[-1]["reward/valid_rate"] if steps else None,
+            executed_for_reward=sum(int(step["reward/num_executed"]) for step in steps),
+            executed_for_evaluation=self._executed_for_evaluation,
+            partition=partition,
+            start_s=started_s,
+            probe=self._probe.summary(loop_s),
+        )
+
+    def _judged(self) -> str:
+        """Which problems the judge of the run decides by which means, where that is a question."""
+        reward = self._cfg.reward
+        if reward.kind == "execution":
+            return f" ({reward.execution})"
+        if reward.kind != "hybrid":
+            return ""
+        num_tested = sum(prompt.tests is not None for prompt in self._train)
+        return f" ({reward.execution} tests for {num_tested} of {len(self._train)} problems)"
+
+    def _newest_checkpoint(self) -> Checkpoint | None:
+        """The complete checkpoint that the run goes on from, if it does."""
+        found = complete_checkpoints(self._dir / "checkpoints")
+        return found[-1] if found and self._cfg.resume != "never" else None
+
+    async def _resume(self, fleet: RayFleet, newest: Checkpoint | None) -> int:
+        """Load the checkpoint that the run goes on from; answers with the first step to run."""
+        if newest is None:
+            self._sink.forget_after(0)  # an earlier run may have ended before its first checkpoint
+            self._probe.restore(0)
+            return 1
+        await fleet.policy.load_checkpoint(newest.directory)
+        await fleet.policy.publish(newest.step)
+        self._sink.forget_after(newest.step)
+        self._probe.restore(newest.step)
+        self._console.say(f"resumed from {newest.directory} after step {newest.step}")
+        return newest.step + 1
+
+    async def _after_step(self, fleet: RayFleet, report: StepReport, batch: Batch) -> bool:
+        cfg, step = self._cfg, report.step
+        self._timeline.step(report, batch, published_s=time.time())
+        if cfg.evaluation.every and step % cfg.evaluation.every == 0:
+            evaluation = await self._evaluate(fleet, step)
+            metrics = {**report.metrics, "eval/pass@1": evaluation.pass_at_1}
+            report = dataclasses.replace(report, metrics=metrics)
+        if self._probe.due(step):
+            found = await self._take_probe(fleet, step)
+            report = dataclasses.replace(report, metrics={**report.metrics, **found})
+        self._sink.write(report)
+        self._console.step(report, cfg.algorithm.num_steps)
+        await self._self_check(fleet, report)
+        if cfg.checkpoint.rollouts_every and step % cfg.checkpoint.rollouts_every == 0:
+            self._write_rollouts(step, batch)
+        if self._report is not None:
+            self._report.after_step(step)
+        ends = self._probe.stopped_at == step
+        if ends or (cfg.checkpoint.every and step % cfg.checkpoint.every == 0):
+            await self._save_checkpoint(fleet, step)
+        return ends
+
+    async def _self_check(self, fleet: RayFleet, report: StepReport) -> None:
+        """See that the engines still sample from the policy, as `rollout/mismatch_kl` tells."""
+        check_mismatch(self._cfg, report.step, report.metrics)
+        if report.step == 1 and self._cfg.algorithm.max_staleness > 0:
+            await check_engines(
+                self._cfg, fleet.rollout, fleet.policy, report.step, "the weights of step 1"
+            )
+
+    async def _take_probe(self, fleet: RayFleet, step: int) -> dict[str, float]:
+        with self._timeline.span("probe", step):
+            return await self._probe.take(fleet, self._verifier, step)
+
+    def _write_rollouts(self, step: int, batch: Batch) -> None:
+        advantages = batch_advantages(batch.groups_P, self._step_cfg.advantage)
+        path = self._dir / "rollouts" / f"step-{step:06d}.parquet"
+        write_rollouts(path, list(rollout_rows(step, batch.groups_P, advantages)))
+
+    async def _save_checkpoint(self, fleet: RayFleet, step: int) -> None:
+        root = self._dir / "checkpoints"
+        staged = staging_directory(root, step)
+        with self._timeline.span("checkpoint", step):
+            await fleet.policy.save_checkpoint(staged)
+            await fleet.policy.save_hf(staged / "hf")
+            commit(staged, root, step)
+        prune(root, self._cfg.checkpoint.keep)
+
+    async def _evaluate(self, fleet: RayFleet, step: int) -> Evaluation:
+        cfg = self._cfg
+        sampling = SamplingConfig(
+            group_size=cfg.evaluation.num_samples,
+            max_tokens=cfg.model.max_completion_tokens,
+            temperature=cfg.evaluation.temperature,
+            seed=cfg.seed,
+            purpose="evaluation",
+        )
+        with self._timeline.span("evaluate", step):
+            evaluation = await evaluate(fleet, self._held_out, sampling, self._verifier, step)
+        self._executed_for_evaluation += evaluation.num_executed
+        rows = list(rollout_rows(step, evaluation.groups_P, None))
+        write_rollouts(self._dir / "evaluation" / f"step-{step:06d}.parquet", rows)
+        return evaluation

@@ -1,0 +1,369 @@
+"""Train a reward model: Bradley-Terry on the ZeRO-3 ranks, with validation, best model and resume.
+
+The order of the pairs is a function of the seed, and a checkpoint holds weights, optimizer and
+step; so a run that was killed and resumed ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.cluster.cluster import cluster
+from actors.cluster.signals import how_to_go_on, run_until_stopped
+from actors.groups.fleet import Specs, start_fleet
+from actors.groups.trainer import Gang
+from actors.stages.training import OfflinePlan, offline_train_fields, score_pairs, train_offline
+from conf.errors import DataError, StoppedError, UserError, first_cause
+from conf.schema import Config
+from reward.model.labels import check_one_label
+from reward.model.read_out import choose_padding
+from reward.model.text_path import TextPath
+from reward.pairs.pairs import Pair
+from reward.train.card import reward_model_card
+from reward.train.pair_batches import (
+    EncodedPairs,
+    ValidationFigures,
+    encode_pairs,
+    shuffled_batches,
+    validation_figures,
+    write_golden_scores,
+)
+from rl.base.console import Console
+from rl.base.versions import installed_versions
+from rl.loss import PairObjective
+from rl.run.checkpoint import commit, complete_checkpoints, prune, staging_directory
+from rl.run.evaluation_store import replace_file
+from rl.text.hub_files import model_config
+from rl.text.tokenizer import embedding_rows, tokenizer_note
+from rl.types import UpdateReport
+
+_NUM_PROBES = 4  # pairs whose scores reward actors check themselves with
+_STATE_FILE = "training.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RmTraining:
+    """What `train_reward_model` does; the ranks and their budget are those of the configuration."""
+
+    model: str  # that it starts from: a causal language model or a sequence classifier
+    directory: Path  # of the result; checkpoints and the best model so far are kept in it meanwhile
+    train: tuple[Pair, ...]
+    validation: tuple[Pair, ...]
+    objective: PairObjective
+    lr: float
+    epochs: int
+    batch_pairs: int  # of one optimizer step
+    share_prefix: bool | None = None  # None: where it pays
+    evaluate_every: int = 0  # steps; 0 evaluates at the end only
+    checkpoint_every: int = 0  # steps; 0 keeps none
+    keep: int = 2  # checkpoints
+    resume: bool = False
+    settings: Mapping[str, Any]  # whatever the result depends on; a resumed training must match
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RmResult:
+    """Figures of a training; `best_step` is the one whose weights were kept."""
+
+    training: dict[str, float]  # means of the last tenth of the steps of this call
+    validation: ValidationFigures | None  # of the best step
+    history: dict[int, ValidationFigures]  # by step; 0 is before the first one
+    best_step: int
+    num_steps: int
+    num_truncated: int  # training pairs that the context cuts, and that were left out
+    shared_share: float  # of the tokens of both programs of a pair
+    shares_prefix: bool
+
+
+async def train_reward_model(cfg: Config, job: RmTraining, console: Console) -> RmResult:
+    """Train, and leave a Hugging Face directory with golden scores in `job.directory`.
+
+    Raises:
+        DataError: when no pair fits the context.
+    """
+    text_path = base_text_path(cfg, job.model)
+    train = encode_pairs(job.train, text_path, with_lm=job.objective.lm_coef > 0)
+    if not train.pairs:
+        raise DataError(
+            f"data: each of {len(job.train)} pairs is longer than "
+            f"max_tokens={cfg.reward.max_tokens}; raise max_tokens"
+        )
+    validation = encode_pairs(job.validation, text_path)
+    run = _Training(cfg, job, console, train, validation)
+    fields = offline_train_fields(cfg, job.lr, run.num_steps) | {
+        "model_path": job.model,
+        "head": "score_lm" if job.objective.lm_coef > 0 else "score",
+        "dtype": cfg.reward.dtype,
+        "pad_token_id": padding_of(text_path, job.model),
+    }
+    specs = Specs(train=fields, objective=job.objective)
+    async with start_fleet(cfg, specs, "reward-model") as fleet:
+        result = await run.run(fleet.policy)
+    write_golden_scores(job.directory, text_path, _probes(validation.pairs or train.pairs))
+    return result
+
+
+def check_base(cfg: Config, model: str) -> None:
+    """Refuse a base of which no reward model can be made that others read right."""
+    text_path = base_text_path(cfg, model)
+    padding_of(text_path, model)
+    note = tokenizer_note(model, "model")
+    if note is not None:
+        Console().say(note)
+
+
+def padding_of(text_path: TextPath, model: str) -> int:
+    """The token that the reward model pads with; its chat template never ends with it."""
+    rows = embedding_rows(model_config(model))
+    return choose_padding(text_path.tokenizer, text_path.last_ids(), rows, "model")
+
+
+def base_text_path(cfg: Config, model: str) -> TextPath:
+    """How the reward model that is made of a base will read; refuses a base that can not.
+
+    It is read at its last token, whatever the base pads with: `choose_padding` goes by that.
+    """
+    reward = cfg.reward
+    check_one_label(model_config(model), model, "model")
+    return TextPath.load(
+        model,
+        reward.adapter,
+        reward.max_tokens,
+        system=reward.system,
+        key="model",
+        reads_last=True,
+    )
+
+
+def run_training(cfg: Config, job: RmTraining, record: Path) -> RmResult:
+    """Train in a Ray cluster; figures, settings and a card are left beside the weights."""
+    console = Console()
+    start_s = time.perf_counter()
+    check_base(cfg, job.model)
+    job.directory.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)  # of an earlier training; this one is not finished
+    try:
+        with cluster(cfg, f"rm-{job.directory.name}"):
+            result = run_until_stopped(train_reward_model(cfg, job, console))
+    except StoppedError as error:
+        advice = how_to_go_on(job.directory / "checkpoints", "checkpoint_every")
+        raise StoppedError(f"{error}; {advice}") from error
+    except BaseExceptionGroup as group:
+        raise first_cause(group) from group
+    facts = {
+        "base": job.model,
+        "num_pairs": {"train": len(job.train), "validation": len(job.validation)},
+        "num_truncated": result.num_truncated,
+        "negatives": dict(Counter(pair.source for pair in job.train)),
+        "num_steps": result.num_steps,
+        "best_step": result.best_step,
+        "validation": None if result.validation is None else asdict(result.validation),
+        "history": {step: asdict(figures) for step, figures in result.history.items()},
+        "training": result.training,
+        "prefix": {"shared": result.shares_prefix, "share": result.shared_share},
+        "settings": dict(job.settings),
+        "versions": installed_versions(),
+        "wall_s": time.perf_counter() - start_s,
+    }
+    (job.directory / "README.md").write_text(reward_model_card(facts), encoding="utf-8")
+    replace_file(record, json.dumps(facts, indent=1) + "\n")
+    _show(console, result, job.directory)
+    return result
+
+
+def _show(console: Console, result: RmResult, directory: Path) -> None:
+    found = result.validation
+    if found is not None:
+        low, high = found.accuracy_interval
+        rows = [
+            ("accuracy", f"{found.accuracy:.4f}", f"of {found.num_pairs} validation pairs"),
+            ("  interval", f"{low:.3f} - {high:.3f}", "95 %, by resampling problems"),
+            ("  untrained", f"{result.history[0].accuracy:.4f}", "before the first step"),
+            *(
+                (f"  {source}", f"{value:.4f}", "by where the negative comes from")
+                for source, value in found.accuracy_by_source.items()
+            ),
+            ("ties", f"{found.ties:.4f}", "equal scores; they count as wrong"),
+            ("loss", f"{found.loss:.4f}", "-log sigmoid(chosen - rejected)"),
+            ("best step", str(result.best_step), f"of {result.num_steps}; its weights were kept"),
+        ]
+        console.table("reward model", rows)
+    console.say(f"\nreward model   {directory}")
+
+
+class _Training:
+    def __init__(
+        self,
+        cfg: Config,
+        job: RmTraining,
+        console: Console,
+        train: EncodedPairs,
+        validation: EncodedPairs,
+    ) -> None:
+        self._cfg = cfg
+        self._job = job
+        self._console = console
+        self._train = train
+        self._validation = validation
+        self._batch_pairs = min(job.batch_pairs, len(train.pairs))
+        self.num_steps = job.epochs * (len(train.pairs) // self._batch_pairs)
+        self._shares = train.sharing_pays if job.share_prefix is None else job.share_prefix
+        if cfg.policy.attention == "flash_attention_2":  # takes no mask of its own
+            self._shares = False
+        self._history: dict[int, ValidationFigures] = {}
+        self._best_step = 0
+
+    async def run(self, gang: Gang) -> RmResult:
+        """All steps that have not been done yet, then the best weights into the directory."""
+        job = self._job
+        self._shares = self._shares and gang.packs and gang.shares
+        first_step = await self._resume(gang)
+        self._console.stage("reward model", self._about())
+        if first_step == 1:
+            await self._validate(gang, 0)
+        batches = shuffled_batches(
+            self._train.samples, self._batch_pairs, job.epochs, self._cfg.seed, group_of=2
+        )
+        plan = OfflinePlan(
+            batches=itertools.islice(batches, first_step - 1, None),
+            num_steps=self.num_steps,
+            group_of=2,
+            readout="last_and_lm" if job.objective.lm_coef > 0 else "last",
+            show="rm/loss",
+            share_prefix=self._shares,
+            first_step=first_step,
+        )
+
+        async def after(step: int, _: UpdateReport) -> None:
+            if step == self.num_steps or (job.evaluate_every and step % job.evaluate_every == 0):
+                await self._keep_best(gang, step)
+            if job.checkpoint_every and step % job.checkpoint_every == 0:
+                await self._save(gang, step)
+
+        training = await train_offline(gang, plan, self._cfg, self._console, after)
+        self._publish_best()
+        return RmResult(
+            training=training,
+            validation=self._history.get(self._best_step),
+            history=self._history,
+            best_step=self._best_step,
+            num_steps=self.num_steps,
+            num_truncated=self._train.num_truncated,
+            shared_share=self._train.shared_share,
+            shares_prefix=self._shares,
+        )
+
+    def _about(self) -> str:
+        train, validation = self._train, self._validation
+        left_out = f" ({train.num_truncated} too long)" if train.num_truncated else ""
+        sharing = f", prefixes shared: {train.shared_share:.0%} fewer tokens" * self._shares
+        return (
+            f"{len(train.pairs)} pairs{left_out}, {len(validation.pairs)} for validation, "
+            f"{self.num_steps} steps of {self._batch_pairs}{sharing}"
+        )
+
+    async def _validate(self, gang: Gang, step: int) -> None:
+        if not self._validation.pairs:
+            return
+        scores = await score_pairs(
+            gang, self._validation.samples, self._cfg, share_prefix=self._shares
+        )
+        figures = validation_figures(scores, self._validation.pairs)
+        self._history[step] = figures
+        self._console.say(
+            f"step {step:>4}/{self.num_steps}  validation accuracy {figures.accuracy:.4f}  "
+            f"loss {figures.loss:.4f}"
+        )
+
+    async def _keep_best(self, gang: Gang, step: int) -> None:
+        """Validate, and keep the weights when they are the best so far."""
+        await self._validate(gang, step)
+        best, now = self._history.get(self._best_step), self._history.get(step)
+        if self._best_step and best is not None and now is not None and best.rank >= now.rank:
+            return
+        old = self._best_directory()
+        self._best_step = step
+        await gang.save_hf(self._best_directory())
+        if old != self._best_directory():
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _best_directory(self) -> Path:
+        return self._job.directory / f"best-{self._best_step:06d}"
+
+    def _publish_best(self) -> None:
+        """Move the best weights to where the result belongs, and drop what training needed."""
+        source, target = self._best_directory(), self._job.directory
+        for stale in target.glob("*.safetensors*"):  # of an earlier training, with other shards
+            stale.unlink()
+        for item in source.iterdir():
+            item.replace(target / item.name)
+        source.rmdir()
+        shutil.rmtree(target / "checkpoints", ignore_errors=True)
+
+    # --- checkpoints -----------------------------------------------------------------------------
+
+    async def _save(self, gang: Gang, step: int) -> None:
+        root = self._job.directory / "checkpoints"
+        staged = staging_directory(root, step)
+        await gang.save_checkpoint(staged)
+        state = {
+            "settings": dict(self._job.settings),
+            "best_step": self._best_step,
+            "history": {number: asdict(figures) for number, figures in self._history.items()},
+        }
+        (staged / _STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+        if self._best_step:  # a later best replaces it beside the checkpoints, not in here
+            best = self._best_directory()
+            shutil.copytree(best, staged / best.name)
+        commit(staged, root, step)
+        prune(root, self._job.keep)
+
+    async def _resume(self, gang: Gang) -> int:
+        """Load the newest checkpoint, if asked for; answers with the first step to take."""
+        for left in self._job.directory.glob("best-*"):
+            shutil.rmtree(left)
+        found = complete_checkpoints(self._job.directory / "checkpoints")
+        if not self._job.resume or not found:
+            shutil.rmtree(self._job.directory / "checkpoints", ignore_errors=True)
+            return 1
+        newest = found[-1]
+        text = (newest.directory / _STATE_FILE).read_text(encoding="utf-8")
+        state: dict[str, Any] = json.loads(text)
+        self._check_settings(state["settings"], newest.directory)
+        await gang.load_checkpoint(newest.directory)
+        self._best_step = state["best_step"]
+        self._history = {
+            int(step): ValidationFigures(**figures) for step, figures in state["history"].items()
+        }
+        if self._best_step:
+            best = self._best_directory()
+            shutil.copytree(newest.directory / best.name, best)
+        self._console.say(f"resumed from {newest.directory} after step {newest.step}")
+        return newest.step + 1
+
+    def _check_settings(self, before: Mapping[str, Any], where: Path) -> None:
+        now = json.loads(json.dumps(dict(self._job.settings)))
+        faults = [
+            f"{name}: {where} was trained with {before.get(name)}, and now it is {now.get(name)}; "
+            "give the same value, another output=, or resume=never"
+            for name in sorted({*now, *before})
+            if now.get(name) != before.get(name)
+        ]
+        if faults:
+            raise UserError("\n".join(faults))
+
+
+def _probes(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
+    """Problems with a right and a wrong program each, for golden scores."""
+    some = pairs[:_NUM_PROBES]
+    return [(p.question_content, p.code_pos) for p in some] + [
+        (p.question_content, p.code_neg) for p in some
+    ]

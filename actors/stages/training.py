@@ -1,0 +1,154 @@
+"""Offline training on the ZeRO-3 ranks: the warm start and the reward model.
+
+Both are one loop over minibatches; they differ in the objective and in where the loss reads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.groups.fleet import Specs, start_fleet, train_fields
+from actors.groups.trainer import Gang
+from conf.schema import Config
+from reward.train.pair_batches import shuffled_batches
+from rl.base.console import Console
+from rl.loss import NllObjective
+from rl.packing import Readout, build_minibatch
+from rl.problems.tiny_model import make_policy
+from rl.problems.warm_start import answer_samples
+from rl.text.tokenizer import load_tokenizer
+from rl.types import FloatArray, Sample, UpdateReport
+
+_WARMUP_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfflinePlan:
+    """What one offline training reads, and where its loss stands."""
+
+    batches: Iterable[Sequence[Sample]]  # from `first_step` on
+    num_steps: int
+    group_of: int  # consecutive samples that belong together: 2 for preference pairs
+    readout: Readout
+    show: str  # the metric that the console prints
+    share_prefix: bool = False
+    first_step: int = 1  # above 1 when training is resumed
+
+
+AfterStep = Callable[[int, UpdateReport], Awaitable[None]]
+
+
+async def _nothing(_: int, __: UpdateReport) -> None:
+    """What follows a step where nobody asks for more."""
+
+
+async def train_offline(
+    gang: Gang, plan: OfflinePlan, cfg: Config, console: Console, after: AfterStep = _nothing
+) -> dict[str, float]:
+    """One optimizer step per batch; answers with the means of the last tenth of the steps.
+
+    `after` sees each step before the next one begins.
+    """
+    total = plan.num_steps
+    history: list[dict[str, float]] = []
+    every = max(1, total // 8)
+    with console.steps(total, done=plan.first_step - 1):
+        for step, batch in enumerate(plan.batches, start=plan.first_step):
+            minibatch = build_minibatch(
+                batch,
+                gang.num_ranks,
+                cfg.policy.microbatch_tokens,
+                cfg.policy.row_tokens,
+                group_of=plan.group_of,
+                readout=plan.readout,
+                share_prefix=plan.share_prefix and gang.shares,
+                packs=gang.packs,
+            )
+            report = await gang.update(minibatch, None)
+            history.append(dict(report.metrics))
+            console.advance()
+            if step % every == 0 or step == total:
+                recent = np.mean([m[plan.show] for m in history[-every:]])
+                console.say(f"step {step:>4}/{total}  {plan.show} {recent:.4f}  lr {report.lr:.2e}")
+            await after(step, report)
+    if not history:  # everything had been done before
+        return {}
+    tail = history[-max(1, total // 10) :]
+    return {name: float(np.mean([m[name] for m in tail])) for name in tail[0]}
+
+
+async def warm_start(
+    cfg: Config, answers: Sequence[tuple[str, str]], directory: Path, console: Console
+) -> dict[str, float]:
+    """Train a tiny policy from nothing on (question, answer) pairs, into `directory`.
+
+    Steps, batch and learning rate are those of `loop.warm_*`; answers with the last figures.
+    """
+    loop = cfg.loop
+    start = directory / "untrained"
+    make_policy(start, ["\n".join(pair) for pair in answers], cfg.seed)
+    samples = answer_samples(answers, load_tokenizer(str(start), "loop"))
+    epochs = 1 + loop.warm_steps * loop.warm_batch // len(samples)
+    batches = shuffled_batches(samples, loop.warm_batch, epochs, cfg.seed, group_of=1)
+    train = offline_train_fields(cfg, loop.warm_lr, loop.warm_steps) | {"model_path": str(start)}
+    async with start_fleet(
+        cfg, Specs(train=train, objective=NllObjective()), "warm-start"
+    ) as fleet:
+        plan = OfflinePlan(
+            batches=itertools.islice(batches, loop.warm_steps),
+            num_steps=loop.warm_steps,
+            group_of=1,
+            readout="completion",
+            show="warm/loss",
+        )
+        figures = await train_offline(fleet.policy, plan, cfg, console)
+        await fleet.policy.save_hf(directory / "hf")
+    for item in (directory / "hf").iterdir():
+        item.rename(directory / item.name)
+    (directory / "hf").rmdir()
+    shutil.rmtree(start)
+    return figures
+
+
+def offline_train_fields(cfg: Config, lr: float, total_steps: int) -> dict[str, Any]:
+    """Fields of `TrainSpec` for offline training: warm-up over a twentieth, cosine to 0."""
+    return train_fields(cfg, total_steps) | {
+        "lr": lr,
+        "lr_schedule": "cosine",
+        "warmup_steps": max(1, round(_WARMUP_SHARE * total_steps)),
+        "with_reference": False,
+        "temperature": 1.0,
+    }
+
+
+async def score_pairs(
+    gang: Gang, samples: Sequence[Sample], cfg: Config, *, share_prefix: bool = False
+) -> FloatArray:
+    """Scores [2N] of N pairs; `samples` come in pairs."""
+    scores = np.zeros(len(samples), dtype=np.float32)
+    chunk = 512
+    for start in range(0, len(samples), chunk):
+        part = samples[start : start + chunk]
+        minibatch = build_minibatch(
+            part,
+            gang.num_ranks,
+            cfg.policy.microbatch_tokens,
+            cfg.policy.row_tokens,
+            group_of=2,
+            readout="last",
+            share_prefix=share_prefix and gang.shares,
+            packs=gang.packs,
+        )
+        outputs = await gang.logprobs(minibatch)
+        for microbatches, values in zip(minibatch.microbatches_by_rank, outputs, strict=True):
+            for microbatch, values_RL in zip(microbatches, values, strict=True):
+                read = microbatch.loss_mask_RL > 0
+                scores[start + microbatch.sample_index_RL[read]] = values_RL[read]
+    return scores

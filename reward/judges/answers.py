@@ -1,0 +1,137 @@
+"""Answers as users hand them in (a file's lines, a request's body), and what they gain.
+
+`{"prompt": str or messages, "response": str}` gains `code, valid, reason, score, reward`; every
+other field stays. `launch/score.py` and `launch/serve.py` both read and write answers here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from conf.errors import DataError
+from reward.judges.judge import Judged
+from rl.base.json_text import JsonFault, parse_json
+from rl.types import Message, Prompt
+
+_MAX_FAULTS = 20  # shown
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One row, with its prompt understood."""
+
+    row: dict[str, Any]
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerGroup:
+    """Consecutive answers to one prompt; they are judged together."""
+
+    prompt: Prompt
+    rows: list[dict[str, Any]]
+
+
+def parse_answer(row: dict[str, Any]) -> Answer:
+    """Check one row. Raises DataError that starts with the field at fault.
+
+    >>> parse_answer({"prompt": "Add.", "response": "..."}).messages[0].role
+    'user'
+    """
+    if not isinstance(row.get("response"), str):
+        raise DataError(f"response: a text is needed ({row.get('response')!r:.80})")
+    prompt: Any = row.get("prompt")
+    try:
+        json.dumps(prompt, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError("prompt: holds a lone surrogate, no text") from error
+    if isinstance(prompt, str):
+        return Answer(row, (Message("user", prompt),))
+    turns = cast("list[Any]", prompt) if isinstance(prompt, list) else []
+    messages = tuple(_messages(turns))
+    if len(messages) != len(turns) or not any(m.role == "user" for m in messages):
+        raise DataError(
+            "prompt: a text, or messages with role and content and a user turn, is needed "
+            f"({prompt!r:.80})"
+        )
+    return Answer(row, messages)
+
+
+def _messages(turns: list[Any]) -> Iterator[Message]:
+    for turn in turns:
+        if isinstance(turn, dict):
+            fields = cast("dict[str, Any]", turn)
+            role, content = fields.get("role"), fields.get("content")
+            if isinstance(role, str) and isinstance(content, str):
+                yield Message(role, content)
+
+
+def group_answers(answers: Iterable[tuple[str, Answer]]) -> Iterator[AnswerGroup]:
+    """Join consecutive answers to one prompt; each comes with the name that its group may get."""
+    current: AnswerGroup | None = None
+    for name, answer in answers:
+        if current is None or current.prompt.messages != answer.messages:
+            if current is not None:
+                yield current
+            current = AnswerGroup(Prompt(id=name, messages=answer.messages), [])
+        current.rows.append(answer.row)
+    if current is not None:
+        yield current
+
+
+def read_answers(source: Path) -> list[AnswerGroup]:
+    """The answers of a file of JSON lines.
+
+    Raises:
+        DataError: with `file:line:column` for each malformed line, the first ones.
+    """
+    if not source.is_file():
+        what = "is a directory" if source.is_dir() else "does not exist"
+        raise DataError(f"input: {source} {what}; give input=FILE with one JSON object per line")
+    answers: list[tuple[str, Answer]] = []
+    faults: list[str] = []
+    num_lines = num_bad = 0
+    with source.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            num_lines += 1
+            try:
+                answers.append((f"line-{number}", _parse_line(line)))
+            except DataError as error:
+                num_bad += 1
+                if num_bad <= _MAX_FAULTS:
+                    faults.append(f"{source}:{number}:{error}")
+    if faults:
+        raise DataError("\n".join([*faults, f"{num_bad} of {num_lines} lines are malformed"]))
+    if not answers:
+        raise DataError(f"input: {source} holds no line; give at least one answer")
+    return list(group_answers(answers))
+
+
+def _parse_line(line: bytes) -> Answer:
+    try:
+        row = parse_json(line, finite=True)  # the fields of a row are echoed
+    except JsonFault as fault:
+        raise DataError(f"{fault.column}: {fault}") from fault
+    if not isinstance(row, dict):
+        raise DataError(f"1: a line is an object, not {type(row).__name__}")
+    return parse_answer(cast("dict[str, Any]", row))
+
+
+def judged_rows(group: AnswerGroup, judged: Judged) -> Iterator[dict[str, Any]]:
+    """The rows of a group, each with what was found out about it."""
+    for row, extraction, score, reward in zip(
+        group.rows, judged.extractions_G, judged.scores_G, judged.rewards_G, strict=True
+    ):
+        yield row | {
+            "code": extraction.code,
+            "valid": extraction.valid,
+            "reason": extraction.reason.value,
+            "score": score.value,
+            "reward": float(reward),
+        }

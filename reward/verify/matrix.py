@@ -1,0 +1,156 @@
+"""Programs times tests: which program passes which test, and which programs put out the same.
+
+Axes: N programs of one problem, M generated tests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reward.sandbox.inside.preamble import PREAMBLE
+from reward.sandbox.pool import CallJob, Job, Outcome, SandboxError, StdioJob
+from reward.sandbox.report import Ending, Observation
+from reward.verify.comparison import same_output, same_value
+from reward.verify.generated_tests import CallTest, GeneratedTest, form_of
+from reward.verify.verdict import imports_of
+from rl.problems.prompts import AssertTests, StdioCase, parse_tests, time_limit_of
+from rl.types import Prompt
+
+_ATTEMPTS = 3
+_PAUSE_S = 1.0
+_CALLER = "_call_of_generated_test"
+
+
+class Observing(Protocol):
+    """What is needed of `reward.verify.verdict.Verifier`."""
+
+    def observe(self, jobs_N: Sequence[Job]) -> list[Outcome]:
+        """What each job was seen to do."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExecutionMatrix:
+    """What the programs of one problem did with its generated tests.
+
+    The row of an empty program is all False and -1.
+    """
+
+    passed_NM: NDArray[np.bool_]
+    outputs_NM: NDArray[np.int32]  # equal in a column: equal outputs; -1: it did not finish
+    num_programs: int  # that were run: equal ones once
+
+
+def execute_matrix(
+    verifier: Observing, prompt: Prompt, codes_N: Sequence[str], tests_M: Sequence[GeneratedTest]
+) -> ExecutionMatrix:
+    """Run every distinct program on the input of every test, and compare outside the sandbox.
+
+    A program runs once for all its tests where they are calls, and once for each where they are
+    standard input. Raises SandboxError when a program can not be run at all, after three attempts.
+    """
+    programs = list(dict.fromkeys(code for code in codes_N if code)) if tests_M else []
+    outcomes = _observe_persistently(verifier, [_job(prompt, code, tests_M) for code in programs])
+    seen = {code: outcome.observations_N for code, outcome in zip(programs, outcomes, strict=True)}
+    passed_NM = np.zeros((len(codes_N), len(tests_M)), dtype=np.bool_)
+    outputs_NM = np.full((len(codes_N), len(tests_M)), -1, dtype=np.int32)
+    checks_M = [_check(prompt, test) for test in tests_M]
+    identities_M = [_Identities() for _ in tests_M]
+    for row, code in enumerate(codes_N):
+        for column, observation in enumerate(seen.get(code, ())):
+            if observation.kind is Ending.FINISHED:
+                passed_NM[row, column] = checks_M[column](observation.value)
+                outputs_NM[row, column] = identities_M[column].of(observation.value)
+    return ExecutionMatrix(passed_NM=passed_NM, outputs_NM=outputs_NM, num_programs=len(programs))
+
+
+def _observe_persistently(verifier: Observing, jobs: Sequence[Job]) -> list[Outcome]:
+    outcomes: dict[int, Outcome] = {}
+    for attempt in range(_ATTEMPTS):
+        missing = [index for index in range(len(jobs)) if index not in outcomes]
+        if not missing:
+            break
+        time.sleep(_PAUSE_S * attempt)
+        found = verifier.observe([jobs[index] for index in missing])
+        for index, outcome in zip(missing, found, strict=True):
+            if not any(_undecided(seen) for seen in outcome.observations_N):
+                outcomes[index] = outcome
+    if len(outcomes) < len(jobs):
+        raise SandboxError(
+            f"sandbox: {len(jobs) - len(outcomes)} of {len(jobs)} programs could not be run on "
+            "generated tests"
+        )
+    return [outcomes[index] for index in range(len(jobs))]
+
+
+def _undecided(seen: Observation) -> bool:
+    return seen.kind is Ending.SANDBOX_ERROR
+
+
+def _job(prompt: Prompt, code: str, tests_M: Sequence[GeneratedTest]) -> Job:
+    """The inputs only: what is expected never enters the process of the program."""
+    tests = parse_tests(prompt.tests or "", prompt.entry_point)
+    limit_s = tests.time_limit or time_limit_of(prompt)
+    if form_of(prompt) == "stdio":
+        stdins = tuple(cast("StdioCase", test).input for test in tests_M)
+        return StdioJob(code=code, stdins_N=stdins, imports=tests.setup, time_limit_s=limit_s)
+    calls = [cast("CallTest", test) for test in tests_M]
+    if form_of(prompt) == "call":
+        return CallJob(
+            code=code,
+            entry_point=calls[0].name,
+            args_N=tuple(call.args for call in calls),
+            imports=f"{PREAMBLE}{tests.setup}",
+            time_limit_s=limit_s,
+        )
+    # Arguments that JSON does not know (tuples, sets) are written into the program as literals.
+    listed = ", ".join(f"lambda: {call.name}(*{call.args!r})" for call in calls)
+    return CallJob(
+        code=f"{code}\n\n\ndef {_CALLER}(index):\n    return ({listed},)[index]()\n",
+        entry_point=_CALLER,
+        args_N=tuple((index,) for index in range(len(calls))),
+        imports=imports_of(tests.setup) if isinstance(tests, AssertTests) else "",
+        time_limit_s=limit_s,
+    )
+
+
+def _check(prompt: Prompt, test: GeneratedTest) -> Callable[[Any], bool]:
+    if isinstance(test, StdioCase):
+        return lambda value: same_output(value, test.output)
+    if form_of(prompt) == "call":
+        return lambda value: same_value(value, _as_json(test.output))
+    return lambda value: bool(value == test.output)
+
+
+def _as_json(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """With lists in place of tuples."""
+    match value:
+        case list() | tuple():
+            return [_as_json(item) for item in cast("Sequence[Any]", value)]
+        case dict():
+            return {key: _as_json(item) for key, item in cast("dict[str, Any]", value).items()}
+        case _:
+            return value
+
+
+class _Identities:
+    """Numbers for outputs: the same number for the same output."""
+
+    def __init__(self) -> None:
+        self._known: list[object] = []
+
+    def of(self, value: object) -> int:
+        """The number of `value`; white space at line ends and around text does not count."""
+        if isinstance(value, str):
+            value = "\n".join(line.rstrip() for line in value.strip().split("\n"))
+        for number, known in enumerate(self._known):
+            if type(known) is type(value) and known == value:
+                return number
+        self._known.append(value)
+        return len(self._known) - 1

@@ -1,0 +1,19 @@
+"""Raw data sets, as their authors publish them -> canonical problems (`rl.problems.prompts`).
+
+`registry` names the sources, `convert` reads one, `hub` finds its raw files and `files` their rows,
+`rows` gives typed access to a row and collects faults; the other modules each know one schema.
+"""
+
+from rl.problems.datasets.convert import Selection, Tally, iter_problems, read_problems, split_by_id
+from rl.problems.datasets.registry import SOURCES, Source, source_named
+
+__all__ = [
+    "SOURCES",
+    "Selection",
+    "Source",
+    "Tally",
+    "iter_problems",
+    "read_problems",
+    "source_named",
+    "split_by_id",
+]

@@ -1,0 +1,136 @@
+"""The probe: a few held-out problems with tests that a run is asked again and again.
+
+It is neither trained on nor evaluated on at the end: its problems are disjoint from the training
+problems and from the test split. What it finds goes to the metrics and to `rl.run.alarm`, never
+into a reward. Axes: P problems, G completions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rl.metrics import drop_lines_after
+from rl.problems import minipy
+from rl.run.alarm import Reading
+from rl.seeds import derive_seed
+from rl.types import JudgedGroup, JudgeKind, Prompt
+
+MIN_PROBLEMS = 16  # fewer say nothing about a policy
+_MINIPY_SEED = 1_000_003  # of its problems, whatever the run's seed; the test split has seed 0
+_CARVED_SHARE = 10  # at most one in so many training problems is taken for the probe
+
+Problems = list[Prompt]
+
+
+def minipy_probe(num: int, held_out: Sequence[Prompt]) -> Problems:
+    """`num` problems of the held-out combinations, none of them in `held_out`."""
+    taken = {prompt.question for prompt in held_out}
+    drawn = minipy.make_prompts("eval", num + len(taken), _MINIPY_SEED)
+    return [prompt for prompt in drawn if prompt.question not in taken][:num]
+
+
+def choose(prompts: Sequence[Prompt], num: int) -> Problems:
+    """`num` of the problems that have tests; the choice depends on their ids alone."""
+    tested = [prompt for prompt in prompts if prompt.tests is not None]
+    return sorted(tested, key=lambda prompt: derive_seed(0, "probe", prompt.id))[:num]
+
+
+def carve(
+    train: Sequence[Prompt], held_out: Sequence[Prompt], num: int, needed: int
+) -> tuple[Problems, Problems]:
+    """Split the training problems into (what is left to train on, the probe).
+
+    The probe takes up to `num` problems with tests, at most a tenth of all, and leaves `needed`. A
+    problem that is also in `held_out` is not chosen, and one that is in the probe is left in
+    training under no other id.
+    """
+    room = max(0, min(num, len(train) // _CARVED_SHARE, len(train) - needed))
+    evaluated = {prompt.question for prompt in held_out}
+    candidates = {p.question: p for p in train if p.question not in evaluated}
+    probe = choose(list(candidates.values()), room)
+    taken = {prompt.question for prompt in probe}
+    rest = [prompt for prompt in train if prompt.question not in taken]
+    if len(probe) < MIN_PROBLEMS or len(rest) < needed:
+        return list(train), []
+    return rest, probe
+
+
+def exec_agreement(
+    groups_P: Sequence[JudgedGroup], passed_PG: Sequence[Sequence[bool]]
+) -> float | None:
+    """AUC of the reward model's score against execution, pooled within problems.
+
+    Of all pairs of completions of one problem of which one passes its tests and the other does
+    not, the share in which the one that passes has the higher score; equal scores count half: the
+    Mann-Whitney estimate of P(score of right > score of wrong | same problem). Only completions
+    that the reward model scored take part: invalid code has no score, and that it loses is a rule
+    and no judgement; nor do those that execution could not judge. None when there is no such pair.
+
+    >>> exec_agreement([], []) is None
+    True
+    """
+    won = pairs = 0.0
+    for group, passed_G in zip(groups_P, passed_PG, strict=True):
+        if group.judge is not JudgeKind.RM:
+            continue
+        judged = zip(group.scores_G, passed_G, strict=True)
+        scored = [(s.value, passed) for s, passed in judged if not s.unjudged]
+        right = np.array([value for value, passed in scored if value is not None and passed])
+        wrong = np.array([value for value, passed in scored if value is not None and not passed])
+        difference = right[:, None] - wrong[None, :]
+        won += float((difference > 0).sum() + (difference == 0).sum() / 2)
+        pairs += difference.size
+    return won / pairs if pairs else None
+
+
+def probe_reading(
+    step: int, groups_P: Sequence[JudgedGroup], passed_PG: Sequence[Sequence[bool]]
+) -> Reading:
+    """What the alarm needs of one probe."""
+    return Reading(
+        step=step,
+        passed_P=np.array([np.mean(passed_G) for passed_G in passed_PG], dtype=np.float32),
+        rewards_P=np.array([group.rewards_G.mean() for group in groups_P], dtype=np.float32),
+    )
+
+
+class ProbeLog:
+    """`probe.jsonl`: a line per probe, with the numbers of each problem in the order of the probe.
+
+    A resumed run reads it, so that its alarm knows what came before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, found: Reading) -> None:
+        """Append one line; it is on disk when this returns."""
+        line = {
+            "step": found.step,
+            "passed": [round(float(value), 6) for value in found.passed_P],
+            "reward": [round(float(value), 6) for value in found.rewards_P],
+        }
+        with self._path.open("a", encoding="ascii") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def keep_until(self, step: int, num_problems: int) -> Iterator[Reading]:
+        """Drop the lines after `step` and yield the others.
+
+        Readings of another number of problems, from before a change of the configuration, can not
+        be compared and are left out.
+        """
+        drop_lines_after(self._path, step)
+        if not self._path.exists():
+            return
+        for text in self._path.read_text(encoding="ascii").splitlines():
+            line = json.loads(text)
+            if len(line["passed"]) == num_problems:
+                yield Reading(
+                    step=line["step"],
+                    passed_P=np.array(line["passed"], dtype=np.float32),
+                    rewards_P=np.array(line["reward"], dtype=np.float32),
+                )

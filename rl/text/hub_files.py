@@ -1,0 +1,58 @@
+"""Small files of a model, wherever it is: in a directory, or on a hub."""
+
+# transformers is typed in parts; what leaves it is narrowed before use.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from conf.errors import UserError
+
+
+def model_file(model: str, name: str) -> Path | None:
+    """The file `name` of a model's directory or hub id (it is fetched); None where it has none.
+
+    Raises:
+        UserError: when the hub does not answer.
+    """
+    directory = Path(model)
+    if directory.is_dir():
+        path = directory / name
+        return path if path.is_file() else None
+    from transformers.utils.hub import cached_file  # noqa: PLC0415 - seconds
+
+    try:
+        found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{model}: its {name} can not be fetched ({first_line(error)}); fetch the model, and "
+            "give its directory"
+        ) from error
+    return None if found is None else Path(found)
+
+
+def model_config(model: str) -> dict[str, Any]:
+    """The config.json of a model; empty where it has none."""
+    path = model_file(model, "config.json")
+    if path is None:
+        return {}
+    try:
+        value: object = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); fetch the model again") from error
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that is about text; all of it for most models."""
+    part = config.get("text_config")
+    return cast("dict[str, Any]", part) if isinstance(part, dict) else config
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages that some libraries add."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

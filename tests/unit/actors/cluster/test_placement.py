@@ -1,0 +1,174 @@
+"""What does not fit on the cluster is said before anything waits for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from actors.cluster.placement import Bundle, Needs, bundles, check_fits, lay_out
+from conf.errors import PlacementError, UserError
+from conf.schema import Config, PlacementConfig, ResourceConfig
+from launch.common.cli import compose_config
+
+pytestmark = pytest.mark.unit
+
+NODE = {"CPU": 8.0, "GPU": 2.0}
+
+
+def on_gpus(*gpus: float, cpus: float = 1.0) -> list[Bundle]:
+    return [Bundle(f"actor-{i}", cpus, share) for i, share in enumerate(gpus)]
+
+
+def misfit(wanted: list[Bundle], nodes: list[dict[str, float]]) -> str:
+    with pytest.raises(PlacementError) as caught:
+        check_fits(wanted, nodes, "one_node")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "nodes"),
+    [
+        ([1.0, 1.0], [NODE]),
+        ([0.5, 0.5, 0.5, 0.5], [NODE]),
+        ([0.6, 0.4, 0.6, 0.4], [NODE]),
+        ([0.4, 0.4, 0.6, 0.6], [NODE]),  # the larger shares are placed first
+        ([1 / 3] * 6, [NODE]),
+        ([0.8, 0.1, 0.1], [{"CPU": 8.0, "GPU": 1.0}]),  # a whole, but not in floating point
+        ([0.3, 1.0, 0.7], [NODE]),
+        ([2.0, 2.0], [NODE, NODE]),
+        ([0.0] * 8, [{"CPU": 8.0}]),
+        ([], []),
+    ],
+)
+def test_what_fits_is_accepted(gpus, nodes):
+    check_fits(on_gpus(*gpus), nodes, "one_node")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "nodes"),
+    [
+        ([1.0, 1.0, 1.0], [NODE]),
+        ([0.6, 0.6, 0.6], [NODE]),  # 1.8 of 2, but no device has 0.6 left
+        ([0.5, 2.0], [NODE]),
+        ([2.0], [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}]),  # one actor, one node
+        ([1.0], [{"CPU": 8.0}]),
+        ([0.5], []),
+    ],
+)
+def test_what_has_no_place_is_refused(gpus, nodes):
+    misfit(on_gpus(*gpus), nodes)
+
+
+def test_processors_count_as_well_as_devices():
+    check_fits(on_gpus(0.0, 0.0, cpus=4.0), [NODE], "one_node")
+    assert "actor-2" in misfit(on_gpus(0.0, 0.0, 0.0, cpus=4.0), [NODE])
+
+
+def test_processors_and_devices_must_be_on_the_same_node():
+    nodes = [{"CPU": 8.0, "GPU": 0.0}, {"CPU": 0.0, "GPU": 2.0}]
+    misfit(on_gpus(1.0), nodes)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "gpus", "num_nodes", "fits"),
+    [
+        ("PACK", [1.0] * 4, 2, True),
+        ("STRICT_PACK", [1.0] * 2, 2, True),
+        ("STRICT_PACK", [1.0] * 3, 2, False),  # Ray would wait for ever
+        ("STRICT_PACK", [1.0], 0, False),
+        ("SPREAD", [1.0] * 4, 2, True),
+        ("STRICT_SPREAD", [1.0] * 2, 2, True),
+        ("STRICT_SPREAD", [1.0] * 3, 2, False),
+    ],
+)
+def test_a_strict_strategy_is_kept_to(strategy, gpus, num_nodes, fits):
+    nodes = [NODE] * num_nodes
+    if fits:
+        check_fits(on_gpus(*gpus), nodes, "one_node", strategy)
+        return
+    with pytest.raises(PlacementError, match=f"placement.strategy={strategy}"):
+        check_fits(on_gpus(*gpus), nodes, "one_node", strategy)
+
+
+def test_all_on_one_node_may_be_any_node_that_is_large_enough():
+    nodes = [NODE, {"CPU": 8.0, "GPU": 4.0}]
+    check_fits(on_gpus(*[1.0] * 4), nodes, "one_node", "STRICT_PACK")
+
+
+def test_a_node_for_each_gives_the_large_bundle_the_large_node():
+    nodes = [{"CPU": 8.0, "GPU": 4.0}, NODE]
+    check_fits(on_gpus(1.0, 4.0), nodes, "one_node", "STRICT_SPREAD")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "nodes_of_actors"),
+    [
+        ("PACK", [0, 0, 1]),  # as few nodes as possible
+        ("SPREAD", [0, 1, 2]),
+        ("STRICT_SPREAD", [0, 1, 2]),
+    ],
+)
+def test_actors_are_laid_out_as_the_strategy_prefers(strategy, nodes_of_actors):
+    layout = lay_out(on_gpus(1.0, 1.0, 1.0), [NODE] * 3, strategy)
+    assert [layout.spots[f"actor-{i}"].node for i in range(3)] == nodes_of_actors
+
+
+def test_packing_prefers_a_node_in_use_to_a_smaller_one():
+    layout = lay_out(on_gpus(3.0, 1.0), [NODE, {"CPU": 8.0, "GPU": 4.0}], "PACK")
+    assert {spot.node for spot in layout.spots.values()} == {1}
+
+
+def test_shares_lie_on_one_device_and_wholes_on_devices_of_their_own():
+    layout = lay_out(on_gpus(0.5, 0.5, 1.0), [NODE], "PACK")
+    gpus = [layout.spots[f"actor-{i}"].gpus for i in range(3)]
+    assert gpus == [(1,), (1,), (0,)]
+    assert lay_out(on_gpus(2.0), [NODE], "PACK").spots["actor-0"].gpus == (0, 1)
+
+
+def test_a_misfit_names_what_is_needed_what_is_present_and_who_has_no_place():
+    message = misfit(on_gpus(1.0, 1.0, 1.0, 0.5), [NODE])
+    assert "placement=one_node needs 3.5 GPUs and 4 CPUs for 4 actors" in message
+    assert "1 node(s) with 2 GPUs and 8 CPUs are present" in message
+    assert "actor-2 (1 GPU, 1 CPU) has no place" in message
+    assert "ray.address" in message
+
+
+def test_a_misfit_is_the_fault_of_the_user():
+    assert issubclass(PlacementError, UserError)
+
+
+@pytest.fixture(scope="module")
+def cfg() -> Config:
+    """A quick start whose groups would each take devices."""
+    cfg = compose_config(["experiment=quickstart"])
+    placement: PlacementConfig = replace(
+        cfg.placement,
+        rollout=ResourceConfig(cpus=2.0, gpus=2.0),
+        reward=ResourceConfig(cpus=1.0, gpus=0.5),
+        policy=ResourceConfig(cpus=3.0, gpus=1.0),
+    )
+    return replace(cfg, placement=placement, reward=replace(cfg.reward, kind="rm"))
+
+
+def test_every_actor_that_is_needed_has_a_bundle_of_its_group(cfg: Config):
+    assert bundles(cfg, Needs(rollout=1, reward=2, policy=2)) == [
+        Bundle("rollout-0", 2.0, 2.0),
+        Bundle("reward-0", 1.0, 0.5),
+        Bundle("reward-1", 1.0, 0.5),
+        Bundle("policy-0", 3.0, 1.0),
+        Bundle("policy-1", 3.0, 1.0),
+    ]
+
+
+def test_groups_that_are_not_needed_take_nothing(cfg: Config):
+    assert [b.actor for b in bundles(cfg, Needs(reward=1))] == ["reward-0"]
+    assert bundles(cfg, Needs()) == []
+
+
+def test_a_reward_by_execution_needs_no_device(cfg: Config):
+    executing = replace(cfg, reward=replace(cfg.reward, kind="execution"))
+    listed = bundles(executing, Needs(rollout=1, reward=2, policy=1))
+    gpus = {bundle.actor: bundle.gpus for bundle in listed}
+    assert gpus == {"rollout-0": 2.0, "reward-0": 0.0, "reward-1": 0.0, "policy-0": 1.0}
+    assert listed[1].resources == {"CPU": 1.0}  # Ray takes no entry of zero

@@ -1,0 +1,148 @@
+"""Engines and ranks that differ end a run at its start, and in the step in which they part."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.groups import self_check
+from actors.groups.self_check import check_engines, check_mismatch, check_ranks, is_strict
+from conf.errors import EngineError
+from conf.schema import Config
+from launch.common.cli import compose_config
+from rl.types import Completion, Finish, Minibatch, RolloutGroup
+
+pytestmark = pytest.mark.unit
+
+
+def config(*overrides: str) -> Config:
+    return compose_config(["experiment=quickstart", *overrides])
+
+
+def group(prompt: Any, gap: float) -> RolloutGroup:
+    completions = tuple(
+        Completion(
+            prompt_id=prompt.id,
+            sample_idx=index,
+            text="",
+            token_ids=np.arange(5, 9, dtype=np.int32),
+            rollout_logprobs=np.full(4, gap - 1.0, dtype=np.float32),
+            finish=Finish.LENGTH,
+            policy_version=0,
+        )
+        for index in range(2)
+    )
+    return RolloutGroup(
+        prompt=prompt,
+        prompt_token_ids=np.arange(3, 10, dtype=np.int32),
+        completions_G=completions,
+        engine="rollout-0",
+        finished_s=0.0,
+    )
+
+
+class Ranks:
+    """Ranks that say -1 of every token."""
+
+    num_ranks = 2
+    packs = True
+
+    def __init__(self) -> None:
+        self.gave_way = False
+
+    async def logprobs(self, minibatch: Minibatch) -> Any:
+        return tuple(
+            tuple(-mb.loss_mask_RL for mb in rank) for rank in minibatch.microbatches_by_rank
+        )
+
+    async def give_way(self) -> None:
+        self.gave_way = True
+
+
+def engines(monkeypatch: pytest.MonkeyPatch, *gaps: float) -> tuple[Any, Ranks]:
+    """Engines that are that far away from the ranks, and the ranks."""
+
+    class Engine:
+        def __init__(self, handles: list[float], deadline_s: float) -> None:
+            self.gap = handles[0]
+
+        async def generate(self, prompts: Any, sampling: Any, step: int) -> Any:
+            assert sampling.top_p == 1.0 and sampling.top_k == -1
+            for prompt in prompts:
+                yield group(prompt, self.gap)
+
+    monkeypatch.setattr(self_check, "RolloutActors", Engine)
+    return SimpleNamespace(handles=list(gaps)), Ranks()
+
+
+def check(rollout: Any, ranks: Any, *overrides: str, weights: str = "its weights") -> None:
+    asyncio.run(check_engines(config(*overrides), rollout, ranks, 0, weights))
+
+
+def test_engines_that_agree_to_rounding_go_on_awake(monkeypatch: pytest.MonkeyPatch):
+    rollout, ranks = engines(monkeypatch, 1e-6, -1e-5)
+    check(rollout, ranks)
+    assert ranks.gave_way
+
+
+def test_the_engine_that_differs_is_named_with_its_weights(monkeypatch: pytest.MonkeyPatch):
+    rollout, ranks = engines(monkeypatch, 0.0, 0.5)
+    with pytest.raises(EngineError) as caught:
+        check(rollout, ranks, weights="the weights that were published to it")
+    message = str(caught.value)
+    assert "rollout-1 and the policy ranks are 0.5 apart" in message
+    assert "with the weights that were published to it" in message
+    assert "samples from another model" in message
+
+
+def test_nan_differs(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(EngineError):
+        check(*engines(monkeypatch, float("nan")))
+
+
+def test_a_warning_goes_on_and_off_does_not_look(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    rollout, ranks = engines(monkeypatch, 0.5)
+    check(rollout, ranks, "++self_check.action=warn")
+    assert "0.5 apart" in "".join(capsys.readouterr())
+    check(rollout, ranks, "++self_check.action=off")
+    assert "".join(capsys.readouterr()) == ""
+
+
+def test_a_strict_run_ends_in_the_step_whose_mismatch_is_above_the_bound():
+    cfg = config()
+    check_mismatch(cfg, 2, {"rollout/mismatch_kl": 1e-6})
+    check_mismatch(cfg, 2, {})  # a step without an update
+    with pytest.raises(EngineError, match=r"step 2: rollout/mismatch_kl is 1\.8 .*bound: 0\.001"):
+        check_mismatch(cfg, 2, {"rollout/mismatch_kl": 1.8})
+    check_mismatch(config("++self_check.mismatch_kl=2.0"), 2, {"rollout/mismatch_kl": 1.8})
+
+
+@pytest.mark.parametrize(
+    "override", ["algorithm.max_staleness=1", "++rollout.top_p=0.9", "++rollout.top_k=20"]
+)
+def test_a_run_that_samples_from_another_distribution_on_purpose_has_no_bound(override: str):
+    cfg = config(override)
+    assert not is_strict(cfg)
+    check_mismatch(cfg, 2, {"rollout/mismatch_kl": 1.8})
+
+
+class Gang:
+    """Ranks whose model cannot be trained."""
+
+    async def self_check(self, model: str, plain_bytes: int) -> Any:
+        raise EngineError(f"self-check of {model}: other numbers")
+
+
+def test_a_model_that_ranks_read_in_two_ways_is_refused():
+    with pytest.raises(EngineError, match="self-check of m: other numbers"):
+        asyncio.run(check_ranks(config(), Gang(), "m"))  # pyright: ignore[reportArgumentType]
+    quiet = config()
+    quiet = replace(quiet, self_check=replace(quiet.self_check, action="off"))
+    asyncio.run(check_ranks(quiet, Gang(), "m"))  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,93 @@
+"""Problems that a run could not use are refused before an engine starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from actors.plan.checks import check_inputs
+from conf.errors import UserError
+from launch.common.cli import compose_config
+from launch.train import with_shipped_models
+from rl.problems.minipy import make_prompts
+from rl.problems.prompts import write_prompts
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def overrides(tmp_path: Path) -> list[str]:
+    """A run on 8 problems of a file, the second half of them without tests."""
+    train, held_out = make_prompts("train", 8, 0), make_prompts("eval", 4, 0)
+    train[4:] = [replace(prompt, tests=None) for prompt in train[4:]]
+    write_prompts(tmp_path / "train.parquet", train)
+    write_prompts(tmp_path / "eval.parquet", held_out)
+    paths = [f"data.{split}_path={tmp_path / split}.parquet" for split in ("train", "eval")]
+    return ["data=parquet", "++algorithm.prompts_per_step=8", *(f"++{path}" for path in paths)]
+
+
+def check(overrides: list[str]) -> None:
+    check_inputs(with_shipped_models(compose_config(overrides)))
+
+
+def refusal(overrides: list[str]) -> str:
+    with pytest.raises(UserError) as caught:
+        check(overrides)
+    return str(caught.value)
+
+
+def test_problems_without_tests_are_welcome_where_a_reward_model_judges(overrides: list[str]):
+    check(overrides)
+
+
+def test_execution_refuses_a_problem_without_tests_and_names_it_and_the_fix(overrides: list[str]):
+    message = refusal([*overrides, "reward=execution"])
+    assert message.startswith("data.train_path: problem minipy-train-0-4 has no tests")
+    assert "4 of 8 problems" in message
+    assert "reward=hybrid" in message and "reward=codescaler" in message
+
+
+def test_a_step_longer_than_the_data_set_is_refused(overrides: list[str]):
+    message = refusal([*overrides, "++algorithm.prompts_per_step=9"])
+    assert "holds 8 problems" in message
+    assert "set algorithm.prompts_per_step=8" in message
+
+
+@pytest.fixture
+def probed(tmp_path: Path) -> str:
+    """The override that names a good file of probe problems."""
+    write_prompts(tmp_path / "probe.parquet", make_prompts("eval", 20, 9))
+    return f"++probe.path={tmp_path / 'probe.parquet'}"
+
+
+def test_a_probe_apart_from_training_and_evaluation_is_welcome(overrides: list[str], probed: str):
+    check([*overrides, probed])
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_probe_that_is_trained_or_evaluated_on_is_refused(
+    overrides: list[str], probed: str, tmp_path: Path, split: str
+):
+    shared = make_prompts(split, 1, 0)  # pyright: ignore[reportArgumentType]  # one of the two
+    others = make_prompts("eval", 20, 9)
+    write_prompts(tmp_path / "probe.parquet", [*others, replace(shared[0], id="shared")])
+    message = refusal([*overrides, probed])
+    assert message.startswith("probe.path: 1 of 21 problems are also in data.")
+    assert f"data.{split}_path=" in message and "the first is shared" in message
+
+
+def test_a_probe_needs_tests_and_enough_problems(overrides: list[str], probed: str, tmp_path: Path):
+    few = make_prompts("eval", 3, 9)
+    write_prompts(tmp_path / "probe.parquet", few)
+    assert "holds 3 problems" in refusal([*overrides, probed])
+    write_prompts(tmp_path / "probe.parquet", [replace(few[0], tests=None)])
+    assert "has no tests" in refusal([*overrides, probed])
+    assert "does not exist" in refusal([*overrides, "++probe.path=nowhere.parquet"])
+    check([*overrides, "++probe.path=nowhere.parquet", "++probe.every=0"])
+
+
+def test_held_out_problems_need_tests_whoever_judges(overrides: list[str], tmp_path: Path):
+    message = refusal([*overrides, f"++data.eval_path={tmp_path / 'train.parquet'}"])
+    assert message.startswith("data.eval_path: problem minipy-train-0-4 has no tests")

@@ -1,0 +1,86 @@
+"""A dry run plans on the machines there are, or on those that the placement is made for."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from actors.plan import checks
+from actors.plan import dry_run as module
+from actors.plan.dry_run import dry_run, find_site
+from conf.errors import UserError
+from launch.common.cli import compose_config, forced_overrides
+from launch.train import with_shipped_models
+
+pytestmark = pytest.mark.unit
+
+QWEN = "experiment=qwen3_8b_codescaler"
+
+
+@pytest.fixture(autouse=True)
+def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A laptop with two cores, without GPU and cluster."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    for place in (module, checks):
+        monkeypatch.setattr(place, "local_gpus", lambda: 0)
+    monkeypatch.setattr(module, "local_gpu_bytes", lambda: None)
+
+
+def shown(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
+    dry_run(with_shipped_models(compose_config(forced_overrides(overrides))))
+    return capsys.readouterr().out
+
+
+def test_a_run_that_fits_here_is_planned_on_this_machine(capsys: pytest.CaptureFixture[str]):
+    text = shown(capsys)
+    assert "+- node 0, 1.5 of 2 CPUs taken" in text
+    assert "all of it fits" in text and "not here" not in text
+
+
+def test_a_run_for_other_hardware_is_planned_and_says_what_is_missing_here(
+    capsys: pytest.CaptureFixture[str],
+):
+    text = shown(capsys, QWEN)
+    assert "node 0 (assumed)" in text
+    assert "placement=one_node needs 8 GPUs and 32 CPUs" in text
+    assert "1 node(s) with 0 GPUs and 2 CPUs are present" in text
+    assert "data.train_path: the file data/deepcoder/train.parquet does not exist" in text
+
+
+def test_wrong_files_are_an_error_where_the_run_could_start(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(UserError, match=r"model\.path: the model directory /nowhere does"):
+        shown(capsys, "model.path=/nowhere")
+    assert "placement laptop" in capsys.readouterr().out  # the plan is shown before
+
+
+def test_what_would_not_fit_is_an_error_wherever_it_is_planned(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(UserError, match=r"policy\.gradient_checkpointing=true"):
+        shown(capsys, QWEN, "policy.gradient_checkpointing=false")
+    assert "would not fit" in capsys.readouterr().out
+
+
+def test_a_cluster_that_does_not_answer_is_said_at_once():
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+    site = find_site(compose_config([QWEN, f"++ray.address=127.0.0.1:{port}"]))
+    assert site.lacks is not None
+    assert f"the cluster at 127.0.0.1:{port} does not answer" in site.lacks
+    assert [machine.assumed for machine in site.machines] == ["all"]
+
+
+def test_the_nodes_of_a_cluster_are_planned_with(monkeypatch: pytest.MonkeyPatch):
+    node = {"CPU": 96.0, "GPU": 8.0, "memory": 2.0**40}
+    monkeypatch.setattr(module, "_nodes_of_cluster", lambda cfg, address: [node, node])
+    site = find_site(compose_config([QWEN, "++ray.address=head:6379"]))
+    assert site.lacks is None
+    assert [(m.gpus, m.assumed) for m in site.machines] == [(8, "memory")] * 2
+
+
+def test_a_cluster_that_is_too_small_is_said(monkeypatch: pytest.MonkeyPatch):
+    nodes = [{"CPU": 96.0, "GPU": 4.0, "memory": 2.0**40}] * 2
+    monkeypatch.setattr(module, "_nodes_of_cluster", lambda cfg, address: nodes)
+    site = find_site(compose_config([QWEN, "++ray.address=head:6379"]))
+    assert site.lacks is not None and "2 node(s) with 8 GPUs" in site.lacks

@@ -1,0 +1,77 @@
+"""A checkpoint is complete or not there at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rl.run.checkpoint import commit, complete_checkpoints, prune, staging_directory
+
+pytestmark = pytest.mark.unit
+
+
+def save(root: Path, step: int, content: str = "weights") -> Path:
+    staged = staging_directory(root, step)
+    (staged / "weights").write_text(content, encoding="ascii")
+    return commit(staged, root, step).directory
+
+
+def steps(root: Path) -> list[int]:
+    return [checkpoint.step for checkpoint in complete_checkpoints(root)]
+
+
+def test_a_committed_checkpoint_is_found_with_everything_that_was_staged(tmp_path: Path):
+    directory = save(tmp_path, 10)
+    (found,) = complete_checkpoints(tmp_path)
+    assert (found.step, found.directory) == (10, directory)
+    assert (directory / "weights").read_text(encoding="ascii") == "weights"
+    assert directory.name == "step-000010"
+
+
+def test_what_is_only_staged_is_not_found(tmp_path: Path):
+    staged = staging_directory(tmp_path, 3)
+    (staged / "weights").write_text("half", encoding="ascii")
+    (staged / "manifest.json").write_text('{"step": 3}', encoding="ascii")
+    assert steps(tmp_path) == []
+
+
+def test_a_directory_without_manifest_is_ignored(tmp_path: Path):
+    save(tmp_path, 1)
+    directory = save(tmp_path, 2)
+    (directory / "manifest.json").unlink()
+    assert steps(tmp_path) == [1]
+
+
+def test_staging_begins_empty_whatever_a_crash_left_behind(tmp_path: Path):
+    (staging_directory(tmp_path, 3) / "half").write_text("x", encoding="ascii")
+    assert list(staging_directory(tmp_path, 3).iterdir()) == []
+
+
+def test_checkpoints_are_listed_oldest_first_by_number_not_by_name(tmp_path: Path):
+    for step in (1_000_000, 2, 999_999):
+        save(tmp_path, step)
+    assert steps(tmp_path) == [2, 999_999, 1_000_000]
+
+
+def test_a_step_that_is_saved_again_replaces_its_checkpoint(tmp_path: Path):
+    save(tmp_path, 5, "old")
+    directory = save(tmp_path, 5, "new")
+    assert steps(tmp_path) == [5]
+    assert (directory / "weights").read_text(encoding="ascii") == "new"
+
+
+def test_a_run_that_saved_nothing_has_no_checkpoints(tmp_path: Path):
+    assert steps(tmp_path / "never") == []
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(1, [30]), (2, [20, 30]), (9, [10, 20, 30])])
+def test_pruning_keeps_the_newest_and_touches_nothing_else(tmp_path: Path, keep, expected):
+    for step in (30, 10, 20):
+        save(tmp_path, step)
+    staged = staging_directory(tmp_path, 40)
+    (tmp_path / "notes.txt").write_text("mine", encoding="ascii")
+    prune(tmp_path, keep)
+    assert steps(tmp_path) == expected
+    assert staged.is_dir()
+    assert (tmp_path / "notes.txt").is_file()
