@@ -14,6 +14,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.plan.engine_support import EngineNeeds, device_of, engine_note
 from actors.plan.model_shape import ModelShape, shape_of
 from conf.errors import UserError
 from conf.schema import Config, PolicyConfig, key
@@ -33,6 +34,7 @@ from reward.model.files import (
 )
 from reward.model.loading import check_attention, check_tensors
 from reward.pairs.pairs import Pair, load_pairs, pairs_digest, split_by_prompt
+from rl.base.console import Console
 from rl.loss import PairObjective
 
 RESULT = "training.json"
@@ -132,7 +134,9 @@ def run(args: TrainRmArgs) -> None:
     from actors.stages.rm_training import RmTraining, run_training  # noqa: PLC0415
 
     preflight(cfg, Needs(policy=cfg.policy.ranks))
-    rehearse(args.model, "model", "score", num_tokens=cfg.reward.max_tokens, saves=True)
+    becomes = rehearse(args.model, "model", "score", num_tokens=cfg.reward.max_tokens, saves=True)
+    if becomes is not None:
+        _say_what_scores(args, becomes)
     epochs = args.epochs or epochs_of_size(None if shape is None else shape.num_parameters)
     steps = epochs * max(1, len(train) // args.batch_pairs)
     job = RmTraining(
@@ -151,6 +155,14 @@ def run(args: TrainRmArgs) -> None:
         settings=settings_of(replace(args, epochs=epochs), cfg, train, validation),
     )
     run_training(cfg, job, output / RESULT)
+
+
+def _say_what_scores(args: TrainRmArgs, architecture: str) -> None:
+    """Say it before the training where no engine here can hold what comes out."""
+    needs = EngineNeeds("pooling", device_of(args.placement))
+    note = engine_note(Path(args.model), architecture, needs)
+    if note is not None:
+        Console().say(note)
 
 
 def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:

@@ -30,6 +30,9 @@ _TABLES = (
     "_TRANSFORMERS_SUPPORTED_MODELS",
 )
 _FORMER = "_PREVIOUSLY_SUPPORTED_MODELS"
+# Kinds of layers (`layer_types`) that have no attention which vLLM could take over, where it runs a
+# class that its registry does not have on transformers' own code.
+_NO_ATTENTION = ("linear_attention", "mamba", "conv", "hybrid", "hybrid_sliding", "moe")
 # What an architecture does to logits after its LM head, by the key that says so. A hint for an
 # early refusal: what decides is `actors.engines.forward_check`, which looks at the numbers.
 _LOGIT_KEYS = (
@@ -72,11 +75,23 @@ def check_engine(directory: Path, key: str, needs: EngineNeeds) -> None:
         )
 
 
+def engine_note(directory: Path, architecture: str, needs: EngineNeeds) -> str | None:
+    """What to tell people before they train an `architecture` that no engine here can hold."""
+    config: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    reason = _reason(config, architecture, needs)
+    if reason is None:
+        return None
+    return (
+        f"no engine here can score what is trained: it will be a {architecture}, {reason}; plain "
+        "transformers can"
+    )
+
+
 def _reason(config: Mapping[str, Any], name: str, needs: EngineNeeds) -> str | None:
     text: Mapping[str, Any] = config.get("text_config") or config
     reasons = [
         _head_reason(text) if needs.trains else None,
-        _class_reason(name, needs),
+        _class_reason(name, text, needs),
         _kernel_reason(text) if needs.device == "cpu" else None,
     ]
     return next((reason for reason in reasons if reason is not None), None)
@@ -92,13 +107,13 @@ def _head_reason(text: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _class_reason(name: str, needs: EngineNeeds) -> str | None:
+def _class_reason(name: str, text: Mapping[str, Any], needs: EngineNeeds) -> str | None:
     known = registry()
     if known is None:  # no vLLM here: an engine elsewhere will say
         return None
     found = known.get(name) or known.get(name.replace("ForSequenceClassification", "ForCausalLM"))
     if found is None:  # vLLM may still run it through transformers
-        return None
+        return _layer_reason(text)
     if found.dropped_after is not None:
         return f"which vLLM runs up to version {found.dropped_after} only"
     if found.stateful and needs.device == "cpu":
@@ -109,6 +124,17 @@ def _class_reason(name: str, needs: EngineNeeds) -> str | None:
     if found.multimodal and importlib.util.find_spec("torchvision") is None:
         return "whose class in vLLM also takes images, for which torchvision is missing here"
     return None
+
+
+def _layer_reason(text: Mapping[str, Any]) -> str | None:
+    stated = text.get("layer_types")
+    kinds = [kind for kind in _NO_ATTENTION if isinstance(stated, list) and kind in stated]
+    if not kinds:
+        return None
+    return (
+        "which is not in vLLM's registry, and what vLLM runs through transformers has attention in "
+        f"every layer (layer_types: {', '.join(kinds)})"
+    )
 
 
 def _kernel_reason(text: Mapping[str, Any]) -> str | None:

@@ -119,7 +119,7 @@ def _faults(
         try:
             ids = encode_prompt(tokenizer, prompt)
         except Exception as error:  # noqa: BLE001 - a template raises what it likes
-            refused[in_one_line(error)][prompt.id] = ""
+            refused[_reason(prompt, error)][prompt.id] = ""
             continue
         longest = max(longest, len(ids))
         if not len(ids):
@@ -127,7 +127,10 @@ def _faults(
         elif len(ids) > limit:
             long[prompt.id] = f" ({len(ids)})"
     rows = _rows(split) if long or refused else {}
-    by_template = f"give another {asking.template_key}, or drop these rows"
+    by_template = (
+        "move the text of a turn that is refused into the user turn, give another "
+        f"{asking.template_key}, or drop these rows"
+    )
     found = [
         (f"are refused by the chat template of {asking.model} ({why})", ids, by_template)
         for why, ids in refused.items()
@@ -145,6 +148,12 @@ def _faults(
         for what, which, fix in found
         if which
     ]
+
+
+def _reason(prompt: Prompt, error: Exception) -> str:
+    """Why a problem is refused, without its id: rows that share a reason share a line."""
+    roles = ", ".join(message.role for message in prompt.messages)
+    return f"turns {roles}: {in_one_line(error.__cause__ or error)}"
 
 
 def _rows(split: Split) -> Mapping[str, int]:

@@ -32,18 +32,18 @@ _OF_TOKENS = "ForTokenClassification"
 @lru_cache(maxsize=64)  # the jobs of a sweep share their models
 def rehearse(
     model: str, key: str, task: Task, *, num_tokens: int | None = None, saves: bool = False
-) -> None:
+) -> str | None:
     """Read, build without weights, and for a training write, what a local model's files describe.
 
     `num_tokens` is the context that is asked for; `saves` for a model that is trained and saved.
-    A hub id is left to the actors, which fetch it.
+    The answer is the class that it is loaded as; None for a hub id, which is left to the actors.
 
     Raises:
         UserError: naming `key`, the file and the reason.
     """
     directory = find_model(model, key)
     if directory is None:
-        return
+        return None
     with _quiet():
         config = _configuration(directory, key)
         positions = positions_of(config)
@@ -57,6 +57,7 @@ def rehearse(
         _generation(directory, key)
         if saves:
             _save(directory, key, architecture, task)
+    return architecture
 
 
 def positions_of(config: Any) -> int | None:  # noqa: ANN401 - a configuration of any model

@@ -85,9 +85,19 @@ def context_in(config: Mapping[str, Any]) -> int | None:
     >>> context_in({"n_positions": 256}), context_in({"text_config": {"seq_length": 64}})
     (256, 64)
     """
+    key = context_key(config)
+    return text_part(config)[key] if key is not None else None
+
+
+def context_key(config: Mapping[str, Any]) -> str | None:
+    """The name under which a configuration states the positions of its model.
+
+    >>> context_key({"max_position_embeddings": 1024, "seq_length": 256})
+    'seq_length'
+    """
     text = text_part(config)
-    found = [text[key] for key in CONTEXT_KEYS if _is_number(text.get(key))]
-    return min(found, default=None)
+    found = [key for key in CONTEXT_KEYS if _is_number(text.get(key))]
+    return min(found, key=lambda key: text[key], default=None)
 
 
 def check_directory(directory: Path) -> None:

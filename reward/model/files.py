@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from conf.errors import UserError
-from reward.model.directory import check_directory, context_in, read_object
+from reward.model.directory import check_directory, context_in, context_key, read_object
 from reward.model.labels import check_one_label, check_score_head
 from reward.model.loading import check_tensors
 from reward.model.safetensors_files import INDEX, read_header
@@ -66,11 +66,12 @@ def architectures_of(directory: Path) -> list[str]:
 
 def check_context(directory: Path, num_tokens: int, key: str) -> None:
     """Raise `UserError` when `key` asks for more tokens than the model has positions."""
-    positions = context_of(directory)
+    config = read_object(directory / "config.json")
+    positions = context_in(config)
     if positions is not None and num_tokens > positions:
         raise UserError(
-            f"{key}: {num_tokens} tokens are more than the {positions} positions of {directory}; "
-            f"lower {key}"
+            f"{key}: {num_tokens} tokens are more than the {positions} positions of {directory} "
+            f"({context_key(config)} in config.json); lower {key}"
         )
 
 

@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from actors.plan.engine_support import CPU_HEAD_SIZES, EngineNeeds, check_engine, registry
+from actors.plan.engine_support import (
+    CPU_HEAD_SIZES,
+    EngineNeeds,
+    check_engine,
+    engine_note,
+    registry,
+)
 from conf.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -68,6 +74,24 @@ def test_a_classifier_is_what_its_language_model_is(tmp_path: Path):
     directory = model(tmp_path, "Lfm2ForSequenceClassification")
     with pytest.raises(UserError, match="recurrent"):
         check_engine(directory, "reward.model", EngineNeeds("pooling", "cpu"))
+
+
+def test_layers_without_attention_need_a_class_that_the_engine_knows(tmp_path: Path):
+    layers = ["linear_attention", "full_attention"]
+    directory = model(tmp_path, "Qwen3_5TextForSequenceClassification", layer_types=layers)
+    with pytest.raises(UserError, match=r"not in vLLM's registry.*\(layer_types: linear_attention"):
+        check_engine(directory, "model", EngineNeeds("pooling", "cuda"))
+    attends = ["sliding_attention", "full_attention"]
+    gemma = model(tmp_path, "Gemma3TextForSequenceClassification", layer_types=attends)
+    check_engine(gemma, "model", EngineNeeds("pooling", "cuda"))
+
+
+def test_what_no_engine_will_score_is_said_before_it_is_trained(tmp_path: Path):
+    base = model(tmp_path, "Qwen3_5ForCausalLM", layer_types=["linear_attention"])
+    needs = EngineNeeds("pooling", "cpu")
+    note = engine_note(base, "Qwen3_5TextForSequenceClassification", needs)
+    assert note is not None and "it will be a Qwen3_5TextForSequenceClassification, which" in note
+    assert engine_note(model(tmp_path, "Qwen3ForCausalLM"), "Qwen3ForCausalLM", needs) is None
 
 
 def test_the_head_sizes_are_those_of_the_installed_engine():

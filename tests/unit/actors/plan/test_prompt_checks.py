@@ -78,10 +78,12 @@ def test_a_template_that_takes_no_system_turn_names_the_rows(
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     )
     template.write_text(refuses + template.read_text())
-    splits["train"][4] = asked(splits["train"][4], ("system", "Be short."), ("user", "Add."))
+    for row in (4, 6):
+        splits["train"][row] = asked(splits["train"][row], ("system", "Short."), ("user", "Add."))
     (line,) = refusal(splits, tmp_path, f"++model.path={model}")
-    assert "1 of 8 prompts are refused by the chat template" in line
-    assert "no system turn" in line and "train.parquet:4;" in line
+    assert "2 of 8 prompts are refused by the chat template" in line
+    assert "turns system, user: TemplateError: no system turn" in line
+    assert "train.parquet:4, train.parquet:6;" in line
 
 
 def test_generated_problems_are_named_by_their_ids(tmp_path: Path) -> None:

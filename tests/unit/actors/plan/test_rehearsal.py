@@ -38,12 +38,13 @@ def configure(directory: Path, **values: Any) -> None:
 
 def test_the_shipped_models_pass() -> None:
     rehearse(str(ASSETS / "policy"), "model.path", "lm", num_tokens=512, saves=True)
-    rehearse(str(ASSETS / "policy"), "model", "score", num_tokens=512, saves=True)
+    becomes = rehearse(str(ASSETS / "policy"), "model", "score", num_tokens=512, saves=True)
+    assert becomes == "Qwen3ForSequenceClassification"
     rehearse(str(ASSETS / "rm"), "reward.model", "score", num_tokens=512)
 
 
 def test_a_hub_id_is_left_to_the_actors() -> None:
-    rehearse("Qwen/Qwen3-8B", "model.path", "lm", num_tokens=10**9, saves=True)
+    assert rehearse("Qwen/Qwen3-8B", "model.path", "lm", num_tokens=10**9, saves=True) is None
 
 
 @pytest.mark.parametrize(

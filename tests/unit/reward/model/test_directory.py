@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from conf.errors import UserError
 from reward.model.directory import check_directory, check_trainable, context_in
-from reward.model.files import context_of, find_model
+from reward.model.files import check_context, context_of, find_model
 from reward.model.safetensors_files import INDEX, check_weights
 
 pytestmark = pytest.mark.unit
@@ -222,6 +222,13 @@ def test_the_context_is_read_under_every_name(model: Path, stated: dict[str, Any
     assert context_of(model) is None
     config(**stated)(model)
     assert context_of(model) == 256
+
+
+def test_a_context_that_is_too_long_names_where_the_model_states_its_own(model: Path) -> None:
+    config(max_position_embeddings=KeyError, n_positions=256)(model)
+    check_context(model, 256, "model.max_completion_tokens")
+    with pytest.raises(UserError, match=r"320 tokens .* 256 positions .*\(n_positions in config"):
+        check_context(model, 320, "model.max_completion_tokens")
 
 
 def test_quantised_weights_are_not_trained_but_may_be_sampled_from(model: Path) -> None:
