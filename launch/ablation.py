@@ -16,7 +16,8 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
-from launch.common.cli import compose_config, main_simple
+from launch.common.cli import main_simple
+from launch.common.compose import compose_config
 from launch.common.plots import plot_arms
 from launch.train import with_shipped_models
 

@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conf.errors import UserError
 from conf.schema import MIN_TEMPERATURE, Config, key
 from launch.common.arguments import BenchmarkArgs, default_context
-from launch.common.cli import compose_config, main_simple
+from launch.common.cli import main_simple
+from launch.common.compose import compose_config
 from launch.evaluate import (
     EvaluateArgs,
     check_arguments,

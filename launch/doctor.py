@@ -21,7 +21,9 @@ from rich.table import Table
 
 from conf.relations import resources
 from conf.schema import Config
-from launch.common.cli import compose_config, groups, main_simple
+from launch.common.cli import main_simple
+from launch.common.compose import compose_config
+from launch.common.overrides import groups
 from reward.model.files import is_local
 from reward.sandbox.pool import reachable_levels
 from reward.verify.packages import installed

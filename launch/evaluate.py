@@ -21,7 +21,8 @@ from actors.plan.engine_support import EngineNeeds, check_engine, device_of
 from conf.errors import DataError, UserError
 from conf.schema import MIN_TEMPERATURE, Config, key
 from launch.common.arguments import BenchmarkArgs
-from launch.common.cli import compose_config, main_simple
+from launch.common.cli import main_simple
+from launch.common.compose import compose_config
 from launch.common.outputs import check_output
 from reward.model.files import check_has_template, check_policy, context_of, is_local, model_digest
 from rl.problems.datasets import SOURCES, read_problems, source_named

@@ -18,7 +18,8 @@ from conf.errors import DataError, UserError
 from conf.schema import SandboxConfig, key
 from conf.validate import ConfigError, build_config
 from launch.common.arguments import ProtocolArgs
-from launch.common.cli import compose_config, main_simple
+from launch.common.cli import main_simple
+from launch.common.compose import compose_config
 from launch.common.outputs import check_output_dir
 from reward.pairs.mining import MiningConfig
 from reward.pairs.near_miss import NearMissConfig

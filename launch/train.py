@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conf.schema import Config
 from launch.common.cli import main
 from launch.common.outputs import check_output_dir
+from launch.sweeps.command import run_sweep
 from reward.model.files import read_system
 from rl.text.chat_template import read_template
 
@@ -74,4 +75,4 @@ def shipped(path: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(run, check=check))
+    sys.exit(main(run, sweep=run_sweep, check=check))

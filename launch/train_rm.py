@@ -19,7 +19,8 @@ from actors.plan.model_shape import ModelShape, shape_of
 from conf.errors import UserError
 from conf.schema import Config, PolicyConfig, key
 from launch.common.arguments import REWARD_KEYS, default_context
-from launch.common.cli import compose_config, main_simple
+from launch.common.cli import main_simple
+from launch.common.compose import compose_config
 from launch.common.outputs import check_output_dir
 from reward.model.directory import check_trainable
 from reward.model.files import (

@@ -19,7 +19,10 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from conf.errors import UserError
 from conf.schema import key
 from conf.validate import build
-from launch.common.cli import Lines, compose_all, forced_overrides, guarded, help_of_schema, parse
+from launch.common.compose import compose_all
+from launch.common.exits import guarded
+from launch.common.help import help_of_schema
+from launch.common.overrides import Lines, forced_overrides, parse
 from launch.sweeps.command import conclude, directory_of, make_runner, seen_from
 from launch.sweeps.sweep import Job, Runner, Sweep, describe, plan
 from launch.train import check

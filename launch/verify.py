@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import SandboxConfig, key
 from launch.common.arguments import ProtocolArgs
-from launch.common.cli import compose_config, main_simple
+from launch.common.cli import main_simple
+from launch.common.compose import compose_config
 from launch.common.outputs import check_output
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from conf.errors import UserError
 from conf.schema import Config
-from launch.common.cli import EXIT_FAILURE, Lines
+from launch.common.exits import EXIT_FAILURE
+from launch.common.overrides import Lines
 from launch.common.ray_job import OUTPUT_ROOT, job_runtime_env
 from launch.sweeps.local_jobs import LocalJobs
 from launch.sweeps.sweep import Job, Runner, Sweep, plan

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from conf.schema import Config
 from conf.validate import to_dict
-from launch.common.cli import override
+from launch.common.overrides import override
 from launch.sweeps.report import Figures, Row, draw, read_figures, write_report
 from rl.run.evaluation_store import replace_file
 

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForSequenceClassificat
 from actors.cluster.cluster import cluster
 from actors.groups.fleet import RayFleet, Specs, start_fleet, train_fields
 from conf.schema import Config
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 
 POLICY = Path(__file__).resolve().parents[2] / "assets/minipy/policy"
 

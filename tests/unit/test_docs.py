@@ -22,7 +22,9 @@ from conf.keys import keys_of
 from conf.schema import Config
 from conf.validate import build_config
 from launch import tune
-from launch.common.cli import compose_config, main, main_simple
+from launch.common.cli import main, main_simple
+from launch.common.compose import compose_config
+from launch.sweeps.command import run_sweep
 from reward.model.files import ADAPTERS, AdapterName
 from reward.model.text_path import TextPath
 from rl.loss import BatchNorm, MicrobatchTensors, PolicyObjective
@@ -89,7 +91,7 @@ def test_every_command_has_valid_arguments(
 ) -> None:
     arguments = [*command.arguments, "--cfg", "job"]
     if command.script == "launch/train.py":
-        code = main(nothing, arguments)
+        code = main(nothing, arguments, sweep=run_sweep)
     elif command.script == "launch/tune.py":
         code = tune.main([*command.arguments, "dry_run=true"])
     else:
@@ -255,7 +257,7 @@ def test_an_objective_of_ones_own_has_the_gradient_of_the_policy_gradient(
 def test_a_layout_of_ones_own_can_be_planned(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(nothing, ["-cd", "own", "experiment=small", "--cfg", "job"]) == 0
+    assert main(nothing, ["-cd", "own", "experiment=small", "--cfg", "job"], sweep=run_sweep) == 0
     cfg = build_config(yaml.safe_load(capsys.readouterr().out))
     plan = make_plan(cfg, [assumed_machine(cfg)], model_shapes(cfg))
     assert [device.actors for device in plan.devices if device.gpu is not None] == [

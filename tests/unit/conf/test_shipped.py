@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from conf.groups import CONF_DIR
 from conf.keys import keys_of
 from conf.schema import Config
 from conf.validate import ConfigError
-from launch.common.cli import CONF_DIR, compose_config
+from launch.common.compose import compose_config
 
 pytestmark = pytest.mark.unit
 

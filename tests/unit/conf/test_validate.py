@@ -19,7 +19,7 @@ from conf.validate import (
     cautions,
     to_dict,
 )
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from actors.cluster.ray_jobs import fit_together
-from launch.common.cli import compose_config, forced_overrides
+from launch.common.compose import compose_config
+from launch.common.overrides import forced_overrides
 
 pytestmark = pytest.mark.unit
 

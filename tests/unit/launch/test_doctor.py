@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 from launch.doctor import Machine, experiment_finding, missing, origin, port_finding
 
 pytestmark = pytest.mark.unit

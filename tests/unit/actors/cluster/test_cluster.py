@@ -11,7 +11,7 @@ from ray.exceptions import AuthenticationError
 from actors.cluster.cluster import cluster
 from actors.plan.checks import check_inputs
 from conf.errors import EngineError, UserError
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 from launch.train import with_shipped_models
 
 pytestmark = pytest.mark.unit

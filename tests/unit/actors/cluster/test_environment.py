@@ -12,7 +12,7 @@ from ray.cloudpickle import cloudpickle
 from actors.cluster.cluster import cluster
 from actors.cluster.environment import inherited, setting
 from conf.errors import UserError
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 
 pytestmark = pytest.mark.unit
 

@@ -9,7 +9,7 @@ import pytest
 from actors.cluster.placement import Bundle, Needs, bundles, check_fits, lay_out
 from conf.errors import PlacementError, UserError
 from conf.schema import Config, PlacementConfig, ResourceConfig
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 
 pytestmark = pytest.mark.unit
 

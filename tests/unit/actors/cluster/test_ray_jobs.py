@@ -12,7 +12,7 @@ from ray.job_submission import JobStatus
 from actors.cluster import ray_jobs
 from actors.cluster.ray_jobs import RayJobs, fit_together
 from conf.errors import EngineError
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 
 pytestmark = pytest.mark.unit
 

@@ -15,7 +15,7 @@ from actors.engines.saved_model import copy_tokenizer
 from actors.engines.train_model import TrainSpec, rehearse_saving, save_config_and_tokenizer
 from actors.stages.export import export_models
 from conf.errors import UserError
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 
 pytestmark = pytest.mark.unit
 

@@ -14,7 +14,7 @@ from actors.groups import self_check
 from actors.groups.self_check import check_engines, check_mismatch, check_ranks, is_strict
 from conf.errors import EngineError
 from conf.schema import Config
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 from rl.types import Completion, Finish, Minibatch, RolloutGroup
 
 pytestmark = pytest.mark.unit

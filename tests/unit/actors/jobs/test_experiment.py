@@ -10,7 +10,7 @@ import pytest
 from actors.jobs.experiment import show_summary, summarise
 from actors.stages.evaluation import Evaluation
 from actors.stages.rl_run import RlResult
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 from launch.train import with_shipped_models
 from rl.base.console import Console
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts

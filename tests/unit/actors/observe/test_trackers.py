@@ -16,7 +16,7 @@ from actors.observe.trackers import MlflowTracker, TensorBoardTracker, WandbTrac
 from actors.plan.checks import check_inputs
 from conf.errors import UserError
 from conf.validate import ConfigError
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 from launch.train import with_shipped_models
 from rl.types import StepReport
 

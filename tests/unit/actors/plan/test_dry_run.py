@@ -10,7 +10,8 @@ from actors.plan import checks
 from actors.plan import dry_run as module
 from actors.plan.dry_run import dry_run, find_site
 from conf.errors import UserError
-from launch.common.cli import compose_config, forced_overrides
+from launch.common.compose import compose_config
+from launch.common.overrides import forced_overrides
 from launch.train import with_shipped_models
 
 pytestmark = pytest.mark.unit

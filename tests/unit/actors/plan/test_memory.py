@@ -20,7 +20,7 @@ from actors.plan.memory import (
 )
 from actors.plan.model_shape import Dimensions, ModelShape, shape_of
 from conf.schema import Config, PolicyConfig
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,8 @@ from actors.plan.memory import GIB
 from actors.plan.plan import Machine, Plan, Shapes, make_plan
 from actors.plan.plan_text import describe, picture
 from conf.schema import Config
-from launch.common.cli import compose_config, forced_overrides
+from launch.common.compose import compose_config
+from launch.common.overrides import forced_overrides
 from launch.train import with_shipped_models
 
 pytestmark = pytest.mark.unit

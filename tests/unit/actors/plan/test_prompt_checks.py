@@ -11,7 +11,7 @@ import pytest
 from actors.plan.checks import check_inputs
 from actors.plan.prompt_checks import Asking, Split, check_splits
 from conf.errors import UserError
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 from launch.train import with_shipped_models
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.stages.pipeline import Stage, WholeLoop
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 from rl.base.console import Console
 
 pytestmark = pytest.mark.unit

@@ -13,7 +13,7 @@ import pytest
 
 from actors.stages.probe import Probe, probe_problems
 from actors.stages.rl_run import load_problems
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 from reward.sandbox.pool import SandboxError
 from reward.verify.verdict import Judgement, Program, Verdict, Verifier
 from rl.base.console import Console

@@ -15,7 +15,7 @@ from actors.observe.watchers import Watchers
 from actors.stages import rl_run
 from actors.stages.evaluation import Evaluation
 from actors.stages.rl_run import RlRun
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 from rl.base.console import Console
 from rl.metrics import JsonlSink
 from rl.problems import minipy

@@ -15,7 +15,9 @@ import yaml
 
 from conf.errors import EngineError, UserError
 from conf.schema import Config, key
-from launch.common.cli import main, main_simple, override
+from launch.common.cli import main, main_simple
+from launch.common.overrides import override
+from launch.sweeps.command import run_sweep
 
 pytestmark = pytest.mark.unit
 
@@ -25,6 +27,7 @@ SCRIPT = f"""
 import sys
 sys.path.insert(0, {str(TREE)!r})
 from launch.common.cli import main
+from launch.sweeps.command import run_sweep
 
 def run(config):
     assert not {{"torch", "ray", "vllm", "deepspeed"}} & set(sys.modules)
@@ -33,7 +36,7 @@ def run(config):
     sys.stdout.write(f"{{config.name}}\\n")
 
 if __name__ == "__main__":
-    sys.exit(main(run))
+    sys.exit(main(run, sweep=run_sweep))
 """
 
 
@@ -101,7 +104,7 @@ def run(
     monkeypatch.setattr(sys, "argv", ["train.py"])
 
     def command(*arguments: str) -> Result:
-        code = main(run_config, arguments)
+        code = main(run_config, arguments, sweep=run_sweep)
         out, err = capsys.readouterr()
         return Result(code, out, err)
 
@@ -289,7 +292,7 @@ def test_the_jobs_of_a_sweep_are_checked_by_the_command_before_the_first_starts(
         if config.seed:
             raise UserError("model.path: no such model")
 
-    assert main(run_config, ["-m", "seed=0,1,2"], check) == 2
+    assert main(run_config, ["-m", "seed=0,1,2"], sweep=run_sweep, check=check) == 2
     assert capsys.readouterr() == (
         "",
         "error: job 1 (seed=1) and 1 more: model.path: no such model\n",

@@ -10,7 +10,9 @@ import pytest
 from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
 
 from conf.validate import to_dict
-from launch.common.cli import compose_config, main
+from launch.common.cli import main
+from launch.common.compose import compose_config
+from launch.sweeps.command import run_sweep
 
 pytestmark = pytest.mark.unit
 
@@ -55,7 +57,7 @@ def test_elsewhere_outputs_are_relative_to_the_current_directory(
 
 def test_hydras_records_lie_in_the_run_directory_of_a_job_too(in_a_job: Path) -> None:
     seen: list[str] = []
-    assert main(lambda config: seen.append(config.output_dir), ["seed=3"]) == 0
+    assert main(lambda config: seen.append(config.output_dir), ["seed=3"], sweep=run_sweep) == 0
     assert seen == [str(in_a_job / "outputs")]
     assert (in_a_job / "outputs/quickstart/run/.hydra/overrides.yaml").is_file()
     assert not Path("outputs").exists()
@@ -67,7 +69,7 @@ def test_hydras_records_lie_in_the_run_directory_of_a_job_too(in_a_job: Path) ->
 def test_secrets_are_refused_in_the_configuration_and_not_repeated(
     capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    assert main(lambda _: 0, [f"ray.env.{name}=xyzzy"]) == 2
+    assert main(lambda _: 0, [f"ray.env.{name}=xyzzy"], sweep=run_sweep) == 2
     err = capsys.readouterr().err
     assert name in err and "ray.env_from" in err
     assert "xyzzy" not in err

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.common.cli import compose_all, expand, forced_overrides
+from launch.common.compose import compose_all
+from launch.common.overrides import expand, forced_overrides
 from launch.sweeps.sweep import Job, plan
 
 # Writes what a run would: `seed=2` fails, `seed=9` runs until a signal comes.

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from actors.plan.text_checks import check_reward_texts
 from conf.errors import EngineError, UserError
 from launch.common.arguments import REWARD_KEYS, RewardGroupArgs, reward_config
-from launch.common.cli import compose_config
+from launch.common.compose import compose_config
 from launch.train import with_shipped_models
 from reward.model.files import check_family, check_reward_model, read_system
 from reward.model.golden import compare_with_golden, find_golden_scores

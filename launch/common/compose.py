@@ -1,0 +1,114 @@
+"""Composition of a run's configuration: Hydra puts the YAML groups together, `conf` checks them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.errors import UserError
+from conf.groups import CONF_DIR
+from conf.keys import as_yaml, nearest
+from conf.schema import Config
+from conf.validate import ConfigError, Fault, build_config
+from launch.common.exits import guarded
+from launch.common.overrides import Lines, groups, parse
+from launch.common.ray_job import with_lasting_outputs
+
+HYDRA_VERSION_BASE = "1.3"
+
+Run = Callable[[Config], int | None]
+Check = Callable[[Config], None]
+
+
+def compose_all(lines_J: Sequence[Lines], check: Check | None = None) -> list[Config]:
+    """The configurations of several jobs, checked by `check` as well.
+
+    Raises `UserError` with the faults of all jobs, each once, with the jobs that have it.
+    """
+    configs: list[Config] = []
+    jobs_of: dict[str, list[str]] = {}
+    for number, lines in enumerate(lines_J):
+        swept = " ".join(f"{key}={value}" for key, value in lines.swept.items())
+        try:
+            config = compose_config(lines.overrides)
+            if check is not None:
+                check(config)
+            configs.append(config)
+        except (UserError, ConfigError, HydraException, OmegaConfBaseException) as error:
+            for fault in str(error).splitlines():
+                jobs_of.setdefault(fault, []).append(f"job {number} ({swept})")
+    if not jobs_of:
+        return configs
+    raise UserError("\n".join(_of_jobs(fault, jobs_of[fault], len(lines_J)) for fault in jobs_of))
+
+
+def _of_jobs(fault: str, jobs: Sequence[str], num_jobs: int) -> str:
+    if len(jobs) == num_jobs:
+        return fault
+    more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+    return f"{jobs[0]}{more}: {fault}"
+
+
+def compose_config(overrides: list[str]) -> Config:
+    """The checked configuration of a run.
+
+    Raises `ConfigError`, or a `HydraException` when an override is not one.
+    """
+    known = groups()
+    for override in parse(overrides):
+        group, value = override.key_or_group, override.value()
+        if group in known and not override.is_delete() and not isinstance(value, str):
+            raise _wrong_choice(group, as_yaml(value), known[group])
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base=HYDRA_VERSION_BASE):
+        try:
+            composed = hydra.compose("config", overrides)
+        except MissingConfigException as error:
+            group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+            if not group or not error.options:
+                raise
+            raise _wrong_choice(group, choice, error.options) from error
+    return _checked(composed)
+
+
+def _checked(composed: DictConfig) -> Config:
+    plain = OmegaConf.to_container(composed, resolve=True)
+    return with_lasting_outputs(build_config(cast("dict[str, Any]", plain)))
+
+
+def _wrong_choice(group: str, choice: str, options: Sequence[str]) -> ConfigError:
+    close = nearest(choice, options)
+    advice = f" (nearest: {close})" if close else ""
+    return ConfigError([Fault(group, f"{choice!r} is not one of {', '.join(options)}{advice}")])
+
+
+def run_under_hydra(run: Run, overrides: Sequence[str], *, multirun: bool) -> int:
+    """Let Hydra make the run directories and, for a sweep, launch its jobs."""
+    codes: list[int] = []
+
+    def task(composed: DictConfig) -> None:
+        config = _checked(composed)
+        job = HydraConfig.get()
+        if job.mode is RunMode.MULTIRUN:
+            config = replace(config, name=Path(job.runtime.output_dir).name)
+        codes.append(guarded(lambda: run(config)))
+
+    # Hydra reads its command line from `sys.argv` only, and hides tracebacks unless told otherwise.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    argv = sys.argv
+    sys.argv = [argv[0], *(["--multirun"] if multirun else []), *overrides]
+    try:
+        hydra.main(str(CONF_DIR), "config", version_base=HYDRA_VERSION_BASE)(task)()
+    finally:
+        sys.argv = argv
+    return max(codes, default=0)

@@ -1,0 +1,55 @@
+"""Exit codes of every command: 0 good, 2 bad input, 1 other failures that are part of the contract.
+
+Bad input ends with its message on stderr; other failures that the project raises on purpose with
+one line. Anything else is a defect and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.errors import ProjectError, UserError
+from conf.validate import ConfigError
+
+EXIT_FAILURE = 1
+EXIT_BAD_INPUT = 2
+
+
+def guarded(call: Callable[[], int | None]) -> int:
+    """The exit code of `call`; the errors that are part of the contract become messages."""
+    try:
+        return call() or 0
+    except (UserError, ConfigError) as error:
+        report(str(error))
+        return EXIT_BAD_INPUT
+    except OverrideParseException as error:
+        report(_unreadable(error.override, error.message))
+        return EXIT_BAD_INPUT
+    except (HydraException, OmegaConfBaseException) as error:
+        report(str(error))
+        return EXIT_BAD_INPUT
+    except ProjectError as error:
+        report(f"{type(error).__name__}: {error}")
+        return EXIT_FAILURE
+    except KeyboardInterrupt:  # before there was anything to take down, or for the second time
+        report("stopped by SIGINT")
+        return EXIT_FAILURE
+
+
+def report(message: str, kind: str = "error") -> None:
+    """Lines of `message` on stderr, each after what it is."""
+    sys.stderr.writelines(f"{kind}: {line}\n" for line in message.splitlines() if line.strip())
+
+
+def _unreadable(given: str, message: str) -> str:
+    """What to say of an override that Hydra's grammar does not know."""
+    *causes, _ = message.splitlines()  # the last line refers to Hydra's manual
+    said = f"{given!r} is not an override of the form key=value ({(causes or [message])[-1]})"
+    name, equals, value = given.partition("=")
+    if equals and "'" not in value:
+        said += f"; a text with brackets, quotes or spaces is quoted twice: \"{name}='{value}'\""
+    return said
