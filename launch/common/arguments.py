@@ -8,7 +8,8 @@ from typing import Literal
 
 from actors.plan.engine_support import EngineNeeds, check_engine, device_of
 from conf.schema import Config, ExecutionConfig, ProtocolName, SandboxConfig, key
-from launch.common.compose import compose_config, override
+from launch.common.compose import compose_config
+from launch.common.overrides import override
 from reward.model.files import (
     AdapterName,
     RewardKeys,
