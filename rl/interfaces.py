@@ -13,7 +13,7 @@ from rl.types import (
     JudgedGroup,
     Minibatch,
     Prompt,
-    RolloutGroup,
+    PromptGroup,
     SamplingConfig,
     UpdateReport,
 )
@@ -24,7 +24,7 @@ class RolloutFleet(Protocol):
 
     def generate(
         self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
-    ) -> AsyncIterator[RolloutGroup]:
+    ) -> AsyncIterator[PromptGroup]:
         """Yield each group the moment its last completion is done, in any order."""
         ...
 
@@ -32,7 +32,7 @@ class RolloutFleet(Protocol):
 class RewardFleet(Protocol):
     """Whatever judges code: a sharded reward model, or execution."""
 
-    async def judge(self, group: RolloutGroup) -> JudgedGroup:
+    async def judge(self, group: PromptGroup) -> JudgedGroup:
         """Extract, gate and score one group."""
         ...
 
@@ -43,7 +43,7 @@ class PolicyFleet(Protocol):
     num_ranks: int
     packs: bool  # whether samples of one row do not see each other
 
-    async def logprobs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
+    async def outputs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
         """Log-probs of the targets under the current policy: by rank, by microbatch, [R, L]."""
         ...
 

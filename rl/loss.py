@@ -3,8 +3,9 @@
 Axes: R rows, L tokens of a row, N samples. All tensors are aligned with the predicting position
 (see `rl.types.Microbatch`) and float32, computed outside autocast; the tests run them in float64.
 
-Losses and metrics are divided by *global* denominators (`BatchNorm`), never by what one microbatch
-holds: the loss of a minibatch is the plain sum over ranks and microbatches, whatever the packing.
+Losses and metrics are divided by *global* denominators (`LossDenominators`), never by what one
+microbatch holds: the loss of a minibatch is the plain sum over ranks and microbatches, whatever the
+packing.
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ class MicrobatchTensors:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchNorm:
+class LossDenominators:
     """Denominators of a minibatch, over all ranks and microbatches.
 
-    >>> BatchNorm(num_loss_tokens=96, num_samples=4).num_samples
+    >>> LossDenominators(num_loss_tokens=96, num_samples=4).num_samples
     4
     """
 
@@ -78,7 +79,7 @@ class Objective(Protocol):
         mb: MicrobatchTensors,
         old_RL: Tensor | None,
         ref_RL: Tensor | None,
-        norm: BatchNorm,
+        norm: LossDenominators,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return this microbatch's share of the loss and of each metric (detached scalars).
 
@@ -120,7 +121,7 @@ class PolicyObjective:
         mb: MicrobatchTensors,
         old_RL: Tensor | None,
         ref_RL: Tensor | None,
-        norm: BatchNorm,
+        norm: LossDenominators,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics; ValueError when the KL penalty is on and `ref_RL` is missing."""
         if self.kl_coef > 0 and ref_RL is None:
@@ -183,7 +184,7 @@ class NllObjective:
         mb: MicrobatchTensors,
         old_RL: Tensor | None,
         ref_RL: Tensor | None,
-        norm: BatchNorm,
+        norm: LossDenominators,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and `warm/loss`; `old_RL` and `ref_RL` play no part."""
         loss = -_only(outputs_RL, mb.loss_mask_RL).sum() / norm.num_loss_tokens
@@ -233,7 +234,7 @@ class PairObjective:
         mb: MicrobatchTensors,
         old_RL: Tensor | None,
         ref_RL: Tensor | None,
-        norm: BatchNorm,
+        norm: LossDenominators,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics; ValueError when the read-outs of this microbatch are not whole pairs.
 

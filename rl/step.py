@@ -24,7 +24,7 @@ from rl.types import (
     FloatArray,
     JudgedGroup,
     Prompt,
-    RolloutGroup,
+    PromptGroup,
     Sample,
     SamplingConfig,
     StepReport,
@@ -128,7 +128,7 @@ async def update(samples_N: Sequence[Sample], fleet: Fleet, cfg: StepConfig) -> 
     ]
     if cfg.on_policy and len(minibatches) == 1:  # pi_old is the policy itself
         return [await fleet.policy.update(minibatches[0], None)]
-    old = [await fleet.policy.logprobs(minibatch) for minibatch in minibatches]
+    old = [await fleet.policy.outputs(minibatch) for minibatch in minibatches]
     return [
         await fleet.policy.update(minibatch, logprobs)
         for minibatch, logprobs in zip(minibatches, old, strict=True)
@@ -147,7 +147,7 @@ def build_samples(
     ]
 
 
-def _sample(group: RolloutGroup, position: int, advantage: float) -> Sample:
+def _sample(group: PromptGroup, position: int, advantage: float) -> Sample:
     completion = group.completions_G[position]
     if not np.isfinite(advantage):
         raise NonFiniteError(

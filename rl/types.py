@@ -1,6 +1,6 @@
 """Every value that crosses an actor boundary, in the order in which it flows.
 
-`Prompt` -> `RolloutGroup[Completion]` -> `Extraction` -> `Score` -> `JudgedGroup` -> `Sample`
+`Prompt` -> `PromptGroup[Completion]` -> `Extraction` -> `Score` -> `JudgedGroup` -> `Sample`
 -> `Minibatch[Microbatch]` -> `UpdateReport` -> `StepReport`.
 
 Axes in names: P prompts, G completions of a group, N samples, R rows, L tokens of a row, T tokens.
@@ -93,7 +93,7 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RolloutGroup:
+class PromptGroup:
     """The G completions of one prompt."""
 
     prompt: Prompt
@@ -145,7 +145,7 @@ class Score:
 class JudgedGroup:
     """A group with its extractions, scores and rewards."""
 
-    group: RolloutGroup
+    group: PromptGroup
     extractions_G: tuple[Extraction, ...]
     scores_G: tuple[Score, ...]
     rewards_G: FloatArray  # [G] shaped; an invalid completion has the lowest

@@ -119,3 +119,10 @@ class EngineGauges:
         self._kv_usage.set(kv_usage, self._tags)
         self._queried.set(self._tokens_queried, self._tags)
         self._hits.set(self._tokens_hit, self._tags)
+
+
+def engine_gauges(tags: Mapping[str, str], engine: str, model: str) -> EngineGauges | None:
+    """The gauges of one engine of a run; none for a run without tags."""
+    if not tags:
+        return None
+    return EngineGauges({**tags, "engine": engine, "model_name": model})

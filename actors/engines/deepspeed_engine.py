@@ -29,9 +29,9 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from actors.engines.forward_check import ForwardCheck, check_forward
+from actors.engines.specs import TrainSpec
 from actors.engines.train_model import (
     TrainModel,
-    TrainSpec,
     load_model,
     lr_at,
     plain_reader,
@@ -41,7 +41,7 @@ from actors.engines.train_model import (
     suspects,
 )
 from conf.errors import NonFiniteError, UserError
-from rl.loss import BatchNorm, MicrobatchTensors, Objective
+from rl.loss import LossDenominators, MicrobatchTensors, Objective
 from rl.types import FloatArray, IntArray, Microbatch, UpdateReport
 
 # DeepSpeed reads this once, while it is imported; left alone it would probe.
@@ -67,13 +67,13 @@ def _ds_config(spec: TrainSpec, world_size: int) -> dict[str, Any]:
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "train_batch_size": world_size,
-        "gradient_clipping": spec.grad_clip,
+        "gradient_clipping": spec.policy.grad_clip,
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": 3,
             "overlap_comm": spec.device == "cuda",
-            "offload_optimizer": {"device": "cpu" if spec.offload_optimizer else "none"},
-            "offload_param": {"device": "cpu" if spec.offload_params else "none"},
+            "offload_optimizer": {"device": "cpu" if spec.policy.offload_optimizer else "none"},
+            "offload_param": {"device": "cpu" if spec.policy.offload_params else "none"},
         },
     }
     if spec.dtype == "bfloat16":
@@ -127,7 +127,7 @@ class TrainEngine:
         self._reference = self._initialize(trains=False) if spec.with_reference else None
         self._parameters = self._name_parameters()
 
-    def logprobs(self, microbatches: Sequence[Microbatch]) -> tuple[FloatArray, ...]:
+    def outputs(self, microbatches: Sequence[Microbatch]) -> tuple[FloatArray, ...]:
         """Outputs [R, L] of the current policy for each microbatch; 0 off the mask.
 
         For a score head these are the scores.
@@ -143,7 +143,7 @@ class TrainEngine:
         microbatches: Sequence[Microbatch],
         old_logprobs: Sequence[FloatArray] | None,
         objective: Objective,
-        norm: BatchNorm,
+        norm: LossDenominators,
     ) -> UpdateReport:
         """One optimizer step; the report's metrics are sums over ranks and microbatches.
 
@@ -171,7 +171,7 @@ class TrainEngine:
         totals = self._sum_over_ranks(sums)
         if not math.isfinite(totals.pop("loss")):
             self._raise_non_finite("loss", suspected)
-        lr = lr_at(self._num_updates, self.spec)
+        lr = lr_at(self._num_updates, self.spec.policy, self.spec.total_steps)
         self._engine.optimizer.set_lr(lr)
         self._engine.step()
         if not self._engine.was_step_applied():  # DeepSpeed skips a step whose norm is not finite
@@ -316,7 +316,7 @@ class TrainEngine:
             )
         os.environ.setdefault("LOCAL_RANK", "0")  # Ray shows each actor its own device only
         if spec.device == "cpu":
-            torch.set_num_threads(spec.cpu_threads)
+            torch.set_num_threads(spec.policy.cpu_threads)
             device = torch.device("cpu")
         else:
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -328,7 +328,7 @@ class TrainEngine:
                 init_method=f"tcp://{master_addr}:{master_port}",
                 rank=self.rank,
                 world_size=self.world_size,
-                timeout=timedelta(seconds=spec.deadline_s),
+                timeout=timedelta(seconds=spec.policy.deadline_s),
             )
         return device
 
@@ -343,19 +343,19 @@ class TrainEngine:
             engine = deepspeed.initialize(model=model.requires_grad_(False), config=config)[0]
             engine.eval()
             return engine
-        if spec.gradient_checkpointing:
+        if spec.policy.gradient_checkpointing:
             model.model.gradient_checkpointing_enable({"use_reentrant": False})
         kwargs: dict[str, Any] = {
-            "lr": spec.lr,
-            "betas": (spec.adam_beta1, spec.adam_beta2),
-            "weight_decay": spec.weight_decay,
+            "lr": spec.policy.lr,
+            "betas": (spec.policy.adam_beta1, spec.policy.adam_beta2),
+            "weight_decay": spec.policy.weight_decay,
         }
-        if spec.offload_optimizer:
+        if spec.policy.offload_optimizer:
             optimizer = deepspeed.ops.adam.DeepSpeedCPUAdam(model.parameters(), **kwargs)
         else:
             optimizer = torch.optim.AdamW(model.parameters(), **kwargs)
         engine = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
-        engine.train(spec.gradient_checkpointing)  # the only thing that asks for this mode
+        engine.train(spec.policy.gradient_checkpointing)  # the only thing that asks for this mode
         return engine
 
     def _plain_reader(

@@ -11,10 +11,9 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,7 +36,9 @@ from actors.engines.saved_model import (
     small_files,
     write_config,
 )
+from actors.engines.specs import TrainSpec
 from conf.errors import UserError, in_one_line
+from conf.schema import PolicyConfig
 from reward.model.loading import LoadingReport, check_report, is_causal
 from rl.loss import MicrobatchTensors, attention_mask
 from rl.text.tokenizer import read_tokenizer
@@ -47,50 +48,20 @@ _LM_HEAD = "lm_head.weight"
 _CHUNK_LOGITS = 2**26  # logits held at once by the LM head: 256 MiB in float32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSpec:
-    """Everything that makes one engine; the same on all ranks.
+def lr_at(step: int, policy: PolicyConfig, total_steps: int) -> float:
+    """Learning rate of optimizer step `step` (0-based): linear warm-up, then constant or cosine.
 
-    >>> spec = TrainSpec(model_path="m", lr=1e-3, warmup_steps=2, total_steps=10)
-    >>> [lr_at(step, spec) for step in range(3)]
+    >>> policy = PolicyConfig(lr=1e-3, warmup_steps=2, microbatch_tokens=64)
+    >>> [lr_at(step, policy, total_steps=10) for step in range(3)]
     [0.0005, 0.001, 0.001]
     """
-
-    model_path: str
-    # "score_lm": scores, and log-probs where the LM regulariser reads.
-    head: Literal["lm", "score", "score_lm"] = "lm"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    device: Literal["cpu", "cuda"] = "cpu"
-    lr: float
-    warmup_steps: int = 0
-    lr_schedule: Literal["constant", "cosine"] = "constant"
-    total_steps: int  # optimizer steps; the cosine ends there
-    weight_decay: float = 0.0  # on every parameter
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.95
-    grad_clip: float = 1.0
-    attention: str = "sdpa"
-    gradient_checkpointing: bool = False
-    offload_optimizer: bool = False
-    offload_params: bool = False
-    cpu_threads: int = 1
-    temperature: float = 1.0  # logits are divided by it, as the rollout engine does
-    with_reference: bool = False  # also hold a frozen copy of the initial model
-    chat_template: str | None = None  # saved in place of the tokenizer's own
-    pad_token_id: int | None = None  # saved in place of the model's own
-    seed: int = 0  # of a score head that the checkpoint lacks
-    deadline_s: float = 900.0  # longest wait of a rank for the others in one collective
-
-
-def lr_at(step: int, spec: TrainSpec) -> float:
-    """Learning rate of optimizer step `step` (0-based): linear warm-up, then constant or cosine."""
-    if step < spec.warmup_steps:
-        return spec.lr * (step + 1) / spec.warmup_steps
-    if spec.lr_schedule == "constant":
-        return spec.lr
-    length = max(1, spec.total_steps - spec.warmup_steps)
-    progress = min(1.0, (step - spec.warmup_steps) / length)
-    return spec.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+    if step < policy.warmup_steps:
+        return policy.lr * (step + 1) / policy.warmup_steps
+    if policy.lr_schedule == "constant":
+        return policy.lr
+    length = max(1, total_steps - policy.warmup_steps)
+    progress = min(1.0, (step - policy.warmup_steps) / length)
+    return policy.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 class TrainModel(nn.Module):
@@ -166,7 +137,7 @@ def load_model(spec: TrainSpec) -> TrainModel:
         spec.model_path,
         config=config,
         dtype=getattr(torch, spec.dtype),
-        attn_implementation=spec.attention,
+        attn_implementation=spec.policy.attention,
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # they are refused by name
         output_loading_info=True,
@@ -247,7 +218,9 @@ def restore_buffers(model: PreTrainedModel, spec: TrainSpec) -> None:
     """
     with _parameters_on_meta():
         plain: nn.Module = _factory(spec).from_config(
-            model.config, dtype=getattr(torch, spec.dtype), attn_implementation=spec.attention
+            model.config,
+            dtype=getattr(torch, spec.dtype),
+            attn_implementation=spec.policy.attention,
         )
     modules = dict(model.named_modules())
     for path, module in plain.named_modules():

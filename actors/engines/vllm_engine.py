@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -33,41 +33,29 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
-from actors.cluster.gauges import EngineGauges
+from actors.engines.specs import EngineSpec, Sampled, SampledGroup, Sampling
 from actors.engines.vllm_cpu import cpu_engine_args, register_cpu_kernels
 from actors.engines.vllm_transports import register_host_memory
 from conf.errors import EngineError
-from rl.types import FloatArray, IntArray
+from rl.types import IntArray
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSpec:
-    """What one vLLM engine is made of."""
+class StatsSink(Protocol):
+    """Receiver of what an engine's scheduler counts."""
 
-    model: str
-    runner: Literal["generate", "pooling"]
-    device: Literal["cpu", "cuda"]
-    dtype: Literal["float32", "bfloat16"]
-    max_model_len: int  # tokens
-    max_num_seqs: int
-    tensor_parallel: int = 1
-    gpu_memory_utilization: float = 0.85
-    kv_cache_gib: float = 1.0  # CPU only
-    cpu_threads: int = 1  # CPU only
-    weight_backend: Literal["none", "host_memory", "nccl", "ipc"] = "none"
-    sleep_mode: bool = False
-    seed: int = 0
-    tags: Mapping[str, str] = field(default_factory=dict)  # of its gauges; without any it has none
+    def record(self, running: int, waiting: int, kv_usage: float, queried: int, hits: int) -> None:
+        """Take the state after one step, and the tokens that this step looked up and found."""
+        ...
 
 
 class _SchedulerStats(StatLoggerBase):
-    """Hand what the scheduler counts in each step to the gauges."""
+    """Scheduler statistics of each step, handed to a sink."""
 
-    def __init__(self, vllm_config: VllmConfig, engine_index: int, gauges: EngineGauges) -> None:
-        self._gauges = gauges
+    def __init__(self, vllm_config: VllmConfig, engine_index: int, sink: StatsSink) -> None:
+        self._sink = sink
 
     def record(
         self,
@@ -78,7 +66,7 @@ class _SchedulerStats(StatLoggerBase):
     ) -> None:
         """Take one step; vLLM counts deferred requests apart from those that wait for room."""
         if scheduler_stats is not None:
-            self._gauges.record(
+            self._sink.record(
                 running=scheduler_stats.num_running_reqs,
                 waiting=scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs,
                 kv_usage=scheduler_stats.kv_cache_usage,
@@ -90,10 +78,10 @@ class _SchedulerStats(StatLoggerBase):
         """Nothing to say."""
 
 
-def build_engine(spec: EngineSpec, name: str) -> LLMEngine:
+def build_engine(spec: EngineSpec, stats: StatsSink | None) -> LLMEngine:
     """Start an engine in this process (CPU, or one GPU) or with worker processes (several GPUs).
 
-    `name` is that of its actor, and tells its gauges apart from those of other engines.
+    `stats` is told what the scheduler counts.
     """
     if spec.device == "cpu":
         # The engine would bind every engine of this machine to the same core, and cut torch to one
@@ -115,7 +103,7 @@ def build_engine(spec: EngineSpec, name: str) -> LLMEngine:
         "enable_prefix_caching": True,
         "skip_tokenizer_init": True,  # ids in, ids out: the one tokenizer is that of the actor
         "seed": spec.seed,
-        "disable_log_stats": not spec.tags,
+        "disable_log_stats": stats is None,
     }
     if spec.device == "cpu":
         args["kv_cache_memory_bytes"] = int(spec.kv_cache_gib * 2**30)
@@ -131,49 +119,17 @@ def build_engine(spec: EngineSpec, name: str) -> LLMEngine:
     if spec.runner == "generate":
         args["generation_config"] = "vllm"  # the sampling is ours, not that of the model's card
         args["logprobs_mode"] = "processed_logprobs"  # of the distribution that is sampled from
-    if spec.weight_backend != "none":
+    if spec.weight_backend is not None:
         args["weight_transfer_config"] = WeightTransferConfig(backend=spec.weight_backend)
-    if not spec.tags:
+    if stats is None:
         return LLMEngine.from_engine_args(EngineArgs(**args))
-    tags = {**spec.tags, "engine": name, "model_name": spec.model}
-    gauges = EngineGauges(tags)
     engine = LLMEngine.from_engine_args(
         EngineArgs(**args),
-        stat_loggers=[lambda config, index: _SchedulerStats(config, index, gauges)],
+        stat_loggers=[lambda config, index: _SchedulerStats(config, index, stats)],
     )
     # The scheduler goes on counting; only the time of each token, which costs, is not taken.
     engine.log_stats = False
     return engine
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How one prompt is sampled."""
-
-    num: int  # completions
-    max_tokens: int
-    temperature: float
-    seed: int
-    top_p: float = 1.0
-    top_k: int = -1
-    stop_token_ids: Sequence[int] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sampled:
-    """One completion as the engine sampled it."""
-
-    token_ids: IntArray  # [T]
-    logprobs: FloatArray  # [T] f32, of the distribution that was sampled from
-    stopped: bool  # a stop token was sampled; it is the last of `token_ids`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SampledGroup:
-    """All completions of one request."""
-
-    completions: tuple[Sampled, ...]
-    policy_version: int  # of the weights that sampled every token
 
 
 @dataclass(slots=True, kw_only=True)
@@ -205,7 +161,7 @@ class EngineLoop:
     after them: that is how weights change only between completions, never within one.
     """
 
-    def __init__(self, spec: EngineSpec, name: str) -> None:
+    def __init__(self, spec: EngineSpec, name: str, stats: StatsSink | None = None) -> None:
         self._inbox: queue.SimpleQueue[_Request | _Command | None] = queue.SimpleQueue()
         self._waiting: list[_Request | _Command] = []
         self._in_flight: dict[str, tuple[_Request, int]] = {}  # with the row of it
@@ -215,7 +171,7 @@ class EngineLoop:
         self._engine: LLMEngine
         ready: Future[None] = Future()
         self._thread = threading.Thread(
-            target=self._live, args=(spec, name, ready), name=name, daemon=True
+            target=self._live, args=(spec, stats, ready), name=name, daemon=True
         )
         self._thread.start()
         ready.result()
@@ -270,6 +226,61 @@ class EngineLoop:
         self._inbox.put(None)
         self._thread.join(timeout_s)
 
+    # --- weight updates: the four calls of vLLM's weight-transfer API ----------------------------
+
+    def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> Future[Any]:
+        """Agree with the sender on the transport (`nccl`, `ipc`); `host_memory` needs nothing."""
+        return self.exclusive(
+            lambda engine: engine.collective_rpc(
+                "init_weight_transfer_engine", kwargs={"init_info": dict(init_info)}
+            )
+        )
+
+    def start_weight_update(self) -> Future[Any]:
+        """Finish what is in flight, hold back new requests, open the update."""
+        self.hold()
+        return self.exclusive(lambda engine: engine.collective_rpc("start_weight_update"))
+
+    def update_weights(self, update_info: Mapping[str, Any]) -> Future[Any]:
+        """Load one bucket."""
+        return self.exclusive(
+            lambda engine: engine.collective_rpc(
+                "update_weights", kwargs={"update_info": dict(update_info)}
+            )
+        )
+
+    def finish_weight_update(self, policy_version: int) -> Future[int]:
+        """Close the update, forget prefixes of the old weights, admit requests again."""
+
+        def finish(engine: LLMEngine) -> int:
+            engine.collective_rpc("finish_weight_update")
+            if not engine.reset_prefix_cache():
+                raise EngineError("the prefix cache could not be reset after a weight update")
+            engine.set_weight_version(str(policy_version))
+            self.policy_version = policy_version
+            return int(engine.get_weight_version())
+
+        future = self.exclusive(finish)
+        self.release()
+        return future
+
+    # --- a device that is shared in turns --------------------------------------------------------
+
+    def sleep(self) -> Future[None]:
+        """Finish what is in flight, admit nothing, free the device; weights go to host memory."""
+        self.hold()
+        return self.exclusive(lambda engine: engine.sleep(level=1))
+
+    def wake(self) -> Future[None]:
+        """Take the device back and admit requests again."""
+
+        def wake_up(engine: LLMEngine) -> None:
+            engine.wake_up()
+
+        future = self.exclusive(wake_up)
+        self.release()
+        return future
+
     def _submit(
         self, rows: Sequence[Sequence[int] | IntArray], params: SamplingParams | PoolingParams
     ) -> Future[Any]:
@@ -278,10 +289,10 @@ class EngineLoop:
         self._inbox.put(request)
         return request.future
 
-    def _live(self, spec: EngineSpec, name: str, ready: Future[None]) -> None:
+    def _live(self, spec: EngineSpec, stats: StatsSink | None, ready: Future[None]) -> None:
         # Built here, because OpenMP keeps the number of threads for each calling thread.
         try:
-            self._engine = build_engine(spec, name)
+            self._engine = build_engine(spec, stats)
         except Exception as error:  # noqa: BLE001 - handed to the constructor's caller
             ready.set_exception(error)
             return
@@ -384,63 +395,3 @@ def _sampled(one: CompletionOutput) -> Sampled:
         ),
         stopped=one.finish_reason == "stop",
     )
-
-
-# --- weight updates: the four calls of vLLM's weight-transfer API, on a loop ----------------------
-
-
-def init_weights(loop: EngineLoop, init_info: Mapping[str, Any]) -> Future[Any]:
-    """Agree with the sender on the transport (`nccl`, `ipc`); `host_memory` needs nothing."""
-    return loop.exclusive(
-        lambda engine: engine.collective_rpc(
-            "init_weight_transfer_engine", kwargs={"init_info": dict(init_info)}
-        )
-    )
-
-
-def start_weights(loop: EngineLoop) -> Future[Any]:
-    """Finish what is in flight, hold back new requests, open the update."""
-    loop.hold()
-    return loop.exclusive(lambda engine: engine.collective_rpc("start_weight_update"))
-
-
-def update_weights(loop: EngineLoop, update_info: Mapping[str, Any]) -> Future[Any]:
-    """Load one bucket."""
-    return loop.exclusive(
-        lambda engine: engine.collective_rpc(
-            "update_weights", kwargs={"update_info": dict(update_info)}
-        )
-    )
-
-
-def finish_weights(loop: EngineLoop, policy_version: int) -> Future[int]:
-    """Close the update, forget prefixes computed with the old weights, admit requests again."""
-
-    def finish(engine: LLMEngine) -> int:
-        engine.collective_rpc("finish_weight_update")
-        if not engine.reset_prefix_cache():
-            raise EngineError("the prefix cache could not be reset after a weight update")
-        engine.set_weight_version(str(policy_version))
-        loop.policy_version = policy_version
-        return int(engine.get_weight_version())
-
-    future = loop.exclusive(finish)
-    loop.release()
-    return future
-
-
-def sleep(loop: EngineLoop) -> Future[None]:
-    """Finish what is in flight, admit nothing, free the device; weights go to host memory."""
-    loop.hold()
-    return loop.exclusive(lambda engine: engine.sleep(level=1))
-
-
-def wake(loop: EngineLoop) -> Future[None]:
-    """Take the device back and admit requests again."""
-
-    def wake_up(engine: LLMEngine) -> None:
-        engine.wake_up()
-
-    future = loop.exclusive(wake_up)
-    loop.release()
-    return future

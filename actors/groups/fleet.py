@@ -6,22 +6,30 @@ Groups start in parallel, because most of the time of a start is loading librari
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import ray
 
-from actors.cluster.deadlines import all_of, wait_for_all
+from actors.cluster.deadlines import all_of
 from actors.cluster.gauges import run_tags
 from actors.cluster.placement import Needs, Placement, bundles
 from actors.engines.forward_check import ForwardCheck
-from actors.groups.reward import RemoteJudgeActor, RemoteRewardModelActor, RewardActors
-from actors.groups.rollout import RemoteRolloutActor, RolloutActors
+from actors.engines.specs import EngineSpec, TrainSpec, WeightBackend
+from actors.groups.handles import (
+    EngineHandle,
+    JudgeHandle,
+    RewardModelHandle,
+    RolloutHandle,
+    TrainHandle,
+    call,
+)
+from actors.groups.reward import RemoteJudgeActor, RemoteRewardModelActor, RewardGroup
+from actors.groups.rollout import RemoteRolloutActor, RolloutEngines
 from actors.groups.self_check import check_engines, check_ranks
-from actors.groups.trainer import Gang, RemotePolicyActor
-from actors.groups.weights import Backend
+from actors.groups.trainer import RemoteTrainActor, TrainGroup
 from conf.schema import Config, PlacementConfig
 from rl.loss import Objective, PolicyObjective
 from rl.types import FloatArray, Minibatch, UpdateReport
@@ -30,31 +38,28 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Specs:
-    """What the engines of a run are made of; None leaves the group out.
-
-    The specs are plain values, so that the driver loads neither vLLM nor DeepSpeed.
-    """
+class FleetSpec:
+    """The groups of a run and what they are made of; None leaves a group out."""
 
     rollout_model: str | None = None
     reward: bool = False
     reward_restarts: int = 0  # times that Ray starts a shard that died again, in its place
-    train: Mapping[str, Any] | None = None  # fields of TrainSpec
+    train: TrainSpec | None = None
     objective: Objective | None = None
 
 
-class TurnTakingGang(Gang):
+class TurnTakingGroup(TrainGroup):
     """Policy ranks that share their devices: the engines sleep while the policy is updated."""
 
-    def __init__(self, gang: Gang, engines: Sequence[Any]) -> None:
-        super().__init__(gang.handles, gang.objective, gang.deadline_s, gang.start_deadline_s)
-        self._engines = engines  # actors with `sleep` and `wake`
+    def __init__(self, group: TrainGroup, engines: Sequence[EngineHandle]) -> None:
+        super().__init__(group.handles, group.objective, group.deadline_s, group.start_deadline_s)
+        self._engines = engines
         self._asleep = False
 
-    async def logprobs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
+    async def outputs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
         """Log-probs of the targets, while the engines sleep."""
         await self._put_to_sleep()
-        return await super().logprobs(minibatch)
+        return await super().outputs(minibatch)
 
     async def update(
         self, minibatch: Minibatch, old_logprobs: tuple[tuple[FloatArray, ...], ...] | None
@@ -76,14 +81,15 @@ class TurnTakingGang(Gang):
     async def give_way(self) -> None:
         """Wake the engines."""
         if self._asleep:
-            refs = [engine.wake.remote() for engine in self._engines]
-            await wait_for_all(refs, self.deadline_s, "waking the engines")
+            await call(
+                self._engines, lambda it: it.wake.remote(), self.deadline_s, "waking the engines"
+            )
             self._asleep = False
 
     async def _put_to_sleep(self) -> None:
         if not self._asleep:
-            refs = [engine.sleep.remote() for engine in self._engines]
-            await wait_for_all(refs, self.deadline_s, "putting the engines to sleep")
+            what = "putting the engines to sleep"
+            await call(self._engines, lambda it: it.sleep.remote(), self.deadline_s, what)
             self._asleep = True
 
 
@@ -91,9 +97,9 @@ class TurnTakingGang(Gang):
 class RayFleet:
     """The groups of a run; satisfies `rl.interfaces.Fleet` when all three are there."""
 
-    rollout: RolloutActors
-    reward: RewardActors
-    policy: Gang
+    rollout: RolloutEngines
+    reward: RewardGroup
+    policy: TrainGroup
 
 
 def policy_objective(cfg: Config) -> PolicyObjective:
@@ -114,36 +120,22 @@ def policy_objective(cfg: Config) -> PolicyObjective:
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
 
 
-def train_fields(cfg: Config, total_steps: int) -> dict[str, Any]:
-    """Fields of `TrainSpec` for the policy."""
-    policy = cfg.policy
-    return {
-        "model_path": cfg.model.path,
-        "head": "lm",
-        "dtype": cfg.model.dtype,
-        "device": cfg.placement.device,
-        "lr": policy.lr,
-        "warmup_steps": policy.warmup_steps,
-        "lr_schedule": policy.lr_schedule,
-        "total_steps": total_steps,
-        "weight_decay": policy.weight_decay,
-        "adam_beta1": policy.adam_beta1,
-        "adam_beta2": policy.adam_beta2,
-        "grad_clip": policy.grad_clip,
-        "attention": policy.attention,
-        "gradient_checkpointing": policy.gradient_checkpointing,
-        "offload_optimizer": policy.offload_optimizer,
-        "offload_params": policy.offload_params,
-        "cpu_threads": policy.cpu_threads,
-        "temperature": cfg.rollout.temperature,
-        "with_reference": cfg.algorithm.kl_coef > 0,
-        "chat_template": cfg.model.chat_template,
-        "seed": cfg.seed,
-        "deadline_s": policy.deadline_s,
-    }
+def policy_spec(cfg: Config, total_steps: int) -> TrainSpec:
+    """The training engine of the policy."""
+    return TrainSpec(
+        model_path=cfg.model.path,
+        dtype=cfg.model.dtype,
+        device=cfg.placement.device,
+        policy=cfg.policy,
+        total_steps=total_steps,
+        temperature=cfg.rollout.temperature,
+        with_reference=cfg.algorithm.kl_coef > 0,
+        chat_template=cfg.model.chat_template,
+        seed=cfg.seed,
+    )
 
 
-def _needs(cfg: Config, specs: Specs) -> Needs:
+def _needs(cfg: Config, specs: FleetSpec) -> Needs:
     return Needs(
         rollout=cfg.rollout.engines if specs.rollout_model else 0,
         reward=cfg.reward.shards if specs.reward else 0,
@@ -152,7 +144,7 @@ def _needs(cfg: Config, specs: Specs) -> Needs:
 
 
 @asynccontextmanager
-async def start_fleet(cfg: Config, specs: Specs, name: str) -> AsyncIterator[RayFleet]:
+async def start_fleet(cfg: Config, specs: FleetSpec, name: str) -> AsyncIterator[RayFleet]:
     """Start the groups that `specs` names; on exit every actor is gone and its place free."""
     wanted = bundles(cfg, _needs(cfg, specs))
     placement = await Placement.reserve(cfg.placement, wanted, name)
@@ -182,66 +174,91 @@ def _env(cfg: Config, threads: int) -> dict[str, str]:
     return env | cfg.ray.env
 
 
-def _create(cfg: Config, specs: Specs, placement: Placement) -> RayFleet:
+def _create(cfg: Config, specs: FleetSpec, placement: Placement) -> RayFleet:
     needs = _needs(cfg, specs)
     rollout = [
-        RemoteRolloutActor.options(
-            **placement.options(name, _env(cfg, cfg.rollout.cpu_threads))
-        ).remote(
-            name, _rollout_spec(cfg, specs), cfg.model.chat_template, cfg.model.max_prompt_tokens
-        )
-        for name in _names("rollout", needs.rollout)
+        _create_rollout(cfg, specs, placement, name) for name in _names("rollout", needs.rollout)
     ]
     reward = [
         _create_judge(cfg, placement, name, specs.reward_restarts)
         for name in _names("reward", needs.reward)
     ]
-    policy = tuple(
-        RemotePolicyActor.options(
-            **placement.options(name, _env(cfg, cfg.policy.cpu_threads))
-        ).remote(rank, needs.policy)
-        for rank, name in enumerate(_names("policy", needs.policy))
-    )
-    rollout_group = RolloutActors(rollout, cfg.rollout.deadline_s)
-    reward_group = RewardActors(reward, cfg.reward.deadline_s)
-    gang = Gang(
-        policy,
+    ranks = _names("policy", needs.policy)
+    policy = TrainGroup(
+        [_create_rank(cfg, placement, name, rank, len(ranks)) for rank, name in enumerate(ranks)],
         specs.objective or OBJECTIVES[cfg.algorithm.kind](cfg),
         cfg.policy.deadline_s,
         cfg.placement.ready_timeout_s,
     )
     if cfg.placement.colocate:
-        judges = reward if cfg.reward.uses_model else []  # others hold no device
-        gang = TurnTakingGang(gang, [*rollout, *judges])
-    return RayFleet(rollout=rollout_group, reward=reward_group, policy=gang)
+        # Judges without a model hold no device.
+        models = cast("list[RewardModelHandle]", reward if cfg.reward.uses_model else [])
+        policy = TurnTakingGroup(policy, [*rollout, *models])
+    return RayFleet(
+        rollout=RolloutEngines(rollout, cfg.rollout.deadline_s),
+        reward=RewardGroup(reward, cfg.reward.deadline_s),
+        policy=policy,
+    )
 
 
 def _names(group: str, count: int) -> list[str]:
     return [f"{group}-{index}" for index in range(count)]
 
 
-def _create_judge(cfg: Config, placement: Placement, name: str, restarts: int) -> Any:  # noqa: ANN401 - actor handle
+def _create_rollout(
+    cfg: Config, specs: FleetSpec, placement: Placement, name: str
+) -> RolloutHandle:
+    if specs.rollout_model is None:
+        raise ValueError("a rollout actor needs a model")
+    trains = specs.train is not None
+    spec = rollout_spec(cfg, specs.rollout_model, trains=trains)
+    model = cfg.model
+    actor = RemoteRolloutActor.options(
+        **placement.options(name, _env(cfg, cfg.rollout.cpu_threads))
+    )
+    tags = run_tags(cfg.experiment, cfg.name)
+    handle = actor.remote(name, spec, tags, model.chat_template, model.max_prompt_tokens)
+    return cast("RolloutHandle", handle)
+
+
+def _create_rank(
+    cfg: Config, placement: Placement, name: str, rank: int, num_ranks: int
+) -> TrainHandle:
+    actor = RemoteTrainActor.options(**placement.options(name, _env(cfg, cfg.policy.cpu_threads)))
+    return cast("TrainHandle", actor.remote(rank, num_ranks))
+
+
+def _create_judge(cfg: Config, placement: Placement, name: str, restarts: int) -> JudgeHandle:
     options = placement.options(name, _env(cfg, cfg.reward.cpu_threads))
     options["max_restarts"] = restarts
     # Several groups are judged at once, so that the engine always has work.
     options["max_concurrency"] = 64
     if not cfg.reward.uses_model:
-        return RemoteJudgeActor.options(**options).remote(name, cfg.reward, cfg.sandbox)
-    return RemoteRewardModelActor.options(**options).remote(
-        name, _reward_spec(cfg), cfg.reward, cfg.sandbox
-    )
+        judge = RemoteJudgeActor.options(**options).remote(name, cfg.reward, cfg.sandbox)
+        return cast("JudgeHandle", judge)
+    tags = run_tags(cfg.experiment, cfg.name)
+    actor = RemoteRewardModelActor.options(**options)
+    return cast("JudgeHandle", actor.remote(name, reward_spec(cfg), tags, cfg.reward, cfg.sandbox))
 
 
-async def _start(cfg: Config, specs: Specs, fleet: RayFleet) -> None:
+async def _start(cfg: Config, specs: FleetSpec, fleet: RayFleet) -> None:
     ready_s = cfg.placement.ready_timeout_s
     starts: list[Coroutine[Any, Any, Any]] = [
-        wait_for_all(
-            [h.ready.remote() for h in group.handles], ready_s, f"the start of the {what} actors"
-        )
-        for what, group in (("rollout", fleet.rollout), ("reward", fleet.reward))
+        call(
+            fleet.rollout.handles,
+            lambda engine: engine.ready.remote(),
+            ready_s,
+            "the start of the rollout actors",
+        ),
+        call(
+            fleet.reward.handles,
+            lambda shard: shard.ready.remote(),
+            ready_s,
+            "the start of the reward actors",
+        ),
     ]
     if specs.train is not None:
-        starts.append(fleet.policy.start(dict(specs.train)))
+        starts.append(fleet.policy.start(specs.train))
     await all_of(starts)
     if specs.train is not None and specs.rollout_model is not None:
         await fleet.policy.connect(
@@ -250,12 +267,12 @@ async def _start(cfg: Config, specs: Specs, fleet: RayFleet) -> None:
     await _self_check(cfg, specs, fleet)
 
 
-async def _self_check(cfg: Config, specs: Specs, fleet: RayFleet) -> None:
+async def _self_check(cfg: Config, specs: FleetSpec, fleet: RayFleet) -> None:
     """Numbers before any work: a model that is read in two ways is found out here."""
     if specs.train is None:
         return
-    scores = specs.train["head"] != "lm"
-    await check_ranks(cfg, fleet.policy, str(specs.train["model_path"]), shares=scores)
+    scores = specs.train.head != "lm"
+    await check_ranks(cfg, fleet.policy, specs.train.model_path, shares=scores)
     await fleet.policy.give_way()
     if specs.rollout_model is not None and cfg.self_check.action != "off":
         rollout, policy = fleet.rollout, fleet.policy
@@ -264,45 +281,49 @@ async def _self_check(cfg: Config, specs: Specs, fleet: RayFleet) -> None:
         await check_engines(cfg, rollout, policy, 0, "the weights that were published to it")
 
 
-def weight_backend(cfg: PlacementConfig) -> Backend:
+def weight_backend(cfg: PlacementConfig) -> WeightBackend:
     """How weights travel: through host memory, within a device, or between devices."""
     if cfg.device == "cpu":
         return "host_memory"
     return "ipc" if cfg.colocate else "nccl"
 
 
-def _rollout_spec(cfg: Config, specs: Specs) -> dict[str, Any]:
-    return {
-        "model": specs.rollout_model,
-        "runner": "generate",
-        "device": cfg.placement.device,
-        "dtype": cfg.model.dtype,
-        "max_model_len": cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens,
-        "max_num_seqs": cfg.rollout.max_num_seqs,
-        "tensor_parallel": cfg.rollout.tensor_parallel,
-        "gpu_memory_utilization": cfg.rollout.gpu_memory_utilization,
-        "kv_cache_gib": cfg.rollout.kv_cache_gib,
-        "cpu_threads": cfg.rollout.cpu_threads,
-        "weight_backend": "none" if specs.train is None else weight_backend(cfg.placement),
-        "sleep_mode": cfg.placement.colocate,
-        "seed": cfg.seed,
-        "tags": run_tags(cfg.experiment, cfg.name),
-    }
+def rollout_spec(cfg: Config, model: str, *, trains: bool) -> EngineSpec:
+    """The engine of a rollout actor; `trains`: new weights will be published to it."""
+    rollout = cfg.rollout
+    return EngineSpec(
+        model=model,
+        runner="generate",
+        device=cfg.placement.device,
+        dtype=cfg.model.dtype,
+        max_model_len=cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens,
+        max_num_seqs=rollout.max_num_seqs,
+        tensor_parallel=rollout.tensor_parallel,
+        gpu_memory_utilization=rollout.gpu_memory_utilization,
+        kv_cache_gib=rollout.kv_cache_gib,
+        cpu_threads=rollout.cpu_threads,
+        sleep_mode=cfg.placement.colocate,
+        seed=cfg.seed,
+        weight_backend=weight_backend(cfg.placement) if trains else None,
+    )
 
 
-def _reward_spec(cfg: Config) -> dict[str, Any]:
-    return {
-        "model": cfg.reward.model,
-        "runner": "pooling",
-        "device": cfg.placement.device,
-        "dtype": cfg.reward.dtype,
-        "max_model_len": cfg.reward.max_tokens,
-        "max_num_seqs": cfg.reward.max_num_seqs,
-        "tensor_parallel": cfg.reward.tensor_parallel,
-        "gpu_memory_utilization": cfg.reward.gpu_memory_utilization,
-        "kv_cache_gib": cfg.reward.kv_cache_gib,
-        "cpu_threads": cfg.reward.cpu_threads,
-        "sleep_mode": cfg.placement.colocate,
-        "seed": cfg.seed,
-        "tags": run_tags(cfg.experiment, cfg.name),
-    }
+def reward_spec(cfg: Config) -> EngineSpec:
+    """The engine of a shard of the reward model."""
+    reward = cfg.reward
+    if reward.model is None:
+        raise ValueError("a reward-model actor needs reward.model")
+    return EngineSpec(
+        model=reward.model,
+        runner="pooling",
+        device=cfg.placement.device,
+        dtype=reward.dtype,
+        max_model_len=reward.max_tokens,
+        max_num_seqs=reward.max_num_seqs,
+        tensor_parallel=reward.tensor_parallel,
+        gpu_memory_utilization=reward.gpu_memory_utilization,
+        kv_cache_gib=reward.kv_cache_gib,
+        cpu_threads=reward.cpu_threads,
+        sleep_mode=cfg.placement.colocate,
+        seed=cfg.seed,
+    )

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 import ray
 
 from actors.cluster.deadlines import SharedDeadline
+from actors.cluster.gauges import engine_gauges
+from actors.engines.specs import EngineSpec
+from actors.groups.handles import JudgeHandle, RewardModelHandle
 from actors.groups.verifiers import make_verifier
 from conf.errors import ProjectError
 from conf.schema import ExecutionConfig, RewardConfig
@@ -23,7 +26,7 @@ from reward.code.extract import ExtractConfig
 from reward.judges.judge import ExecutionJudge, HybridJudge, Judge, Judged, RewardModelJudge
 from reward.model.golden import GoldenScore, compare_with_golden, find_golden_scores
 from reward.model.text_path import TextPath
-from rl.types import JudgedGroup, Prompt, RolloutGroup, Score
+from rl.types import JudgedGroup, Prompt, PromptGroup, Score
 
 
 def extract_config(cfg: RewardConfig) -> ExtractConfig:
@@ -48,21 +51,25 @@ class RewardModelActor:
     """
 
     def __init__(
-        self, name: str, spec: Mapping[str, Any], cfg: RewardConfig, sandbox: ExecutionConfig
+        self,
+        name: str,
+        spec: EngineSpec,
+        tags: Mapping[str, str],
+        cfg: RewardConfig,
+        sandbox: ExecutionConfig,
     ) -> None:
-        from actors.engines import vllm_engine  # noqa: PLC0415 - the driver never loads vLLM
+        from actors.engines.vllm_engine import EngineLoop  # noqa: PLC0415 - never in the driver
 
-        self._vllm = vllm_engine
         self._name = name
-        text_path = TextPath.load(spec["model"], cfg.adapter, cfg.max_tokens, system=cfg.system)
-        self._loop = vllm_engine.EngineLoop(vllm_engine.EngineSpec(**spec), name)
+        text_path = TextPath.load(spec.model, cfg.adapter, cfg.max_tokens, system=cfg.system)
+        self._loop = EngineLoop(spec, name, engine_gauges(tags, name, spec.model))
         self._reward_model = RewardModelJudge(
             self._loop.score_all, text_path, extract_config(cfg), cfg.shaping, cfg.cache_size
         )
         self._judge: Judge = self._reward_model
         if cfg.kind == "hybrid":
             self._judge = HybridJudge(self._reward_model, execution_judge(cfg, sandbox))
-        self._check_golden_scores(spec["model"], cfg, text_path)
+        self._check_golden_scores(spec.model, cfg, text_path)
 
     def ready(self) -> str:
         """Answer once the engine has scored."""
@@ -87,11 +94,11 @@ class RewardModelActor:
 
     def sleep(self) -> None:
         """Give the device to another group (colocated placement)."""
-        self._vllm.sleep(self._loop).result()
+        self._loop.sleep().result()
 
     def wake(self) -> None:
         """Take the device back."""
-        self._vllm.wake(self._loop).result()
+        self._loop.wake().result()
 
     def _check_golden_scores(self, model: str, cfg: RewardConfig, text_path: TextPath) -> None:
         """Compare with scores that plain transformers computed, if there are some."""
@@ -126,14 +133,14 @@ class JudgeActor:
         return self._judge.judge(prompt, texts_G), time.time()
 
 
-class RewardActors:
+class RewardGroup:
     """The reward group as the driver sees it."""
 
-    def __init__(self, handles: Sequence[Any], deadline_s: float) -> None:
+    def __init__(self, handles: Sequence[JudgeHandle], deadline_s: float) -> None:
         self.handles = list(handles)
         self._waits = [SharedDeadline(deadline_s) for _ in self.handles]
 
-    async def judge(self, group: RolloutGroup) -> JudgedGroup:
+    async def judge(self, group: PromptGroup) -> JudgedGroup:
         """Judge one group of rollouts."""
         judged, shard, scored_s = await self.judge_texts(
             group.prompt, [completion.text for completion in group.completions_G]
@@ -175,8 +182,9 @@ class RewardActors:
         They go to the engine as one batch, and are answered together: one deadline for all.
         """
         shard = self._least_busy()
+        handle = cast("RewardModelHandle", self.handles[shard])
         return await self._waits[shard].wait_for(
-            self.handles[shard].score_problems.remote(problems),
+            handle.score_problems.remote(problems),
             f"scores from reward-{shard}",
         )
 

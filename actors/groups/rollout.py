@@ -12,39 +12,46 @@ import ray
 from transformers import AutoConfig, GenerationConfig
 
 from actors.cluster.deadlines import stream
-from conf.errors import UserError, VersionMismatchError
+from actors.cluster.gauges import engine_gauges
+from actors.engines.specs import EngineSpec, Sampled, Sampling
+from actors.groups.handles import RolloutHandle
+from conf.errors import UserError
 from rl.seeds import derive_seed
 from rl.text.chat_template import encode_prompt
 from rl.text.chat_template import load_policy_tokenizer as load_tokenizer
 from rl.text.tokenizer import decode
-from rl.types import Completion, Finish, Prompt, RolloutGroup, SamplingConfig
+from rl.types import Completion, Finish, Prompt, PromptGroup, SamplingConfig
 
 
 class RolloutActor:
     """One vLLM engine that samples; a Ray actor with asyncio methods."""
 
     def __init__(
-        self, name: str, spec: Mapping[str, Any], chat_template: str | None, max_prompt_tokens: int
+        self,
+        name: str,
+        spec: EngineSpec,
+        tags: Mapping[str, str],
+        chat_template: str | None,
+        max_prompt_tokens: int,
     ) -> None:
-        from actors.engines import vllm_engine  # noqa: PLC0415 - the driver never loads vLLM
+        from actors.engines.vllm_engine import EngineLoop  # noqa: PLC0415 - never in the driver
 
-        self._vllm = vllm_engine
         self._name = name
         self._max_prompt_tokens = max_prompt_tokens
-        self._tokenizer = load_tokenizer(spec["model"], chat_template)
-        self._stop_token_ids = _stop_token_ids(spec["model"], self._tokenizer)
-        self._loop = vllm_engine.EngineLoop(vllm_engine.EngineSpec(**spec), name)
+        self._tokenizer = load_tokenizer(spec.model, chat_template)
+        self._stop_token_ids = _stop_token_ids(spec.model, self._tokenizer)
+        self._loop = EngineLoop(spec, name, engine_gauges(tags, name, spec.model))
 
     async def ready(self) -> str:
         """Answer once the engine has sampled: the first call builds what is built lazily."""
         ids = self._tokenizer("ready", add_special_tokens=False)["input_ids"]
-        once = self._vllm.Sampling(num=1, max_tokens=2, temperature=1.0, seed=0)
+        once = Sampling(num=1, max_tokens=2, temperature=1.0, seed=0)
         await asyncio.wrap_future(self._loop.sample(ids, once))
         return self._name
 
     async def generate(
         self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
-    ) -> AsyncIterator[RolloutGroup]:
+    ) -> AsyncIterator[PromptGroup]:
         """Yield the group of each prompt when its last completion is done."""
         tasks = [
             asyncio.ensure_future(self._sample_group(prompt, sampling, step))
@@ -55,14 +62,14 @@ class RolloutActor:
 
     async def _sample_group(
         self, prompt: Prompt, sampling: SamplingConfig, step: int
-    ) -> RolloutGroup:
+    ) -> PromptGroup:
         prompt_ids = encode_prompt(self._tokenizer, prompt)
         if len(prompt_ids) > self._max_prompt_tokens:
             raise UserError(
                 f"prompt {prompt.id} has {len(prompt_ids)} tokens, above model.max_prompt_tokens="
                 f"{self._max_prompt_tokens}; raise the limit or drop the row"
             )
-        how = self._vllm.Sampling(
+        how = Sampling(
             num=sampling.group_size,
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
@@ -72,7 +79,7 @@ class RolloutActor:
             stop_token_ids=self._stop_token_ids,
         )
         output = await asyncio.wrap_future(self._loop.sample(prompt_ids.tolist(), how))
-        return RolloutGroup(
+        return PromptGroup(
             prompt=prompt,
             prompt_token_ids=prompt_ids,
             completions_G=tuple(
@@ -83,7 +90,7 @@ class RolloutActor:
             finished_s=time.time(),
         )
 
-    def _completion(self, prompt: Prompt, index: int, version: int, sampled: Any) -> Completion:  # noqa: ANN401 - vllm_engine.Sampled
+    def _completion(self, prompt: Prompt, index: int, version: int, sampled: Sampled) -> Completion:
         return Completion(
             prompt_id=prompt.id,
             sample_idx=index,
@@ -96,30 +103,29 @@ class RolloutActor:
 
     # --- weights: called by rank 0 of the policy group -------------------------------------------
 
-    async def init_weights(self, init_info: Mapping[str, Any]) -> None:
+    async def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> None:
         """Agree on the transport."""
-        await asyncio.wrap_future(self._vllm.init_weights(self._loop, init_info))
+        await asyncio.wrap_future(self._loop.init_weight_transfer_engine(init_info))
 
-    async def start_weights(self) -> None:
+    async def start_weight_update(self) -> None:
         """Finish what is in flight, hold back what comes, open the update."""
-        await asyncio.wrap_future(self._vllm.start_weights(self._loop))
+        await asyncio.wrap_future(self._loop.start_weight_update())
 
     async def update_weights(self, update_info: Mapping[str, Any]) -> None:
         """Load one bucket."""
-        await asyncio.wrap_future(self._vllm.update_weights(self._loop, update_info))
+        await asyncio.wrap_future(self._loop.update_weights(update_info))
 
-    async def finish_weights(self, policy_version: int) -> int:
-        """Close the update; answers with the version that is served from now on."""
-        future = self._vllm.finish_weights(self._loop, policy_version)
-        return await asyncio.wrap_future(future)
+    async def finish_weight_update(self, policy_version: int) -> int:
+        """Close the update; the version that is served from now on."""
+        return await asyncio.wrap_future(self._loop.finish_weight_update(policy_version))
 
     async def sleep(self) -> None:
         """Give the device to another group (colocated placement)."""
-        await asyncio.wrap_future(self._vllm.sleep(self._loop))
+        await asyncio.wrap_future(self._loop.sleep())
 
     async def wake(self) -> None:
         """Take the device back."""
-        await asyncio.wrap_future(self._vllm.wake(self._loop))
+        await asyncio.wrap_future(self._loop.wake())
 
 
 def _stop_token_ids(model: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 - tokenizers have no common typed base
@@ -133,20 +139,20 @@ def _stop_token_ids(model: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 - 
     return sorted(found)
 
 
-class RolloutActors:
+class RolloutEngines:
     """The rollout group as the driver sees it."""
 
-    def __init__(self, handles: Sequence[Any], deadline_s: float) -> None:
+    def __init__(self, handles: Sequence[RolloutHandle], deadline_s: float) -> None:
         self.handles = list(handles)
         self._deadline_s = deadline_s
 
     async def generate(
         self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
-    ) -> AsyncIterator[RolloutGroup]:
+    ) -> AsyncIterator[PromptGroup]:
         """Deal the prompts to the engines and merge their streams."""
-        merged: asyncio.Queue[RolloutGroup] = asyncio.Queue()
+        merged: asyncio.Queue[PromptGroup] = asyncio.Queue()
 
-        async def pump(handle: Any, share: Sequence[Prompt]) -> None:  # noqa: ANN401 - actor handle
+        async def pump(handle: RolloutHandle, share: Sequence[Prompt]) -> None:
             generator = handle.generate.options(num_returns="streaming").remote(
                 share, sampling, step
             )
@@ -161,19 +167,6 @@ class RolloutActors:
                     pumps.create_task(pump(handle, share))
             for _ in prompts_P:
                 yield await merged.get()
-
-
-def check_versions(served: Sequence[int], policy_version: int) -> None:
-    """The handshake after a publication.
-
-    Raises:
-        VersionMismatchError: naming the engines that serve something else.
-    """
-    wrong = {index: version for index, version in enumerate(served) if version != policy_version}
-    if wrong:
-        raise VersionMismatchError(
-            f"policy version {policy_version} was published, but rollout engines serve {wrong}"
-        )
 
 
 RemoteRolloutActor = ray.remote(RolloutActor)

@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from actors.engines.forward_check import Dtype, gap_of
-from actors.groups.rollout import RolloutActors
-from actors.groups.trainer import Gang
+from actors.groups.handles import RolloutHandle
+from actors.groups.rollout import RolloutEngines
+from actors.groups.trainer import TrainGroup
 from conf.errors import EngineError, ProjectError
 from conf.schema import Config
 from rl.base.console import Console
 from rl.packing import build_minibatch
-from rl.types import FloatArray, Message, Prompt, RolloutGroup, Sample, SamplingConfig
+from rl.types import FloatArray, Message, Prompt, PromptGroup, Sample, SamplingConfig
 
 # Of log-probs: the largest difference in float32, the mean one in bfloat16.
 _ENGINE_TOLERANCE: Mapping[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.1}
@@ -34,7 +35,9 @@ _NUM_TOKENS = 16
 _GIB = 2**30
 
 
-async def check_ranks(cfg: Config, gang: Gang, model: str, *, shares: bool = False) -> None:
+async def check_ranks(
+    cfg: Config, trainer: TrainGroup, model: str, *, shares: bool = False
+) -> None:
     """Check what the ranks compute, and decide how samples are laid out in rows.
 
     Raises:
@@ -43,7 +46,7 @@ async def check_ranks(cfg: Config, gang: Gang, model: str, *, shares: bool = Fal
     if cfg.self_check.action == "off":
         return
     try:
-        found = await gang.self_check(model, int(cfg.self_check.plain_gib * _GIB))
+        found = await trainer.self_check(model, int(cfg.self_check.plain_gib * _GIB))
     except EngineError as error:
         _stop_or_warn(cfg, error)
         return
@@ -54,7 +57,7 @@ async def check_ranks(cfg: Config, gang: Gang, model: str, *, shares: bool = Fal
 
 
 async def check_engines(
-    cfg: Config, rollout: RolloutActors, gang: Gang, version: int, weights: str
+    cfg: Config, rollout: RolloutEngines, trainer: TrainGroup, version: int, weights: str
 ) -> None:
     """Compare what each rollout engine says of its own samples with what the ranks say.
 
@@ -73,9 +76,9 @@ async def check_engines(
     gaps: list[float] = []
     for of_engine in samples:
         theirs = [sample.rollout_logprobs for sample in of_engine]
-        ours = await _logprobs(cfg, gang, of_engine)
+        ours = await _logprobs(cfg, trainer, of_engine)
         gaps.append(gap_of(ours, theirs, dtype))
-    await gang.give_way()
+    await trainer.give_way()
     for index, gap in enumerate(gaps):
         if not gap <= allowed:  # NaN too
             error = EngineError(
@@ -120,7 +123,7 @@ def _stop_or_warn(cfg: Config, error: ProjectError) -> None:
     Console().warn(str(error))
 
 
-async def _sampled(cfg: Config, handle: object, version: int) -> list[Sample]:
+async def _sampled(cfg: Config, handle: RolloutHandle, version: int) -> list[Sample]:
     """Few completions of fixed prompts by one engine."""
     prompts = [
         Prompt(id=f"self-check-{index}", messages=(Message("user", question),))
@@ -133,12 +136,12 @@ async def _sampled(cfg: Config, handle: object, version: int) -> list[Sample]:
         seed=cfg.seed,
         purpose="self-check",
     )
-    engine = RolloutActors([handle], cfg.rollout.deadline_s)
+    engine = RolloutEngines([handle], cfg.rollout.deadline_s)
     groups = [group async for group in engine.generate(prompts, sampling, version)]
     return [sample for group in groups for sample in _samples(group)]
 
 
-def _samples(group: RolloutGroup) -> list[Sample]:
+def _samples(group: PromptGroup) -> list[Sample]:
     return [
         Sample(
             prompt_id=completion.prompt_id,
@@ -154,15 +157,17 @@ def _samples(group: RolloutGroup) -> list[Sample]:
     ]
 
 
-async def _logprobs(cfg: Config, gang: Gang, samples: Sequence[Sample]) -> list[FloatArray]:
+async def _logprobs(
+    cfg: Config, trainer: TrainGroup, samples: Sequence[Sample]
+) -> list[FloatArray]:
     minibatch = build_minibatch(
         samples,
-        gang.num_ranks,
+        trainer.num_ranks,
         cfg.policy.microbatch_tokens,
         cfg.policy.row_tokens,
-        packs=gang.packs,
+        packs=trainer.packs,
     )
-    outputs = await gang.logprobs(minibatch)
+    outputs = await trainer.outputs(minibatch)
     found: dict[int, FloatArray] = {}
     for microbatches, values in zip(minibatch.microbatches_by_rank, outputs, strict=True):
         for microbatch, values_RL in zip(microbatches, values, strict=True):

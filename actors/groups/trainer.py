@@ -1,4 +1,4 @@
-"""Policy actors: one DeepSpeed ZeRO-3 rank each, and the gang of them as the driver sees it.
+"""Training actors: one DeepSpeed ZeRO-3 rank each, and the group of them as the driver sees it.
 
 The same actors train a policy (`head="lm"`) and a reward model (`head="score"`); the objective of
 an update is passed with the call.
@@ -7,27 +7,40 @@ an update is passed with the call.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import ray
 
 from actors.cluster.deadlines import wait_for, wait_for_all
 from actors.engines.forward_check import ForwardCheck
-from actors.groups.weights import Backend, RolloutClient, WeightPublisher
-from rl.loss import BatchNorm, Objective
+from actors.engines.specs import TrainSpec, WeightBackend
+from actors.groups.handles import RolloutHandle, TrainHandle, WeightRoute, call
+from actors.groups.weights import WeightPublisher
+from rl.loss import LossDenominators, Objective
 from rl.types import FloatArray, Microbatch, Minibatch, UpdateReport
 
+if TYPE_CHECKING:
+    from actors.engines.deepspeed_engine import TrainEngine
 
-class PolicyActor:
+T = TypeVar("T")
+
+
+class TrainActor:
     """One ZeRO-3 rank; every method is a collective that all ranks are called for together."""
 
     def __init__(self, rank: int, num_ranks: int) -> None:
         self._rank = rank
         self._num_ranks = num_ranks
-        self._engine: Any = None
+        self._started: TrainEngine | None = None
         self._publisher: WeightPublisher | None = None
+
+    @property
+    def _engine(self) -> TrainEngine:
+        if self._started is None:
+            raise RuntimeError("start() comes first")
+        return self._started
 
     def address(self) -> tuple[str, int]:
         """Where rank 0 listens for the others."""
@@ -35,36 +48,32 @@ class PolicyActor:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
-    def start(self, spec: Mapping[str, Any], master_addr: str, master_port: int) -> None:
-        """Load the model and join the other ranks; `spec` holds the fields of `TrainSpec`."""
-        # The driver never loads DeepSpeed.
-        from actors.engines.deepspeed_engine import TrainEngine, TrainSpec  # noqa: PLC0415
+    def start(self, spec: TrainSpec, master_addr: str, master_port: int) -> None:
+        """Load the model and join the other ranks."""
+        from actors.engines.deepspeed_engine import TrainEngine  # noqa: PLC0415 - never in the driver
 
-        self._engine = TrainEngine(
-            TrainSpec(**spec), self._rank, self._num_ranks, master_addr, master_port
-        )
+        self._started = TrainEngine(spec, self._rank, self._num_ranks, master_addr, master_port)
 
-    def connect(
-        self, client: RolloutClient, backend: Backend, master_addr: str, master_port: int
-    ) -> None:
+    def connect(self, route: WeightRoute, master_addr: str, master_port: int) -> None:
         """Agree with the rollout engines on how weights travel."""
-        address = (master_addr, master_port)
-        self._publisher = WeightPublisher(self._engine, self._rank, backend, client, address)
+        self._publisher = WeightPublisher(
+            self._engine, self._rank, route, (master_addr, master_port)
+        )
 
     def self_check(self, plain_bytes: int) -> ForwardCheck:
         """Compare every way to read few short samples."""
         return self._engine.self_check(plain_bytes)
 
-    def logprobs(self, microbatches: Sequence[Microbatch]) -> tuple[FloatArray, ...]:
-        """Log-probs of the targets of this rank's microbatches."""
-        return self._engine.logprobs(microbatches)
+    def outputs(self, microbatches: Sequence[Microbatch]) -> tuple[FloatArray, ...]:
+        """What the head says of this rank's microbatches: log-probs of the targets, or scores."""
+        return self._engine.outputs(microbatches)
 
     def update(
         self,
         microbatches: Sequence[Microbatch],
         old_logprobs: tuple[FloatArray, ...] | None,
         objective: Objective,
-        norm: BatchNorm,
+        norm: LossDenominators,
     ) -> UpdateReport:
         """One optimizer step."""
         return self._engine.update(microbatches, old_logprobs, objective, norm)
@@ -92,12 +101,12 @@ class PolicyActor:
         return self._engine.partition_report()
 
 
-class Gang:
+class TrainGroup:
     """All ranks of one model; satisfies `rl.interfaces.PolicyFleet`."""
 
     def __init__(
         self,
-        handles: Sequence[Any],
+        handles: Sequence[TrainHandle],
         objective: Objective,
         deadline_s: float,
         start_deadline_s: float,
@@ -110,10 +119,15 @@ class Gang:
         self.packs = True  # until a self-check says otherwise
         self.shares = True
 
-    async def start(self, spec: Mapping[str, Any]) -> None:
+    async def start(self, spec: TrainSpec) -> None:
         """Load the model on all ranks."""
         address, port = await self._free_address()
-        await self._all("start", "the start of the policy ranks", spec, address, port, start=True)
+        await call(
+            self.handles,
+            lambda rank: rank.start.remote(spec, address, port),
+            self.start_deadline_s,
+            "the start of the policy ranks",
+        )
 
     async def self_check(self, model: str, plain_bytes: int) -> ForwardCheck:
         """Check how samples are read, and pack them only where they do not see each other.
@@ -121,22 +135,31 @@ class Gang:
         Raises:
             EngineError: for a model that says other things here than by itself.
         """
-        found: list[ForwardCheck] = await self._all("self_check", "the self-check", plain_bytes)
+        found = await self._call(lambda rank: rank.self_check.remote(plain_bytes), "the self-check")
         self.packs, self.shares = found[0].packs, found[0].shares
         found[0].check(model)
         return found[0]
 
-    async def connect(self, rollout: Sequence[Any], tensor_parallel: int, backend: Backend) -> None:
+    async def connect(
+        self, engines: Sequence[RolloutHandle], tensor_parallel: int, backend: WeightBackend
+    ) -> None:
         """Agree with the rollout engines on how weights travel."""
-        client = RolloutClient(rollout, tensor_parallel, self.deadline_s)
+        route = WeightRoute(
+            engines=tuple(engines),
+            tensor_parallel=tensor_parallel,
+            backend=backend,
+            deadline_s=self.deadline_s,
+        )
         address, port = await self._free_address()
-        what = "the connection of policy and rollout"
-        await self._all("connect", what, client, backend, address, port)
+        await self._call(
+            lambda rank: rank.connect.remote(route, address, port),
+            "the connection of policy and rollout",
+        )
 
-    async def logprobs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
-        """Log-probs of the targets: by rank, by microbatch."""
+    async def outputs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
+        """Log-probs of the targets, or scores: by rank, by microbatch."""
         refs = [
-            handle.logprobs.remote(microbatches)
+            handle.outputs.remote(microbatches)
             for handle, microbatches in zip(
                 self.handles, minibatch.microbatches_by_rank, strict=True
             )
@@ -147,7 +170,7 @@ class Gang:
         self, minibatch: Minibatch, old_logprobs: tuple[tuple[FloatArray, ...], ...] | None
     ) -> UpdateReport:
         """One optimizer step over all ranks."""
-        norm = BatchNorm(minibatch.num_loss_tokens, minibatch.num_samples)
+        norm = LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
         old = old_logprobs or (None,) * self.num_ranks
         refs = [
             handle.update.remote(microbatches, old[rank], self.objective, norm)
@@ -160,36 +183,41 @@ class Gang:
 
     async def publish(self, policy_version: int) -> None:
         """Make every rollout engine serve the current weights."""
-        await self._all("publish", f"publication of version {policy_version}", policy_version)
+        await self._call(
+            lambda rank: rank.publish.remote(policy_version),
+            f"publication of version {policy_version}",
+        )
 
     async def give_way(self) -> None:
         """Leave the devices to the engines, where they are shared."""
 
     async def save_hf(self, directory: Path) -> None:
         """Write a Hugging Face directory."""
-        await self._all("save_hf", f"writing {directory}", str(directory))
+        await self._call(lambda rank: rank.save_hf.remote(str(directory)), f"writing {directory}")
 
     async def save_checkpoint(self, directory: Path) -> None:
         """Write what a resumed run needs."""
-        await self._all("save_checkpoint", f"writing {directory}", str(directory))
+        await self._call(
+            lambda rank: rank.save_checkpoint.remote(str(directory)), f"writing {directory}"
+        )
 
     async def load_checkpoint(self, directory: Path) -> None:
         """Continue from a checkpoint."""
-        await self._all("load_checkpoint", f"reading {directory}", str(directory))
+        await self._call(
+            lambda rank: rank.load_checkpoint.remote(str(directory)), f"reading {directory}"
+        )
 
     async def partition_reports(self) -> list[dict[str, int]]:
         """What each rank holds: the proof that parameters are partitioned."""
-        return await self._all("partition_report", "the partition report")
+        return await self._call(lambda rank: rank.partition_report.remote(), "the partition report")
 
     async def _free_address(self) -> tuple[str, int]:
         return await wait_for(
             self.handles[0].address.remote(), self.start_deadline_s, "a free port of policy-0"
         )
 
-    async def _all(self, method: str, what: str, *args: object, start: bool = False) -> list[Any]:
-        refs = [getattr(handle, method).remote(*args) for handle in self.handles]
-        deadline_s = self.start_deadline_s if start else self.deadline_s
-        return await wait_for_all(refs, deadline_s, what)
+    async def _call(self, ask: Callable[[TrainHandle], Awaitable[T]], what: str) -> list[T]:
+        return await call(self.handles, ask, self.deadline_s, what)
 
 
-RemotePolicyActor = ray.remote(PolicyActor)
+RemoteTrainActor = ray.remote(TrainActor)

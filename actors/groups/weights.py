@@ -13,50 +13,57 @@ On CPU a bucket travels through Ray's shared-memory object store (backend `host_
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 import torch
 
 from actors.cluster.deadlines import get
-from actors.groups.rollout import check_versions
+from actors.groups.handles import RolloutHandle, WeightRoute
+from conf.errors import VersionMismatchError
 
 if TYPE_CHECKING:
     from actors.engines.deepspeed_engine import TrainEngine
 
-Backend = Literal["host_memory", "nccl", "ipc"]
+T = TypeVar("T")
+
 BUCKET_BYTES = 512 * 2**20
 
 
 class RolloutClient:
-    """vLLM's weight-sync client over the rollout actors: each call reaches all of them."""
+    """vLLM's weight-sync client over the rollout actors: each call reaches all of them.
 
-    def __init__(self, handles: Sequence[Any], tensor_parallel: int, deadline_s: float) -> None:
-        self._handles = list(handles)
-        self._tensor_parallel = tensor_parallel
-        self._deadline_s = deadline_s
+    A call goes through three methods of one name: here, of `RolloutActor`, of `EngineLoop`.
+    """
+
+    def __init__(self, route: WeightRoute) -> None:
+        self._route = route
         self.policy_version = 0  # of the publication in progress
 
     def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> None:
         """Agree on the transport; with NCCL, engine by engine, workers follow one another."""
-        infos = [dict(init_info) for _ in self._handles]
+        infos = [dict(init_info) for _ in self._route.engines]
         for index, info in enumerate(infos):
             if "rank_offset" in info:
-                info["rank_offset"] += index * self._tensor_parallel
+                info["rank_offset"] += index * self._route.tensor_parallel
         refs = [
-            handle.init_weights.remote(info)
-            for handle, info in zip(self._handles, infos, strict=True)
+            engine.init_weight_transfer_engine.remote(info)
+            for engine, info in zip(self._route.engines, infos, strict=True)
         ]
-        get(refs, self._deadline_s, "the agreement on the weight transport")
+        get(refs, self._route.deadline_s, "the agreement on the weight transport")
 
     def start_weight_update(self) -> None:
         """Open an update on every engine."""
-        self._all("start_weights", "the end of in-flight completions")
+        self._call(
+            lambda engine: engine.start_weight_update.remote(), "the end of in-flight completions"
+        )
 
     def update_weights(self, update_info: Any) -> None:  # noqa: ANN401 - backend-specific
         """Load one bucket on every engine."""
-        self._all("update_weights", "loading a bucket of weights", update_info)
+        self._call(
+            lambda engine: engine.update_weights.remote(update_info), "loading a bucket of weights"
+        )
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         """Close the update and check what is served.
@@ -65,16 +72,34 @@ class RolloutClient:
             VersionMismatchError: when an engine serves another version than the one published.
         """
         version = self.policy_version if weight_version is None else int(weight_version)
-        check_versions(self._all("finish_weights", "the end of a weight update", version), version)
+        served = self._call(
+            lambda engine: engine.finish_weight_update.remote(version),
+            "the end of a weight update",
+        )
+        check_versions(served, version)
 
     @property
     def num_workers(self) -> int:
         """GPUs of all rollout engines."""
-        return len(self._handles) * self._tensor_parallel
+        return len(self._route.engines) * self._route.tensor_parallel
 
-    def _all(self, method: str, what: str, *args: object) -> list[Any]:
-        refs = [getattr(handle, method).remote(*args) for handle in self._handles]
-        return get(refs, self._deadline_s, f"{what} of policy version {self.policy_version}")
+    def _call(self, ask: Callable[[RolloutHandle], Awaitable[T]], what: str) -> list[T]:
+        refs = [ask(engine) for engine in self._route.engines]
+        what = f"{what} of policy version {self.policy_version}"
+        return get(refs, self._route.deadline_s, what)
+
+
+def check_versions(served: Sequence[int], policy_version: int) -> None:
+    """Compare the versions that the engines serve with the one that was published.
+
+    Raises:
+        VersionMismatchError: naming the engines that serve something else.
+    """
+    wrong = {index: version for index, version in enumerate(served) if version != policy_version}
+    if wrong:
+        raise VersionMismatchError(
+            f"policy version {policy_version} was published, but rollout engines serve {wrong}"
+        )
 
 
 class WeightPublisher:
@@ -84,22 +109,21 @@ class WeightPublisher:
         self,
         engine: TrainEngine,
         rank: int,
-        backend: Backend,
-        client: RolloutClient,
+        route: WeightRoute,
         address: tuple[str, int],
     ) -> None:
         self._engine = engine
         self._is_sender = rank == 0
-        self._client = client
+        self._client = RolloutClient(route)
         self._gpu_sender: Any = None
-        if backend != "host_memory":
+        if route.backend != "host_memory":
             # Ranks on CPU never load vLLM.
             from actors.engines.vllm_transports import Rendezvous, gpu_sender  # noqa: PLC0415
 
             self._gpu_sender = gpu_sender(
-                backend,
-                Rendezvous(rank=rank, address=address, num_workers=client.num_workers),
-                client,
+                route.backend,
+                Rendezvous(rank=rank, address=address, num_workers=self._client.num_workers),
+                self._client,
                 engine.parameter_metadata(),
                 lambda: engine.iter_full_parameters(BUCKET_BYTES),
             )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from actors.cluster.cluster import cluster
 from actors.cluster.signals import run_until_stopped
-from actors.groups.fleet import RayFleet, Specs, start_fleet, train_fields
+from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
 from actors.groups.verifiers import make_verifier
 from actors.stages.evaluation import evaluate
 from actors.stages.rl_run import load_problems, step_config
@@ -35,7 +35,9 @@ async def _run_arm(
     cfg: Config, label: str, seeds: Sequence[int], output: Path, console: Console
 ) -> None:
     total_steps = cfg.algorithm.num_steps * len(seeds)
-    specs = Specs(rollout_model=cfg.model.path, reward=True, train=train_fields(cfg, total_steps))
+    specs = FleetSpec(
+        rollout_model=cfg.model.path, reward=True, train=policy_spec(cfg, total_steps)
+    )
     async with start_fleet(cfg, specs, "ablation") as fleet:
         start = output.parent / "initial"
         await fleet.policy.save_checkpoint(start)

@@ -17,7 +17,7 @@ from pathlib import Path
 from actors.cluster.cluster import cluster
 from actors.cluster.placement import Needs
 from actors.cluster.signals import run_until_stopped
-from actors.groups.fleet import Specs, start_fleet
+from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
 from actors.plan.checks import preflight
 from actors.plan.prompt_checks import Asking, Split, check_splits
@@ -47,7 +47,7 @@ from rl.run.evaluation_store import (
     problem_digest,
     replace_file,
 )
-from rl.types import Prompt, RolloutGroup, SamplingConfig
+from rl.types import Prompt, PromptGroup, SamplingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ def _sample(cfg: Config, run: BenchmarkRun, missing: Sequence[Prompt], console: 
     )
 
     async def work() -> None:
-        async with start_fleet(cfg, Specs(rollout_model=cfg.model.path), "evaluate") as fleet:
+        async with start_fleet(cfg, FleetSpec(rollout_model=cfg.model.path), "evaluate") as fleet:
             await run.sample(fleet.rollout, verifier, missing)
 
     try:
@@ -198,7 +198,7 @@ class BenchmarkRun:
                     judging.create_task(self._judge(group, verifier, slots))
 
     async def _judge(
-        self, group: RolloutGroup, verifier: Verifying, slots: asyncio.Semaphore
+        self, group: PromptGroup, verifier: Verifying, slots: asyncio.Semaphore
     ) -> None:
         async with slots:
             rows, judgements = await asyncio.to_thread(
@@ -221,7 +221,7 @@ class BenchmarkRun:
 
 
 def judge_group(
-    group: RolloutGroup, extraction: ExtractConfig, verifier: Verifying
+    group: PromptGroup, extraction: ExtractConfig, verifier: Verifying
 ) -> tuple[list[SampleRow], list[Judgement]]:
     """Extract the programs of a group, run them, and make the rows that are kept."""
     prompt = group.prompt

@@ -22,7 +22,7 @@ from typing import Protocol
 from actors.cluster.cluster import cluster
 from actors.cluster.placement import Needs
 from actors.cluster.signals import run_until_stopped
-from actors.groups.fleet import Specs, start_fleet
+from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
 from actors.jobs.benchmark import check_prompts
 from actors.plan.checks import preflight
@@ -52,7 +52,7 @@ from reward.verify.verdict import Verifier
 from rl.base.console import Console
 from rl.interfaces import RolloutFleet
 from rl.run.evaluation_store import SampleRow, Settings
-from rl.types import Message, Prompt, RolloutGroup, SamplingConfig, Score
+from rl.types import Message, Prompt, PromptGroup, SamplingConfig, Score
 
 _WARM_UP = "warm-up"
 
@@ -153,7 +153,7 @@ def gather_evidence(
             console.say(f"problems {done:>5}/{total}")
 
     async def work() -> None:
-        specs = Specs(rollout_model=selection.tester, reward=True)
+        specs = FleetSpec(rollout_model=selection.tester, reward=True)
         async with start_fleet(cfg, specs, "best-of-n") as fleet:
             judge = SelectionJudge(
                 selection, (fleet.rollout, fleet.reward), verifier, samples, keep
@@ -179,7 +179,7 @@ def gather_evidence(
 
 
 class Scoring(Protocol):
-    """What is needed of `actors.groups.reward.RewardActors`."""
+    """What is needed of `actors.groups.reward.RewardGroup`."""
 
     async def score_problem(self, question: str, codes: Sequence[str | None]) -> tuple[Score, ...]:
         """Raw scores of given programs for one problem."""
@@ -238,7 +238,7 @@ class SelectionJudge:
             async for group in self._rollout.generate(requests, self._selection.sampling, 0):
                 judging.create_task(self._beside(group, slots))
 
-    async def _beside(self, group: RolloutGroup, slots: asyncio.Semaphore) -> None:
+    async def _beside(self, group: PromptGroup, slots: asyncio.Semaphore) -> None:
         prompt, rows = self._problems[group.prompt.id], self._samples[group.prompt.id]
         codes = [row.code for row in rows]
         async with slots:
@@ -288,13 +288,13 @@ class SelectionJudge:
                 )
         return scores
 
-    async def _generate(self, prompt: Prompt, sampling: SamplingConfig) -> RolloutGroup:
+    async def _generate(self, prompt: Prompt, sampling: SamplingConfig) -> PromptGroup:
         request = request_for_test(prompt)
         groups = [group async for group in self._rollout.generate([request], sampling, 0)]
         return groups[0]
 
     def _evidence(
-        self, prompt: Prompt, codes: Sequence[str], scores: Sequence[Score], group: RolloutGroup
+        self, prompt: Prompt, codes: Sequence[str], scores: Sequence[Score], group: PromptGroup
     ) -> Evidence:
         tests = _tests_of(group, prompt)
         matrix = execute_matrix(self._verifier, prompt, codes, tests)
@@ -312,7 +312,7 @@ class SelectionJudge:
         )
 
 
-def _tests_of(group: RolloutGroup, prompt: Prompt) -> list[GeneratedTest]:
+def _tests_of(group: PromptGroup, prompt: Prompt) -> list[GeneratedTest]:
     answers = [read_test(completion.text, prompt) for completion in group.completions_G]
     return [test for test in answers if test is not None]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from actors.cluster.cluster import cluster
 from actors.cluster.deadlines import all_of
 from actors.cluster.signals import run_until_stopped
-from actors.groups.fleet import Specs, start_fleet
-from actors.groups.reward import RewardActors
+from actors.groups.fleet import FleetSpec, start_fleet
+from actors.groups.reward import RewardGroup
 from conf.errors import NonFiniteError
 from conf.schema import Config
 from reward.model.files import is_local, model_digest
@@ -44,7 +44,7 @@ def score_candidates(
     """
 
     async def score() -> list[tuple[Score, ...]]:
-        async with start_fleet(cfg, Specs(reward=True), name) as fleet:
+        async with start_fleet(cfg, FleetSpec(reward=True), name) as fleet:
             with console.steps(len(problems), what="problems"):
                 return await score_all(fleet.reward, problems, console.advance)
 
@@ -53,7 +53,7 @@ def score_candidates(
 
 
 async def score_all(
-    reward: RewardActors, problems: Sequence[Candidates], advance: Callable[[], None]
+    reward: RewardGroup, problems: Sequence[Candidates], advance: Callable[[], None]
 ) -> list[tuple[Score, ...]]:
     """Score every text with a group that runs; `advance` is called for each problem that is done.
 

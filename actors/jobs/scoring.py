@@ -10,7 +10,7 @@ from pathlib import Path
 
 from actors.cluster.cluster import cluster
 from actors.cluster.signals import run_until_stopped
-from actors.groups.fleet import RayFleet, Specs, start_fleet
+from actors.groups.fleet import FleetSpec, RayFleet, start_fleet
 from conf.schema import Config
 from reward.judges.answers import AnswerGroup, judged_rows
 from reward.judges.judge import Judged
@@ -52,7 +52,7 @@ async def _score(
         console.advance()
         return judged
 
-    async with start_fleet(cfg, Specs(reward=True), "score") as fleet:
+    async with start_fleet(cfg, FleetSpec(reward=True), "score") as fleet:
         started = time.monotonic()
         with console.steps(len(groups)):
             judged = await asyncio.gather(*(judge(fleet, group) for group in groups))

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 
 from actors.cluster.cluster import cluster
 from actors.cluster.deadlines import wait_for
-from actors.groups.fleet import Specs, start_fleet
+from actors.groups.fleet import FleetSpec, start_fleet
 from actors.serve.http import HttpConfig, ScoreApp
 from actors.serve.queue import Group, QueueConfig
 from conf.errors import EngineError, NonFiniteError, ProjectError, UserError
@@ -148,7 +148,7 @@ async def _until(
     console: Console,
 ) -> None:
     cfg, serving, http = configs
-    specs = Specs(reward=True, reward_restarts=_RESTARTS)
+    specs = FleetSpec(reward=True, reward_restarts=_RESTARTS)
     async with start_fleet(cfg, specs, "serve") as fleet:
         try:
             ingress = await asyncio.to_thread(_start_serve, serving, http, fleet.reward.handles)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.groups.fleet import Specs, start_fleet
+from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import make_verifier
 from actors.stages.rl_run import RlRun, load_problems, step_config
 from actors.stages.rm_training import RmTraining, train_reward_model
@@ -180,7 +180,7 @@ class WholeLoop:
                 rollout=dataclasses.replace(cfg.rollout, engines=_sampling_engines(cfg)),
                 reward=dataclasses.replace(cfg.reward, kind="execution", execution="binary"),
             )
-            specs = Specs(rollout_model=str(warm.directory), reward=True)
+            specs = FleetSpec(rollout_model=str(warm.directory), reward=True)
             async with start_fleet(execution, specs, "sample") as fleet:
                 for name, prompts in (("train", train), ("held_out", held_out)):
                     labelled = await self._label(fleet, prompts)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.cluster.cluster import starts_ray
-from actors.groups.fleet import RayFleet, Specs, start_fleet, train_fields
+from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
 from actors.groups.self_check import check_engines, check_mismatch
 from actors.groups.verifiers import make_verifier
 from actors.observe.dashboard import provision
@@ -118,8 +118,8 @@ class RlRun:
         """Run to the end and leave the final model in `hf/`."""
         cfg = self._cfg
         total_updates = cfg.algorithm.num_steps * cfg.algorithm.minibatches_per_step
-        specs = Specs(
-            rollout_model=cfg.model.path, reward=True, train=train_fields(cfg, total_updates)
+        specs = FleetSpec(
+            rollout_model=cfg.model.path, reward=True, train=policy_spec(cfg, total_updates)
         )
         self._console.stage(
             "engines",

@@ -12,15 +12,15 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from actors.cluster.cluster import cluster
 from actors.cluster.signals import how_to_go_on, run_until_stopped
-from actors.groups.fleet import Specs, start_fleet
-from actors.groups.trainer import Gang
-from actors.stages.training import OfflinePlan, offline_train_fields, score_pairs, train_offline
+from actors.groups.fleet import FleetSpec, start_fleet
+from actors.groups.trainer import TrainGroup
+from actors.stages.training import OfflinePlan, offline_spec, score_pairs, train_offline
 from conf.errors import DataError, StoppedError, UserError, first_cause
 from conf.schema import Config
 from reward.model.labels import check_one_label
@@ -98,13 +98,14 @@ async def train_reward_model(cfg: Config, job: RmTraining, console: Console) -> 
         )
     validation = encode_pairs(job.validation, text_path)
     run = _Training(cfg, job, console, train, validation)
-    fields = offline_train_fields(cfg, job.lr, run.num_steps) | {
-        "model_path": job.model,
-        "head": "score_lm" if job.objective.lm_coef > 0 else "score",
-        "dtype": cfg.reward.dtype,
-        "pad_token_id": padding_of(text_path, job.model),
-    }
-    specs = Specs(train=fields, objective=job.objective)
+    spec = replace(
+        offline_spec(cfg, job.lr, run.num_steps),
+        model_path=job.model,
+        head="score_lm" if job.objective.lm_coef > 0 else "score",
+        dtype=cfg.reward.dtype,
+        pad_token_id=padding_of(text_path, job.model),
+    )
+    specs = FleetSpec(train=spec, objective=job.objective)
     async with start_fleet(cfg, specs, "reward-model") as fleet:
         result = await run.run(fleet.policy)
     write_golden_scores(job.directory, text_path, _probes(validation.pairs or train.pairs))
@@ -221,14 +222,14 @@ class _Training:
         self._history: dict[int, ValidationFigures] = {}
         self._best_step = 0
 
-    async def run(self, gang: Gang) -> RmResult:
+    async def run(self, trainer: TrainGroup) -> RmResult:
         """All steps that have not been done yet, then the best weights into the directory."""
         job = self._job
-        self._shares = self._shares and gang.packs and gang.shares
-        first_step = await self._resume(gang)
+        self._shares = self._shares and trainer.packs and trainer.shares
+        first_step = await self._resume(trainer)
         self._console.stage("reward model", self._about())
         if first_step == 1:
-            await self._validate(gang, 0)
+            await self._validate(trainer, 0)
         batches = shuffled_batches(
             self._train.samples, self._batch_pairs, job.epochs, self._cfg.seed, group_of=2
         )
@@ -244,11 +245,11 @@ class _Training:
 
         async def after(step: int, _: UpdateReport) -> None:
             if step == self.num_steps or (job.evaluate_every and step % job.evaluate_every == 0):
-                await self._keep_best(gang, step)
+                await self._keep_best(trainer, step)
             if job.checkpoint_every and step % job.checkpoint_every == 0:
-                await self._save(gang, step)
+                await self._save(trainer, step)
 
-        training = await train_offline(gang, plan, self._cfg, self._console, after)
+        training = await train_offline(trainer, plan, self._cfg, self._console, after)
         self._publish_best()
         return RmResult(
             training=training,
@@ -270,11 +271,11 @@ class _Training:
             f"{self.num_steps} steps of {self._batch_pairs}{sharing}"
         )
 
-    async def _validate(self, gang: Gang, step: int) -> None:
+    async def _validate(self, trainer: TrainGroup, step: int) -> None:
         if not self._validation.pairs:
             return
         scores = await score_pairs(
-            gang, self._validation.samples, self._cfg, share_prefix=self._shares
+            trainer, self._validation.samples, self._cfg, share_prefix=self._shares
         )
         figures = validation_figures(scores, self._validation.pairs)
         self._history[step] = figures
@@ -283,15 +284,15 @@ class _Training:
             f"loss {figures.loss:.4f}"
         )
 
-    async def _keep_best(self, gang: Gang, step: int) -> None:
+    async def _keep_best(self, trainer: TrainGroup, step: int) -> None:
         """Validate, and keep the weights when they are the best so far."""
-        await self._validate(gang, step)
+        await self._validate(trainer, step)
         best, now = self._history.get(self._best_step), self._history.get(step)
         if self._best_step and best is not None and now is not None and best.rank >= now.rank:
             return
         old = self._best_directory()
         self._best_step = step
-        await gang.save_hf(self._best_directory())
+        await trainer.save_hf(self._best_directory())
         if old != self._best_directory():
             shutil.rmtree(old, ignore_errors=True)
 
@@ -310,10 +311,10 @@ class _Training:
 
     # --- checkpoints -----------------------------------------------------------------------------
 
-    async def _save(self, gang: Gang, step: int) -> None:
+    async def _save(self, trainer: TrainGroup, step: int) -> None:
         root = self._job.directory / "checkpoints"
         staged = staging_directory(root, step)
-        await gang.save_checkpoint(staged)
+        await trainer.save_checkpoint(staged)
         state = {
             "settings": dict(self._job.settings),
             "best_step": self._best_step,
@@ -326,7 +327,7 @@ class _Training:
         commit(staged, root, step)
         prune(root, self._job.keep)
 
-    async def _resume(self, gang: Gang) -> int:
+    async def _resume(self, trainer: TrainGroup) -> int:
         """Load the newest checkpoint, if asked for; answers with the first step to take."""
         for left in self._job.directory.glob("best-*"):
             shutil.rmtree(left)
@@ -338,7 +339,7 @@ class _Training:
         text = (newest.directory / _STATE_FILE).read_text(encoding="utf-8")
         state: dict[str, Any] = json.loads(text)
         self._check_settings(state["settings"], newest.directory)
-        await gang.load_checkpoint(newest.directory)
+        await trainer.load_checkpoint(newest.directory)
         self._best_step = state["best_step"]
         self._history = {
             int(step): ValidationFigures(**figures) for step, figures in state["history"].items()

@@ -8,14 +8,14 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from actors.groups.fleet import Specs, start_fleet, train_fields
-from actors.groups.trainer import Gang
+from actors.engines.specs import TrainSpec
+from actors.groups.fleet import FleetSpec, policy_spec, start_fleet
+from actors.groups.trainer import TrainGroup
 from conf.schema import Config
 from reward.train.pair_batches import shuffled_batches
 from rl.base.console import Console
@@ -50,7 +50,11 @@ async def _nothing(_: int, __: UpdateReport) -> None:
 
 
 async def train_offline(
-    gang: Gang, plan: OfflinePlan, cfg: Config, console: Console, after: AfterStep = _nothing
+    trainer: TrainGroup,
+    plan: OfflinePlan,
+    cfg: Config,
+    console: Console,
+    after: AfterStep = _nothing,
 ) -> dict[str, float]:
     """One optimizer step per batch; answers with the means of the last tenth of the steps.
 
@@ -63,15 +67,15 @@ async def train_offline(
         for step, batch in enumerate(plan.batches, start=plan.first_step):
             minibatch = build_minibatch(
                 batch,
-                gang.num_ranks,
+                trainer.num_ranks,
                 cfg.policy.microbatch_tokens,
                 cfg.policy.row_tokens,
                 group_of=plan.group_of,
                 readout=plan.readout,
-                share_prefix=plan.share_prefix and gang.shares,
-                packs=gang.packs,
+                share_prefix=plan.share_prefix and trainer.shares,
+                packs=trainer.packs,
             )
-            report = await gang.update(minibatch, None)
+            report = await trainer.update(minibatch, None)
             history.append(dict(report.metrics))
             console.advance()
             if step % every == 0 or step == total:
@@ -97,9 +101,9 @@ async def warm_start(
     samples = answer_samples(answers, load_tokenizer(str(start), "loop"))
     epochs = 1 + loop.warm_steps * loop.warm_batch // len(samples)
     batches = shuffled_batches(samples, loop.warm_batch, epochs, cfg.seed, group_of=1)
-    train = offline_train_fields(cfg, loop.warm_lr, loop.warm_steps) | {"model_path": str(start)}
+    train = replace(offline_spec(cfg, loop.warm_lr, loop.warm_steps), model_path=str(start))
     async with start_fleet(
-        cfg, Specs(train=train, objective=NllObjective()), "warm-start"
+        cfg, FleetSpec(train=train, objective=NllObjective()), "warm-start"
     ) as fleet:
         plan = OfflinePlan(
             batches=itertools.islice(batches, loop.warm_steps),
@@ -117,19 +121,21 @@ async def warm_start(
     return figures
 
 
-def offline_train_fields(cfg: Config, lr: float, total_steps: int) -> dict[str, Any]:
-    """Fields of `TrainSpec` for offline training: warm-up over a twentieth, cosine to 0."""
-    return train_fields(cfg, total_steps) | {
-        "lr": lr,
-        "lr_schedule": "cosine",
-        "warmup_steps": max(1, round(_WARMUP_SHARE * total_steps)),
-        "with_reference": False,
-        "temperature": 1.0,
-    }
+def offline_spec(cfg: Config, lr: float, total_steps: int) -> TrainSpec:
+    """The training engine of offline training: warm-up over a twentieth, cosine to 0."""
+    policy = replace(
+        cfg.policy,
+        lr=lr,
+        lr_schedule="cosine",
+        warmup_steps=max(1, round(_WARMUP_SHARE * total_steps)),
+    )
+    return replace(
+        policy_spec(cfg, total_steps), policy=policy, with_reference=False, temperature=1.0
+    )
 
 
 async def score_pairs(
-    gang: Gang, samples: Sequence[Sample], cfg: Config, *, share_prefix: bool = False
+    trainer: TrainGroup, samples: Sequence[Sample], cfg: Config, *, share_prefix: bool = False
 ) -> FloatArray:
     """Scores [2N] of N pairs; `samples` come in pairs."""
     scores = np.zeros(len(samples), dtype=np.float32)
@@ -138,15 +144,15 @@ async def score_pairs(
         part = samples[start : start + chunk]
         minibatch = build_minibatch(
             part,
-            gang.num_ranks,
+            trainer.num_ranks,
             cfg.policy.microbatch_tokens,
             cfg.policy.row_tokens,
             group_of=2,
             readout="last",
-            share_prefix=share_prefix and gang.shares,
-            packs=gang.packs,
+            share_prefix=share_prefix and trainer.shares,
+            packs=trainer.packs,
         )
-        outputs = await gang.logprobs(minibatch)
+        outputs = await trainer.outputs(minibatch)
         for microbatches, values in zip(minibatch.microbatches_by_rank, outputs, strict=True):
             for microbatch, values_RL in zip(microbatches, values, strict=True):
                 read = microbatch.loss_mask_RL > 0

@@ -19,16 +19,18 @@ import numpy as np
 import torch
 
 from actors.engines.forward_check import gap_of
-from actors.engines.train_model import TrainSpec, plain_reader
+from actors.engines.specs import EngineSpec, TrainSpec, WeightBackend
+from actors.engines.train_model import plain_reader
 from actors.plan.engine_support import EngineNeeds, check_engine
 from conf.errors import ProjectError
 from reward.model.loading import check_attention, check_tensors
-from rl.loss import BatchNorm, PolicyObjective
+from rl.loss import LossDenominators, PolicyObjective
 from rl.packing import build_minibatch
 from rl.types import FloatArray, IntArray, Sample
 
 _CONTEXT, _PROMPT_TOKENS, _NEW_TOKENS = 128, 20, 16
-_LR = 1e-2  # an update that every log-prob shows
+# An update that every log-prob shows.
+_POLICY = PolicyConfig(lr=1e-2, microbatch_tokens=1024)
 
 
 def _free_port() -> int:
@@ -79,7 +81,7 @@ def probe_reward_model(directory: Path) -> dict[str, Any]:
         "gaps": {},
     }
     check.check(str(directory))
-    loop = _engine(directory, "pooling", "none")
+    loop = _engine(directory, "pooling", None)
     rng = np.random.default_rng(3)
     rows = [rng.integers(10, 500, size=size).astype(np.int32) for size in (9, 33, 57)]
     read = plain_reader(trainer.spec, None)
@@ -92,14 +94,14 @@ def probe_reward_model(directory: Path) -> dict[str, Any]:
 def _trainer(directory: Path, head: Literal["lm", "score"]) -> Any:  # noqa: ANN401
     from actors.engines.deepspeed_engine import TrainEngine  # noqa: PLC0415 - seconds
 
-    spec = TrainSpec(model_path=str(directory), head=head, lr=_LR, total_steps=4)
+    spec = TrainSpec(model_path=str(directory), head=head, policy=_POLICY, total_steps=4)
     return TrainEngine(spec, 0, 1, "127.0.0.1", _free_port())
 
 
 def _engine(
-    directory: Path, runner: Literal["generate", "pooling"], backend: Literal["none", "host_memory"]
+    directory: Path, runner: Literal["generate", "pooling"], backend: WeightBackend | None
 ) -> Any:  # noqa: ANN401
-    from actors.engines.vllm_engine import EngineLoop, EngineSpec  # noqa: PLC0415 - seconds
+    from actors.engines.vllm_engine import EngineLoop  # noqa: PLC0415 - seconds
 
     spec = EngineSpec(
         model=str(directory),
@@ -108,20 +110,24 @@ def _engine(
         dtype="float32",
         max_model_len=_CONTEXT,
         max_num_seqs=8,
+        tensor_parallel=1,
+        gpu_memory_utilization=0.85,
         kv_cache_gib=0.2,
+        cpu_threads=1,
+        sleep_mode=False,
+        seed=0,
         weight_backend=backend,
     )
     return EngineLoop(spec, "probe")
 
 
 def _publish(trainer: Any, loop: Any, version: int) -> None:  # noqa: ANN401
-    from actors.engines import vllm_engine  # noqa: PLC0415
     from actors.groups.weights import BUCKET_BYTES, host_bucket  # noqa: PLC0415
 
-    vllm_engine.start_weights(loop).result(60)
+    loop.start_weight_update().result(60)
     for bucket in trainer.iter_full_parameters(BUCKET_BYTES):
-        vllm_engine.update_weights(loop, host_bucket(bucket)).result(60)
-    vllm_engine.finish_weights(loop, version).result(60)
+        loop.update_weights(host_bucket(bucket)).result(60)
+    loop.finish_weight_update(version).result(60)
 
 
 def _parity(trainer: Any, loop: Any, packs: bool) -> tuple[float, list[Sample]]:  # noqa: ANN401
@@ -156,7 +162,7 @@ def _minibatch(samples: list[Sample], packs: bool) -> Any:  # noqa: ANN401
 def _logprobs(trainer: Any, samples: list[Sample], packs: bool) -> list[FloatArray]:  # noqa: ANN401
     minibatch = _minibatch(samples, packs)
     found: dict[int, FloatArray] = {}
-    outputs = trainer.logprobs(minibatch.microbatches_by_rank[0])
+    outputs = trainer.outputs(minibatch.microbatches_by_rank[0])
     for mb, values_RL in zip(minibatch.microbatches_by_rank[0], outputs, strict=True):
         for index in set(mb.sample_index_RL.ravel().tolist()) - {-1}:
             found[index] = values_RL[(mb.sample_index_RL == index) & (mb.loss_mask_RL > 0)]
@@ -165,13 +171,13 @@ def _logprobs(trainer: Any, samples: list[Sample], packs: bool) -> list[FloatArr
 
 def _update(trainer: Any, samples: list[Sample], packs: bool) -> None:  # noqa: ANN401
     minibatch = _minibatch(samples, packs)
-    norm = BatchNorm(minibatch.num_loss_tokens, minibatch.num_samples)
+    norm = LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
     trainer.update(minibatch.microbatches_by_rank[0], None, PolicyObjective(), norm)
 
 
 def _plain_gap(trainer: Any, saved: Path, samples: list[Sample], packs: bool) -> float:  # noqa: ANN401
     """What was saved, read by plain transformers, beside the rank that saved it."""
-    spec = TrainSpec(model_path=str(saved), lr=_LR, total_steps=1)
+    spec = TrainSpec(model_path=str(saved), policy=_POLICY, total_steps=1)
     read = plain_reader(spec, None)
 
     def tail(token_ids: IntArray) -> FloatArray:

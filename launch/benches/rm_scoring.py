@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from actors.cluster.cluster import cluster
 from actors.cluster.signals import run_until_stopped
-from actors.groups.fleet import RayFleet, Specs, start_fleet
+from actors.groups.fleet import FleetSpec, RayFleet, start_fleet
 from actors.jobs.raw_scores import Candidates, score_all
 from conf.schema import Config
 from reward.model.text_path import TextPath
@@ -41,7 +41,7 @@ def measure_scoring(cfg: Config, num_repeats: int) -> None:
 async def _measure(cfg: Config, num_repeats: int) -> list[tuple[str, str, str]]:
     snippet = _snippet(str(cfg.reward.model), cfg.reward.max_tokens)
     rows: list[tuple[str, str, str]] = []
-    async with start_fleet(cfg, Specs(reward=True), "bench-rm") as fleet:
+    async with start_fleet(cfg, FleetSpec(reward=True), "bench-rm") as fleet:
         warm = _workload(10_000, num_examples=1, num_copies=0)
         await _timed(fleet, warm)
         snippet(warm[0])

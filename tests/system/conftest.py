@@ -15,7 +15,7 @@ import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForSequenceClassification
 
 from actors.cluster.cluster import cluster
-from actors.groups.fleet import RayFleet, Specs, start_fleet, train_fields
+from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
 from conf.schema import Config
 from launch.common.compose import compose_config
 
@@ -88,10 +88,10 @@ def live(ray_cluster: None, tiny_reward_model: Path) -> Iterator[LiveFleet]:
             "algorithm.group_size=4",
         ]
     )
-    specs = Specs(
+    specs = FleetSpec(
         rollout_model=cfg.model.path,
         reward=True,
-        train=train_fields(cfg, total_steps=100),
+        train=policy_spec(cfg, total_steps=100),
     )
     loop = asyncio.new_event_loop()
     stack = AsyncExitStack()

@@ -25,9 +25,17 @@ from transformers import (
 )
 
 from actors.engines.deepspeed_engine import TrainEngine
-from actors.engines.train_model import TrainSpec, lr_at
+from actors.engines.specs import TrainSpec
+from actors.engines.train_model import lr_at
 from conf.errors import NonFiniteError, UserError
-from rl.loss import BatchNorm, MicrobatchTensors, NllObjective, PairObjective, PolicyObjective
+from conf.schema import PolicyConfig
+from rl.loss import (
+    LossDenominators,
+    MicrobatchTensors,
+    NllObjective,
+    PairObjective,
+    PolicyObjective,
+)
 from rl.packing import build_minibatch
 from rl.problems.tiny_model import make_tokenizer
 from rl.types import FloatArray, Microbatch, Minibatch, Sample
@@ -74,21 +82,24 @@ PAIRS = build_minibatch(
 )
 
 
-def norm_of(minibatch: Minibatch) -> BatchNorm:
-    return BatchNorm(minibatch.num_loss_tokens, minibatch.num_samples)
+def norm_of(minibatch: Minibatch) -> LossDenominators:
+    return LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
 
 
-def make_spec(model_path: Path, **changes: Any) -> TrainSpec:
+POLICY = PolicyConfig(
+    lr=1e-3,
+    warmup_steps=2,
+    lr_schedule="cosine",
+    weight_decay=0.1,
+    grad_clip=0.05,
+    microbatch_tokens=256,
+    deadline_s=120,
+)
+
+
+def make_spec(model_path: Path, policy: PolicyConfig = POLICY, **changes: Any) -> TrainSpec:
     base = TrainSpec(
-        model_path=str(model_path),
-        lr=1e-3,
-        warmup_steps=2,
-        lr_schedule="cosine",
-        total_steps=10,
-        weight_decay=0.1,
-        grad_clip=0.05,
-        temperature=TEMPERATURE,
-        deadline_s=120,
+        model_path=str(model_path), policy=policy, total_steps=10, temperature=TEMPERATURE
     )
     return replace(base, **changes)
 
@@ -103,7 +114,7 @@ class InfiniteGradient:
         mb: MicrobatchTensors,
         old_RL: Tensor | None,
         ref_RL: Tensor | None,
-        norm: BatchNorm,
+        norm: LossDenominators,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         return (outputs_RL.sum() * 0).sqrt(), {}
 
@@ -141,7 +152,7 @@ def run_policy(rank: int, directory: Path, port: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
 
     engine = TrainEngine(spec, rank, NUM_RANKS, "127.0.0.1", port)
-    old: tuple[FloatArray, ...] | None = engine.logprobs(batch)
+    old: tuple[FloatArray, ...] | None = engine.outputs(batch)
     result["logprobs"] = old
     result["metadata"] = engine.parameter_metadata()
     result["initial"] = weights_of(engine)
@@ -154,7 +165,7 @@ def run_policy(rank: int, directory: Path, port: int) -> dict[str, Any]:
     result["partition"] = engine.partition_report()
     engine.save_hf(directory / "exports" / "policy")
     engine.save_hf(directory / "exports" / "policy")  # replaces the first
-    result["logprobs_after"] = engine.logprobs(batch)
+    result["logprobs_after"] = engine.outputs(batch)
     engine.close()
 
     engine = TrainEngine(spec, rank, NUM_RANKS, "127.0.0.1", port)
@@ -194,7 +205,7 @@ def run_score(rank: int, directory: Path, port: int) -> dict[str, Any]:
     objective = PairObjective(centring=0.01)
     result["reports"] = [engine.update(batch, None, objective, norm) for _ in range(NUM_UPDATES)]
     result["weights"] = weights_of(engine)
-    result["scores"] = engine.logprobs(batch)
+    result["scores"] = engine.outputs(batch)
     engine.save_hf(directory / "exports" / "rm")
     engine.close()
     return result
@@ -205,7 +216,7 @@ def run_bfloat16(rank: int, directory: Path, port: int) -> dict[str, Any]:
     engine = TrainEngine(spec, rank, NUM_RANKS, "127.0.0.1", port)
     batch, norm = MINIBATCH.microbatches_by_rank[rank], norm_of(MINIBATCH)
     result: dict[str, Any] = {
-        "logprobs": engine.logprobs(batch),
+        "logprobs": engine.outputs(batch),
         "buffers": {name: b.clone() for name, b in engine._engine.module.model.named_buffers()},
         "metadata": engine.parameter_metadata(),
         "reports": [engine.update(batch, None, NllObjective(), norm) for _ in range(NUM_UPDATES)],
@@ -284,8 +295,8 @@ def plain_training(
     spec = make_spec(Path("any"))
     optimizer = torch.optim.AdamW(
         model.parameters(),
-        betas=(spec.adam_beta1, spec.adam_beta2),
-        weight_decay=spec.weight_decay,
+        betas=(POLICY.adam_beta1, POLICY.adam_beta2),
+        weight_decay=POLICY.weight_decay,
     )
     losses: list[float] = []
     norms: list[float] = []
@@ -293,8 +304,8 @@ def plain_training(
         optimizer.zero_grad()
         loss = loss_of(step)
         loss.backward()
-        norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), spec.grad_clip)))
-        optimizer.param_groups[0]["lr"] = lr_at(step, spec)
+        norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), POLICY.grad_clip)))
+        optimizer.param_groups[0]["lr"] = lr_at(step, POLICY, spec.total_steps)
         optimizer.step()
         losses.append(loss.item())
     return losses, norms
@@ -340,7 +351,7 @@ def test_packed_updates_on_two_ranks_equal_plain_torch_one_sample_at_a_time(run)
     reports = results[0]["policy"]["reports"]
     assert [r.metrics["policy/loss"] for r in reports] == pytest.approx(losses, abs=1e-6)
     assert [r.metrics["policy/grad_norm"] for r in reports] == pytest.approx(norms, rel=1e-4)
-    assert min(norms) > make_spec(directory).grad_clip  # so clipping is part of this test
+    assert min(norms) > POLICY.grad_clip  # so clipping is part of this test
     assert_same_weights(model, results[0]["policy"]["weights"])
 
 
@@ -536,9 +547,9 @@ def test_bfloat16_follows_float32_within_its_precision(run):
 
 
 def test_learning_rate_warms_up_then_follows_the_cosine_to_zero():
-    spec = make_spec(Path("any"), lr=1.0, warmup_steps=4, total_steps=12)
-    rates = [lr_at(step, spec) for step in range(14)]
+    policy = replace(POLICY, lr=1.0, warmup_steps=4)
+    rates = [lr_at(step, policy, total_steps=12) for step in range(14)]
     assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert rates[8] == pytest.approx(0.5)
     assert rates[12:] == pytest.approx([0.0, 0.0])
-    assert lr_at(10**6, make_spec(Path("any"), lr_schedule="constant")) == 1e-3
+    assert lr_at(10**6, replace(POLICY, lr_schedule="constant"), total_steps=10) == 1e-3

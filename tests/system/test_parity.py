@@ -18,7 +18,7 @@ from rl.packing import build_minibatch
 from rl.problems import minipy
 from rl.problems.prompts import PromptSampler
 from rl.step import Batch
-from rl.types import RolloutGroup, Sample, SamplingConfig, StepReport
+from rl.types import PromptGroup, Sample, SamplingConfig, StepReport
 from tests.system.conftest import LiveFleet
 
 pytestmark = pytest.mark.system
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.system
 Record = Callable[[str], None]
 
 
-def _samples(groups: list[RolloutGroup]) -> list[Sample]:
+def _samples(groups: list[PromptGroup]) -> list[Sample]:
     return [
         Sample(
             prompt_id=completion.prompt_id,
@@ -66,7 +66,7 @@ def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(
         groups = [g async for g in live.fleet.rollout.generate(prompts[:8], sampling, 99)]
         assert {c.policy_version for g in groups for c in g.completions_G} == {first + 5}
         minibatch = build_minibatch(_samples(groups), 2, 2048, 256)
-        outputs = await live.fleet.policy.logprobs(minibatch)
+        outputs = await live.fleet.policy.outputs(minibatch)
         gaps = [
             np.abs((values - mb.rollout_logprobs_RL) * mb.loss_mask_RL).max()
             for mbs, rank in zip(minibatch.microbatches_by_rank, outputs, strict=True)

@@ -28,7 +28,8 @@ from transformers import (
     Qwen3ForTokenClassification,
 )
 
-from actors.engines.vllm_engine import EngineLoop, EngineSpec
+from actors.engines.specs import EngineSpec
+from actors.engines.vllm_engine import EngineLoop
 from reward.model.files import ADAPTERS, AdapterName, check_reward_model
 from reward.model.text_path import TextPath
 from rl.problems import minipy
@@ -116,7 +117,12 @@ def served(
         dtype="float32",
         max_model_len=MAX_TOKENS,
         max_num_seqs=32,
+        tensor_parallel=1,
+        gpu_memory_utilization=0.85,
         kv_cache_gib=0.1,
+        cpu_threads=1,
+        sleep_mode=False,
+        seed=0,
     )
     loop = EngineLoop(spec, request.param)
     yield request.param, directory, loop

@@ -27,7 +27,7 @@ from launch.common.compose import compose_config
 from launch.sweeps.command import run_sweep
 from reward.model.files import ADAPTERS, AdapterName
 from reward.model.text_path import TextPath
-from rl.loss import BatchNorm, MicrobatchTensors, PolicyObjective
+from rl.loss import LossDenominators, MicrobatchTensors, PolicyObjective
 from rl.problems.datasets.rows import Row
 from rl.problems.prompts import AssertTests, parse_tests
 from tests.unit.docs_text import (
@@ -244,7 +244,7 @@ def test_an_objective_of_ones_own_has_the_gradient_of_the_policy_gradient(
         sequence_weight_RL=zeros,
         sample_index_RL=zeros.long(),
     )
-    norm = BatchNorm(num_loss_tokens=6, num_samples=2)
+    norm = LossDenominators(num_loss_tokens=6, num_samples=2)
     gradients = []
     for objective in (shown["reinforce"](compose_config([])), PolicyObjective()):
         outputs = logprobs.clone().requires_grad_()

@@ -25,8 +25,8 @@ from rl.types import (
     Message,
     Minibatch,
     Prompt,
+    PromptGroup,
     Reason,
-    RolloutGroup,
     SamplingConfig,
     Score,
     UpdateReport,
@@ -56,9 +56,9 @@ def make_completion(
     )
 
 
-def make_group(prompt: Prompt, size: int, version: int = 0) -> RolloutGroup:
+def make_group(prompt: Prompt, size: int, version: int = 0) -> PromptGroup:
     """A finished group."""
-    return RolloutGroup(
+    return PromptGroup(
         prompt=prompt,
         prompt_token_ids=PROMPT_TOKENS,
         completions_G=tuple(make_completion(prompt.id, i, version) for i in range(size)),
@@ -68,7 +68,7 @@ def make_group(prompt: Prompt, size: int, version: int = 0) -> RolloutGroup:
 
 
 def make_judged(
-    group: RolloutGroup, rewards: Sequence[float], passed: Sequence[bool | None] | None = None
+    group: PromptGroup, rewards: Sequence[float], passed: Sequence[bool | None] | None = None
 ) -> JudgedGroup:
     """A group of valid completions with these rewards; `passed` where they were executed."""
     verdicts = {None: None, True: "PASSED", False: "WRONG_ANSWER"}
@@ -112,7 +112,7 @@ class FakeRollout:
 
     async def generate(
         self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
-    ) -> AsyncIterator[RolloutGroup]:
+    ) -> AsyncIterator[PromptGroup]:
         """Yield the groups of prompts that are free first."""
         self._events.append(("rollout", step))
         if self.fails_at and self.fails_at[0] == step:
@@ -134,7 +134,7 @@ class FakeReward:
         self.on_judged: Callable[[str], None] = _nothing
         self.fails_at: tuple[str, Exception] | None = None  # at this prompt
 
-    async def judge(self, group: RolloutGroup) -> JudgedGroup:
+    async def judge(self, group: PromptGroup) -> JudgedGroup:
         """Judge one group."""
         prompt_id = group.prompt.id
         if self.fails_at and self.fails_at[0] == prompt_id:
@@ -157,7 +157,7 @@ class FakePolicy:
         self.updates: list[Minibatch] = []
         self.fails: Exception | None = None
 
-    async def logprobs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
+    async def outputs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
         """Those of the rollout."""
         self._events.append(("logprobs", minibatch.num_samples))
         return tuple(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rl.loss import (
-    BatchNorm,
+    LossDenominators,
     MicrobatchTensors,
     NllObjective,
     PairObjective,
@@ -46,7 +46,7 @@ def one_token(objective, *, logprob, old, advantage, rollout=None, ref=None):
         sequence_weight_RL=[[1.0]],
     )
     as_RL = lambda x: None if x is None else torch.tensor([[x]], dtype=torch.float64)  # noqa: E731
-    loss, metrics = objective(output_RL, mb, as_RL(old), as_RL(ref), BatchNorm(1, 1))
+    loss, metrics = objective(output_RL, mb, as_RL(old), as_RL(ref), LossDenominators(1, 1))
     (gradient,) = torch.autograd.grad(loss, output_RL)
     return loss.item(), gradient.item(), {name: m.item() for name, m in metrics.items()}
 
@@ -182,7 +182,7 @@ def finite_differences(function, at_RL, step=1e-6):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_policy_gradient_is_the_finite_difference_of_the_loss(objective, seed):
     logprobs_RL, mb, old_RL, ref_RL = random_microbatch(seed)
-    norm = BatchNorm(num_loss_tokens=9, num_samples=3)
+    norm = LossDenominators(num_loss_tokens=9, num_samples=3)
     loss, metrics = objective(logprobs_RL, mb, old_RL, ref_RL, norm)
     (gradient_RL,) = torch.autograd.grad(loss, logprobs_RL)
     expected_RL = finite_differences(
@@ -197,7 +197,7 @@ def test_policy_gradient_is_the_finite_difference_of_the_loss(objective, seed):
 @pytest.mark.parametrize("objective", OPTIONS)
 def test_loss_and_metrics_are_the_plain_formulas_token_by_token(objective):
     logprobs_RL, mb, old_RL, ref_RL = random_microbatch(seed=4)
-    norm = BatchNorm(num_loss_tokens=9, num_samples=3)
+    norm = LossDenominators(num_loss_tokens=9, num_samples=3)
     loss, metrics = objective(logprobs_RL, mb, old_RL, ref_RL, norm)
     expected_loss = 0.0
     sums = dict.fromkeys(("kl", "ref", "entropy", "mismatch"), 0.0)
@@ -237,12 +237,14 @@ def test_loss_and_metrics_are_the_plain_formulas_token_by_token(objective):
 
 def test_without_old_logprobs_the_ratio_is_one_and_the_gradient_that_of_the_policy():
     logprobs_RL, mb, _, _ = random_microbatch(seed=5)
-    loss, metrics = NO_CORRECTION(logprobs_RL, mb, None, None, BatchNorm(9, 3))
+    loss, metrics = NO_CORRECTION(logprobs_RL, mb, None, None, LossDenominators(9, 3))
     (gradient_RL,) = torch.autograd.grad(loss, logprobs_RL)
     torch.testing.assert_close(gradient_RL, -mb.advantages_RL * mb.loss_mask_RL / 9)
     assert metrics["policy/clip_frac"] == 0
     assert metrics["policy/approx_kl"] == 0
-    given_loss, _ = NO_CORRECTION(logprobs_RL, mb, logprobs_RL.detach(), None, BatchNorm(9, 3))
+    given_loss, _ = NO_CORRECTION(
+        logprobs_RL, mb, logprobs_RL.detach(), None, LossDenominators(9, 3)
+    )
     assert given_loss.item() == loss.item()
 
 
@@ -255,7 +257,7 @@ def test_metrics_are_present_exactly_when_they_mean_something():
         "policy/entropy_proxy",
         "rollout/mismatch_kl",
     }
-    norm = BatchNorm(9, 3)
+    norm = LossDenominators(9, 3)
     assert NO_CORRECTION(logprobs_RL, mb, old_RL, None, norm)[1].keys() == always
     assert PolicyObjective()(logprobs_RL, mb, old_RL, ref_RL, norm)[1].keys() == always | {
         "policy/ref_kl",
@@ -266,13 +268,13 @@ def test_metrics_are_present_exactly_when_they_mean_something():
 def test_a_kl_penalty_without_reference_is_refused():
     logprobs_RL, mb, old_RL, _ = random_microbatch(seed=7)
     with pytest.raises(ValueError, match="needs reference log-probs"):
-        PolicyObjective(kl_coef=0.1)(logprobs_RL, mb, old_RL, None, BatchNorm(9, 3))
+        PolicyObjective(kl_coef=0.1)(logprobs_RL, mb, old_RL, None, LossDenominators(9, 3))
 
 
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf])
 def test_what_stands_off_the_mask_never_reaches_loss_metrics_or_gradient(garbage):
     logprobs_RL, mb, old_RL, ref_RL = random_microbatch(seed=8)
-    objective, norm = PolicyObjective(kl_coef=0.1), BatchNorm(9, 3)
+    objective, norm = PolicyObjective(kl_coef=0.1), LossDenominators(9, 3)
     off_RL = mb.loss_mask_RL == 0
     clean_loss, clean_metrics = objective(logprobs_RL, mb, old_RL, ref_RL, norm)
     dirty = [x.detach().masked_fill(off_RL, garbage) for x in (logprobs_RL, old_RL, ref_RL)]
@@ -293,7 +295,7 @@ def test_extreme_ratios_give_finite_losses_and_gradients_in_float32(advantage, d
     mb = tensors([[1.0]])
     mb = dataclasses.replace(mb, loss_mask_RL=one_RL, advantages_RL=advantage * one_RL)
     objective = PolicyObjective(kl_coef=0.1)
-    loss, metrics = objective(output_RL, mb, 0 * one_RL, 0 * one_RL, BatchNorm(1, 1))
+    loss, metrics = objective(output_RL, mb, 0 * one_RL, 0 * one_RL, LossDenominators(1, 1))
     (gradient_RL,) = torch.autograd.grad(loss, output_RL)
     assert loss.isfinite()
     assert gradient_RL.isfinite().all()
@@ -307,7 +309,7 @@ def test_a_microbatch_without_loss_tokens_adds_zero_and_still_runs_backward(obje
     output_RL = torch.randn(1, 16, requires_grad=True)
     mb = build_minibatch(samples(2), 3, 64, 0, group_of=2).microbatches_by_rank[2][0]
     loss, metrics = objective(
-        output_RL, MicrobatchTensors.from_microbatch(mb, "cpu"), None, None, BatchNorm(9, 2)
+        output_RL, MicrobatchTensors.from_microbatch(mb, "cpu"), None, None, LossDenominators(9, 2)
     )
     loss.backward()
     assert loss.item() == 0
@@ -318,7 +320,7 @@ def test_a_microbatch_without_loss_tokens_adds_zero_and_still_runs_backward(obje
 
 def test_nll_is_the_mean_negative_logprob_of_the_loss_tokens():
     logprobs_RL, mb, _, _ = random_microbatch(seed=9)
-    loss, metrics = NllObjective()(logprobs_RL, mb, None, None, BatchNorm(9, 3))
+    loss, metrics = NllObjective()(logprobs_RL, mb, None, None, LossDenominators(9, 3))
     expected = -logprobs_RL[mb.loss_mask_RL > 0].sum() / 9
     assert loss.item() == pytest.approx(expected.item())
     assert metrics["warm/loss"] == loss.detach()
@@ -336,7 +338,7 @@ def test_pair_loss_is_the_bradley_terry_formula_wherever_the_read_outs_lie(centr
         outputs_RL[place] = scores_N[sample]
     outputs_RL.requires_grad_()
     mb = tensors(mask, sample_index_RL=index)
-    norm = BatchNorm(num_loss_tokens=6, num_samples=6)
+    norm = LossDenominators(num_loss_tokens=6, num_samples=6)
     loss, metrics = PairObjective(centring=centring)(outputs_RL, mb, None, None, norm)
     chosen, rejected = scores_N[0::2], scores_N[1::2]
     bradley_terry = np.mean(np.log1p(np.exp(-(chosen - rejected))))
@@ -355,7 +357,7 @@ def test_pair_loss_is_the_bradley_terry_formula_wherever_the_read_outs_lie(centr
 def test_the_margin_moves_the_bradley_terry_loss_and_nothing_else():
     outputs_RL = torch.tensor([[2.0, 0.5]], dtype=torch.float64)
     mb = tensors([[1.0, 1.0]], sample_index_RL=[[0, 1]])
-    loss, metrics = PairObjective(margin=1.0)(outputs_RL, mb, None, None, BatchNorm(2, 2))
+    loss, metrics = PairObjective(margin=1.0)(outputs_RL, mb, None, None, LossDenominators(2, 2))
     assert loss.item() == pytest.approx(np.log1p(np.exp(-(2.0 - 0.5 - 1.0))))
     assert metrics["rm/margin"].item() == pytest.approx(1.5)
     assert metrics["rm/accuracy"].item() == 1.0
@@ -366,7 +368,7 @@ def test_the_language_model_term_is_the_mean_over_its_tokens():
     mb = tensors(
         [[0.0, 0.0, 1.0, 1.0]], lm_mask_RL=[[1.0, 1.0, 0.0, 0.0]], sample_index_RL=[[0, 0, 0, 1]]
     )
-    norm = BatchNorm(num_loss_tokens=2, num_samples=2)
+    norm = LossDenominators(num_loss_tokens=2, num_samples=2)
     plain, _ = PairObjective()(outputs_RL, mb, None, None, norm)
     loss, metrics = PairObjective(lm_coef=0.25)(outputs_RL, mb, None, None, norm)
     assert metrics["rm/lm_loss"].item() == pytest.approx(2.0)
@@ -377,7 +379,7 @@ def test_the_language_model_term_is_the_mean_over_its_tokens():
 def test_read_outs_that_are_not_whole_pairs_are_refused(found):
     mb = tensors([[1.0] * len(found)], sample_index_RL=[found])
     with pytest.raises(ValueError, match="preference pairs need"):
-        PairObjective()(torch.zeros(1, len(found)), mb, None, None, BatchNorm(2, 2))
+        PairObjective()(torch.zeros(1, len(found)), mb, None, None, LossDenominators(2, 2))
 
 
 @pytest.mark.parametrize(

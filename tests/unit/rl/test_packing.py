@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from conf.errors import UserError
 from rl.loss import (
-    BatchNorm,
+    LossDenominators,
     MicrobatchTensors,
     NllObjective,
     PairObjective,
@@ -341,7 +341,7 @@ def model(request):
 
 def minibatch_figures(model, objective, minibatch, reference=None):
     """Loss, metrics and gradient of a minibatch, summed over its ranks and microbatches."""
-    norm = BatchNorm(minibatch.num_loss_tokens, minibatch.num_samples)
+    norm = LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
     model.zero_grad()
     totals = {}
     for microbatch in (mb for rank in minibatch.microbatches_by_rank for mb in rank):
@@ -457,7 +457,7 @@ def pair_outputs(model, mb):
 
 
 def pair_loss(model, minibatch, objective):
-    norm = BatchNorm(minibatch.num_loss_tokens, minibatch.num_samples)
+    norm = LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
     model.zero_grad()
     totals = {}
     for microbatch in microbatches(minibatch):

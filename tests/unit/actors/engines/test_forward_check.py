@@ -10,17 +10,21 @@ import pytest
 import torch
 
 from actors.engines.forward_check import ForwardCheck, check_forward
-from actors.engines.train_model import TrainSpec, load_model, plain_reader, restore_buffers
+from actors.engines.specs import TrainSpec
+from actors.engines.train_model import load_model, plain_reader, restore_buffers
 from conf.errors import EngineError
+from conf.schema import PolicyConfig
 from launch.benches.tiny_models import make_tiny
 from rl.loss import MicrobatchTensors
 from rl.types import FloatArray, Microbatch
 
 pytestmark = pytest.mark.unit
 
+POLICY = PolicyConfig(lr=1e-3, microbatch_tokens=256)
+
 
 def checked(directory: Path, head: str = "lm", window: int | None = None) -> ForwardCheck:
-    spec = TrainSpec(model_path=str(directory), head=head, lr=1e-3, total_steps=1)  # pyright: ignore[reportArgumentType]
+    spec = TrainSpec(model_path=str(directory), head=head, policy=POLICY, total_steps=1)  # pyright: ignore[reportArgumentType]
     model: Any = load_model(spec).eval()
 
     def forward(mb: Microbatch, *, own: bool = False) -> FloatArray:
@@ -100,7 +104,7 @@ def test_nan_is_never_equal():
 @pytest.mark.parametrize("family", ["Gemma 3", "Qwen3"])
 def test_buffers_that_were_rounded_come_back_as_plain_loading_has_them(tmp_path: Path, family: str):
     make_tiny(family, tmp_path / "m")
-    spec = TrainSpec(model_path=str(tmp_path / "m"), dtype="bfloat16", lr=1e-3, total_steps=1)
+    spec = TrainSpec(model_path=str(tmp_path / "m"), dtype="bfloat16", policy=POLICY, total_steps=1)
     model = load_model(spec).model
     plain = {name: buffer.clone() for name, buffer in model.named_buffers()}
     rotary = [name for name in plain if name.endswith("inv_freq")]

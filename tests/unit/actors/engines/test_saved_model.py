@@ -12,12 +12,16 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from actors.engines.saved_model import copy_tokenizer
-from actors.engines.train_model import TrainSpec, rehearse_saving, save_config_and_tokenizer
+from actors.engines.specs import TrainSpec
+from actors.engines.train_model import rehearse_saving, save_config_and_tokenizer
 from actors.stages.export import export_models
 from conf.errors import UserError
+from conf.schema import PolicyConfig
 from launch.common.compose import compose_config
 
 pytestmark = pytest.mark.unit
+
+POLICY = PolicyConfig(lr=1e-3, microbatch_tokens=256)
 
 ASSETS = Path(__file__).resolve().parents[4] / "assets/minipy"
 PASSED_THROUGH = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -30,7 +34,7 @@ def base(tmp_path: Path) -> Path:
 
 def save(base: Path, target: Path, head: str) -> dict[str, object]:
     """Write the small files of a model that was trained from `base`; its config.json."""
-    spec = TrainSpec(model_path=str(base), lr=1e-3, total_steps=1, head=head)  # pyright: ignore[reportArgumentType]  # one of the three
+    spec = TrainSpec(model_path=str(base), policy=POLICY, total_steps=1, head=head)  # pyright: ignore[reportArgumentType]  # one of the three
     factory = AutoModelForCausalLM if head == "lm" else AutoModelForSequenceClassification
     model = factory.from_config(AutoConfig.from_pretrained(base))
     target.mkdir()
@@ -88,7 +92,7 @@ def test_a_reward_model_says_one_label_whatever_its_base_had(base: Path, tmp_pat
 
 
 def test_what_can_not_be_written_is_said_when_the_engine_starts(base: Path) -> None:
-    spec = TrainSpec(model_path=str(base), lr=1e-3, total_steps=1)
+    spec = TrainSpec(model_path=str(base), policy=POLICY, total_steps=1)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
     rehearse_saving(model, spec)
     (base / "config.json").write_text("{")

@@ -14,8 +14,10 @@ from transformers import (
     AutoTokenizer,
 )
 
-from actors.engines.train_model import TrainSpec, load_model, save_config_and_tokenizer
+from actors.engines.specs import TrainSpec
+from actors.engines.train_model import load_model, save_config_and_tokenizer
 from conf.errors import UserError
+from conf.schema import PolicyConfig
 from reward.model.golden import GOLDEN_SCORES, read_golden_scores
 from reward.model.read_out import choose_padding
 from reward.model.text_path import TextPath
@@ -24,6 +26,8 @@ from rl.problems.tiny_model import make_policy
 from tests.unit.tokenizer_kinds import KINDS, write_classifier
 
 pytestmark = pytest.mark.unit
+
+POLICY = PolicyConfig(lr=1e-3, microbatch_tokens=256)
 
 HUB_ID = "someone/tiny"
 
@@ -42,7 +46,7 @@ def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def spec(model: str) -> TrainSpec:
-    return TrainSpec(model_path=model, head="score_lm", lr=1e-3, total_steps=1)
+    return TrainSpec(model_path=model, head="score_lm", policy=POLICY, total_steps=1)
 
 
 @pytest.mark.parametrize("by_hub_id", [True, False])
@@ -65,7 +69,7 @@ def test_what_is_saved_pads_and_asks_as_the_training_did(fetched: Path, tmp_path
     made = TrainSpec(
         model_path=str(fetched),
         head="score",
-        lr=1e-3,
+        policy=POLICY,
         total_steps=1,
         chat_template=template,
         pad_token_id=1,
@@ -85,7 +89,9 @@ def test_a_base_without_padding_whose_texts_end_with_its_end_token_is_read_right
     ids = path.encode("Add.", "x = 1").token_ids.tolist()
     assert ids[-1] == tokenizer.eos_token_id
     pad = choose_padding(path.tokenizer, path.last_ids(), None, "model")
-    made = TrainSpec(model_path=str(base), head="score", lr=1e-3, total_steps=1, pad_token_id=pad)
+    made = TrainSpec(
+        model_path=str(base), head="score", policy=POLICY, total_steps=1, pad_token_id=pad
+    )
     trained = load_model(made).model
     trained.save_pretrained(target)
     save_config_and_tokenizer(trained, made, target)

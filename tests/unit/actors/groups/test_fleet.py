@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from actors.engines.forward_check import ForwardCheck
-from actors.groups.fleet import TurnTakingGang
-from actors.groups.trainer import Gang
+from actors.groups.fleet import TurnTakingGroup
+from actors.groups.trainer import TrainGroup
 from rl.loss import NllObjective
 from rl.types import Minibatch
 
@@ -27,6 +27,10 @@ class Actor:
         return Method(f"{self._name}.{method}", self._calls)
 
 
+def actor(name: str, calls: list[str]) -> Any:
+    return Actor(name, calls)
+
+
 class Method:
     def __init__(self, name: str, calls: list[str]) -> None:
         self._name = name
@@ -38,13 +42,13 @@ class Method:
 
 def test_the_engines_sleep_once_from_the_first_look_at_the_policy_to_its_publication():
     calls: list[str] = []
-    gang = Gang([Actor("policy", calls)], NllObjective(), 5.0, 5.0)
-    taking_turns = TurnTakingGang(gang, [Actor("rollout", calls), Actor("reward", calls)])
+    trainer = TrainGroup([actor("policy", calls)], NllObjective(), 5.0, 5.0)
+    taking_turns = TurnTakingGroup(trainer, [actor("rollout", calls), actor("reward", calls)])
     minibatch = Minibatch(microbatches_by_rank=((),), num_samples=1, num_loss_tokens=1)
 
     async def step() -> None:
         await taking_turns.publish(0)
-        await taking_turns.logprobs(minibatch)
+        await taking_turns.outputs(minibatch)
         await taking_turns.update(minibatch, None)
         await taking_turns.update(minibatch, None)
         await taking_turns.publish(1)
@@ -53,7 +57,7 @@ def test_the_engines_sleep_once_from_the_first_look_at_the_policy_to_its_publica
     assert calls == [
         "policy.publish",
         *("rollout.sleep", "reward.sleep"),
-        *("policy.logprobs", "policy.update", "policy.update"),
+        *("policy.outputs", "policy.update", "policy.update"),
         *("rollout.wake", "reward.wake"),
         "policy.publish",
     ]
@@ -79,8 +83,8 @@ def test_the_self_check_happens_while_the_engines_sleep_and_leaves_them_awake(
         return found
 
     monkeypatch.setattr(Method, "remote", answer)
-    gang = Gang([Actor("policy", calls)], NllObjective(), 5.0, 5.0)
-    taking_turns = TurnTakingGang(gang, [Actor("rollout", calls)])
+    trainer = TrainGroup([actor("policy", calls)], NllObjective(), 5.0, 5.0)
+    taking_turns = TurnTakingGroup(trainer, [actor("rollout", calls)])
 
     async def check() -> None:
         assert taking_turns.packs and taking_turns.shares

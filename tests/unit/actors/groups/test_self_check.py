@@ -15,7 +15,7 @@ from actors.groups.self_check import check_engines, check_mismatch, check_ranks,
 from conf.errors import EngineError
 from conf.schema import Config
 from launch.common.compose import compose_config
-from rl.types import Completion, Finish, Minibatch, RolloutGroup
+from rl.types import Completion, Finish, Minibatch, PromptGroup
 
 pytestmark = pytest.mark.unit
 
@@ -24,7 +24,7 @@ def config(*overrides: str) -> Config:
     return compose_config(["experiment=quickstart", *overrides])
 
 
-def group(prompt: Any, gap: float) -> RolloutGroup:
+def group(prompt: Any, gap: float) -> PromptGroup:
     completions = tuple(
         Completion(
             prompt_id=prompt.id,
@@ -37,7 +37,7 @@ def group(prompt: Any, gap: float) -> RolloutGroup:
         )
         for index in range(2)
     )
-    return RolloutGroup(
+    return PromptGroup(
         prompt=prompt,
         prompt_token_ids=np.arange(3, 10, dtype=np.int32),
         completions_G=completions,
@@ -55,7 +55,7 @@ class Ranks:
     def __init__(self) -> None:
         self.gave_way = False
 
-    async def logprobs(self, minibatch: Minibatch) -> Any:
+    async def outputs(self, minibatch: Minibatch) -> Any:
         return tuple(
             tuple(-mb.loss_mask_RL for mb in rank) for rank in minibatch.microbatches_by_rank
         )
@@ -76,7 +76,7 @@ def engines(monkeypatch: pytest.MonkeyPatch, *gaps: float) -> tuple[Any, Ranks]:
             for prompt in prompts:
                 yield group(prompt, self.gap)
 
-    monkeypatch.setattr(self_check, "RolloutActors", Engine)
+    monkeypatch.setattr(self_check, "RolloutEngines", Engine)
     return SimpleNamespace(handles=list(gaps)), Ranks()
 
 
@@ -133,7 +133,7 @@ def test_a_run_that_samples_from_another_distribution_on_purpose_has_no_bound(ov
     check_mismatch(cfg, 2, {"rollout/mismatch_kl": 1.8})
 
 
-class Gang:
+class TrainGroup:
     """Ranks whose model cannot be trained."""
 
     async def self_check(self, model: str, plain_bytes: int) -> Any:
@@ -142,7 +142,7 @@ class Gang:
 
 def test_a_model_that_ranks_read_in_two_ways_is_refused():
     with pytest.raises(EngineError, match="self-check of m: other numbers"):
-        asyncio.run(check_ranks(config(), Gang(), "m"))  # pyright: ignore[reportArgumentType]
+        asyncio.run(check_ranks(config(), TrainGroup(), "m"))  # pyright: ignore[reportArgumentType]
     quiet = config()
     quiet = replace(quiet, self_check=replace(quiet.self_check, action="off"))
-    asyncio.run(check_ranks(quiet, Gang(), "m"))  # pyright: ignore[reportArgumentType]
+    asyncio.run(check_ranks(quiet, TrainGroup(), "m"))  # pyright: ignore[reportArgumentType]

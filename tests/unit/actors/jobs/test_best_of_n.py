@@ -16,7 +16,7 @@ from conf.errors import DataError, NonFiniteError
 from reward.select.best_of_n import METHODS, Evidence, SelectionPlan, SelectionSettings
 from reward.verify.verdict import Verifier
 from rl.run.evaluation_store import SampleRow, problem_digest
-from rl.types import Message, Prompt, RolloutGroup, SamplingConfig, Score
+from rl.types import Message, Prompt, PromptGroup, SamplingConfig, Score
 from tests.unit.rl.fakes import make_completion
 
 pytestmark = pytest.mark.unit
@@ -75,7 +75,7 @@ class FakeTester:
 
     async def generate(
         self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
-    ) -> AsyncIterator[RolloutGroup]:
+    ) -> AsyncIterator[PromptGroup]:
         self.asked.append(tuple(prompt.id for prompt in prompts_P))
         answers = ["assert f(1) == 2", "assert f(1) == 7", "no", "assert f(3) == 4"]
         for prompt in prompts_P:
@@ -84,7 +84,7 @@ class FakeTester:
                 dataclasses.replace(make_completion(prompt.id, index), text=answers[index % 4])
                 for index in range(sampling.group_size)
             ]
-            yield RolloutGroup(
+            yield PromptGroup(
                 prompt=prompt,
                 prompt_token_ids=np.zeros(1, dtype=np.int32),
                 completions_G=tuple(completions),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from actors.groups.reward import RewardActors
+from actors.groups.reward import RewardGroup
 from actors.jobs.raw_scores import Candidates, score_all
 from conf.errors import NonFiniteError
 from rl.types import Score
@@ -15,11 +16,12 @@ from rl.types import Score
 pytestmark = pytest.mark.unit
 
 
-class FakeGroup(RewardActors):
+class FakeGroup(RewardGroup):
     """Scores a text by its length, and remembers the problems of each call."""
 
     def __init__(self, shards: int = 2) -> None:
-        super().__init__([None] * shards, deadline_s=1.0)
+        handles: list[Any] = [None] * shards
+        super().__init__(handles, deadline_s=1.0)
         self.calls: list[int] = []
 
     async def score_problems(

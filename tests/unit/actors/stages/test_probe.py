@@ -20,7 +20,7 @@ from rl.base.console import Console
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
 from rl.run.rollouts import read_rollouts
-from rl.types import Prompt, RolloutGroup, SamplingConfig
+from rl.types import Prompt, PromptGroup, SamplingConfig
 from tests.unit.rl.fakes import FakeFleet, FakeReward, make_judged
 
 pytestmark = pytest.mark.unit
@@ -56,7 +56,7 @@ class SeeingReward(FakeReward):
         self.shown: list[Prompt] = []
         self.reward = 1.0
 
-    async def judge(self, group: RolloutGroup) -> Any:
+    async def judge(self, group: PromptGroup) -> Any:
         self.shown.append(group.prompt)
         return make_judged(group, [self.reward] * len(group.completions_G))
 
