@@ -23,6 +23,7 @@ from actors.engines.specs import EngineSpec, TrainSpec, WeightBackend
 from actors.engines.train_model import plain_reader
 from actors.plan.engine_support import EngineNeeds, check_engine
 from conf.errors import ProjectError
+from conf.schema import PolicyConfig
 from reward.model.loading import check_attention, check_tensors
 from rl.loss import LossDenominators, PolicyObjective
 from rl.packing import build_minibatch
