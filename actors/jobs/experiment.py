@@ -19,6 +19,7 @@ from conf.errors import HackingError, StoppedError, first_cause
 from conf.schema import Config
 from conf.validate import to_dict
 from rl.base.console import Console
+from rl.base.files import replace_json
 from rl.base.versions import installed_versions
 from rl.report.live import LiveReport
 
@@ -48,8 +49,7 @@ def _prepare_directory(cfg: Config, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for name in ("summary.json", "report.html"):  # made at the end of a run, and this one begins
         (directory / name).unlink(missing_ok=True)
-    text = json.dumps(to_dict(cfg), indent=2)
-    (directory / "config.yaml").write_text(text + "\n", encoding="utf-8")
+    replace_json(directory / "config.yaml", to_dict(cfg))
 
 
 async def _run(cfg: Config, directory: Path, console: Console) -> None:
@@ -76,8 +76,7 @@ async def _run(cfg: Config, directory: Path, console: Console) -> None:
             "seed": cfg.seed,
             "versions": installed_versions(),
         }
-        path = directory / "summary.json"
-        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        replace_json(directory / "summary.json", summary)
     show_summary(console, summary, directory)
     stopped_at = result.probe["alarm"] and result.probe["alarm"]["stopped_at"]
     if stopped_at is not None:

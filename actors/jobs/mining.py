@@ -40,6 +40,7 @@ from reward.pairs.pairs import LabelledCode, Pair, PairWriter, is_held_out
 from reward.pairs.rollout_sources import RolloutCode, RolloutFile, iter_codes, question_digest
 from reward.verify.execute import program_of, require_decided, verify_persistently
 from rl.base.console import Console
+from rl.base.files import replace_json
 from rl.run.evaluation_store import NO_LABEL
 from rl.types import Prompt
 
@@ -292,8 +293,7 @@ def _write(job: MineJob, mined: Dataset, console: Console) -> dict[str, Any]:
             "near_miss": asdict(job.near_miss),
         },
     }
-    text = json.dumps(record, indent=1) + "\n"
-    (job.output / "mining.json").write_text(text, encoding="utf-8")
+    replace_json(job.output / "mining.json", record, indent=1)
     rows = [
         (
             side,

@@ -21,6 +21,7 @@ from typing import Any
 from conf.errors import UserError
 from conf.schema import Config
 from conf.validate import to_dict
+from rl.base.files import replace_file
 from rl.metrics import Sink
 from rl.types import StepReport
 
@@ -205,8 +206,7 @@ def _run_id(run: TrackedRun, tracker: str, make: Callable[[], str]) -> str:
     if path.is_file():
         return json.loads(path.read_text(encoding="ascii"))["run_id"]
     run_id = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"run_id": run_id}) + "\n", encoding="ascii")
+    replace_file(path, json.dumps({"run_id": run_id}) + "\n")
     return run_id
 
 

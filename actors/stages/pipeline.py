@@ -30,6 +30,7 @@ from reward.pairs.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs.pairs import LabelledCode, read_pairs, write_pairs
 from reward.pairs.rollout_sources import RolloutFile, iter_codes
 from rl.base.console import Console
+from rl.base.files import replace_file
 from rl.loss import PairObjective
 from rl.problems import minipy
 from rl.run.evaluation_store import NO_LABEL
@@ -80,7 +81,7 @@ class StageCache:
             figures = await build(partial)
             seconds = time.perf_counter() - start_s
             done = {"figures": figures, "seconds": seconds, "settings": dict(settings)}
-            (partial / record.name).write_text(json.dumps(done, indent=1), encoding="utf-8")
+            replace_file(partial / record.name, json.dumps(done, indent=1))
             shutil.rmtree(directory, ignore_errors=True)
             partial.rename(directory)
         done = json.loads(record.read_text(encoding="utf-8"))
@@ -313,7 +314,7 @@ def _read_trajectory(directory: Path) -> list[LabelledCode]:
 
 
 def _write_labelled(path: Path, labelled: Sequence[LabelledCode]) -> None:
-    path.write_text(json.dumps([dataclasses.asdict(code) for code in labelled]), encoding="utf-8")
+    replace_file(path, json.dumps([dataclasses.asdict(code) for code in labelled]))
 
 
 def _read_labelled(path: Path) -> list[LabelledCode]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from launch.benches.chromium import chromium, open_tab
 from rl.base.console import Console
+from rl.base.jsonlines import append_lines
 from rl.report.page import Report
 from rl.run.rollouts import RolloutRow, write_rollouts
 from rl.types import Reason
@@ -53,7 +54,7 @@ def make_run(directory: Path, num_steps: int, num_completions: int) -> None:
     """A run directory as `train.py` leaves it; its programs are functions of Python's library."""
     rng = random.Random(0)
     functions = _functions(rng)
-    lines: list[str] = []
+    lines: list[dict[str, float]] = []
     for step in range(1, num_steps + 1):
         groups = [
             _group(step, (step * num_completions // GROUP_SIZE + n) % _NUM_PROBLEMS, functions, rng)
@@ -61,8 +62,8 @@ def make_run(directory: Path, num_steps: int, num_completions: int) -> None:
         ]
         rows = list(itertools.chain.from_iterable(groups))
         write_rollouts(directory / "rollouts" / f"step-{step:06d}.parquet", rows)
-        lines.append(json.dumps({"step": step, **_metrics(step, num_steps, rng)}))
-    (directory / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        lines.append({"step": step, **_metrics(step, num_steps, rng)})
+    append_lines(directory / "metrics.jsonl", lines)
 
 
 def _functions(rng: random.Random) -> list[str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.common.plots import Curve, plot_arms
+from rl.base.files import replace_file, replace_json
 from rl.metrics import read_metrics
-from rl.run.evaluation_store import replace_file
 
 SEED = "seed"
 
@@ -109,7 +109,7 @@ def write_report(directory: Path, rows: Sequence[Row]) -> str:
         "jobs": [dataclasses.asdict(row) for row in rows],
         "groups": [dataclasses.asdict(group) for group in groups],
     }
-    replace_file(directory / "sweep.json", json.dumps(document, indent=2) + "\n")
+    replace_json(directory / "sweep.json", document)
     text = markdown(rows, groups)
     replace_file(directory / "sweep.md", text)
     return text

@@ -21,7 +21,7 @@ from conf.schema import Config
 from conf.validate import to_dict
 from launch.common.cli import override
 from launch.sweeps.report import Figures, Row, draw, read_figures, write_report
-from rl.run.evaluation_store import replace_file
+from rl.base.files import replace_file
 
 _LABEL_CHARS = 100
 _STOP_DEADLINE_S = 60.0

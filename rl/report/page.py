@@ -16,13 +16,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from rl.base.files import replace_file
 from rl.report.curves import CHARTS, Chart, Metrics, Stack, reasons, step_times, values, with_ends
 from rl.report.figures import duration, facts, final_table, status, tiles
 from rl.report.plots import draw, library
 from rl.report.record import RunRecord, read_record
 from rl.report.sources import SOURCES, PackedRollouts
 from rl.report.steps import PackedStep
-from rl.run.evaluation_store import replace_file
 
 PAGE = "report.html"
 _HERE = Path(__file__).parent

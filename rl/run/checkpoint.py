@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl.run.evaluation_store import replace_file
+from rl.base.files import replace_file
 
 _MANIFEST = "manifest.json"
 _PREFIX = "step-"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rl.base.files import replacing
 from rl.types import FloatArray, JudgedGroup
 
 
@@ -92,11 +93,9 @@ def rollout_rows(
 
 def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:
     """Write one file, in place only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     columns = {name: [getattr(row, name) for row in rows] for name in _SCHEMA.names}
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.table(columns, schema=_SCHEMA), partial)
-    partial.rename(path)
+    with replacing(path) as staged:
+        pq.write_table(pa.table(columns, schema=_SCHEMA), staged)
 
 
 def read_rollouts(path: Path) -> list[RolloutRow]:
