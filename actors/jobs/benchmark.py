@@ -237,7 +237,7 @@ def judge_group(
             text=completion.text,
             code=extracted.code,
             reason=extracted.reason.value,
-            verdict=judgement.verdict.value,
+            verdict=judgement.verdict,
             num_passed=judgement.num_passed,
             num_tests=judgement.num_tests,
             seconds=judgement.seconds,

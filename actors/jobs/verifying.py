@@ -19,13 +19,13 @@ from conf.errors import DataError, ProjectError
 from conf.schema import Config, ExecutionConfig
 from reward.code.extract import ExtractConfig, extract
 from reward.verify.execute import verify_persistently
-from reward.verify.verdict import Judgement, Program, Verdict, longest
+from reward.verify.verdict import Judgement, Program, longest
 from rl.base.console import Console
 from rl.base.files import replacing
 from rl.base.json_text import JsonFault, parse_json
 from rl.base.jsonlines import as_line, given_lines
 from rl.problems.prompts import parse_tests, parse_time_limit
-from rl.types import Extraction, Reason
+from rl.types import Extraction, Reason, Verdict
 
 _CHUNK_ROWS = 32
 _CHUNK_BYTES = 4 << 20

@@ -33,7 +33,6 @@ from rl.base.console import Console
 from rl.base.files import replace_file
 from rl.loss import PairObjective
 from rl.problems import minipy
-from rl.run.evaluation_store import NO_LABEL
 from rl.types import JudgedGroup, Prompt
 
 Figures = dict[str, float]
@@ -309,7 +308,7 @@ def _read_trajectory(directory: Path) -> list[LabelledCode]:
         code.labelled()
         for file in sorted(directory.glob("*.parquet"))
         for code in iter_codes(RolloutFile(file, "rlvr"))
-        if code.verdict not in NO_LABEL
+        if code.verdict is None or code.verdict.is_label
     ]
 
 

@@ -18,11 +18,7 @@ from typing import Any, cast, get_origin, get_type_hints
 from conf.errors import DataError, UserError
 from rl.base.files import replace_json
 from rl.base.jsonlines import Line, append_lines, keep_lines, read_lines
-from rl.types import Prompt
-
-UNDECIDED = "SANDBOX_ERROR"  # the program could not be run; it is tried again
-UNJUDGED = "UNJUDGED"  # it can not be judged on this machine; final, and not a pass
-NO_LABEL = frozenset({UNDECIDED, UNJUDGED})  # verdicts that call no program right or wrong
+from rl.types import Prompt, Verdict
 
 Settings = Mapping[str, object]
 
@@ -31,19 +27,19 @@ Settings = Mapping[str, object]
 class Outcome:
     """The part of a sample that figures are made of.
 
-    >>> Outcome(sample_idx=0, verdict="PASSED", reason="ok", finish="stop").passed
+    >>> Outcome(sample_idx=0, verdict=Verdict.PASSED, reason="ok", finish="stop").passed
     True
     """
 
     sample_idx: int
-    verdict: str
+    verdict: Verdict
     reason: str  # of extraction
     finish: str
 
     @property
     def passed(self) -> bool:
         """True when every test passed."""
-        return self.verdict == "PASSED"
+        return self.verdict is Verdict.PASSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +53,7 @@ class SampleRow:
     text: str
     code: str  # "" where there is none to run
     reason: str  # of extraction
-    verdict: str
+    verdict: Verdict
     num_passed: int
     num_tests: int
     seconds: float  # of the program's processes
@@ -73,7 +69,7 @@ class SampleRow:
 
 # What JSON holds for each field.
 _KINDS: dict[str, type | tuple[type, ...]] = {
-    name: (int, float) if hint is float else get_origin(hint) or hint
+    name: {float: (int, float), Verdict: str}.get(hint) or get_origin(hint) or hint
     for name, hint in get_type_hints(SampleRow).items()
 }
 
@@ -181,7 +177,7 @@ class SampleStore:
         if set(group) != set(range(self._num_samples)):
             return None
         ordered = tuple(group[index] for index in sorted(group))
-        return None if any(o.verdict == UNDECIDED for o in ordered) else ordered
+        return None if any(o.verdict is Verdict.SANDBOX_ERROR for o in ordered) else ordered
 
 
 def read_samples(path: Path) -> Iterator[SampleRow]:
@@ -216,10 +212,10 @@ def samples_by_problem(
                     f"samples: problem {name!r} has another text or other tests than when {path} "
                     "was sampled; give the same benchmark and data.path"
                 )
-            if row.verdict == UNDECIDED:
+            if row.verdict is Verdict.SANDBOX_ERROR:
                 raise DataError(
                     f"samples: a program of problem {name!r} in {path} could not be run "
-                    f"({UNDECIDED}); run launch/evaluate.py again, which repeats it"
+                    f"({row.verdict}); run launch/evaluate.py again, which repeats it"
                 )
     return {name: [group[i] for i in range(num_samples)] for name, group in groups.items()}
 
@@ -228,16 +224,17 @@ def _parse(line: Line) -> SampleRow:
     if line.fields.keys() != _KINDS.keys():
         names = ", ".join(sorted(_KINDS))
         raise DataError(f"{line.place}:1: not a sample of an evaluation (fields: {names})")
-    row = SampleRow(**line.fields)
     for name, kind in _KINDS.items():
-        if not isinstance(getattr(row, name), kind):
-            raise DataError(f"{line.place}:{name}: has another type ({getattr(row, name)!r})")
-    for turn in cast("list[Any]", row.prompt):
+        if not isinstance(line.fields[name], kind):
+            raise DataError(f"{line.place}:{name}: has another type ({line.fields[name]!r})")
+    for turn in cast("list[Any]", line.fields["prompt"]):
         if not isinstance(turn, dict) or not all(
             isinstance(cast("dict[str, Any]", turn).get(name), str) for name in ("role", "content")
         ):
             raise DataError(f"{line.place}:prompt: has a turn without role or content ({turn!r})")
-    return row
+    fields = dict(line.fields)
+    fields["verdict"] = Verdict.read(fields["verdict"], f"{line.place}:verdict")
+    return SampleRow(**fields)
 
 
 def _show(value: object) -> str:

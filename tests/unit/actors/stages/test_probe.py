@@ -15,12 +15,12 @@ from actors.stages.probe import Probe, probe_problems
 from actors.stages.rl_run import load_problems
 from launch.common.cli import compose_config
 from reward.sandbox.pool import SandboxError
-from reward.verify.verdict import Judgement, Program, Verdict, Verifier
+from reward.verify.verdict import Judgement, Program, Verifier
 from rl.base.console import Console
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
 from rl.run.rollouts import read_rollouts
-from rl.types import Prompt, RolloutGroup, SamplingConfig
+from rl.types import Prompt, RolloutGroup, SamplingConfig, Verdict
 from tests.unit.rl.fakes import FakeFleet, FakeReward, make_judged
 
 pytestmark = pytest.mark.unit
@@ -100,7 +100,9 @@ def test_a_reward_model_is_asked_without_the_tests_even_by_a_hybrid(tmp_path, ov
     assert metrics["probe/pass@1"] == 0.5
     assert metrics["probe/num_executed"] == run.verifier.num_executed == 32
     rows = read_rollouts(tmp_path / "probe/step-000000.parquet")
-    assert [row.verdict for row in rows].count("PASSED") == 16  # kept beside what the judge said
+    assert [row.verdict for row in rows].count(
+        Verdict.PASSED
+    ) == 16  # kept beside what the judge said
     assert {(row.score, row.num_tests) for row in rows} == {(1.0, 1)}
 
 
