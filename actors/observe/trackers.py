@@ -23,6 +23,7 @@ from conf.schema import Config
 from conf.validate import to_dict
 from rl.base.files import replace_file
 from rl.metrics import Sink
+from rl.run.directory import RunDirectory
 from rl.types import StepReport
 
 PROJECT = "codescaler-ray"  # of W&B, unless WANDB_PROJECT names another
@@ -43,7 +44,7 @@ def tracked_run(cfg: Config, directory: Path) -> TrackedRun:
     """The run that trackers see; values of `ray.env` may be secrets and stay here."""
     hidden = dict.fromkeys(cfg.ray.env, "(not shown)")
     config = to_dict(replace(cfg, ray=replace(cfg.ray, env=hidden)))
-    trackers = directory / "trackers"
+    trackers = RunDirectory(directory).trackers
     return TrackedRun(experiment=cfg.experiment, name=cfg.name, directory=trackers, config=config)
 
 

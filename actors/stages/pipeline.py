@@ -33,6 +33,7 @@ from rl.base.console import Console
 from rl.base.files import replace_file
 from rl.loss import PairObjective
 from rl.problems import minipy
+from rl.run.directory import RolloutFolder, RunDirectory
 from rl.types import JudgedGroup, Prompt
 
 Figures = dict[str, float]
@@ -151,7 +152,7 @@ class WholeLoop:
 
         async def build(directory: Path) -> Figures:
             result = await RlRun(rlvr_cfg, directory, self._console).run()
-            shutil.rmtree(directory / "hf")
+            shutil.rmtree(RunDirectory(directory).hf)
             return {
                 "base_pass@1": result.base.pass_at_1,
                 "final_pass@1": result.final.pass_at_1,
@@ -211,7 +212,7 @@ class WholeLoop:
             prompts = {p.id: p for p in self._train_prompts()}
             labelled = _read_labelled(sampled.directory / "train.json")
             if rlvr is not None:
-                labelled += _read_trajectory(rlvr.directory / "rollouts")
+                labelled += _read_trajectory(RunDirectory(rlvr.directory))
             mining = MiningConfig(per_prompt=loop.pairs_per_prompt, seed=cfg.seed)
             mined = mine_pairs(labelled, mining)
             with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
@@ -302,11 +303,11 @@ def _labelled(judged: JudgedGroup) -> list[LabelledCode]:
     ]
 
 
-def _read_trajectory(directory: Path) -> list[LabelledCode]:
+def _read_trajectory(run: RunDirectory) -> list[LabelledCode]:
     """The valid programs of an execution-reward run."""
     return [
         code.labelled()
-        for file in sorted(directory.glob("*.parquet"))
+        for file in sorted(run.rollouts(RolloutFolder.TRAINING).glob("*.parquet"))
         for code in iter_codes(RolloutFile(file, "rlvr"))
         if code.verdict is None or code.verdict.is_label
     ]

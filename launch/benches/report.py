@@ -15,6 +15,7 @@ from launch.benches.chromium import chromium, open_tab
 from rl.base.console import Console
 from rl.base.jsonlines import append_lines
 from rl.report.page import Report
+from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.rollouts import RolloutRow, write_rollouts
 from rl.types import Reason
 
@@ -40,7 +41,7 @@ def measure_report(num_steps: int, num_completions: int) -> None:
         report = Report(directory)
         first_s = _timed(report)
         again_s = _timed(report)
-        page = directory / "report.html"
+        page = RunDirectory(directory).report
         rows += [
             ("written in", f"{first_s:.1f} s", "everything packed for the first time"),
             ("rewritten in", f"{again_s:.1f} s", "nothing new"),
@@ -54,6 +55,7 @@ def make_run(directory: Path, num_steps: int, num_completions: int) -> None:
     """A run directory as `train.py` leaves it; its programs are functions of Python's library."""
     rng = random.Random(0)
     functions = _functions(rng)
+    run = RunDirectory(directory)
     lines: list[dict[str, float]] = []
     for step in range(1, num_steps + 1):
         groups = [
@@ -61,9 +63,9 @@ def make_run(directory: Path, num_steps: int, num_completions: int) -> None:
             for n in range(num_completions // GROUP_SIZE)
         ]
         rows = list(itertools.chain.from_iterable(groups))
-        write_rollouts(directory / "rollouts" / f"step-{step:06d}.parquet", rows)
+        write_rollouts(run.rollout_file(RolloutFolder.TRAINING, step), rows)
         lines.append({"step": step, **_metrics(step, num_steps, rng)})
-    append_lines(directory / "metrics.jsonl", lines)
+    append_lines(run.metrics, lines)
 
 
 def _functions(rng: random.Random) -> list[str]:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from conf.errors import DataError, UserError
 from reward.pairs.pairs import LabelledCode
+from rl.run.directory import HELD_OUT, RolloutFolder, RunDirectory
 from rl.run.evaluation_store import read_samples
 from rl.run.rollouts import LongText, read_rows
 from rl.types import Verdict
 
 _SAMPLES = ".samples.jsonl"
-_HELD_OUT = {"probe", "evaluation"}  # of a run directory: no material of its training
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +101,15 @@ def find_rollouts(inputs: Sequence[str], key: str = "input") -> list[RolloutFile
 def _files_under(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    if (path / "rollouts").is_dir():
-        path = path / "rollouts"
+    trained_on = RunDirectory(path).rollouts(RolloutFolder.TRAINING)
+    path = trained_on if trained_on.is_dir() else path
     found = sorted([*path.rglob("*.parquet"), *path.rglob(f"*{_SAMPLES}")])
-    return [file for file in found if not _HELD_OUT & {*file.relative_to(path).parts[:-1]}]
+    return [file for file in found if not HELD_OUT & {*file.relative_to(path).parts[:-1]}]
 
 
 def _run_of(file: Path) -> str:
     """`experiment/name` of a run directory's file, else the file's own name."""
-    if file.parent.name == "rollouts":
+    if file.parent.name == RolloutFolder.TRAINING:
         return "/".join(file.resolve().parts[-4:-2])
     return file.name.removesuffix(_SAMPLES).removesuffix(".parquet")
 
@@ -120,7 +120,7 @@ def run_directories(files: Sequence[RolloutFile]) -> list[Path]:
     return [
         parent.parent
         for parent in parents
-        if parent.name == "rollouts" and (parent.parent / "config.yaml").is_file()
+        if parent.name == RolloutFolder.TRAINING and RunDirectory(parent.parent).config.is_file()
     ]
 
 
