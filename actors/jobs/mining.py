@@ -36,7 +36,7 @@ from conf.errors import UserError
 from conf.schema import Config, ExecutionConfig
 from reward.pairs.mining import MiningConfig, mine_problem
 from reward.pairs.near_miss import NearMissConfig, near_miss_pairs
-from reward.pairs.pairs import LabelledCode, Pair, PairWriter, is_held_out
+from reward.pairs.pairs import LabelledCode, Pair, PairWriter, is_for_validation
 from reward.pairs.rollout_sources import RolloutCode, RolloutFile, iter_codes, question_digest
 from reward.verify.execute import program_of, require_decided, verify_persistently
 from reward.verify.verdict import Judgement
@@ -275,7 +275,7 @@ def _write(job: MineJob, mined: Dataset, console: Console) -> dict[str, Any]:
     with train, validation:
         for row in mined.iter_rows():
             pair = Pair(**json.loads(row["pair"]))
-            held_out = is_held_out(pair.prompt_id, job.validation_share, job.mining.seed)
+            held_out = is_for_validation(pair.prompt_id, job.validation_share, job.mining.seed)
             side = "validation" if held_out else "train"
             (validation if held_out else train).add(pair)
             counts[f"{side}/{pair.source}"] += 1

@@ -15,6 +15,7 @@ import numpy as np
 from rl.base.jsonlines import append_lines, keep_lines, read_lines
 from rl.problems import minipy
 from rl.run.alarm import Reading
+from rl.run.evaluate import won_pairs
 from rl.seeds import derive_seed
 from rl.types import JudgedGroup, JudgeKind, Prompt
 
@@ -77,12 +78,10 @@ def exec_agreement(
         if group.judge is not JudgeKind.RM:
             continue
         judged = zip(group.scores_G, passed_G, strict=True)
-        scored = [(s.value, passed) for s, passed in judged if not s.unjudged]
-        right = np.array([value for value, passed in scored if value is not None and passed])
-        wrong = np.array([value for value, passed in scored if value is not None and not passed])
-        difference = right[:, None] - wrong[None, :]
-        won += float((difference > 0).sum() + (difference == 0).sum() / 2)
-        pairs += difference.size
+        scored = [(s.value, p) for s, p in judged if s.value is not None and not s.unjudged]
+        scores_N = np.array([value for value, _ in scored], dtype=np.float64)
+        found = won_pairs(scores_N, np.array([passed for _, passed in scored], dtype=np.bool_))
+        won, pairs = won + found[0], pairs + found[1]
     return won / pairs if pairs else None
 
 
