@@ -6,7 +6,6 @@ a line of `output/runs.jsonl`; the Markdown table and the plot there show every 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from launch.common.cli import main_simple
 from launch.common.compose import compose_config
 from launch.common.plots import plot_arms
 from launch.train import with_shipped_models
+from rl.base.files import replace_file
+from rl.base.jsonlines import read_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,8 @@ def draw(runs: Path, output: Path) -> None:
     from matplotlib import pyplot  # noqa: PLC0415
 
     curves: dict[str, dict[int, dict[int, float]]] = defaultdict(dict)
-    for line in runs.read_text(encoding="ascii").splitlines():
-        record = json.loads(line)
+    for line in read_lines(runs):
+        record = line.value
         curve = {int(step): value for step, value in record["pass@1"].items()}
         curves[record["label"]][record["seed"]] = curve
     steps = sorted({step for runs_of in curves.values() for c in runs_of.values() for step in c})
@@ -96,7 +97,7 @@ def draw(runs: Path, output: Path) -> None:
     plot_arms(axes, arms, "held-out pass@1")
     figure.tight_layout()
     figure.savefig(output / "ablation.png", dpi=130)
-    (output / "table.md").write_text("\n".join(rows) + "\n", encoding="ascii")
+    replace_file(output / "table.md", "\n".join(rows) + "\n")
 
 
 if __name__ == "__main__":

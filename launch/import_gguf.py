@@ -32,6 +32,7 @@ from launch.common.gguf import (
     repair_tokenizer,
 )
 from launch.common.outputs import check_output_dir
+from rl.base.files import replace_json
 
 _MAGIC = b"GGUF"
 
@@ -124,7 +125,7 @@ def _convert(
     config_file = target / "config.json"
     written = json.loads(config_file.read_text(encoding="utf-8"))
     written.pop("quantization_config", None)
-    config_file.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    replace_json(config_file, written)
 
 
 def _name_in_transformers(architecture: str) -> str:

@@ -7,7 +7,6 @@ figures are in `figures.json`, every score in `scores.jsonl`. docs/judging.md ex
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,7 +28,8 @@ from launch.common.outputs import check_output_dir
 from reward.pairs.labelled import Labelled, read_labelled
 from reward.pairs.pairs import Pair, load_pairs
 from rl.base.console import Console
-from rl.run.evaluation_store import replace_file
+from rl.base.files import replace_file, replace_json
+from rl.base.jsonlines import as_line
 from rl.types import Score
 
 if TYPE_CHECKING:
@@ -134,11 +134,11 @@ def _score(cfg: Config, material: Material) -> dict[Text, Score]:
 
 
 def _write_scores(path: Path, scores: Mapping[Text, Score]) -> None:
-    lines = (
-        json.dumps({"question": q, "code": c, "score": s.value, "truncated": s.truncated})
+    rows = (
+        {"question": q, "code": c, "score": s.value, "truncated": s.truncated}
         for (q, c), s in scores.items()
     )
-    replace_file(path, "".join(f"{line}\n" for line in lines))
+    replace_file(path, "".join(map(as_line, rows)))
 
 
 def write(
@@ -150,7 +150,7 @@ def write(
     record = asdict(judgement)
     del record["right_scores"], record["wrong_scores"]  # scores.jsonl has them all
     record |= {"left_out": left_out, "settings": settings}
-    replace_file(output / "figures.json", json.dumps(record, indent=2) + "\n")
+    replace_json(output / "figures.json", record)
     write_card(output, judgement, settings, left_out)
     console = Console()
     figures = dict(judgement.pairs.figures) if judgement.pairs else {}

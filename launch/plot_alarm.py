@@ -13,6 +13,7 @@ from conf.errors import UserError
 from conf.schema import key
 from launch.common.cli import main_simple
 from rl.metrics import read_metrics
+from rl.run.directory import RunDirectory
 
 LEFT = {"probe/pass@1": "probe, pass@1", "eval/pass@1": "test split, pass@1"}
 RIGHT = {"probe/reward": "probe, reward", "reward/mean": "training, reward"}
@@ -28,13 +29,14 @@ class PlotArgs:
 
 def run(args: PlotArgs) -> None:
     """Draw what `metrics.jsonl` holds."""
-    metrics = Path(args.run) / "metrics.jsonl"
+    run_directory = RunDirectory(Path(args.run))
+    metrics = run_directory.metrics
     if not metrics.is_file():
         raise UserError(f"run: {metrics} does not exist; give the directory of a run")
     lines = read_metrics(metrics)
     if not any("probe/pass@1" in line for line in lines):
         raise UserError(f"run: {metrics} has no probe/pass@1; the run had no probe (probe.every)")
-    target = Path(args.output) if args.output else Path(args.run) / "alarm.png"
+    target = Path(args.output) if args.output else run_directory.alarm_plot
     target.parent.mkdir(parents=True, exist_ok=True)
     draw(lines, target)
     sys.stdout.write(f"{target}\n")

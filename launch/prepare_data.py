@@ -17,7 +17,7 @@ from launch.common.cli import main_simple
 from launch.common.outputs import check_output_dir
 from rl.base.console import Console
 from rl.problems.datasets import SOURCES, Selection, Tally, iter_problems, source_named
-from rl.problems.datasets.convert import is_held_out
+from rl.problems.datasets.convert import is_in_test_split
 from rl.problems.prompts import PromptWriter
 
 
@@ -64,7 +64,7 @@ def run(args: PrepareArgs) -> None:
     test = PromptWriter(directory / "test.parquet")
     with train, test:
         for prompt in iter_problems(source, selection, args.data.max_bad_rows, tally):
-            (test if is_held_out(prompt, share) else train).add(prompt)
+            (test if is_in_test_split(prompt, share) else train).add(prompt)
     console = Console()
     for writer in (train, test):
         if not writer.num_rows:

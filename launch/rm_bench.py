@@ -7,7 +7,6 @@ files.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ from reward.assess.rm_bench import (
     scores_json,
 )
 from rl.base.console import Console
-from rl.run.evaluation_store import replace_file
+from rl.base.files import replace_file, replace_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +77,7 @@ def run(args: RmBenchArgs) -> None:
         for name, d in domains.items()
     }
     record = result | {"details": details, "settings": settings}
-    replace_file(output, json.dumps(record, indent=2) + "\n")
+    replace_json(output, record)
     _show(result, domains, output)
 
 

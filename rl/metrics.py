@@ -5,17 +5,15 @@ A name that is not registered here is an error, so that dashboards and reports c
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 import numpy as np
 
 from conf.errors import DataError
-from rl.base.json_text import JsonFault, parse_json
+from rl.base.jsonlines import append_lines, keep_lines, read_lines
 from rl.types import Finish, JudgedGroup, JudgeKind, Reason, StepReport
 
 
@@ -194,32 +192,12 @@ def read_metrics(path: Path) -> tuple[Mapping[str, float], ...]:
     Raises:
         DataError: `file:line:column: rule` for a line that is none of a run.
     """
-    *lines, _torn = path.read_bytes().split(b"\n")
     found: list[Mapping[str, float]] = []
-    for row, text in enumerate(lines, 1):
-        try:
-            line = parse_json(text)
-        except JsonFault as fault:
-            raise DataError(f"{path}:{row}:{fault.column}: {fault}") from None
-        metrics = cast("dict[str, float]", line) if isinstance(line, dict) else {}
-        if not isinstance(metrics.get("step"), int):
-            raise DataError(f"{path}:{row}:1: not the metrics of a step (no whole number `step`)")
-        found.append(metrics)
+    for line in read_lines(path):
+        if not isinstance(line.fields.get("step"), int):
+            raise DataError(f"{line.place}:1: not the metrics of a step (no whole number `step`)")
+        found.append(line.fields)
     return tuple(found)
-
-
-def drop_lines_after(path: Path, step: int) -> None:
-    """Drop the lines of a JSON-lines file whose `step` is later: a resumed run takes them again.
-
-    A last line without its end, as a crash leaves it, is dropped as well.
-    """
-    if not path.exists():
-        return
-    *lines, _torn = path.read_text(encoding="ascii").split("\n")
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(f"{line}\n" for line in kept), encoding="ascii")
-    partial.replace(path)
 
 
 class Sink(Protocol):
@@ -246,20 +224,15 @@ class JsonlSink:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps after `step`."""
-        drop_lines_after(self._path, step)
+        keep_lines(self._path, lambda line: line.value["step"] <= step)
 
     def write(self, report: StepReport) -> None:
         """Append one line; it is on disk when this returns."""
         check_names(report.metrics)
-        line: dict[str, Any] = {"step": report.step, **report.metrics}
-        with self._path.open("a", encoding="ascii") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self._path, [{"step": report.step, **report.metrics}])
 
     def close(self, *, ok: bool) -> None:
         """Nothing is left open between two lines."""

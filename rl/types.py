@@ -17,6 +17,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.errors import DataError
+
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
 
@@ -41,6 +43,38 @@ class Reason(StrEnum):
     SYNTAX = "syntax"
     TOO_LONG = "too_long"  # above the byte cap; it was never parsed
     DEADLINE = "deadline"  # the parser did not finish in time
+
+
+class Verdict(StrEnum):
+    """What execution says of a program; the first test that is not passed decides."""
+
+    PASSED = "PASSED"
+    WRONG_ANSWER = "WRONG_ANSWER"
+    RUNTIME_ERROR = "RUNTIME_ERROR"
+    TIMEOUT = "TIMEOUT"
+    MEMORY = "MEMORY"
+    OUTPUT_LIMIT = "OUTPUT_LIMIT"
+    PROCESS_LIMIT = "PROCESS_LIMIT"
+    NO_CODE = "NO_CODE"  # there was nothing to run
+    # Whatever can not be judged here (a package that is not installed): counted, not a pass, and no
+    # label; trying again would not help.
+    UNJUDGED = "UNJUDGED"
+    SANDBOX_ERROR = "SANDBOX_ERROR"  # nothing is known of the program: never a score of 0
+
+    @classmethod
+    def read(cls, text: str, place: str) -> Verdict:
+        """The verdict that a file names at `place`. Raises DataError when it is none."""
+        try:
+            return cls(text)
+        except ValueError:
+            raise DataError(
+                f"{place}: {text!r} is none of {', '.join(cls)}; leave null what was not run"
+            ) from None
+
+    @property
+    def is_label(self) -> bool:
+        """True when it says that the program is right, or that it is wrong."""
+        return self not in (Verdict.UNJUDGED, Verdict.SANDBOX_ERROR)
 
 
 class JudgeKind(StrEnum):
@@ -124,21 +158,19 @@ class Score:
     value: float | None  # None: not judged, because there is no valid code
     truncated: bool = False  # the reward model's input was cut to its context
     reused: bool = False  # from the cache, or from identical code in the same group
-    verdict: str | None = (
-        None  # of execution (`reward.verify.verdict.Verdict`); None: no test was run
-    )
+    verdict: Verdict | None = None  # of execution; None: no test was run
     num_passed: int | None = None  # tests; None where the verdict came before they were all run
     num_tests: int | None = None
 
     @property
     def passed(self) -> bool:
         """True when execution says that every test passes."""
-        return self.verdict == "PASSED"
+        return self.verdict is Verdict.PASSED
 
     @property
     def unjudged(self) -> bool:
         """True when execution could say neither that the program is right nor that it is wrong."""
-        return self.verdict == "UNJUDGED"
+        return self.verdict is Verdict.UNJUDGED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -41,6 +41,7 @@ from actors.engines.train_model import (
     suspects,
 )
 from conf.errors import NonFiniteError, UserError
+from rl.base.files import replace_file
 from rl.loss import LossDenominators, MicrobatchTensors, Objective
 from rl.types import FloatArray, IntArray, Microbatch, UpdateReport
 
@@ -262,7 +263,7 @@ class TrainEngine:
         self._engine.save_checkpoint(str(directory), tag=_CHECKPOINT_TAG, save_latest=False)
         if self.rank == 0:
             state = {"world_size": self.world_size, "num_updates": self._num_updates}
-            (directory / _STATE_FILE).write_text(json.dumps(state))
+            replace_file(directory / _STATE_FILE, json.dumps(state))
         dist.barrier()
 
     def load_checkpoint(self, directory: Path) -> None:

@@ -18,6 +18,7 @@ from huggingface_hub import snapshot_download
 
 from conf.errors import UserError
 from reward.model.directory import read_object
+from rl.base.files import replace_file
 
 GENERATION = "generation_config.json"
 # Whatever a tokenizer may be made of; patterns, as a hub and `Path.glob` read them.
@@ -75,7 +76,7 @@ def write_config(
         config[name] = dtype
     config |= changes
     text = json.dumps(config, indent=2, ensure_ascii=False)
-    (target / "config.json").write_text(text + "\n", encoding="utf-8")
+    replace_file(target / "config.json", text + "\n")
 
 
 def one_label() -> dict[str, Any]:

@@ -7,7 +7,6 @@ another seed.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from actors.stages.evaluation import evaluate
 from actors.stages.rl_run import load_problems, step_config
 from conf.schema import Config
 from rl.base.console import Console
+from rl.base.jsonlines import append_lines
 from rl.loop import LoopConfig, run_loop
 from rl.problems.prompts import PromptSampler
 from rl.step import Batch
@@ -44,8 +44,7 @@ async def _run_arm(
         for seed in seeds:
             await fleet.policy.load_checkpoint(start)
             line = await _run(dataclasses.replace(cfg, seed=seed), label, fleet, console)
-            with output.open("a", encoding="ascii") as file:
-                file.write(json.dumps(line) + "\n")
+            append_lines(output, [line])
 
 
 async def _run(cfg: Config, label: str, fleet: RayFleet, console: Console) -> dict[str, object]:

@@ -8,7 +8,6 @@ on the problem and not on what was sampled before, it ends with the figures of a
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from reward.code.extract import ExtractConfig, extract
 from reward.verify.execute import Verifying, programs_of, require_decided, verify_persistently
 from reward.verify.verdict import Judgement
 from rl.base.console import Console
+from rl.base.files import replace_json
 from rl.base.versions import installed_versions
 from rl.interfaces import RolloutFleet
 from rl.run.benchmark import (
@@ -45,7 +45,6 @@ from rl.run.evaluation_store import (
     Settings,
     outcomes_of,
     problem_digest,
-    replace_file,
 )
 from rl.types import Prompt, PromptGroup, SamplingConfig
 
@@ -106,7 +105,7 @@ def run_benchmark(cfg: Config, benchmark: Benchmark, output: Path) -> None:
         "tokens_per_s": run.tokens_per_s,
         "num_resumed": num_resumed,
     }
-    replace_file(output, json.dumps(result, indent=2) + "\n")
+    replace_json(output, result)
     show_figures(console, benchmark, figures)
     console.say("")
     console.say(f"figures   {output}")
@@ -238,7 +237,7 @@ def judge_group(
             text=completion.text,
             code=extracted.code,
             reason=extracted.reason.value,
-            verdict=judgement.verdict.value,
+            verdict=judgement.verdict,
             num_passed=judgement.num_passed,
             num_tests=judgement.num_tests,
             seconds=judgement.seconds,

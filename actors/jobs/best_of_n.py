@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,6 +49,7 @@ from reward.verify.generated_tests import (
 from reward.verify.matrix import execute_matrix
 from reward.verify.verdict import Verifier
 from rl.base.console import Console
+from rl.base.jsonlines import Line, append_lines, read_lines
 from rl.interfaces import RolloutFleet
 from rl.run.evaluation_store import SampleRow, Settings
 from rl.types import Message, Prompt, PromptGroup, SamplingConfig, Score
@@ -66,11 +66,9 @@ class EvidenceStore:
     def finished(self, samples: Mapping[str, Sequence[SampleRow]]) -> dict[str, Evidence]:
         """Evidence by problem id, of the problems whose programs are still the same."""
         found: dict[str, Evidence] = {}
-        if self.path.is_file():
-            for number, line in enumerate(self.path.read_bytes().splitlines(keepends=True), 1):
-                if line.endswith(b"\n"):  # else it was torn
-                    evidence = self._parse(number, line)
-                    found[evidence.problem_id] = evidence
+        for line in read_lines(self.path):
+            evidence = _evidence(line)
+            found[evidence.problem_id] = evidence
         return {
             name: found[name]
             for name, rows in samples.items()
@@ -79,23 +77,16 @@ class EvidenceStore:
 
     def append(self, evidence: Evidence) -> None:
         """Add the evidence of one problem."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+") as file:
-            whole = file.seek(0, os.SEEK_END)
-            file.seek(max(0, whole - 1))
-            if whole and file.read() != b"\n":  # cut off what an interruption has torn
-                file.seek(0)
-                whole = file.read().rfind(b"\n") + 1
-                file.truncate(whole)
-            file.write(json.dumps(asdict(evidence)).encode() + b"\n")
+        append_lines(self.path, [asdict(evidence)])
 
-    def _parse(self, number: int, line: bytes) -> Evidence:
-        try:
-            return Evidence(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise DataError(
-                f"{self.path}:{number}:-: not evidence of a best-of-n ({error}); move the file away"
-            ) from error
+
+def _evidence(line: Line) -> Evidence:
+    try:
+        return Evidence(**line.value)
+    except TypeError as error:
+        raise DataError(
+            f"{line.place}:-: not evidence of a best-of-n ({error}); move the file away"
+        ) from error
 
 
 def codes_digest(rows: Sequence[SampleRow]) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from actors.cluster.cluster import cluster
 from actors.cluster.signals import how_to_go_on, run_until_stopped
+from actors.stages.evaluation import Evaluation
 from actors.stages.export import export_models
 from actors.stages.pipeline import Stage, WholeLoop
 from actors.stages.rl_run import RlResult, RlRun
@@ -19,40 +18,31 @@ from conf.errors import HackingError, StoppedError, first_cause
 from conf.schema import Config
 from conf.validate import to_dict
 from rl.base.console import Console
+from rl.base.files import replace_json
 from rl.base.versions import installed_versions
 from rl.report.live import LiveReport
+from rl.run.directory import RolloutFolder, RunDirectory
+from rl.run.summary import PolicyFigures, RunSummary, Watch, write_summary
 
 
 def run_experiment(cfg: Config) -> None:
-    """Run `cfg` to its end in `output_dir/experiment/name`."""
+    """Run `cfg` to its end in its run directory."""
     console = Console()
-    directory = Path(cfg.output_dir) / cfg.experiment / cfg.name
-    _prepare_directory(cfg, directory)
-    console.stage("run", str(directory))
+    run = RunDirectory.of(cfg)
+    run.begin(anew=cfg.resume == "never")
+    replace_json(run.config, to_dict(cfg))
+    console.stage("run", str(run.root))
     try:
         with cluster(cfg, f"{cfg.experiment}-{cfg.name}".replace("/", "-")):
-            run_until_stopped(_run(cfg, directory, console))
+            run_until_stopped(_run(cfg, run, console))
     except StoppedError as error:
-        advice = how_to_go_on(directory / "checkpoints", "checkpoint.every")
+        advice = how_to_go_on(run.checkpoints, "checkpoint.every")
         raise StoppedError(f"{error}; {advice}") from error
     except BaseExceptionGroup as group:
         raise first_cause(group) from group
 
 
-def _prepare_directory(cfg: Config, directory: Path) -> None:
-    if cfg.resume == "never":  # what an earlier run of this name left would mix with this one
-        for name in ("metrics.jsonl", "probe.jsonl", "timeline.json"):
-            (directory / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "rollouts", "evaluation", "probe", "best", "trackers"):
-            shutil.rmtree(directory / name, ignore_errors=True)
-    directory.mkdir(parents=True, exist_ok=True)
-    for name in ("summary.json", "report.html"):  # made at the end of a run, and this one begins
-        (directory / name).unlink(missing_ok=True)
-    text = json.dumps(to_dict(cfg), indent=2)
-    (directory / "config.yaml").write_text(text + "\n", encoding="utf-8")
-
-
-async def _run(cfg: Config, directory: Path, console: Console) -> None:
+async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:
     start_s = time.perf_counter()
     stages: dict[str, Stage] = {}
     if cfg.loop.enabled:
@@ -65,51 +55,59 @@ async def _run(cfg: Config, directory: Path, console: Console) -> None:
             reward=dataclasses.replace(cfg.reward, model=str(reward_model)),
         )
     rl_start_s = time.perf_counter()
-    with LiveReport(directory, cfg.report.every, console.warn) as report:
-        result = await RlRun(cfg, directory, console, report).run()
-        rl_s = time.perf_counter() - rl_start_s - result.start_s
-        stage_s = {name: stage.seconds for name, stage in stages.items()}
-        stage_s |= {"engines": result.start_s, "rl": rl_s}
-        summary = summarise(cfg, result, stages) | {
-            "wall_s": time.perf_counter() - start_s,
-            "stage_s": stage_s,
-            "seed": cfg.seed,
-            "versions": installed_versions(),
-        }
-        path = directory / "summary.json"
-        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    show_summary(console, summary, directory)
-    stopped_at = result.probe["alarm"] and result.probe["alarm"]["stopped_at"]
-    if stopped_at is not None:
+    with LiveReport(run.root, cfg.report.every, console.warn) as report:
+        result = await RlRun(cfg, run.root, console, report).run()
+        now_s = time.perf_counter()
+        seconds = {name: stage.seconds for name, stage in stages.items()}
+        seconds |= {"engines": result.start_s, "rl": now_s - rl_start_s - result.start_s}
+        accuracy = reward_model_accuracy(cfg, stages)
+        summary = summarise(cfg, result, accuracy, now_s - start_s, seconds)
+        write_summary(run.summary, summary)
+    show_summary(console, summary, run)
+    alarm = summary.watch.alarm
+    if alarm is not None and alarm.stopped_at is not None:
         raise HackingError(
-            f"the alarm ended the run after step {stopped_at} (alarm.action=stop): the reward "
-            "climbed while the probe fell; the best policy before that is in "
-            f"{result.probe['alarm']['best_policy']}, and resume=auto goes on from the last"
+            f"the alarm ended the run after step {alarm.stopped_at} (alarm.action=stop): the "
+            "reward climbed while the probe fell; the best policy before that is in "
+            f"{alarm.best_policy}, and resume=auto goes on from the last"
         )
 
 
-def summarise(cfg: Config, result: RlResult, stages: Mapping[str, Stage]) -> dict[str, Any]:
+def summarise(
+    cfg: Config,
+    result: RlResult,
+    rm_pair_accuracy: float | None,
+    wall_s: float,
+    stage_s: Mapping[str, float],
+) -> RunSummary:
     """The final figures of a run."""
-    n, reward = cfg.evaluation.num_samples, cfg.reward
-    return {
-        "reward": reward.kind,
-        "reward_execution": None if reward.kind == "rm" else reward.execution,
-        "reward_model": reward.model if reward.uses_model else None,
-        "base_pass@1": result.base.pass_at_1,
-        "final_pass@1": result.final.pass_at_1,
-        f"bon{n}_pass@1": result.base.best_of,
-        f"oracle_pass@{n}": result.base.pass_at(n),
-        f"final_bon{n}_pass@1": result.final.best_of,
-        f"final_oracle_pass@{n}": result.final.pass_at(n),
-        "rm_pair_accuracy": reward_model_accuracy(cfg, stages),
-        "valid_rate_first": result.valid_rate_first,
-        "valid_rate_last": result.valid_rate_last,
-        "steps": result.num_steps,
-        "programs_executed_for_reward": result.executed_for_reward,
-        "programs_executed_for_evaluation": result.executed_for_evaluation,
-        "zero3_partition": result.partition,
-        **result.probe,
-    }
+    reward = cfg.reward
+    return RunSummary(
+        reward=reward.kind,
+        reward_execution=None if reward.kind == "rm" else reward.execution,
+        reward_model=reward.model if reward.uses_model else None,
+        num_samples=cfg.evaluation.num_samples,
+        base=_figures(result.base, cfg.evaluation.num_samples),
+        final=_figures(result.final, cfg.evaluation.num_samples),
+        rm_pair_accuracy=rm_pair_accuracy,
+        valid_rate_first=result.valid_rate_first,
+        valid_rate_last=result.valid_rate_last,
+        num_steps=result.num_steps,
+        executed_for_reward=result.executed_for_reward,
+        executed_for_evaluation=result.executed_for_evaluation,
+        partition=result.partition,
+        watch=result.watch,
+        wall_s=wall_s,
+        stage_s=stage_s,
+        seed=cfg.seed,
+        versions=installed_versions(),
+    )
+
+
+def _figures(found: Evaluation, num_samples: int) -> PolicyFigures:
+    return PolicyFigures(
+        pass_at_1=found.pass_at_1, best_of=found.best_of, oracle=found.pass_at(num_samples)
+    )
 
 
 def reward_model_accuracy(cfg: Config, stages: Mapping[str, Stage]) -> float | None:
@@ -124,57 +122,57 @@ def reward_model_accuracy(cfg: Config, stages: Mapping[str, Stage]) -> float | N
     return json.loads(record.read_text(encoding="utf-8"))["figures"]["rm_pair_accuracy"]
 
 
-def show_summary(console: Console, summary: Mapping[str, Any], directory: Path) -> None:
+def show_summary(console: Console, summary: RunSummary, run: RunDirectory) -> None:
     """The table at the end, and where the files are."""
-    n = next(key for key in summary if key.startswith("oracle")).removeprefix("oracle_pass@")
-
-    def share(key: str) -> str:
-        return "-" if summary[key] is None else f"{summary[key]:.3f}"
-
+    n, base = summary.num_samples, summary.base
+    chosen = "the RM" if summary.reward == "rm" else "tests"
     console.table(
         "held-out problems",
         [
-            ("reward", summary["reward"], _about_judges(summary)),
-            ("before", share("base_pass@1"), "pass@1 of the initial policy"),
-            ("after", share("final_pass@1"), "pass@1 of the trained policy"),
+            ("reward", summary.reward, _about_judges(summary)),
+            ("before", _share(base.pass_at_1), "pass@1 of the initial policy"),
+            ("after", _share(summary.final.pass_at_1), "pass@1 of the trained policy"),
+            (f"best of {n}", _share(base.best_of), f"initial policy, chosen by {chosen}"),
+            ("oracle", _share(base.oracle), f"initial policy, any of {n} passes"),
             (
-                f"best of {n}",
-                share(f"bon{n}_pass@1"),
-                f"initial policy, chosen by {'the RM' if summary['reward'] == 'rm' else 'tests'}",
+                "RM accuracy",
+                _share(summary.rm_pair_accuracy),
+                "pairs of held-out problems ordered right",
             ),
-            ("oracle", share(f"oracle_pass@{n}"), f"initial policy, any of {n} passes"),
-            ("RM accuracy", share("rm_pair_accuracy"), "pairs of held-out problems ordered right"),
-            ("alarm", *_about_alarm(summary)),
+            ("alarm", *_about_alarm(summary.watch)),
             (
                 "executed",
-                str(summary["programs_executed_for_reward"]),
+                str(summary.executed_for_reward),
                 "programs that were run to compute a reward",
             ),
-            ("wall", f"{summary['wall_s']:.0f} s", "all of it"),
+            ("wall", f"{summary.wall_s:.0f} s", "all of it"),
         ],
     )
     console.say("")
-    console.say(f"policy    {directory / 'hf'}")
-    console.say(f"figures   {directory / 'summary.json'}, {directory / 'metrics.jsonl'}")
-    console.say(f"rollouts  {directory / 'rollouts'}")
-    console.say(f"report    {directory / 'report.html'}")
+    console.say(f"policy    {run.hf}")
+    console.say(f"figures   {run.summary}, {run.metrics}")
+    console.say(f"rollouts  {run.rollouts(RolloutFolder.TRAINING)}")
+    console.say(f"report    {run.report}")
 
 
-def _about_alarm(summary: Mapping[str, Any]) -> tuple[str, str]:
-    if summary["alarm"] is None:
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _about_alarm(watch: Watch) -> tuple[str, str]:
+    if watch.alarm is None or watch.probe is None:
         return "-", "no probe: nobody watched the reward model"
-    probe, fired_at = summary["probe"], summary["alarm"]["fired_at"]
-    cost = f"{probe['num_probes']} probes, {probe['time_share']:.0%} of the time"
-    if fired_at:
-        return f"step {fired_at[0]}", f"reward climbed, probe fell; {cost}"
+    cost = f"{watch.probe.num_probes} probes, {watch.probe.time_share:.0%} of the time"
+    if watch.alarm.fired_at:
+        return f"step {watch.alarm.fired_at[0]}", f"reward climbed, probe fell; {cost}"
     return "never", f"the probe held; {cost}"
 
 
-def _about_judges(summary: Mapping[str, Any]) -> str:
-    tests = f"tests, {summary['reward_execution']}"
+def _about_judges(summary: RunSummary) -> str:
+    tests = f"tests, {summary.reward_execution}"
     about = {
         "rm": "a reward model; no tests",
         "execution": f"{tests}; no reward model",
         "hybrid": f"{tests}; a reward model where there are none",
     }
-    return about.get(summary["reward"], "a judge of your own")
+    return about.get(summary.reward, "a judge of your own")

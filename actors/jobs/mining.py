@@ -18,7 +18,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,14 @@ from conf.errors import UserError
 from conf.schema import Config, ExecutionConfig
 from reward.pairs.mining import MiningConfig, mine_problem
 from reward.pairs.near_miss import NearMissConfig, near_miss_pairs
-from reward.pairs.pairs import LabelledCode, Pair, PairWriter, is_held_out
+from reward.pairs.pairs import LabelledCode, Pair, PairWriter, is_for_validation
 from reward.pairs.rollout_sources import RolloutCode, RolloutFile, iter_codes, question_digest
 from reward.verify.execute import program_of, require_decided, verify_persistently
+from reward.verify.verdict import Judgement
 from rl.base.console import Console
-from rl.run.evaluation_store import NO_LABEL
-from rl.types import Prompt
+from rl.base.files import replace_json
+from rl.run.rollouts import row_of, schema_of
+from rl.types import Prompt, Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -50,21 +52,6 @@ _NUM_DONORS = 512  # problems whose solution may be another problem's wrong answ
 _PARTITIONS_PER_CPU = 4
 _SHARED_DEADLINE_S = 600.0
 
-_CODE_SCHEMA = pa.schema(
-    [
-        ("prompt_id", pa.string()),
-        ("question", pa.large_string()),
-        ("code", pa.large_string()),
-        ("reason", pa.string()),
-        ("run", pa.string()),
-        ("step", pa.int64()),
-        ("policy_version", pa.int64()),
-        ("sample_idx", pa.int64()),
-        ("verdict", pa.string()),
-        ("num_passed", pa.int64()),
-        ("num_tests", pa.int64()),
-    ]
-)
 # A pair as JSON: its columns are those of the file that it is going to, not of the shuffle.
 _MINED_SCHEMA = pa.schema(
     [("prompt_id", pa.string()), ("rank", pa.int64()), ("pair", pa.large_string())]
@@ -146,15 +133,23 @@ def _num_workers() -> int:
 
 
 def _read(batch: pa.Table) -> Iterator[pa.Table]:
-    rows: list[dict[str, Any]] = []
+    codes: list[RolloutCode] = []
     for item in batch.to_pylist():
         for code in iter_codes(RolloutFile(Path(item["path"]), item["run"])):
-            if code.verdict not in NO_LABEL:
-                rows.append(asdict(code))
-            if len(rows) >= _CHUNK_CODES:
-                yield pa.Table.from_pylist(rows, _CODE_SCHEMA)
-                rows = []
-    yield pa.Table.from_pylist(rows, _CODE_SCHEMA)
+            if code.verdict is None or code.verdict.is_label:
+                codes.append(code)
+            if len(codes) >= _CHUNK_CODES:
+                yield _table(codes)
+                codes = []
+    yield _table(codes)
+
+
+def _table(codes: Sequence[RolloutCode]) -> pa.Table:
+    return pa.Table.from_pylist([asdict(code) for code in codes], schema_of(RolloutCode))
+
+
+def _code(row: Mapping[str, Any]) -> RolloutCode:
+    return row_of(RolloutCode, row, "programs")
 
 
 class _Verify:
@@ -165,31 +160,40 @@ class _Verify:
         self._prompts: Mapping[str, Prompt] = get(prompts, _SHARED_DEADLINE_S, "the problems")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = batch.to_pylist()
-        missing = [row for row in rows if row["verdict"] is None]
-        programs = [program_of(self._prompts[row["prompt_id"]], row["code"]) for row in missing]
+        codes = [_code(row) for row in batch.to_pylist()]
+        missing = [code for code in codes if code.verdict is None]
+        programs = [program_of(self._prompts[code.prompt_id], code.code) for code in missing]
         judgements = verify_persistently(self._verifier, programs)
         require_decided(judgements, "rollouts")
-        for row, judgement in zip(missing, judgements, strict=True):
-            row["verdict"] = judgement.verdict.value
-            row["num_passed"], row["num_tests"] = judgement.num_passed, judgement.num_tests
-        unjudged = [row for row in missing if row["verdict"] in NO_LABEL]
+        unjudged = [judgement for judgement in judgements if not judgement.is_label]
         if unjudged:
-            detail = next(j.detail for j in judgements if not j.is_label)
             _log.warning(
-                "%d programs could not be judged and are left out (%s)", len(unjudged), detail
+                "%d programs could not be judged and are left out (%s)",
+                len(unjudged),
+                unjudged[0].detail,
             )
-        labelled = [row for row in rows if row["verdict"] not in NO_LABEL]
-        return pa.Table.from_pylist(labelled, _CODE_SCHEMA)
+        found = iter(judgements)
+        decided = [_judged(c, next(found)) if c.verdict is None else c for c in codes]
+        return _table([code for code in decided if code.verdict and code.verdict.is_label])
+
+
+def _judged(code: RolloutCode, judgement: Judgement) -> RolloutCode:
+    return replace(
+        code,
+        verdict=judgement.verdict,
+        num_passed=judgement.num_passed,
+        num_tests=judgement.num_tests,
+    )
 
 
 def _donors(programs: Dataset) -> list[LabelledCode]:
     """One solution each of some problems; which ones does not depend on the order of the rows."""
     chosen: dict[bytes, tuple[bytes, LabelledCode]] = {}
     for row in programs.iter_rows():
-        if row["verdict"] != "PASSED":
+        found = _code(row)
+        if found.verdict is not Verdict.PASSED:
             continue
-        code = RolloutCode(**row).labelled()
+        code = found.labelled()
         problem, digest = question_digest(code.prompt_id), question_digest(code.code)
         if problem not in chosen or digest < chosen[problem][0]:
             chosen[problem] = (digest, code)
@@ -238,8 +242,8 @@ class _Mine:
         self._prompts, self._donors = get(shared, _SHARED_DEADLINE_S, "problems and donors")
 
     def __call__(self, group: pa.Table) -> pa.Table:
-        rows = sorted(group.to_pylist(), key=_identity)
-        labelled = [RolloutCode(**row).labelled() for row in rows]
+        codes = sorted(map(_code, group.to_pylist()), key=_identity)
+        labelled = [code.labelled() for code in codes]
         pairs = mine_problem(labelled, self._mining)
         if self._verifier is not None and self._near_miss is not None:
             donors = [d for d in self._donors if d.prompt_id != labelled[0].prompt_id]
@@ -255,9 +259,9 @@ class _Mine:
         )
 
 
-def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _identity(code: RolloutCode) -> tuple[str, int, int, str]:
     """An order of programs that does not depend on the shuffle."""
-    return row["run"], row["step"], row["sample_idx"], row["code"]
+    return code.run, code.step, code.sample_idx, code.code
 
 
 # ---------------------------------------------------------------- files
@@ -271,7 +275,7 @@ def _write(job: MineJob, mined: Dataset, console: Console) -> dict[str, Any]:
     with train, validation:
         for row in mined.iter_rows():
             pair = Pair(**json.loads(row["pair"]))
-            held_out = is_held_out(pair.prompt_id, job.validation_share, job.mining.seed)
+            held_out = is_for_validation(pair.prompt_id, job.validation_share, job.mining.seed)
             side = "validation" if held_out else "train"
             (validation if held_out else train).add(pair)
             counts[f"{side}/{pair.source}"] += 1
@@ -292,8 +296,7 @@ def _write(job: MineJob, mined: Dataset, console: Console) -> dict[str, Any]:
             "near_miss": asdict(job.near_miss),
         },
     }
-    text = json.dumps(record, indent=1) + "\n"
-    (job.output / "mining.json").write_text(text, encoding="utf-8")
+    replace_json(job.output / "mining.json", record, indent=1)
     rows = [
         (
             side,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,8 @@ from conf.schema import Config
 from reward.judges.answers import AnswerGroup, judged_rows
 from reward.judges.judge import Judged
 from rl.base.console import Console
+from rl.base.files import replacing
+from rl.base.jsonlines import as_line
 
 _IN_FLIGHT = 256  # groups
 
@@ -25,16 +26,13 @@ def score_file(cfg: Config, groups: Sequence[AnswerGroup], target: Path) -> floa
     Returns the seconds from the first answer sent to the last one scored; engines start before.
     """
     num_rows = sum(len(group.rows) for group in groups)
-    target.parent.mkdir(parents=True, exist_ok=True)
     console = Console()
     console.stage("score", f"{num_rows} answers to {len(groups)} prompts, {cfg.reward.model}")
     with cluster(cfg, f"score-{target.stem}"):
         judged, seconds = run_until_stopped(_score(cfg, groups, console))
-    partial = target.with_name(target.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(target) as staged, staged.open("w", encoding="ascii") as file:
         for group, verdict in zip(groups, judged, strict=True):
-            file.writelines(json.dumps(row) + "\n" for row in judged_rows(group, verdict))
-    partial.rename(target)
+            file.writelines(map(as_line, judged_rows(group, verdict)))
     console.say(f"{num_rows} answers in {seconds:.1f} s, written to {target}")
     return seconds
 

@@ -19,11 +19,13 @@ from conf.errors import DataError, ProjectError
 from conf.schema import Config, ExecutionConfig
 from reward.code.extract import ExtractConfig, extract
 from reward.verify.execute import verify_persistently
-from reward.verify.verdict import Judgement, Program, Verdict, longest
+from reward.verify.verdict import Judgement, Program, longest
 from rl.base.console import Console
+from rl.base.files import replacing
 from rl.base.json_text import JsonFault, parse_json
+from rl.base.jsonlines import as_line, given_lines
 from rl.problems.prompts import parse_tests, parse_time_limit
-from rl.types import Extraction, Reason
+from rl.types import Extraction, Reason, Verdict
 
 _CHUNK_ROWS = 32
 _CHUNK_BYTES = 4 << 20
@@ -82,7 +84,6 @@ def verify_file(cfg: Config, job: VerifyFile) -> int:
     """
     level = check_sandbox(cfg.sandbox)
     num_rows = _check(job.source)
-    job.target.parent.mkdir(parents=True, exist_ok=True)
     console = Console()
     console.stage("verify", f"{num_rows} programs, sandbox level {int(level)}")
     with cluster(cfg, f"verify-{job.target.stem}"):
@@ -106,14 +107,17 @@ async def _verify(cfg: Config, job: VerifyFile, num_rows: int, console: Console)
         for index in range(num_actors)
     ]
     counts = Counts()
-    partial = job.target.with_name(job.target.name + ".partial")
     # Results are written in the order of the lines, so a slow chunk holds back at most the chunks
     # that are ahead of it; each waits for as long as its programs and theirs may take.
     limits = sandbox_limits(cfg.sandbox, job.timeout_s)
     longest_s = 0.0
     waiting: deque[_Chunk] = deque()
     chunks = _chunks(job.source)
-    with partial.open("w", encoding="utf-8") as file, console.steps(num_rows):
+    with (
+        replacing(job.target) as staged,
+        staged.open("w", encoding="ascii") as file,
+        console.steps(num_rows),
+    ):
         for number, rows in enumerate(chunks):
             found = [_extraction(row, job.rule) for row in rows]
             programs = [_program(row, e) for row, e in zip(rows, found, strict=True)]
@@ -125,7 +129,6 @@ async def _verify(cfg: Config, job: VerifyFile, num_rows: int, console: Console)
                 await _write(waiting.popleft(), file, counts, console)
         while waiting:
             await _write(waiting.popleft(), file, counts, console)
-    partial.rename(job.target)
     return counts
 
 
@@ -148,7 +151,7 @@ async def _write(
             "seconds": round(judgement.seconds, 4),
             "detail": lost.removesuffix(": ") or judgement.detail,
         }
-        file.write(json.dumps(row | fields) + "\n")
+        file.write(as_line(row | fields))
         counts.verdicts[judgement.verdict] += 1
         counts.lost[extraction.reason] += not extraction.valid
         console.advance()
@@ -179,32 +182,25 @@ def _tests_of(row: dict[str, Any]) -> str:
 def _chunks(source: Path) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     size = 0
-    with source.open("rb") as file:
-        for line in file:
-            if line.strip():
-                rows.append(json.loads(line))
-                size += len(line)
-            if len(rows) >= _CHUNK_ROWS or size >= _CHUNK_BYTES:
-                yield rows
-                rows, size = [], 0
+    for _, line in given_lines(source):
+        rows.append(json.loads(line))
+        size += len(line)
+        if len(rows) >= _CHUNK_ROWS or size >= _CHUNK_BYTES:
+            yield rows
+            rows, size = [], 0
     if rows:
         yield rows
 
 
 def _check(source: Path) -> int:
     """Count the lines. Raises one DataError for all malformed ones."""
-    if not source.is_file():
-        what = "is a directory" if source.is_dir() else "does not exist"
-        raise DataError(f"input: {source} {what}; give input=FILE with one JSON object per line")
     faults: list[str] = []
     num_rows = num_bad = 0
-    with source.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                num_rows += 1
-                found = [f"{source}:{number}:{fault}" for fault in _faults(line)]
-                num_bad += bool(found)
-                faults += found if len(faults) < _MAX_FAULTS else []
+    for number, line in given_lines(source):
+        num_rows += 1
+        found = [f"{source}:{number}:{fault}" for fault in _faults(line)]
+        num_bad += bool(found)
+        faults += found if len(faults) < _MAX_FAULTS else []
     if faults:
         raise DataError("\n".join([*faults, f"{num_bad} of {num_rows} lines are malformed"]))
     if not num_rows:

@@ -21,7 +21,9 @@ from typing import Any
 from conf.errors import UserError
 from conf.schema import Config
 from conf.validate import to_dict
+from rl.base.files import replace_file
 from rl.metrics import Sink
+from rl.run.directory import RunDirectory
 from rl.types import StepReport
 
 PROJECT = "codescaler-ray"  # of W&B, unless WANDB_PROJECT names another
@@ -42,7 +44,7 @@ def tracked_run(cfg: Config, directory: Path) -> TrackedRun:
     """The run that trackers see; values of `ray.env` may be secrets and stay here."""
     hidden = dict.fromkeys(cfg.ray.env, "(not shown)")
     config = to_dict(replace(cfg, ray=replace(cfg.ray, env=hidden)))
-    trackers = directory / "trackers"
+    trackers = RunDirectory(directory).trackers
     return TrackedRun(experiment=cfg.experiment, name=cfg.name, directory=trackers, config=config)
 
 
@@ -205,8 +207,7 @@ def _run_id(run: TrackedRun, tracker: str, make: Callable[[], str]) -> str:
     if path.is_file():
         return json.loads(path.read_text(encoding="ascii"))["run_id"]
     run_id = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"run_id": run_id}) + "\n", encoding="ascii")
+    replace_file(path, json.dumps({"run_id": run_id}) + "\n")
     return run_id
 
 

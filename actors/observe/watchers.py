@@ -19,6 +19,7 @@ from actors.observe.trackers import TRACKERS, tracked_run
 from conf.errors import in_one_line
 from conf.schema import Config
 from rl.metrics import JsonlSink, Sink
+from rl.run.directory import RunDirectory
 from rl.types import StepReport
 
 logger = logging.getLogger(__name__)
@@ -117,4 +118,4 @@ def make_watchers(cfg: Config, directory: Path, warn: Warn) -> Watchers:
     run = tracked_run(cfg, directory)
     sinks: dict[str, Sink] = {name: TRACKERS[name](run) for name in cfg.trackers}
     sinks["the dashboard"] = StepGauges(run_tags(cfg.experiment, cfg.name))
-    return Watchers(JsonlSink(directory / "metrics.jsonl"), sinks, warn)
+    return Watchers(JsonlSink(RunDirectory(directory).metrics), sinks, warn)

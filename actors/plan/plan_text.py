@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 
 from actors.plan.memory import GIB, Footprint
 from actors.plan.plan import GROUPS, Device, Plan, Shapes
 from conf.keys import as_yaml, keys_of
 from conf.schema import Config
+from rl.run.directory import RunDirectory
 
 _WIDTH = 94
 _NAMES = 32  # columns for the names of the actors on a device
@@ -20,7 +20,7 @@ _SHOWN_BYTES = GIB // 20
 
 def describe(cfg: Config, plan: Plan, shapes: Shapes, num_faults: int = 0) -> list[str]:
     """Lines of the whole plan; `num_faults` of what is wrong beside it are told elsewhere."""
-    directory = Path(cfg.output_dir) / cfg.experiment / cfg.name
+    directory = RunDirectory.of(cfg).root
     return [
         f"plan of a run that would be written to {directory}",
         "",

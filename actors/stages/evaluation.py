@@ -96,7 +96,7 @@ def execute(groups_P: Sequence[JudgedGroup], verifier: Verifier) -> tuple[Judged
 def _with_verdict(score: Score, found: Judgement) -> Score:
     return replace(
         score,
-        verdict=found.verdict.value,
+        verdict=found.verdict,
         num_passed=found.num_passed,
         num_tests=found.num_tests,
     )

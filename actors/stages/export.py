@@ -17,6 +17,7 @@ from reward.model.golden import GOLDEN_SCORES
 from reward.model.safetensors_files import SINGLE
 from reward.model.text_path import TextPath
 from reward.train.pair_batches import write_golden_scores
+from rl.base.files import replace_file, replace_json
 
 _CARD = """# {title}
 
@@ -57,7 +58,7 @@ def _export(source: Path, target: Path, cfg: Config, title: str) -> None:
     copy_tokenizer(source, target)
     copy_generation(source, target)
     record = json.loads((source / "stage.json").read_text(encoding="utf-8"))
-    (target / "stage.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    replace_json(target / "stage.json", record, indent=1)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in record["figures"].items())
     card = _CARD.format(
         title=title,
@@ -66,7 +67,7 @@ def _export(source: Path, target: Path, cfg: Config, title: str) -> None:
         commit=_commit(),
         figures=figures,
     )
-    (target / "README.md").write_text(card, encoding="utf-8")
+    replace_file(target / "README.md", card)
 
 
 def _commit() -> str:

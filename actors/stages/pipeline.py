@@ -30,9 +30,10 @@ from reward.pairs.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs.pairs import LabelledCode, read_pairs, write_pairs
 from reward.pairs.rollout_sources import RolloutFile, iter_codes
 from rl.base.console import Console
+from rl.base.files import replace_file
 from rl.loss import PairObjective
 from rl.problems import minipy
-from rl.run.evaluation_store import NO_LABEL
+from rl.run.directory import RolloutFolder, RunDirectory
 from rl.types import JudgedGroup, Prompt
 
 Figures = dict[str, float]
@@ -80,7 +81,7 @@ class StageCache:
             figures = await build(partial)
             seconds = time.perf_counter() - start_s
             done = {"figures": figures, "seconds": seconds, "settings": dict(settings)}
-            (partial / record.name).write_text(json.dumps(done, indent=1), encoding="utf-8")
+            replace_file(partial / record.name, json.dumps(done, indent=1))
             shutil.rmtree(directory, ignore_errors=True)
             partial.rename(directory)
         done = json.loads(record.read_text(encoding="utf-8"))
@@ -151,7 +152,7 @@ class WholeLoop:
 
         async def build(directory: Path) -> Figures:
             result = await RlRun(rlvr_cfg, directory, self._console).run()
-            shutil.rmtree(directory / "hf")
+            shutil.rmtree(RunDirectory(directory).hf)
             return {
                 "base_pass@1": result.base.pass_at_1,
                 "final_pass@1": result.final.pass_at_1,
@@ -211,7 +212,7 @@ class WholeLoop:
             prompts = {p.id: p for p in self._train_prompts()}
             labelled = _read_labelled(sampled.directory / "train.json")
             if rlvr is not None:
-                labelled += _read_trajectory(rlvr.directory / "rollouts")
+                labelled += _read_trajectory(RunDirectory(rlvr.directory))
             mining = MiningConfig(per_prompt=loop.pairs_per_prompt, seed=cfg.seed)
             mined = mine_pairs(labelled, mining)
             with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
@@ -302,18 +303,18 @@ def _labelled(judged: JudgedGroup) -> list[LabelledCode]:
     ]
 
 
-def _read_trajectory(directory: Path) -> list[LabelledCode]:
+def _read_trajectory(run: RunDirectory) -> list[LabelledCode]:
     """The valid programs of an execution-reward run."""
     return [
         code.labelled()
-        for file in sorted(directory.glob("*.parquet"))
+        for file in sorted(run.rollouts(RolloutFolder.TRAINING).glob("*.parquet"))
         for code in iter_codes(RolloutFile(file, "rlvr"))
-        if code.verdict not in NO_LABEL
+        if code.verdict is None or code.verdict.is_label
     ]
 
 
 def _write_labelled(path: Path, labelled: Sequence[LabelledCode]) -> None:
-    path.write_text(json.dumps([dataclasses.asdict(code) for code in labelled]), encoding="utf-8")
+    replace_file(path, json.dumps([dataclasses.asdict(code) for code in labelled]))
 
 
 def _read_labelled(path: Path) -> list[LabelledCode]:

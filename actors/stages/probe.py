@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from actors.groups.fleet import RayFleet
 from actors.stages.evaluation import run_tests
@@ -17,7 +16,8 @@ from reward.verify.verdict import Verifier
 from rl.base.console import Console
 from rl.problems.prompts import load_prompts
 from rl.run.alarm import AlarmState, HackingAlarm
-from rl.run.checkpoint import commit, complete_checkpoints, prune, staging_directory
+from rl.run.checkpoint import HF, commit, complete_checkpoints, prune, staging_directory
+from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.probe import (
     MIN_PROBLEMS,
     ProbeLog,
@@ -29,6 +29,7 @@ from rl.run.probe import (
     probe_reading,
 )
 from rl.run.rollouts import rollout_rows, write_rollouts
+from rl.run.summary import AlarmFigures, ProbeFigures, Watch
 from rl.step import sample_and_judge
 from rl.types import JudgedGroup, Prompt, SamplingConfig
 
@@ -64,9 +65,9 @@ class Probe:
         self._problems = problems
         # As training samples, but for the purpose, which enters the seed.
         self._sampling = replace(sampling, group_size=cfg.probe.num_samples, purpose="probe")
-        self._dir = directory
+        self._run = RunDirectory(directory)
         self._console = console
-        self._log = ProbeLog(directory / "probe.jsonl")
+        self._log = ProbeLog(self._run.probe_log)
         self._alarm = HackingAlarm(cfg.alarm.false_rate)
         self._states: list[AlarmState] = []
         self._num_executed = 0  # programs
@@ -95,7 +96,7 @@ class Probe:
         """Take up what an earlier part of this run has found up to `step`; 0 begins anew."""
         found = self._log.keep_until(step if step else -1, len(self._problems))
         self._states = [self._alarm.see(reading) for reading in found]
-        for best in complete_checkpoints(self._dir / "best"):
+        for best in complete_checkpoints(self._run.best):
             if best.step > step:
                 shutil.rmtree(best.directory)
 
@@ -118,7 +119,7 @@ class Probe:
         self._states.append(state)
         self._log.write(reading)
         rows = list(rollout_rows(step, found.groups_P, None))
-        write_rollouts(self._dir / "probe" / f"step-{step:06d}.parquet", rows)
+        write_rollouts(self._run.rollout_file(RolloutFolder.PROBE, step), rows)
         await self._act(fleet, state)
         agreement = exec_agreement(found.groups_P, found.passed_PG)
         return {
@@ -149,9 +150,9 @@ class Probe:
     async def _act(self, fleet: RayFleet, state: AlarmState) -> None:
         stops = self._cfg.alarm.action == "stop"
         if stops and state.is_best:
-            root = self._dir / "best"
+            root = self._run.best
             staged = staging_directory(root, state.step)
-            await fleet.policy.save_hf(staged / "hf")
+            await fleet.policy.save_hf(staged / HF)
             commit(staged, root, state.step)
             prune(root, keep=1)
         if not state.began:
@@ -166,30 +167,30 @@ class Probe:
         if stops:
             self.stopped_at = state.step
 
-    def summary(self, loop_s: float) -> dict[str, Any]:
-        """Its part of `summary.json`; `loop_s` is how long the steps took, probes included."""
+    def summary(self, loop_s: float) -> Watch:
+        """Its part of the summary; `loop_s` is how long the steps took, probes included."""
         if not self._problems:
-            return {"probe": None, "alarm": None, "programs_executed_for_probe": 0}
+            return Watch()
         states = self._states
         best = max(states, key=lambda state: state.pass_at_1) if states else None
-        saved = complete_checkpoints(self._dir / "best")
-        return {
-            "probe": {
-                "num_problems": len(self._problems),
-                "num_samples": self._cfg.probe.num_samples,
-                "num_probes": len(states),
-                "first_pass@1": states[0].pass_at_1 if states else None,
-                "best_pass@1": best and best.pass_at_1,
-                "best_step": best and best.step,
-                "last_pass@1": best and states[-1].pass_at_1,
-                "seconds": self._seconds,
-                "time_share": self._seconds / max(loop_s, self._seconds, 1e-9),
-            },
-            "alarm": {
-                "action": self._cfg.alarm.action,
-                "fired_at": [state.step for state in self._states if state.began],
-                "stopped_at": self.stopped_at,
-                "best_policy": str(saved[-1].directory / "hf") if saved else None,
-            },
-            "programs_executed_for_probe": self._num_executed,
-        }
+        saved = complete_checkpoints(self._run.best)
+        return Watch(
+            probe=ProbeFigures(
+                num_problems=len(self._problems),
+                num_samples=self._cfg.probe.num_samples,
+                num_probes=len(states),
+                first_pass_at_1=states[0].pass_at_1 if states else None,
+                best_pass_at_1=best and best.pass_at_1,
+                best_step=best and best.step,
+                last_pass_at_1=states[-1].pass_at_1 if states else None,
+                seconds=self._seconds,
+                time_share=self._seconds / max(loop_s, self._seconds, 1e-9),
+            ),
+            alarm=AlarmFigures(
+                action=self._cfg.alarm.action,
+                fired_at=[state.step for state in states if state.began],
+                stopped_at=self.stopped_at,
+                best_policy=str(saved[-1].hf) if saved else None,
+            ),
+            num_executed=self._num_executed,
+        )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from actors.cluster.cluster import starts_ray
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
@@ -25,8 +23,17 @@ from rl.metrics import read_metrics
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import PromptSampler, load_prompts
 from rl.report.live import LiveReport
-from rl.run.checkpoint import Checkpoint, commit, complete_checkpoints, prune, staging_directory
+from rl.run.checkpoint import (
+    HF,
+    Checkpoint,
+    commit,
+    complete_checkpoints,
+    prune,
+    staging_directory,
+)
+from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.rollouts import rollout_rows, write_rollouts
+from rl.run.summary import Watch
 from rl.run.timeline import Timeline
 from rl.step import Batch, StepConfig
 from rl.types import Prompt, SamplingConfig, StepReport
@@ -45,7 +52,7 @@ class RlResult:
     executed_for_evaluation: int  # programs
     partition: list[dict[str, int]]
     start_s: float  # until every engine was ready
-    probe: Mapping[str, Any]  # `Probe.summary`
+    watch: Watch
 
 
 def load_problems(cfg: Config) -> tuple[list[Prompt], list[Prompt]]:
@@ -101,12 +108,12 @@ class RlRun:
         self, cfg: Config, directory: Path, console: Console, report: LiveReport | None = None
     ) -> None:
         self._cfg = cfg
-        self._dir = directory
+        self._run = RunDirectory(directory)
         self._console = console
         self._report = report
         self._step_cfg = step_config(cfg)
         self._sink = make_watchers(cfg, directory, console.warn)
-        self._timeline = Timeline(directory / "timeline.json")
+        self._timeline = Timeline(self._run.timeline)
         self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
         train, self._held_out = load_problems(cfg)
         self._train, probed = probe_problems(cfg, train, self._held_out)
@@ -162,8 +169,8 @@ class RlRun:
         loop_s = time.perf_counter() - loop_start_s
         self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, after")
         final = await self._evaluate(fleet, last_step)
-        await fleet.policy.save_hf(self._dir / "hf")
-        steps = read_metrics(self._dir / "metrics.jsonl")  # those before a resumption too
+        await fleet.policy.save_hf(self._run.hf)
+        steps = read_metrics(self._run.metrics)  # those before a resumption too
         return RlResult(
             base=base,
             final=final,
@@ -174,7 +181,7 @@ class RlRun:
             executed_for_evaluation=self._executed_for_evaluation,
             partition=partition,
             start_s=started_s,
-            probe=self._probe.summary(loop_s),
+            watch=self._probe.summary(loop_s),
         )
 
     def _judged(self) -> str:
@@ -189,7 +196,7 @@ class RlRun:
 
     def _newest_checkpoint(self) -> Checkpoint | None:
         """The complete checkpoint that the run goes on from, if it does."""
-        found = complete_checkpoints(self._dir / "checkpoints")
+        found = complete_checkpoints(self._run.checkpoints)
         return found[-1] if found and self._cfg.resume != "never" else None
 
     async def _resume(self, fleet: RayFleet, newest: Checkpoint | None) -> int:
@@ -241,15 +248,15 @@ class RlRun:
 
     def _write_rollouts(self, step: int, batch: Batch) -> None:
         advantages = batch_advantages(batch.groups_P, self._step_cfg.advantage)
-        path = self._dir / "rollouts" / f"step-{step:06d}.parquet"
+        path = self._run.rollout_file(RolloutFolder.TRAINING, step)
         write_rollouts(path, list(rollout_rows(step, batch.groups_P, advantages)))
 
     async def _save_checkpoint(self, fleet: RayFleet, step: int) -> None:
-        root = self._dir / "checkpoints"
+        root = self._run.checkpoints
         staged = staging_directory(root, step)
         with self._timeline.span("checkpoint", step):
             await fleet.policy.save_checkpoint(staged)
-            await fleet.policy.save_hf(staged / "hf")
+            await fleet.policy.save_hf(staged / HF)
             commit(staged, root, step)
         prune(root, self._cfg.checkpoint.keep)
 
@@ -266,5 +273,5 @@ class RlRun:
             evaluation = await evaluate(fleet, self._held_out, sampling, self._verifier, step)
         self._executed_for_evaluation += evaluation.num_executed
         rows = list(rollout_rows(step, evaluation.groups_P, None))
-        write_rollouts(self._dir / "evaluation" / f"step-{step:06d}.parquet", rows)
+        write_rollouts(self._run.rollout_file(RolloutFolder.EVALUATION, step), rows)
         return evaluation

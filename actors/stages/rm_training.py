@@ -37,10 +37,10 @@ from reward.train.pair_batches import (
     write_golden_scores,
 )
 from rl.base.console import Console
+from rl.base.files import replace_file, replace_json
 from rl.base.versions import installed_versions
 from rl.loss import PairObjective
 from rl.run.checkpoint import commit, complete_checkpoints, prune, staging_directory
-from rl.run.evaluation_store import replace_file
 from rl.text.hub_files import model_config
 from rl.text.tokenizer import embedding_rows, tokenizer_note
 from rl.types import UpdateReport
@@ -174,8 +174,8 @@ def run_training(cfg: Config, job: RmTraining, record: Path) -> RmResult:
         "versions": installed_versions(),
         "wall_s": time.perf_counter() - start_s,
     }
-    (job.directory / "README.md").write_text(reward_model_card(facts), encoding="utf-8")
-    replace_file(record, json.dumps(facts, indent=1) + "\n")
+    replace_file(job.directory / "README.md", reward_model_card(facts))
+    replace_json(record, facts, indent=1)
     _show(console, result, job.directory)
     return result
 
@@ -320,7 +320,7 @@ class _Training:
             "best_step": self._best_step,
             "history": {number: asdict(figures) for number, figures in self._history.items()},
         }
-        (staged / _STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+        replace_file(staged / _STATE_FILE, json.dumps(state))
         if self._best_step:  # a later best replaces it beside the checkpoints, not in here
             best = self._best_directory()
             shutil.copytree(best, staged / best.name)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from launch.benches.chromium import chromium, open_tab
 from rl.base.console import Console
+from rl.base.jsonlines import append_lines
 from rl.report.page import Report
+from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.rollouts import RolloutRow, write_rollouts
 from rl.types import Reason
 
@@ -39,7 +41,7 @@ def measure_report(num_steps: int, num_completions: int) -> None:
         report = Report(directory)
         first_s = _timed(report)
         again_s = _timed(report)
-        page = directory / "report.html"
+        page = RunDirectory(directory).report
         rows += [
             ("written in", f"{first_s:.1f} s", "everything packed for the first time"),
             ("rewritten in", f"{again_s:.1f} s", "nothing new"),
@@ -53,16 +55,17 @@ def make_run(directory: Path, num_steps: int, num_completions: int) -> None:
     """A run directory as `train.py` leaves it; its programs are functions of Python's library."""
     rng = random.Random(0)
     functions = _functions(rng)
-    lines: list[str] = []
+    run = RunDirectory(directory)
+    lines: list[dict[str, float]] = []
     for step in range(1, num_steps + 1):
         groups = [
             _group(step, (step * num_completions // GROUP_SIZE + n) % _NUM_PROBLEMS, functions, rng)
             for n in range(num_completions // GROUP_SIZE)
         ]
         rows = list(itertools.chain.from_iterable(groups))
-        write_rollouts(directory / "rollouts" / f"step-{step:06d}.parquet", rows)
-        lines.append(json.dumps({"step": step, **_metrics(step, num_steps, rng)}))
-    (directory / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        write_rollouts(run.rollout_file(RolloutFolder.TRAINING, step), rows)
+        lines.append({"step": step, **_metrics(step, num_steps, rng)})
+    append_lines(run.metrics, lines)
 
 
 def _functions(rng: random.Random) -> list[str]:

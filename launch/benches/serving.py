@@ -29,6 +29,7 @@ from conf.errors import EngineError, ProjectError, UserError
 from launch.common.arguments import AnswerArgs, answer_config
 from reward.judges.answers import read_answers
 from rl.base.console import Console
+from rl.base.jsonlines import append_lines, read_lines
 from rl.problems.minipy import specs
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -77,10 +78,10 @@ def measure_serving(cfg: LoadConfig) -> None:
     with tempfile.TemporaryDirectory() as directory:
         rows = list(make_answers(cfg.answers))
         source, target = Path(directory, "in.jsonl"), Path(directory, "out.jsonl")
-        source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        append_lines(source, rows)
         alone = answer_config(AnswerArgs(model=cfg.model, shards=cfg.shards))
         floor_s = score_file(alone, read_answers(source), target)
-        known = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+        known = [line.value for line in read_lines(target)]
         with _server(cfg, Path(directory, "server.log")) as url:
             console.stage("load", f"{cfg.clients} clients for {cfg.seconds:g} s against {url}")
             full = asyncio.run(run_load(url, known, cfg.clients, cfg.seconds))

@@ -21,7 +21,9 @@ from conf.schema import ExecutionConfig
 from reward.verify.execute import verify_persistently
 from reward.verify.verdict import Judgement, Program, Verifier
 from rl.base.console import Console
+from rl.base.files import replace_file
 from rl.base.json_text import JsonFault, parse_json
+from rl.base.jsonlines import as_line
 from rl.problems.prompts import parse_tests
 
 Should = Literal["pass", "fail", "refuse"]
@@ -113,11 +115,10 @@ def measure_suites(
         verifier = make_verifier(cfg or ExecutionConfig(), timeout_s, workers)
         agreement, wrong = _judge(name, cases, verifier, console)
         found.append(agreement)
-        lines += [json.dumps({"suite": name} | row) + "\n" for row in wrong]
+        lines += [as_line({"suite": name} | row) for row in wrong]
     console.table("suites", [agreement.columns() for agreement in found], COLUMNS)
     if disagreements is not None:
-        disagreements.parent.mkdir(parents=True, exist_ok=True)
-        disagreements.write_text("".join(lines), encoding="utf-8")
+        replace_file(disagreements, "".join(lines))
         console.say(f"{len(lines)} disagreements written to {disagreements}")
     return found
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from launch.common.plots import Curve, plot_arms
+from rl.base.files import replace_file, replace_json
 from rl.metrics import read_metrics
-from rl.run.evaluation_store import replace_file
+from rl.run.directory import RunDirectory
+from rl.run.summary import read_summary
 
 SEED = "seed"
 
@@ -56,17 +57,15 @@ class Group:
 
 def read_figures(directory: Path) -> Figures:
     """The figures of the run in `directory`; all None without a `summary.json`."""
-    try:
-        summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    summary = read_summary(RunDirectory(directory).summary)
+    if summary is None:
         return Figures()
-    best = next((key for key in summary if key.startswith("bon")), None)
     return Figures(
-        base=summary.get("base_pass@1"),
-        final=summary.get("final_pass@1"),
-        best_of=best and summary[best],
-        num_samples=best and int(best.removeprefix("bon").removesuffix("_pass@1")),
-        wall_s=summary.get("wall_s"),
+        base=summary.base.pass_at_1,
+        final=summary.final.pass_at_1,
+        best_of=summary.base.best_of,
+        num_samples=summary.num_samples,
+        wall_s=summary.wall_s,
     )
 
 
@@ -109,7 +108,7 @@ def write_report(directory: Path, rows: Sequence[Row]) -> str:
         "jobs": [dataclasses.asdict(row) for row in rows],
         "groups": [dataclasses.asdict(group) for group in groups],
     }
-    replace_file(directory / "sweep.json", json.dumps(document, indent=2) + "\n")
+    replace_json(directory / "sweep.json", document)
     text = markdown(rows, groups)
     replace_file(directory / "sweep.md", text)
     return text
@@ -163,7 +162,7 @@ def draw(directory: Path, rows: Sequence[Row]) -> None:
             continue
         others = [f"{key}={value}" for key, value in row.swept.items() if key != SEED]
         arm = " ".join(others) or "all seeds"
-        path = Path(row.directory) / "metrics.jsonl"
+        path = RunDirectory(Path(row.directory)).metrics
         lines = read_metrics(path) if path.is_file() else ()
         rewards.setdefault(arm, []).append(_curve(lines, "reward/mean"))
         solved.setdefault(arm, []).append(_pass_curve(lines, row.figures))

@@ -21,11 +21,11 @@ from conf.schema import Config
 from conf.validate import to_dict
 from launch.common.overrides import override
 from launch.sweeps.report import Figures, Row, draw, read_figures, write_report
-from rl.run.evaluation_store import replace_file
+from rl.base.files import replace_file
+from rl.run.directory import RunDirectory
 
 _LABEL_CHARS = 100
 _STOP_DEADLINE_S = 60.0
-_FINISHED = "finished.json"  # in a run directory: the configuration whose run has ended well
 _OF_THE_CALL = ("resume", "dry_run")  # keys that do not change what a run computes
 
 
@@ -41,7 +41,12 @@ class Job:
     @property
     def directory(self) -> Path:
         """Its run directory."""
-        return Path(self.config.output_dir) / self.config.experiment / self.config.name
+        return self.run.root
+
+    @property
+    def run(self) -> RunDirectory:
+        """The paths of its run."""
+        return RunDirectory.of(self.config)
 
     def __str__(self) -> str:
         """Number and swept values, for messages."""
@@ -134,10 +139,10 @@ class Outcome:
 def is_finished(job: Job) -> bool:
     """Whether a sweep has seen the end of a run with this very configuration in its directory."""
     try:
-        stored = json.loads((job.directory / _FINISHED).read_text(encoding="utf-8"))
+        stored = json.loads(job.run.finished.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return stored == _record(job) and (job.directory / "summary.json").is_file()
+    return stored == _record(job) and job.run.summary.is_file()
 
 
 def _record(job: Job) -> dict[str, Any]:
@@ -205,7 +210,7 @@ class Sweep:
         while waiting and (not running or self._runner.fits(waiting[0].config, configs)):
             job = waiting.pop(0)
             _say(f"{job} starts in {job.directory}")
-            (job.directory / _FINISHED).unlink(missing_ok=True)
+            job.run.finished.unlink(missing_ok=True)
             running[job.number] = (job, self._runner.start(job.overrides, job.directory))
             configs.append(job.config)
 
@@ -217,7 +222,7 @@ class Sweep:
             del running[number]
             outcome = Outcome("done")
             if code == 0:
-                replace_file(job.directory / _FINISHED, json.dumps(_record(job)))
+                replace_file(job.run.finished, json.dumps(_record(job)))
             else:
                 why = process.last_line() or "it wrote nothing"
                 outcome = Outcome("failed", f"exit code {code}: {why}")

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure as Plot
 
 from reward.assess.assessment import Judgement
 from reward.assess.figures import Bin, Figure
-from rl.run.evaluation_store import replace_file
+from rl.base.files import replace_file
 
 mpl.use("Agg")
 

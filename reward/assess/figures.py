@@ -11,11 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rl.run.evaluate import Float64Array, IndexArray, bootstrap, pass_at_k
+from rl.run.evaluate import (
+    BoolArray,
+    Float64Array,
+    IndexArray,
+    bootstrap,
+    pass_at_k,
+    won_pairs,
+)
 
 NUM_BINS = 10
-
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,13 +194,8 @@ def auc(scores_N: Float64Array, right_N: BoolArray, weights_N: Float64Array | No
     >>> auc(np.array([2.0, 1.0, 1.0]), np.array([True, True, False]))
     0.75
     """
-    weights = np.ones(len(scores_N)) if weights_N is None else weights_N
-    _, level = np.unique(scores_N, return_inverse=True)
-    wins = np.bincount(level, weights * right_N)
-    losses = np.bincount(level, weights * ~right_N)
-    below = np.cumsum(losses) - losses
-    pairs = wins.sum() * losses.sum()
-    return float((wins * (below + losses / 2)).sum() / pairs) if pairs else float("nan")
+    won, pairs = won_pairs(scores_N, right_N, weights_N)
+    return won / pairs if pairs else float("nan")
 
 
 def _pooled_auc(lists: Sequence[Listed], seed: int) -> Figure | None:

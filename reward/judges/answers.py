@@ -15,6 +15,7 @@ from typing import Any, cast
 from conf.errors import DataError
 from reward.judges.judge import Judged
 from rl.base.json_text import JsonFault, parse_json
+from rl.base.jsonlines import given_lines
 from rl.types import Message, Prompt
 
 _MAX_FAULTS = 20  # shown
@@ -89,23 +90,17 @@ def read_answers(source: Path) -> list[AnswerGroup]:
     Raises:
         DataError: with `file:line:column` for each malformed line, the first ones.
     """
-    if not source.is_file():
-        what = "is a directory" if source.is_dir() else "does not exist"
-        raise DataError(f"input: {source} {what}; give input=FILE with one JSON object per line")
     answers: list[tuple[str, Answer]] = []
     faults: list[str] = []
     num_lines = num_bad = 0
-    with source.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            num_lines += 1
-            try:
-                answers.append((f"line-{number}", _parse_line(line)))
-            except DataError as error:
-                num_bad += 1
-                if num_bad <= _MAX_FAULTS:
-                    faults.append(f"{source}:{number}:{error}")
+    for number, line in given_lines(source):
+        num_lines += 1
+        try:
+            answers.append((f"line-{number}", _parse_line(line)))
+        except DataError as error:
+            num_bad += 1
+            if num_bad <= _MAX_FAULTS:
+                faults.append(f"{source}:{number}:{error}")
     if faults:
         raise DataError("\n".join([*faults, f"{num_bad} of {num_lines} lines are malformed"]))
     if not answers:

@@ -249,7 +249,7 @@ class ExecutionJudge:
         return Score(
             value=by_tests if self._credit == "pass_rate" else float(judgement.passed),
             reused=not judgement.executed,
-            verdict=judgement.verdict.value,
+            verdict=judgement.verdict,
             num_passed=judgement.num_passed if counted else None,
             num_tests=judgement.num_tests,
         )

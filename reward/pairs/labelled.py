@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from reward.pairs.pairs import LabelledCode
 from reward.pairs.rollout_sources import RolloutCode, find_rollouts, iter_rows
-from rl.run.evaluation_store import UNDECIDED, UNJUDGED
+from rl.types import Verdict
 
 
 @dataclass(slots=True)
@@ -54,4 +54,5 @@ def _why_not(row: RolloutCode) -> str:
         return f"no code: {row.reason}"
     if row.verdict is None:
         return "not executed"
-    return {UNDECIDED: "sandbox error", UNJUDGED: "unjudged"}.get(row.verdict, "")
+    silent = {Verdict.SANDBOX_ERROR: "sandbox error", Verdict.UNJUDGED: "unjudged"}
+    return silent.get(row.verdict, "")

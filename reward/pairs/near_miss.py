@@ -19,9 +19,9 @@ from reward.code.edits import Edit, apply, edits
 from reward.code.normal_form import normalise, num_other_words, parse, words_of
 from reward.pairs.pairs import LabelledCode, Pair, pair_of
 from reward.verify.execute import program_of, verify_persistently
-from reward.verify.verdict import Judgement, Verdict, Verifier
+from reward.verify.verdict import Judgement, Verifier
 from rl.seeds import derive_seed
-from rl.types import Prompt
+from rl.types import Prompt, Verdict
 
 _NUM_NEAREST = 16  # passing programs of other problems, of which the nearest is taken
 _DECIDED = (Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR)

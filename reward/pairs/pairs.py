@@ -114,7 +114,7 @@ def pair_of(right: LabelledCode, wrong: LabelledCode) -> Pair:
 # ---------------------------------------------------------------- validation
 
 
-def is_held_out(prompt_id: str, share: float, seed: int) -> bool:
+def is_for_validation(prompt_id: str, share: float, seed: int) -> bool:
     """Whether a problem belongs to the validation part, which has `share` of all problems.
 
     Problems are held out, never pairs; and the side of one depends on no other.
@@ -125,13 +125,13 @@ def is_held_out(prompt_id: str, share: float, seed: int) -> bool:
 def split_by_prompt(
     pairs: Sequence[Pair], share: float, seed: int
 ) -> tuple[list[Pair], list[Pair]]:
-    """Return (training, validation) pairs, see `is_held_out`.
+    """Return (training, validation) pairs, see `is_for_validation`.
 
     Raises UserError unless 0 <= share <= 1.
     """
     if not 0.0 <= share <= 1.0:
         raise UserError(f"share={share}: must be from 0 to 1")
-    sides = [is_held_out(pair.prompt_id, share, seed) for pair in pairs]
+    sides = [is_for_validation(pair.prompt_id, share, seed) for pair in pairs]
     return (
         [pair for pair, out in zip(pairs, sides, strict=True) if not out],
         [pair for pair, out in zip(pairs, sides, strict=True) if out],

@@ -3,10 +3,6 @@
 Files are read row by row, so their size does not matter.
 """
 
-# pyarrow ships no type information; what leaves it is narrowed before use.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -15,24 +11,14 @@ from glob import glob
 from hashlib import blake2b
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from conf.errors import DataError, UserError
 from reward.pairs.pairs import LabelledCode
-from reward.verify.verdict import Verdict
-from rl.run.evaluation_store import NO_LABEL, UNDECIDED, UNJUDGED, read_samples
+from rl.run.directory import HELD_OUT, RolloutFolder, RunDirectory
+from rl.run.evaluation_store import read_samples
+from rl.run.rollouts import LongText, read_rows
+from rl.types import Verdict
 
-_PARQUET_COLUMNS = (
-    *("prompt_id", "question", "code", "reason", "step", "policy_version", "sample_idx"),
-)
-_OPTIONAL_COLUMNS = ("verdict", "num_passed", "num_tests")
-_VERDICTS = frozenset(verdict.value for verdict in Verdict)
-_TEXTS = ("prompt_id", "question", "code", "reason")
-_NUMBERS = ("step", "policy_version", "sample_idx")
-_COUNTS = ("num_passed", "num_tests")  # None where not all tests were run
 _SAMPLES = ".samples.jsonl"
-_HELD_OUT = {"probe", "evaluation"}  # of a run directory: no material of its training
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +34,20 @@ class RolloutCode:
     """The program of one completion, and the verdict on it if there is one."""
 
     prompt_id: str
-    question: str
-    code: str  # "" where there is none
+    question: LongText
+    code: LongText  # "" where there is none
     reason: str  # of extraction
     run: str
     step: int
     policy_version: int
     sample_idx: int
-    verdict: str | None  # None: no test was run
-    num_passed: int | None  # None: not all tests were run
-    num_tests: int | None
+    verdict: Verdict | None = None  # None: no test was run
+    num_passed: int | None = None  # None: not all tests were run
+    num_tests: int | None = None
 
     def labelled(self) -> LabelledCode:
         """The program with its label. ValueError when there is none."""
-        if self.verdict is None or self.verdict in NO_LABEL:
+        if self.verdict is None or not self.verdict.is_label:
             raise ValueError(f"{self.prompt_id}: has no verdict ({self.verdict})")
         share = None
         if self.num_passed is not None and self.num_tests:
@@ -70,7 +56,7 @@ class RolloutCode:
             prompt_id=self.prompt_id,
             question=self.question,
             code=self.code,
-            passed=self.verdict == "PASSED",
+            passed=self.verdict is Verdict.PASSED,
             tests_passed=share,
             step=self.step,
             policy_version=self.policy_version,
@@ -115,15 +101,15 @@ def find_rollouts(inputs: Sequence[str], key: str = "input") -> list[RolloutFile
 def _files_under(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    if (path / "rollouts").is_dir():
-        path = path / "rollouts"
+    trained_on = RunDirectory(path).rollouts(RolloutFolder.TRAINING)
+    path = trained_on if trained_on.is_dir() else path
     found = sorted([*path.rglob("*.parquet"), *path.rglob(f"*{_SAMPLES}")])
-    return [file for file in found if not _HELD_OUT & {*file.relative_to(path).parts[:-1]}]
+    return [file for file in found if not HELD_OUT & {*file.relative_to(path).parts[:-1]}]
 
 
 def _run_of(file: Path) -> str:
     """`experiment/name` of a run directory's file, else the file's own name."""
-    if file.parent.name == "rollouts":
+    if file.parent.name == RolloutFolder.TRAINING:
         return "/".join(file.resolve().parts[-4:-2])
     return file.name.removesuffix(_SAMPLES).removesuffix(".parquet")
 
@@ -134,7 +120,7 @@ def run_directories(files: Sequence[RolloutFile]) -> list[Path]:
     return [
         parent.parent
         for parent in parents
-        if parent.name == "rollouts" and (parent.parent / "config.yaml").is_file()
+        if parent.name == RolloutFolder.TRAINING and RunDirectory(parent.parent).config.is_file()
     ]
 
 
@@ -152,8 +138,8 @@ def count_rollouts(files: Sequence[RolloutFile]) -> RolloutCounts:
                 if not row.code:
                     continue
                 counts.num_codes += 1
-                counts.num_undecided += row.verdict == UNDECIDED
-                counts.num_unjudged += row.verdict == UNJUDGED
+                counts.num_undecided += row.verdict is Verdict.SANDBOX_ERROR
+                counts.num_unjudged += row.verdict is Verdict.UNJUDGED
                 digest = question_digest(row.question)
                 known, where = counts.problems.setdefault(row.prompt_id, (digest, file.path))
                 if known != digest:
@@ -184,51 +170,9 @@ def question_digest(question: str) -> bytes:
 
 def iter_rows(file: RolloutFile) -> Iterator[RolloutCode]:
     """Yield every completion, those without a program too. DataError `file:row:column`."""
-    return _sample_rows(file) if file.path.name.endswith(".jsonl") else _parquet_rows(file)
-
-
-def _parquet_rows(file: RolloutFile) -> Iterator[RolloutCode]:
-    try:
-        parquet = pq.ParquetFile(file.path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{file.path}: is not a readable parquet file ({error})") from error
-    names = parquet.schema_arrow.names
-    for name in _PARQUET_COLUMNS:
-        if name not in names:
-            raise DataError(f"{file.path}:-:{name}: column is missing (has {names})")
-    columns = [*_PARQUET_COLUMNS, *(name for name in _OPTIONAL_COLUMNS if name in names)]
-    number = 0
-    try:
-        for batch in parquet.iter_batches(batch_size=256, columns=columns):
-            for row in batch.to_pylist():
-                number += 1
-                code = RolloutCode(run=file.run, **(dict.fromkeys(_OPTIONAL_COLUMNS) | row))
-                _check_types(code, f"{file.path}:{number}")
-                _check_verdict(code, f"{file.path}:{number}")
-                yield code
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{file.path}:{number + 1}: is not readable ({error})") from error
-
-
-def _check_types(code: RolloutCode, place: str) -> None:
-    for names, kind, what in (
-        (_TEXTS, str, "text"),
-        (_NUMBERS, int, "a whole number"),
-        (_COUNTS, int | None, "a whole number or null"),
-        (("verdict",), str | None, "text or null"),
-    ):
-        for name in names:
-            value = getattr(code, name)
-            if not isinstance(value, kind):
-                raise DataError(f"{place}:{name}: must be {what} ({value!r})")
-
-
-def _check_verdict(code: RolloutCode, place: str) -> None:
-    if code.verdict is not None and code.verdict not in _VERDICTS:
-        raise DataError(
-            f"{place}:verdict: {code.verdict!r} is none of {', '.join(Verdict)}; leave null what "
-            "was not run"
-        )
+    if file.path.name.endswith(".jsonl"):
+        return _sample_rows(file)
+    return read_rows(file.path, RolloutCode, run=file.run)
 
 
 def _sample_rows(file: RolloutFile) -> Iterator[RolloutCode]:
@@ -236,7 +180,7 @@ def _sample_rows(file: RolloutFile) -> Iterator[RolloutCode]:
         questions = [turn["content"] for turn in row.prompt if turn.get("role") == "user"]
         if not questions:
             raise DataError(f"{file.path}:{number}:prompt: has no user turn")
-        code = RolloutCode(
+        yield RolloutCode(
             prompt_id=row.problem_id,
             question=questions[-1],
             code=row.code,
@@ -249,5 +193,3 @@ def _sample_rows(file: RolloutFile) -> Iterator[RolloutCode]:
             num_passed=row.num_passed,
             num_tests=row.num_tests,
         )
-        _check_verdict(code, f"{file.path}:{number}")
-        yield code

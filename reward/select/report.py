@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from reward.select.best_of_n import (
     latency_figures,
 )
 from rl.base.console import Console
+from rl.base.files import replace_file, replace_json
 from rl.base.versions import installed_versions
-from rl.run.evaluation_store import SampleRow, replace_file
+from rl.run.evaluation_store import SampleRow
 
 # Where a method stands in the plot; colours are safe for the colour-blind (Okabe and Ito).
 _STYLES: Mapping[str, tuple[str, str, str]] = {
@@ -47,7 +47,7 @@ def write_report(
 ) -> None:
     """Compute the figures, write `best_of_n.{json,md,png}` and show the table."""
     result = compare(selection, programs, evidence, console)
-    replace_file(output / "best_of_n.json", json.dumps(result, indent=2) + "\n")
+    replace_json(output / "best_of_n.json", result)
     replace_file(output / "best_of_n.md", markdown(result))
     draw(result, output / "best_of_n.png")
     rows = table_rows(result)

@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import UserError
-from rl.run.evaluate import pass_at_k
+from rl.run.evaluate import BoolArray, best_first, pass_at_k
 from rl.seeds import derive_seed
 
 _NUM_SUBSETS = 200  # of one problem and size; all of them where there are no more
 
-BoolArray = NDArray[np.bool_]
 Ranking = Callable[["Candidates"], list[int]]
 Vote = Callable[["Candidates"], int]
 
@@ -66,12 +65,12 @@ def by_reward_model(candidates: Candidates) -> list[int]:
     >>> by_reward_model(scored(-math.inf, 0.5, 2.0, 0.5))
     [2, 1, 3, 0]
     """
-    return _descending(np.where(candidates.valid_N, candidates.scores_N, -np.inf))
+    return best_first(candidates.scores_N, candidates.valid_N)
 
 
 def by_generated_tests(candidates: Candidates) -> list[int]:
     """Most generated tests passed first, ties in order (CURE, arXiv 2506.03136)."""
-    return _descending(candidates.passed_NM.sum(axis=1))
+    return best_first(candidates.passed_NM.sum(axis=1))
 
 
 # ---------------------------------------------------------------- votes
@@ -173,10 +172,6 @@ def vote_curve(
         hits = [correct_N[chosen[vote(candidates.take(chosen))]] for chosen in subsets]
         values.append(float(np.mean(hits)))
     return values
-
-
-def _descending(values_N: NDArray[np.generic]) -> list[int]:
-    return np.argsort(-values_N.astype(np.float64), kind="stable").tolist()
 
 
 def _check_sizes(sizes_Q: Sequence[int], num: int) -> None:

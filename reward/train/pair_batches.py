@@ -26,6 +26,7 @@ from reward.assess.figures import pair_figures
 from reward.model.golden import GOLDEN_SCORES
 from reward.model.text_path import TextPath
 from reward.pairs.pairs import Pair
+from rl.base.files import replace_file
 from rl.packing import num_shared_tokens
 from rl.types import FloatArray, Sample
 
@@ -177,7 +178,7 @@ def write_golden_scores(
         {"question": question, "code": code, "score": score}
         for (question, code), score in zip(probes, scores_N, strict=True)
     ]
-    (directory / GOLDEN_SCORES).write_text(json.dumps(stored, indent=1), encoding="utf-8")
+    replace_file(directory / GOLDEN_SCORES, json.dumps(stored, indent=1))
 
 
 def _score_padded(model: Any, rows_N: Sequence[NDArray[np.int64]]) -> FloatArray:  # noqa: ANN401

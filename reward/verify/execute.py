@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from reward.sandbox.pool import SandboxError
-from reward.verify.verdict import Judgement, Program, Verdict
+from reward.verify.verdict import Judgement, Program
 from rl.problems.prompts import time_limit_of
-from rl.types import Extraction, Prompt
+from rl.types import Extraction, Prompt, Verdict
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import partial
 from hashlib import blake2b
 from threading import Lock
@@ -42,7 +41,7 @@ from rl.problems.prompts import (
     StdioTests,
     parse_tests,
 )
-from rl.run.evaluation_store import NO_LABEL
+from rl.types import Verdict
 
 _FEW_CHARS = 1 << 16  # of tests, within which no expected value needs room of its own
 _REMEMBERED = 50_000  # judgements kept for programs that come again
@@ -56,23 +55,6 @@ PROGRAM_MODULE = "solution"  # what tests import a program as
 _OF_TESTS = (PROGRAM_MODULE, "pytest")  # what only tests import
 
 Check = Callable[[Any], bool]
-
-
-class Verdict(StrEnum):
-    """What execution says of a program; the first test that is not passed decides."""
-
-    PASSED = "PASSED"
-    WRONG_ANSWER = "WRONG_ANSWER"
-    RUNTIME_ERROR = "RUNTIME_ERROR"
-    TIMEOUT = "TIMEOUT"
-    MEMORY = "MEMORY"
-    OUTPUT_LIMIT = "OUTPUT_LIMIT"
-    PROCESS_LIMIT = "PROCESS_LIMIT"
-    NO_CODE = "NO_CODE"  # there was nothing to run
-    # Whatever can not be judged here (a package that is not installed): counted, not a pass, and no
-    # label; trying again would not help.
-    UNJUDGED = "UNJUDGED"
-    SANDBOX_ERROR = "SANDBOX_ERROR"  # nothing is known of the program: never a score of 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +91,7 @@ class Judgement:
     @property
     def is_label(self) -> bool:
         """True when the verdict says that the program is right, or that it is wrong."""
-        return self.verdict.value not in NO_LABEL
+        return self.verdict.is_label
 
 
 class Verifier:

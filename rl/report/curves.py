@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from rl.run.summary import RunSummary
 from rl.types import Reason
 
 Metrics = Sequence[Mapping[str, float]]
@@ -160,9 +160,14 @@ CHARTS = (
 _REASON_COLOURS = (GREEN, RED, ORANGE, YELLOW, PURPLE, TEAL, BLUE, "#b07aa1", GREY)
 
 
-def with_ends(metrics: Metrics, summary: Mapping[str, Any] | None) -> Metrics:
+def ends(summary: RunSummary | None) -> tuple[float | None, float | None]:
+    """The test split's pass@1 before and after."""
+    return (None, None) if summary is None else (summary.base.pass_at_1, summary.final.pass_at_1)
+
+
+def with_ends(metrics: Metrics, summary: RunSummary | None) -> Metrics:
     """The metrics with the test split's pass@1 of both ends, which only the summary has."""
-    base, final = (summary or {}).get("base_pass@1"), (summary or {}).get("final_pass@1")
+    base, final = ends(summary)
     if base is None or final is None:
         return metrics
     *before, last = metrics

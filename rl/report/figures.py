@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from rl.report.curves import values
+from rl.report.curves import ends, values
 from rl.report.record import RunRecord
+from rl.run.summary import RunSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +34,9 @@ def status(record: RunRecord, *, live: bool) -> Status:
         return Status(kind="live", text=f"running, step {record.last_step} of {of}")
     if record.summary is None:
         return Status(kind="warn", text=f"unfinished, step {record.last_step} of {of}")
-    alarm: dict[str, Any] = record.summary.get("alarm") or {}
-    if (stopped_at := alarm.get("stopped_at")) is not None:
-        return Status(kind="bad", text=f"stopped by the alarm after step {stopped_at}")
+    alarm = record.summary.watch.alarm
+    if alarm is not None and alarm.stopped_at is not None:
+        return Status(kind="bad", text=f"stopped by the alarm after step {alarm.stopped_at}")
     return Status(kind="good", text="finished")
 
 
@@ -62,9 +61,8 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
 
 def tiles(record: RunRecord) -> list[Tile]:
     """The figures that tell most; those that a run lacks are left out."""
-    summary = record.summary or {}
     found: list[Tile] = []
-    base, final = summary.get("base_pass@1"), summary.get("final_pass@1")
+    base, final = ends(record.summary)
     if base is not None and final is not None:
         about = f"pass@1 before {base:.3f}, {final - base:+.3f}"
         found.append(Tile(name="Held-out problems", value=f"{final:.3f}", about=about))
@@ -94,9 +92,10 @@ def _alarm(record: RunRecord) -> list[Tile]:
 
 def _time(record: RunRecord) -> Tile:
     seconds = sum(line.get("time/step_s", 0.0) for line in record.metrics)
-    wall_s = (record.summary or {}).get("wall_s", seconds)
+    wall_s = record.summary and record.summary.wall_s
     about = f"in steps: {duration(seconds)}" if record.summary else "all in steps"
-    return Tile(name=f"{record.last_step} steps in", value=duration(wall_s), about=about)
+    shown = duration(seconds if wall_s is None else wall_s)
+    return Tile(name=f"{record.last_step} steps in", value=shown, about=about)
 
 
 def duration(seconds: float) -> str:
@@ -111,33 +110,30 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def final_table(summary: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+def final_table(summary: RunSummary | None) -> list[tuple[str, str, str]]:
     """The table that a run ends with: name, value, meaning; empty before."""
     if summary is None:
         return []
-    judge = "the RM" if summary.get("reward", "rm") == "rm" else "tests"
-    found: list[tuple[str, str, str]] = []
-    for key, value in summary.items():
-        name, _, n = key.partition("_pass@")
-        name, meaning = {
-            "base": ("before", "pass@1 of the initial policy"),
-            "final": ("after", "pass@1 of the trained policy"),
-            "oracle": (f"oracle of {n}", f"initial policy, any of {n} passes"),
-            "final_oracle": (f"oracle of {n}, after", f"trained policy, any of {n} passes"),
-            "rm_pair_accuracy": ("RM accuracy", "pairs of held-out problems ordered right"),
-            "valid_rate_first": ("valid, first step", "completions with code to judge"),
-            "valid_rate_last": ("valid, last step", "completions with code to judge"),
-            "programs_executed_for_reward": ("executed", "programs run to compute a reward"),
-            "programs_executed_for_probe": ("executed, probe", "programs run for the probe"),
-            "programs_executed_for_evaluation": ("executed, evaluation", "programs run for pass@1"),
-        }.get(name, ("", ""))
-        if key.startswith("bon"):
-            n = key.removeprefix("bon").removesuffix("_pass@1")
-            name, meaning = f"best of {n}", f"initial policy, chosen by {judge}"
-        elif key.startswith("final_bon"):
-            n = key.removeprefix("final_bon").removesuffix("_pass@1")
-            name, meaning = f"best of {n}, after", f"trained policy, chosen by {judge}"
-        if name and value is not None:
-            shown = f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-            found.append((name, shown, meaning))
-    return found
+    n, base, final = summary.num_samples, summary.base, summary.final
+    chosen = f"chosen by {'the RM' if summary.reward == 'rm' else 'tests'}"
+    passes = f"any of {n} passes"
+    rows: list[tuple[str, float | None, str]] = [
+        ("before", base.pass_at_1, "pass@1 of the initial policy"),
+        ("after", final.pass_at_1, "pass@1 of the trained policy"),
+        (f"best of {n}", base.best_of, f"initial policy, {chosen}"),
+        (f"oracle of {n}", base.oracle, f"initial policy, {passes}"),
+        (f"best of {n}, after", final.best_of, f"trained policy, {chosen}"),
+        (f"oracle of {n}, after", final.oracle, f"trained policy, {passes}"),
+        ("RM accuracy", summary.rm_pair_accuracy, "pairs of held-out problems ordered right"),
+        ("valid, first step", summary.valid_rate_first, "completions with code to judge"),
+        ("valid, last step", summary.valid_rate_last, "completions with code to judge"),
+    ]
+    counts: list[tuple[str, int | None, str]] = [
+        ("executed", summary.executed_for_reward, "programs run to compute a reward"),
+        ("executed, evaluation", summary.executed_for_evaluation, "programs run for pass@1"),
+        ("executed, probe", summary.watch.num_executed, "programs run for the probe"),
+    ]
+    return [
+        *((name, f"{value:.3f}", about) for name, value, about in rows if value is not None),
+        *((name, f"{value:,}", about) for name, value, about in counts if value is not None),
+    ]

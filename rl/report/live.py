@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rl.run.directory import RunDirectory
+
 if TYPE_CHECKING:
     from rl.report.page import Report
 
@@ -44,7 +46,7 @@ class LiveReport:
         self._collect()
 
     def _write(self, *, live: bool) -> None:
-        if not (self._dir / "metrics.jsonl").is_file():
+        if not RunDirectory(self._dir).metrics.is_file():
             return  # the run has ended before its first step
         if self._report is None:
             from rl.report.page import Report  # noqa: PLC0415 - loads Bokeh, here beside the steps

@@ -16,15 +16,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from rl.base.files import replace_file
 from rl.report.curves import CHARTS, Chart, Metrics, Stack, reasons, step_times, values, with_ends
 from rl.report.figures import duration, facts, final_table, status, tiles
 from rl.report.plots import draw, library
 from rl.report.record import RunRecord, read_record
 from rl.report.sources import SOURCES, PackedRollouts
 from rl.report.steps import PackedStep
-from rl.run.evaluation_store import replace_file
+from rl.run.directory import RunDirectory
 
-PAGE = "report.html"
 _HERE = Path(__file__).parent
 
 
@@ -42,7 +42,7 @@ class Report:
         """
         record = read_record(self._dir)
         sources = self._packed.update(record.config, record.last_step)
-        target = target or self._dir / PAGE
+        target = target or RunDirectory(self._dir).report
         replace_file(target, render(record, sources, live=live))
         return target
 

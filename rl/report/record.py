@@ -11,11 +11,10 @@ from typing import Any, cast
 
 import yaml
 
-from conf.errors import DataError, UserError
-from rl.base.json_text import JsonFault, parse_json
+from conf.errors import UserError
 from rl.metrics import read_metrics
-
-METRICS_FILE = "metrics.jsonl"
+from rl.run.directory import RunDirectory
+from rl.run.summary import RunSummary, read_summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +24,7 @@ class RunRecord:
     directory: Path
     metrics: tuple[Mapping[str, float], ...]  # one per step, each with `step`
     config_text: str  # "" where the run left none
-    summary: Mapping[str, Any] | None  # None until the run has ended well
+    summary: RunSummary | None  # None until the run has ended well
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -58,26 +57,16 @@ def read_record(directory: Path) -> RunRecord:
     """
     if not directory.is_dir():
         raise UserError(f"run: {str(directory)!r} is not a directory; give the directory of a run")
-    path = directory / METRICS_FILE
+    run = RunDirectory(directory)
+    path = run.metrics
     if not path.is_file():
         raise UserError(f"run: {path} does not exist; give the directory of a run of train.py")
     metrics = read_metrics(path)
     if not metrics:
         raise UserError(f"run: {path} has no complete line; wait for the run's first step")
-    config, summary = directory / "config.yaml", directory / "summary.json"
     return RunRecord(
         directory=directory,
         metrics=metrics,
-        config_text=config.read_text(encoding="utf-8") if config.is_file() else "",
-        summary=_read_summary(summary) if summary.is_file() else None,
+        config_text=run.config.read_text(encoding="utf-8") if run.config.is_file() else "",
+        summary=read_summary(run.summary),
     )
-
-
-def _read_summary(path: Path) -> Mapping[str, Any]:
-    try:
-        found = parse_json(path.read_bytes())
-    except JsonFault as fault:
-        raise DataError(f"{path}:{fault.line}:{fault.column}: {fault}") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}:1:1: not a JSON object")
-    return cast("dict[str, Any]", found)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rl.report.steps import PackedStep, pack_step
+from rl.run.directory import HELD_OUT, RolloutFolder, RunDirectory
 from rl.run.rollouts import read_rollouts
 
 BUDGET_BYTES = 46_000_000  # of all rollouts; scripts, curves and the like add about 2 MB
@@ -17,15 +18,15 @@ BUDGET_BYTES = 46_000_000  # of all rollouts; scripts, curves and the like add a
 class Source:
     """One kind of rollout files."""
 
-    folder: str  # inside the run directory
+    folder: RolloutFolder
     label: str
     weight: int  # of its part of the budget, among the sources that a run has
 
 
 SOURCES = (
-    Source(folder="rollouts", label="training", weight=8),
-    Source(folder="probe", label="probe", weight=1),
-    Source(folder="evaluation", label="evaluation", weight=1),
+    Source(folder=RolloutFolder.TRAINING, label="training", weight=8),
+    Source(folder=RolloutFolder.PROBE, label="probe", weight=1),
+    Source(folder=RolloutFolder.EVALUATION, label="evaluation", weight=1),
 )
 
 
@@ -43,7 +44,7 @@ class PackedRollouts:
     """Packs rollout files, each once: a later call reads only what is new."""
 
     def __init__(self, directory: Path) -> None:
-        self._dir = directory
+        self._run = RunDirectory(directory)
         self._kept = {source.folder: _Kept() for source in SOURCES}
 
     def update(self, config: Mapping[str, Any], last_step: int) -> dict[str, list[PackedStep]]:
@@ -51,7 +52,7 @@ class PackedRollouts:
 
         Later files are what an earlier run left there.
         """
-        paths = {source: self._paths(source.folder, last_step) for source in SOURCES}
+        paths = {s: self._run.rollout_files(s.folder, last_step) for s in SOURCES}
         present = [source for source in SOURCES if paths[source]]
         whole = sum(source.weight for source in present)
         found: dict[str, list[PackedStep]] = {}
@@ -61,11 +62,7 @@ class PackedRollouts:
             found[source.folder] = self._pack(source.folder, paths[source], limit)
         return found
 
-    def _paths(self, folder: str, last_step: int) -> list[Path]:
-        files = sorted((self._dir / folder).glob("step-*.parquet"))
-        return [path for path in files if int(path.stem.removeprefix("step-")) <= last_step]
-
-    def _pack(self, folder: str, paths: list[Path], limit_bytes: int) -> list[PackedStep]:
+    def _pack(self, folder: RolloutFolder, paths: list[Path], limit_bytes: int) -> list[PackedStep]:
         kept = self._kept[folder]
         stamps = [_stamp(path) for path in paths]
         # A text lies in the oldest step that shows its problem: what follows a change is stale.
@@ -81,18 +78,18 @@ class PackedRollouts:
         return list(kept.steps)
 
 
-def planned_steps(config: Mapping[str, Any], folder: str) -> int:
+def planned_steps(config: Mapping[str, Any], folder: RolloutFolder) -> int:
     """Files that a run of this configuration writes into `folder` in all; 0 where it is unknown.
 
     So that the share of a step is the same while the run goes on.
     """
     num_steps = config.get("algorithm", {}).get("num_steps", 0)
     every = {
-        "rollouts": config.get("checkpoint", {}).get("rollouts_every", 0),
-        "probe": config.get("probe", {}).get("every", 0),
-        "evaluation": config.get("evaluation", {}).get("every", 0),
+        RolloutFolder.TRAINING: config.get("checkpoint", {}).get("rollouts_every", 0),
+        RolloutFolder.PROBE: config.get("probe", {}).get("every", 0),
+        RolloutFolder.EVALUATION: config.get("evaluation", {}).get("every", 0),
     }[folder]
-    both_ends = 0 if folder == "rollouts" else 2
+    both_ends = 2 if folder in HELD_OUT else 0
     return (num_steps // every if every else 0) + (both_ends if num_steps else 0)
 
 

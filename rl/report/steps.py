@@ -18,14 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rl.run.rollouts import RolloutRow
+from rl.types import Verdict
 
 MAX_TEXT = 24_000  # characters of one completion; more is cut out of its middle
 DECIMALS = 4  # of scores, rewards and advantages
 _SAFETY = 0.95  # shrink a little below the estimate, so that the second try mostly fits
-
-# Columns that are taken as they are; numbers are rounded.
-_COLUMNS = ("sample_idx", "reason", "num_tokens", "finish", "verdict", "num_passed", "num_tests")
-_NUMBERS = ("score", "reward", "advantage")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +50,7 @@ def pack_step(rows: Sequence[RolloutRow], homes: Mapping[str, int], limit_bytes:
         estimate = int(num_shown * limit_bytes / len(data) * _SAFETY)
         num_shown = max(1, min(num_shown - 1, estimate))
         data = _compress(_payload(ordered[:num_shown], homes))
-    executed = [row.verdict == "PASSED" for row in rows if row.verdict is not None]
+    executed = [row.verdict is Verdict.PASSED for row in rows if row.verdict is not None]
     return PackedStep(
         step=rows[0].step,
         num_rows=len(rows),
@@ -84,8 +81,16 @@ def _payload(rows: Sequence[RolloutRow], homes: Mapping[str, int]) -> dict[str, 
         "problem": [places[row.prompt_id] for row in rows],
         "text": texts,
         "code": [place_code(t, row.code) for t, row in zip(texts, rows, strict=True)],
-        **{name: [getattr(row, name) for row in rows] for name in _COLUMNS},
-        **{name: [_rounded(getattr(row, name)) for row in rows] for name in _NUMBERS},
+        "sample_idx": [row.sample_idx for row in rows],
+        "reason": [row.reason for row in rows],
+        "num_tokens": [row.num_tokens for row in rows],
+        "finish": [row.finish for row in rows],
+        "verdict": [row.verdict for row in rows],
+        "num_passed": [row.num_passed for row in rows],
+        "num_tests": [row.num_tests for row in rows],
+        "score": [_rounded(row.score) for row in rows],
+        "reward": [_rounded(row.reward) for row in rows],
+        "advantage": [_rounded(row.advantage) for row in rows],
     }
 
 

@@ -13,10 +13,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl.run.evaluation_store import replace_file
+from rl.base.files import replace_file
 
 _MANIFEST = "manifest.json"
 _PREFIX = "step-"
+HF = "hf"  # the policy as safetensors, of a checkpoint and of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,11 @@ class Checkpoint:
 
     directory: Path
     step: int
+
+    @property
+    def hf(self) -> Path:
+        """The policy as safetensors."""
+        return self.directory / HF
 
 
 def staging_directory(root: Path, step: int) -> Path:

@@ -16,6 +16,7 @@ _CONFIDENCE = 0.95
 
 IndexArray = NDArray[np.int64]
 Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +130,41 @@ def best_of_n(
         raise UserError("scores_PG and correct_PG have different shapes: they must match")
     if not scores_PG or not all(scores_PG):
         raise UserError("scores_PG is empty: best-of-n needs problems with completions")
-    right = [
-        correct[max(range(len(scores)), key=lambda idx: _rank(scores[idx]))]
-        for scores, correct in zip(scores_PG, correct_PG, strict=True)
-    ]
+    right = [correct[_best(scores)] for scores, correct in zip(scores_PG, correct_PG, strict=True)]
     return sum(right) / len(right)
 
 
-def _rank(score: float | None) -> tuple[bool, float]:
-    return score is not None, score or 0.0
+def _best(scores_G: Sequence[float | None]) -> int:
+    there_G = np.array([score is not None for score in scores_G])
+    return best_first(np.array([score or 0.0 for score in scores_G]), there_G)[0]
+
+
+def best_first(values_N: NDArray[np.generic], there_N: BoolArray | None = None) -> list[int]:
+    """Indices in order of the values, the highest first; equals stay in order.
+
+    Those that are not `there` come last.
+
+    >>> best_first(np.array([0.5, 9.0, 2.0, 0.5]), np.array([True, False, True, True]))
+    [2, 0, 3, 1]
+    """
+    values = values_N.astype(np.float64)
+    there = np.ones(len(values), dtype=np.bool_) if there_N is None else there_N
+    return np.lexsort((np.where(there, -values, 0.0), ~there)).tolist()
+
+
+def won_pairs(
+    scores_N: Float64Array, right_N: BoolArray, weights_N: Float64Array | None = None
+) -> tuple[float, float]:
+    """Pairs of a right and a wrong one that the right one wins, and all such pairs.
+
+    Equal scores count half: the Mann-Whitney statistic. Weights say how often each one counts.
+
+    >>> won_pairs(np.array([2.0, 1.0, 1.0]), np.array([True, True, False]))
+    (1.5, 2.0)
+    """
+    weights = np.ones(len(scores_N)) if weights_N is None else weights_N
+    _, level = np.unique(scores_N, return_inverse=True)
+    wins = np.bincount(level, weights * right_N)
+    losses = np.bincount(level, weights * ~right_N)
+    below = np.cumsum(losses) - losses
+    return float((wins * (below + losses / 2)).sum()), float(wins.sum() * losses.sum())

@@ -9,20 +9,16 @@ they depend on: samples of other settings are never mixed. Whatever an interrupt
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any, cast, get_origin, get_type_hints
+from typing import Any, cast, get_origin, get_type_hints
 
 from conf.errors import DataError, UserError
-from rl.base.json_text import JsonFault, parse_json
-from rl.types import Prompt
-
-UNDECIDED = "SANDBOX_ERROR"  # the program could not be run; it is tried again
-UNJUDGED = "UNJUDGED"  # it can not be judged on this machine; final, and not a pass
-NO_LABEL = frozenset({UNDECIDED, UNJUDGED})  # verdicts that call no program right or wrong
+from rl.base.files import replace_json
+from rl.base.jsonlines import Line, append_lines, keep_lines, read_lines
+from rl.types import Prompt, Verdict
 
 Settings = Mapping[str, object]
 
@@ -31,19 +27,19 @@ Settings = Mapping[str, object]
 class Outcome:
     """The part of a sample that figures are made of.
 
-    >>> Outcome(sample_idx=0, verdict="PASSED", reason="ok", finish="stop").passed
+    >>> Outcome(sample_idx=0, verdict=Verdict.PASSED, reason="ok", finish="stop").passed
     True
     """
 
     sample_idx: int
-    verdict: str
+    verdict: Verdict
     reason: str  # of extraction
     finish: str
 
     @property
     def passed(self) -> bool:
         """True when every test passed."""
-        return self.verdict == "PASSED"
+        return self.verdict is Verdict.PASSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +53,7 @@ class SampleRow:
     text: str
     code: str  # "" where there is none to run
     reason: str  # of extraction
-    verdict: str
+    verdict: Verdict
     num_passed: int
     num_tests: int
     seconds: float  # of the program's processes
@@ -73,7 +69,7 @@ class SampleRow:
 
 # What JSON holds for each field.
 _KINDS: dict[str, type | tuple[type, ...]] = {
-    name: (int, float) if hint is float else get_origin(hint) or hint
+    name: {float: (int, float), Verdict: str}.get(hint) or get_origin(hint) or hint
     for name, hint in get_type_hints(SampleRow).items()
 }
 
@@ -122,28 +118,20 @@ class SampleStore:
 
     def begin(self, settings: Settings, *, anew: bool) -> None:
         """Write the settings and drop what is incomplete; `anew` drops all samples."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         if anew or not self._has_samples():
             self.path.unlink(missing_ok=True)
-            replace_file(self.settings_path, json.dumps(dict(settings), indent=2) + "\n")
+            replace_json(self.settings_path, dict(settings))
             return
         complete = {
             problem_id
             for problem_id, group in self._groups({}).items()
             if self._complete(group) is not None
         }
-        staged = self.path.with_name(f"{self.path.name}.partial")
-        with staged.open("wb") as file:
-            file.writelines(line for row, line in _lines(self.path) if row.problem_id in complete)
-            _sync(file)
-        staged.replace(self.path)
+        keep_lines(self.path, lambda line: line.value["problem_id"] in complete)
 
     def append(self, rows: Sequence[SampleRow]) -> None:
         """Add the samples of one group; on return they are on the disk."""
-        text = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
-        with self.path.open("a", encoding="ascii") as file:
-            file.write(text)
-            _sync(file)
+        append_lines(self.path, map(asdict, rows))
 
     def rows(self) -> Iterator[SampleRow]:
         """Every sample on disk, in the order in which groups were finished."""
@@ -189,22 +177,12 @@ class SampleStore:
         if set(group) != set(range(self._num_samples)):
             return None
         ordered = tuple(group[index] for index in sorted(group))
-        return None if any(o.verdict == UNDECIDED for o in ordered) else ordered
+        return None if any(o.verdict is Verdict.SANDBOX_ERROR for o in ordered) else ordered
 
 
 def read_samples(path: Path) -> Iterator[SampleRow]:
     """Yield the rows of a samples file; DataError `file:line:column` for a line that is none."""
-    return (row for row, _ in _lines(path))
-
-
-def _lines(path: Path) -> Iterator[tuple[SampleRow, bytes]]:
-    """Rows with their lines; a last line without an end was torn and is left out."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n"):
-                yield _parse(path, number, line), line
+    return map(_parse, read_lines(path))
 
 
 def samples_by_problem(
@@ -234,49 +212,29 @@ def samples_by_problem(
                     f"samples: problem {name!r} has another text or other tests than when {path} "
                     "was sampled; give the same benchmark and data.path"
                 )
-            if row.verdict == UNDECIDED:
+            if row.verdict is Verdict.SANDBOX_ERROR:
                 raise DataError(
                     f"samples: a program of problem {name!r} in {path} could not be run "
-                    f"({UNDECIDED}); run launch/evaluate.py again, which repeats it"
+                    f"({row.verdict}); run launch/evaluate.py again, which repeats it"
                 )
     return {name: [group[i] for i in range(num_samples)] for name, group in groups.items()}
 
 
-def _parse(path: Path, number: int, line: bytes) -> SampleRow:
-    try:
-        value = parse_json(line)
-    except JsonFault as fault:
-        raise DataError(f"{path}:{number}:{fault.column}: {fault}") from fault
-    if not isinstance(value, dict) or cast("dict[str, Any]", value).keys() != _KINDS.keys():
+def _parse(line: Line) -> SampleRow:
+    if line.fields.keys() != _KINDS.keys():
         names = ", ".join(sorted(_KINDS))
-        raise DataError(f"{path}:{number}:1: not a sample of an evaluation (fields: {names})")
-    row = SampleRow(**cast("dict[str, Any]", value))
+        raise DataError(f"{line.place}:1: not a sample of an evaluation (fields: {names})")
     for name, kind in _KINDS.items():
-        if not isinstance(getattr(row, name), kind):
-            raise DataError(f"{path}:{number}:{name}: has another type ({getattr(row, name)!r})")
-    for turn in cast("list[Any]", row.prompt):
+        if not isinstance(line.fields[name], kind):
+            raise DataError(f"{line.place}:{name}: has another type ({line.fields[name]!r})")
+    for turn in cast("list[Any]", line.fields["prompt"]):
         if not isinstance(turn, dict) or not all(
             isinstance(cast("dict[str, Any]", turn).get(name), str) for name in ("role", "content")
         ):
-            raise DataError(
-                f"{path}:{number}:prompt: has a turn without role or content ({turn!r})"
-            )
-    return row
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file in one piece: a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f"{path.name}.partial")
-    with staged.open("w", encoding="utf-8") as file:
-        file.write(text)
-        _sync(file)
-    staged.replace(path)
-
-
-def _sync(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+            raise DataError(f"{line.place}:prompt: has a turn without role or content ({turn!r})")
+    fields = dict(line.fields)
+    fields["verdict"] = Verdict.read(fields["verdict"], f"{line.place}:verdict")
+    return SampleRow(**fields)
 
 
 def _show(value: object) -> str:

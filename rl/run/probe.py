@@ -7,15 +7,15 @@ into a reward. Axes: P problems, G completions.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from rl.metrics import drop_lines_after
+from rl.base.jsonlines import append_lines, keep_lines, read_lines
 from rl.problems import minipy
 from rl.run.alarm import Reading
+from rl.run.evaluate import won_pairs
 from rl.seeds import derive_seed
 from rl.types import JudgedGroup, JudgeKind, Prompt
 
@@ -78,12 +78,10 @@ def exec_agreement(
         if group.judge is not JudgeKind.RM:
             continue
         judged = zip(group.scores_G, passed_G, strict=True)
-        scored = [(s.value, passed) for s, passed in judged if not s.unjudged]
-        right = np.array([value for value, passed in scored if value is not None and passed])
-        wrong = np.array([value for value, passed in scored if value is not None and not passed])
-        difference = right[:, None] - wrong[None, :]
-        won += float((difference > 0).sum() + (difference == 0).sum() / 2)
-        pairs += difference.size
+        scored = [(s.value, p) for s, p in judged if s.value is not None and not s.unjudged]
+        scores_N = np.array([value for value, _ in scored], dtype=np.float64)
+        found = won_pairs(scores_N, np.array([passed for _, passed in scored], dtype=np.bool_))
+        won, pairs = won + found[0], pairs + found[1]
     return won / pairs if pairs else None
 
 
@@ -114,8 +112,7 @@ class ProbeLog:
             "passed": [round(float(value), 6) for value in found.passed_P],
             "reward": [round(float(value), 6) for value in found.rewards_P],
         }
-        with self._path.open("a", encoding="ascii") as file:
-            file.write(json.dumps(line) + "\n")
+        append_lines(self._path, [line])
 
     def keep_until(self, step: int, num_problems: int) -> Iterator[Reading]:
         """Drop the lines after `step` and yield the others.
@@ -123,14 +120,12 @@ class ProbeLog:
         Readings of another number of problems, from before a change of the configuration, can not
         be compared and are left out.
         """
-        drop_lines_after(self._path, step)
-        if not self._path.exists():
-            return
-        for text in self._path.read_text(encoding="ascii").splitlines():
-            line = json.loads(text)
-            if len(line["passed"]) == num_problems:
+        keep_lines(self._path, lambda line: line.value["step"] <= step)
+        for line in read_lines(self._path):
+            found = line.value
+            if len(found["passed"]) == num_problems:
                 yield Reading(
-                    step=line["step"],
-                    passed_P=np.array(line["passed"], dtype=np.float32),
-                    rewards_P=np.array(line["reward"], dtype=np.float32),
+                    step=found["step"],
+                    passed_P=np.array(found["passed"], dtype=np.float32),
+                    rewards_P=np.array(found["reward"], dtype=np.float32),
                 )

@@ -1,65 +1,59 @@
-"""Rollout files: every judged completion of a step as a parquet row."""
+"""Rollout files: every judged completion of a step as a parquet row, written and read here only."""
 
 # pyarrow ships no type information; what leaves it is narrowed before use.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rl.types import FloatArray, JudgedGroup
+from conf.errors import DataError
+from rl.base.files import replacing
+from rl.types import FloatArray, JudgedGroup, Verdict
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_BATCH_ROWS = 256
+
+Row = TypeVar("Row", bound="DataclassInstance")
+LongText = Annotated[str, pa.large_string()]  # all of a file may be longer than 2 GB
+Int32 = Annotated[int, pa.int32()]
+Int32OrNone = Annotated[int | None, pa.int32()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutRow:
-    """One completion and what became of it."""
+    """One completion and what became of it: the columns of a file, in their order."""
 
-    step: int
+    step: Int32
     prompt_id: str
-    question: str
-    sample_idx: int
-    text: str
-    code: str  # "" unless valid
+    question: LongText
+    sample_idx: Int32
+    text: LongText
+    code: LongText  # "" unless valid
     reason: str  # of extraction
     score: float | None  # raw
     reward: float
     advantage: float | None  # None where nothing was learned from it
-    num_tokens: int
+    num_tokens: Int32
     finish: str
-    policy_version: int
+    policy_version: Int32
     judge: str = ""  # "rm" or "execution"; "" in files of before it was recorded
-    verdict: str | None = None  # None where no test was run
-    num_passed: int | None = None  # tests; None where they were not all run
-    num_tests: int | None = None
-
-
-_SCHEMA = pa.schema(
-    [
-        ("step", pa.int32()),
-        ("prompt_id", pa.string()),
-        ("question", pa.large_string()),
-        ("sample_idx", pa.int32()),
-        ("text", pa.large_string()),
-        ("code", pa.large_string()),
-        ("reason", pa.string()),
-        ("score", pa.float64()),
-        ("reward", pa.float64()),
-        ("advantage", pa.float64()),
-        ("num_tokens", pa.int32()),
-        ("finish", pa.string()),
-        ("policy_version", pa.int32()),
-        ("judge", pa.string()),
-        ("verdict", pa.string()),
-        ("num_passed", pa.int32()),
-        ("num_tests", pa.int32()),
-    ]
-)
+    verdict: Verdict | None = None  # None where no test was run
+    num_passed: Int32OrNone = None  # tests; None where they were not all run
+    num_tests: Int32OrNone = None
 
 
 def rollout_rows(
@@ -92,13 +86,94 @@ def rollout_rows(
 
 def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:
     """Write one file, in place only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = {name: [getattr(row, name) for row in rows] for name in _SCHEMA.names}
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.table(columns, schema=_SCHEMA), partial)
-    partial.rename(path)
+    schema = schema_of(RolloutRow)
+    columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
+    with replacing(path) as staged:
+        pq.write_table(pa.table(columns, schema=schema), staged)
 
 
 def read_rollouts(path: Path) -> list[RolloutRow]:
-    """Read one file."""
-    return [RolloutRow(**row) for row in pq.read_table(path).to_pylist()]
+    """Read one file. Raises DataError `file:row:column`."""
+    return list(read_rows(path, RolloutRow))
+
+
+def read_rows(path: Path, kind: type[Row], **given: object) -> Iterator[Row]:
+    """Yield the rows of a file as `kind`, a dataclass whose fields are columns of it.
+
+    Columns that `kind` has a default for may be missing; fields that are `given` are no columns.
+    Files are read in batches, so their size does not matter. Raises DataError `file:row:column`.
+    """
+    try:
+        parquet = pq.ParquetFile(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: is not a readable parquet file ({error})") from error
+    names: list[str] = parquet.schema_arrow.names
+    wanted = [column for column in _columns(kind) if column.name not in given]
+    for column in wanted:
+        if column.required and column.name not in names:
+            raise DataError(f"{path}:-:{column.name}: column is missing (has {names})")
+    present = [column.name for column in wanted if column.name in names]
+    number = 0
+    try:
+        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=present):
+            for values in batch.to_pylist():
+                number += 1
+                yield row_of(kind, values | given, f"{path}:{number}")
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"{path}:{number + 1}: is not readable ({error})") from error
+
+
+def row_of(kind: type[Row], values: Mapping[str, Any], place: str) -> Row:
+    """A row from the values of its columns. Raises DataError `place:column`."""
+    fields = {c.name: c.read(values[c.name], place) for c in _columns(kind) if c.name in values}
+    return kind(**fields)
+
+
+def schema_of(kind: type[DataclassInstance]) -> pa.Schema:
+    """The columns of a dataclass: an annotated arrow type, or the one of the Python type."""
+    return pa.schema([(column.name, column.arrow) for column in _columns(kind)])
+
+
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+_WORDS = {str: "text", int: "a whole number", float: "a number"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    name: str
+    stored: type  # str, int or float
+    is_verdict: bool
+    nullable: bool
+    required: bool
+    arrow: pa.DataType
+
+    def read(self, value: Any, place: str) -> Any:  # noqa: ANN401 - of the type that it checks
+        """The value of a row. Raises DataError when it is none of this column."""
+        if value is None and self.nullable:
+            return None
+        if not isinstance(value, self.stored):
+            what = _WORDS[self.stored] + " or null" * self.nullable
+            raise DataError(f"{place}:{self.name}: must be {what} ({value!r})")
+        return Verdict.read(str(value), f"{place}:{self.name}") if self.is_verdict else value
+
+
+@cache
+def _columns(kind: type[DataclassInstance]) -> tuple[_Column, ...]:
+    bare, full = get_type_hints(kind), get_type_hints(kind, include_extras=True)
+    return tuple(
+        _column(field.name, bare[field.name], full[field.name], field.default)
+        for field in dataclasses.fields(kind)
+    )
+
+
+def _column(name: str, bare: Any, full: Any, default: object) -> _Column:  # noqa: ANN401 - hints
+    of = next(kind for kind in get_args(bare) or (bare,) if kind is not NoneType)
+    stored = str if of is Verdict else of
+    return _Column(
+        name=name,
+        stored=stored,
+        is_verdict=of is Verdict,
+        nullable=NoneType in get_args(bare),
+        required=default is dataclasses.MISSING,
+        arrow=next(iter(getattr(full, "__metadata__", ())), _ARROW[stored]),
+    )

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rl.base.files import replace_file
 from rl.step import Batch
 from rl.types import JudgedGroup, StepReport
 
@@ -39,11 +40,8 @@ class Timeline:
         """Begin the file, or take it up without the steps after `step`; what is torn is dropped."""
         kept = [e for e in _read(self._path) if e["ph"] == "M" or e["args"]["step"] <= step]
         self._num_rows = sum(e["pid"] == GROUPS_PID and e["name"] == "thread_name" for e in kept)
-        partial = self._path.with_suffix(".partial")
-        partial.parent.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(map(json.dumps, kept or list(_headings())))
-        partial.write_text(f"[\n{lines}{_END}", encoding="ascii")
-        partial.replace(self._path)
+        replace_file(self._path, f"[\n{lines}{_END}")
 
     def step(self, report: StepReport, batch: Batch, published_s: float) -> None:
         """Add the spans of one step; `published_s` is the `time.time()` at which it had ended."""

@@ -17,7 +17,8 @@ import pytest
 
 from reward.sandbox.levels import Level
 from reward.sandbox.pool import Confinement, Limits, reachable_levels
-from reward.verify.verdict import Program, Verdict, Verifier
+from reward.verify.verdict import Program, Verifier
+from rl.types import Verdict
 from tests.hostile.programs import Form, Hostile, all_programs
 
 pytestmark = pytest.mark.hostile

@@ -13,6 +13,7 @@ import pytest
 
 from rl.problems import minipy
 from rl.run.evaluation_store import SampleRow, SampleStore, problem_digest
+from rl.types import Verdict
 
 pytestmark = pytest.mark.system
 
@@ -57,7 +58,7 @@ def _sampled(cwd: Path) -> None:
                     text=code,
                     code=code,
                     reason="ok" if code else "no_block",
-                    verdict="PASSED" if code == right else "WRONG_ANSWER",
+                    verdict=Verdict.PASSED if code == right else Verdict.WRONG_ANSWER,
                     num_passed=0,
                     num_tests=minipy.NUM_TESTS,
                     seconds=0.0,

@@ -15,6 +15,7 @@ import pytest
 from rl.problems import minipy
 from rl.problems.prompts import write_prompts
 from rl.run.rollouts import read_rollouts
+from rl.types import Verdict
 
 pytestmark = pytest.mark.system
 
@@ -52,7 +53,7 @@ def test_a_hybrid_runs_tests_where_there_are_some_and_asks_the_model_elsewhere(
     assert {row.judge == "rm" for row in rows if row.prompt_id not in tested} == {True}
     executed = [row for row in rows if row.verdict is not None]
     assert executed and all(row.code and row.prompt_id in tested for row in executed)
-    assert all(row.reward == float(row.verdict == "PASSED") for row in executed)
+    assert all(row.reward == float(row.verdict == Verdict.PASSED) for row in executed)
     assert all(row.reward > 0 for row in rows if row.judge == "rm" and row.code)
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert sum(step["reward/exec_share"] for step in metrics) == 1.0

@@ -12,6 +12,7 @@ import pytest
 
 from launch.benches.chromium import Tab, chromium, open_tab
 from rl.report.page import Report
+from rl.types import Verdict
 from tests.unit.rl.report.runs import ROW, make_run, rows
 
 pytestmark = [
@@ -28,7 +29,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Twelve steps; step 5 has a completion without code that says something strange."""
     strange = replace(
         ROW, step=5, prompt_id="p1", question="Add 1 to x.", sample_idx=9, text=NEEDLE, code="",
-        reason="no_block", reward=0.0, score=None, verdict="NO_CODE",
+        reason="no_block", reward=0.0, score=None, verdict=Verdict.NO_CODE,
     )  # fmt: skip
     steps = [rows(step) for step in range(1, 13)]
     steps[4].append(strange)

@@ -119,7 +119,8 @@ def draw(imports: Imports) -> str:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top:g}" '
             'font-family="Helvetica, Arial, sans-serif" font-size="13">',
             '<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="6" '
-            'markerHeight="6" orient="auto"><path d="M0 0 10 5 0 10z" fill="#555"/></marker></defs>',
+            'markerHeight="6" orient="auto"><path d="M0 0 10 5 0 10z" fill="#555"/></marker>',
+            "</defs>",
             f'<rect width="{_WIDTH}" height="{top:g}" fill="#fff"/>',
             *body,
             "</svg>",

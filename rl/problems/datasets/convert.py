@@ -103,12 +103,12 @@ def read_problems(source: str, path: str | Path | None, max_bad_rows: int = 0) -
 
 def split_by_id(prompts: Sequence[Prompt], eval_share: float) -> tuple[list[Prompt], list[Prompt]]:
     """Training and held-out problems; a problem's side depends on nothing but its id."""
-    held_out = [is_held_out(prompt, eval_share) for prompt in prompts]
+    held_out = [is_in_test_split(prompt, eval_share) for prompt in prompts]
     pairs = list(zip(prompts, held_out, strict=True))
     return [p for p, out in pairs if not out], [p for p, out in pairs if out]
 
 
-def is_held_out(prompt: Prompt, eval_share: float) -> bool:
+def is_in_test_split(prompt: Prompt, eval_share: float) -> bool:
     """The side of a problem when `eval_share` of all are held out."""
     position = blake2b(prompt.id.encode(), digest_size=4).digest()
     return int.from_bytes(position, "big") < eval_share * 2**32

@@ -21,6 +21,7 @@ from rl.base.console import Console
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
 from rl.run.evaluation_store import SampleRow, SampleStore, problem_digest
+from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
 
@@ -92,7 +93,7 @@ def test_bad_input_exits_2_with_a_message_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def sample_rows(problems, num: int, verdict: str = "PASSED") -> list[SampleRow]:
+def sample_rows(problems, num: int, verdict: Verdict = Verdict.PASSED) -> list[SampleRow]:
     return [
         SampleRow(
             problem_id=prompt.id,
@@ -102,7 +103,7 @@ def sample_rows(problems, num: int, verdict: str = "PASSED") -> list[SampleRow]:
             text="",
             code=f"def f(xs):\n    return {index}",
             reason="ok",
-            verdict=verdict if index else "WRONG_ANSWER",
+            verdict=verdict if index else Verdict.WRONG_ANSWER,
             num_passed=0,
             num_tests=8,
             seconds=0.0,
@@ -118,13 +119,13 @@ def sample_rows(problems, num: int, verdict: str = "PASSED") -> list[SampleRow]:
 @pytest.mark.parametrize(
     ("num", "verdict", "changed", "words"),
     [
-        (1, "PASSED", False, ["has 1 samples of problem", "num_samples=16"]),
-        (16, "SANDBOX_ERROR", False, ["could not be run"]),
-        (16, "PASSED", True, ["another text or other tests"]),
+        (1, Verdict.PASSED, False, ["has 1 samples of problem", "num_samples=16"]),
+        (16, Verdict.SANDBOX_ERROR, False, ["could not be run"]),
+        (16, Verdict.PASSED, True, ["another text or other tests"]),
     ],
 )
 def test_samples_of_something_else_are_refused(
-    run: Run, tmp_path: Path, *, num: int, verdict: str, changed: bool, words: list[str]
+    run: Run, tmp_path: Path, *, num: int, verdict: Verdict, changed: bool, words: list[str]
 ) -> None:
     problems = make_prompts("eval", 2, 0)
     store = SampleStore(tmp_path / "eval.json", num)

@@ -19,6 +19,7 @@ from reward.pairs.pairs import Pair, write_pairs
 from reward.pairs.rollout_sources import count_rollouts, find_rollouts
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
+from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
 
@@ -37,7 +38,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def _rollouts(path: Path, *, verdict: str | None = "PASSED", prompt_id: str = "m/1") -> None:
+def _rollouts(
+    path: Path, *, verdict: Verdict | None = Verdict.PASSED, prompt_id: str = "m/1"
+) -> None:
     row = {
         "prompt_id": prompt_id,
         "question": "add",

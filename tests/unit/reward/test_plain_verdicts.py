@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from reward.sandbox.pool import Limits
-from reward.verify.verdict import Program, Verdict, Verifier
+from reward.verify.verdict import Program, Verifier
+from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
 

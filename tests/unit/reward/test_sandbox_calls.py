@@ -11,7 +11,8 @@ import pytest
 from reward.sandbox.inside.preamble import PREAMBLE
 from reward.sandbox.pool import CallJob, Limits, Sandbox
 from reward.sandbox.report import Ending
-from reward.verify.verdict import Program, Verdict, Verifier
+from reward.verify.verdict import Program, Verifier
+from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
 

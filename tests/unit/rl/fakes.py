@@ -30,6 +30,7 @@ from rl.types import (
     SamplingConfig,
     Score,
     UpdateReport,
+    Verdict,
 )
 
 Event = tuple[str, object]  # for example ("judged", "p3") or ("published", 2)
@@ -71,7 +72,7 @@ def make_judged(
     group: PromptGroup, rewards: Sequence[float], passed: Sequence[bool | None] | None = None
 ) -> JudgedGroup:
     """A group of valid completions with these rewards; `passed` where they were executed."""
-    verdicts = {None: None, True: "PASSED", False: "WRONG_ANSWER"}
+    verdicts = {None: None, True: Verdict.PASSED, False: Verdict.WRONG_ANSWER}
     return JudgedGroup(
         group=group,
         extractions_G=tuple(Extraction(reason=Reason.OK, code="pass") for _ in rewards),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rl.metrics import METRICS, JsonlSink, batch_metrics, check_names, metrics_markdown
-from rl.types import Extraction, Finish, JudgedGroup, JudgeKind, Reason, Score, StepReport
+from rl.types import Extraction, Finish, JudgedGroup, JudgeKind, Reason, Score, StepReport, Verdict
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -70,7 +70,10 @@ def test_scores_of_execution_are_counted_apart_from_those_of_the_reward_model():
     by_tests = dataclasses.replace(
         by_tests,
         judge=JudgeKind.EXECUTION,
-        scores_G=(Score(value=0.5, verdict="WRONG_ANSWER"), Score(value=1.0, verdict="PASSED")),
+        scores_G=(
+            Score(value=0.5, verdict=Verdict.WRONG_ANSWER),
+            Score(value=1.0, verdict=Verdict.PASSED),
+        ),
     )
     mixed, only_rm, only_tests = map(
         batch_metrics, ([by_rm, by_tests, by_tests], [by_rm], [by_tests])
@@ -89,7 +92,10 @@ def test_scores_of_execution_are_counted_apart_from_those_of_the_reward_model():
 
 def test_completions_that_execution_can_not_judge_are_counted_and_are_no_pass():
     _, group = judged_groups()
-    verdicts = (Score(value=0.0, verdict="UNJUDGED"), Score(value=1.0, verdict="PASSED"))
+    verdicts = (
+        Score(value=0.0, verdict=Verdict.UNJUDGED),
+        Score(value=1.0, verdict=Verdict.PASSED),
+    )
     group = dataclasses.replace(group, judge=JudgeKind.EXECUTION, scores_G=verdicts)
     metrics = batch_metrics([group])
     assert (metrics["reward/exec_unjudged_rate"], metrics["reward/exec_pass_rate"]) == (0.5, 0.5)

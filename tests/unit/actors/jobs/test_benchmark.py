@@ -13,11 +13,11 @@ from actors.jobs.benchmark import Benchmark, BenchmarkRun, judge_group, show_fig
 from conf.errors import first_cause
 from reward.code.extract import ExtractConfig
 from reward.sandbox.pool import SandboxError
-from reward.verify.verdict import Judgement, Program, Verdict
+from reward.verify.verdict import Judgement, Program
 from rl.base.console import Console
 from rl.run.benchmark import benchmark_figures
 from rl.run.evaluation_store import Outcome, SampleStore
-from rl.types import Prompt, SamplingConfig
+from rl.types import Prompt, SamplingConfig, Verdict
 from tests.unit.rl.fakes import FakeRollout, make_group, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -109,7 +109,7 @@ def test_a_program_that_can_not_be_run_stops_the_run_and_leaves_the_samples(
     assert "problem p1" in str(first_cause(caught.value))
     assert "p1" not in sampling.outcomes
     assert [row.verdict for row in sampling.store.rows() if row.problem_id == "p1"] == [
-        "SANDBOX_ERROR"
+        Verdict.SANDBOX_ERROR
     ] * 3
     assert list(sampling.store.finished({"seed": 0}, problems)) == ["p0"]
 
@@ -120,7 +120,7 @@ def test_every_sample_is_kept_with_what_became_of_it() -> None:
     assert [j.passed for j in judgements] == [True, False]
     first = rows[0]
     assert first.prompt == [{"role": "user", "content": "question 0"}]
-    assert (first.code, first.reason, first.verdict) == ("print(0)", "ok", "PASSED")
+    assert (first.code, first.reason, first.verdict) == ("print(0)", "ok", Verdict.PASSED)
     assert (first.num_passed, first.num_tests, first.finish) == (1, 1, "stop")
     assert (first.num_tokens, rows[1].sample_idx) == (4, 1)
 
@@ -131,8 +131,8 @@ def test_the_tables_at_the_end_show_figures_parts_and_counts(
     problems = make_prompts(2)
     problems[0] = dataclasses.replace(problems[0], meta='{"difficulty": "easy"}')
     outcomes = {
-        "p0": (Outcome(0, "PASSED", "ok", "stop"),),
-        "p1": (Outcome(0, "NO_CODE", "unclosed", "length"),),
+        "p0": (Outcome(0, Verdict.PASSED, "ok", "stop"),),
+        "p1": (Outcome(0, Verdict.NO_CODE, "unclosed", "length"),),
     }
     plan = benchmark(problems)
     show_figures(Console(), plan, benchmark_figures(problems, outcomes, (1,), seed=0))
@@ -144,7 +144,7 @@ def test_the_tables_at_the_end_show_figures_parts_and_counts(
         "by difficulty",
         "easy",
         "unclosed",
-        "NO_CODE",
+        Verdict.NO_CODE,
     ):
         assert text in out
     assert "by source" not in out

@@ -16,7 +16,7 @@ from conf.errors import DataError, NonFiniteError
 from reward.select.best_of_n import METHODS, Evidence, SelectionPlan, SelectionSettings
 from reward.verify.verdict import Verifier
 from rl.run.evaluation_store import SampleRow, problem_digest
-from rl.types import Message, Prompt, PromptGroup, SamplingConfig, Score
+from rl.types import Message, Prompt, PromptGroup, SamplingConfig, Score, Verdict
 from tests.unit.rl.fakes import make_completion
 
 pytestmark = pytest.mark.unit
@@ -53,7 +53,7 @@ def make_samples(problems: Sequence[Prompt]) -> dict[str, list[SampleRow]]:
                 text="",
                 code=code,
                 reason="ok",
-                verdict="PASSED" if index == 0 else "WRONG_ANSWER",
+                verdict=Verdict.PASSED if index == 0 else Verdict.WRONG_ANSWER,
                 num_passed=0,
                 num_tests=1,
                 seconds=0.0,

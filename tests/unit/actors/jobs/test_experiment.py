@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from actors.jobs.experiment import show_summary, summarise
+from actors.jobs.experiment import reward_model_accuracy, show_summary, summarise
 from actors.stages.evaluation import Evaluation
 from actors.stages.rl_run import RlResult
 from launch.common.compose import compose_config
 from launch.train import with_shipped_models
 from rl.base.console import Console
+from rl.run.directory import RunDirectory
+from rl.run.summary import AlarmFigures, RunSummary, Watch
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
+from tests.unit.rl.run.test_summary import PROBE
 
 pytestmark = pytest.mark.unit
 
 
-NO_PROBE = {"probe": None, "alarm": None, "programs_executed_for_probe": 0}
-
-
-def summary_of(*overrides: str, probe: dict[str, Any] = NO_PROBE) -> dict[str, Any]:
+def summary_of(*overrides: str, watch: Watch | None = None) -> RunSummary:
     group = make_group(make_prompts(1)[0], 8)
     judged = make_judged(group, [float(i) for i in range(8)], (False, True) * 4)
     evaluation = Evaluation(groups_P=(judged,), num_executed=8)
@@ -35,9 +35,10 @@ def summary_of(*overrides: str, probe: dict[str, Any] = NO_PROBE) -> dict[str, A
         executed_for_evaluation=16,
         partition=[],
         start_s=1.0,
-        probe=probe,
+        watch=watch or Watch(),
     )
-    return summarise(with_shipped_models(compose_config(list(overrides))), result, {})
+    cfg = with_shipped_models(compose_config(list(overrides)))
+    return summarise(cfg, result, reward_model_accuracy(cfg, {}), 1.0, {"rl": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -50,13 +51,21 @@ def summary_of(*overrides: str, probe: dict[str, Any] = NO_PROBE) -> dict[str, A
 )
 def test_the_summary_and_its_table_name_the_reward(capsys, override, kind, tests, row):
     summary = summary_of(override)
-    assert (summary["reward"], summary["reward_execution"]) == (kind, tests)
-    assert (summary["reward_model"] is None) == (kind == "execution")
-    assert (summary["rm_pair_accuracy"] is None) == (kind == "execution")
-    show_summary(Console(), summary | {"wall_s": 1.0}, Path("run"))
+    assert (summary.reward, summary.reward_execution) == (kind, tests)
+    assert (summary.reward_model is None) == (kind == "execution")
+    assert (summary.rm_pair_accuracy is None) == (kind == "execution")
+    show_summary(Console(), summary, RunDirectory(Path("run")))
     table = capsys.readouterr().out
     assert row in table
     assert "chosen by the RM" in table if kind == "rm" else "chosen by tests" in table
+
+
+def test_the_figures_before_and_after_are_of_the_samples_of_the_evaluation():
+    summary = summary_of()
+    assert summary.num_samples == 8
+    assert summary.base == summary.final
+    assert summary.base.pass_at_1 == pytest.approx(0.5)
+    assert (summary.base.best_of, summary.base.oracle) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -64,14 +73,18 @@ def test_the_summary_and_its_table_name_the_reward(capsys, override, kind, tests
     [([], ["never", "held"]), ([44, 60], ["step 44", "probe fell"])],
 )
 def test_the_table_says_whether_the_alarm_fired_and_what_the_probe_cost(capsys, fired_at, cells):
-    probe = {"probe": {"num_probes": 13, "time_share": 0.08}, "alarm": {"fired_at": fired_at}}
-    summary = summary_of(probe=probe | {"programs_executed_for_probe": 9})
-    assert summary["programs_executed_for_probe"] == 9
-    show_summary(Console(), summary | {"wall_s": 1.0}, Path("run"))
+    watch = Watch(
+        probe=dataclasses.replace(PROBE, num_probes=13, time_share=0.08),
+        alarm=AlarmFigures(action="warn", fired_at=fired_at, stopped_at=None, best_policy=None),
+        num_executed=9,
+    )
+    summary = summary_of(watch=watch)
+    assert summary.to_json()["programs_executed_for_probe"] == 9
+    show_summary(Console(), summary, RunDirectory(Path("run")))
     table = capsys.readouterr().out
     assert all(cell in table for cell in [*cells, "13 probes, 8% of the time"])
 
 
 def test_without_a_probe_the_table_says_that_nobody_watched(capsys):
-    show_summary(Console(), summary_of() | {"wall_s": 1.0}, Path("run"))
+    show_summary(Console(), summary_of(), RunDirectory(Path("run")))
     assert "no probe" in capsys.readouterr().out

@@ -15,12 +15,13 @@ from actors.stages.probe import Probe, probe_problems
 from actors.stages.rl_run import load_problems
 from launch.common.compose import compose_config
 from reward.sandbox.pool import SandboxError
-from reward.verify.verdict import Judgement, Program, Verdict, Verifier
+from reward.verify.verdict import Judgement, Program, Verifier
 from rl.base.console import Console
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
 from rl.run.rollouts import read_rollouts
-from rl.types import Prompt, PromptGroup, SamplingConfig
+from rl.run.summary import AlarmFigures, Watch
+from rl.types import Prompt, PromptGroup, SamplingConfig, Verdict
 from tests.unit.rl.fakes import FakeFleet, FakeReward, make_judged
 
 pytestmark = pytest.mark.unit
@@ -100,7 +101,9 @@ def test_a_reward_model_is_asked_without_the_tests_even_by_a_hybrid(tmp_path, ov
     assert metrics["probe/pass@1"] == 0.5
     assert metrics["probe/num_executed"] == run.verifier.num_executed == 32
     rows = read_rollouts(tmp_path / "probe/step-000000.parquet")
-    assert [row.verdict for row in rows].count("PASSED") == 16  # kept beside what the judge said
+    assert [row.verdict for row in rows].count(
+        Verdict.PASSED
+    ) == 16  # kept beside what the judge said
     assert {(row.score, row.num_tests) for row in rows} == {(1.0, 1)}
 
 
@@ -112,14 +115,11 @@ def test_a_hacked_run_is_told_of_once_and_goes_on_where_the_action_is_to_warn(tm
     assert run.probe.stopped_at is None and run.saved == []
     summary = run.probe.summary(loop_s=100.0)
     first = 2 * fired.index(1.0)
-    assert summary["alarm"] == {
-        "action": "warn",
-        "fired_at": [first],
-        "stopped_at": None,
-        "best_policy": None,
-    }
-    assert summary["programs_executed_for_probe"] == 6 * 32
-    assert summary["probe"]["num_probes"] == 6
+    assert summary.alarm == AlarmFigures(
+        action="warn", fired_at=[first], stopped_at=None, best_policy=None
+    )
+    assert summary.num_executed == 6 * 32
+    assert summary.probe is not None and summary.probe.num_probes == 6
 
 
 def test_stop_ends_the_run_and_keeps_the_best_policy_before_it(tmp_path):
@@ -128,7 +128,8 @@ def test_stop_ends_the_run_and_keeps_the_best_policy_before_it(tmp_path):
     assert run.probe.stopped_at == 2 * [m["alarm/fired"] for m in metrics].index(1.0)
     kept = list((tmp_path / "best").glob("step-*/hf"))
     assert kept == [tmp_path / "best/step-000002/hf"]  # the first two of equals
-    assert run.probe.summary(100.0)["alarm"]["best_policy"] == str(kept[0])
+    alarm = run.probe.summary(100.0).alarm
+    assert alarm is not None and alarm.best_policy == str(kept[0])
 
 
 def test_a_resumed_run_knows_what_was_found_before_its_checkpoint(tmp_path):
@@ -159,7 +160,7 @@ def test_probes_are_due_every_so_many_steps_and_never_without_problems(tmp_path,
     assert not any(none.due(step) for step in range(10))
     none.announce()
     assert "probe: off" in capsys.readouterr().out
-    assert none.summary(1.0)["alarm"] is None
+    assert none.summary(1.0) == Watch()
 
 
 def test_the_probe_is_carved_out_of_training_unless_it_has_a_file(tmp_path):

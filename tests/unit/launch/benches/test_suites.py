@@ -10,7 +10,8 @@ import pytest
 
 from conf.errors import DataError, UserError
 from launch.benches.suites import COLUMNS, Agreement, Case, measure_suites, read_suites
-from reward.verify.verdict import Judgement, Program, Verdict
+from reward.verify.verdict import Judgement, Program
+from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
 

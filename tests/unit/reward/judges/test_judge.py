@@ -15,9 +15,9 @@ from conf.errors import NonFiniteError, UserError
 from reward.code.extract import ExtractConfig
 from reward.judges.judge import ExecutionJudge, HybridJudge, Judged, RewardModelJudge
 from reward.model.text_path import TextPath
-from reward.verify.verdict import Judgement, Program, Verdict, Verifier
+from reward.verify.verdict import Judgement, Program, Verifier
 from rl.problems.tiny_model import make_tokenizer
-from rl.types import IntArray, JudgeKind, Message, Prompt, Reason, Score
+from rl.types import IntArray, JudgeKind, Message, Prompt, Reason, Score, Verdict
 
 pytestmark = pytest.mark.unit
 

@@ -12,11 +12,12 @@ from conf.errors import DataError, UserError
 from reward.pairs.labelled import read_labelled
 from rl.run.evaluation_store import SampleRow
 from rl.run.rollouts import RolloutRow, write_rollouts
+from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
 
 
-def rollout(idx: int, code: str, verdict: str | None, reason: str = "ok") -> RolloutRow:
+def rollout(idx: int, code: str, verdict: Verdict | None, reason: str = "ok") -> RolloutRow:
     return RolloutRow(
         step=1,
         prompt_id="p",
@@ -36,7 +37,7 @@ def rollout(idx: int, code: str, verdict: str | None, reason: str = "ok") -> Rol
     )
 
 
-def sample(idx: int, code: str, verdict: str, num_passed: int) -> str:
+def sample(idx: int, code: str, verdict: Verdict, num_passed: int) -> str:
     row = SampleRow(
         problem_id="s",
         problem="0",
@@ -58,19 +59,19 @@ def sample(idx: int, code: str, verdict: str, num_passed: int) -> str:
 
 def test_rollouts_and_samples_of_a_directory_are_read_and_counted(tmp_path: Path):
     rows = [
-        rollout(0, "a", "PASSED"),
-        rollout(1, "b", "WRONG_ANSWER"),
-        rollout(2, "a", "PASSED"),
+        rollout(0, "a", Verdict.PASSED),
+        rollout(1, "b", Verdict.WRONG_ANSWER),
+        rollout(2, "a", Verdict.PASSED),
         rollout(3, "", None, "many_blocks"),
         rollout(4, "c", None),
-        rollout(5, "d", "SANDBOX_ERROR"),
-        rollout(8, "u", "UNJUDGED"),
-        rollout(6, "e", "PASSED"),
-        rollout(7, "e", "TIMEOUT"),
+        rollout(5, "d", Verdict.SANDBOX_ERROR),
+        rollout(8, "u", Verdict.UNJUDGED),
+        rollout(6, "e", Verdict.PASSED),
+        rollout(7, "e", Verdict.TIMEOUT),
     ]
     write_rollouts(tmp_path / "deep/step-000001.parquet", rows)
-    lines = [sample(0, "x", "PASSED", 4), sample(1, "y", "WRONG_ANSWER", 3)]
-    lines += [sample(2, "", "NO_CODE", 0), sample(3, "z", "SANDBOX_ERROR", 0)]
+    lines = [sample(0, "x", Verdict.PASSED, 4), sample(1, "y", Verdict.WRONG_ANSWER, 3)]
+    lines += [sample(2, "", Verdict.NO_CODE, 0), sample(3, "z", Verdict.SANDBOX_ERROR, 0)]
     (tmp_path / "mbpp.samples.jsonl").write_text("".join(lines))
     found = read_labelled([str(tmp_path)])
     by_code = {code.code: code for code in found.codes}

@@ -14,7 +14,7 @@ from reward.pairs.pairs import (
     LabelledCode,
     Pair,
     PairWriter,
-    is_held_out,
+    is_for_validation,
     load_pairs,
     read_pairs,
     split_by_prompt,
@@ -100,10 +100,10 @@ def test_a_bad_file_is_named_with_its_place(tmp_path: Path) -> None:
 
 
 def test_about_the_share_is_held_out_and_a_side_depends_on_no_other_problem() -> None:
-    sides = [is_held_out(f"p{k}", 0.1, seed=3) for k in range(5000)]
+    sides = [is_for_validation(f"p{k}", 0.1, seed=3) for k in range(5000)]
     assert 400 < sum(sides) < 600
-    assert not any(is_held_out(f"p{k}", 0.0, seed=3) for k in range(100))
-    assert all(is_held_out(f"p{k}", 1.0, seed=3) for k in range(100))
+    assert not any(is_for_validation(f"p{k}", 0.0, seed=3) for k in range(100))
+    assert all(is_for_validation(f"p{k}", 1.0, seed=3) for k in range(100))
 
 
 def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:

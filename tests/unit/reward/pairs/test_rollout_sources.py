@@ -19,11 +19,12 @@ from reward.pairs.rollout_sources import (
     run_directories,
 )
 from rl.run.rollouts import RolloutRow, write_rollouts
+from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
 
 
-def _row(code: str, verdict: str | None = None, **more: Any) -> RolloutRow:
+def _row(code: str, verdict: Verdict | None = None, **more: Any) -> RolloutRow:
     given: dict[str, Any] = {
         "step": 3,
         "prompt_id": "p",
@@ -64,7 +65,7 @@ def _sample(**changes: object) -> dict[str, object]:
         "num_tokens": 3,
         "prompt": turns,
         "code": "a = 1",
-        "verdict": "WRONG_ANSWER",
+        "verdict": Verdict.WRONG_ANSWER,
         "num_passed": 1,
         "num_tests": 4,
     }
@@ -72,7 +73,7 @@ def _sample(**changes: object) -> dict[str, object]:
 
 
 def test_a_run_directory_gives_its_rollouts_under_the_name_of_the_run(tmp_path: Path) -> None:
-    directory = _run(tmp_path, "s1", [_row("a", "PASSED"), _row("", None), _row("b")])
+    directory = _run(tmp_path, "s1", [_row("a", Verdict.PASSED), _row("", None), _row("b")])
     (file,) = find_rollouts([str(directory)])
     assert file.run == "grpo/s1"
     assert run_directories([file]) == [directory]
@@ -89,7 +90,7 @@ def test_directories_files_and_patterns_name_each_file_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("s1", "s2"):
-        _run(tmp_path, name, [_row("a", "PASSED")])
+        _run(tmp_path, name, [_row("a", Verdict.PASSED)])
     inputs = ["outputs", "outputs/grpo/s1", "outputs/*/s2/rollouts/*.parquet"]
     assert [file.run for file in find_rollouts(inputs)] == ["grpo/s1", "grpo/s2"]
     absolute = str(tmp_path / "outputs/**/step-00000[0-9].parquet")
@@ -109,12 +110,12 @@ def test_samples_of_an_evaluation_have_shares_of_tests(tmp_path: Path) -> None:
 
 def test_what_has_no_verdict_is_counted_by_problem(tmp_path: Path) -> None:
     rows = [
-        _row("a", "PASSED"),
+        _row("a", Verdict.PASSED),
         _row("b"),
         _row("c"),
         _row("d", prompt_id="o"),
-        _row("e", "SANDBOX_ERROR", prompt_id="s"),
-        _row("u", "UNJUDGED", prompt_id="s"),
+        _row("e", Verdict.SANDBOX_ERROR, prompt_id="s"),
+        _row("u", Verdict.UNJUDGED, prompt_id="s"),
         _row(""),
     ]
     files = find_rollouts([str(_run(tmp_path, "s1", rows))])
@@ -128,8 +129,12 @@ def test_what_has_no_verdict_is_counted_by_problem(tmp_path: Path) -> None:
 
 
 def test_two_problems_under_one_id_are_refused(tmp_path: Path) -> None:
-    _run(tmp_path, "s1", [_row("a", "PASSED")])
-    _run(tmp_path, "s2", [_row("b", "PASSED"), _row("c", "WRONG_ANSWER", question="other")])
+    _run(tmp_path, "s1", [_row("a", Verdict.PASSED)])
+    _run(
+        tmp_path,
+        "s2",
+        [_row("b", Verdict.PASSED), _row("c", Verdict.WRONG_ANSWER, question="other")],
+    )
     with pytest.raises(DataError, match=r"s2.*:2:question: problem 'p' is another text in .*s1"):
         count_rollouts(find_rollouts([str(tmp_path)]))
 
@@ -203,9 +208,9 @@ def test_a_line_that_is_no_json_has_a_place(tmp_path: Path, text: bytes) -> None
 
 
 def test_what_a_run_held_out_is_found_only_where_it_is_named(tmp_path: Path) -> None:
-    run = _run(tmp_path, "s1", [_row("a", "PASSED")])
+    run = _run(tmp_path, "s1", [_row("a", Verdict.PASSED)])
     for folder in ("evaluation", "probe"):
-        write_rollouts(run / folder / "step-000003.parquet", [_row("b", "PASSED")])
+        write_rollouts(run / folder / "step-000003.parquet", [_row("b", Verdict.PASSED)])
     (file,) = find_rollouts([str(tmp_path)])
     assert file.path.parent == run / "rollouts"
     (file,) = find_rollouts([str(run / "evaluation")])

@@ -12,7 +12,8 @@ from reward.sandbox import levels as sandbox_levels
 from reward.sandbox import pool as sandbox
 from reward.sandbox.levels import Level
 from reward.sandbox.pool import Confinement, Limits, Sandbox, choose_level, reachable_levels
-from reward.verify.verdict import Program, Verdict, Verifier
+from reward.verify.verdict import Program, Verifier
+from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
 

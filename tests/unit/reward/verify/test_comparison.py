@@ -12,7 +12,8 @@ from conf.errors import UserError
 from conf.schema import ProtocolName
 from reward.verify.comparison import DEFAULT, default_protocol
 from reward.verify.protocols import PROTOCOLS, SOURCES, protocol_named
-from reward.verify.verdict import Program, Verdict, Verifier
+from reward.verify.verdict import Program, Verifier
+from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
 

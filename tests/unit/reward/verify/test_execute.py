@@ -8,7 +8,8 @@ import pytest
 
 from reward.sandbox.pool import SandboxError
 from reward.verify.execute import require_decided, verify_persistently
-from reward.verify.verdict import Judgement, Program, Verdict
+from reward.verify.verdict import Judgement, Program
+from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,8 @@ import pytest
 
 from conf.errors import DataError
 from reward.verify.comparison import same_output, same_value
-from reward.verify.verdict import Judgement, Program, Verdict, Verifier
+from reward.verify.verdict import Judgement, Program, Verifier
+from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
 

@@ -8,6 +8,7 @@ import pytest
 
 from rl.report import sources
 from rl.report.sources import PackedRollouts, planned_steps
+from rl.run.directory import RolloutFolder
 from rl.run.rollouts import write_rollouts
 from tests.unit.rl.report.runs import make_run, rows
 
@@ -62,6 +63,6 @@ def test_all_sources_stay_within_the_budget(
 
 
 def test_the_share_of_a_step_is_planned_from_the_configuration() -> None:
-    assert planned_steps(CONFIG, "rollouts") == 30
-    assert planned_steps(CONFIG, "evaluation") == 2
-    assert planned_steps({}, "rollouts") == 0
+    assert planned_steps(CONFIG, RolloutFolder.TRAINING) == 30
+    assert planned_steps(CONFIG, RolloutFolder.EVALUATION) == 2
+    assert planned_steps({}, RolloutFolder.TRAINING) == 0

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl.report.steps import MAX_TEXT, PackedStep, clip, pack_step, place_code
+from rl.types import Verdict
 from tests.unit.rl.report.runs import ROW, rows
 
 pytestmark = pytest.mark.unit
@@ -86,7 +87,12 @@ def test_one_completion_is_kept_whatever_the_share() -> None:
 
 def test_figures_are_of_all_completions_not_of_those_shown() -> None:
     given_rows = [
-        replace(ROW, sample_idx=n, reward=float(n), verdict="PASSED" if n else "WRONG_ANSWER")
+        replace(
+            ROW,
+            sample_idx=n,
+            reward=float(n),
+            verdict=Verdict.PASSED if n else Verdict.WRONG_ANSWER,
+        )
         for n in range(4)
     ]
     packed = pack_step(given_rows, {}, 1)

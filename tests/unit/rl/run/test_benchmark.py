@@ -10,7 +10,7 @@ from conf.errors import UserError
 from rl.run.benchmark import benchmark_figures, count_rows, figure_rows, figures_json, part_rows
 from rl.run.evaluate import summarise
 from rl.run.evaluation_store import Outcome
-from rl.types import Message, Prompt
+from rl.types import Message, Prompt, Verdict
 
 pytestmark = pytest.mark.unit
 
@@ -22,7 +22,7 @@ def problem(name: str, source: str = "made", **meta: object) -> Prompt:
 
 def outcomes(pattern: str) -> tuple[Outcome, ...]:
     """`p` passes, `w` is a wrong answer, `n` has no code and was cut."""
-    verdicts = {"p": "PASSED", "w": "WRONG_ANSWER", "n": "NO_CODE"}
+    verdicts = {"p": Verdict.PASSED, "w": Verdict.WRONG_ANSWER, "n": Verdict.NO_CODE}
     return tuple(
         Outcome(
             idx,
@@ -84,7 +84,11 @@ def test_there_is_no_table_of_difficulties_where_none_is_stated() -> None:
 
 def test_verdicts_reasons_and_finishes_are_counted_over_samples() -> None:
     figures = benchmark_figures(PROBLEMS, OUTCOMES, ks=(1,), seed=0)
-    assert list(figures.verdicts.items()) == [("PASSED", 7), ("WRONG_ANSWER", 5), ("NO_CODE", 4)]
+    assert list(figures.verdicts.items()) == [
+        (Verdict.PASSED, 7),
+        (Verdict.WRONG_ANSWER, 5),
+        (Verdict.NO_CODE, 4),
+    ]
     assert figures.reasons == {"ok": 12, "unclosed": 4}
     assert figures.finishes == {"stop": 12, "length": 4}
 
@@ -99,7 +103,7 @@ def test_the_document_states_the_asked_ks_and_survives_json() -> None:
     assert low <= document["avg@n"] <= high
     assert document["by_difficulty"]["hard"]["pass@k"] == {"2": 0.0, "4": 0.0}
     assert document["by_source"]["contest"]["num_problems"] == 2
-    assert document["verdicts"]["NO_CODE"] == 4
+    assert document["verdicts"][Verdict.NO_CODE] == 4
 
 
 def test_a_k_above_the_samples_is_refused() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.errors import UserError
-from rl.run.evaluate import best_of_n, pass_at_k, summarise
+from rl.run.evaluate import best_of_n, pass_at_k, summarise, won_pairs
 
 pytestmark = pytest.mark.unit
 
@@ -95,3 +97,24 @@ def test_scores_that_do_not_match_are_refused() -> None:
         best_of_n([[1.0]], [[True, False]])
     with pytest.raises(UserError, match="empty"):
         best_of_n([], [])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 2)), max_size=12))
+def test_pairs_are_won_as_if_each_was_looked_at(rows):
+    scores, right, weights = (np.array([row[k] for row in rows]) for k in range(3))
+    won = pairs = 0.0
+    for (a, is_right, times), (b, other, again) in itertools.product(rows, rows):
+        if is_right and not other:
+            won += times * again * ((a > b) + (a == b) / 2)
+            pairs += times * again
+    found = won_pairs(scores.astype(np.float64), right.astype(np.bool_), weights.astype(np.float64))
+    assert found == (won, pairs)
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-2, 2).map(float)), min_size=1, max_size=8))
+def test_the_best_of_n_is_the_first_of_those_with_the_highest_score(scores):
+    known = [score for score in scores if score is not None]
+    first = scores.index(max(known)) if known else 0
+    for index in range(len(scores)):
+        correct = [place == index for place in range(len(scores))]
+        assert best_of_n([scores], [correct]) == float(index == first)

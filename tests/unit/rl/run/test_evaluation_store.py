@@ -16,7 +16,7 @@ from rl.run.evaluation_store import (
     problem_digest,
     samples_by_problem,
 )
-from rl.types import Message, Prompt
+from rl.types import Message, Prompt, Verdict
 
 pytestmark = pytest.mark.unit
 
@@ -25,7 +25,7 @@ NUM_SAMPLES = 2
 PROBLEMS = [Prompt(id=name, messages=(Message("user", name),), tests="[]") for name in "abc"]
 
 
-def row(prompt: Prompt, idx: int, verdict: str = "PASSED") -> SampleRow:
+def row(prompt: Prompt, idx: int, verdict: Verdict = Verdict.PASSED) -> SampleRow:
     return SampleRow(
         problem_id=prompt.id,
         problem=problem_digest(prompt),
@@ -44,7 +44,7 @@ def row(prompt: Prompt, idx: int, verdict: str = "PASSED") -> SampleRow:
     )
 
 
-def group(prompt: Prompt, *verdicts: str) -> list[SampleRow]:
+def group(prompt: Prompt, *verdicts: Verdict) -> list[SampleRow]:
     return [row(prompt, idx, verdict) for idx, verdict in enumerate(verdicts)]
 
 
@@ -53,8 +53,8 @@ def store(tmp_path: Path) -> SampleStore:
     """A store with the finished groups a and b."""
     store = SampleStore(tmp_path / "results" / "out.json", NUM_SAMPLES)
     store.begin(SETTINGS, anew=False)
-    store.append(group(PROBLEMS[0], "PASSED", "TIMEOUT"))
-    store.append(group(PROBLEMS[1], "NO_CODE", "PASSED"))
+    store.append(group(PROBLEMS[0], Verdict.PASSED, Verdict.TIMEOUT))
+    store.append(group(PROBLEMS[1], Verdict.NO_CODE, Verdict.PASSED))
     return store
 
 
@@ -66,15 +66,15 @@ def test_files_lie_beside_the_output_and_rows_read_back_as_they_were(store: Samp
     assert store.path.name == "out.samples.jsonl"
     assert store.settings_path.name == "out.settings.json"
     rows = list(store.rows())
-    assert rows[:2] == group(PROBLEMS[0], "PASSED", "TIMEOUT")
+    assert rows[:2] == group(PROBLEMS[0], Verdict.PASSED, Verdict.TIMEOUT)
     assert len(rows) == len(store.path.read_text().splitlines()) == 4
 
 
 def test_finished_groups_are_found_with_their_outcomes(store: SampleStore) -> None:
     found = store.finished(SETTINGS, PROBLEMS)
     assert found == {
-        "a": (Outcome(0, "PASSED", "ok", "stop"), Outcome(1, "TIMEOUT", "ok", "stop")),
-        "b": (Outcome(0, "NO_CODE", "ok", "stop"), Outcome(1, "PASSED", "ok", "stop")),
+        "a": (Outcome(0, Verdict.PASSED, "ok", "stop"), Outcome(1, Verdict.TIMEOUT, "ok", "stop")),
+        "b": (Outcome(0, Verdict.NO_CODE, "ok", "stop"), Outcome(1, Verdict.PASSED, "ok", "stop")),
     }
 
 
@@ -89,7 +89,7 @@ def test_a_torn_last_line_costs_its_group_only(store: SampleStore, kept_bytes: i
     assert finished(store) == ["a"]
     store.begin(SETTINGS, anew=False)
     assert [r.problem_id for r in store.rows()] == ["a", "a"]
-    store.append(group(PROBLEMS[1], "PASSED", "PASSED"))
+    store.append(group(PROBLEMS[1], Verdict.PASSED, Verdict.PASSED))
     assert finished(store) == ["a", "b"]
 
 
@@ -107,14 +107,14 @@ def test_reading_changes_nothing_on_disk(store: SampleStore) -> None:
 
 
 def test_a_group_that_the_sandbox_could_not_judge_is_not_finished(store: SampleStore) -> None:
-    store.append(group(PROBLEMS[2], "PASSED", "SANDBOX_ERROR"))
+    store.append(group(PROBLEMS[2], Verdict.PASSED, Verdict.SANDBOX_ERROR))
     assert finished(store) == ["a", "b"]
     store.begin(SETTINGS, anew=False)
     assert {r.problem_id for r in store.rows()} == {"a", "b"}
 
 
 def test_what_can_not_be_judged_is_final_and_no_pass(store: SampleStore) -> None:
-    store.append(group(PROBLEMS[2], "PASSED", "UNJUDGED"))
+    store.append(group(PROBLEMS[2], Verdict.PASSED, Verdict.UNJUDGED))
     outcomes = store.finished(SETTINGS, PROBLEMS)[PROBLEMS[2].id]
     assert [outcome.passed for outcome in outcomes] == [True, False]
 
@@ -165,7 +165,7 @@ def test_starting_anew_drops_samples_and_settings(store: SampleStore) -> None:
     other = SETTINGS | {"seed": 1}
     store.begin(other, anew=True)
     assert list(store.rows()) == []
-    store.append(group(PROBLEMS[0], "PASSED", "PASSED"))
+    store.append(group(PROBLEMS[0], Verdict.PASSED, Verdict.PASSED))
     assert list(store.finished(other, PROBLEMS)) == ["a"]
 
 
@@ -174,8 +174,8 @@ def test_samples_of_an_evaluation_are_read_in_order_and_only_as_many_as_asked(
 ) -> None:
     found = samples_by_problem(store.path, PROBLEMS[:2], NUM_SAMPLES)
     assert [[r.verdict for r in found[name]] for name in "ab"] == [
-        ["PASSED", "TIMEOUT"],
-        ["NO_CODE", "PASSED"],
+        [Verdict.PASSED, Verdict.TIMEOUT],
+        [Verdict.NO_CODE, Verdict.PASSED],
     ]
     assert [r.sample_idx for r in samples_by_problem(store.path, PROBLEMS[1:2], 1)["b"]] == [0]
 
@@ -192,6 +192,6 @@ def test_samples_that_are_missing_changed_or_undecided_are_refused(
     changed = dataclasses.replace(PROBLEMS[0], entry_point="g")
     with pytest.raises(DataError, match="another text or other tests"):
         samples_by_problem(store.path, [changed], NUM_SAMPLES)
-    store.append(group(PROBLEMS[2], "PASSED", "SANDBOX_ERROR"))
+    store.append(group(PROBLEMS[2], Verdict.PASSED, Verdict.SANDBOX_ERROR))
     with pytest.raises(DataError, match="could not be run"):
         samples_by_problem(store.path, PROBLEMS, NUM_SAMPLES)

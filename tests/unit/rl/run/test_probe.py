@@ -9,7 +9,7 @@ import pytest
 
 from rl.problems import minipy
 from rl.run.probe import ProbeLog, carve, choose, exec_agreement, minipy_probe, probe_reading
-from rl.types import JudgedGroup, JudgeKind, Message, Prompt, Score
+from rl.types import JudgedGroup, JudgeKind, Message, Prompt, Score, Verdict
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -93,7 +93,7 @@ def test_agreement_never_compares_across_problems_and_needs_a_pair() -> None:
 
 def test_agreement_takes_no_completion_that_execution_could_not_judge() -> None:
     group = judged(2.0, 1.0, 3.0)
-    scores = (*group.scores_G[:2], dataclasses.replace(group.scores_G[2], verdict="UNJUDGED"))
+    scores = (*group.scores_G[:2], dataclasses.replace(group.scores_G[2], verdict=Verdict.UNJUDGED))
     group = dataclasses.replace(group, scores_G=scores)
     assert exec_agreement([group], [(True, False, False)]) == 1.0
 

@@ -6,11 +6,20 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rl.run.rollouts import read_rollouts, rollout_rows, write_rollouts
-from rl.types import Extraction, JudgeKind, Reason, Score
+from conf.errors import DataError
+from rl.run.rollouts import (
+    LongText,
+    read_rollouts,
+    read_rows,
+    rollout_rows,
+    schema_of,
+    write_rollouts,
+)
+from rl.types import Extraction, JudgeKind, Reason, Score, Verdict
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -61,13 +70,13 @@ def test_a_row_has_the_verdict_on_a_program_that_was_run(tmp_path: Path):
     judged = dataclasses.replace(
         batch()[0],
         judge=JudgeKind.EXECUTION,
-        scores_G=(Score(value=None), Score(value=0.5, verdict="WRONG_ANSWER")),
+        scores_G=(Score(value=None), Score(value=0.5, verdict=Verdict.WRONG_ANSWER)),
     )
     write_rollouts(tmp_path / "step.parquet", list(rollout_rows(1, [judged], None)))
     rows = read_rollouts(tmp_path / "step.parquet")
     assert [(row.judge, row.verdict) for row in rows] == [
         ("execution", None),
-        ("execution", "WRONG_ANSWER"),
+        ("execution", Verdict.WRONG_ANSWER),
     ]
 
 
@@ -87,3 +96,62 @@ def test_an_evaluation_has_no_advantages(tmp_path: Path):
 def test_an_empty_batch_is_an_empty_file(tmp_path: Path):
     write_rollouts(tmp_path / "none.parquet", [])
     assert read_rollouts(tmp_path / "none.parquet") == []
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Some of the columns, and one that no file has."""
+
+    run: str
+    code: LongText
+    verdict: Verdict | None = None
+
+
+def test_a_reader_takes_the_columns_that_it_names(tmp_path: Path):
+    path = tmp_path / "some.parquet"
+    pq.write_table(pa.table({"code": ["a", "b"], "verdict": ["TIMEOUT", None]}), path)
+    assert list(read_rows(path, Program, run="r")) == [
+        Program("r", "a", Verdict.TIMEOUT),
+        Program("r", "b"),
+    ]
+    assert schema_of(Program).field("code").type == pa.large_string()
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"text": ["a"]}, r"some\.parquet:-:code: column is missing"),
+        ({"code": ["a", None]}, r"some\.parquet:2:code: must be text \(None\)"),
+        ({"code": ["a"], "verdict": ["RIGHT"]}, ":1:verdict: 'RIGHT' is none of PASSED, "),
+    ],
+)
+def test_a_fault_of_a_file_has_a_place(tmp_path: Path, columns: dict[str, list[str]], words: str):
+    path = tmp_path / "some.parquet"
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(DataError, match=words):
+        list(read_rows(path, Program, run="r"))
+
+
+def test_the_columns_of_a_file_stay_what_scripts_read(tmp_path: Path):
+    write_rollouts(tmp_path / "none.parquet", [])
+    schema = pq.read_schema(tmp_path / "none.parquet")
+    kinds = {name: str(schema.field(name).type) for name in schema.names}
+    assert kinds == {
+        "step": "int32",
+        "prompt_id": "string",
+        "question": "large_string",
+        "sample_idx": "int32",
+        "text": "large_string",
+        "code": "large_string",
+        "reason": "string",
+        "score": "double",
+        "reward": "double",
+        "advantage": "double",
+        "num_tokens": "int32",
+        "finish": "string",
+        "policy_version": "int32",
+        "judge": "string",
+        "verdict": "string",
+        "num_passed": "int32",
+        "num_tests": "int32",
+    }

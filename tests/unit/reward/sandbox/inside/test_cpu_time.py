@@ -13,9 +13,9 @@ import pytest
 from conf.errors import DataError
 from reward.sandbox.pool import AssertJob, CallJob, Job, Limits, Outcome, Sandbox, StdioJob
 from reward.sandbox.report import Ending
-from reward.verify.verdict import Program, Verdict, Verifier
+from reward.verify.verdict import Program, Verifier
 from rl.problems.prompts import parse_tests, time_limit_of
-from rl.types import Prompt
+from rl.types import Prompt, Verdict
 
 pytestmark = pytest.mark.unit
 
