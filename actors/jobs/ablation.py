@@ -11,8 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.cluster.cluster import cluster
-from actors.cluster.signals import run_until_stopped
+from actors.cluster.session import session
 from actors.groups.fleet import RayFleet, Specs, start_fleet, train_fields
 from actors.groups.verifiers import make_verifier
 from actors.stages.evaluation import evaluate
@@ -27,8 +26,8 @@ from rl.types import SamplingConfig, StepReport
 
 def run_arm(cfg: Config, label: str, seeds: Sequence[int], output: Path) -> None:
     """Run one arm with every seed; each finished run is one line of `output`."""
-    with cluster(cfg, "ablation"):
-        run_until_stopped(_run_arm(cfg, label, seeds, output, Console()))
+    with session(cfg, "ablation") as run:
+        run(_run_arm(cfg, label, seeds, output, Console()))
 
 
 async def _run_arm(

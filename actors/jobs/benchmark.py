@@ -14,15 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.cluster.cluster import cluster
 from actors.cluster.placement import Needs
-from actors.cluster.signals import run_until_stopped
+from actors.cluster.session import session
 from actors.groups.fleet import Specs, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
 from actors.plan.checks import preflight
 from actors.plan.prompt_checks import Asking, Split, check_splits
 from actors.plan.text_checks import check_policy_texts
-from conf.errors import ProjectError, first_cause
+from conf.errors import ProjectError
 from conf.schema import Config
 from reward.code.extract import ExtractConfig, extract
 from reward.verify.execute import Verifying, programs_of, require_decided, verify_persistently
@@ -149,17 +148,16 @@ def _sample(cfg: Config, run: BenchmarkRun, missing: Sequence[Prompt], console: 
 
     try:
         with (
-            cluster(cfg, f"evaluate-{run.samples.stem}"),
+            session(cfg, f"evaluate-{run.samples.stem}") as run_in_session,
             make_verifier(
                 cfg.sandbox, run.benchmark.test_timeout_s, run.benchmark.test_workers
             ) as verifier,
         ):
-            run_until_stopped(work())
-    except (BaseExceptionGroup, ProjectError) as error:
-        cause = first_cause(error) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(cause, ProjectError) and run.samples.exists():
+            run_in_session(work())
+    except ProjectError:
+        if run.samples.exists():
             console.say(f"stopped; the same command goes on from {run.samples}")
-        raise cause from error
+        raise
 
 
 class BenchmarkRun:

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actors.cluster.cluster import cluster
-from actors.cluster.signals import how_to_go_on, run_until_stopped
+from actors.cluster.session import session
+from actors.cluster.signals import how_to_go_on
 from actors.stages.export import export_models
 from actors.stages.pipeline import Stage, WholeLoop
 from actors.stages.rl_run import RlResult, RlRun
-from conf.errors import HackingError, StoppedError, first_cause
+from conf.errors import HackingError, StoppedError
 from conf.schema import Config
 from conf.validate import to_dict
 from rl.base.console import Console
@@ -30,13 +30,11 @@ def run_experiment(cfg: Config) -> None:
     _prepare_directory(cfg, directory)
     console.stage("run", str(directory))
     try:
-        with cluster(cfg, f"{cfg.experiment}-{cfg.name}".replace("/", "-")):
-            run_until_stopped(_run(cfg, directory, console))
+        with session(cfg, f"{cfg.experiment}-{cfg.name}".replace("/", "-")) as run:
+            run(_run(cfg, directory, console))
     except StoppedError as error:
         advice = how_to_go_on(directory / "checkpoints", "checkpoint.every")
         raise StoppedError(f"{error}; {advice}") from error
-    except BaseExceptionGroup as group:
-        raise first_cause(group) from group
 
 
 def _prepare_directory(cfg: Config, directory: Path) -> None:

@@ -8,8 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.cluster.cluster import cluster
-from actors.cluster.signals import run_until_stopped
+from actors.cluster.session import session
 from actors.groups.fleet import RayFleet, Specs, start_fleet
 from conf.schema import Config
 from reward.judges.answers import AnswerGroup, judged_rows
@@ -28,8 +27,8 @@ def score_file(cfg: Config, groups: Sequence[AnswerGroup], target: Path) -> floa
     target.parent.mkdir(parents=True, exist_ok=True)
     console = Console()
     console.stage("score", f"{num_rows} answers to {len(groups)} prompts, {cfg.reward.model}")
-    with cluster(cfg, f"score-{target.stem}"):
-        judged, seconds = run_until_stopped(_score(cfg, groups, console))
+    with session(cfg, f"score-{target.stem}") as run:
+        judged, seconds = run(_score(cfg, groups, console))
     partial = target.with_name(target.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         for group, verdict in zip(groups, judged, strict=True):

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.cluster.cluster import cluster
-from actors.cluster.signals import how_to_go_on, run_until_stopped
+from actors.cluster.session import session
+from actors.cluster.signals import how_to_go_on
 from actors.groups.fleet import Specs, start_fleet
 from actors.groups.trainer import Gang
 from actors.stages.training import OfflinePlan, offline_train_fields, score_pairs, train_offline
-from conf.errors import DataError, StoppedError, UserError, first_cause
+from conf.errors import DataError, StoppedError, UserError
 from conf.schema import Config
 from reward.model.labels import check_one_label
 from reward.model.read_out import choose_padding
@@ -151,13 +151,11 @@ def run_training(cfg: Config, job: RmTraining, record: Path) -> RmResult:
     job.directory.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)  # of an earlier training; this one is not finished
     try:
-        with cluster(cfg, f"rm-{job.directory.name}"):
-            result = run_until_stopped(train_reward_model(cfg, job, console))
+        with session(cfg, f"rm-{job.directory.name}") as run:
+            result = run(train_reward_model(cfg, job, console))
     except StoppedError as error:
         advice = how_to_go_on(job.directory / "checkpoints", "checkpoint_every")
         raise StoppedError(f"{error}; {advice}") from error
-    except BaseExceptionGroup as group:
-        raise first_cause(group) from group
     facts = {
         "base": job.model,
         "num_pairs": {"train": len(job.train), "validation": len(job.validation)},

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from actors.cluster.cluster import cluster
-from actors.cluster.signals import run_until_stopped
+from actors.cluster.session import session
 from actors.groups.fleet import RayFleet, Specs, start_fleet
 from actors.jobs.raw_scores import Candidates, score_all
 from conf.schema import Config
@@ -33,8 +32,8 @@ Snippet = Callable[[Candidates], list[float]]
 
 def measure_scoring(cfg: Config, num_repeats: int) -> None:
     """Print how long both take for the same programs, and how far their scores lie apart."""
-    with cluster(cfg, "bench-rm"):
-        rows = run_until_stopped(_measure(cfg, num_repeats))
+    with session(cfg, "bench-rm") as run:
+        rows = run(_measure(cfg, num_repeats))
     Console().table(f"scoring {NUM_PROBLEMS} problems x {NUM_CODES} programs", rows)
 
 
