@@ -30,7 +30,7 @@ from conf.errors import UserError
 from conf.schema import ExecutionConfig, key
 from launch.common.arguments import RewardGroupArgs, reward_config
 from launch.common.cli import main_simple
-from launch.common.outputs import check_output
+from rl.base.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)

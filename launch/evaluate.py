@@ -23,8 +23,8 @@ from conf.schema import MIN_TEMPERATURE, Config, key
 from launch.common.arguments import BenchmarkArgs
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
-from launch.common.outputs import check_output
 from reward.model.files import check_has_template, check_policy, context_of, is_local, model_digest
+from rl.base.outputs import check_output
 from rl.problems.datasets import SOURCES, read_problems, source_named
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import load_prompts, parse_tests

@@ -31,7 +31,7 @@ from launch.common.gguf import (
     repair_config,
     repair_tokenizer,
 )
-from launch.common.outputs import check_output_dir
+from rl.base.outputs import check_output_dir
 
 _MAGIC = b"GGUF"
 

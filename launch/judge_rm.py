@@ -25,10 +25,10 @@ from launch.common.arguments import (
     reward_config,
 )
 from launch.common.cli import main_simple
-from launch.common.outputs import check_output_dir
 from reward.pairs.labelled import Labelled, read_labelled
 from reward.pairs.pairs import Pair, load_pairs
 from rl.base.console import Console
+from rl.base.outputs import check_output_dir
 from rl.run.evaluation_store import replace_file
 from rl.types import Score
 
@@ -68,7 +68,7 @@ def run(args: JudgeArgs) -> None:
     from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments are good
 
     text_path = check_reward_texts(cfg, REWARD_KEYS)
-    from actors.jobs.raw_scores import scoring_settings  # noqa: PLC0415 - after the arguments are good
+    from actors.stages.raw_scores import scoring_settings  # noqa: PLC0415 - after the arguments are good
     from reward.assess.assessment import judge  # noqa: PLC0415
 
     rehearse_reward_model(cfg)
@@ -118,7 +118,7 @@ def prepare(
 
 
 def _score(cfg: Config, material: Material) -> dict[Text, Score]:
-    from actors.jobs.raw_scores import Candidates, score_candidates  # noqa: PLC0415
+    from actors.stages.raw_scores import Candidates, score_candidates  # noqa: PLC0415
 
     texts = material.texts()
     console = Console()

@@ -20,7 +20,6 @@ from conf.validate import ConfigError, build_config
 from launch.common.arguments import ProtocolArgs
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
-from launch.common.outputs import check_output_dir
 from reward.pairs.mining import MiningConfig
 from reward.pairs.near_miss import NearMissConfig
 from reward.pairs.rollout_sources import (
@@ -31,6 +30,7 @@ from reward.pairs.rollout_sources import (
     question_digest,
     run_directories,
 )
+from rl.base.outputs import check_output_dir
 from rl.problems.prompts import load_prompts
 from rl.types import Prompt
 
@@ -148,7 +148,7 @@ def problems_of(args: MineArgs, files: list[RolloutFile]) -> list[Prompt]:
             "tests are not beside the rollouts; give problems=FILE, a canonical parquet of "
             "launch/prepare_data.py"
         )
-    from actors.stages.rl_run import load_problems  # noqa: PLC0415 - heavy
+    from actors.plan.problems import load_problems  # noqa: PLC0415 - heavy
 
     found: list[Prompt] = []
     for directory in directories:

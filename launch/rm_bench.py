@@ -23,7 +23,6 @@ from launch.common.arguments import (
     reward_config,
 )
 from launch.common.cli import main_simple
-from launch.common.outputs import check_output
 from reward.assess.rm_bench import (
     NUM_STYLES,
     DomainFigures,
@@ -36,6 +35,7 @@ from reward.assess.rm_bench import (
     scores_json,
 )
 from rl.base.console import Console
+from rl.base.outputs import check_output
 from rl.run.evaluation_store import replace_file
 
 
@@ -87,7 +87,7 @@ def _score(cfg: Config, items: list[Item]) -> tuple[list[ItemScores], dict[str, 
     from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments are good
 
     check_reward_texts(cfg, REWARD_KEYS)
-    from actors.jobs.raw_scores import Candidates, score_candidates, scoring_settings  # noqa: PLC0415
+    from actors.stages.raw_scores import Candidates, score_candidates, scoring_settings  # noqa: PLC0415
 
     settings = scoring_settings(cfg)
     console = Console()

@@ -20,8 +20,8 @@ from launch.common.arguments import (
     rehearse_reward_model,
 )
 from launch.common.cli import main_simple
-from launch.common.outputs import check_output
 from reward.judges.answers import read_answers
+from rl.base.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import Config
 from launch.common.cli import main
-from launch.common.outputs import check_output_dir
 from launch.sweeps.command import run_sweep
 from reward.model.files import read_system
+from rl.base.outputs import check_output_dir
 from rl.text.chat_template import read_template
 
 

@@ -21,7 +21,6 @@ from conf.schema import Config, PolicyConfig, key
 from launch.common.arguments import REWARD_KEYS, default_context
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
-from launch.common.outputs import check_output_dir
 from reward.model.directory import check_trainable
 from reward.model.files import (
     AdapterName,
@@ -36,6 +35,7 @@ from reward.model.files import (
 from reward.model.loading import check_attention, check_tensors
 from reward.pairs.pairs import Pair, load_pairs, pairs_digest, split_by_prompt
 from rl.base.console import Console
+from rl.base.outputs import check_output_dir
 from rl.loss import PairObjective
 
 RESULT = "training.json"

@@ -19,7 +19,7 @@ from conf.schema import SandboxConfig, key
 from launch.common.arguments import ProtocolArgs
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
-from launch.common.outputs import check_output
+from rl.base.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from pathlib import Path
 from actors.cluster.session import session
 from actors.groups.fleet import RayFleet, Specs, start_fleet, train_fields
 from actors.groups.verifiers import make_verifier
+from actors.plan.problems import load_problems
 from actors.stages.evaluation import evaluate
-from actors.stages.rl_run import load_problems, step_config
+from actors.stages.rl_run import step_config
 from conf.schema import Config
 from rl.base.console import Console
 from rl.loop import LoopConfig, run_loop

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from actors.cluster.session import session
 from actors.groups.fleet import RayFleet, Specs, start_fleet
-from actors.jobs.raw_scores import Candidates, score_all
+from actors.stages.raw_scores import Candidates, score_all
 from conf.schema import Config
 from reward.model.text_path import TextPath
 from reward.pairs.near_miss import mutants

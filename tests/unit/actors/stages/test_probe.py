@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from actors.plan.problems import load_problems
 from actors.stages.probe import Probe, probe_problems
-from actors.stages.rl_run import load_problems
 from launch.common.compose import compose_config
 from reward.sandbox.pool import SandboxError
 from reward.verify.verdict import Judgement, Program, Verdict, Verifier

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from actors.groups.reward import RewardActors
-from actors.jobs.raw_scores import Candidates, score_all
+from actors.stages.raw_scores import Candidates, score_all
 from conf.errors import NonFiniteError
 from rl.types import Score
 
