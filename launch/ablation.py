@@ -15,11 +15,11 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.plan.shipped import with_shipped_models
 from conf.schema import key
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
 from launch.common.plots import plot_arms
-from launch.train import with_shipped_models
 
 
 @dataclass(frozen=True, kw_only=True)

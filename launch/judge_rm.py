@@ -16,14 +16,10 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.plan.reward_group import REWARD_KEYS, rehearse_reward_model, reward_config
+from conf.commands.reward_model import RewardGroupArgs
 from conf.errors import DataError, UserError
 from conf.schema import Config, key
-from launch.common.arguments import (
-    REWARD_KEYS,
-    RewardGroupArgs,
-    rehearse_reward_model,
-    reward_config,
-)
 from launch.common.cli import main_simple
 from reward.pairs.labelled import Labelled, read_labelled
 from reward.pairs.pairs import Pair, load_pairs

@@ -14,14 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.plan.reward_group import REWARD_KEYS, rehearse_reward_model, reward_config
+from conf.commands.reward_model import RewardGroupArgs
 from conf.errors import UserError
 from conf.schema import Config, key
-from launch.common.arguments import (
-    REWARD_KEYS,
-    RewardGroupArgs,
-    rehearse_reward_model,
-    reward_config,
-)
 from launch.common.cli import main_simple
 from reward.assess.rm_bench import (
     NUM_STYLES,

@@ -23,9 +23,9 @@ from launch.common.compose import compose_all
 from launch.common.exits import guarded
 from launch.common.help import help_of_schema
 from launch.common.overrides import Lines, forced_overrides, parse
+from launch.common.run_checks import check_run
 from launch.sweeps.command import conclude, directory_of, make_runner, seen_from
 from launch.sweeps.sweep import Job, Runner, Sweep, describe, plan
-from launch.train import check
 
 if TYPE_CHECKING:
     import optuna
@@ -71,7 +71,7 @@ def _main(argv: Sequence[str]) -> int:
     if not space:
         raise UserError("nothing to search (give a range, e.g. 'policy.lr=interval(1e-5,1e-3)')")
     _check_ranges(space)
-    first = compose_all(_edges(space, fixed), check)[0]
+    first = compose_all(_edges(space, fixed), check_run)[0]
     if first.dry_run:
         sys.stdout.write(f"the configurations are good; {args.trials} runs would be made\n")
         return 0

@@ -23,8 +23,8 @@ from actors.cluster.placement import Needs
 from actors.cluster.session import session
 from actors.groups.fleet import Specs, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
-from actors.jobs.benchmark import check_prompts
 from actors.plan.checks import preflight
+from actors.plan.prompt_checks import check_prompts
 from conf.errors import DataError, NonFiniteError, ProjectError
 from conf.schema import Config
 from reward.select.best_of_n import (

@@ -12,7 +12,7 @@ from actors.cluster.session import session
 from actors.jobs import ablation
 from conf.errors import EngineError
 from conf.schema import Config
-from launch.common.compose import compose_config
+from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
 
@@ -22,7 +22,7 @@ def cfg(monkeypatch: pytest.MonkeyPatch) -> Config:
     """A configuration whose session starts no Ray."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", lambda **_: None)
-    return compose_config([])
+    return run_config()
 
 
 @pytest.fixture

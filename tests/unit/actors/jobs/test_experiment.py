@@ -10,9 +10,8 @@ import pytest
 from actors.jobs.experiment import show_summary, summarise
 from actors.stages.evaluation import Evaluation
 from actors.stages.rl_run import RlResult
-from launch.common.compose import compose_config
-from launch.train import with_shipped_models
 from rl.base.console import Console
+from tests.settings import shipped_config
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -37,7 +36,7 @@ def summary_of(*overrides: str, probe: dict[str, Any] = NO_PROBE) -> dict[str, A
         start_s=1.0,
         probe=probe,
     )
-    return summarise(with_shipped_models(compose_config(list(overrides))), result, {})
+    return summarise(shipped_config(list(overrides)), result, {})
 
 
 @pytest.mark.parametrize(
