@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from actors.plan.engine_support import EngineNeeds, check_engine, device_of
@@ -23,7 +24,7 @@ REWARD_KEYS = RewardKeys("model", "adapter", "max_tokens", "system", "golden_sco
 
 
 def reward_config(
-    model: str, args: RewardGroupArgs, keys: dict[str, object] | None = None
+    model: str, args: RewardGroupArgs, keys: Mapping[str, object] | None = None
 ) -> Config:
     """The configuration of a group that serves `model`; the other groups are not started.
 
@@ -46,7 +47,7 @@ def reward_config(
         "reward.golden_scores": args.golden_scores,
     }
     return offline_config(
-        {"placement": args.placement, "reward": "codescaler"}, reward | (keys or {})
+        {"placement": args.placement, "reward": "codescaler"}, {**reward, **(keys or {})}
     )
 
 
