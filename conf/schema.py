@@ -110,6 +110,9 @@ class RolloutConfig:
     deadline_s: float = key("longest wait for the next finished group", 600.0, gt=0)
 
 
+AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
     """What judges code (group `reward`)."""
@@ -121,7 +124,7 @@ class RewardConfig:
     model: str | None = key(
         "directory or hub id of the reward model; null with kind execution, which uses none", None
     )
-    adapter: Literal["sequence_classifier", "codescaler", "acecoder", "themis"] = key(
+    adapter: AdapterName = key(
         "family of the reward model: template, system prompt, read-out", "codescaler"
     )
     system: str | None = key(
@@ -225,8 +228,8 @@ ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExecutionConfig(SandboxConfig):
-    """How programs are held, and by whose rules they are judged."""
+class ProtocolConfig:
+    """By whose rules programs are judged."""
 
     protocol: ProtocolName = key(
         "whose rules say what a right answer is (docs/evaluation.md); others than ours are there "
@@ -240,6 +243,11 @@ class ExecutionConfig(SandboxConfig):
         ge=0,
         le=0.1,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionConfig(ProtocolConfig, SandboxConfig):
+    """How programs are held, and by whose rules they are judged."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,20 +7,17 @@ a line of `output/runs.jsonl`; the Markdown table and the plot there show every 
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.plan.shipped import with_shipped_models
 from conf.schema import key
+from launch.common.arms import draw_arms
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
-from launch.common.plots import plot_arms
-from launch.train import with_shipped_models
-from rl.base.files import replace_file
-from rl.base.jsonlines import read_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,42 +59,7 @@ def run(args: AblationArgs) -> None:
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     run_arm(cfg, args.label, args.seeds, output / "runs.jsonl")
-    draw(output / "runs.jsonl", output)
-
-
-def draw(runs: Path, output: Path) -> None:
-    """Write `table.md` and `ablation.png`."""
-    import matplotlib  # noqa: PLC0415
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415
-
-    curves: dict[str, dict[int, dict[int, float]]] = defaultdict(dict)
-    for line in read_lines(runs):
-        record = line.value
-        curve = {int(step): value for step, value in record["pass@1"].items()}
-        curves[record["label"]][record["seed"]] = curve
-    steps = sorted({step for runs_of in curves.values() for c in runs_of.values() for step in c})
-    rows = [
-        "| arm | seeds | " + " | ".join(f"step {step}" for step in steps) + " |",
-        "|---|---|" + "---|" * len(steps),
-    ]
-    for label, by_seed in curves.items():
-        cells: list[str] = []
-        for step in steps:
-            values = [curve[step] for curve in by_seed.values() if step in curve]
-            if not values:
-                cells.append("-")
-                continue
-            mean = sum(values) / len(values)
-            cells.append(f"{mean:.3f} ({min(values):.3f}-{max(values):.3f})")
-        rows.append(f"| {label} | {len(by_seed)} | " + " | ".join(cells) + " |")
-    figure, axes = pyplot.subplots(figsize=(8, 4.5))
-    arms = {label: list(by_seed.values()) for label, by_seed in curves.items()}
-    plot_arms(axes, arms, "held-out pass@1")
-    figure.tight_layout()
-    figure.savefig(output / "ablation.png", dpi=130)
-    replace_file(output / "table.md", "\n".join(rows) + "\n")
+    draw_arms(output / "runs.jsonl", output)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,12 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.plan.reward_group import reward_config
+from conf.commands.reward_model import RewardGroupArgs
 from conf.errors import UserError
 from conf.schema import ExecutionConfig, key
-from launch.common.arguments import RewardGroupArgs, reward_config
 from launch.common.cli import main_simple
-from launch.common.outputs import check_output
+from rl.base.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)

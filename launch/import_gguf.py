@@ -8,31 +8,19 @@ tensors without a place, a pre-tokenizer that nobody here knows (then give token
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from actors.engines.saved_model import copy_tokenizer
-from conf.errors import UserError, in_one_line
+from conf.errors import UserError
 from conf.schema import key
 from launch.common.cli import main_simple
-from launch.common.gguf import (
-    Carried,
-    GgufFile,
-    check_metadata,
-    check_vocabulary,
-    check_weights,
-    check_written,
-    read_gguf,
-    repair_config,
-    repair_tokenizer,
-)
-from launch.common.outputs import check_output_dir
-from rl.base.files import replace_json
+from launch.common.gguf import Carried, read_gguf
+from launch.common.gguf_conversion import convert
+from rl.base.outputs import check_output_dir
 
 _MAGIC = b"GGUF"
 
@@ -59,7 +47,7 @@ def run(args: ImportArgs) -> None:
             raise UserError(f"input: {source} is no GGUF file; give input=FILE.gguf")
     own = None if args.tokenizer is None else _tokenizer_directory(args.tokenizer)
     file, carried = read_gguf(source), Carried()
-    _convert(args, file, target, own, carried)
+    convert(file, target, args.dtype, own, carried)
     for line in carried.repaired:
         sys.stdout.write(f"repaired: {line}\n")
     for line in carried.left_out:
@@ -72,65 +60,6 @@ def _tokenizer_directory(given: str) -> Path:
     if not (directory / "tokenizer.json").is_file():
         raise UserError(f"tokenizer: {given} holds no tokenizer.json; give tokenizer=DIR")
     return directory
-
-
-def _convert(
-    args: ImportArgs, file: GgufFile, target: Path, own: Path | None, carried: Carried
-) -> None:
-    import torch  # noqa: PLC0415 - after the arguments are good
-    from transformers import (  # noqa: PLC0415
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        GgufConfig,
-    )
-    from transformers.integrations.ggml import GGUF_CONFIG_MAPPING  # noqa: PLC0415
-    from transformers.integrations.gguf.gguf_tokenizer_mapping import (  # noqa: PLC0415
-        GGUF_PRE_TOKENIZER_SPLITS,
-    )
-
-    folder, name = file.path.parent, file.path.name
-    known = GGUF_CONFIG_MAPPING.get(_name_in_transformers(file.architecture), {})
-    check_metadata(file, known, carried)
-    try:
-        config = AutoConfig.from_pretrained(folder, gguf_file=name)
-        tokenizer = AutoTokenizer.from_pretrained(own or folder, gguf_file=None if own else name)
-    except Exception as error:  # of a library that reads a foreign file
-        raise UserError(
-            f"input: {file.path} can not be converted by transformers ({in_one_line(error)}); "
-            "take the safetensors of this model"
-        ) from error
-    if own is None:
-        repair_tokenizer(file, tokenizer, tuple(GGUF_PRE_TOKENIZER_SPLITS), carried)
-    else:
-        check_vocabulary(file, tokenizer, str(own))
-    repair_config(file, config, carried)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        gguf_file=name,
-        config=config,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=getattr(torch, args.dtype),
-        output_loading_info=True,
-    )
-    model, info = loaded
-    check_weights(file, model, info)
-    model.save_pretrained(target)
-    if own is None:
-        tokenizer.save_pretrained(target)
-        check_written(tokenizer, target)
-    else:
-        copy_tokenizer(own, target)
-    # The weights are plain again, and must not be announced as quantised.
-    config_file = target / "config.json"
-    written = json.loads(config_file.read_text(encoding="utf-8"))
-    written.pop("quantization_config", None)
-    replace_json(config_file, written)
-
-
-def _name_in_transformers(architecture: str) -> str:
-    """What transformers calls an architecture of llama.cpp."""
-    return {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe"}.get(architecture, architecture)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
 from launch.common.cli import main_simple
-from launch.common.outputs import check_output_dir
 from rl.base.console import Console
+from rl.base.outputs import check_output_dir
 from rl.problems.datasets import SOURCES, Selection, Tally, iter_problems, source_named
 from rl.problems.datasets.convert import is_in_test_split
 from rl.problems.prompts import PromptWriter

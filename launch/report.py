@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.schema import key
 from launch.common.cli import main_simple
-from launch.common.outputs import check_output
+from rl.base.outputs import check_output
 from rl.report.record import read_record
 
 

@@ -13,21 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.plan.reward_group import REWARD_KEYS, rehearse_reward_model, reward_config
+from conf.commands.reward_model import RewardGroupArgs
 from conf.errors import UserError
-from conf.schema import Config, key
-from launch.common.arguments import (
-    REWARD_KEYS,
-    RewardGroupArgs,
-    rehearse_reward_model,
-    reward_config,
-)
+from conf.schema import key
 from launch.common.cli import main_simple
-from launch.common.outputs import check_output
 from reward.assess.rm_bench import (
-    NUM_STYLES,
     DomainFigures,
-    Item,
-    ItemScores,
     figures,
     figures_json,
     read_items,
@@ -36,6 +28,7 @@ from reward.assess.rm_bench import (
 )
 from rl.base.console import Console
 from rl.base.files import replace_file, replace_json
+from rl.base.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +59,12 @@ def run(args: RmBenchArgs) -> None:
         items = read_items(Path(args.data))
         cfg = reward_config(args.model, args)
         rehearse_reward_model(cfg)
-        scores, settings = _score(cfg, items)
+        from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments
+
+        check_reward_texts(cfg, REWARD_KEYS)
+        from actors.jobs.rm_bench import score_items  # noqa: PLC0415 - heavier still
+
+        scores, settings = score_items(cfg, items)
         scores_file = output.with_name(f"{output.stem}.scores.json")
         replace_file(scores_file, scores_json(scores))
         Console().say(f"scores in {scores_file}")
@@ -79,36 +77,6 @@ def run(args: RmBenchArgs) -> None:
     record = result | {"details": details, "settings": settings}
     replace_json(output, record)
     _show(result, domains, output)
-
-
-def _score(cfg: Config, items: list[Item]) -> tuple[list[ItemScores], dict[str, object]]:
-    """Scores of all items, and what they depend on."""
-    from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments are good
-
-    check_reward_texts(cfg, REWARD_KEYS)
-    from actors.jobs.raw_scores import Candidates, score_candidates, scoring_settings  # noqa: PLC0415
-
-    settings = scoring_settings(cfg)
-    console = Console()
-    num_responses = sum(len(item.chosen) + len(item.rejected) for item in items)
-    console.stage("score", f"{num_responses} responses to {len(items)} prompts, {cfg.reward.model}")
-    problems = [Candidates(question=i.prompt, texts=i.chosen + i.rejected) for i in items]
-    found = score_candidates(cfg, problems, "rm-bench", console)
-    num_truncated = sum(score.truncated for row in found for score in row)
-    if num_truncated:
-        console.say(f"{num_truncated} responses were cut to {cfg.reward.max_tokens} tokens")
-    scores: list[ItemScores] = []
-    for item, row in zip(items, found, strict=True):
-        values = [float(score.value or 0.0) for score in row]
-        scores.append(
-            ItemScores(
-                domain=item.domain,
-                id=item.id,
-                chosen=tuple(values[:NUM_STYLES]),
-                rejected=tuple(values[NUM_STYLES:]),
-            )
-        )
-    return scores, settings | {"num_responses": num_responses, "num_truncated": num_truncated}
 
 
 def _show(result: dict, domains: dict[str, DomainFigures], output: Path) -> None:

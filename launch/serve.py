@@ -13,14 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from actors.plan.reward_group import REWARD_KEYS, answer_config, rehearse_reward_model
 from actors.serve.listening import check_address, read_token
+from conf.commands.reward_model import AnswerArgs
 from conf.schema import key
-from launch.common.arguments import (
-    REWARD_KEYS,
-    AnswerArgs,
-    answer_config,
-    rehearse_reward_model,
-)
 from launch.common.cli import main_simple
 
 

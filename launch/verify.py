@@ -15,15 +15,15 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conf.schema import SandboxConfig, key
-from launch.common.arguments import ProtocolArgs
+from conf.offline import offline_config
+from conf.schema import ProtocolConfig, SandboxConfig, key
 from launch.common.cli import main_simple
-from launch.common.compose import compose_config
-from launch.common.outputs import check_output
+from reward.verify.protocols import execution_of
+from rl.base.outputs import check_output
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyArgs(ProtocolArgs):
+class VerifyArgs(ProtocolConfig):
     """What `launch/verify.py` takes."""
 
     input: str = key("JSON lines with `response` or `code`, `tests` and `entry_point`")
@@ -40,8 +40,7 @@ class VerifyArgs(ProtocolArgs):
 def run(args: VerifyArgs) -> int:
     """Verify the file; 1 when some program could not be run at all."""
     output = check_output(args.output, "FILE.jsonl")
-    execution = args.execution(args.sandbox)
-    cfg = compose_config(["placement=laptop"])
+    execution = execution_of(args.sandbox, args)
     from actors.jobs.verifying import VerifyFile, refuse_unknown, verify_file  # noqa: PLC0415
 
     job = VerifyFile(
@@ -52,7 +51,7 @@ def run(args: VerifyArgs) -> int:
         workers=args.workers,
         rule=args.rule,
     )
-    refuse_unknown(verify_file(replace(cfg, sandbox=execution), job))
+    refuse_unknown(verify_file(replace(offline_config(), sandbox=execution), job))
     return 0
 
 

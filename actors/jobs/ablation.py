@@ -10,12 +10,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.cluster.cluster import cluster
-from actors.cluster.signals import run_until_stopped
+from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
 from actors.groups.verifiers import make_verifier
+from actors.plan.problems import load_problems
 from actors.stages.evaluation import evaluate
-from actors.stages.rl_run import load_problems, step_config
+from actors.stages.rl_run import step_config
 from conf.schema import Config
 from rl.base.console import Console
 from rl.base.jsonlines import append_lines
@@ -27,8 +27,8 @@ from rl.types import SamplingConfig, StepReport
 
 def run_arm(cfg: Config, label: str, seeds: Sequence[int], output: Path) -> None:
     """Run one arm with every seed; each finished run is one line of `output`."""
-    with cluster(cfg, "ablation"):
-        run_until_stopped(_run_arm(cfg, label, seeds, output, Console()))
+    with session(cfg, "ablation") as run:
+        run(_run_arm(cfg, label, seeds, output, Console()))
 
 
 async def _run_arm(

@@ -11,19 +11,21 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
-from actors.cluster.cluster import cluster
 from actors.cluster.placement import Needs
-from actors.cluster.signals import run_until_stopped
+from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
 from actors.plan.checks import preflight
-from actors.plan.prompt_checks import Asking, Split, check_splits
-from actors.plan.text_checks import check_policy_texts
-from conf.errors import ProjectError, first_cause
+from actors.plan.evaluation import num_cores
+from actors.plan.prompt_checks import check_prompts
+from conf.commands.benchmark import EvaluationArgs
+from conf.errors import ProjectError
 from conf.schema import Config
 from reward.code.extract import ExtractConfig, extract
+from reward.model.files import is_local, model_digest
 from reward.verify.execute import Verifying, programs_of, require_decided, verify_persistently
 from reward.verify.verdict import Judgement
 from rl.base.console import Console
@@ -62,6 +64,50 @@ class Benchmark:
     test_workers: int  # programs that run at once
     settings: Settings  # whatever a sample and its verdict depend on, but for the problem
     resume: bool
+
+
+def plan_benchmark(
+    args: EvaluationArgs, cfg: Config, problems: tuple[Prompt, ...], ks: tuple[int, ...]
+) -> Benchmark:
+    """What is evaluated and how, from arguments that were checked."""
+    template = cfg.model.chat_template
+    return Benchmark(
+        name=args.benchmark,
+        problems=problems,
+        sampling=SamplingConfig(
+            group_size=args.num_samples,
+            max_tokens=cfg.model.max_completion_tokens,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            top_k=args.top_k,
+            seed=args.seed,
+            purpose="evaluation",
+        ),
+        # The clock is a second bound of extraction, beside its count of work; a figure must not
+        # depend on how busy the machine is.
+        extraction=ExtractConfig(rule=args.rule, deadline_s=60.0),
+        ks=ks,
+        test_timeout_s=args.test_timeout_s,
+        test_workers=args.test_workers or max(1, num_cores() // 2),
+        settings={
+            "benchmark": args.benchmark,
+            "model": model_digest(Path(args.model)) if is_local(args.model) else args.model,
+            "chat_template": template and blake2b(template.encode(), digest_size=8).hexdigest(),
+            "dtype": cfg.model.dtype,
+            "num_samples": args.num_samples,
+            "temperature": args.temperature,
+            "top_p": args.top_p,
+            "top_k": args.top_k,
+            "max_tokens": cfg.model.max_completion_tokens,
+            "max_prompt_tokens": cfg.model.max_prompt_tokens,
+            "seed": args.seed,
+            "rule": args.rule,
+            "test_timeout_s": args.test_timeout_s,
+            "protocol": args.protocol,
+            "tolerance": args.tolerance,
+        },
+        resume=args.resume == "auto",
+    )
 
 
 Outcomes = dict[str, tuple[Outcome, ...]]  # by problem id
@@ -112,29 +158,6 @@ def run_benchmark(cfg: Config, benchmark: Benchmark, output: Path) -> None:
     console.say(f"samples   {store.path}")
 
 
-def check_prompts(
-    cfg: Config, prompts_P: Sequence[Prompt], key: str = "model", template: str = "chat_template"
-) -> None:
-    """Refuse prompts that the policy can not be asked, before an engine starts.
-
-    `key` and `template` are what the command calls the model and its chat template.
-
-    Raises:
-        UserError: for a tokenizer or a template that does not say what it is given, naming the
-            problems whose turns it refuses, or those that are too long.
-    """
-    check_policy_texts(cfg, {}, key, template)
-    asking = Asking(
-        model=cfg.model.path,
-        chat_template=cfg.model.chat_template,
-        max_prompt_tokens=cfg.model.max_prompt_tokens,
-        model_key=key,
-        template_key=template,
-        limit_key="max_prompt_tokens",
-    )
-    check_splits(asking, [Split(key="max_prompt_tokens", prompts=prompts_P)])
-
-
 def _sample(cfg: Config, run: BenchmarkRun, missing: Sequence[Prompt], console: Console) -> None:
     """Start the engines, sample and verify what is missing, end the engines."""
     about = f"{len(missing)} problems x {run.benchmark.sampling.group_size} answers"
@@ -148,17 +171,16 @@ def _sample(cfg: Config, run: BenchmarkRun, missing: Sequence[Prompt], console: 
 
     try:
         with (
-            cluster(cfg, f"evaluate-{run.samples.stem}"),
+            session(cfg, f"evaluate-{run.samples.stem}") as run_in_session,
             make_verifier(
                 cfg.sandbox, run.benchmark.test_timeout_s, run.benchmark.test_workers
             ) as verifier,
         ):
-            run_until_stopped(work())
-    except (BaseExceptionGroup, ProjectError) as error:
-        cause = first_cause(error) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(cause, ProjectError) and run.samples.exists():
+            run_in_session(work())
+    except ProjectError:
+        if run.samples.exists():
             console.say(f"stopped; the same command goes on from {run.samples}")
-        raise cause from error
+        raise
 
 
 class BenchmarkRun:

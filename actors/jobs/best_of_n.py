@@ -18,14 +18,13 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
-from actors.cluster.cluster import cluster
 from actors.cluster.placement import Needs
-from actors.cluster.signals import run_until_stopped
+from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
-from actors.jobs.benchmark import check_prompts
 from actors.plan.checks import preflight
-from conf.errors import DataError, NonFiniteError, ProjectError, first_cause
+from actors.plan.prompt_checks import check_prompts
+from conf.errors import DataError, NonFiniteError, ProjectError
 from conf.schema import Config
 from reward.select.best_of_n import (
     EXECUTE,
@@ -155,17 +154,16 @@ def gather_evidence(
 
     try:
         with (
-            cluster(cfg, f"best-of-n-{store.path.stem}"),
+            session(cfg, f"best-of-n-{store.path.stem}") as run,
             make_verifier(
                 cfg.sandbox, selection.test_timeout_s, selection.test_workers
             ) as verifier,
         ):
-            run_until_stopped(work())
-    except (BaseExceptionGroup, ProjectError) as error:
-        cause = first_cause(error) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(cause, ProjectError) and store.path.exists():
+            run(work())
+    except ProjectError:
+        if store.path.exists():
             console.say(f"stopped; the same command goes on from {store.path}")
-        raise cause from error
+        raise
     return known
 
 

@@ -8,13 +8,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from actors.cluster.cluster import cluster
-from actors.cluster.signals import how_to_go_on, run_until_stopped
+from actors.cluster.session import session
+from actors.cluster.signals import how_to_go_on
 from actors.stages.evaluation import Evaluation
 from actors.stages.export import export_models
 from actors.stages.pipeline import Stage, WholeLoop
 from actors.stages.rl_run import RlResult, RlRun
-from conf.errors import HackingError, StoppedError, first_cause
+from conf.errors import HackingError, StoppedError
 from conf.schema import Config
 from conf.validate import to_dict
 from rl.base.console import Console
@@ -33,13 +33,11 @@ def run_experiment(cfg: Config) -> None:
     replace_json(run.config, to_dict(cfg))
     console.stage("run", str(run.root))
     try:
-        with cluster(cfg, f"{cfg.experiment}-{cfg.name}".replace("/", "-")):
-            run_until_stopped(_run(cfg, run, console))
+        with session(cfg, f"{cfg.experiment}-{cfg.name}".replace("/", "-")) as run_in:
+            run_in(_run(cfg, run, console))
     except StoppedError as error:
         advice = how_to_go_on(run.checkpoints, "checkpoint.every")
         raise StoppedError(f"{error}; {advice}") from error
-    except BaseExceptionGroup as group:
-        raise first_cause(group) from group
 
 
 async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:

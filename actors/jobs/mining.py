@@ -29,8 +29,8 @@ import ray.data
 from ray.data import DataContext, Dataset
 from ray.exceptions import RayError
 
-from actors.cluster.cluster import cluster
 from actors.cluster.deadlines import get, translate
+from actors.cluster.session import session
 from actors.groups.verifiers import check_sandbox, make_verifier
 from conf.errors import UserError
 from conf.schema import Config, ExecutionConfig
@@ -89,7 +89,7 @@ def mine(cfg: Config, job: MineJob, *, executes: bool) -> dict[str, Any]:
         check_sandbox(cfg.sandbox)
     console = Console()
     try:
-        with cluster(cfg, f"mine-{job.output.name}"):
+        with session(cfg, f"mine-{job.output.name}"):
             _quieten(console)
             console.stage("programs", f"{len(job.files)} files")
             programs = _programs(cfg, job, executes=executes).materialize()

@@ -7,8 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.cluster.cluster import cluster
-from actors.cluster.signals import run_until_stopped
+from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, RayFleet, start_fleet
 from conf.schema import Config
 from reward.judges.answers import AnswerGroup, judged_rows
@@ -28,8 +27,8 @@ def score_file(cfg: Config, groups: Sequence[AnswerGroup], target: Path) -> floa
     num_rows = sum(len(group.rows) for group in groups)
     console = Console()
     console.stage("score", f"{num_rows} answers to {len(groups)} prompts, {cfg.reward.model}")
-    with cluster(cfg, f"score-{target.stem}"):
-        judged, seconds = run_until_stopped(_score(cfg, groups, console))
+    with session(cfg, f"score-{target.stem}") as run:
+        judged, seconds = run(_score(cfg, groups, console))
     with replacing(target) as staged, staged.open("w", encoding="ascii") as file:
         for group, verdict in zip(groups, judged, strict=True):
             file.writelines(map(as_line, judged_rows(group, verdict)))

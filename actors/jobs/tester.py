@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from actors.cluster.cluster import cluster
+from actors.cluster.session import session
 from actors.cluster.signals import run_until_stopped
 from actors.stages.pipeline import Figures, StageCache
 from actors.stages.training import warm_start
@@ -44,7 +44,7 @@ def make_tester(cfg: Config, console: Console) -> Path:
             (request_for_test(prompt).question, minipy.fenced(test))
             for prompt, test in minipy.warm_start_tests(_NUM_TESTS, cfg.seed)
         ]
-        with cluster(cfg, "minipy-tester"):
+        with session(cfg, "minipy-tester"):
             return await warm_start(cfg, answers, directory, console)
 
     about = f"a model that writes tests, {_STEPS} supervised steps, once, ~4 min"

@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 import ray
 
-from actors.cluster.cluster import cluster
 from actors.cluster.deadlines import wait_for
-from actors.cluster.signals import run_until_stopped
+from actors.cluster.session import session
 from actors.groups.verifiers import check_sandbox, make_verifier, sandbox_limits
 from conf.errors import DataError, ProjectError
 from conf.schema import Config, ExecutionConfig
@@ -86,8 +85,8 @@ def verify_file(cfg: Config, job: VerifyFile) -> int:
     num_rows = _check(job.source)
     console = Console()
     console.stage("verify", f"{num_rows} programs, sandbox level {int(level)}")
-    with cluster(cfg, f"verify-{job.target.stem}"):
-        counts = run_until_stopped(_verify(cfg, job, num_rows, console))
+    with session(cfg, f"verify-{job.target.stem}") as run:
+        counts = run(_verify(cfg, job, num_rows, console))
     rows = [(str(verdict), str(num), "") for verdict, num in counts.verdicts.most_common()]
     console.table("verdicts", rows)
     lost = [(reason.value, str(num), "") for reason, num in (+counts.lost).most_common()]

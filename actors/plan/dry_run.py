@@ -7,7 +7,6 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from actors.cluster.cluster import cluster
 from actors.cluster.placement import (
     bundles,
     check_fits,
@@ -16,6 +15,7 @@ from actors.cluster.placement import (
     local_gpu_bytes,
     local_gpus,
 )
+from actors.cluster.session import session
 from actors.plan.checks import file_faults, preflight, text_faults
 from actors.plan.memory import GIB
 from actors.plan.model_shape import shape_of
@@ -129,5 +129,5 @@ def _nodes_of_cluster(cfg: Config, address: str) -> list[dict[str, float]]:
             socket.create_connection((host, int(port)), timeout=_REACH_S).close()
         except OSError as error:
             raise EngineError(f"the cluster at {address} does not answer: {error}") from error
-    with cluster(cfg, f"{cfg.experiment}-{cfg.name}-dry-run"):
+    with session(cfg, f"{cfg.experiment}-{cfg.name}-dry-run"):
         return cluster_nodes()

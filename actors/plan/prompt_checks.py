@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from actors.groups.rollout import encode_prompt
+from actors.plan.text_checks import check_policy_texts
 from conf.errors import UserError, in_one_line
 from conf.schema import Config
 from rl.problems.minipy import make_prompts
@@ -87,6 +88,29 @@ def _splits(cfg: Config) -> Iterator[Split]:
         if file is not None:
             prompts = load_prompts(file, data.max_bad_rows)
             yield Split(key=key, prompts=prompts, file=file)
+
+
+def check_prompts(
+    cfg: Config, prompts_P: Sequence[Prompt], key: str = "model", template: str = "chat_template"
+) -> None:
+    """Refuse prompts that the policy can not be asked, before an engine starts.
+
+    `key` and `template` are what the command calls the model and its chat template.
+
+    Raises:
+        UserError: for a tokenizer or a template that does not say what it is given, naming the
+            problems whose turns it refuses, or those that are too long.
+    """
+    check_policy_texts(cfg, {}, key, template)
+    asking = Asking(
+        model=cfg.model.path,
+        chat_template=cfg.model.chat_template,
+        max_prompt_tokens=cfg.model.max_prompt_tokens,
+        model_key=key,
+        template_key=template,
+        limit_key="max_prompt_tokens",
+    )
+    check_splits(asking, [Split(key="max_prompt_tokens", prompts=prompts_P)])
 
 
 def check_splits(asking: Asking, splits: Iterable[Split]) -> None:

@@ -23,8 +23,8 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from starlette.types import ASGIApp
 
-from actors.cluster.cluster import cluster
 from actors.cluster.deadlines import wait_for
+from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.serve.http import HttpConfig, ScoreApp
 from actors.serve.queue import Group, QueueConfig
@@ -117,7 +117,7 @@ def serve_rewards(cfg: Config, serving: ServeConfig) -> None:
     console = Console()
     console.stage("serve", f"{cfg.reward.shards} shards of {cfg.reward.model}")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    with cluster(cfg, f"serve-{serving.port}"):
+    with session(cfg, f"serve-{serving.port}"):
         _refuse_other_serve()
         asyncio.run(_serve(cfg, serving, http, console))
     console.say("ended")

@@ -21,7 +21,8 @@ from typing import Any
 
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import make_verifier
-from actors.stages.rl_run import RlRun, load_problems, step_config
+from actors.plan.problems import load_problems
+from actors.stages.rl_run import RlRun, step_config
 from actors.stages.rm_training import RmTraining, train_reward_model
 from actors.stages.training import warm_start
 from conf.schema import Config

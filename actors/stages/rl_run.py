@@ -13,6 +13,7 @@ from actors.groups.self_check import check_engines, check_mismatch
 from actors.groups.verifiers import make_verifier
 from actors.observe.dashboard import provision
 from actors.observe.watchers import make_watchers
+from actors.plan.problems import load_problems
 from actors.stages.evaluation import Evaluation, evaluate
 from actors.stages.probe import Probe, probe_problems
 from conf.schema import Config
@@ -20,8 +21,7 @@ from rl.advantage import AdvantageConfig, batch_advantages
 from rl.base.console import Console
 from rl.loop import LoopConfig, run_loop
 from rl.metrics import read_metrics
-from rl.problems.minipy import make_prompts
-from rl.problems.prompts import PromptSampler, load_prompts
+from rl.problems.prompts import PromptSampler
 from rl.report.live import LiveReport
 from rl.run.checkpoint import (
     HF,
@@ -53,19 +53,6 @@ class RlResult:
     partition: list[dict[str, int]]
     start_s: float  # until every engine was ready
     watch: Watch
-
-
-def load_problems(cfg: Config) -> tuple[list[Prompt], list[Prompt]]:
-    """Training and held-out problems of the configuration."""
-    data = cfg.data
-    if data.kind == "minipy":
-        train = make_prompts("train", data.num_train, cfg.seed)
-        # The test split is that of seed 0 for every run, so that figures can be compared.
-        return train, make_prompts("eval", data.num_eval, 0)
-    return (
-        load_prompts(data.train_path or "", data.max_bad_rows),
-        load_prompts(data.eval_path or "", data.max_bad_rows),
-    )
 
 
 def _warn_of_shared(train: list[Prompt], held_out: list[Prompt], console: Console) -> None:

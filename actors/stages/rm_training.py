@@ -16,12 +16,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from actors.cluster.cluster import cluster
-from actors.cluster.signals import how_to_go_on, run_until_stopped
+from actors.cluster.session import session
+from actors.cluster.signals import how_to_go_on
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.trainer import TrainGroup
+from actors.plan.model_shape import ModelShape
+from actors.plan.rm_recipe import epochs_of_size, settings_of
 from actors.stages.training import OfflinePlan, offline_spec, score_pairs, train_offline
-from conf.errors import DataError, StoppedError, UserError, first_cause
+from conf.commands.train_rm import TrainRmArgs
+from conf.errors import DataError, StoppedError, UserError
 from conf.schema import Config
 from reward.model.labels import check_one_label
 from reward.model.read_out import choose_padding
@@ -67,6 +70,33 @@ class RmTraining:
     keep: int = 2  # checkpoints
     resume: bool = False
     settings: Mapping[str, Any]  # whatever the result depends on; a resumed training must match
+
+
+def plan_training(
+    args: TrainRmArgs,
+    cfg: Config,
+    shape: ModelShape | None,
+    train: list[Pair],
+    validation: list[Pair],
+) -> RmTraining:
+    """The training that is asked for; what the arguments leave open goes by the base."""
+    epochs = args.epochs or epochs_of_size(None if shape is None else shape.num_parameters)
+    steps = epochs * max(1, len(train) // args.batch_pairs)
+    return RmTraining(
+        model=args.model,
+        directory=Path(args.output),
+        train=tuple(train),
+        validation=tuple(validation),
+        objective=PairObjective(margin=args.margin, centring=args.centring, lm_coef=args.lm_coef),
+        lr=cfg.policy.lr,
+        epochs=epochs,
+        batch_pairs=args.batch_pairs,
+        share_prefix={"auto": None, "on": True, "off": False}[args.share_prefix],
+        evaluate_every=args.evaluate_every or max(1, steps // 8),
+        checkpoint_every=args.checkpoint_every,
+        resume=args.resume == "auto",
+        settings=settings_of(replace(args, epochs=epochs), cfg, train, validation),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,13 +182,11 @@ def run_training(cfg: Config, job: RmTraining, record: Path) -> RmResult:
     job.directory.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)  # of an earlier training; this one is not finished
     try:
-        with cluster(cfg, f"rm-{job.directory.name}"):
-            result = run_until_stopped(train_reward_model(cfg, job, console))
+        with session(cfg, f"rm-{job.directory.name}") as run:
+            result = run(train_reward_model(cfg, job, console))
     except StoppedError as error:
         advice = how_to_go_on(job.directory / "checkpoints", "checkpoint_every")
         raise StoppedError(f"{error}; {advice}") from error
-    except BaseExceptionGroup as group:
-        raise first_cause(group) from group
     facts = {
         "base": job.model,
         "num_pairs": {"train": len(job.train), "validation": len(job.validation)},

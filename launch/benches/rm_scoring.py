@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from actors.cluster.cluster import cluster
-from actors.cluster.signals import run_until_stopped
+from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, RayFleet, start_fleet
-from actors.jobs.raw_scores import Candidates, score_all
+from actors.stages.raw_scores import Candidates, score_all
 from conf.schema import Config
 from reward.model.text_path import TextPath
 from reward.pairs.near_miss import mutants
@@ -33,8 +32,8 @@ Snippet = Callable[[Candidates], list[float]]
 
 def measure_scoring(cfg: Config, num_repeats: int) -> None:
     """Print how long both take for the same programs, and how far their scores lie apart."""
-    with cluster(cfg, "bench-rm"):
-        rows = run_until_stopped(_measure(cfg, num_repeats))
+    with session(cfg, "bench-rm") as run:
+        rows = run(_measure(cfg, num_repeats))
     Console().table(f"scoring {NUM_PROBLEMS} problems x {NUM_CODES} programs", rows)
 
 

@@ -24,9 +24,10 @@ import aiohttp
 import numpy as np
 
 from actors.jobs.scoring import score_file
+from actors.plan.reward_group import answer_config
 from actors.serve.listening import TOKEN_VARIABLE
+from conf.commands.reward_model import AnswerArgs
 from conf.errors import EngineError, ProjectError, UserError
-from launch.common.arguments import AnswerArgs, answer_config
 from reward.judges.answers import read_answers
 from rl.base.console import Console
 from rl.base.jsonlines import append_lines, read_lines

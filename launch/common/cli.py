@@ -23,9 +23,9 @@ from conf.validate import build, cautions, to_dict
 from launch.common.compose import Check, Run, compose_all, run_under_hydra
 from launch.common.exits import guarded, report
 from launch.common.help import INFO, about, help_of_run, help_of_schema
-from launch.common.outputs import check_output_dir
 from launch.common.overrides import Lines, expand, forced_overrides, nested, override, parse
 from launch.common.ray_job import job_runtime_env
+from rl.base.outputs import check_output_dir
 
 # Read when a library is loaded, which is after this; its bars would stand between our lines.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from conf.errors import UserError
+from conf.schema import AdapterName
 from reward.model.directory import check_directory, context_in, context_key, read_object
 from reward.model.labels import check_one_label, check_score_head
 from reward.model.loading import check_tensors
 from reward.model.safetensors_files import INDEX, read_header
-
-AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 
 # What decides how a model samples, beside its weights.
 _SMALL_FILES = frozenset(

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from decimal import Decimal
 from typing import Any, cast
 
 from conf.errors import UserError
+from conf.schema import ExecutionConfig, ProtocolConfig, SandboxConfig
 from reward.verify.comparison import (
     DEFAULT,
     TOLERANCE,
@@ -48,6 +50,12 @@ def protocol_named(name: str, tolerance: float | None = None) -> Protocol:
             "tolerance away, or give protocol=default"
         )
     return PROTOCOLS[name]
+
+
+def execution_of(sandbox: SandboxConfig, rules: ProtocolConfig) -> ExecutionConfig:
+    """How programs are held and judged. Raises UserError where the two keys of `rules` disagree."""
+    protocol_named(rules.protocol, rules.tolerance)
+    return ExecutionConfig(**asdict(sandbox), protocol=rules.protocol, tolerance=rules.tolerance)
 
 
 def _equal(value: object, expected: object) -> bool:

@@ -11,7 +11,7 @@ from conf.groups import CONF_DIR
 from conf.keys import keys_of
 from conf.schema import Config
 from conf.validate import ConfigError
-from launch.common.compose import compose_config
+from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
 
@@ -36,9 +36,9 @@ COMPANIONS = {
 def composed(*choices: str) -> Config:
     """The configuration, with the files that it leaves to the user if it reads any."""
     try:
-        return compose_config([*choices, *MODELS])
+        return run_config([*choices, *MODELS])
     except ConfigError:
-        return compose_config([*choices, *MODELS, *FILES])
+        return run_config([*choices, *MODELS, *FILES])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -61,11 +61,11 @@ def test_no_file_asks_hydra_to_call_anything(file: Path) -> None:
 
 
 def test_the_default_experiment_is_the_quickstart() -> None:
-    assert compose_config([]) == compose_config(["experiment=quickstart"])
+    assert run_config() == run_config(["experiment=quickstart"])
 
 
 def test_the_quickstart_fits_on_two_cores() -> None:
-    config = compose_config([])
+    config = run_config()
     place = config.placement
     cpus = (
         config.rollout.engines * place.rollout.cpus
@@ -77,14 +77,14 @@ def test_the_quickstart_fits_on_two_cores() -> None:
 
 
 def test_the_whole_loop_differs_from_the_quickstart_by_its_stages_only() -> None:
-    quickstart, loop = compose_config([]), compose_config(["experiment=whole_loop"])
+    quickstart, loop = run_config(), run_config(["experiment=whole_loop"])
     assert _different(quickstart, loop) == ["experiment", "loop.enabled"]
 
 
 def test_the_baseline_with_tests_differs_from_the_quickstart_by_its_judge_and_the_kl() -> None:
-    quickstart = compose_config([])
-    baseline = compose_config(["experiment=quickstart_execution"])
-    one_override = compose_config(["experiment=quickstart", "reward=execution"])
+    quickstart = run_config()
+    baseline = run_config(["experiment=quickstart_execution"])
+    one_override = run_config(["experiment=quickstart", "reward=execution"])
     judge = ["reward.kind", "reward.model", "reward.shaping"]
     assert _different(quickstart, one_override) == judge
     assert _different(one_override, baseline) == ["experiment", "algorithm.kl_coef"]

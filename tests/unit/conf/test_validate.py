@@ -19,14 +19,14 @@ from conf.validate import (
     cautions,
     to_dict,
 )
-from launch.common.compose import compose_config
+from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(scope="module")
 def quickstart() -> dict[str, Any]:
-    return to_dict(compose_config(["experiment=quickstart"]))
+    return to_dict(run_config(["experiment=quickstart"]))
 
 
 def changed(raw: dict[str, Any], **values: object) -> dict[str, Any]:
@@ -230,14 +230,14 @@ ON_ONE_GPU = ["placement=one_gpu", *ON_GPUS[1:]]
 )
 def test_a_layout_on_gpus_that_can_not_work_is_refused(overrides: list[str], path: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        compose_config(overrides)
+        run_config(overrides)
     assert path in [fault.path for fault in caught.value.faults]
 
 
 def test_flash_attention_is_refused_where_samples_would_attend_to_each_other() -> None:
     in_rows = [*ON_GPUS, "++policy.attention=flash_attention_2", "++policy.row_tokens=256"]
     with pytest.raises(ConfigError) as caught:
-        compose_config(in_rows)
+        run_config(in_rows)
     (fault,) = caught.value.faults
     assert fault.path == "policy.attention"
     assert "policy.row_tokens=256" in fault.message
@@ -259,12 +259,12 @@ def test_flash_attention_is_refused_where_samples_would_attend_to_each_other() -
     ],
 )
 def test_a_layout_that_works_is_accepted(overrides: list[str]) -> None:
-    assert isinstance(compose_config(overrides), Config)
+    assert isinstance(run_config(overrides), Config)
 
 
 @pytest.mark.parametrize("override", ["reward=execution", "++reward.kind=execution"])
 def test_execution_shows_no_reward_model_whichever_the_experiment_names(override: str) -> None:
-    quickstart, executing = compose_config([]), compose_config([override])
+    quickstart, executing = run_config(), run_config([override])
     assert quickstart.reward.model is not None
     assert (executing.reward.kind, executing.reward.execution) == ("execution", "binary")
     assert (executing.reward.model, executing.reward.shaping) == (None, "raw")
@@ -272,9 +272,9 @@ def test_execution_shows_no_reward_model_whichever_the_experiment_names(override
 
 
 def test_a_hybrid_needs_a_reward_model() -> None:
-    assert compose_config(["reward=hybrid"]).reward.model == compose_config([]).reward.model
+    assert run_config(["reward=hybrid"]).reward.model == run_config().reward.model
     with pytest.raises(ConfigError, match=r"give reward\.model=DIR"):
-        compose_config(["reward=hybrid", "++reward.model=null"])
+        run_config(["reward=hybrid", "++reward.model=null"])
 
 
 def test_all_faults_are_reported_at_once(quickstart: dict[str, Any]) -> None:
@@ -349,30 +349,30 @@ def test_a_small_schema_is_built_by_the_same_rules() -> None:
 
 @pytest.mark.parametrize("override", ["rollout.top_p=0.95", "rollout.top_k=20"])
 def test_truncated_sampling_is_allowed_with_a_warning(override: str) -> None:
-    (caution,) = cautions(compose_config([f"++{override}"]))
+    (caution,) = cautions(run_config([f"++{override}"]))
     assert caution.path == "rollout.top_p"
     assert "importance ratio" in caution.message
 
 
 def test_a_hybrid_that_has_only_one_judge_or_mixes_their_units_is_allowed_with_a_warning() -> None:
-    (caution,) = cautions(compose_config(["reward=hybrid"]))
+    (caution,) = cautions(run_config(["reward=hybrid"]))
     assert caution.path == "reward.kind"
     parquet = ["data=parquet", "++data.train_path=x", "++data.eval_path=x", "reward=hybrid"]
-    assert cautions(compose_config(parquet)) == []
-    (caution,) = cautions(compose_config([*parquet, "++algorithm.advantage_scale=none"]))
+    assert cautions(run_config(parquet)) == []
+    (caution,) = cautions(run_config([*parquet, "++algorithm.advantage_scale=none"]))
     assert caution.path == "algorithm.advantage_scale"
 
 
 def test_a_run_that_ends_in_its_warm_up_is_allowed_with_a_warning() -> None:
-    (caution,) = cautions(compose_config(["++policy.warmup_steps=60"]))
+    (caution,) = cautions(run_config(["++policy.warmup_steps=60"]))
     assert caution.path == "policy.warmup_steps"
 
 
 def test_a_kl_penalty_without_a_gradient_is_allowed_with_a_warning() -> None:
-    (caution,) = cautions(compose_config(["++algorithm.kl_kind=k1", "++algorithm.kl_coef=0.1"]))
+    (caution,) = cautions(run_config(["++algorithm.kl_kind=k1", "++algorithm.kl_coef=0.1"]))
     assert caution.path == "algorithm.kl_kind"
-    assert cautions(compose_config(["++algorithm.kl_kind=k1", "++algorithm.kl_coef=0"])) == []
-    assert cautions(compose_config(["++algorithm.kl_kind=k3", "++algorithm.kl_coef=0.1"])) == []
+    assert cautions(run_config(["++algorithm.kl_kind=k1", "++algorithm.kl_coef=0"])) == []
+    assert cautions(run_config(["++algorithm.kl_kind=k3", "++algorithm.kl_coef=0.1"])) == []
 
 
 def test_the_quickstart_gives_no_warning(quickstart: dict[str, Any]) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from actors.plan.selection import configure_selection, plan_selection
+from conf.commands.benchmark import DataArgs
+from conf.commands.best_of_n import BestOfNArgs
 from conf.schema import SandboxConfig
 from launch import best_of_n
-from launch.best_of_n import BestOfNArgs, configure_selection, plan_selection
-from launch.common.arguments import DataArgs
 from launch.common.cli import main_simple
 from reward.select.best_of_n import METHODS, Evidence
 from reward.select.report import markdown, write_report
@@ -141,25 +142,6 @@ def test_samples_of_something_else_are_refused(
     assert code == 2
     for word in words:
         assert word in err
-
-
-def test_tester_and_reward_model_share_a_laptop_and_no_score_is_remembered(tmp_path: Path) -> None:
-    cfg = configure_selection(arguments(tmp_path, cpu_threads=2), tmp_path)
-    assert (cfg.model.path, cfg.reward.model) == (str(POLICY), str(REWARD_MODEL))
-    assert (cfg.rollout.engines, cfg.reward.shards, cfg.placement.device) == (1, 1, "cpu")
-    assert (cfg.rollout.cpu_threads, cfg.reward.cpu_threads) == (2, 2)
-    assert cfg.reward.cache_size == 0
-    assert (cfg.model.max_completion_tokens, cfg.reward.max_tokens) == (256, 512)
-    asked = configure_selection(arguments(tmp_path, test_max_tokens=100), tmp_path)
-    assert asked.model.max_completion_tokens == 100
-
-
-def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("actors.cluster.placement.local_gpus", lambda: 8)
-    cfg = configure_selection(arguments(tmp_path, shards=2), tmp_path)
-    assert (cfg.placement.kind, cfg.rollout.engines, cfg.reward.shards) == ("one_node", 6, 2)
-    assert (cfg.placement.rollout.gpus, cfg.placement.reward.gpus) == (1, 1)
 
 
 def test_the_report_has_every_method_in_json_table_and_plot(

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from conf.errors import DataError, UserError
+from actors.jobs.benchmark import plan_benchmark
+from actors.plan.evaluation import configure, read_benchmark
+from conf.commands.benchmark import DataArgs
 from conf.schema import SandboxConfig
 from launch import evaluate
-from launch.common.arguments import DataArgs
 from launch.common.cli import main_simple
-from launch.evaluate import EvaluateArgs, configure, plan, read_benchmark
+from launch.evaluate import EvaluateArgs
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
-from rl.text.chat_template import read_template
 
 pytestmark = pytest.mark.unit
 
@@ -110,14 +110,6 @@ def test_malformed_tests_are_named_by_file_row_and_column(run: Run, problems: Pa
     assert f"{problems}:2:tests: must be JSON" in err
 
 
-def test_a_problem_without_tests_can_not_be_evaluated(problems: Path) -> None:
-    prompts = make_prompts("eval", 2, 0)
-    write_prompts(problems, [prompts[0], dataclasses.replace(prompts[1], tests=None)])
-    with pytest.raises(DataError, match=r"minipy-eval-0-1:tests: .* there are none"):
-        read_benchmark(arguments(problems))
-    assert len(read_benchmark(arguments(problems, limit=1))) == 1
-
-
 def test_a_cluster_needs_a_placement(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     code, err = run()
@@ -126,7 +118,9 @@ def test_a_cluster_needs_a_placement(run: Run, monkeypatch: pytest.MonkeyPatch) 
 
 def test_other_settings_than_those_on_disk_are_refused_by_name(run: Run, problems: Path) -> None:
     args = arguments(problems, output=str(problems.parent / "out.json"))
-    settings = plan(args, configure(args, 256, 256), read_benchmark(args), (1, 8)).settings
+    settings = plan_benchmark(
+        args, configure(args, 256, 256), read_benchmark(args), (1, 8)
+    ).settings
     beside = problems.parent / "out"
     beside.with_suffix(".settings.json").write_text(json.dumps(dict(settings) | {"top_p": 1.0}))
     beside.with_suffix(".samples.jsonl").write_text("torn")
@@ -134,39 +128,3 @@ def test_other_settings_than_those_on_disk_are_refused_by_name(run: Run, problem
     assert code == 2
     assert "top_p: " in err and "resume=never" in err
     assert err.count("error: ") == 1
-
-
-def test_lengths_follow_from_the_context_of_the_model(problems: Path) -> None:
-    assert evaluate.check_model(arguments(problems)) == (256, 256)
-    assert evaluate.check_model(arguments(problems, max_tokens=400)) == (112, 400)
-    assert evaluate.check_model(arguments(problems, max_prompt_tokens=100)) == (100, 412)
-    assert evaluate.check_model(arguments(problems, model="own/hub")) == (4096, 16384)
-
-
-def test_ks_are_given_as_text_or_list_and_follow_the_samples(problems: Path) -> None:
-    assert evaluate.check_arguments(arguments(problems)) == (1, 8)
-    assert evaluate.check_arguments(arguments(problems, num_samples=1)) == (1,)
-    assert evaluate.check_arguments(arguments(problems, ks=(8, 2, 2))) == (2, 8)
-
-
-def test_gpus_are_used_where_there_are_some(
-    problems: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("actors.cluster.placement.local_gpus", lambda: 8)
-    cfg = configure(arguments(problems, tensor_parallel=2), 256, 256)
-    assert (cfg.placement.kind, cfg.placement.device) == ("one_node", "cuda")
-    assert (cfg.rollout.engines, cfg.placement.rollout.gpus, cfg.model.dtype) == (4, 2, "bfloat16")
-    monkeypatch.setattr("actors.cluster.placement.local_gpus", lambda: 0)
-    cfg = configure(arguments(problems), 256, 256)
-    assert (cfg.placement.device, cfg.rollout.engines, cfg.model.dtype) == ("cpu", 1, "float32")
-
-
-def test_a_chat_template_is_a_text_or_a_file(tmp_path: Path) -> None:
-    text = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    file = tmp_path / "template.jinja"
-    file.write_text(text)
-    assert read_template(text) == read_template(str(file)) == text
-    assert read_template(None) is None
-    with pytest.raises(UserError):
-        read_template("none")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from actors.jobs import assess
+from conf.commands.judge_rm import JudgeArgs
 from launch import judge_rm
 from launch.common.cli import main_simple
-from launch.judge_rm import JudgeArgs
 from reward.pairs.pairs import Pair, write_pairs
 from rl.types import Score
 
@@ -37,7 +38,7 @@ def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "pairs.parquet"
 
 
-def talked_into(_: object, material: judge_rm.Material) -> dict[tuple[str, str], Score]:
+def talked_into(_: object, material: assess.Material) -> dict[tuple[str, str], Score]:
     """A model that sees the sign, and believes whoever says that a program is right."""
     return {
         (question, code): Score(
@@ -52,7 +53,7 @@ def talked_into(_: object, material: judge_rm.Material) -> dict[tuple[str, str],
 def test_a_card_tells_figures_attacks_and_settings(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(judge_rm, "_score", talked_into)
+    monkeypatch.setattr(assess, "score", talked_into)
     out = tmp_path / "card"
     assert (
         main_simple(JudgeArgs, judge_rm.run, [f"model={RM}", f"pairs={pairs}", f"output={out}"])

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.plan.model_shape import shape_of
-from conf.schema import SandboxConfig
 from launch import mine_pairs, train_rm
 from launch.common.cli import main_simple
 from reward.pairs.pairs import Pair, write_pairs
-from reward.pairs.rollout_sources import count_rollouts, find_rollouts
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
 from rl.types import Verdict
@@ -75,21 +71,6 @@ def test_mining_refuses(tmp_path: Path, command: Run, changes: list[str], words:
     assert not (tmp_path / "out").exists()
 
 
-def test_near_misses_are_made_by_default_where_the_tests_are_at_hand(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _rollouts(tmp_path / "one.parquet")
-    files = find_rollouts((str(tmp_path),))
-    counts = count_rollouts(files)
-    args = mine_pairs.MineArgs(input=(str(tmp_path),), output="pairs", sandbox=SandboxConfig())
-    assert mine_pairs.known_problems(args, files, counts) == []
-    assert "no mutants and swaps" in capsys.readouterr().out
-    assert mine_pairs.made_per_problem(args, with_tests=False) == (0, 0)
-    assert min(mine_pairs.made_per_problem(args, with_tests=True)) > 0
-    asked = replace(args, mutants_per_problem=0, swaps_per_problem=3)
-    assert mine_pairs.made_per_problem(asked, with_tests=True) == (0, 3)
-
-
 def test_rollouts_without_a_verdict_need_the_tests_of_the_same_problem(
     tmp_path: Path, command: Run
 ) -> None:
@@ -146,12 +127,6 @@ def test_training_into_the_directory_of_a_run_is_refused(tmp_path: Path, command
     code, said = command(train_rm, given)
     assert (code, "is the directory of a run" in said) == (2, True)
     assert (run_dir / "checkpoints").is_dir()
-
-
-def test_a_hub_id_that_names_its_size_needs_no_learning_rate() -> None:
-    args = train_rm.TrainRmArgs(data="pairs", model="Qwen/Qwen3-8B", output="out", max_tokens=512)
-    cfg = train_rm.configure(args, shape_of(args.model, scores=True))
-    assert cfg.policy.lr == pytest.approx(1e-6, rel=0.1)
 
 
 def test_a_file_without_pairs_is_refused(tmp_path: Path, command: Run) -> None:

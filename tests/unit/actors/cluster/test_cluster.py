@@ -11,8 +11,7 @@ from ray.exceptions import AuthenticationError
 from actors.cluster.cluster import cluster
 from actors.plan.checks import check_inputs
 from conf.errors import EngineError, UserError
-from launch.common.compose import compose_config
-from launch.train import with_shipped_models
+from tests.settings import run_config, shipped_config
 
 pytestmark = pytest.mark.unit
 
@@ -27,7 +26,7 @@ def test_a_dashboard_that_does_not_start_is_left_out(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with cluster(compose_config([]), "name"):
+    with cluster(run_config(), "name"):
         pass
     assert tries == [True, False]
 
@@ -40,13 +39,13 @@ def test_a_cluster_that_does_not_start_at_all_is_one_error(monkeypatch: pytest.M
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with (
         pytest.raises(EngineError, match=r"local cluster: RuntimeError: no room; long trace$"),
-        cluster(compose_config([]), "name"),
+        cluster(run_config(), "name"),
     ):
         pass
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
     with (
         pytest.raises(EngineError, match=r"at 10\.0\.0\.1:1: RuntimeError: no room; long trace$"),
-        cluster(compose_config([]), "name"),
+        cluster(run_config(), "name"),
     ):
         pass
 
@@ -59,7 +58,7 @@ def test_a_missing_or_wrong_token_is_the_users_to_mend(monkeypatch: pytest.Monke
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
     with (
         pytest.raises(UserError, match=r"at 10\.0\.0\.1:1 wants a token.*RAY_AUTH_TOKEN_PATH"),
-        cluster(compose_config([]), "name"),
+        cluster(run_config(), "name"),
     ):
         pass
 
@@ -68,9 +67,9 @@ def test_what_can_not_be_joined_is_refused_before_a_run_is_touched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("NO_SUCH_TOKEN", raising=False)
-    cfg = with_shipped_models(compose_config(["++ray.env_from=[NO_SUCH_TOKEN]"]))
+    cfg = shipped_config(["++ray.env_from=[NO_SUCH_TOKEN]"])
     with pytest.raises(UserError, match="NO_SUCH_TOKEN"):
         check_inputs(cfg)
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(UserError, match="ray job submit"):
-        check_inputs(with_shipped_models(compose_config([])))
+        check_inputs(shipped_config())

@@ -9,7 +9,7 @@ import pytest
 from actors.cluster.placement import Bundle, Needs, bundles, check_fits, lay_out
 from conf.errors import PlacementError, UserError
 from conf.schema import Config, PlacementConfig, ResourceConfig
-from launch.common.compose import compose_config
+from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
 
@@ -141,7 +141,7 @@ def test_a_misfit_is_the_fault_of_the_user():
 @pytest.fixture(scope="module")
 def cfg() -> Config:
     """A quick start whose groups would each take devices."""
-    cfg = compose_config(["experiment=quickstart"])
+    cfg = run_config(["experiment=quickstart"])
     placement: PlacementConfig = replace(
         cfg.placement,
         rollout=ResourceConfig(cpus=2.0, gpus=2.0),

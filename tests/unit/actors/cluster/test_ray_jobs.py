@@ -12,7 +12,7 @@ from ray.job_submission import JobStatus
 from actors.cluster import ray_jobs
 from actors.cluster.ray_jobs import RayJobs, fit_together
 from conf.errors import EngineError
-from launch.common.compose import compose_config
+from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
 
@@ -52,7 +52,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, client: Client) -> RayJobs:
 
 
 def test_jobs_fit_as_long_as_the_nodes_hold_the_actors_of_all() -> None:
-    config = compose_config([])  # 1.5 CPUs
+    config = run_config()  # 1.5 CPUs
     nodes = [{"CPU": 2.0}, {"CPU": 2.0, "memory": 1e9}]
     assert fit_together([config], nodes[:1])
     assert not fit_together([config, config], nodes[:1])

@@ -14,14 +14,14 @@ from actors.groups import self_check
 from actors.groups.self_check import check_engines, check_mismatch, check_ranks, is_strict
 from conf.errors import EngineError
 from conf.schema import Config
-from launch.common.compose import compose_config
 from rl.types import Completion, Finish, Minibatch, PromptGroup
+from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
 
 
 def config(*overrides: str) -> Config:
-    return compose_config(["experiment=quickstart", *overrides])
+    return run_config(["experiment=quickstart", *overrides])
 
 
 def group(prompt: Any, gap: float) -> PromptGroup:

@@ -10,11 +10,10 @@ import pytest
 from actors.jobs.experiment import reward_model_accuracy, show_summary, summarise
 from actors.stages.evaluation import Evaluation
 from actors.stages.rl_run import RlResult
-from launch.common.compose import compose_config
-from launch.train import with_shipped_models
 from rl.base.console import Console
 from rl.run.directory import RunDirectory
 from rl.run.summary import AlarmFigures, RunSummary, Watch
+from tests.settings import shipped_config
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 from tests.unit.rl.run.test_summary import PROBE
 
@@ -37,7 +36,7 @@ def summary_of(*overrides: str, watch: Watch | None = None) -> RunSummary:
         start_s=1.0,
         watch=watch or Watch(),
     )
-    cfg = with_shipped_models(compose_config(list(overrides)))
+    cfg = shipped_config(list(overrides))
     return summarise(cfg, result, reward_model_accuracy(cfg, {}), 1.0, {"rl": 1.0})
 
 

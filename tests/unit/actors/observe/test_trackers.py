@@ -16,9 +16,8 @@ from actors.observe.trackers import MlflowTracker, TensorBoardTracker, WandbTrac
 from actors.plan.checks import check_inputs
 from conf.errors import UserError
 from conf.validate import ConfigError
-from launch.common.compose import compose_config
-from launch.train import with_shipped_models
 from rl.types import StepReport
+from tests.settings import run_config, shipped_config
 
 pytestmark = pytest.mark.unit
 
@@ -44,12 +43,12 @@ def report(step: int) -> StepReport:
     [("[]", ()), ("wandb", ("wandb",)), ("[mlflow,tensorboard]", ("mlflow", "tensorboard"))],
 )
 def test_trackers_are_one_several_or_none(given: str, found: tuple[str, ...]):
-    assert compose_config([f"++trackers={given}"]).trackers == found
+    assert run_config([f"++trackers={given}"]).trackers == found
 
 
 def test_a_wrong_name_is_answered_with_the_nearest_valid_one():
     with pytest.raises(ConfigError) as caught:
-        compose_config(["++trackers=[mlflow,tensorbord]"])
+        run_config(["++trackers=[mlflow,tensorbord]"])
     assert str(caught.value) == (
         "trackers: ['mlflow', 'tensorbord'] is not a list such as [a,b] of tensorboard, wandb, "
         "mlflow (nearest: tensorboard)"
@@ -59,8 +58,10 @@ def test_a_wrong_name_is_answered_with_the_nearest_valid_one():
 def test_a_tracker_that_is_not_installed_is_refused_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: None)
-    cfg = with_shipped_models(compose_config(["++trackers=[wandb]"]))
+    # Not the function itself: whoever looks for another package meanwhile has to find it.
+    nothing = SimpleNamespace(find_spec=lambda _: None)
+    monkeypatch.setattr(trackers, "importlib", SimpleNamespace(util=nothing))
+    cfg = shipped_config(["++trackers=[wandb]"])
     with pytest.raises(UserError) as caught:
         check_inputs(cfg)
     assert str(caught.value) == (
@@ -80,7 +81,7 @@ def test_a_folder_that_wandb_has_left_behind_is_no_package(
 
 
 def test_what_a_tracker_sees_of_a_run_has_no_value_of_an_environment_variable(tmp_path: Path):
-    cfg = compose_config(["++ray.env={PROXY: user_at_host}"])
+    cfg = run_config(["++ray.env={PROXY: user_at_host}"])
     run = tracked_run(cfg, tmp_path)
     assert "user_at_host" not in str(run)
     assert run.config["ray"]["env"] == {"PROXY": "(not shown)"}
@@ -95,7 +96,7 @@ def test_tensorboard_shows_each_step_once_after_a_resumed_run(tmp_path: Path):
         EventAccumulator,
     )
 
-    run = tracked_run(compose_config([]), tmp_path)
+    run = tracked_run(run_config(), tmp_path)
     first = TensorBoardTracker(run)
     first.forget_after(0)
     for step in (1, 2, 3):
@@ -149,7 +150,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
 def test_wandb_is_offline_in_the_run_directory_and_a_resumed_run_is_the_same_run(
     wandb: FakeWandb, tmp_path: Path
 ):
-    run = tracked_run(compose_config(["name=s1"]), tmp_path)
+    run = tracked_run(run_config(["name=s1"]), tmp_path)
     for step, ok in ((1, False), (2, True)):
         tracker = WandbTracker(run)
         tracker.forget_after(step - 1)
@@ -167,7 +168,7 @@ def test_a_key_in_the_environment_takes_wandb_online_and_is_handed_to_nobody(
     wandb: FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("WANDB_API_KEY", "a-secret-key")
-    tracker = WandbTracker(tracked_run(compose_config([]), tmp_path))
+    tracker = WandbTracker(tracked_run(run_config(), tmp_path))
     tracker.forget_after(0)
     assert wandb.inits[0]["mode"] == "online"
     assert "a-secret-key" not in str(wandb.inits)
@@ -226,7 +227,7 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> FakeMlflow:
 def test_mlflow_writes_below_the_run_directory_and_a_resumed_run_is_the_same_run(
     mlflow: FakeMlflow, tmp_path: Path
 ):
-    cfg = compose_config([])
+    cfg = run_config()
     run = tracked_run(cfg, tmp_path)
     for step, ok in ((1, False), (2, True)):
         tracker = MlflowTracker(run)
@@ -250,7 +251,7 @@ def test_mlflow_goes_to_the_server_that_the_environment_names(
     mlflow: FakeMlflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    tracker = MlflowTracker(replace(tracked_run(compose_config([]), tmp_path), name="s2"))
+    tracker = MlflowTracker(replace(tracked_run(run_config(), tmp_path), name="s2"))
     tracker.forget_after(0)
     assert mlflow.uris == ["http://mlflow:5000"]
     assert mlflow.experiments == {"quickstart": None}  # artifacts are the server's business

@@ -9,10 +9,9 @@ import pytest
 
 from actors.plan.checks import check_inputs
 from conf.errors import UserError
-from launch.common.compose import compose_config
-from launch.train import with_shipped_models
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
+from tests.settings import shipped_config
 
 pytestmark = pytest.mark.unit
 
@@ -29,7 +28,7 @@ def overrides(tmp_path: Path) -> list[str]:
 
 
 def check(overrides: list[str]) -> None:
-    check_inputs(with_shipped_models(compose_config(overrides)))
+    check_inputs(shipped_config(overrides))
 
 
 def refusal(overrides: list[str]) -> str:

@@ -10,9 +10,7 @@ from actors.plan import checks
 from actors.plan import dry_run as module
 from actors.plan.dry_run import dry_run, find_site
 from conf.errors import UserError
-from launch.common.compose import compose_config
-from launch.common.overrides import forced_overrides
-from launch.train import with_shipped_models
+from tests.settings import run_config, shipped_config
 
 pytestmark = pytest.mark.unit
 
@@ -30,7 +28,7 @@ def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shown(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
-    dry_run(with_shipped_models(compose_config(forced_overrides(overrides))))
+    dry_run(shipped_config(overrides))
     return capsys.readouterr().out
 
 
@@ -66,7 +64,7 @@ def test_a_cluster_that_does_not_answer_is_said_at_once():
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         port = holder.getsockname()[1]
-    site = find_site(compose_config([QWEN, f"++ray.address=127.0.0.1:{port}"]))
+    site = find_site(run_config([QWEN, f"++ray.address=127.0.0.1:{port}"]))
     assert site.lacks is not None
     assert f"the cluster at 127.0.0.1:{port} does not answer" in site.lacks
     assert [machine.assumed for machine in site.machines] == ["all"]
@@ -75,7 +73,7 @@ def test_a_cluster_that_does_not_answer_is_said_at_once():
 def test_the_nodes_of_a_cluster_are_planned_with(monkeypatch: pytest.MonkeyPatch):
     node = {"CPU": 96.0, "GPU": 8.0, "memory": 2.0**40}
     monkeypatch.setattr(module, "_nodes_of_cluster", lambda cfg, address: [node, node])
-    site = find_site(compose_config([QWEN, "++ray.address=head:6379"]))
+    site = find_site(run_config([QWEN, "++ray.address=head:6379"]))
     assert site.lacks is None
     assert [(m.gpus, m.assumed) for m in site.machines] == [(8, "memory")] * 2
 
@@ -83,5 +81,5 @@ def test_the_nodes_of_a_cluster_are_planned_with(monkeypatch: pytest.MonkeyPatch
 def test_a_cluster_that_is_too_small_is_said(monkeypatch: pytest.MonkeyPatch):
     nodes = [{"CPU": 96.0, "GPU": 4.0, "memory": 2.0**40}] * 2
     monkeypatch.setattr(module, "_nodes_of_cluster", lambda cfg, address: nodes)
-    site = find_site(compose_config([QWEN, "++ray.address=head:6379"]))
+    site = find_site(run_config([QWEN, "++ray.address=head:6379"]))
     assert site.lacks is not None and "2 node(s) with 8 GPUs" in site.lacks

@@ -20,7 +20,7 @@ from actors.plan.memory import (
 )
 from actors.plan.model_shape import Dimensions, ModelShape, shape_of
 from conf.schema import Config, PolicyConfig
-from launch.common.compose import compose_config
+from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
 
@@ -30,7 +30,7 @@ STATES = ("parameters", "gradients", "AdamW")
 
 @pytest.fixture(scope="module")
 def cfg() -> Config:
-    return compose_config(["experiment=qwen3_8b_codescaler"])
+    return run_config(["experiment=qwen3_8b_codescaler"])
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,7 @@ from actors.plan.memory import GIB
 from actors.plan.plan import Machine, Plan, Shapes, make_plan
 from actors.plan.plan_text import describe, picture
 from conf.schema import Config
-from launch.common.compose import compose_config
-from launch.common.overrides import forced_overrides
-from launch.train import with_shipped_models
+from tests.settings import shipped_config
 
 pytestmark = pytest.mark.unit
 
@@ -26,7 +24,7 @@ COLOCATED = [
 
 
 def config(*overrides: str) -> Config:
-    return with_shipped_models(compose_config(forced_overrides(overrides)))
+    return shipped_config(overrides)
 
 
 def planned(*overrides: str, nodes: int | None = None, gpu_gib: float | None = None) -> Plan:

@@ -10,12 +10,12 @@ import pytest
 
 from actors.plan.checks import check_inputs
 from actors.plan.prompt_checks import Asking, Split, check_splits
+from actors.plan.shipped import with_shipped_models
 from conf.errors import UserError
-from launch.common.compose import compose_config
-from launch.train import with_shipped_models
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
 from rl.types import Message, Prompt
+from tests.settings import run_config, shipped_config
 
 pytestmark = pytest.mark.unit
 
@@ -36,7 +36,7 @@ def refusal(splits: dict[str, list[Prompt]], tmp_path: Path, *overrides: str) ->
     for name, prompts in splits.items():
         write_prompts(tmp_path / f"{name}.parquet", prompts)
     paths = [f"++data.{name}_path={tmp_path / name}.parquet" for name in splits]
-    cfg = compose_config(
+    cfg = run_config(
         ["data=parquet", "++algorithm.prompts_per_step=4", "++probe.every=0", *paths, *overrides]
     )
     with pytest.raises(UserError) as caught:
@@ -88,7 +88,7 @@ def test_a_template_that_takes_no_system_turn_names_the_rows(
 
 def test_generated_problems_are_named_by_their_ids(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data \(minipy\): 4000 of 4000 .* minipy-train-0-0 \("):
-        check_inputs(with_shipped_models(compose_config(["++model.max_prompt_tokens=20"])))
+        check_inputs(shipped_config(["++model.max_prompt_tokens=20"]))
 
 
 def test_a_tokenizer_above_the_embedding_asks_no_prompt(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from actors.stages.pipeline import Stage, WholeLoop
-from launch.common.compose import compose_config
 from rl.base.console import Console
+from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
 
@@ -27,7 +27,7 @@ def test_without_rlvr_steps_there_is_no_rlvr_run(
             return Stage(name, Path(name), {}, 0.0)
 
         monkeypatch.setattr(WholeLoop, f"_{name}", stage)
-    cfg = compose_config(["experiment=whole_loop", f"++loop.rlvr_steps={rlvr_steps}"])
+    cfg = run_config(["experiment=whole_loop", f"++loop.rlvr_steps={rlvr_steps}"])
     policy, reward_model, _ = asyncio.run(WholeLoop(cfg, Console()).run())
     assert (policy, reward_model) == (Path("warm_start"), Path("reward_model"))
     assert ("rlvr" in asked) == runs == (asked["pairs"][0] is not None)

@@ -11,9 +11,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from actors.plan.problems import load_problems
 from actors.stages.probe import Probe, probe_problems
-from actors.stages.rl_run import load_problems
-from launch.common.compose import compose_config
 from reward.sandbox.pool import SandboxError
 from reward.verify.verdict import Judgement, Program, Verifier
 from rl.base.console import Console
@@ -22,6 +21,7 @@ from rl.problems.prompts import write_prompts
 from rl.run.rollouts import read_rollouts
 from rl.run.summary import AlarmFigures, Watch
 from rl.types import Prompt, PromptGroup, SamplingConfig, Verdict
+from tests.settings import run_config
 from tests.unit.rl.fakes import FakeFleet, FakeReward, make_judged
 
 pytestmark = pytest.mark.unit
@@ -66,7 +66,7 @@ class Run:
     """A probe with its fakes."""
 
     def __init__(self, directory: Path, *overrides: str) -> None:
-        cfg = compose_config(["++probe.every=2", "++probe.num_samples=2", *overrides])
+        cfg = run_config(["++probe.every=2", "++probe.num_samples=2", *overrides])
         self.fleet = FakeFleet()
         self.reward = SeeingReward()
         self.fleet.reward = self.reward
@@ -155,7 +155,7 @@ def test_a_sandbox_that_fails_costs_a_reading_and_not_the_run(tmp_path, capsys, 
 def test_probes_are_due_every_so_many_steps_and_never_without_problems(tmp_path, capsys):
     run = Run(tmp_path)
     assert [run.probe.due(step) for step in (0, 1, 2, 3, 4)] == [True, False, True, False, True]
-    cfg = compose_config([])
+    cfg = run_config()
     none = Probe(cfg, [], SamplingConfig(group_size=8, max_tokens=8), tmp_path, Console())
     assert not any(none.due(step) for step in range(10))
     none.announce()
@@ -168,11 +168,11 @@ def test_the_probe_is_carved_out_of_training_unless_it_has_a_file(tmp_path):
         write_prompts(tmp_path / f"{split}.parquet", make_prompts(split, num, 0))  # pyright: ignore[reportArgumentType]
     write_prompts(tmp_path / "probe.parquet", make_prompts("eval", 30, 9))
     paths = [f"++data.{split}_path={tmp_path / split}.parquet" for split in ("train", "eval")]
-    cfg = compose_config(["data=parquet", *paths])
+    cfg = run_config(["data=parquet", *paths])
     train, probe = probe_problems(cfg, *load_problems(cfg))
     assert len(probe) == 20 and len(train) == 180
-    cfg = compose_config(["data=parquet", *paths, f"++probe.path={tmp_path / 'probe.parquet'}"])
+    cfg = run_config(["data=parquet", *paths, f"++probe.path={tmp_path / 'probe.parquet'}"])
     train, probe = probe_problems(cfg, *load_problems(cfg))
     assert len(probe) == 30 and len(train) == 200
-    cfg = compose_config(["data=parquet", *paths, "++probe.every=0"])
+    cfg = run_config(["data=parquet", *paths, "++probe.every=0"])
     assert probe_problems(cfg, *load_problems(cfg))[1] == []

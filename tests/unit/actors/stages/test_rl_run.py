@@ -15,12 +15,12 @@ from actors.observe.watchers import Watchers
 from actors.stages import rl_run
 from actors.stages.evaluation import Evaluation
 from actors.stages.rl_run import RlRun
-from launch.common.compose import compose_config
 from rl.base.console import Console
 from rl.metrics import JsonlSink
 from rl.problems import minipy
 from rl.problems.prompts import write_prompts
 from rl.types import Minibatch, StepReport, UpdateReport
+from tests.settings import run_config
 from tests.unit.rl.fakes import FakeFleet, FakePolicy, make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -98,7 +98,7 @@ def run(directory: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Fa
     monkeypatch.setattr(rl_run, "make_watchers", make_watchers)
     settings = ["++probe.every=0", "++checkpoint.every=2", "++algorithm.prompts_per_step=2"]
     settings += ["++data.num_train=8", "++data.num_eval=2"]
-    cfg = compose_config([*settings, *overrides])
+    cfg = run_config([*settings, *overrides])
     asyncio.run(RlRun(cfg, directory, Console()).run())
     return tracker
 

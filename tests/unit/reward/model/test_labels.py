@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from actors.plan.reward_group import REWARD_KEYS, reward_config
 from actors.plan.text_checks import check_reward_texts
+from conf.commands.reward_model import RewardGroupArgs
 from conf.errors import EngineError, UserError
-from launch.common.arguments import REWARD_KEYS, RewardGroupArgs, reward_config
-from launch.common.compose import compose_config
-from launch.train import with_shipped_models
 from reward.model.files import check_family, check_reward_model, read_system
 from reward.model.golden import compare_with_golden, find_golden_scores
 from reward.model.text_path import TextPath
 from rl.text.tokenizer import decode
+from tests.settings import shipped_config
 
 pytestmark = pytest.mark.unit
 
@@ -103,11 +103,11 @@ def test_a_run_reads_template_and_system_turn_from_their_files(tmp_path: Path) -
     (tmp_path / "t.jinja").write_text("{{ messages[0]['content'] }}")
     (tmp_path / "s.txt").write_text("Judge it.")
     files = [f"++model.chat_template={tmp_path}/t.jinja", f"++reward.system={tmp_path}/s.txt"]
-    cfg = with_shipped_models(compose_config(files))
+    cfg = shipped_config(files)
     assert cfg.model.chat_template == "{{ messages[0]['content'] }}"
     assert cfg.reward.system == "Judge it."
     with pytest.raises(UserError, match=r"^model\.chat_template: 'nowhere' is neither"):
-        with_shipped_models(compose_config(["++model.chat_template=nowhere"]))
+        shipped_config(["++model.chat_template=nowhere"])
 
 
 def test_golden_scores_come_from_the_directory_or_a_file(model: Path, tmp_path: Path) -> None:

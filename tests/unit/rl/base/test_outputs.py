@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conf.errors import UserError
-from launch.common.outputs import check_output, check_output_dir
+from rl.base.outputs import check_output, check_output_dir
 
 pytestmark = pytest.mark.unit
 

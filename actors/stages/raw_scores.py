@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.cluster.cluster import cluster
 from actors.cluster.deadlines import all_of
-from actors.cluster.signals import run_until_stopped
+from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.reward import RewardGroup
 from conf.errors import NonFiniteError
@@ -48,8 +47,8 @@ def score_candidates(
             with console.steps(len(problems), what="problems"):
                 return await score_all(fleet.reward, problems, console.advance)
 
-    with cluster(cfg, name):
-        return run_until_stopped(score())
+    with session(cfg, name) as run:
+        return run(score())
 
 
 async def score_all(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.groups.reward import RewardGroup
-from actors.jobs.raw_scores import Candidates, score_all
+from actors.stages.raw_scores import Candidates, score_all
 from conf.errors import NonFiniteError
 from rl.types import Score
 

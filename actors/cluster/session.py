@@ -1,0 +1,43 @@
+"""The session of a job: the cluster it works on, the signals that end it, one error if it fails.
+
+Every job that needs Ray opens one. Inside it a job starts its actors; when it is left they are
+gone, and what went wrong in groups of tasks is the first error of the project among theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+from actors.cluster.cluster import cluster
+from actors.cluster.signals import run_until_stopped
+from conf.errors import first_cause
+from conf.schema import Config
+
+T = TypeVar("T")
+
+
+class Runner(Protocol):
+    """Runs a coroutine to its end; a signal cancels it."""
+
+    def __call__(self, body: Coroutine[Any, Any, T]) -> T:
+        """The result of `body`; StoppedError when a signal ended it."""
+        ...
+
+
+@contextmanager
+def session(cfg: Config, namespace: str) -> Generator[Runner]:
+    """The cluster of `cfg` for the body, and what runs coroutines in it.
+
+    Raises:
+        UserError: as `cluster` does.
+        EngineError: as `cluster` does.
+        StoppedError: when a signal ends the body.
+        ProjectError: in place of the exception group that a failed task leaves.
+    """
+    try:
+        with cluster(cfg, namespace):
+            yield run_until_stopped
+    except BaseExceptionGroup as group:
+        raise first_cause(group) from group

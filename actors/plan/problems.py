@@ -1,0 +1,21 @@
+"""The problems of a run: made by minipy, or read from canonical parquet files."""
+
+from __future__ import annotations
+
+from conf.schema import Config
+from rl.problems.minipy import make_prompts
+from rl.problems.prompts import load_prompts
+from rl.types import Prompt
+
+
+def load_problems(cfg: Config) -> tuple[list[Prompt], list[Prompt]]:
+    """Training and held-out problems of the configuration."""
+    data = cfg.data
+    if data.kind == "minipy":
+        train = make_prompts("train", data.num_train, cfg.seed)
+        # The test split is that of seed 0 for every run, so that figures can be compared.
+        return train, make_prompts("eval", data.num_eval, 0)
+    return (
+        load_prompts(data.train_path or "", data.max_bad_rows),
+        load_prompts(data.eval_path or "", data.max_bad_rows),
+    )

@@ -1,0 +1,78 @@
+"""What a training of a reward model refuses before anything is read or started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actors.plan.model_shape import ModelShape
+from actors.plan.reward_group import REWARD_KEYS
+from conf.commands.train_rm import TrainRmArgs
+from conf.errors import UserError
+from reward.model.directory import check_trainable
+from reward.model.files import (
+    check_context,
+    check_family,
+    check_has_template,
+    find_model,
+    read_system,
+)
+from reward.model.loading import check_attention, check_tensors
+from reward.pairs.pairs import Pair, load_pairs, split_by_prompt
+
+
+def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
+    """Refuse what can not work, before anything is read or started."""
+    directory = find_model(args.model, "model")
+    _check_output(Path(args.output), directory)
+    check_family(args.adapter, read_system(args.system, "system"), REWARD_KEYS)
+    if directory is not None:
+        check_has_template(directory, "model", "put a chat_template.jinja beside it")
+        check_trainable(directory, "model")
+    if directory is not None and args.max_tokens is not None:
+        check_context(directory, args.max_tokens, "max_tokens")
+    if directory is not None:
+        check_tensors(directory, "model", "score")
+        check_attention(directory, "attention", "score", args.attention)
+    if shape is None and args.lr is None:
+        raise UserError(
+            f"lr: null goes by the number of parameters, which neither the files nor the name of "
+            f"model={args.model} tell; give lr="
+        )
+    if args.attention == "flash_attention_2" and args.share_prefix == "on":
+        raise UserError(
+            "share_prefix=on: flash attention takes no mask of its own; set attention=sdpa, or "
+            "share_prefix=auto"
+        )
+    if args.resume == "auto" and not args.checkpoint_every:
+        raise UserError(
+            "resume=auto: checkpoint_every=0 keeps nothing to go on from; set checkpoint_every"
+        )
+
+
+def _check_output(output: Path, base: Path | None) -> None:
+    """Refuse a directory in which the training would overwrite or drop what is not its own."""
+    if base is not None and base.resolve() == output.resolve():
+        raise UserError(f"output: {output} is the base model itself; give another directory")
+    if (output / "config.yaml").is_file():
+        raise UserError(
+            f"output: {output} is the directory of a run, whose checkpoints would be dropped; give "
+            "another directory"
+        )
+
+
+def read_training_pairs(args: TrainRmArgs) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on and to validate on; raises UserError where there are none of the first."""
+    train, validation = load_pairs(args.data)
+    if validation is None:
+        train, validation = split_by_prompt(train, args.validation_share, args.seed)
+        if not train:
+            raise UserError(
+                f"validation_share={args.validation_share}: leaves no problem of {args.data} to "
+                "train on; lower it"
+            )
+    if not train:
+        raise UserError(
+            f"data: all problems of {args.data} are held out for validation; mine more, or "
+            "with a lower validation_share"
+        )
+    return train, validation

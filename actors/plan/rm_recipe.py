@@ -1,0 +1,119 @@
+"""The recipe of a reward model: learning rate, passes and microbatch by the size of its base."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from math import log
+from pathlib import Path
+
+from actors.plan.memory import DTYPE_BYTES, GIB, microbatch_within
+from actors.plan.model_shape import ModelShape
+from actors.plan.reward_group import default_context
+from conf.commands.train_rm import TrainRmArgs
+from conf.offline import offline_config
+from conf.schema import Config, PolicyConfig
+from reward.model.files import is_local, model_digest, read_system
+from reward.pairs.pairs import Pair, pairs_digest
+
+# What the learning rate was on two models of very different size: the tiny one of minipy (here) and
+# CodeScaler-8B's base (Skywork-Reward-V2, arXiv 2507.01352, appendix E). Between them it falls
+# with a power of the size, which gives 3e-6 for 1.7 B (Skywork: 4e-6) and 1.7e-5 for 135 M.
+_TINY, _LARGE = (0.85e6, 6e-4), (8.2e9, 1e-6)
+
+
+def configure(args: TrainRmArgs, shape: ModelShape | None) -> Config:
+    """The configuration of the ranks; the other groups are not started."""
+    on_cpu = args.placement == "laptop"
+    dtype = args.dtype
+    if dtype == "auto":
+        dtype = "float32" if on_cpu else "bfloat16"
+    max_tokens = args.max_tokens or default_context(args.model)
+    base = offline_config(
+        {
+            "placement": args.placement,
+            "policy": "cpu" if on_cpu else "zero3",
+            "reward": "codescaler",
+        },
+        {
+            "policy.attention": args.attention,
+            "model.dtype": dtype,
+            "reward.model": args.model,
+            "reward.adapter": args.adapter,
+            "reward.dtype": dtype,
+            "reward.max_tokens": max_tokens,
+            "reward.system": read_system(args.system, "system"),
+        },
+    )
+    pair_tokens = 2 * max_tokens
+    ranks = args.ranks or {"laptop": 2, "one_gpu": 1}.get(args.placement, 8)
+    lr = args.lr
+    if lr is None:
+        assert shape is not None  # check_arguments
+        lr = lr_of_size(shape.num_parameters)
+    policy = replace(
+        base.policy,
+        ranks=ranks,
+        lr=lr,
+        weight_decay=args.weight_decay,
+        # Without flash attention a row has a dense mask, so it is no longer than it must be.
+        row_tokens=(
+            0 if args.attention == "flash_attention_2" else base.policy.row_tokens or pair_tokens
+        ),
+        gradient_checkpointing=args.gradient_checkpointing,
+        offload_optimizer=args.offload_optimizer,
+        cpu_threads=args.cpu_threads,
+    )
+    tokens = args.microbatch_tokens or _microbatch(shape, policy, dtype, on_cpu=on_cpu)
+    return replace(
+        base,
+        seed=args.seed,
+        policy=replace(policy, microbatch_tokens=max(tokens, pair_tokens)),
+    )
+
+
+def _microbatch(shape: ModelShape | None, policy: PolicyConfig, dtype: str, *, on_cpu: bool) -> int:
+    if shape is None or shape.dimensions is None:
+        return 1  # two contexts
+    budget = 2 * GIB if on_cpu else 16 * GIB
+    return microbatch_within(shape.dimensions, policy, DTYPE_BYTES[dtype], budget)
+
+
+def lr_of_size(num: int) -> float:
+    """Learning rate for a model of `num` parameters: a power law through two known points.
+
+    >>> f"{lr_of_size(850_000):.0e} {lr_of_size(135_000_000):.1e} {lr_of_size(8_200_000_000):.0e}"
+    '6e-04 1.8e-05 1e-06'
+    """
+    (small, fast), (large, slow) = _TINY, _LARGE
+    return fast * (num / small) ** (log(slow / fast) / log(large / small))
+
+
+def epochs_of_size(num: int | None) -> int:
+    """Passes over the pairs: large models learn them by heart in a second one.
+
+    `num` parameters; None where that is not known, as of a hub id without a size in its name.
+
+    >>> epochs_of_size(850_000), epochs_of_size(135_000_000), epochs_of_size(8_200_000_000)
+    (6, 2, 1)
+    """
+    if num is None or num >= 10**9:
+        return 1
+    return 2 if num >= 10**7 else 6
+
+
+def settings_of(
+    args: TrainRmArgs, cfg: Config, train: list[Pair], validation: list[Pair]
+) -> dict[str, object]:
+    """Whatever the weights depend on."""
+    places = ("output", "resume", "placement", "cpu_threads", "checkpoint_every", "data")
+    given = {name: value for name, value in asdict(args).items() if name not in places}
+    return given | {
+        "model": model_digest(Path(args.model)) if is_local(args.model) else args.model,
+        "train_pairs": pairs_digest(train),
+        "validation_pairs": pairs_digest(validation),
+        "lr": cfg.policy.lr,
+        "dtype": cfg.reward.dtype,
+        "max_tokens": cfg.reward.max_tokens,
+        "ranks": cfg.policy.ranks,
+        "microbatch_tokens": cfg.policy.microbatch_tokens,
+    }

@@ -1,0 +1,56 @@
+"""Arguments of `launch/best_of_n.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conf.commands.benchmark import BenchmarkArgs
+from conf.schema import MIN_TEMPERATURE, AdapterName, key
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfNArgs(BenchmarkArgs):
+    """What `launch/best_of_n.py` takes."""
+
+    policy: str = key("directory or hub id of the policy", "assets/minipy/policy")
+    reward_model: str = key("directory or hub id of the reward model", "assets/minipy/rm")
+    tester: str = key(
+        "directory or hub id of the model that writes tests; auto is a tiny one for minipy, which "
+        "is made once (some minutes), and elsewhere the policy itself",
+        "auto",
+    )
+    benchmark: str = key("minipy, parquet, or a name that launch/evaluate.py knows", "minipy")
+    output: str = key(
+        "directory of samples, evidence, figures, table and plot", "outputs/best_of_n"
+    )
+    samples: str | None = key(
+        "samples file of launch/evaluate.py on this benchmark, in place of sampling", None
+    )
+    num_samples: int = key("programs per problem, N", 16, ge=1)
+    sizes: tuple[int, ...] | None = key("of the curves; null is powers of two and N", None, ge=1)
+    temperature: float = key("of programs", 0.8, ge=MIN_TEMPERATURE)
+    top_p: float = key("nucleus, of programs", 1.0, gt=0, le=1)
+    num_tests: int = key("generated tests per problem, M", 16, ge=1)
+    test_temperature: float = key("of tests", 0.8, ge=MIN_TEMPERATURE)
+    test_max_tokens: int | None = key(
+        "of one test; null is half the tester's context, at most 512", None, ge=1
+    )
+    staged_top_k: int = key("programs that the reward model leaves to the tests", 4, ge=1)
+    staged_tests: int = key("generated tests of the last stage", 4, ge=1)
+    latency_problems: int = key("problems judged alone and timed; the first ones", 32, ge=1)
+    adapter: AdapterName = key("family of the reward model", "sequence_classifier")
+    rm_max_tokens: int | None = key(
+        "context: problem and program; null is what the model has, at most 4096", None, ge=8
+    )
+    rm_system: str | None = key(
+        "file with the system turn that the family was trained with, in place of the adapter's",
+        None,
+    )
+    golden_scores: str | None = key(
+        "JSON file of scores by plain transformers to compare with; null is golden_scores.json of "
+        "the model's directory, if it has one",
+        None,
+    )
+    seed: int = key("of sampling, subsets and intervals", 0, ge=0)
+    test_workers: int | None = key("programs that run at once; null is all cores", None, ge=1)
+    shards: int = key("reward actors", 1, ge=1)

@@ -1,0 +1,41 @@
+"""Arguments of commands that score with a reward model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from conf.schema import AdapterName, key
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardGroupArgs:
+    """The group of actors that serves a reward model."""
+
+    adapter: AdapterName = key("family of the reward model", "sequence_classifier")
+    dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "float32")
+    max_tokens: int | None = key(
+        "context: problem and code; null is what the model has, at most 4096", None, ge=8
+    )
+    system: str | None = key(
+        "file with the system turn that the family was trained with, in place of the adapter's",
+        None,
+    )
+    golden_scores: str | None = key(
+        "JSON file of scores by plain transformers to compare with; null is golden_scores.json of "
+        "the model's directory, if it has one",
+        None,
+    )
+    shards: int = key("reward actors", 1, ge=1)
+    placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key("where", "laptop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerArgs(RewardGroupArgs):
+    """A group that judges whole answers: extraction, score, reward."""
+
+    model: str = key("directory or hub id of the reward model")
+    shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key("score -> reward", "softplus")
+    rule: Literal["single_block", "last_block"] = key(
+        "which fenced block is the program", "single_block"
+    )

@@ -1,0 +1,16 @@
+"""Arguments of `launch/tune.py` beside those of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conf.schema import key
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneArgs:
+    """How long the search is."""
+
+    trials: int = key("runs in all", ge=1)
+    parallel: int = key("runs that are chosen at once; on a cluster they run side by side", 1, ge=1)
+    seed: int = key("of the search; the runs have `seed`", 0, ge=0)

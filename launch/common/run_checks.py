@@ -1,0 +1,21 @@
+"""What every command that starts runs of `launch/train.py` checks before the first one."""
+
+from __future__ import annotations
+
+from actors.plan.shipped import with_shipped_models
+from conf.schema import Config
+from rl.base.outputs import check_output_dir
+
+
+def check_run(cfg: Config) -> None:
+    """Refuse what can be refused without an engine. A dry run says for itself what it lacks."""
+    if cfg.dry_run:
+        return
+    # Each import is heavier than the one before, so that bad input is refused at once.
+    from actors.plan.checks import check_inputs  # noqa: PLC0415
+
+    if cfg.loop.enabled:  # written after minutes
+        check_output_dir(cfg.loop.cache_dir, "loop.cache_dir")
+        if cfg.loop.export_dir is not None:
+            check_output_dir(cfg.loop.export_dir, "loop.export_dir")
+    check_inputs(with_shipped_models(cfg))

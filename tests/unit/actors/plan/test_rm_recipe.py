@@ -1,0 +1,17 @@
+"""The recipe of a reward model goes by the size of its base."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors.plan.model_shape import shape_of
+from actors.plan.rm_recipe import configure
+from conf.commands.train_rm import TrainRmArgs
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_hub_id_that_names_its_size_needs_no_learning_rate() -> None:
+    args = TrainRmArgs(data="pairs", model="Qwen/Qwen3-8B", output="out", max_tokens=512)
+    cfg = configure(args, shape_of(args.model, scores=True))
+    assert cfg.policy.lr == pytest.approx(1e-6, rel=0.1)
