@@ -29,7 +29,7 @@ class DataError(UserError):
 
 
 class PlacementError(UserError):
-    """The cluster can not hold the actors that the configuration asks for."""
+    """The cluster cannot hold the actors that the configuration asks for."""
 
 
 class DeadlineError(ProjectError, TimeoutError):

@@ -96,7 +96,7 @@ def _convert(
         tokenizer = AutoTokenizer.from_pretrained(own or folder, gguf_file=None if own else name)
     except Exception as error:  # of a library that reads a foreign file
         raise UserError(
-            f"input: {file.path} can not be converted by transformers ({in_one_line(error)}); "
+            f"input: {file.path} cannot be converted by transformers ({in_one_line(error)}); "
             "take the safetensors of this model"
         ) from error
     if own is None:

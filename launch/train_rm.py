@@ -166,7 +166,7 @@ def _say_what_scores(args: TrainRmArgs, architecture: str) -> None:
 
 
 def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
-    """Refuse what can not work, before anything is read or started."""
+    """Refuse what cannot work, before anything is read or started."""
     directory = find_model(args.model, "model")
     _check_output(Path(args.output), directory)
     check_family(args.adapter, read_system(args.system, "system"), REWARD_KEYS)

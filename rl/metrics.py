@@ -173,7 +173,7 @@ def _group_ties(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
 
 
 def _pair_ties(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
-    """How often the model can not tell two programs apart; none where no group has two."""
+    """How often the model cannot tell two programs apart; none where no group has two."""
     tied = pairs = 0
     for group in groups_P:
         scored = zip(group.extractions_G, group.scores_G, strict=True)

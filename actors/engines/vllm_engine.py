@@ -122,7 +122,7 @@ def build_engine(spec: EngineSpec, name: str) -> LLMEngine:
         args |= cpu_engine_args(spec.dtype)
         # Compiling takes longer than it saves over the life of a CPU run.
         args["enforce_eager"] = True
-        # A prompt cut in chunks rewinds the request's generator, which CPU generators can not do.
+        # A prompt cut in chunks rewinds the request's generator, which CPU generators cannot do.
         args["enable_chunked_prefill"] = False
         args["max_num_batched_tokens"] = max(spec.max_model_len, 8192)
     else:

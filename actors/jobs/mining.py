@@ -95,7 +95,7 @@ def mine(cfg: Config, job: MineJob, *, executes: bool) -> dict[str, Any]:
     `executes` says whether some program has no verdict yet.
 
     Raises:
-        UserError: where the machine can not hold programs, or no problem gives a pair.
+        UserError: where the machine cannot hold programs, or no problem gives a pair.
         SandboxError: when a program could not be run at all.
     """
     if executes or job.makes_near_misses:

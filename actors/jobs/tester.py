@@ -1,4 +1,4 @@
-"""A tiny model that writes tests for minipy problems: the policy and the reward model can not.
+"""A tiny model that writes tests for minipy problems: the policy and the reward model cannot.
 
 It has the size of both, so that selection by its tests and by the reward model can be compared. It
 learns from training problems only, by the warm start that also makes the policy.

@@ -72,7 +72,7 @@ def model_shapes(cfg: Config) -> Shapes:
 
 
 def find_site(cfg: Config) -> Site:
-    """The nodes of the cluster, or this machine; the assumed ones where those can not hold it."""
+    """The nodes of the cluster, or this machine; the assumed ones where those cannot hold it."""
     address = cfg.ray.cluster
     try:
         if address:

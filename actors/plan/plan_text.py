@@ -138,6 +138,6 @@ def _verdict(plan: Plan, num_faults: int) -> list[str]:
     if plan.misfits:
         return ["would not fit", *(f"  - {line}" for line in plan.misfits)]
     if num_faults:
-        return ["the actors would fit, but the run can not start:"]
+        return ["the actors would fit, but the run cannot start:"]
     known = all(device.complete for device in plan.devices)
     return ["all of it fits" if known else "what is known of it fits; some sizes are unknown"]

@@ -51,7 +51,7 @@ _checked: set[object] = set()
 
 
 def check_prompts_of(cfg: Config) -> None:
-    """Refuse the prompts of a run that its policy can not be asked; once for all jobs of a sweep.
+    """Refuse the prompts of a run that its policy cannot be asked; once for all jobs of a sweep.
 
     Raises:
         UserError: see `check_splits`.
@@ -90,7 +90,7 @@ def _splits(cfg: Config) -> Iterator[Split]:
 
 
 def check_splits(asking: Asking, splits: Iterable[Split]) -> None:
-    """Refuse prompts that the policy can not be asked.
+    """Refuse prompts that the policy cannot be asked.
 
     Raises:
         UserError: when there is no tokenizer or template, or naming the rows of all splits.

@@ -127,7 +127,7 @@ def padding_of(text_path: TextPath, model: str) -> int:
 
 
 def base_text_path(cfg: Config, model: str) -> TextPath:
-    """How the reward model that is made of a base will read; refuses a base that can not.
+    """How the reward model that is made of a base will read; refuses a base that cannot.
 
     It is read at its last token, whatever the base pads with: `choose_padding` goes by that.
     """

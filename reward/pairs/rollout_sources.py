@@ -85,7 +85,7 @@ class RolloutCounts:
     num_rows: int = 0
     num_codes: int = 0  # rows with code
     num_undecided: int = 0  # of these, those that the sandbox could not run
-    num_unjudged: int = 0  # and those that can not be judged
+    num_unjudged: int = 0  # and those that cannot be judged
     # Of problems with programs: id -> digest of the problem's text, and the file that has it.
     problems: dict[str, tuple[bytes, Path]] = field(default_factory=dict[str, tuple[bytes, Path]])
     unverified: set[str] = field(default_factory=set[str])  # ids with programs that were not run

@@ -33,7 +33,7 @@ class Cgroup:
 
     @classmethod
     def create(cls) -> Self | None:
-        """Make one; None where there are no groups or they can not be written."""
+        """Make one; None where there are no groups or they cannot be written."""
         name = f"{_NAME}-{os.getpid()}-{next(_numbers)}"
         try:
             parents = _parents()

@@ -21,7 +21,7 @@ from rl.base.json_text import JsonFault, parse_json
 from rl.types import Prompt
 
 UNDECIDED = "SANDBOX_ERROR"  # the program could not be run; it is tried again
-UNJUDGED = "UNJUDGED"  # it can not be judged on this machine; final, and not a pass
+UNJUDGED = "UNJUDGED"  # it cannot be judged on this machine; final, and not a pass
 NO_LABEL = frozenset({UNDECIDED, UNJUDGED})  # verdicts that call no program right or wrong
 
 Settings = Mapping[str, object]
@@ -160,7 +160,7 @@ class SampleStore:
         except (OSError, ValueError) as error:
             raise UserError(
                 f"resume: {self.path} has samples, but {self.settings_path}, which says how they "
-                f"were made, can not be read ({error}); give another output=, or resume=never to "
+                f"were made, cannot be read ({error}); give another output=, or resume=never to "
                 "start again"
             ) from error
         now = cast("dict[str, object]", json.loads(json.dumps(dict(settings))))

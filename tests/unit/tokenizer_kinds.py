@@ -268,7 +268,7 @@ KINDS = {
         named="LlamaTokenizerFast",
     ),
     "zephyr unigram": Kind(unigram, ZEPHYR, ("</s>", "<|user|>", "<|assistant|>"), eos="</s>"),
-    "bert": Kind(lower_case_words, CHATML, _CHATML_TOKENS, refused="can not say what it reads"),
+    "bert": Kind(lower_case_words, CHATML, _CHATML_TOKENS, refused="cannot say what it reads"),
 }
 
 
