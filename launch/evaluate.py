@@ -50,10 +50,12 @@ class EvaluateArgs(BenchmarkArgs):
     )
     output: str = key("JSON file of the figures; OUT.samples.jsonl beside it has every sample")
     num_samples: int = key("completions per problem", 8, ge=1)
-    ks: tuple[int, ...] | None = key("of pass@k; null is 1 and num_samples", None, ge=1)
-    temperature: float = key("0 is greedy, with num_samples=1", 0.6, ge=0)
-    top_p: float = key("nucleus", 0.95, gt=0, le=1)
-    seed: int = key("of sampling and intervals", 0, ge=0)
+    ks: tuple[int, ...] | None = key(
+        "values of k for pass@k; null is 1 and num_samples", None, ge=1
+    )
+    temperature: float = key("sampling temperature; 0 is greedy, with num_samples=1", 0.6, ge=0)
+    top_p: float = key("nucleus of sampling", 0.95, gt=0, le=1)
+    seed: int = key("seed of sampling and intervals", 0, ge=0)
     test_workers: int | None = key(
         "programs that run at once; null is half the cores of this machine", None, ge=1
     )

@@ -28,8 +28,8 @@ from reward.judges.answers import read_answers
 class ScoreArgs(AnswerArgs):
     """What `launch/score.py` takes."""
 
-    input: str = key("JSON lines with `prompt` and `response`")
-    output: str = key("the same lines with code, valid, reason, score, reward")
+    input: str = key("JSON lines file with `prompt` and `response`")
+    output: str = key("JSON lines file of the same rows with code, valid, reason, score, reward")
 
 
 def run(args: ScoreArgs) -> None:

@@ -35,16 +35,16 @@ TRAIN = Path(__file__).with_name("train.py")
 class TuneArgs:
     """How long the search is."""
 
-    trials: int = key("runs in all", ge=1)
+    trials: int = key("number of runs", ge=1)
     parallel: int = key("runs that are chosen at once; on a cluster they run side by side", 1, ge=1)
-    seed: int = key("of the search; the runs have `seed`", 0, ge=0)
+    seed: int = key("seed of the search; the runs have `seed`", 0, ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneKeys:
     """Search for good values with Optuna."""
 
-    tune: TuneArgs = key("the search")
+    tune: TuneArgs = key("search")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The model that is trained: a transformers model with a head that says one number per position.
+"""Trained model: a transformers model with a head that gives one number per position.
 
 Plain torch and transformers: `actors.engines.deepspeed_engine` partitions what is made here.
 

@@ -1,4 +1,4 @@
-"""vLLM inside an actor.
+"""vLLM engine inside an actor: sampling and scoring from one thread.
 
 One thread owns the synchronous `LLMEngine` and steps it; other threads hand it requests and get
 futures. A request is answered the moment it is done, while others still run. The same loop serves

@@ -109,7 +109,7 @@ class RolloutActor:
         await asyncio.wrap_future(self._vllm.update_weights(self._loop, update_info))
 
     async def finish_weights(self, policy_version: int) -> int:
-        """Close the update; answers with the version that is served from now on."""
+        """Close the update; returns the version that is served from now on."""
         future = self._vllm.finish_weights(self._loop, policy_version)
         return await asyncio.wrap_future(future)
 

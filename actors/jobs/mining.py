@@ -90,7 +90,7 @@ class MineJob:
 
 
 def mine(cfg: Config, job: MineJob, *, executes: bool) -> dict[str, Any]:
-    """Write the pairs of all problems; answers with what is in `mining.json`.
+    """Write the pairs of all problems; returns what is in `mining.json`.
 
     `executes` says whether some program has no verdict yet.
 

@@ -24,7 +24,7 @@ _ROW_TOKENS = 320  # two requests with their answers
 
 
 def make_tester(cfg: Config, console: Console) -> Path:
-    """Train the tester of minipy, unless `loop.cache_dir` has it; answers with its directory."""
+    """Train the tester of minipy, unless `loop.cache_dir` has it; returns its directory."""
     stages = StageCache(Path(cfg.loop.cache_dir), console)
     cfg = dataclasses.replace(
         cfg,

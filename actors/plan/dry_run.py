@@ -40,7 +40,7 @@ def dry_run(cfg: Config) -> None:
     """Print the plan.
 
     On the machines that `placement.node` describes, where the real ones are absent or too small:
-    a run is often planned elsewhere. Then missing files are said, and are no error.
+    a run is often planned elsewhere. Then missing files are listed, and are no error.
 
     Raises:
         UserError: when something would not fit, or when files are wrong where the run could start.

@@ -1,4 +1,4 @@
-"""What the installed vLLM cannot run here, said before an engine starts and without loading it.
+"""Support of the installed vLLM: what it cannot run here, found without loading it.
 
 vLLM says these things too, from inside an actor and half a minute later, as a validation error of
 several lines. Here its registry of models and the classes behind it are read as source text, so

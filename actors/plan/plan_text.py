@@ -19,7 +19,7 @@ _SHOWN_BYTES = GIB // 20
 
 
 def describe(cfg: Config, plan: Plan, shapes: Shapes, num_faults: int = 0) -> list[str]:
-    """Lines of the whole plan; `num_faults` of what is wrong beside it are told elsewhere."""
+    """Lines of the whole plan; `num_faults` of what is wrong beside it are shown elsewhere."""
     directory = Path(cfg.output_dir) / cfg.experiment / cfg.name
     return [
         f"plan of a run that would be written to {directory}",

@@ -1,4 +1,4 @@
-"""Every prompt of every split, encoded before an engine starts.
+"""Prompt checks: every prompt of every split is encoded before an engine starts.
 
 A prompt that is too long, or that the chat template refuses, would else end a run in the step that
 draws it.

@@ -1,4 +1,4 @@
-"""A model's small files, read and built as the actors will, before any of them starts.
+"""Rehearsal of a model's small files: read and built as the actors will, before any of them starts.
 
 `reward.model.directory` has said by now what the files themselves get wrong; here the classes of
 transformers read them. Seconds, and no weights.
@@ -160,7 +160,7 @@ def _tried(call: Callable[[], T], what: str, fix: str) -> T:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the remarks of transformers: what is wrong is said in our own words."""
+    """Silence the remarks of transformers: faults are reported in our own words."""
     log = logging.getLogger("transformers")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Where a server listens and which token opens it; checked before anything heavy is loaded."""
+"""Address and token of a server, checked before anything heavy is loaded."""
 
 from __future__ import annotations
 

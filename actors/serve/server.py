@@ -164,7 +164,7 @@ async def _until(
 
 
 def _start_serve(serving: ServeConfig, http: HttpConfig, handles: Sequence[Any]) -> Any:  # noqa: ANN401 - Serve's handle
-    """Start the proxy and the ingress; answers with the ingress's handle."""
+    """Start the proxy and the ingress; returns the ingress's handle."""
     deployment = serve.deployment(
         name=_APP,
         num_replicas=1,  # the queue is in its memory

@@ -327,7 +327,7 @@ class _Training:
         prune(root, self._job.keep)
 
     async def _resume(self, gang: Gang) -> int:
-        """Load the newest checkpoint, if asked for; answers with the first step to take."""
+        """Load the newest checkpoint, if asked for; returns the first step to take."""
         for left in self._job.directory.glob("best-*"):
             shutil.rmtree(left)
         found = complete_checkpoints(self._job.directory / "checkpoints")

@@ -28,11 +28,11 @@ class DataArgs:
     """Where the problems lie."""
 
     path: str | None = key(
-        "the benchmark as it is published (file, directory or hub id; null is its own hub id), or "
+        "benchmark as it is published (file, directory or hub id; null is its own hub id), or "
         "a canonical parquet file",
         None,
     )
-    max_bad_rows: int = key("malformed rows that are skipped before it stops", 0, ge=0)
+    max_bad_rows: int = key("malformed rows that are skipped; one more ends the command", 0, ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,13 @@ class ProtocolArgs:
     """By whose rules programs are judged."""
 
     protocol: ProtocolName = key(
-        "whose rules say what a right answer is (docs/evaluation.md); others than ours are there "
-        "to reproduce published figures",
+        "rules by which an output counts as right (docs/evaluation.md); those other than "
+        "default reproduce published figures",
         "default",
     )
     tolerance: float | None = key(
-        "of an expected number that is not whole, absolute or relative; null is 1e-6, and with "
-        "another protocol its own rule",
+        "tolerance of an expected number that is not whole, absolute or relative; null is "
+        "1e-6, and with another protocol its own rule",
         None,
         ge=0,
         le=0.1,
@@ -62,29 +62,36 @@ class ProtocolArgs:
 class BenchmarkArgs(ProtocolArgs):
     """How problems are sampled on vLLM and programs run against their tests."""
 
-    data: DataArgs = key("the problems")
-    limit: int | None = key("the first problems only; null is all", None, ge=1)
-    top_k: int = key("-1 is off", -1, ge=-1)
+    data: DataArgs = key("problems of the benchmark")
+    limit: int | None = key("number of problems, the first ones; null is all", None, ge=1)
+    top_k: int = key("tokens to sample from, the most likely first; -1 is all", -1, ge=-1)
     max_tokens: int | None = key(
-        "of one completion; null is what the context has left, at most 16384", None, ge=1
+        "longest completion, in tokens; null is what the context has left, at most 16384",
+        None,
+        ge=1,
     )
     max_prompt_tokens: int | None = key(
-        "longer prompts are refused; null is half the context, at most 4096", None, ge=1
+        "longest prompt, in tokens; a longer one is refused; null is half the context, at "
+        "most 4096",
+        None,
+        ge=1,
     )
     rule: Literal["last_block", "single_block"] = key(
-        "which fenced block is the program", "last_block"
+        "fenced block that counts as the program: the only one, or the last", "last_block"
     )
     chat_template: str | None = key(
-        "Jinja template, or a file with one, in place of the tokenizer's", None
+        "Jinja chat template, or a file with one, in place of the tokenizer's", None
     )
-    test_timeout_s: float = key("wall clock of one test", 4.0, gt=0)
-    sandbox: SandboxConfig = key("how programs are held")
-    resume: Literal["auto", "never"] = key("auto goes on from what is on disk", "auto")
+    test_timeout_s: float = key("wall clock of one test, seconds", 4.0, gt=0)
+    sandbox: SandboxConfig = key("sandbox that holds programs")
+    resume: Literal["auto", "never"] = key(
+        "whether results on disk are kept (auto) or dropped (never)", "auto"
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = key(
-        "of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
+        "data type of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
     )
     placement: Literal["auto", "laptop", "one_node", "multi_node"] = key(
-        "where; auto is one_node on a machine with GPUs, else laptop (CPU)", "auto"
+        "layout of the actors; auto is one_node on a machine with GPUs, else laptop (CPU)", "auto"
     )
     engines: int | None = key(
         "rollout actors; null is one on a CPU, else as many as this machine has GPUs for",
@@ -92,22 +99,29 @@ class BenchmarkArgs(ProtocolArgs):
         ge=1,
     )
     tensor_parallel: int = key("GPUs of one engine", 1, ge=1)
-    cpu_threads: int | None = key("of one engine on a CPU; null shares the cores", None, ge=1)
+    cpu_threads: int | None = key(
+        "threads of one engine on a CPU; null shares the cores", None, ge=1
+    )
     kv_cache_gib: float = key("KV cache of one engine on a CPU, GiB", 1.0, gt=0)
     max_num_seqs: int | None = key(
         "sequences that one engine runs at once; null is that of the placement", None, ge=1
     )
-    deadline_s: float = key("longest wait for the next finished group", 3600.0, gt=0)
+    deadline_s: float = key("longest wait for the next finished group, seconds", 3600.0, gt=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardGroupArgs:
     """The group of actors that serves a reward model."""
 
-    adapter: AdapterName = key("family of the reward model", "sequence_classifier")
-    dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "float32")
+    adapter: AdapterName = key(
+        "family of the reward model: template, system prompt, read-out", "sequence_classifier"
+    )
+    dtype: Literal["float32", "bfloat16"] = key("data type of weights and activations", "float32")
     max_tokens: int | None = key(
-        "context: problem and code; null is what the model has, at most 4096", None, ge=8
+        "context of the reward model, problem and code, in tokens; null is the model's own, "
+        "at most 4096",
+        None,
+        ge=8,
     )
     system: str | None = key(
         "file with the system turn that the family was trained with, in place of the adapter's",
@@ -119,7 +133,9 @@ class RewardGroupArgs:
         None,
     )
     shards: int = key("reward actors", 1, ge=1)
-    placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key("where", "laptop")
+    placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key(
+        "layout of the actors", "laptop"
+    )
 
 
 REWARD_KEYS = RewardKeys("model", "adapter", "max_tokens", "system", "golden_scores")
@@ -173,9 +189,11 @@ class AnswerArgs(RewardGroupArgs):
     """A group that judges whole answers: extraction, score, reward."""
 
     model: str = key("directory or hub id of the reward model")
-    shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key("score -> reward", "softplus")
+    shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key(
+        "function from score to reward", "softplus"
+    )
     rule: Literal["single_block", "last_block"] = key(
-        "which fenced block is the program", "single_block"
+        "fenced block that counts as the program: the only one, or the last", "single_block"
     )
 
 

@@ -1,4 +1,4 @@
-"""What every command shares: `key=value` overrides, `--help`, and exit codes 0, 1 and 2.
+"""Command line of every command: `key=value` overrides, `--help`, and exit codes 0, 1 and 2.
 
 Bad input ends with exit code 2 and its message on stderr; other failures that the project raises on
 purpose with 1 and one line; anything else is a defect and shows its traceback. A configuration is

@@ -1,4 +1,4 @@
-"""What a GGUF file says, beside what transformers makes of it.
+"""GGUF files: what a file states, beside what transformers makes of it.
 
 The conversion of transformers passes over what it has no name for: a pre-tokenizer that it does not
 know becomes that of GPT-2, a head size that differs from the usual one is guessed, scaled rotary

@@ -1,4 +1,4 @@
-"""Where a command writes: checked before anything is computed."""
+"""Outputs of a command: their places are checked before anything is computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When two programs are the same: a text that does not depend on layout and names of variables."""
+"""Normal form of a program: a text that does not depend on layout and names of variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a text is a Python program; decided by `ast.parse`, at a cost that is bounded beforehand.
+"""Syntax check: whether a text is a Python program, by `ast.parse`, at a cost bounded beforehand.
 
 The text is hostile and `ast.parse` cannot be interrupted, so work is bounded before it starts, by
 passes that are linear in the text:

@@ -1,6 +1,6 @@
-"""What stands in the small files of a model's directory, and what no engine could work with.
+"""Model directory: what its small files state, and what no engine could work with.
 
-Only JSON is read here, no library of models is loaded: a wrong number is said within a second.
+Only JSON is read here, no library of models is loaded: a wrong number is reported within a second.
 Whatever needs the classes of the model is rehearsed by `actors.plan.rehearsal`.
 """
 

@@ -1,4 +1,4 @@
-"""A tokenizer that takes a template's own markup for markup, and its letters in a text for text.
+"""Markup of chat templates: special tokens for the template's own only, never in a text.
 
 A chat template and the text that it shows end up in one string, in which a tokenizer cannot tell
 who wrote `<|im_end|>`. Here the template's tokens go by names that nobody can guess, so the letters

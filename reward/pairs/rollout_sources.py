@@ -1,4 +1,4 @@
-"""Programs that a policy wrote, from what keeps them: rollout files, evaluation samples.
+"""Rollout sources: programs that a policy wrote, from rollout files and evaluation samples.
 
 Files are read row by row, so their size does not matter.
 """

@@ -1,4 +1,4 @@
-"""Runs programs that nobody has read, and says what each was seen to do.
+"""Sandbox pool: runs untrusted programs, and reports what each was seen to do.
 
 A job is a program and inputs; an outcome is one observation for each input. Expected outputs and
 the verdict never enter the process that runs the program: `reward.verify.verdict` compares outside,

@@ -1,4 +1,4 @@
-"""Programs times tests: which program passes which test, and which programs put out the same.
+"""Execution matrix, programs times tests: which passes which test, and which outputs are equal.
 
 Axes: N programs of one problem, M generated tests.
 """

@@ -1,4 +1,4 @@
-"""What an evaluation keeps on disk: a JSON line for every sampled answer and what became of it.
+"""Evaluation store: a JSON line on disk for every sampled answer and its verdict.
 
 The samples of a finished group are appended together and reach the disk before the call returns,
 so an interrupted evaluation loses no finished group. Beside them lies a file with the settings that

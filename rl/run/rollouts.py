@@ -33,7 +33,7 @@ class RolloutRow:
     num_tokens: int
     finish: str
     policy_version: int
-    judge: str = ""  # "rm" or "execution"; "" in files of before it was recorded
+    judge: str = ""  # "rm" or "execution"; "" in files that are older than this column
     verdict: str | None = None  # None where no test was run
     num_passed: int | None = None  # tests; None where they were not all run
     num_tests: int | None = None

@@ -273,7 +273,7 @@ KINDS = {
 
 
 def write_tokenizer(kind: Kind, directory: Path) -> Any:
-    """The tokenizer of a kind in a directory; answers with what its tokenizer.json says."""
+    """The tokenizer of a kind in a directory; returns what its tokenizer.json says."""
     made = kind.build()
     made.add_special_tokens([AddedToken(t, rstrip=kind.rstrip) for t in kind.specials])
     made.add_tokens([AddedToken(token, special=False) for token in kind.added])

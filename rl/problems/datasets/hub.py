@@ -1,4 +1,4 @@
-"""Which files make a data set: one file, those of a directory, or those of a hub repository.
+"""Files of a data set: one file, those of a directory, or those of a hub repository.
 
 Hugging Face `datasets` says which files of a directory or repository belong to a split, and
 downloads them; the rows are read by `files`. It could also make a table of them, but then one

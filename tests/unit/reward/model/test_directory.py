@@ -62,7 +62,7 @@ def add_token(special: bool, in_template: bool = False) -> Spoil:
 
 
 def shard(directory: Path) -> dict[str, str]:
-    """Weights in two files with an index; answers with the index."""
+    """Weights in two files with an index; returns the index."""
     tensors = load_file(directory / "model.safetensors")
     names = sorted(tensors)
     weight_map: dict[str, str] = {}
