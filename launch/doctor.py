@@ -34,7 +34,7 @@ PORTS = {
     8265: "Ray's dashboard and `ray job submit`",
     52365: "Ray's agent, which starts submitted jobs",
 }
-MIN_SHM_GIB = 1.0  # Ray keeps objects there; with less it falls back to files and says so
+MIN_SHM_GIB = 1.0  # Ray keeps objects there; with less it falls back to files, with a warning
 PIPED_WIDTH = 160
 
 

@@ -33,7 +33,7 @@ from reward.pairs.rollout_sources import (
 from rl.problems.prompts import load_prompts
 from rl.types import Prompt
 
-MUTANTS, SWAPS = 16, 8  # of one problem: docs/reward_model.md has what they are worth
+MUTANTS, SWAPS = 16, 8  # of one problem: docs/results/reward_model.md has what they are worth
 _MAX_SHOWN = 5
 
 

@@ -33,7 +33,7 @@ _FORMER = "_PREVIOUSLY_SUPPORTED_MODELS"
 # Kinds of layers (`layer_types`) that have no attention which vLLM could take over, where it runs a
 # class that its registry does not have on transformers' own code.
 _NO_ATTENTION = ("linear_attention", "mamba", "conv", "hybrid", "hybrid_sliding", "moe")
-# What an architecture does to logits after its LM head, by the key that says so. A hint for an
+# What an architecture does to logits after its LM head, by the key that states it. A hint for an
 # early refusal: what decides is `actors.engines.forward_check`, which looks at the numbers.
 _LOGIT_KEYS = (
     "final_logit_softcapping",
@@ -71,7 +71,7 @@ def check_engine(directory: Path, key: str, needs: EngineNeeds) -> None:
     if reason is not None:
         raise UserError(
             f"{key}: {directory} is a {names[0] if names else 'model without architectures'}, "
-            f"{reason}; choose another model (docs/architectures.md has those that were tried)"
+            f"{reason}; choose another model (see docs/results/architectures.md)"
         )
 
 

@@ -191,7 +191,7 @@ def choose_level(config: Confinement) -> Level:
     """The level that programs will be held with.
 
     Raises:
-        UserError: where this machine reaches no level that `config` allows; it says why.
+        UserError: where this machine reaches no level that `config` allows; it names the reason.
     """
     if config.level is not None:
         candidates = [config.level]
