@@ -60,7 +60,7 @@ install: sandbox
 	@cat requirements/cpu.lock setup.cfg | cmp -s - .venv/installed || $(MAKE) --no-print-directory .venv/installed -B
 
 # Programs are run in a sandbox that needs these two of Debian. Without them, or without root, install
-# them by hand; `launch/doctor.py` says what is reached.
+# them by hand; `launch/doctor.py` shows what is reached.
 sandbox:
 	@command -v bwrap > /dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	apt-get install -y -qq --no-install-recommends bubblewrap libseccomp2 > /dev/null 2>&1 || \

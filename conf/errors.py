@@ -1,4 +1,4 @@
-"""One tree of exceptions. All of them survive pickling, because they cross processes.
+"""Exceptions, one tree. All of them survive pickling, because they cross processes.
 
 Exit codes are part of the contract: `UserError` ends a command with 2, anything else with 1.
 """
@@ -29,7 +29,7 @@ class DataError(UserError):
 
 
 class PlacementError(UserError):
-    """The cluster can not hold the actors that the configuration asks for."""
+    """The cluster cannot hold the actors that the configuration asks for."""
 
 
 class DeadlineError(ProjectError, TimeoutError):
@@ -49,11 +49,11 @@ class VersionMismatchError(ProjectError, RuntimeError):
 
 
 class StoppedError(ProjectError):
-    """A signal ended a run; what it had started is gone, and its last checkpoint is good."""
+    """A signal ended a run; its processes have been stopped; its last checkpoint is complete."""
 
 
 class HackingError(ProjectError):
-    """The hacking alarm ended a run that was told to stop there; everything is saved."""
+    """The hacking alarm ended a run (`alarm.action=stop`); everything is saved."""
 
 
 def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

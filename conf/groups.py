@@ -1,4 +1,4 @@
-"""The YAML groups as data: choices, and what each file says of itself in its first sentence."""
+"""YAML groups as data: choices, and the first sentence of each file's comment."""
 
 from __future__ import annotations
 

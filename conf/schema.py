@@ -36,10 +36,10 @@ MIN_TEMPERATURE = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where problems come from (group `data`)."""
+    """Problems of a run (group `data`)."""
 
     kind: Literal["minipy", "parquet"] = key(
-        "minipy makes its problems; parquet reads canonical rows"
+        "source of problems: minipy generates them, parquet reads canonical rows"
     )
     train_path: str | None = key("canonical parquet of training problems (kind parquet)", None)
     eval_path: str | None = key("canonical parquet of held-out problems (kind parquet)", None)
@@ -53,44 +53,56 @@ class ModelConfig:
     """The policy's model (group `model`)."""
 
     path: str = key("directory or hub id of the initial policy")
-    dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "bfloat16")
-    chat_template: str | None = key(
-        "Jinja template, or a file with one, in place of the tokenizer's", None
+    dtype: Literal["float32", "bfloat16"] = key(
+        "data type of the policy's weights and activations", "bfloat16"
     )
-    max_prompt_tokens: int = key("longer prompts are refused before the run", ge=1)
-    max_completion_tokens: int = key("budget of one completion", ge=1)
+    chat_template: str | None = key(
+        "Jinja chat template, or a file with one, in place of the tokenizer's", None
+    )
+    max_prompt_tokens: int = key(
+        "longest prompt, in tokens; a longer one is refused before the run", ge=1
+    )
+    max_completion_tokens: int = key("longest completion, in tokens", ge=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmConfig:
     """The RL algorithm (group `algorithm`)."""
 
-    kind: Literal["grpo"] = key("group-relative policy optimisation")
+    kind: Literal["grpo"] = key("RL algorithm; grpo is group-relative policy optimisation")
     num_steps: int = key("RL steps of the run", ge=1)
     prompts_per_step: int = key("problems sampled each step", ge=1)
     group_size: int = key("completions per problem", ge=2)
     minibatches_per_step: int = key("optimizer steps per RL step", 1, ge=1)
-    clip_eps_low: float = key("lower clip range of the ratio", 0.2, gt=0, le=1)
-    clip_eps_high: float = key("upper clip range of the ratio (clip-higher)", 0.28, gt=0)
+    clip_eps_low: float = key("lower clip range of the probability ratio", 0.2, gt=0, le=1)
+    clip_eps_high: float = key(
+        "upper clip range of the probability ratio (clip-higher)", 0.28, gt=0
+    )
     dual_clip: float | None = key(
-        "bound of the loss at negative advantage; null turns it off", 3.0, gt=1
+        "bound of the loss at negative advantages (dual clip); null turns it off", 3.0, gt=1
     )
     loss_aggregation: Literal["token_mean", "sequence_mean"] = key(
-        "mean over all completion tokens of the minibatch, or over its sequences", "token_mean"
+        "aggregation of the loss: mean over all completion tokens of the minibatch, or over "
+        "its sequences",
+        "token_mean",
     )
     advantage_scale: Literal["group_std", "batch_std", "none", "rank"] = key(
-        "what (reward - group mean) is divided by", "batch_std"
+        "scale of advantages: divisor of (reward - group mean), or ranks in the group", "batch_std"
     )
-    std_floor: float = key("lower bound of that standard deviation, in units of reward", 0.05, gt=0)
+    std_floor: float = key(
+        "lower bound of the standard deviation that divides advantages, in units of reward",
+        0.05,
+        gt=0,
+    )
     kl_coef: float = key(
         "weight of the KL penalty to the initial policy; 0 loads no reference", 0.0, ge=0
     )
-    kl_kind: Literal["k1", "k2", "k3"] = key("estimator of that KL", "k3")
+    kl_kind: Literal["k1", "k2", "k3"] = key("estimator of the KL penalty", "k3")
     max_staleness: int = key(
         "policy versions that rollouts may lag; 0 is strictly on-policy", 0, ge=0
     )
     tis_cap: float | None = key(
-        "cap of truncated importance sampling; null turns it off", 2.0, gt=0
+        "cap of the truncated importance weight; null turns the correction off", 2.0, gt=0
     )
 
 
@@ -100,14 +112,23 @@ class RolloutConfig:
 
     engines: int = key("rollout actors", 1, ge=1)
     tensor_parallel: int = key("GPUs of one engine", 1, ge=1)
-    temperature: float = key("of training rollouts", 1.0, ge=MIN_TEMPERATURE)
-    top_p: float = key("nucleus; below 1 biases the importance ratio", 1.0, gt=0, le=1)
-    top_k: int = key("-1 is off; anything else biases the importance ratio", -1, ge=-1)
+    temperature: float = key("sampling temperature of training rollouts", 1.0, ge=MIN_TEMPERATURE)
+    top_p: float = key(
+        "nucleus of training rollouts; below 1 biases the importance ratio", 1.0, gt=0, le=1
+    )
+    top_k: int = key(
+        "tokens to sample from, the most likely first; -1 is all, anything else biases the "
+        "importance ratio",
+        -1,
+        ge=-1,
+    )
     max_num_seqs: int = key("sequences that one engine runs at once", 256, ge=1)
-    gpu_memory_utilization: float = key("share of a GPU given to the engine", 0.85, gt=0, le=1)
-    kv_cache_gib: float = key("KV cache on CPU, GiB", 1.0, gt=0)
+    gpu_memory_utilization: float = key(
+        "share of a GPU that a rollout engine takes", 0.85, gt=0, le=1
+    )
+    kv_cache_gib: float = key("KV cache of a rollout engine on a CPU, GiB", 1.0, gt=0)
     cpu_threads: int = key("threads of one engine on CPU", 1, ge=1)
-    deadline_s: float = key("longest wait for the next finished group", 600.0, gt=0)
+    deadline_s: float = key("longest wait for the next finished group, seconds", 600.0, gt=0)
 
 
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
@@ -115,11 +136,11 @@ AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
-    """What judges code (group `reward`)."""
+    """Judges of code (group `reward`)."""
 
     kind: Literal["rm", "execution", "hybrid"] = key(
-        "a reward model; the problem's own tests; or tests where a problem has them and the model "
-        "elsewhere"
+        "who judges: a reward model; the problem's own tests; or tests where a problem has "
+        "them and the model elsewhere"
     )
     model: str | None = key(
         "directory or hub id of the reward model; null with kind execution, which uses none", None
@@ -132,43 +153,54 @@ class RewardConfig:
         None,
     )
     golden_scores: str | None = key(
-        "JSON file of scores by plain transformers that each shard compares itself with; null is "
-        "golden_scores.json of a model's directory, if it has one",
+        "JSON file of scores by plain transformers that each shard compares itself with; null "
+        "is golden_scores.json of the model's directory, if it has one",
         None,
     )
-    dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "bfloat16")
+    dtype: Literal["float32", "bfloat16"] = key(
+        "data type of the reward model's weights and activations", "bfloat16"
+    )
     shards: int = key(
         "data-parallel reward actors, each with its own engine (or verifier)", 1, ge=1
     )
     tensor_parallel: int = key("GPUs of one shard", 1, ge=1)
-    max_tokens: int = key("context of the reward model: problem and code", 4096, ge=8)
+    max_tokens: int = key("context of the reward model, problem and code, in tokens", 4096, ge=8)
     max_num_seqs: int = key("sequences that one shard scores at once", 256, ge=1)
-    gpu_memory_utilization: float = key("share of a GPU given to the engine", 0.85, gt=0, le=1)
-    kv_cache_gib: float = key("KV cache on CPU, GiB", 0.5, gt=0)
-    cpu_threads: int = key("threads of one shard on CPU", 1, ge=1)
+    gpu_memory_utilization: float = key(
+        "share of a GPU that a reward shard takes", 0.85, gt=0, le=1
+    )
+    kv_cache_gib: float = key("KV cache of a reward shard on a CPU, GiB", 0.5, gt=0)
+    cpu_threads: int = key("threads of one reward shard on a CPU", 1, ge=1)
     shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key(
-        "score of the reward model -> reward of valid code; raw with kind execution", "softplus"
+        "function from the reward model's score to the reward of valid code; raw with kind "
+        "execution",
+        "softplus",
     )
     rule: Literal["single_block", "last_block"] = key(
-        "which fenced block is the program", "single_block"
+        "fenced block that counts as the program: the only one, or the last", "single_block"
     )
     ignore_think: bool = key(
-        "drop <think>...</think>, or what other families mark so, before looking for fences", True
+        "whether thinking (<think>...</think> and the marks of other families) is dropped "
+        "before the search for fences",
+        True,
     )
-    trivial_is_valid: bool = key("judge `pass`, lone comments and bare words too", False)
-    cache_size: int = key("(problem, code) scores kept per shard", 100_000, ge=0)
+    trivial_is_valid: bool = key(
+        "whether `pass`, lone comments and bare words count as programs", False
+    )
+    cache_size: int = key("scores of (problem, program) kept per shard", 100_000, ge=0)
     execution: Literal["binary", "pass_rate"] = key(
-        "reward of an executed program: 1 when every test passes, else 0; or the share that passes",
+        "reward of an executed program: binary is 1 when every test passes, else 0; pass_rate "
+        "is the share that passes",
         "binary",
     )
     early_stop: bool = key(
-        "stop a program at its first failed test where the reward is binary; without it rollout "
-        "files say how many tests each program passes",
+        "whether a program stops at its first failed test where the reward is binary; without "
+        "it rollout files hold how many tests each program passes",
         True,
     )
-    test_timeout_s: float = key("wall clock of one test of an executed program", 4.0, gt=0)
+    test_timeout_s: float = key("wall clock of one test of an executed program, seconds", 4.0, gt=0)
     deadline_s: float = key(
-        "longest time in which a shard that was asked answers nobody", 300.0, gt=0
+        "seconds a reward shard may stay silent while it has requests", 300.0, gt=0
     )
 
     @property
@@ -183,44 +215,55 @@ class PolicyConfig:
 
     ranks: int = key("data-parallel ZeRO-3 ranks", 1, ge=1)
     lr: float = key("peak learning rate", gt=0)
-    warmup_steps: int = key("linear warm-up, in optimizer steps", 0, ge=0)
+    warmup_steps: int = key("linear warm-up of the learning rate, in optimizer steps", 0, ge=0)
     lr_schedule: Literal["constant", "cosine"] = key(
-        "after the warm-up; cosine ends at 0", "constant"
+        "learning rate after the warm-up; cosine ends at 0", "constant"
     )
-    weight_decay: float = key("AdamW", 0.0, ge=0)
-    adam_beta1: float = key("AdamW", 0.9, ge=0, le=1)
-    adam_beta2: float = key("AdamW", 0.95, ge=0, le=1)
-    grad_clip: float = key("global gradient norm", 1.0, gt=0)
+    weight_decay: float = key("weight decay of AdamW", 0.0, ge=0)
+    adam_beta1: float = key("beta 1 of AdamW", 0.9, ge=0, le=1)
+    adam_beta2: float = key("beta 2 of AdamW", 0.95, ge=0, le=1)
+    grad_clip: float = key(
+        "largest global gradient norm; larger gradients are scaled down", 1.0, gt=0
+    )
     microbatch_tokens: int = key(
         "tokens of one forward/backward of a rank, padding included", ge=16
     )
     row_tokens: int = key(
         "tokens of one packed row; 0 packs a microbatch into a single row", 0, ge=0
     )
-    attention: Literal["sdpa", "flash_attention_2", "eager"] = key("kernel", "sdpa")
-    gradient_checkpointing: bool = key("recompute activations in the backward pass", False)
-    offload_optimizer: bool = key("keep optimizer state in host memory", False)
-    offload_params: bool = key("keep parameters in host memory", False)
-    cpu_threads: int = key("threads of one rank on CPU", 1, ge=1)
-    deadline_s: float = key("longest wait for one optimizer step or publication", 900.0, gt=0)
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = key(
+        "attention kernel of the ranks", "sdpa"
+    )
+    gradient_checkpointing: bool = key(
+        "whether activations are recomputed in the backward pass", False
+    )
+    offload_optimizer: bool = key("whether the optimizer state is kept in host memory", False)
+    offload_params: bool = key("whether parameters are kept in host memory", False)
+    cpu_threads: int = key("threads of one rank on a CPU", 1, ge=1)
+    deadline_s: float = key(
+        "longest wait for one optimizer step or publication, seconds", 900.0, gt=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxConfig:
-    """How programs are held when they are run: for labels, evaluation and the execution reward."""
+    """Sandbox of programs that are run: for labels, evaluation and the execution reward."""
 
     level: int | None = key(
-        "1 own user, 2 Landlock and seccomp, 3 namespaces, 4 gVisor; null is the highest up to 3",
+        "level of the sandbox: 1 own user, 2 Landlock and seccomp, 3 namespaces, 4 gVisor; "
+        "null is the highest up to 3",
         None,
         ge=0,
         le=4,
     )
-    min_level: int = key("refuse to run programs below this level", 2, ge=0, le=4)
-    trusted: bool = key("allow level 0, which does not hold a program", False)
-    total_s: float = key("time of one program over its tests; above 15 it grows", 60.0, gt=0)
-    memory_mib: int = key("memory of one program, beyond its inputs", 1024, ge=64)
-    output_mib: int = key("what one test may print, report, or write to one file", 4, ge=1)
-    scratch_mib: int = key("what a program may write in all (from level 3)", 64, ge=1)
+    min_level: int = key("lowest level at which programs are run", 2, ge=0, le=4)
+    trusted: bool = key("whether level 0 is allowed, which does not hold a program", False)
+    total_s: float = key(
+        "time of one program over all its tests, seconds; above 15 tests it grows", 60.0, gt=0
+    )
+    memory_mib: int = key("memory of one program, beyond its inputs, MiB", 1024, ge=64)
+    output_mib: int = key("largest output, report or file of one test, MiB", 4, ge=1)
+    scratch_mib: int = key("files that a program may write in all, MiB (from level 3)", 64, ge=1)
     processes: int = key("processes and threads of one program", 32, ge=1)
 
 
@@ -232,13 +275,13 @@ class ProtocolConfig:
     """By whose rules programs are judged."""
 
     protocol: ProtocolName = key(
-        "whose rules say what a right answer is (docs/evaluation.md); others than ours are there "
-        "to reproduce published figures",
+        "rules by which an output counts as right (docs/evaluation.md); those other than "
+        "default reproduce published figures",
         "default",
     )
     tolerance: float | None = key(
-        "of an expected number that is not whole, absolute or relative; null is 1e-6, and with "
-        "another protocol its own rule",
+        "tolerance of an expected number that is not whole, absolute or relative; null is "
+        "1e-6, and with another protocol its own rule",
         None,
         ge=0,
         le=0.1,
@@ -247,15 +290,15 @@ class ProtocolConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionConfig(ProtocolConfig, SandboxConfig):
-    """How programs are held, and by whose rules they are judged."""
+    """Sandbox of programs, and the rules by which they are judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceConfig:
-    """What one actor of a group takes."""
+    """Resources of one actor of a group."""
 
-    cpus: float = key("CPU share", 1.0, ge=0)
-    gpus: float = key("GPU share; below 1 colocates groups on a device", 0.0, ge=0)
+    cpus: float = key("CPUs of one actor; may be a fraction", 1.0, ge=0)
+    gpus: float = key("GPUs of one actor; below 1 colocates groups on a device", 0.0, ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,28 +308,30 @@ class NodeConfig:
     A GPU of "80 GB" leaves programs about 79 GiB.
     """
 
-    cpus: float = key("CPUs", 2.0, gt=0)
-    gpus: int = key("GPUs", 0, ge=0)
+    cpus: float = key("CPUs of one machine", 2.0, gt=0)
+    gpus: int = key("GPUs of one machine", 0, ge=0)
     gpu_memory_gib: float = key("memory of one GPU, GiB", 79.0, gt=0)
-    memory_gib: float = key("host memory, GiB", 16.0, gt=0)
+    memory_gib: float = key("host memory of one machine, GiB", 16.0, gt=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlacementConfig:
-    """Where the actors sit (group `placement`)."""
+    """Layout of the actors (group `placement`)."""
 
     kind: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key("name of the layout")
-    device: Literal["cpu", "cuda"] = key("what the engines run on")
+    device: Literal["cpu", "cuda"] = key("device of the engines")
     num_nodes: int = key("machines that the layout is made for", 1, ge=1)
-    colocate: bool = key("the groups share devices and take turns (sleep and wake)", False)
+    colocate: bool = key("whether the groups share devices and take turns (sleep and wake)", False)
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = key(
-        "how Ray lays out the bundles of the run", "PACK"
+        "strategy by which Ray lays out the bundles of the run", "PACK"
     )
-    rollout: ResourceConfig = key("one rollout actor")
-    reward: ResourceConfig = key("one reward shard")
-    policy: ResourceConfig = key("one policy rank")
+    rollout: ResourceConfig = key("resources of one rollout actor")
+    reward: ResourceConfig = key("resources of one reward shard")
+    policy: ResourceConfig = key("resources of one policy rank")
     node: NodeConfig = key("one machine that the layout is made for")
-    ready_timeout_s: float = key("longest wait for bundles and for engines to start", 300.0, gt=0)
+    ready_timeout_s: float = key(
+        "longest wait for bundles and for engines to start, seconds", 300.0, gt=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,8 +342,12 @@ class EvaluationConfig:
         "steps between evaluations during the run; 0 evaluates at both ends only", 0, ge=0
     )
     num_samples: int = key("completions per held-out problem", 8, ge=1)
-    temperature: float = key("of these completions", 1.0, ge=MIN_TEMPERATURE)
-    test_timeout_s: float = key("wall clock of one test", 4.0, gt=0)
+    temperature: float = key(
+        "sampling temperature of the held-out completions", 1.0, ge=MIN_TEMPERATURE
+    )
+    test_timeout_s: float = key(
+        "wall clock of one test of the held-out evaluation, seconds", 4.0, gt=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,10 +356,10 @@ class ProbeConfig:
 
     every: int = key("steps between probes; 0 turns probe and alarm off", 5, ge=0)
     num_prompts: int = key("problems of the probe", 64, ge=16)
-    num_samples: int = key("completions per problem", 4, ge=1)
+    num_samples: int = key("completions per problem of the probe", 4, ge=1)
     path: str | None = key(
-        "canonical parquet of its problems; null takes some with tests out of the training "
-        "problems (kind parquet)",
+        "canonical parquet of the probe's problems; null takes some with tests out of the "
+        "training problems (kind parquet)",
         None,
     )
 
@@ -320,7 +369,8 @@ class AlarmConfig:
     """The alarm: the reward climbs while the probe's pass@1 falls."""
 
     action: Literal["warn", "stop"] = key(
-        "warn goes on; stop ends the run with exit code 1, a checkpoint and the best policy saved",
+        "action of a firing alarm: warn goes on; stop ends the run with exit code 1, a "
+        "checkpoint and the best policy saved",
         "warn",
     )
     false_rate: float = key(
@@ -330,10 +380,10 @@ class AlarmConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SelfCheckConfig:
-    """Whether ranks, engines and plain transformers say the same of few short texts."""
+    """Comparison of ranks, engines and plain transformers on a few short texts."""
 
     action: Literal["stop", "warn", "off"] = key(
-        "where they differ: end the run, say so, or do not look", "stop"
+        "action where ranks and engines differ: end the run, warn, or skip the check", "stop"
     )
     tolerance: float | None = key(
         "difference of log-probs between an engine and the ranks; null is 1e-3 in float32 (the "
@@ -348,7 +398,7 @@ class SelfCheckConfig:
         gt=0,
     )
     plain_gib: float = key(
-        "weights up to this size are also read by plain transformers, on the CPU of rank 0",
+        "size of weights up to which plain transformers reads them too, on the CPU of rank 0, GiB",
         4.0,
         ge=0,
     )
@@ -356,7 +406,7 @@ class SelfCheckConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """What a run keeps."""
+    """Checkpoints and rollout files that a run keeps."""
 
     every: int = key("steps between checkpoints; 0 keeps the final model only", 0, ge=0)
     keep: int = key("checkpoints kept, newest first", 2, ge=1)
@@ -375,9 +425,10 @@ class RayConfig:
     """The Ray cluster."""
 
     address: str | None = key(
-        "cluster to join; null joins the one in RAY_ADDRESS or starts one here", None
+        "address of the Ray cluster to join; null joins the one in RAY_ADDRESS or starts one here",
+        None,
     )
-    namespace: str | None = key("null takes one of the run's own", None)
+    namespace: str | None = key("Ray namespace; null takes one of the run's own", None)
     env: dict[str, str] = key("environment variables of every actor; never secrets")
     env_from: tuple[str, ...] | None = key(
         "names of variables that every actor gets from the environment of the command; their "
@@ -395,36 +446,40 @@ class RayConfig:
 class LoopConfig:
     """The whole loop: policy and reward model from nothing (`experiment=whole_loop`)."""
 
-    enabled: bool = key("build the policy and the reward model before the RL", False)
-    cache_dir: str = key("finished stages, by content", "outputs/cache")
-    export_dir: str | None = key("also copy policy and reward model there, with cards", None)
+    enabled: bool = key("whether the policy and the reward model are built before the RL", False)
+    cache_dir: str = key("directory of finished stages, by content", "outputs/cache")
+    export_dir: str | None = key(
+        "directory to which policy and reward model are copied too, with cards", None
+    )
     warm_examples: int = key("answers that the warm start learns from", 20_000, ge=64)
-    warm_corrupt: float = key("share of them with one corruption", 0.5, ge=0, le=1)
+    warm_corrupt: float = key(
+        "fraction of warm-start programs with one injected bug", 0.5, ge=0, le=1
+    )
     warm_steps: int = key("optimizer steps of the warm start", 500, ge=1)
-    warm_batch: int = key("answers per optimizer step", 64, ge=1)
+    warm_batch: int = key("answers per optimizer step of the warm start", 64, ge=1)
     warm_lr: float = key("peak learning rate of the warm start", 3e-3, gt=0)
     rlvr_steps: int = key(
-        "steps of the execution-reward run that rollouts are collected from; 0 leaves it out",
+        "steps of the execution-reward run that rollouts are collected from; 0 skips it",
         60,
         ge=0,
     )
     rollout_prompts: int = key("problems sampled from the warm-start policy", 1500, ge=1)
     pairs_per_prompt: int = key("preference pairs per problem at most", 6, ge=1)
     mutants_per_prompt: int = key(
-        "near-miss negatives made from a passing program, at most", 2, ge=0
+        "near-miss negatives made from one passing program, at most", 2, ge=0
     )
     swaps_per_prompt: int = key(
         "negatives that are passing programs of other problems, at most", 1, ge=0
     )
-    rm_epochs: int = key("passes over the pairs", 3, ge=1)
-    rm_batch: int = key("pairs per optimizer step", 64, ge=1)
+    rm_epochs: int = key("passes of the reward model over the pairs", 3, ge=1)
+    rm_batch: int = key("pairs per optimizer step of the reward model", 64, ge=1)
     rm_centring: float = key(
         "weight of (chosen + rejected score)^2: pairs alone leave the level of scores open",
         1e-4,
         ge=0,
     )
     rm_lr: float = key("peak learning rate of the reward model", 6e-4, gt=0)
-    rm_eval_prompts: int = key("held-out problems of the pairwise accuracy", 300, ge=1)
+    rm_eval_prompts: int = key("held-out problems for the pairwise accuracy", 300, ge=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -434,13 +489,15 @@ class Config:
     experiment: str = key("name of the experiment file")
     name: str = key("name of the run directory")
     output_dir: str = key("run directories are `output_dir/experiment/name`", "outputs")
-    seed: int = key("of everything random", 0, ge=0)
-    resume: Literal["auto", "never"] = key("auto continues the run directory", "never")
+    seed: int = key("seed of everything random", 0, ge=0)
+    resume: Literal["auto", "never"] = key(
+        "whether an earlier run in the directory is continued (auto) or removed (never)", "never"
+    )
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(
-        "who is told of each step besides metrics.jsonl and the dashboard", ()
+        "additional metric sinks", ()
     )
     dry_run: bool = key(
-        "check and print the plan: layout, memory, what would not fit; start nothing", False
+        "whether to only check and print the plan (layout, memory, what would not fit)", False
     )
     data: DataConfig = key("problems")
     model: ModelConfig = key("policy model")
@@ -449,12 +506,12 @@ class Config:
     reward: RewardConfig = key("judges")
     policy: PolicyConfig = key("training ranks")
     placement: PlacementConfig = key("layout of the actors")
-    sandbox: ExecutionConfig = key("how programs are held and judged")
+    sandbox: ExecutionConfig = key("sandbox of programs, and rules of judging")
     evaluation: EvaluationConfig = key("held-out evaluation")
     probe: ProbeConfig = key("held-out problems executed during the run")
-    alarm: AlarmConfig = key("when the reward model is hacked")
-    self_check: SelfCheckConfig = key("numbers of ranks and engines, compared")
-    checkpoint: CheckpointConfig = key("what is kept")
-    report: ReportConfig = key("page of the run")
-    ray: RayConfig = key("cluster")
-    loop: LoopConfig = key("the stages of the whole loop")
+    alarm: AlarmConfig = key("alarm for a hacked reward model")
+    self_check: SelfCheckConfig = key("comparison of ranks and engines")
+    checkpoint: CheckpointConfig = key("what a run keeps")
+    report: ReportConfig = key("report page of the run")
+    ray: RayConfig = key("Ray cluster")
+    loop: LoopConfig = key("stages of the whole loop")

@@ -39,7 +39,7 @@ class Fault:
 
 
 class ConfigError(ValueError):
-    """A configuration that can not run; its text has one line per fault."""
+    """A configuration that cannot run; its text has one line per fault."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = list(faults)

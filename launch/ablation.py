@@ -28,7 +28,7 @@ class AblationArgs:
     policy: str = key("directory of the initial policy", "assets/minipy/policy")
     reward_model: str = key("directory of the reward model", "assets/minipy/rm")
     scale: Literal["group_std", "batch_std", "none", "rank"] = key(
-        "what advantages are divided by", "batch_std"
+        "scale of advantages: divisor of (reward - group mean), or ranks in the group", "batch_std"
     )
     kl_coef: float = key("weight of the KL penalty", 0.1, ge=0)
     num_steps: int = key("RL steps of each run", 60, ge=1)

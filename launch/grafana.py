@@ -1,4 +1,4 @@
-"""The dashboard into Grafana's folder: `python launch/grafana.py [folder=DIR]`, on Ray's head node.
+"""Grafana dashboard of runs, installed: `python launch/grafana.py [folder=DIR]` on Ray's head node.
 
 A run that starts Ray itself does this on its own.
 """
@@ -22,8 +22,8 @@ class GrafanaArgs:
     """What `launch/grafana.py` takes."""
 
     folder: str | None = key(
-        "where Grafana looks for dashboards; null is the folder of the Ray that was started last "
-        "on this machine",
+        "folder in which Grafana looks for dashboards; null is that of the most recently "
+        "started Ray on this machine",
         None,
     )
 

@@ -29,11 +29,11 @@ _MAGIC = b"GGUF"
 class ImportArgs:
     """What `launch/import_gguf.py` takes."""
 
-    input: str = key("GGUF file")
+    input: str = key("GGUF file to read")
     output: str = key("directory to write: config, tokenizer, safetensors")
-    dtype: Literal["float32", "bfloat16"] = key("of the written weights", "float32")
+    dtype: Literal["float32", "bfloat16"] = key("data type of the written weights", "float32")
     tokenizer: str | None = key(
-        "directory with the tokenizer of this model, in place of what the file says of it", None
+        "directory with the tokenizer of this model, in place of the file's own", None
     )
 
 

@@ -25,12 +25,12 @@ from rl.problems.prompts import PromptWriter
 class DataArgs:
     """Where the raw data lie."""
 
-    path: str | None = key("a raw file, a directory or a hub id; null is the source's hub id", None)
-    subset: str | None = key("one subset (hub configuration); null is the source's own", None)
+    path: str | None = key("raw file, directory or hub id; null is the source's hub id", None)
+    subset: str | None = key("subset (hub configuration); null is the source's own", None)
     split: str | None = key("split of a directory or hub id; null is the source's own", None)
     files: str | None = key("pattern of files inside a directory or hub repository", None)
     revision: str | None = key("commit of the hub repository; null is the pinned one", None)
-    max_bad_rows: int = key("malformed rows that are skipped before it stops", 0, ge=0)
+    max_bad_rows: int = key("malformed rows that are skipped; one more ends the command", 0, ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class PrepareArgs:
     """What `launch/prepare_data.py` takes."""
 
     source: str = key(f"name of the data set: {', '.join(SOURCES)}")
-    data: DataArgs = key("the raw data")
+    data: DataArgs = key("raw data")
     output: str | None = key("directory of the parquet files; null is data/SOURCE", None)
     eval_share: float | None = key(
         "share of problems held out; null is 1 for benchmarks and 0.2 for others", None, ge=0, le=1

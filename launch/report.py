@@ -1,7 +1,7 @@
 """The report of a run, one offline page: `python launch/report.py run=DIR [output=FILE]`.
 
 Curves, where the time went, and every kept completion to browse. A run writes the same page itself
-while it goes on; this command is for one of before, or one that was killed. docs/report.md.
+while it goes on; use this command for a run that has already ended or was killed. docs/report.md.
 """
 
 from __future__ import annotations

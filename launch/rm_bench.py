@@ -37,7 +37,7 @@ class RmBenchArgs(RewardGroupArgs):
 
     model: str | None = key("directory or hub id of the reward model", None)
     data: str | None = key("directory with the published JSON files, or one of them", None)
-    scores: str | None = key("stored scores, in place of model and data", None)
+    scores: str | None = key("file of stored scores, in place of model and data", None)
     output: str = key("JSON file of the figures; OUT.scores.json beside it has the scores")
 
 

@@ -24,8 +24,8 @@ from rl.base.outputs import check_output
 class ScoreArgs(AnswerArgs):
     """What `launch/score.py` takes."""
 
-    input: str = key("JSON lines with `prompt` and `response`")
-    output: str = key("the same lines with code, valid, reason, score, reward")
+    input: str = key("JSON lines file with `prompt` and `response`")
+    output: str = key("JSON lines file of the same rows with code, valid, reason, score, reward")
 
 
 def run(args: ScoreArgs) -> None:

@@ -1,6 +1,6 @@
 """Serve a reward model over HTTP: `python launch/serve.py model=DIR`.
 
-`POST /score` takes a line of `launch/score.py`, or a list of them, and answers with its fields.
+`POST /score` takes a line of `launch/score.py`, or a list of them, and returns its fields.
 The requests go through the reward group of training, so a served score is a training score.
 `GET /health` and `GET /metrics` say how it is; docs/serving.md has the rest.
 """
@@ -31,10 +31,12 @@ class ServeArgs(AnswerArgs):
         None,
     )
     queue: int = key("answers admitted at once; requests beyond get 429", 1024, ge=1)
-    batch: int = key("answers that a shard is given at once", 32, ge=1)
-    max_body_bytes: int = key("longest body of a request; longer ones get 413", 8_388_608, ge=1)
-    timeout_s: float = key("longest time of one request", 60.0, gt=0)
-    drain_s: float = key("at the end: longest wait for requests in flight", 30.0, ge=0)
+    batch: int = key("answers given to a shard at once", 32, ge=1)
+    max_body_bytes: int = key(
+        "longest body of a request, bytes; longer ones get 413", 8_388_608, ge=1
+    )
+    timeout_s: float = key("longest time of one request, seconds", 60.0, gt=0)
+    drain_s: float = key("longest wait at the end for requests in flight, seconds", 30.0, ge=0)
 
 
 def run(args: ServeArgs) -> None:

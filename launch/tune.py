@@ -34,7 +34,7 @@ TRAIN = Path(__file__).with_name("train.py")
 class TuneKeys:
     """Search for good values with Optuna."""
 
-    tune: TuneArgs = key("the search")
+    tune: TuneArgs = key("search")
 
 
 def main(argv: Sequence[str]) -> int:

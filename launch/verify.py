@@ -26,15 +26,20 @@ from rl.base.outputs import check_output
 class VerifyArgs(ProtocolConfig):
     """What `launch/verify.py` takes."""
 
-    input: str = key("JSON lines with `response` or `code`, `tests` and `entry_point`")
-    output: str = key("the same lines with verdict, passed, num_passed, num_tests, seconds, detail")
-    timeout_s: float = key("seconds of one test, where its problem has no time_limit", 4.0, gt=0)
-    early_stop: bool = key("stop a program at its first failed test", False)
+    input: str = key("JSON lines file with `response` or `code`, `tests` and `entry_point`")
+    output: str = key(
+        "JSON lines file of the same rows with verdict, passed, num_passed, num_tests, "
+        "seconds, detail"
+    )
+    timeout_s: float = key(
+        "wall clock of one test, seconds, where its problem has no time_limit", 4.0, gt=0
+    )
+    early_stop: bool = key("whether a program stops at its first failed test", False)
     workers: int | None = key("sandbox actors; null is one for each core", None, ge=1)
     rule: Literal["single_block", "last_block"] = key(
-        "which fenced block of a response is the program", "last_block"
+        "fenced block of a response that counts as the program", "last_block"
     )
-    sandbox: SandboxConfig = key("how programs are held")
+    sandbox: SandboxConfig = key("sandbox that holds programs")
 
 
 def run(args: VerifyArgs) -> int:

@@ -54,7 +54,7 @@ async def run_loop(
 ) -> int:
     """Run the RL steps `first_step..num_steps`; `after` sees each before the next is learned.
 
-    Answers with the last step that was run: `num_steps`, unless `after` ended the run. Raises an
+    Returns the last step that was run: `num_steps`, unless `after` ended the run. Raises an
     ExceptionGroup whose leaves are the errors that ended the run.
     """
     published = PublishedVersion(cfg.first_step - 1)

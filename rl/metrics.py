@@ -30,18 +30,18 @@ TIE_TOLERANCE = 1e-3  # above what batching does to a float32 score, below any d
 
 METRICS: dict[str, Metric] = {
     "reward/mean": Metric("reward", "mean shaped reward over the step's completions"),
-    "reward/std": Metric("reward", "their standard deviation"),
+    "reward/std": Metric("reward", "standard deviation of the shaped rewards of the step"),
     "reward/group_std": Metric("reward", "mean standard deviation within a group"),
     "reward/valid_rate": Metric("share", "completions with code to judge"),
     "reward/num_executed": Metric("programs", "programs that were run to compute the rewards"),
     "reward/exec_share": Metric("share", "groups judged by execution; the others by the RM"),
-    "reward/exec_pass_rate": Metric("share", "completions of those groups that pass every test"),
+    "reward/exec_pass_rate": Metric("share", "executed groups: completions that pass every test"),
     "reward/exec_unjudged_rate": Metric(
-        "share", "completions of those groups that execution could not judge: no pass, no label"
+        "share", "executed groups: completions that could not be judged (no pass, no label)"
     ),
     "rm/score_mean": Metric("logit", "mean raw score that the reward model gave"),
-    "rm/reused_rate": Metric("share", "of these, from the cache or from identical code"),
-    "rm/truncated_rate": Metric("share", "of these, read only up to the model's context"),
+    "rm/reused_rate": Metric("share", "scores taken from the cache or from identical code"),
+    "rm/truncated_rate": Metric("share", "scored inputs that were cut to the model's context"),
     "rm/tie_rate": Metric(
         "share", "groups with scores of the RM whose rewards are all within 0.001: nothing to learn"
     ),
@@ -79,10 +79,10 @@ METRICS: dict[str, Metric] = {
         "share", "probe: pairs of a right and a wrong program that the scores order right (AUC)"
     ),
     "probe/pass@1": Metric("share", "probe: completions that pass their tests"),
-    "probe/reward": Metric("reward", "probe: mean reward of the same completions"),
+    "probe/reward": Metric("reward", "probe: mean reward of its completions"),
     "probe/num_executed": Metric("programs", "probe: programs that were run, never for a reward"),
     "alarm/pass_drop": Metric("share", "pass@1 of the best two probes in a row minus the newest"),
-    "alarm/needed_drop": Metric("share", "what that drop has to exceed to count"),
+    "alarm/needed_drop": Metric("share", "smallest alarm/pass_drop that counts"),
     "alarm/reward_rise": Metric("reward", "reward of the newest probe minus that of the best two"),
     "alarm/fired": Metric("0 or 1", "the reward has climbed while the probe has fallen"),
     "time/probe_s": Metric("s", "the probe of this step: sample, judge, execute"),
@@ -171,7 +171,7 @@ def _group_ties(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
 
 
 def _pair_ties(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
-    """How often the model can not tell two programs apart; none where no group has two."""
+    """How often the model cannot tell two programs apart; none where no group has two."""
     tied = pairs = 0
     for group in groups_P:
         scored = zip(group.extractions_G, group.scores_G, strict=True)
@@ -201,7 +201,7 @@ def read_metrics(path: Path) -> tuple[Mapping[str, float], ...]:
 
 
 class Sink(Protocol):
-    """Who is told of every step of a run."""
+    """A metric sink: it receives every step of a run."""
 
     def forget_after(self, step: int) -> None:
         """Drop what is known of steps after `step`: the run takes them again; 0 begins anew.

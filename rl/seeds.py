@@ -1,7 +1,7 @@
 """Randomness as a function of identity, never of history.
 
 Because a seed depends on nothing but what it is for, there is no generator state to save, and the
-order in which work finishes can not change a result.
+order in which work finishes cannot change a result.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Verdict(StrEnum):
     OUTPUT_LIMIT = "OUTPUT_LIMIT"
     PROCESS_LIMIT = "PROCESS_LIMIT"
     NO_CODE = "NO_CODE"  # there was nothing to run
-    # Whatever can not be judged here (a package that is not installed): counted, not a pass, and no
+    # Whatever cannot be judged here (a package that is not installed): counted, not a pass, and no
     # label; trying again would not help.
     UNJUDGED = "UNJUDGED"
     SANDBOX_ERROR = "SANDBOX_ERROR"  # nothing is known of the program: never a score of 0

@@ -1,4 +1,4 @@
-"""Waiting for actors, never without a deadline.
+"""Deadlines: every wait for an actor has one.
 
 The only module that calls `ray.get` and `ray.wait`.
 """

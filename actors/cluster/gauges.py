@@ -99,7 +99,7 @@ class EngineGauges:
         self._running = make(RUNNING, "sequences that the engine runs", keys)
         self._waiting = make(WAITING, "sequences that wait for room", keys)
         self._kv_usage = make(KV_USAGE, "share of the KV cache in use", keys)
-        # Not counters: those of Ray can not say zero, and a cache without a hit would have no rate.
+        # Not counters: those of Ray cannot say zero, and a cache without a hit would have no rate.
         self._queried = make(QUERIED, "prompt tokens looked up in the prefix cache", keys)
         self._hits = make(HITS, "of these, found", keys)
         self._clock = clock

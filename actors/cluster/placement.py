@@ -2,7 +2,7 @@
 
 One placement group holds the bundles of all actors of a run, so that they are reserved together or
 not at all. Before it is asked for, the bundles are laid out on the nodes as Ray reports them: what
-does not fit is said at once, instead of a wait that never ends.
+does not fit is refused at once, instead of a wait that never ends.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class RayJob:
         self._client.stop_job(self._id)
 
     def kill(self) -> None:
-        """Nothing is left to do but to say so."""
+        """Log the job's name: Ray has no stronger way to end it."""
         logger.warning("Ray job %s does not end; look at it in the dashboard", self._id)
 
     def last_line(self) -> str:

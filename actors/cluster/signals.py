@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a run as an error would: every `finally` of it runs.
+"""Signals: SIGTERM and Ctrl-C end a run as an error would, so that every `finally` runs.
 
 `ray job stop`, Slurm and Kubernetes send SIGTERM and kill what is left a little later.
 """

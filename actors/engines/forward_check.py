@@ -122,7 +122,7 @@ def check_forward(  # noqa: PLR0913 - independent facts
     """Compare all ways to read the same samples; every rank calls it with the same arguments.
 
     `forward` and `own` are the trained head and the model's own; `plain` reads one sample and
-    answers with its log-probs [T - 1], or its score [1].
+    returns its log-probs [T - 1], or its score [1].
     """
     samples = _samples(vocab_size, forbidden, scores=scores)
     readout: Readout = "last" if scores else "completion"

@@ -1,4 +1,4 @@
-"""The model that is trained: a transformers model with a head that says one number per position.
+"""Trained model: a transformers model with a head that gives one number per position.
 
 Plain torch and transformers: `actors.engines.deepspeed_engine` partitions what is made here.
 
@@ -188,7 +188,7 @@ def rehearse_saving(model: PreTrainedModel, spec: TrainSpec) -> None:
     """Write what `save_config_and_tokenizer` will write at the end, and read it back.
 
     Raises:
-        UserError: when it can not be written or read; a run would lose its model.
+        UserError: when it cannot be written or read; a run would lose its model.
     """
     with TemporaryDirectory(prefix="rehearsal-") as folder:
         directory = Path(folder)
@@ -197,7 +197,7 @@ def rehearse_saving(model: PreTrainedModel, spec: TrainSpec) -> None:
             AutoConfig.from_pretrained(directory)
         except Exception as error:  # of any library that reads or writes these files
             raise UserError(
-                f"{spec.model_path}: what is written beside the trained weights can not be saved "
+                f"{spec.model_path}: what is written beside the trained weights cannot be saved "
                 f"({in_one_line(error)}); correct the files of the model"
             ) from error
 

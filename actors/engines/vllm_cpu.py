@@ -1,4 +1,4 @@
-"""What makes vLLM faster on a CPU: its own fused kernels, and small blocks of the KV cache.
+"""CPU settings of vLLM that make it faster: its fused kernels, and small blocks of the KV cache.
 
 vLLM's CPU build has fused normalisation kernels, but its registry offers them on GPUs only; unfused
 they take half as long as all matrix products of a small model. And its CPU attention offers blocks

@@ -1,4 +1,4 @@
-"""vLLM inside an actor.
+"""vLLM engine inside an actor: sampling and scoring from one thread.
 
 One thread owns the synchronous `LLMEngine` and steps it; other threads hand it requests and get
 futures. A request is answered the moment it is done, while others still run. The same loop serves
@@ -110,7 +110,7 @@ def build_engine(spec: EngineSpec, stats: StatsSink | None) -> LLMEngine:
         args |= cpu_engine_args(spec.dtype)
         # Compiling takes longer than it saves over the life of a CPU run.
         args["enforce_eager"] = True
-        # A prompt cut in chunks rewinds the request's generator, which CPU generators can not do.
+        # A prompt cut in chunks rewinds the request's generator, which CPU generators cannot do.
         args["enable_chunked_prefill"] = False
         args["max_num_batched_tokens"] = max(spec.max_model_len, 8192)
     else:

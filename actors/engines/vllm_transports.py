@@ -1,4 +1,4 @@
-"""How weights reach an engine: transports of vLLM's weight-transfer API.
+"""Weight transports of vLLM's weight-transfer API: how weights reach an engine.
 
 On GPUs they are vLLM's own, `nccl` and `ipc`, of which the sending side is made here. For a CPU
 this module registers `host_memory`, which loads tensors from the host's memory; the entry point

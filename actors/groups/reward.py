@@ -161,7 +161,7 @@ class RewardGroup:
     ) -> tuple[Judged, int, float]:
         """Judge answers to one problem on the shard with the fewest groups in flight.
 
-        Answers with the judgement, the shard, and the time at which the last score was known.
+        Returns the judgement, the shard, and the time at which the last score was known.
         """
         shard = self._least_busy()
         judged, scored_s = await self._waits[shard].wait_for(

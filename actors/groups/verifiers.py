@@ -1,4 +1,4 @@
-"""Verifiers as the configuration asks for them."""
+"""Verifiers, built from the configuration."""
 
 from __future__ import annotations
 

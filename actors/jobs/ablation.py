@@ -1,4 +1,4 @@
-"""Why the recipe is what it is: the same RL under other choices, on one fleet of engines.
+"""Ablation of the recipe: the same RL under other choices, on one fleet of engines.
 
 Every run starts from the same policy: its state is loaded again, published, and trained with
 another seed.

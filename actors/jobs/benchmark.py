@@ -118,8 +118,8 @@ def run_benchmark(cfg: Config, benchmark: Benchmark, output: Path) -> None:
 
     Raises:
         UserError: before anything is started or written, when the prompts do not fit the model,
-            the machine can not hold the engines, or the samples on disk are of other settings.
-        SandboxError: when a program can not be run at all; that is never counted as a failure.
+            the machine cannot hold the engines, or the samples on disk are of other settings.
+        SandboxError: when a program cannot be run at all; that is never counted as a failure.
     """
     start_s = time.perf_counter()
     store = SampleStore(output, benchmark.sampling.group_size)

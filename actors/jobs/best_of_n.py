@@ -101,7 +101,7 @@ def check_selection(cfg: Config, selection: SelectionPlan) -> None:
     """Refuse what would fail after the engines have started.
 
     Raises:
-        UserError: prompts that the tester can not be asked, engines that do not fit, a sandbox that
+        UserError: prompts that the tester cannot be asked, engines that do not fit, a sandbox that
             is not reached.
     """
     check_prompts(cfg, [request_for_test(prompt) for prompt in selection.problems], "tester")
@@ -119,7 +119,7 @@ def gather_evidence(
     """Evidence of every problem, by id: what is on disk, and what is missing.
 
     Raises:
-        SandboxError: when a program can not be run at all.
+        SandboxError: when a program cannot be run at all.
         NonFiniteError: when a score is not a number.
     """
     known = store.finished(samples)

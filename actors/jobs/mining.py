@@ -77,12 +77,12 @@ class MineJob:
 
 
 def mine(cfg: Config, job: MineJob, *, executes: bool) -> dict[str, Any]:
-    """Write the pairs of all problems; answers with what is in `mining.json`.
+    """Write the pairs of all problems; returns what is in `mining.json`.
 
     `executes` says whether some program has no verdict yet.
 
     Raises:
-        UserError: where the machine can not hold programs, or no problem gives a pair.
+        UserError: where the machine cannot hold programs, or no problem gives a pair.
         SandboxError: when a program could not be run at all.
     """
     if executes or job.makes_near_misses:

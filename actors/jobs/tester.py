@@ -1,4 +1,4 @@
-"""A tiny model that writes tests for minipy problems: the policy and the reward model can not.
+"""A tiny model that writes tests for minipy problems: the policy and the reward model cannot.
 
 It has the size of both, so that selection by its tests and by the reward model can be compared. It
 learns from training problems only, by the warm start that also makes the policy.
@@ -24,7 +24,7 @@ _ROW_TOKENS = 320  # two requests with their answers
 
 
 def make_tester(cfg: Config, console: Console) -> Path:
-    """Train the tester of minipy, unless `loop.cache_dir` has it; answers with its directory."""
+    """Train the tester of minipy, unless `loop.cache_dir` has it; returns its directory."""
     stages = StageCache(Path(cfg.loop.cache_dir), console)
     cfg = dataclasses.replace(
         cfg,

@@ -323,7 +323,7 @@ def exported_names(text: str) -> set[str]:
 
 
 def copy_to(folder: Path) -> Path:
-    """Put the shipped dashboard into a folder that Grafana reads; answers with the file."""
+    """Put the shipped dashboard into a folder that Grafana reads; returns the file."""
     target = folder / DASHBOARD.name
     shutil.copyfile(DASHBOARD, target)
     return target

@@ -32,7 +32,7 @@ MLFLOW_PARAMS = 100  # that MLflow takes at once
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackedRun:
-    """What a tracker is told of a run, besides its metrics."""
+    """What a tracker receives of a run, besides its metrics."""
 
     experiment: str
     name: str

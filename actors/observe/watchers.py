@@ -1,7 +1,7 @@
-"""Who is told of a step: `metrics.jsonl`, which has to work, and watchers, which never harm a run.
+"""Metric sinks of a run: `metrics.jsonl`, which has to work, and watchers, which never harm a run.
 
 Watchers are the gauges of the dashboard and the trackers. Each has a thread of its own, so that no
-server makes a step wait; one that fails is reported once and told nothing more.
+server makes a step wait; one that fails is reported once and receives nothing more.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ class Watcher:
         self._thread.start()
 
     def forget_after(self, step: int) -> None:
-        """Tell the sink soon; never raises."""
+        """Pass this on to the sink soon; never raises."""
         self._began = True
         self._inbox.put(lambda: self._sink.forget_after(step))
 
     def write(self, report: StepReport) -> None:
-        """Tell the sink soon; never raises."""
+        """Pass this on to the sink soon; never raises."""
         self._inbox.put(lambda: self._sink.write(report))
 
     def close(self, *, ok: bool) -> None:
-        """Tell the sink soon that this is the end, if it has begun; `join` waits for it."""
+        """Close the sink soon, if it has begun; `join` waits for it."""
         if self._began:
             self._inbox.put(lambda: self._sink.close(ok=ok))
         self._inbox.put(None)
 
     def join(self, timeout_s: float) -> None:
-        """Wait until everything is told; say so when that takes too long."""
+        """Wait until everything has arrived; warn when that takes too long."""
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             self._warn(f"{self._name} did not finish; its last steps may be missing there")
@@ -69,12 +69,12 @@ class Watcher:
             except Exception as error:  # whatever it is, it must not end the run
                 logger.debug("%s failed", self._name, exc_info=True)
                 reason = in_one_line(str(error)) or type(error).__name__
-                self._warn(f"{self._name} failed and is told nothing more: {reason}")
+                self._warn(f"{self._name} failed and receives nothing more: {reason}")
                 return
 
 
 class Watchers:
-    """All sinks of a run as one; a context manager, whose exit tells them how the run ended."""
+    """All sinks of a run as one; a context manager, whose exit passes on how the run ended."""
 
     def __init__(self, jsonl: JsonlSink, sinks: Mapping[str, Sink], warn: Warn) -> None:
         self._jsonl = jsonl
@@ -97,7 +97,7 @@ class Watchers:
             watcher.write(report)
 
     def __enter__(self) -> Self:
-        """Nothing starts here: a watcher starts when it is first told something."""
+        """Nothing starts here: a watcher starts with the first thing that it receives."""
         return self
 
     def __exit__(

@@ -1,6 +1,6 @@
-"""Everything that can be refused before an engine starts, without loading one.
+"""Checks before a start: everything that can be refused without loading an engine.
 
-Imports are light on purpose: a wrong path or a missing GPU is said within seconds.
+Imports are light on purpose: a wrong path or a missing GPU is reported within seconds.
 """
 
 from __future__ import annotations

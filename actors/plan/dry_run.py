@@ -40,7 +40,7 @@ def dry_run(cfg: Config) -> None:
     """Print the plan.
 
     On the machines that `placement.node` describes, where the real ones are absent or too small:
-    a run is often planned elsewhere. Then missing files are said, and are no error.
+    a run is often planned elsewhere. Then missing files are listed, and are no error.
 
     Raises:
         UserError: when something would not fit, or when files are wrong where the run could start.
@@ -72,7 +72,7 @@ def model_shapes(cfg: Config) -> Shapes:
 
 
 def find_site(cfg: Config) -> Site:
-    """The nodes of the cluster, or this machine; the assumed ones where those can not hold it."""
+    """The nodes of the cluster, or this machine; the assumed ones where those cannot hold it."""
     address = cfg.ray.cluster
     try:
         if address:

@@ -1,4 +1,4 @@
-"""What the installed vLLM cannot run here, said before an engine starts and without loading it.
+"""Support of the installed vLLM: what it cannot run here, found without loading it.
 
 vLLM says these things too, from inside an actor and half a minute later, as a validation error of
 several lines. Here its registry of models and the classes behind it are read as source text, so
@@ -33,7 +33,7 @@ _FORMER = "_PREVIOUSLY_SUPPORTED_MODELS"
 # Kinds of layers (`layer_types`) that have no attention which vLLM could take over, where it runs a
 # class that its registry does not have on transformers' own code.
 _NO_ATTENTION = ("linear_attention", "mamba", "conv", "hybrid", "hybrid_sliding", "moe")
-# What an architecture does to logits after its LM head, by the key that says so. A hint for an
+# What an architecture does to logits after its LM head, by the key that states it. A hint for an
 # early refusal: what decides is `actors.engines.forward_check`, which looks at the numbers.
 _LOGIT_KEYS = (
     "final_logit_softcapping",
@@ -71,7 +71,7 @@ def check_engine(directory: Path, key: str, needs: EngineNeeds) -> None:
     if reason is not None:
         raise UserError(
             f"{key}: {directory} is a {names[0] if names else 'model without architectures'}, "
-            f"{reason}; choose another model (docs/architectures.md has those that were tried)"
+            f"{reason}; choose another model (see docs/results/architectures.md)"
         )
 
 

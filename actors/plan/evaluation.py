@@ -75,7 +75,7 @@ def check_model(args: EvaluationArgs, name: str = "model") -> tuple[int, int]:
 
 
 def read_benchmark(args: EvaluationArgs) -> tuple[Prompt, ...]:
-    """The problems; raises DataError when one can not be evaluated."""
+    """The problems; raises DataError when one cannot be evaluated."""
     path = args.data.path
     if args.benchmark == "minipy":
         problems = make_prompts("eval", args.limit or NUM_MINIPY, 0)  # the split of every figure
@@ -139,7 +139,7 @@ def configure(args: EvaluationArgs, max_prompt_tokens: int, max_tokens: int) -> 
 
 
 def choose_layout(args: EvaluationArgs) -> tuple[str, int]:
-    """The placement and the number of engines; raises UserError when they can not be chosen."""
+    """The placement and the number of engines; raises UserError when they cannot be chosen."""
     from actors.cluster.placement import local_gpus  # noqa: PLC0415 - loads ray
 
     num_gpus = local_gpus()

@@ -141,7 +141,7 @@ def engine_footprint(  # noqa: PLR0913 - what the bytes depend on
 ) -> Footprint:
     """One vLLM engine, on one of its devices. `device_bytes` None: on a CPU.
 
-    On a device it takes the share that it is told to; what the weights leave is KV cache.
+    On a device it takes its configured share; what the weights leave is KV cache.
     """
     size = DTYPE_BYTES[dtype]
     weights = size * model.num_parameters // cfg.tensor_parallel

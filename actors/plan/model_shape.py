@@ -1,4 +1,4 @@
-"""How large a model is, without loading or fetching it: what `dry_run` estimates memory from.
+"""Shape of a model, without loading or fetching it: what `dry_run` estimates memory from.
 
 A local directory (or hub snapshot in the local cache) is read: config.json and the headers of its
 safetensors. Hub ids that the shipped experiments name have their published shapes here. For other
@@ -136,7 +136,7 @@ def _shape_on_disk(directory: Path, *, scores: bool) -> ModelShape | None:
         read = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         dimensions = _dimensions(read)
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # what is wrong with it is said with the other files of the run
+        return None  # what is wrong with it is reported with the other files of the run
     if any(directory.glob("*.safetensors")):
         number, source = num_parameters(directory), "its weight files"
     elif dimensions is not None:

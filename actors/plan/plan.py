@@ -1,4 +1,4 @@
-"""What a run would look like on given machines: who sits where, what memory it takes, what breaks.
+"""Plan of a run on given machines: which actor sits where, what memory it takes, what does not fit.
 
 Pure: machines and model sizes come in, a plan goes out. `actors.plan.plan_text` draws it,
 `actors.plan.dry_run` finds out about machines.

@@ -19,7 +19,7 @@ _SHOWN_BYTES = GIB // 20
 
 
 def describe(cfg: Config, plan: Plan, shapes: Shapes, num_faults: int = 0) -> list[str]:
-    """Lines of the whole plan; `num_faults` of what is wrong beside it are told elsewhere."""
+    """Lines of the whole plan; `num_faults` of what is wrong beside it are shown elsewhere."""
     directory = RunDirectory.of(cfg).root
     return [
         f"plan of a run that would be written to {directory}",
@@ -138,6 +138,6 @@ def _verdict(plan: Plan, num_faults: int) -> list[str]:
     if plan.misfits:
         return ["would not fit", *(f"  - {line}" for line in plan.misfits)]
     if num_faults:
-        return ["the actors would fit, but the run can not start:"]
+        return ["the actors would fit, but the run cannot start:"]
     known = all(device.complete for device in plan.devices)
     return ["all of it fits" if known else "what is known of it fits; some sizes are unknown"]

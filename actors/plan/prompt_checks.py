@@ -1,4 +1,4 @@
-"""Every prompt of every split, encoded before an engine starts.
+"""Prompt checks: every prompt of every split is encoded before an engine starts.
 
 A prompt that is too long, or that the chat template refuses, would else end a run in the step that
 draws it.
@@ -52,7 +52,7 @@ _checked: set[object] = set()
 
 
 def check_prompts_of(cfg: Config) -> None:
-    """Refuse the prompts of a run that its policy can not be asked; once for all jobs of a sweep.
+    """Refuse the prompts of a run that its policy cannot be asked; once for all jobs of a sweep.
 
     Raises:
         UserError: see `check_splits`.
@@ -93,7 +93,7 @@ def _splits(cfg: Config) -> Iterator[Split]:
 def check_prompts(
     cfg: Config, prompts_P: Sequence[Prompt], key: str = "model", template: str = "chat_template"
 ) -> None:
-    """Refuse prompts that the policy can not be asked, before an engine starts.
+    """Refuse prompts that the policy cannot be asked, before an engine starts.
 
     `key` and `template` are what the command calls the model and its chat template.
 
@@ -114,7 +114,7 @@ def check_prompts(
 
 
 def check_splits(asking: Asking, splits: Iterable[Split]) -> None:
-    """Refuse prompts that the policy can not be asked.
+    """Refuse prompts that the policy cannot be asked.
 
     Raises:
         UserError: when there is no tokenizer or template, or naming the rows of all splits.

@@ -1,4 +1,4 @@
-"""A model's small files, read and built as the actors will, before any of them starts.
+"""Rehearsal of a model's small files: read and built as the actors will, before any of them starts.
 
 `reward.model.directory` has said by now what the files themselves get wrong; here the classes of
 transformers read them. Seconds, and no weights.
@@ -110,7 +110,7 @@ def _tokenizer(directory: Path, key: str) -> None:
 
     _tried(
         lambda: AutoTokenizer.from_pretrained(directory, trust_remote_code=False),
-        f"{key}: the tokenizer of {directory} can not be loaded",
+        f"{key}: the tokenizer of {directory} cannot be loaded",
         "fetch tokenizer.json and tokenizer_config.json again",
     )
 
@@ -122,7 +122,7 @@ def _generation(directory: Path, key: str) -> None:
     if file.is_file():
         _tried(
             lambda: GenerationConfig.from_pretrained(directory),
-            f"{key}: {file} can not be read",
+            f"{key}: {file} cannot be read",
             "correct the file, or delete it: no sampling goes by it",
         )
 
@@ -144,7 +144,7 @@ def _save(directory: Path, key: str, architecture: str, task: Task) -> None:
 
     _tried(
         save,
-        f"{key}: what is written beside the trained weights can not be saved",
+        f"{key}: what is written beside the trained weights cannot be saved",
         f"correct the files of {directory}",
     )
 
@@ -160,7 +160,7 @@ def _tried(call: Callable[[], T], what: str, fix: str) -> T:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the remarks of transformers: what is wrong is said in our own words."""
+    """Silence the remarks of transformers: faults are reported in our own words."""
     log = logging.getLogger("transformers")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -21,7 +21,7 @@ from reward.pairs.pairs import Pair, load_pairs, split_by_prompt
 
 
 def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
-    """Refuse what can not work, before anything is read or started."""
+    """Refuse what cannot work, before anything is read or started."""
     directory = find_model(args.model, "model")
     _check_output(Path(args.output), directory)
     check_family(args.adapter, read_system(args.system, "system"), REWARD_KEYS)

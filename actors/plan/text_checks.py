@@ -1,4 +1,4 @@
-"""What a run's models read, checked before an engine starts: tokenizers, templates, labels.
+"""Text checks before a start: tokenizers, chat templates and labels of a run's models.
 
 Each command calls one of these. They load tokenizers, and no weights.
 """

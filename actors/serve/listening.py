@@ -1,4 +1,4 @@
-"""Where a server listens and which token opens it; checked before anything heavy is loaded."""
+"""Address and token of a server, checked before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_token(token_file: Path | None) -> str | None:
         try:
             token = token_file.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{source}: can not be read as ASCII text ({error})") from error
+            raise UserError(f"{source}: cannot be read as ASCII text ({error})") from error
     if token is None:
         return None
     token = token.strip()
@@ -62,4 +62,4 @@ def check_address(host: str, port: int, token: str | None) -> None:
                 raise UserError(
                     f"port: {port} on {host} is in use; end what listens there or give another port"
                 ) from error
-            raise UserError(f"host: can not listen on {host}:{port} ({error.strerror})") from error
+            raise UserError(f"host: cannot listen on {host}:{port} ({error.strerror})") from error

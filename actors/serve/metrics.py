@@ -1,4 +1,4 @@
-"""What a running score server counts, in the text format of Prometheus."""
+"""Metrics of a running score server, in the text format of Prometheus."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def serve_rewards(cfg: Config, serving: ServeConfig) -> None:
     """Serve until SIGINT or SIGTERM; then answer what is in flight, and leave no process behind.
 
     Raises:
-        UserError: a model, host, port or token that can not be; nothing has been started then.
+        UserError: a model, host, port or token that cannot be; nothing has been started then.
         EngineError: when Ray, Serve or an engine does not start.
     """
     token = serving.token
@@ -164,7 +164,7 @@ async def _until(
 
 
 def _start_serve(serving: ServeConfig, http: HttpConfig, handles: Sequence[Any]) -> Any:  # noqa: ANN401 - Serve's handle
-    """Start the proxy and the ingress; answers with the ingress's handle."""
+    """Start the proxy and the ingress; returns the ingress's handle."""
     deployment = serve.deployment(
         name=_APP,
         num_replicas=1,  # the queue is in its memory
@@ -194,6 +194,6 @@ def _refuse_other_serve() -> None:
     """A cluster has one Ray Serve, with one address: another user's is not taken over."""
     if serve.status().proxies:
         raise UserError(
-            "Ray Serve already runs on this cluster, and its address can not be changed; end it "
+            "Ray Serve already runs on this cluster, and its address cannot be changed; end it "
             "with `serve shutdown`, or unset RAY_ADDRESS to serve from a cluster of its own"
         )

@@ -1,4 +1,4 @@
-"""Ship the models of a whole loop: half the bytes, and a card that says how they were made."""
+"""Export of the models of a whole loop: half the bytes, and a card that says how they were made."""
 
 from __future__ import annotations
 

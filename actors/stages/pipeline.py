@@ -107,7 +107,7 @@ class WholeLoop:
         }
 
     async def run(self) -> tuple[Path, Path, dict[str, Stage]]:
-        """Run all stages; answers with the directories of policy and reward model."""
+        """Run all stages; returns the directories of policy and reward model."""
         warm = await self._warm_start()
         rlvr = await self._rlvr(warm) if self._cfg.loop.rlvr_steps else None
         sampled = await self._sample(warm)

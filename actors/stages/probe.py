@@ -101,7 +101,7 @@ class Probe:
                 shutil.rmtree(best.directory)
 
     async def take(self, fleet: RayFleet, verifier: Verifier, step: int) -> dict[str, float]:
-        """Ask the problems; answers with metrics, none when the sandbox could not run programs.
+        """Sample and judge the problems; returns metrics, none when the sandbox failed.
 
         Afterwards `stopped_at` is set where the alarm ends the run.
         """

@@ -187,7 +187,7 @@ class RlRun:
         return found[-1] if found and self._cfg.resume != "never" else None
 
     async def _resume(self, fleet: RayFleet, newest: Checkpoint | None) -> int:
-        """Load the checkpoint that the run goes on from; answers with the first step to run."""
+        """Load the checkpoint that the run goes on from; returns the first step to run."""
         if newest is None:
             self._sink.forget_after(0)  # an earlier run may have ended before its first checkpoint
             self._probe.restore(0)

@@ -158,7 +158,7 @@ def padding_of(text_path: TextPath, model: str) -> int:
 
 
 def base_text_path(cfg: Config, model: str) -> TextPath:
-    """How the reward model that is made of a base will read; refuses a base that can not.
+    """How the reward model that is made of a base will read; refuses a base that cannot.
 
     It is read at its last token, whatever the base pads with: `choose_padding` goes by that.
     """
@@ -356,7 +356,7 @@ class _Training:
         prune(root, self._job.keep)
 
     async def _resume(self, trainer: TrainGroup) -> int:
-        """Load the newest checkpoint, if asked for; answers with the first step to take."""
+        """Load the newest checkpoint, if asked for; returns the first step to take."""
         for left in self._job.directory.glob("best-*"):
             shutil.rmtree(left)
         found = complete_checkpoints(self._job.directory / "checkpoints")

@@ -56,7 +56,7 @@ async def train_offline(
     console: Console,
     after: AfterStep = _nothing,
 ) -> dict[str, float]:
-    """One optimizer step per batch; answers with the means of the last tenth of the steps.
+    """One optimizer step per batch; returns the means of the last tenth of the steps.
 
     `after` sees each step before the next one begins.
     """
@@ -93,7 +93,7 @@ async def warm_start(
 ) -> dict[str, float]:
     """Train a tiny policy from nothing on (question, answer) pairs, into `directory`.
 
-    Steps, batch and learning rate are those of `loop.warm_*`; answers with the last figures.
+    Steps, batch and learning rate are those of `loop.warm_*`; returns the last figures.
     """
     loop = cfg.loop
     start = directory / "untrained"

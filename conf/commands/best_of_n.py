@@ -27,20 +27,29 @@ class BestOfNArgs(BenchmarkArgs):
         "samples file of launch/evaluate.py on this benchmark, in place of sampling", None
     )
     num_samples: int = key("programs per problem, N", 16, ge=1)
-    sizes: tuple[int, ...] | None = key("of the curves; null is powers of two and N", None, ge=1)
-    temperature: float = key("of programs", 0.8, ge=MIN_TEMPERATURE)
-    top_p: float = key("nucleus, of programs", 1.0, gt=0, le=1)
+    sizes: tuple[int, ...] | None = key(
+        "sample sizes of the curves; null is powers of two and N", None, ge=1
+    )
+    temperature: float = key("sampling temperature of programs", 0.8, ge=MIN_TEMPERATURE)
+    top_p: float = key("nucleus of programs", 1.0, gt=0, le=1)
     num_tests: int = key("generated tests per problem, M", 16, ge=1)
-    test_temperature: float = key("of tests", 0.8, ge=MIN_TEMPERATURE)
+    test_temperature: float = key("sampling temperature of tests", 0.8, ge=MIN_TEMPERATURE)
     test_max_tokens: int | None = key(
-        "of one test; null is half the tester's context, at most 512", None, ge=1
+        "longest test, in tokens; null is half the tester's context, at most 512", None, ge=1
     )
     staged_top_k: int = key("programs that the reward model leaves to the tests", 4, ge=1)
     staged_tests: int = key("generated tests of the last stage", 4, ge=1)
-    latency_problems: int = key("problems judged alone and timed; the first ones", 32, ge=1)
-    adapter: AdapterName = key("family of the reward model", "sequence_classifier")
+    latency_problems: int = key(
+        "number of problems judged alone and timed, the first ones", 32, ge=1
+    )
+    adapter: AdapterName = key(
+        "family of the reward model: template, system prompt, read-out", "sequence_classifier"
+    )
     rm_max_tokens: int | None = key(
-        "context: problem and program; null is what the model has, at most 4096", None, ge=8
+        "context of the reward model, problem and program, in tokens; null is the model's "
+        "own, at most 4096",
+        None,
+        ge=8,
     )
     rm_system: str | None = key(
         "file with the system turn that the family was trained with, in place of the adapter's",
@@ -51,6 +60,6 @@ class BestOfNArgs(BenchmarkArgs):
         "the model's directory, if it has one",
         None,
     )
-    seed: int = key("of sampling, subsets and intervals", 0, ge=0)
+    seed: int = key("seed of sampling, subsets and intervals", 0, ge=0)
     test_workers: int | None = key("programs that run at once; null is all cores", None, ge=1)
     shards: int = key("reward actors", 1, ge=1)

@@ -24,8 +24,8 @@ class JudgeArgs(RewardGroupArgs):
         "launch/evaluate.py, or patterns",
         None,
     )
-    ks: tuple[int, ...] = key("of hits@k", (1, 2, 4), ge=1)
+    ks: tuple[int, ...] = key("values of k for hits@k", (1, 2, 4), ge=1)
     attacked_pairs: int = key(
-        "pairs that are attacked, drawn by the seed; 0 attacks none", 500, ge=0
+        "number of pairs to attack, drawn by the seed; 0 attacks none", 500, ge=0
     )
-    seed: int = key("of attacks and intervals", 0, ge=0)
+    seed: int = key("seed of attacks and intervals", 0, ge=0)

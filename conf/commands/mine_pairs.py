@@ -22,24 +22,25 @@ class MineArgs(ProtocolConfig):
         None,
     )
     rule: Literal["all_pass", "acecoder"] = key(
-        "all_pass: chosen passes every test, rejected fails any; acecoder: by shares of tests",
+        "rule for pairs: all_pass wants a program that passes every test and one that fails "
+        "any; acecoder goes by shares of tests",
         "all_pass",
     )
-    pairs_per_problem: int = key("mined pairs of one problem at most", 16, ge=1)
-    near_miss: bool = key("every second pair takes the wrong program that is nearest", True)
+    pairs_per_problem: int = key("mined pairs of one problem, at most", 16, ge=1)
+    near_miss: bool = key("whether every second pair takes the nearest wrong program", True)
     mutants_per_problem: int | None = key(
-        "negatives made from a right program by one edit, executed; at most; null is 16 where the "
-        "tests are at hand, else 0",
+        "negatives made from a right program by one edit and executed, at most; null is 16 "
+        "where the tests are at hand, else 0",
         None,
         ge=0,
     )
     swaps_per_problem: int | None = key(
-        "negatives that solve another problem, executed; at most; null is 8 where the tests are at "
-        "hand, else 0",
+        "negatives that solve another problem and are executed, at most; null is 8 where the "
+        "tests are at hand, else 0",
         None,
         ge=0,
     )
-    validation_share: float = key("of the problems", 0.1, ge=0, le=1)
-    seed: int = key("of everything random", 0, ge=0)
-    test_timeout_s: float = key("wall clock of one test", 4.0, gt=0)
-    sandbox: SandboxConfig = key("how programs are held")
+    validation_share: float = key("share of the problems held out for validation", 0.1, ge=0, le=1)
+    seed: int = key("seed of everything random", 0, ge=0)
+    test_timeout_s: float = key("wall clock of one test, seconds", 4.0, gt=0)
+    sandbox: SandboxConfig = key("sandbox that holds programs")

@@ -12,10 +12,15 @@ from conf.schema import AdapterName, key
 class RewardGroupArgs:
     """The group of actors that serves a reward model."""
 
-    adapter: AdapterName = key("family of the reward model", "sequence_classifier")
-    dtype: Literal["float32", "bfloat16"] = key("of weights and activations", "float32")
+    adapter: AdapterName = key(
+        "family of the reward model: template, system prompt, read-out", "sequence_classifier"
+    )
+    dtype: Literal["float32", "bfloat16"] = key("data type of weights and activations", "float32")
     max_tokens: int | None = key(
-        "context: problem and code; null is what the model has, at most 4096", None, ge=8
+        "context of the reward model, problem and code, in tokens; null is the model's own, "
+        "at most 4096",
+        None,
+        ge=8,
     )
     system: str | None = key(
         "file with the system turn that the family was trained with, in place of the adapter's",
@@ -27,7 +32,9 @@ class RewardGroupArgs:
         None,
     )
     shards: int = key("reward actors", 1, ge=1)
-    placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key("where", "laptop")
+    placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key(
+        "layout of the actors", "laptop"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +42,9 @@ class AnswerArgs(RewardGroupArgs):
     """A group that judges whole answers: extraction, score, reward."""
 
     model: str = key("directory or hub id of the reward model")
-    shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key("score -> reward", "softplus")
+    shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key(
+        "function from score to reward", "softplus"
+    )
     rule: Literal["single_block", "last_block"] = key(
-        "which fenced block is the program", "single_block"
+        "fenced block that counts as the program: the only one, or the last", "single_block"
     )

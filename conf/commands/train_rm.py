@@ -12,24 +12,29 @@ from conf.schema import AdapterName, key
 class TrainRmArgs:
     """What `launch/train_rm.py` takes."""
 
-    data: str = key("pairs: a directory of launch/mine_pairs.py, a parquet file, or a hub id")
+    data: str = key(
+        "preference pairs: a directory of launch/mine_pairs.py, a parquet file, or a hub id"
+    )
     model: str = key("directory or hub id of the base: a causal language model or a classifier")
     output: str = key("directory of the reward model")
     validation_share: float = key(
-        "of the problems, where the data have no validation part", 0.1, ge=0, le=1
+        "share of the problems held out, where the data have no validation part", 0.1, ge=0, le=1
     )
-    adapter: AdapterName = key("family: system prompt and template", "sequence_classifier")
+    adapter: AdapterName = key(
+        "family of the reward model: system prompt and template", "sequence_classifier"
+    )
     system: str | None = key(
-        "file with the system turn that the family is to be asked with; it belongs to the model",
+        "file with the system turn of the reward model, which it is asked with ever after",
         None,
     )
     max_tokens: int | None = key(
-        "context: problem and code; longer pairs are left out; null is the model's, at most 4096",
+        "context of the reward model, problem and code, in tokens; longer pairs are left out; "
+        "null is the model's own, at most 4096",
         None,
         ge=8,
     )
     dtype: Literal["auto", "float32", "bfloat16"] = key(
-        "of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
+        "data type of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
     )
     lr: float | None = key("peak learning rate; null goes by the number of parameters", None, gt=0)
     epochs: int | None = key(
@@ -39,12 +44,14 @@ class TrainRmArgs:
         ge=1,
     )
     batch_pairs: int = key("pairs of one optimizer step", 64, ge=1)
-    weight_decay: float = key("AdamW", 0.0, ge=0)
-    margin: float = key("by which the chosen score has to be higher", 0.0, ge=0)
+    weight_decay: float = key("weight decay of AdamW", 0.0, ge=0)
+    margin: float = key("margin by which the chosen score has to be higher", 0.0, ge=0)
     centring: float = key("weight of (chosen + rejected score)^2", 1e-4, ge=0)
     lm_coef: float = key("weight of the language-model loss on the chosen code", 0.0, ge=0)
     share_prefix: Literal["auto", "on", "off"] = key(
-        "hold the problem once for both programs of a pair; auto where it saves a tenth", "auto"
+        "whether both programs of a pair share one copy of the problem; auto does where it "
+        "saves a tenth of the tokens",
+        "auto",
     )
     evaluate_every: int | None = key(
         "steps between validations; the best model is kept; null is an eighth of the training",
@@ -52,9 +59,15 @@ class TrainRmArgs:
         ge=1,
     )
     checkpoint_every: int = key("steps between checkpoints; 0 keeps none", 0, ge=0)
-    resume: Literal["auto", "never"] = key("auto goes on from the newest checkpoint", "never")
-    seed: int = key("of the order, the split and a new score head", 0, ge=0)
-    placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key("where", "laptop")
+    resume: Literal["auto", "never"] = key(
+        "whether an earlier training is continued after its newest checkpoint (auto) or "
+        "replaced (never)",
+        "never",
+    )
+    seed: int = key("seed of the order, the split and a new score head", 0, ge=0)
+    placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key(
+        "layout of the ranks", "laptop"
+    )
     ranks: int | None = key("ZeRO-3 ranks; null is 2 on a laptop, 1 on one GPU, else 8", None, ge=1)
     cpu_threads: int = key("threads of one rank on a CPU", 1, ge=1)
     microbatch_tokens: int | None = key(
@@ -64,7 +77,9 @@ class TrainRmArgs:
         ge=16,
     )
     attention: Literal["sdpa", "flash_attention_2", "eager"] = key(
-        "kernel; flash attention shares no prefixes", "sdpa"
+        "attention kernel; flash attention shares no prefixes", "sdpa"
     )
-    gradient_checkpointing: bool = key("recompute activations in the backward pass", False)
-    offload_optimizer: bool = key("keep optimizer state in host memory", False)
+    gradient_checkpointing: bool = key(
+        "whether activations are recomputed in the backward pass", False
+    )
+    offload_optimizer: bool = key("whether the optimizer state is kept in host memory", False)

@@ -11,6 +11,6 @@ from conf.schema import key
 class TuneArgs:
     """How long the search is."""
 
-    trials: int = key("runs in all", ge=1)
+    trials: int = key("number of runs", ge=1)
     parallel: int = key("runs that are chosen at once; on a cluster they run side by side", 1, ge=1)
-    seed: int = key("of the search; the runs have `seed`", 0, ge=0)
+    seed: int = key("seed of the search; the runs have `seed`", 0, ge=0)

@@ -1,7 +1,8 @@
 """A table of architectures: which can be a policy, a reward model, and what refuses the others.
 
 Each family is made small and at random, and goes through a DeepSpeed rank and a vLLM engine in a
-process of its own (`launch.benches.architecture_probe`). docs/architectures.md holds the result.
+process of its own (`launch.benches.architecture_probe`). The result is in
+docs/results/architectures.md.
 """
 
 from __future__ import annotations

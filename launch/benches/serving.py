@@ -38,7 +38,7 @@ _TOLERANCE = 1e-5  # of a score in float32: the engine's batches differ from run
 _START_S = 300.0
 _GRACE_S = 120.0  # after the end, for the last request of each client
 _POLL_S = 0.5
-_INVALID = ("I can not solve this.", "```python\ndef f(xs) return 0\n```", "```python\n```")
+_INVALID = ("I cannot solve this.", "```python\ndef f(xs) return 0\n```", "```python\n```")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a GGUF file says, beside what transformers makes of it.
+"""GGUF files: what a file states, beside what transformers makes of it.
 
 The conversion of transformers passes over what it has no name for: a pre-tokenizer that it does not
 know becomes that of GPT-2, a head size that differs from the usual one is guessed, scaled rotary
@@ -86,7 +86,7 @@ def read_gguf(path: Path) -> GgufFile:
         }
     except Exception as error:  # the reader trusts what it reads
         raise UserError(
-            f"input: {path} can not be read as GGUF ({type(error).__name__}: {error}); fetch the "
+            f"input: {path} cannot be read as GGUF ({type(error).__name__}: {error}); fetch the "
             "file again"
         ) from error
     return GgufFile(path=path, metadata=metadata, tensors=tensors)
@@ -187,7 +187,7 @@ def check_weights(file: GgufFile, model: Any, info: Mapping[str, Any]) -> None: 
         faults.append(f"the file holds {stated} numbers, and the model has {made}")
     if faults:
         raise UserError(
-            f"input: {file.path} can not be carried over whole ({'; '.join(faults)}); take the "
+            f"input: {file.path} cannot be carried over whole ({'; '.join(faults)}); take the "
             "safetensors of this model"
         )
 

@@ -25,7 +25,7 @@ def convert(file: GgufFile, target: Path, dtype: str, own: Path | None, carried:
     """Write the model of `file` to `target`, with the tokenizer of `own` if it is given.
 
     Raises:
-        UserError: for a file that transformers can not convert, or would convert wrongly.
+        UserError: for a file that transformers cannot convert, or would convert wrongly.
     """
     import torch  # noqa: PLC0415 - after the arguments are good
     from transformers import (  # noqa: PLC0415
@@ -47,7 +47,7 @@ def convert(file: GgufFile, target: Path, dtype: str, own: Path | None, carried:
         tokenizer = AutoTokenizer.from_pretrained(own or folder, gguf_file=None if own else name)
     except Exception as error:  # of a library that reads a foreign file
         raise UserError(
-            f"input: {file.path} can not be converted by transformers ({in_one_line(error)}); "
+            f"input: {file.path} cannot be converted by transformers ({in_one_line(error)}); "
             "take the safetensors of this model"
         ) from error
     if own is None:

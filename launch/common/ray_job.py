@@ -1,4 +1,4 @@
-"""What is different for a command that runs as a Ray job: `ray job submit --working-dir . -- ...`.
+"""Ray jobs: what differs for a command under `ray job submit --working-dir . -- ...`.
 
 Such a command runs in a copy of the submitted tree that Ray deletes after the job. Outputs with a
 relative path would go with it, so they belong below a directory that stays: `CODESCALER_HOME`, by

@@ -1,4 +1,4 @@
-"""What a sweep has found: a table of its jobs, means over seeds, and curves.
+"""Report of a sweep: a table of its jobs, means over seeds, and curves.
 
 `sweep.json` holds all of it, `sweep.md` the tables, `sweep.png` the curves.
 """

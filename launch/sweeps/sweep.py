@@ -205,7 +205,7 @@ class Sweep:
         return True
 
     def _start_what_fits(self, waiting: list[Job], running: dict[int, tuple[Job, Process]]) -> None:
-        """A job that fits nowhere is started when nothing else runs: it says so itself."""
+        """A job that fits nowhere is started when nothing else runs: it reports that itself."""
         configs = [job.config for job, _ in running.values()]
         while waiting and (not running or self._runner.fits(waiting[0].config, configs)):
             job = waiting.pop(0)

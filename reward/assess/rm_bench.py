@@ -186,7 +186,7 @@ def _load(path: Path) -> list[object]:
     try:
         value: object = parse_json(path.read_bytes())
     except OSError as error:
-        raise DataError(f"{path}: can not be read ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except JsonFault as fault:
         raise DataError(f"{path}:{fault.line}:{fault.column}: {fault}") from fault
     if not isinstance(value, list):

@@ -1,0 +1,7 @@
+"""Code as text: from a completion to a program, when two programs are the same, small edits.
+
+Nothing is run here. `extract.py` finds the one program of a completion, or the reason why there is
+none (docs/extraction.md); begin there.
+
+Imports: `rl` and `conf`; nothing else of `reward`.
+"""

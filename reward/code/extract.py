@@ -24,7 +24,7 @@ from rl.types import Extraction, Reason
 
 _MAX_TEXT_CHARS = 1 << 19
 _MAX_MARKS = 1_000
-_MAX_LITERALS = 5_000  # of a block, up to which a fence inside a string is told from its end
+_MAX_LITERALS = 5_000  # of a block; a fence inside a later one is taken for its end
 _CHARS_PER_WORK = 32  # characters read for one unit of work, where text is read once more
 _ATTEMPT_WORK = 100  # fixed cost of judging what may not be the program
 _MAX_INDENT = 32  # columns before a fence, list markers included
@@ -111,7 +111,7 @@ class _Block:
 
 
 def extract(text: str, cfg: ExtractConfig) -> Extraction:
-    """Find the one program of a completion, or say why there is none. Raises on no text.
+    """Find the one program of a completion, or the reason why there is none. Raises on no text.
 
     single_block: exactly one block that is not tagged as something else than a program (the rule
     of the paper). last_block: the last closed one. Line ends of the code are `\\n`; blank lines

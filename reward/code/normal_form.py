@@ -1,4 +1,4 @@
-"""When two programs are the same: a text that does not depend on layout and names of variables."""
+"""Normal form of a program: a text that does not depend on layout and names of variables."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _Renamer(ast.NodeTransformer):
 
 
 def _is_plain_type(annotation: ast.expr) -> bool:
-    """Whether it is made of builtin types alone: evaluating it does nothing and can not fail."""
+    """Whether it is made of builtin types alone: evaluating it does nothing and cannot fail."""
     return all(
         (isinstance(node, ast.Name) and node.id in _PLAIN_TYPES)
         or (isinstance(node, ast.Constant) and node.value is None)

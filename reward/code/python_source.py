@@ -1,6 +1,6 @@
-"""Whether a text is a Python program; decided by `ast.parse`, at a cost that is bounded beforehand.
+"""Syntax check: whether a text is a Python program, by `ast.parse`, at a cost bounded beforehand.
 
-The text is hostile and `ast.parse` can not be interrupted, so work is bounded before it starts, by
+The text is hostile and `ast.parse` cannot be interrupted, so work is bounded before it starts, by
 passes that are linear in the text:
 
 - the program: its bytes, and `_MAX_WORK` units of parsing (one unit is about one token; `_WEIGHTS`

@@ -1,4 +1,4 @@
-"""Answers as users hand them in (a file's lines, a request's body), and what they gain.
+"""Answers as users hand them in (a file's lines, a request's body), and the fields added to them.
 
 `{"prompt": str or messages, "response": str}` gains `code, valid, reason, score, reward`; every
 other field stays. `launch/score.py` and `launch/serve.py` both read and write answers here.

@@ -243,7 +243,7 @@ class ExecutionJudge:
         )
 
     def _score(self, judgement: Judgement) -> Score:
-        # What can not be judged earns nothing; `reward/exec_unjudged_rate` says how often that is.
+        # What cannot be judged earns nothing; `reward/exec_unjudged_rate` says how often that is.
         by_tests = judgement.num_passed / judgement.num_tests if judgement.is_label else 0.0
         counted = judgement.passed or (judgement.is_label and not self._verifier.early_stop)
         return Score(
@@ -259,7 +259,7 @@ class HybridJudge:
     """Execution where a problem has tests, the reward model elsewhere.
 
     A group has one judge, so its rewards can be compared; those of groups with different judges
-    can not, which is why advantages are scaled for each judge apart (`rl.advantage`).
+    cannot, which is why advantages are scaled for each judge apart (`rl.advantage`).
     """
 
     def __init__(self, reward_model: RewardModelJudge, execution: ExecutionJudge) -> None:

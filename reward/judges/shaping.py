@@ -38,7 +38,7 @@ def shape_rewards(scores: Sequence[float | None], kind: ShapingKind) -> FloatArr
     - raw: s; invalid is the lowest valid score less 1, or 0 in a group without any
 
     All are computed in f64, finite for every finite score and never decreasing in s. Different
-    scores tie only where f32 can not tell their rewards apart, or where a reward would be less
+    scores tie only where f32 cannot tell their rewards apart, or where a reward would be less
     than the smallest normal f32 (1.2e-38; s below -87.3) and is set to it.
 
     Raises `NonFiniteError` naming the index of a score that is NaN or infinite.

@@ -1,6 +1,6 @@
-"""What stands in the small files of a model's directory, and what no engine could work with.
+"""Model directory: what its small files state, and what no engine could work with.
 
-Only JSON is read here, no library of models is loaded: a wrong number is said within a second.
+Only JSON is read here, no library of models is loaded: a wrong number is reported within a second.
 Whatever needs the classes of the model is rehearsed by `actors.plan.rehearsal`.
 """
 
@@ -57,7 +57,7 @@ def read_object(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         value: object = json.loads(text, parse_constant=_constant)
     except OSError as error:
-        raise UserError(f"{path}: can not be read ({error.strerror})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); fetch the model again") from error
     if not isinstance(value, dict):
@@ -143,7 +143,7 @@ def check_trainable(directory: Path, key: str) -> None:
         method = cast("Any", settings).get("quant_method") if isinstance(settings, dict) else None
         raise UserError(
             f"{key}: the weights of {directory} are quantised ({method or 'unknown'}), and those "
-            "can not be trained; give the model that they were made from"
+            "cannot be trained; give the model that they were made from"
         )
 
 
@@ -180,12 +180,12 @@ def _of_sizes(text: Mapping[str, Any]) -> Iterator[str]:
     hidden, heads = _first(text, _HIDDEN), _first(text, _HEADS)
     if hidden is not None and heads is not None and not text.get("head_dim") and hidden % heads:
         yield (
-            f"hidden size {hidden} can not be shared by {heads} heads, and there is no head_dim; "
+            f"hidden size {hidden} cannot be shared by {heads} heads, and there is no head_dim; "
             "correct them"
         )
     shared = text.get("num_key_value_heads")
     if heads is not None and _is_size(shared) and heads % cast("int", shared):
-        yield f"{heads} heads can not share {shared} num_key_value_heads; correct them"
+        yield f"{heads} heads cannot share {shared} num_key_value_heads; correct them"
 
 
 def _of_embedding(text: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a model's directory must hold; checked without loading anything heavy."""
+"""Files of a model's directory, checked without loading anything heavy; the adapters."""
 
 from __future__ import annotations
 

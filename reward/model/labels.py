@@ -35,7 +35,7 @@ def check_one_label(config: dict[str, Any], model: str, key: str) -> None:
         shown = "" if labels is None else f" ({', '.join(map(str, labels.values()))})"
         raise UserError(
             f"{key}: {model} is a classifier with {found} labels{shown}, and a reward model has "
-            "one score; which label, or which difference of two, is the score can not be known: "
+            "one score; which label, or which difference of two, is the score cannot be known: "
             "save a model with one label, whose head is that row or difference"
         )
 

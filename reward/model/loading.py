@@ -38,7 +38,7 @@ class LoadingReport:
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> LoadingReport:
-        """From what `from_pretrained(..., output_loading_info=True)` answers with."""
+        """From what `from_pretrained(..., output_loading_info=True)` returns."""
         misshapen = {
             str(name): (tuple(found), tuple(wanted))
             for name, found, wanted in info.get("mismatched_keys", ())
@@ -209,7 +209,7 @@ def _report(
 
 @contextmanager
 def _quiet() -> Any:  # noqa: ANN401 - a context manager
-    """Without the library's own report, which is said here in a sentence."""
+    """Silence the library's own report, which is given here in a sentence."""
     from transformers.utils import logging  # noqa: PLC0415
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,6 +1,6 @@
-"""A tokenizer that takes a template's own markup for markup, and its letters in a text for text.
+"""Markup of chat templates: special tokens for the template's own only, never in a text.
 
-A chat template and the text that it shows end up in one string, in which a tokenizer can not tell
+A chat template and the text that it shows end up in one string, in which a tokenizer cannot tell
 who wrote `<|im_end|>`. Here the template's tokens go by names that nobody can guess, so the letters
 of a special token inside a program are what they are: letters. Ids, white space that tokens swallow
 and what stands where a word begins are those of the plain tokenizer.
@@ -85,7 +85,7 @@ def _renamed(
     for name, other in secret.items():
         if copy.token_to_id(other) != ids[name]:
             raise UserError(
-                f"{whose}: its special token {name!r} can not be told from the same letters in a "
+                f"{whose}: its special token {name!r} cannot be told from the same letters in a "
                 f"program (id {ids[name]}, and {copy.token_to_id(other)} under another name); give "
                 "a model whose tokenizer.json lists it among added_tokens"
             )

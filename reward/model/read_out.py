@@ -1,4 +1,4 @@
-"""Where plain transformers reads a score, and which padding leaves it there.
+"""Read-out of a score: where plain transformers takes it, and which padding leaves it there.
 
 Its sequence classifiers look for the last token that is not padding. Where a chat template ends
 with the very token that pads, that is an earlier one than the last.

@@ -75,10 +75,10 @@ def read_header(path: Path) -> Header:
             str(name): _entry(entry) for name, entry in header.items() if name != "__metadata__"
         }
     except OSError as error:
-        raise UserError(f"{path}: can not be read ({error.strerror}); {_FETCH}") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {_FETCH}") from error
     except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
         raise UserError(
-            f"{path}: is no safetensors file (its header can not be read); fetch the "
+            f"{path}: is no safetensors file (its header cannot be read); fetch the "
             "weights, with `git lfs pull` where it is a pointer"
         ) from error
     return Header(tensors, 8 + length)

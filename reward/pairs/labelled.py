@@ -1,4 +1,4 @@
-"""Programs and what execution said of them, each once: what a reward model is judged by."""
+"""Labelled programs: each once, with the verdict of execution; what a reward model is judged by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that a policy wrote, from what keeps them: rollout files, evaluation samples.
+"""Rollout sources: programs that a policy wrote, from rollout files and evaluation samples.
 
 Files are read row by row, so their size does not matter.
 """
@@ -71,7 +71,7 @@ class RolloutCounts:
     num_rows: int = 0
     num_codes: int = 0  # rows with code
     num_undecided: int = 0  # of these, those that the sandbox could not run
-    num_unjudged: int = 0  # and those that can not be judged
+    num_unjudged: int = 0  # and those that cannot be judged
     # Of problems with programs: id -> digest of the problem's text, and the file that has it.
     problems: dict[str, tuple[bytes, Path]] = field(default_factory=dict[str, tuple[bytes, Path]])
     unverified: set[str] = field(default_factory=set[str])  # ids with programs that were not run

@@ -1,4 +1,4 @@
-"""Bounds on a whole tree of processes, where this machine lets us set them (cgroup version 1 or 2).
+"""Control groups: bounds on a whole tree of processes, where they can be set (version 1 or 2).
 
 Resource limits hold for one process each: eight children may take eight times the memory.
 """
@@ -33,7 +33,7 @@ class Cgroup:
 
     @classmethod
     def create(cls) -> Self | None:
-        """Make one; None where there are no groups or they can not be written."""
+        """Make one; None where there are no groups or they cannot be written."""
         name = f"{_NAME}-{os.getpid()}-{next(_numbers)}"
         try:
             parents = _parents()
@@ -68,7 +68,7 @@ class Cgroup:
 
     @property
     def num_kills(self) -> int:
-        """Processes that the kernel has killed here for want of memory."""
+        """Processes that the kernel has killed here because memory ran out."""
         for name in ("memory.events", "memory.oom_control"):
             with contextlib.suppress(OSError):
                 found = re.search(r"^oom_kill (\d+)$", (self._memory / name).read_text(), re.M)

@@ -1,4 +1,4 @@
-"""How strongly a program can be confined on this machine, and the command line that does it.
+"""Sandbox levels: how strongly this machine can confine a program, and the command line for it.
 
 | level | what holds a program |
 |---|---|

@@ -1,4 +1,4 @@
-"""Runs programs that nobody has read, and says what each was seen to do.
+"""Sandbox pool: runs untrusted programs, and reports what each was seen to do.
 
 A job is a program and inputs; an outcome is one observation for each input. Expected outputs and
 the verdict never enter the process that runs the program: `reward.verify.verdict` compares outside,
@@ -191,7 +191,7 @@ def choose_level(config: Confinement) -> Level:
     """The level that programs will be held with.
 
     Raises:
-        UserError: where this machine reaches no level that `config` allows; it says why.
+        UserError: where this machine reaches no level that `config` allows; it names the reason.
     """
     if config.level is not None:
         candidates = [config.level]

@@ -1,4 +1,4 @@
-"""When what a program gave is what was expected: the rules of the verdict, without the program.
+"""Comparison of an output with what was expected: the rules of the verdict, without the program.
 
 A `Protocol` is one set of rules: how returned values and standard output are compared, and what a
 program may rely on. `DEFAULT` is ours; those of published graders stand in

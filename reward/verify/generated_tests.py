@@ -1,4 +1,4 @@
-"""Tests that a model writes: what it is asked, and how its answer is read.
+"""Generated tests, written by a model: what it is asked, and how its answer is read.
 
 An answer is hostile text: it is read with bounds, as data. Nothing of it is evaluated here, and
 what its calls do is seen in the sandbox only (`reward.verify.matrix`). Of the problem's own

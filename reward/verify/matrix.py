@@ -1,4 +1,4 @@
-"""Programs times tests: which program passes which test, and which programs put out the same.
+"""Execution matrix, programs times tests: which passes which test, and which outputs are equal.
 
 Axes: N programs of one problem, M generated tests.
 """
@@ -53,7 +53,7 @@ def execute_matrix(
     """Run every distinct program on the input of every test, and compare outside the sandbox.
 
     A program runs once for all its tests where they are calls, and once for each where they are
-    standard input. Raises SandboxError when a program can not be run at all, after three attempts.
+    standard input. Raises SandboxError when a program cannot be run at all, after three attempts.
     """
     programs = list(dict.fromkeys(code for code in codes_N if code)) if tests_M else []
     outcomes = _observe_persistently(verifier, [_job(prompt, code, tests_M) for code in programs])

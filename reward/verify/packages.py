@@ -1,4 +1,4 @@
-"""Packages that programs import: which are here, and whether a program failed for want of one.
+"""Packages that programs import: which are installed, and whether a missing one ended a program.
 
 A program that imports what is not installed has not been judged: with the package it may be right.
 """
@@ -39,7 +39,7 @@ def installed() -> dict[str, bool]:
 
 
 def missing_package(detail: str, sources: Sequence[str]) -> str | None:
-    """The package for want of which a program or its tests ended, if they did.
+    """The missing package that ended a program or its tests, if one did.
 
     `detail` is how it ended; `sources` are the program and its tests, one of which must import the
     package. A module that Python itself has, or had in version 2, is none.

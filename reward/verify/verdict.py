@@ -398,7 +398,7 @@ def _judge(plan: _Plan, outcome: Outcome) -> Judgement:
 
 
 def _with_packages(job: Job, outcome: Outcome) -> list[Observation]:
-    """What was seen, with what ended for want of a package as nothing that can be judged."""
+    """What was seen, with what ended for a missing package as not judged."""
     tests = (job.setup, *job.asserts_N) if isinstance(job, AssertJob) else ()
     found: list[Observation] = []
     for seen in outcome.observations_N:

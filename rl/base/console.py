@@ -1,4 +1,4 @@
-"""What a person sees of a run: stages, one line per step, a progress bar, a table at the end."""
+"""Terminal output of a run: stages, one line per step, a progress bar, a table at the end."""
 
 from __future__ import annotations
 

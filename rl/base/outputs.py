@@ -1,4 +1,4 @@
-"""Where a command writes: checked before anything is computed."""
+"""Outputs of a command: their places are checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def check_output(output: str, example: str, key: str = "output") -> Path:
     """The path of a file that can be written; raises UserError for another one."""
     path = Path(output)
     if path.is_dir() or _obstacle(path.resolve().parent) is not None:
-        raise UserError(f"{key}: {output} can not be written; give {key}={example}")
+        raise UserError(f"{key}: {output} cannot be written; give {key}={example}")
     return path
 
 
@@ -21,7 +21,7 @@ def check_output_dir(output: str, key: str = "output") -> Path:
     path = Path(output)
     if (obstacle := _obstacle(path.resolve())) is not None:
         raise UserError(
-            f"{key}: {output} can not be written ({obstacle} is no directory that can be "
+            f"{key}: {output} cannot be written ({obstacle} is no directory that can be "
             f"written); give {key}=DIR"
         )
     return path

@@ -1,4 +1,4 @@
-"""Versions of what a figure may depend on; nothing is imported to find them."""
+"""Versions of the packages that a figure may depend on; nothing is imported to find them."""
 
 from __future__ import annotations
 

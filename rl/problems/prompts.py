@@ -353,7 +353,7 @@ def _epoch_order(run_seed: int, epoch: int, ids: tuple[str, ...]) -> tuple[int, 
 
 
 def _read_rows(path: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Yield each row as plain values, with the faults of cells that can not be decoded."""
+    """Yield each row as plain values, with the faults of cells that cannot be decoded."""
     try:
         with pq.ParquetFile(path) as file:
             _check_schema(path, file.schema_arrow)
@@ -366,7 +366,7 @@ def _read_rows(path: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:
             f"{path}: does not exist; give the path of a canonical parquet file"
         ) from error
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: can not be read as parquet: {error}") from error
+        raise DataError(f"{path}: cannot be read as parquet: {error}") from error
 
 
 def _cell(scalar: pa.Scalar, column: str, faults: list[str]) -> object:

@@ -91,7 +91,7 @@ CHARTS = (
     ),
     Chart(
         title="Ties",
-        about="groups and pairs of programs that the reward can not tell apart",
+        about="groups and pairs of programs that the reward cannot tell apart",
         curves=(
             Curve("rm/tie_rate", "groups", BLUE),
             Curve("rm/pair_tie_rate", "pairs", ORANGE),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class LiveReport:
     """Rewrites `report.html` in a thread of its own; on exit it writes the last one.
 
-    A report that can not be written is no reason to end a run: it is said once.
+    A report that cannot be written is no reason to end a run: it is reported once.
     """
 
     def __init__(self, directory: Path, every: int, warn: Callable[[str], None]) -> None:

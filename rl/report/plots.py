@@ -89,7 +89,7 @@ def _blank(steps: Range1d, crosshair: Span) -> figure:
     if isinstance(plot.y_range, DataRange1d):
         plot.y_range.range_padding = 0.08
         plot.y_range.min_interval = _LEAST
-    # `report` is what browser.js offers to the plots.
+    # `report` is what page.js offers to the plots.
     plot.js_on_event(MouseMove, CustomJS(code="report.readAt(cb_obj.x)"))
     plot.js_on_event(MouseLeave, CustomJS(code="report.readAt(null)"))
     plot.js_on_event(Tap, CustomJS(code="report.openStep(cb_obj.x)"))

@@ -1,4 +1,4 @@
-"""What a run directory says of its run: configuration, metrics, final figures."""
+"""Record of a run, read from its directory: configuration, metrics, final figures."""
 
 from __future__ import annotations
 

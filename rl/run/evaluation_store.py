@@ -1,4 +1,4 @@
-"""What an evaluation keeps on disk: a JSON line for every sampled answer and what became of it.
+"""Evaluation store: a JSON line on disk for every sampled answer and its verdict.
 
 The samples of a finished group are appended together and reach the disk before the call returns,
 so an interrupted evaluation loses no finished group. Beside them lies a file with the settings that
@@ -148,7 +148,7 @@ class SampleStore:
         except (OSError, ValueError) as error:
             raise UserError(
                 f"resume: {self.path} has samples, but {self.settings_path}, which says how they "
-                f"were made, can not be read ({error}); give another output=, or resume=never to "
+                f"were made, cannot be read ({error}); give another output=, or resume=never to "
                 "start again"
             ) from error
         now = cast("dict[str, object]", json.loads(json.dumps(dict(settings))))

@@ -117,7 +117,7 @@ class ProbeLog:
     def keep_until(self, step: int, num_problems: int) -> Iterator[Reading]:
         """Drop the lines after `step` and yield the others.
 
-        Readings of another number of problems, from before a change of the configuration, can not
+        Readings of another number of problems, from before a change of the configuration, cannot
         be compared and are left out.
         """
         keep_lines(self._path, lambda line: line.value["step"] <= step)

@@ -1,4 +1,4 @@
-"""When the stages of a run happened: `timeline.json`, for https://ui.perfetto.dev.
+"""Timeline of a run: when its stages happened, as `timeline.json` for https://ui.perfetto.dev.
 
 The file is a JSON array of trace events (Chrome's format; times in microseconds since 1970, so that
 the parts of a resumed run line up). One event stands on one line, and the array is closed again

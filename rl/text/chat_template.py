@@ -129,7 +129,7 @@ def render(
             messages, tokenize=False, add_generation_prompt=ask, **more
         )
     except Exception as error:  # a template raises whatever it likes
-        raise UserError(f"{whose} can not be rendered: {first_line(error)}") from error
+        raise UserError(f"{whose} cannot be rendered: {first_line(error)}") from error
     return cast(str, text)
 
 

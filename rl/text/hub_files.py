@@ -28,7 +28,7 @@ def model_file(model: str, name: str) -> Path | None:
         found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{model}: its {name} can not be fetched ({first_line(error)}); fetch the model, and "
+            f"{model}: its {name} cannot be fetched ({first_line(error)}); fetch the model, and "
             "give its directory"
         ) from error
     return None if found is None else Path(found)

@@ -81,7 +81,7 @@ def read_tokenizer(model: str, key: str) -> tuple[PreTrainedTokenizerBase, str |
         )
     lost = lost_text(chosen)
     if lost is not None:
-        raise UserError(f"{key}: the tokenizer of {model} can not say what it reads: {lost}")
+        raise UserError(f"{key}: the tokenizer of {model} cannot say what it reads: {lost}")
     return chosen, note
 
 
@@ -90,7 +90,7 @@ def _build(build: Callable[[str], Any], model: str, key: str) -> Any:  # noqa: A
         return build(model)
     except Exception as error:  # a damaged file raises whatever the library happens to meet
         raise UserError(
-            f"{key}: the tokenizer of {model} can not be loaded ({first_line(error)}); fetch the "
+            f"{key}: the tokenizer of {model} cannot be loaded ({first_line(error)}); fetch the "
             "model again, or give another one"
         ) from error
 

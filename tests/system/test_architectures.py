@@ -1,4 +1,4 @@
-"""Families beyond the shipped one, on a real rank and a real engine: docs/architectures.md."""
+"""Families beyond the shipped one, on a real rank and engine: docs/results/architectures.md."""
 
 from __future__ import annotations
 

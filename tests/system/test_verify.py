@@ -42,7 +42,7 @@ def test_each_line_gains_a_verdict_in_its_place(tmp_path: Path) -> None:
         ({"code": right, "tests": _ASSERTS, "id": 7}, "PASSED", 2),
         ({"code": wrong, "tests": _ASSERTS}, "WRONG_ANSWER", 1),
         ({"response": "Look:\n```python\nprint(6)\n```", "tests": _STDIO}, "PASSED", 1),
-        ({"response": "I can not.", "tests": _STDIO}, "NO_CODE", 0),
+        ({"response": "I cannot.", "tests": _STDIO}, "NO_CODE", 0),
         ({"code": "while True: pass", "tests": _STDIO}, "TIMEOUT", 0),
         ({"code": "1 / 0", "tests": _STDIO}, "RUNTIME_ERROR", 0),
         ({"code": "x = [0] * 10 ** 11", "tests": _STDIO}, "MEMORY", 0),

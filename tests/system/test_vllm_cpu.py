@@ -1,4 +1,4 @@
-"""Fused normalisation on a CPU is that of plain torch, and steps aside where it can not be."""
+"""Fused normalisation on a CPU is that of plain torch, and steps aside where it cannot be."""
 
 from __future__ import annotations
 

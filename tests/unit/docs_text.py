@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[2]
-PAGES = [TREE / "README.md", TREE / "CONTRIBUTING.md", *sorted((TREE / "docs").glob("*.md"))]
+PAGES = [
+    *(TREE / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "SECURITY.md")),
+    *sorted((TREE / "docs").rglob("*.md")),
+]
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")

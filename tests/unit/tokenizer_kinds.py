@@ -268,12 +268,12 @@ KINDS = {
         named="LlamaTokenizerFast",
     ),
     "zephyr unigram": Kind(unigram, ZEPHYR, ("</s>", "<|user|>", "<|assistant|>"), eos="</s>"),
-    "bert": Kind(lower_case_words, CHATML, _CHATML_TOKENS, refused="can not say what it reads"),
+    "bert": Kind(lower_case_words, CHATML, _CHATML_TOKENS, refused="cannot say what it reads"),
 }
 
 
 def write_tokenizer(kind: Kind, directory: Path) -> Any:
-    """The tokenizer of a kind in a directory; answers with what its tokenizer.json says."""
+    """The tokenizer of a kind in a directory; returns what its tokenizer.json says."""
     made = kind.build()
     made.add_special_tokens([AddedToken(t, rstrip=kind.rstrip) for t in kind.specials])
     made.add_tokens([AddedToken(token, special=False) for token in kind.added])

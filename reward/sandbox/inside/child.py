@@ -234,7 +234,7 @@ def _become(uid: int, *, keep_read: bool) -> None:
 
 
 def _landlock_ruleset(readable: Sequence[str], scratch: str) -> int:
-    """Open files outside of `readable` and `scratch` can not be had under this; nor can TCP."""
+    """Open files outside of `readable` and `scratch` cannot be had under this; nor can TCP."""
     version = int(_libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, 1))
     if version < 1:
         raise ConfinementError(ctypes.get_errno(), "this kernel has no Landlock")
@@ -466,7 +466,7 @@ class _Server:
         deadline = time.monotonic() + _SWEEP_DEADLINE_S
         while _reap():
             if time.monotonic() > deadline:
-                sys.exit("sandbox: a program left processes that can not be killed")
+                sys.exit("sandbox: a program left processes that cannot be killed")
             if self._settings.own_pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(-1, signal.SIGKILL)

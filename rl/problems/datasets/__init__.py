@@ -1,7 +1,10 @@
 """Raw data sets, as their authors publish them -> canonical problems (`rl.problems.prompts`).
 
 `registry` names the sources, `convert` reads one, `hub` finds its raw files and `files` their rows,
-`rows` gives typed access to a row and collects faults; the other modules each know one schema.
+`rows` gives typed access to a row and collects faults; each module of `sources/` knows one schema.
+Begin with `registry.py`.
+
+Imports: `conf`, and the modules of `rl`.
 """
 
 from rl.problems.datasets.convert import Selection, Tally, iter_problems, read_problems, split_by_id

@@ -62,7 +62,7 @@ def columns_suite(value: object, starter: str = "") -> Suite:
 
 
 def list_suite(value: object, fn_name: object = None, starter: str = "") -> Suite:
-    """Tests of a list of {"input", "output"}, whose kind is told by "testtype" or "type".
+    """Tests of a list of {"input", "output"}, whose kind is given by "testtype" or "type".
 
     The function's name is `fn_name`, or stands in the cases (`fn_name`, `metadata.func_name`).
     """

@@ -49,7 +49,7 @@ def read_rows(file: RawFile, columns: Sequence[str]) -> Iterator[Row]:
     """Yield the rows of a file; what is no row comes with a fault for column `-`.
 
     Raises:
-        DataError: when the file can not be read at all.
+        DataError: when the file cannot be read at all.
     """
     suffix = suffix_of(file.name)
     if suffix is None:
@@ -59,7 +59,7 @@ def read_rows(file: RawFile, columns: Sequence[str]) -> Iterator[Row]:
     except FileNotFoundError as error:
         raise DataError(f"{file.name}: no such file; give data.path=FILE") from error
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        raise DataError(f"{file.name}: can not be read as {suffix[1:]}: {error}") from error
+        raise DataError(f"{file.name}: cannot be read as {suffix[1:]}: {error}") from error
 
 
 def _json_lines(file: RawFile, columns: Sequence[str]) -> Iterator[Row]:

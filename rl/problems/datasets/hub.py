@@ -1,4 +1,4 @@
-"""Which files make a data set: one file, those of a directory, or those of a hub repository.
+"""Files of a data set: one file, those of a directory, or those of a hub repository.
 
 Hugging Face `datasets` says which files of a directory or repository belong to a split, and
 downloads them; the rows are read by `files`. It could also make a table of them, but then one
@@ -146,7 +146,7 @@ def _subset_of(file: Path, source: Source) -> str | None:
 
 @contextmanager
 def _hub_errors(path: str) -> Generator[None]:
-    """Turn what `datasets` raises about files that it can not find or reach into our error."""
+    """Turn what `datasets` raises about files that it cannot find or reach into our error."""
     # The class that its HTTP client raises, by whichever name that client goes.
     from huggingface_hub.errors import (  # noqa: PLC0415 - seconds, and not for files
         HTTPError,  # pyright: ignore[reportPrivateImportUsage]
@@ -156,6 +156,6 @@ def _hub_errors(path: str) -> Generator[None]:
         yield
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
         raise DataError(
-            f"data.path: {path!r} can not be loaded ({type(error).__name__}: {error}); "
+            f"data.path: {path!r} cannot be loaded ({type(error).__name__}: {error}); "
             "give data.path=FILE, or data.files=PATTERN inside a directory or repository"
         ) from error

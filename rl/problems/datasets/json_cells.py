@@ -1,6 +1,6 @@
 """Cells of columnar files that are JSON: `datasets` writes what has no one Arrow type as JSON text.
 
-A column of arguments (numbers here, texts there) is such a one. Its type says so, `arrow.json`, at
+A column of arguments (numbers here, texts there) is such a one. Its type shows it, `arrow.json`, at
 whatever depth of lists and structs; where another tool has dropped that type, the features that
 `datasets` keeps in the file's metadata still do. Without decoding, every argument would be a text.
 """

@@ -1,4 +1,4 @@
-"""What the model is asked: one user turn for each problem, the same wording for all data sets."""
+"""Requests to the model: one user turn for each problem, the same wording for all data sets."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def arguments(problems: Path, **changes: Any) -> EvaluateArgs:
         (["temperature=0.005"], ["temperature=0.005", "samples at 0.01", "0.01 and above"]),
         (["protocol=leetcode"], ["protocol: 'leetcode' is not one of default, livecodebench"]),
         (["protocol=cure", "tolerance=0.1"], ["tolerance=0.1: protocol=cure", "rule of its own"]),
-        (["output=."], ["output: . can not be written"]),
+        (["output=."], ["output: . cannot be written"]),
         (["model=/nowhere"], ["model: the model directory /nowhere does not exist"]),
         ([f"model={POLICY.parent / 'rm'}"], ["ForSequenceClassification"]),
         (["max_tokens=600"], ["1 (max_prompt_tokens) + 600 (max_tokens)", "512 positions"]),

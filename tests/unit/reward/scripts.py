@@ -40,7 +40,7 @@ STREAMS = {
     "no original stream": "import sys\nprint(5)\nsys.__stdout__ = None",
     "a class for a stream": "import sys\nclass Out:\n    def write(self, s): sys.__stdout__.write(s.upper())"
     "\n    def flush(self): sys.__stdout__.write('F')\nsys.stdout = Out()\nprint('abc')",
-    "a stream that can not flush": "import sys\nclass Out:\n    def write(self, s): sys.__stdout__."
+    "a stream that cannot flush": "import sys\nclass Out:\n    def write(self, s): sys.__stdout__."
     "write(s)\nsys.stdout = Out()\nprint('abc')",
     "FastIO": "import os, sys\nfrom io import BytesIO, IOBase\nclass FastIO(IOBase):\n    newlines = 0\n"
     "    def __init__(self, file):\n        self._fd = file.fileno()\n        self.buffer = BytesIO()\n"

@@ -153,7 +153,7 @@ def test_rows_of_arrays_and_parquet_are_counted_from_0(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet", "a.arrow", "a.json"])
 def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"[damaged")
-    with pytest.raises(DataError, match=f"{name}: (can not be read as|must be a JSON array)"):
+    with pytest.raises(DataError, match=f"{name}: (cannot be read as|must be a JSON array)"):
         read_problems("mbpp", tmp_path / name)
 
 

@@ -154,7 +154,7 @@ def test_packing_is_deterministic(case):
 @settings(max_examples=50, deadline=None)
 @given(case=cases())
 def test_rounds_are_as_few_as_without_balancing(case):
-    """Two neighbouring microbatches of any packing can not both be half empty."""
+    """Two neighbouring microbatches of any packing cannot both be half empty."""
     made, options = case
     minibatch = build_minibatch(made, **{**options, "row_tokens": 0})
     num_rounds = len(minibatch.microbatches_by_rank[0])

@@ -18,7 +18,7 @@ SUBSETS = ("lcbv5", "primeintellect", "taco", "codeforces")
 
 
 def deepcoder(row: Row) -> Prompt | None:
-    """One problem; its subset is that of the file, or is told by the form of the tests."""
+    """One problem; its subset is that of the file, or is known by the form of the tests."""
     question = without_preamble(row.text("problem"))
     starter = row.read_optional("starter_code", any_text, "")
     metadata = row.read_optional("metadata", _metadata, {})

@@ -1,7 +1,7 @@
 """KodCode-V1 (KodCode/KodCode-V1): synthetic problems whose tests are a pytest module.
 
 `test` (`test_code` in the SFT set) begins with `from solution import f`; `test_info` lists the
-functions that are to be written, and where it is null, what the tests import says so. The module
+functions that are to be written, and where it is null, what the tests import names them. The module
 becomes the setup, and each test function is called by name, so that pytest itself does not run. It
 is still imported where a test uses `pytest.raises`.
 """

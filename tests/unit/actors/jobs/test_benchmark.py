@@ -26,7 +26,7 @@ NUM_SAMPLES = 3
 
 
 class FakeVerifier:
-    """Programs that print 0 pass; the tests "broken" can not be run."""
+    """Programs that print 0 pass; the tests "broken" cannot be run."""
 
     def verify(self, programs_N: Sequence[Program]) -> list[Judgement]:
         return [

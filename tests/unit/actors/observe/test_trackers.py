@@ -1,4 +1,4 @@
-"""Trackers: what they are told, where they write, and what they never see."""
+"""Trackers: what they receive, where they write, and what they never see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watchers are told of every step, and never harm or delay a run."""
+"""Watchers receive every step, and never harm or delay a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REPORTS = [StepReport(step=step, metrics={"reward/mean": step / 2}) for step in 
 
 
 class FakeSink:
-    """Remembers what it is told, and fails at one step."""
+    """Remembers what it receives, and fails at one step."""
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.told: list[object] = []
@@ -62,7 +62,7 @@ def test_a_tracker_that_fails_is_reported_once_and_the_run_goes_on(tmp_path: Pat
         for report in REPORTS:
             all_sinks.write(report)
     assert warnings == [
-        "wandb failed and is told nothing more: no route to the tracker; with details"
+        "wandb failed and receives nothing more: no route to the tracker; with details"
     ]
     assert broken.told == ["after 0", 1]
     assert healthy.told == ["after 0", 1, 2, 3, "ok"]

@@ -1,7 +1,7 @@
 """What commands without an experiment read of their configuration is written down, value by value.
 
 A change of a YAML group or of a default that such a command goes by shows here; a change of an
-experiment can not.
+experiment cannot.
 """
 
 from __future__ import annotations

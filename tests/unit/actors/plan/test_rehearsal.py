@@ -92,5 +92,5 @@ def test_an_architecture_without_a_classifier_can_not_become_a_reward_model(mode
 
 def test_a_tokenizer_that_can_not_be_loaded_is_named(model: Path) -> None:
     (model / "tokenizer.json").write_text("{}")
-    with pytest.raises(UserError, match=r"^policy: the tokenizer of .* can not be loaded"):
+    with pytest.raises(UserError, match=r"^policy: the tokenizer of .* cannot be loaded"):
         rehearse(str(model), "policy", "lm")

@@ -339,7 +339,7 @@ def test_outputs_that_can_not_be_written_are_refused(run: Command) -> None:
     Path("file").touch()
     result = run("output_dir=file/outputs")
     assert (result.code, "Traceback" in result.err) == (2, False)
-    assert result.err.startswith("error: output_dir: file/outputs can not be written")
+    assert result.err.startswith("error: output_dir: file/outputs cannot be written")
 
 
 def test_help_lists_groups_and_common_keys(run: Command) -> None:

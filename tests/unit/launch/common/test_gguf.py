@@ -176,7 +176,7 @@ def test_a_file_that_is_cut_short_is_refused(
     whole = write(tmp_path / "m.gguf", model)
     whole.write_bytes(whole.read_bytes()[:3000])
     assert convert(whole, tmp_path / "hf") == 2
-    assert "can not be read as GGUF" in capsys.readouterr().err
+    assert "cannot be read as GGUF" in capsys.readouterr().err
 
 
 def test_a_tokenizer_of_the_same_model_is_taken_and_one_of_another_is_not(

@@ -22,7 +22,7 @@ JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 @pytest.fixture
 def in_a_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """As in a job with a working directory; answers with the place for outputs."""
+    """As in a job with a working directory; returns the place for outputs."""
     monkeypatch.setenv(JOB, json.dumps({"runtime_env": {"working_dir": "gcs://tree.zip"}}))
     monkeypatch.setenv("CODESCALER_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)

@@ -214,5 +214,5 @@ def test_what_does_not_exist_is_named(tmp_path: Path):
         read_items(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         read_items(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="can not be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_scores(tmp_path / "nowhere.json")

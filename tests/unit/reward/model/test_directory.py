@@ -62,7 +62,7 @@ def add_token(special: bool, in_template: bool = False) -> Spoil:
 
 
 def shard(directory: Path) -> dict[str, str]:
-    """Weights in two files with an index; answers with the index."""
+    """Weights in two files with an index; returns the index."""
     tensors = load_file(directory / "model.safetensors")
     names = sorted(tensors)
     weight_map: dict[str, str] = {}
@@ -147,7 +147,7 @@ def header(**changes: Any) -> Spoil:
         (config(num_hidden_layers=-4), ["num_hidden_layers is -4"]),
         (config(num_hidden_layers=10**8), ["100000000 layers"]),
         (config(num_attention_heads=0), ["num_attention_heads is 0"]),
-        (config(num_key_value_heads=3), ["4 heads can not share 3"]),
+        (config(num_key_value_heads=3), ["4 heads cannot share 3"]),
         (config(head_dim=None, num_attention_heads=3), ["hidden size 128", "3 heads"]),
         (config(max_position_embeddings=0), ["max_position_embeddings is 0"]),
         (config(rms_norm_eps=float("nan")), ["NaN is no number"]),

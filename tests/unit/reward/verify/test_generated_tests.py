@@ -68,7 +68,7 @@ def test_what_is_claimed_is_read(text: str, output: object) -> None:
     "text",
     [
         "",
-        "I can not.",
+        "I cannot.",
         "assert f(...) == ...",  # the request's own words
         "assert g(1) == 2",
         "assert f(1) != 2",

@@ -73,7 +73,7 @@ def test_without_tests_nothing_runs() -> None:
 
 
 class Broken:
-    """A sandbox that can not run programs, the first `times` times."""
+    """A sandbox that cannot run programs, the first `times` times."""
 
     def __init__(self, times: int = 100) -> None:
         self.times = times

@@ -22,7 +22,7 @@ def test_places_that_do_not_exist_yet_are_good(tmp_path: Path) -> None:
 def test_a_file_in_the_way_is_named_with_the_key(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for check in (lambda path: check_output(path, "FILE"), check_output_dir):
-        with pytest.raises(UserError, match=r"output: .*file/out.* can not be written.*output="):
+        with pytest.raises(UserError, match=r"output: .*file/out.* cannot be written.*output="):
             check(str(tmp_path / "file/out"))
     with pytest.raises(UserError, match=r"output_dir: .*/file is no directory.*output_dir=DIR"):
         check_output_dir(str(tmp_path / "file"), "output_dir")

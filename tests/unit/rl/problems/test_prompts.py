@@ -228,8 +228,8 @@ def test_a_file_that_is_not_parquet_or_is_damaged_is_named(tmp_path):
     flipped = whole[:4] + bytes(b ^ 0xFF for b in whole[4:200]) + whole[200:]
     for content in (b"", b"id,prompt\n", whole[:-20], flipped):
         path.write_bytes(content)
-        assert message_of(path).startswith(f"{path}: can not be read as parquet: ")
-    assert message_of(tmp_path).startswith(f"{tmp_path}: can not be read as parquet: ")
+        assert message_of(path).startswith(f"{path}: cannot be read as parquet: ")
+    assert message_of(tmp_path).startswith(f"{tmp_path}: cannot be read as parquet: ")
 
 
 def test_huge_values_are_shown_short(tmp_path):

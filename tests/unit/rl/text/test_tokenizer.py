@@ -61,14 +61,14 @@ def test_a_tokenizer_that_loses_text_is_refused_with_what_it_loses(policy: Path,
     else:
         state["normalizer"] = {"type": "Lowercase"}
     file.write_text(json.dumps(state))
-    with pytest.raises(UserError, match=r"^model: the tokenizer of .* can not say what it reads"):
+    with pytest.raises(UserError, match=r"^model: the tokenizer of .* cannot say what it reads"):
         load_tokenizer(str(policy), "model")
 
 
 @pytest.mark.parametrize("text", ["{", "{}", ""])
 def test_a_damaged_tokenizer_is_refused_in_one_line(policy: Path, text: str) -> None:
     (policy / "tokenizer.json").write_text(text)
-    with pytest.raises(UserError, match=r"^model: the tokenizer of .* can not be loaded") as caught:
+    with pytest.raises(UserError, match=r"^model: the tokenizer of .* cannot be loaded") as caught:
         load_tokenizer(str(policy), "model")
     assert "\n" not in str(caught.value)
 
