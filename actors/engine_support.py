@@ -30,6 +30,9 @@ _TABLES = (
     "_TRANSFORMERS_SUPPORTED_MODELS",
 )
 _FORMER = "_PREVIOUSLY_SUPPORTED_MODELS"
+# vLLM takes a classifier whose language model it does not find by name for one of the backbone, and
+# then does not know the names of the tensors: `findings/gemma3_classifier.sh`.
+_ENGINE_NAMES = {"Gemma3TextForSequenceClassification": "Gemma3ForSequenceClassification"}
 # Kinds of layers (`layer_types`) that have no attention which vLLM could take over, where it runs a
 # class that its registry does not have on transformers' own code.
 _NO_ATTENTION = ("linear_attention", "mamba", "conv", "hybrid", "hybrid_sliding", "moe")
@@ -87,6 +90,11 @@ def engine_note(directory: Path, architecture: str, needs: EngineNeeds) -> str |
     )
 
 
+def engine_name(architecture: str) -> str:
+    """What vLLM is told that an architecture of transformers is."""
+    return _ENGINE_NAMES.get(architecture, architecture)
+
+
 def _reason(config: Mapping[str, Any], name: str, needs: EngineNeeds) -> str | None:
     text: Mapping[str, Any] = config.get("text_config") or config
     reasons = [
@@ -111,6 +119,7 @@ def _class_reason(name: str, text: Mapping[str, Any], needs: EngineNeeds) -> str
     known = registry()
     if known is None:  # no vLLM here: an engine elsewhere will say
         return None
+    name = engine_name(name)
     found = known.get(name) or known.get(name.replace("ForSequenceClassification", "ForCausalLM"))
     if found is None:  # vLLM may still run it through transformers
         return _layer_reason(text)
