@@ -27,6 +27,12 @@ class VerifyArgs(ProtocolArgs):
 
     input: str = key("JSON lines with `response` or `code`, `tests` and `entry_point`")
     output: str = key("the same lines with verdict, passed, num_passed, num_tests, seconds, detail")
+    max_bad_rows: int = key(
+        "malformed lines that are skipped before it stops; each keeps its line, with `error` "
+        "instead of a verdict",
+        0,
+        ge=0,
+    )
     timeout_s: float = key("seconds of one test, where its problem has no time_limit", 4.0, gt=0)
     early_stop: bool = key("stop a program at its first failed test", False)
     workers: int | None = key("sandbox actors; null is one for each core", None, ge=1)
@@ -54,6 +60,7 @@ def run(args: VerifyArgs) -> int:
         early_stop=args.early_stop,
         workers=args.workers,
         rule=args.rule,
+        max_bad_rows=args.max_bad_rows,
     )
     refuse_unknown(verify_file(replace(cfg, sandbox=execution), job))
     return 0
