@@ -31,6 +31,12 @@ class VerifyArgs(ProtocolConfig):
         "JSON lines file of the same rows with verdict, passed, num_passed, num_tests, "
         "seconds, detail"
     )
+    max_bad_rows: int = key(
+        "malformed lines that are skipped before it stops; each keeps its line, with `error` "
+        "instead of a verdict",
+        0,
+        ge=0,
+    )
     timeout_s: float = key(
         "wall clock of one test, seconds, where its problem has no time_limit", 4.0, gt=0
     )
@@ -55,6 +61,7 @@ def run(args: VerifyArgs) -> int:
         early_stop=args.early_stop,
         workers=args.workers,
         rule=args.rule,
+        max_bad_rows=args.max_bad_rows,
     )
     refuse_unknown(verify_file(replace(offline_config(), sandbox=execution), job))
     return 0

@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 from vllm import PoolingParams, SamplingParams
 from vllm.config import VllmConfig
 from vllm.config.weight_transfer import WeightTransferConfig
@@ -33,6 +34,7 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
+from actors.engines.class_names import engine_name
 from actors.engines.specs import EngineSpec, Sampled, SampledGroup, Sampling
 from actors.engines.vllm_cpu import cpu_engine_args, register_cpu_kernels
 from actors.engines.vllm_transports import register_host_memory
@@ -119,6 +121,8 @@ def build_engine(spec: EngineSpec, stats: StatsSink | None) -> LLMEngine:
     if spec.runner == "generate":
         args["generation_config"] = "vllm"  # the sampling is ours, not that of the model's card
         args["logprobs_mode"] = "processed_logprobs"  # of the distribution that is sampled from
+    else:
+        args["hf_overrides"] = _rename_architectures
     if spec.weight_backend is not None:
         args["weight_transfer_config"] = WeightTransferConfig(backend=spec.weight_backend)
     if stats is None:
@@ -130,6 +134,11 @@ def build_engine(spec: EngineSpec, stats: StatsSink | None) -> LLMEngine:
     # The scheduler goes on counting; only the time of each token, which costs, is not taken.
     engine.log_stats = False
     return engine
+
+
+def _rename_architectures(config: PreTrainedConfig) -> PreTrainedConfig:
+    config.architectures = [engine_name(name) for name in config.architectures or []]
+    return config
 
 
 @dataclass(slots=True, kw_only=True)

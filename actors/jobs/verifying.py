@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import ray
 
@@ -31,6 +31,7 @@ _CHUNK_BYTES = 4 << 20
 _CHUNKS_AHEAD = 3  # per actor: what is in memory at once
 _GRACE_S = 120.0
 _MAX_FAULTS = 20
+_FIELDS = ("verdict", "passed", "num_passed", "num_tests", "seconds", "detail")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,15 @@ class VerifyFile:
     early_stop: bool
     workers: int | None  # None: one for each core of the cluster
     rule: Literal["single_block", "last_block"]
+    max_bad_rows: int = 0  # malformed lines that get an error instead of a verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the input: a row to judge, or what is wrong with it."""
+
+    row: dict[str, Any]  # as far as there is one
+    error: str | None = None  # `file:line:column: rule (value)`, all of them
 
 
 @dataclass(slots=True)
@@ -51,10 +61,12 @@ class Counts:
 
     verdicts: Counter[Verdict] = field(default_factory=Counter[Verdict])
     lost: Counter[Reason] = field(default_factory=Counter[Reason])  # no program in the response
+    skipped: int = 0  # malformed
 
 
-# Rows, their programs, the judgements on them, and how many seconds these may take.
-_Chunk = tuple[list[dict[str, Any]], list[Extraction], Any, float]
+# Lines, the programs of those that are sound, the judgements on them, and how many seconds these
+# may take.
+_Chunk = tuple[list[Line], list[Extraction], Any, float]
 
 
 class VerifierActor:
@@ -75,14 +87,14 @@ def verify_file(cfg: Config, job: VerifyFile) -> int:
     """Judge the lines of `job.source` into `job.target`, which appears only when it is complete.
 
     Returns the number of lines whose program could not be run at all. Files of any size: a bounded
-    number of lines is in memory.
+    number of lines is in memory. Up to `job.max_bad_rows` malformed lines get an `error`.
 
     Raises:
         UserError: where the machine does not reach `sandbox.min_level`.
-        DataError: `file:line:column: rule (value)` for malformed lines; nothing has run then.
+        DataError: `file:line:column: rule (value)` for more malformed lines; nothing has run then.
     """
     level = check_sandbox(cfg.sandbox)
-    num_rows = _check(job.source)
+    num_rows = _check(job.source, job.max_bad_rows)
     console = Console()
     console.stage("verify", f"{num_rows} programs, sandbox level {int(level)}")
     with session(cfg, f"verify-{job.target.stem}") as run:
@@ -92,6 +104,8 @@ def verify_file(cfg: Config, job: VerifyFile) -> int:
     lost = [(reason.value, str(num), "") for reason, num in (+counts.lost).most_common()]
     if lost:
         console.table("responses without a program", lost)
+    if counts.skipped:
+        console.say(f"{counts.skipped} malformed lines skipped; `error` of each says why")
     console.say(f"written to {job.target}")
     return counts.verdicts[Verdict.SANDBOX_ERROR]
 
@@ -117,13 +131,14 @@ async def _verify(cfg: Config, job: VerifyFile, num_rows: int, console: Console)
         staged.open("w", encoding="ascii") as file,
         console.steps(num_rows),
     ):
-        for number, rows in enumerate(chunks):
+        for number, lines in enumerate(chunks):
+            rows = [line.row for line in lines if line.error is None]
             found = [_extraction(row, job.rule) for row in rows]
             programs = [_program(row, e) for row, e in zip(rows, found, strict=True)]
             actor = actors[number % num_actors]
             longest_s = max(longest_s, sum(longest(program, limits) for program in programs))
             deadline_s = _CHUNKS_AHEAD * longest_s + _GRACE_S
-            waiting.append((rows, found, actor.verify.remote(programs), deadline_s))
+            waiting.append((lines, found, actor.verify.remote(programs), deadline_s))
             if len(waiting) >= _CHUNKS_AHEAD * num_actors:
                 await _write(waiting.popleft(), file, counts, console)
         while waiting:
@@ -137,9 +152,16 @@ async def _write(
     counts: Counts,
     console: Console,
 ) -> None:
-    rows, found, reference, deadline_s = chunk
-    judgements = await wait_for(reference, deadline_s, f"verdicts on {len(rows)} programs")
-    for row, extraction, judgement in zip(rows, found, judgements, strict=True):
+    lines, found, reference, deadline_s = chunk
+    judgements = await wait_for(reference, deadline_s, f"verdicts on {len(found)} programs")
+    judged = zip(found, judgements, strict=True)
+    for line in lines:
+        if line.error is not None:
+            file.write(as_line(line.row | dict.fromkeys(_FIELDS) | {"error": line.error}))
+            counts.skipped += 1
+            console.advance()
+            continue
+        extraction, judgement = next(judged)
         lost = "" if extraction.valid else f"{extraction.reason.value}: {extraction.detail}"
         unknown = not judgement.is_label
         fields = {
@@ -150,7 +172,7 @@ async def _write(
             "seconds": round(judgement.seconds, 4),
             "detail": lost.removesuffix(": ") or judgement.detail,
         }
-        file.write(as_line(row | fields))
+        file.write(as_line(line.row | fields))
         counts.verdicts[judgement.verdict] += 1
         counts.lost[extraction.reason] += not extraction.valid
         console.advance()
@@ -173,49 +195,61 @@ def _program(row: dict[str, Any], extraction: Extraction) -> Program:
     )
 
 
-def _tests_of(row: dict[str, Any]) -> str:
+def _tests_of(row: Mapping[str, Any]) -> str:
     tests = row["tests"]
     return tests if isinstance(tests, str) else json.dumps(tests)
 
 
-def _chunks(source: Path) -> Iterator[list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = []
+def _chunks(source: Path) -> Iterator[list[Line]]:
+    chunk: list[Line] = []
     size = 0
-    for _, line in given_lines(source):
-        rows.append(json.loads(line))
-        size += len(line)
-        if len(rows) >= _CHUNK_ROWS or size >= _CHUNK_BYTES:
-            yield rows
-            rows, size = [], 0
-    if rows:
-        yield rows
+    for line, text in _lines(source):
+        chunk.append(line)
+        size += len(text)
+        if len(chunk) >= _CHUNK_ROWS or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
-def _check(source: Path) -> int:
-    """Count the lines. Raises one DataError for all malformed ones."""
+def _lines(source: Path) -> Iterator[tuple[Line, bytes]]:
+    for number, text in given_lines(source):
+        yield _read(text, f"{source}:{number}:"), text
+
+
+def _read(text: bytes, place: str) -> Line:
+    try:
+        value = parse_json(text)
+    except JsonFault as fault:
+        return Line({}, f"{place}{fault.column}: {fault}")
+    if not isinstance(value, dict):
+        return Line({}, f"{place}-: must be an object, not {type(value).__name__}")
+    row = cast("dict[str, Any]", value)
+    return Line(row, "\n".join(f"{place}{fault}" for fault in _faults(row)) or None)
+
+
+def _check(source: Path, max_bad_rows: int) -> int:
+    """Count the lines. Raises one DataError where more than `max_bad_rows` are malformed."""
     faults: list[str] = []
     num_rows = num_bad = 0
-    for number, line in given_lines(source):
+    for line, _ in _lines(source):
         num_rows += 1
-        found = [f"{source}:{number}:{fault}" for fault in _faults(line)]
-        num_bad += bool(found)
-        faults += found if len(faults) < _MAX_FAULTS else []
-    if faults:
-        raise DataError("\n".join([*faults, f"{num_bad} of {num_rows} lines are malformed"]))
-    if not num_rows:
-        raise DataError(f"{source}: holds no line; give at least one program")
+        if line.error is not None:
+            num_bad += 1
+            faults += [line.error] if len(faults) < _MAX_FAULTS else []
+    if num_bad > max_bad_rows:
+        said = (
+            f"{num_bad} of {num_rows} lines are malformed, and max_bad_rows is {max_bad_rows}: "
+            "correct the lines, or raise max_bad_rows to skip them"
+        )
+        raise DataError("\n".join([*faults, said]))
+    if num_bad == num_rows:
+        raise DataError(f"{source}: holds no sound line; give at least one program")
     return num_rows
 
 
-def _faults(line: bytes) -> Iterator[str]:
-    try:
-        row = parse_json(line)
-    except JsonFault as fault:
-        yield f"{fault.column}: {fault}"
-        return
-    if not isinstance(row, dict):
-        yield f"-: must be an object, not {type(row).__name__}"
-        return
+def _faults(row: Mapping[str, Any]) -> Iterator[str]:
     texts = {name: row[name] for name in ("code", "response") if row.get(name) is not None}
     if not texts:
         yield "response: a text is needed here or as code (None)"

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from actors.engines.class_names import engine_name
 from conf.errors import UserError
 
 # What vLLM's attention for CPUs has kernels for (`CPUAttentionBackend`); a test compares them.
@@ -111,6 +112,7 @@ def _class_reason(name: str, text: Mapping[str, Any], needs: EngineNeeds) -> str
     known = registry()
     if known is None:  # no vLLM here: an engine elsewhere will say
         return None
+    name = engine_name(name)
     found = known.get(name) or known.get(name.replace("ForSequenceClassification", "ForCausalLM"))
     if found is None:  # vLLM may still run it through transformers
         return _layer_reason(text)

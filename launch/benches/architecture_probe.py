@@ -1,15 +1,20 @@
-"""One small model through the real engines, in this process: `python architecture_probe.py DIR`.
+"""One small model through the real engines: `python architecture_probe.py DIR`.
 
-DeepSpeed and vLLM share the process, so that a family takes seconds and not a fleet. The last line
-of the output is JSON: what each check found, or the refusal.
+DeepSpeed is in this process and vLLM in one of its own, as in a run: vLLM changes classes of
+transformers for the whole process. A family takes seconds and not a fleet. The last line of the
+output is JSON: what each check found, or the refusal.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import socket
 import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +24,7 @@ import numpy as np
 import torch
 
 from actors.engines.forward_check import gap_of
-from actors.engines.specs import EngineSpec, TrainSpec, WeightBackend
+from actors.engines.specs import EngineSpec, Sampling, TrainSpec, WeightBackend
 from actors.engines.train_model import plain_reader
 from actors.plan.engine_support import EngineNeeds, check_engine
 from conf.errors import ProjectError
@@ -57,13 +62,13 @@ def probe_policy(directory: Path) -> dict[str, Any]:
     check = trainer.self_check(2**40)
     found: dict[str, Any] = {"forward": check.about(), "packs": check.packs, "gaps": {}}
     check.check(str(directory))
-    loop = _engine(directory, "generate", "host_memory")
-    found["gaps"]["loaded"], samples = _parity(trainer, loop, check.packs)
-    _publish(trainer, loop, 1)
-    found["gaps"]["published"], samples = _parity(trainer, loop, check.packs)
+    engine = _Engine(directory, "generate", "host_memory")
+    found["gaps"]["loaded"], samples = _parity(trainer, engine, check.packs)
+    _publish(trainer, engine, 1)
+    found["gaps"]["published"], samples = _parity(trainer, engine, check.packs)
     _update(trainer, samples, check.packs)
-    _publish(trainer, loop, 2)
-    found["gaps"]["updated"], _ = _parity(trainer, loop, check.packs)
+    _publish(trainer, engine, 2)
+    found["gaps"]["updated"], _ = _parity(trainer, engine, check.packs)
     saved = directory.with_name(f"{directory.name}-saved")
     trainer.save_hf(saved)
     check_tensors(saved, "saved", "lm")
@@ -82,12 +87,12 @@ def probe_reward_model(directory: Path) -> dict[str, Any]:
         "gaps": {},
     }
     check.check(str(directory))
-    loop = _engine(directory, "pooling", None)
+    engine = _Engine(directory, "pooling", None)
     rng = np.random.default_rng(3)
-    rows = [rng.integers(10, 500, size=size).astype(np.int32) for size in (9, 33, 57)]
+    rows = [rng.integers(10, 500, size=size).astype(np.int32) for size in (9, 57, 100)]
     read = plain_reader(trainer.spec, None)
     theirs = [read(row) for row in rows]
-    ours = [np.array([score], np.float32) for score in loop.score_all(rows).result(120)]
+    ours = [np.array([score], np.float32) for score in engine.ask(_score, rows)]
     found["gaps"]["scores"] = gap_of(ours, theirs, "float32")
     return found
 
@@ -99,13 +104,34 @@ def _trainer(directory: Path, head: Literal["lm", "score"]) -> Any:  # noqa: ANN
     return TrainEngine(spec, 0, 1, "127.0.0.1", _free_port())
 
 
-def _engine(
-    directory: Path, runner: Literal["generate", "pooling"], backend: WeightBackend | None
-) -> Any:  # noqa: ANN401
+class _Engine:
+    """An `EngineLoop` in a process of its own, which ends with this one."""
+
+    def __init__(
+        self,
+        directory: Path,
+        runner: Literal["generate", "pooling"],
+        backend: WeightBackend | None,
+    ) -> None:
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self.ask(_start, str(directory), runner, backend)
+
+    def ask(self, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
+        """Call a function of this module beside the engine."""
+        return self._pool.submit(function, *args).result(120)
+
+
+_loops: list[Any] = []  # the one `EngineLoop`, in the process of the engine
+
+
+def _start(
+    directory: str, runner: Literal["generate", "pooling"], backend: WeightBackend | None
+) -> None:
     from actors.engines.vllm_engine import EngineLoop  # noqa: PLC0415 - seconds
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     spec = EngineSpec(
-        model=str(directory),
+        model=directory,
         runner=runner,
         device="cpu",
         dtype="float32",
@@ -119,35 +145,56 @@ def _engine(
         seed=0,
         weight_backend=backend,
     )
-    return EngineLoop(spec, "probe")
+    _loops.append(EngineLoop(spec, "probe"))
 
 
-def _publish(trainer: Any, loop: Any, version: int) -> None:  # noqa: ANN401
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(0)
+
+
+def _score(rows: Sequence[IntArray]) -> list[float]:
+    return _loops[0].score_all(rows).result()
+
+
+def _sample(prompt: Sequence[int], seed: int) -> list[tuple[IntArray, FloatArray]]:
+    how = Sampling(num=2, max_tokens=_NEW_TOKENS, temperature=1.0, seed=seed)
+    completions = _loops[0].sample(prompt, how).result().completions
+    return [(one.token_ids, one.logprobs) for one in completions]
+
+
+def _receive(buckets: Sequence[dict[str, Any]], version: int) -> None:
+    loop = _loops[0]
+    loop.start_weight_update().result()
+    for bucket in buckets:
+        loop.update_weights(bucket).result()
+    loop.finish_weight_update(version).result()
+
+
+def _publish(trainer: Any, engine: _Engine, version: int) -> None:  # noqa: ANN401
     from actors.groups.weights import BUCKET_BYTES, host_bucket  # noqa: PLC0415
 
-    loop.start_weight_update().result(60)
-    for bucket in trainer.iter_full_parameters(BUCKET_BYTES):
-        loop.update_weights(host_bucket(bucket)).result(60)
-    loop.finish_weight_update(version).result(60)
+    buckets = [host_bucket(bucket) for bucket in trainer.iter_full_parameters(BUCKET_BYTES)]
+    engine.ask(_receive, buckets, version)
 
 
-def _parity(trainer: Any, loop: Any, packs: bool) -> tuple[float, list[Sample]]:  # noqa: ANN401
+def _parity(trainer: Any, engine: _Engine, packs: bool) -> tuple[float, list[Sample]]:  # noqa: ANN401
     """Largest difference between what an engine says of its samples and what the rank says."""
-    from actors.engines.vllm_engine import Sampling  # noqa: PLC0415
-
     rng = np.random.default_rng(0)
     samples: list[Sample] = []
     for index in range(3):
         prompt = rng.integers(10, 500, size=_PROMPT_TOKENS).astype(np.int32)
-        how = Sampling(num=2, max_tokens=_NEW_TOKENS, temperature=1.0, seed=index)
-        for number, one in enumerate(loop.sample(prompt.tolist(), how).result(120).completions):
+        completions = engine.ask(_sample, prompt.tolist(), index)
+        for number, (token_ids, logprobs) in enumerate(completions):
             samples.append(
                 Sample(
                     prompt_id=str(index),
                     sample_idx=number,
-                    token_ids=np.concatenate([prompt, one.token_ids]),
+                    token_ids=np.concatenate([prompt, token_ids]),
                     num_prompt_tokens=_PROMPT_TOKENS,
-                    rollout_logprobs=one.logprobs,
+                    rollout_logprobs=logprobs,
                     advantage=1.0 - 2.0 * number,
                     policy_version=0,
                 )

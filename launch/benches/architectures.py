@@ -1,14 +1,14 @@
 """A table of architectures: which can be a policy, a reward model, and what refuses the others.
 
-Each family is made small and at random, and goes through a DeepSpeed rank and a vLLM engine in a
-process of its own (`launch.benches.architecture_probe`). The result is in
-docs/results/architectures.md.
+Each family is made small and at random, and goes through a DeepSpeed rank and a vLLM engine
+(`launch.benches.architecture_probe`). docs/results/architectures.md holds the result.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -107,7 +107,8 @@ def _worst(found: Mapping[str, Any]) -> float:
 
 def _why(found: Mapping[str, Any]) -> str:
     if found.get("refused"):
-        reason = str(found["refused"]).split(": ", 2)[-1].partition(";")[0]
+        reason = re.sub(r"^[\w.=]+: ", "", str(found["refused"])).partition("; ")[0]
+        reason = re.sub(r"(of )?/\S+ (is )?", "", reason)  # it lies in a temporary directory
         return f"refused: {reason}"
     if found.get("failed"):
         return f"**fails**: {found['failed']}"

@@ -104,6 +104,27 @@ def test_human_eval_plus_is_checked_against_its_canonical_solution(tmp_path: Pat
     assert not runs(tests.setup, tests.asserts, RIGHT.replace("2 * x", "x * 2 + 1e-3"), "twice")
     assert not runs(tests.setup, tests.asserts, WRONG, "twice")
     assert meta["variant"] == "plus"
+    # EvalPlus' release has HumanEval's own tests in `test`: what it has added stands in the inputs.
+    base = row | {"test": "def check(candidate):\n    assert candidate([1.5]) == [3.0]\n"}
+    assert one(tmp_path, "human_eval", base) == one(tmp_path, "human_eval", row)
+
+
+def test_added_tests_that_are_slow_have_a_limit_of_their_own(tmp_path: Path) -> None:
+    def limit(source: str, row: Rows) -> float | None:
+        _, tests, _ = one(tmp_path, source, row)
+        assert isinstance(tests, AssertTests)
+        return tests.time_limit
+
+    inputs = {"base_input": [[[1.5]]], "atol": 0}
+    assert limit("human_eval", HUMAN_EVAL | {"task_id": "HumanEval/139"}) is None
+    assert limit("human_eval", HUMAN_EVAL | {"task_id": "HumanEval/139"} | inputs) == 32
+    on_hub = {"test": "def assertion(out, exp): ...\n" + HUMAN_EVAL["test"]}
+    assert limit("human_eval", HUMAN_EVAL | {"task_id": "HumanEval/139"} | on_hub) == 32
+    assert limit("human_eval", HUMAN_EVAL | {"task_id": "HumanEval/13"} | inputs) is None
+    added = {"test": "for x in [1]:\n    assert f(x)"}
+    mbpp = {"task_id": 599, "prompt": "p", "test_list": ["assert f(1)"]}
+    assert limit("mbpp", mbpp) is None
+    assert limit("mbpp", mbpp | added) == 82
 
 
 @pytest.mark.parametrize(
@@ -874,6 +895,26 @@ def test_a_cell_that_is_no_json_though_its_type_says_so_is_a_fault(tmp_path: Pat
     pq.write_table(pa.Table.from_pylist([{"task_id": 1, "test_list": ["{"]}], schema), path)
     with pytest.raises(DataError, match=r"raw\.parquet:0:test_list: must be JSON, as its"):
         read_problems("mbpp", path)
+
+
+def test_a_text_that_datasets_took_for_json_is_refused_beside_others(tmp_path: Path) -> None:
+    from datasets import load_dataset  # noqa: PLC0415 - seconds
+
+    def fault(*calls: object) -> str:
+        lines, path = tmp_path / "plus.jsonl", tmp_path / f"{len(list(tmp_path.iterdir()))}.parquet"
+        other = _plus_row() | {"task_id": "HumanEval/39"}  # so that the column is one of JSON
+        row = _plus_row() | {"base_input": calls, "plus_input": []}
+        lines.write_text("".join(json.dumps(row) + "\n" for row in (other, row)))
+        data: Any = load_dataset(
+            "json", data_files=str(lines), split="train", cache_dir=str(tmp_path / path.stem)
+        )
+        data.to_parquet(str(path))
+        with pytest.raises(DataError) as error:
+            read_problems("human_eval", path)
+        return str(error.value)
+
+    assert "base_input: may be a text here, as in other calls; `datasets`" in fault(["a"], ["12"])
+    assert "base_input: must be JSON, as its type says" in fault(["0101"], ["12"])
 
 
 def test_integers_of_many_digits_are_read_and_kept(tmp_path: Path) -> None:

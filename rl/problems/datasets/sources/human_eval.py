@@ -1,13 +1,15 @@
 """HumanEval (`HumanEval.jsonl.gz` of openai/human-eval) and HumanEval+ (`HumanEvalPlus.jsonl`).
 
-HumanEval's `test` defines `check(candidate)`. EvalPlus' own file has inputs instead, `base_input`
-and `plus_input`, and says what is right by its `canonical_solution`.
+HumanEval's `test` defines `check(candidate)`, and so does that of HumanEval+ on the hub. EvalPlus'
+own files have inputs, `base_input` and `plus_input`, and say what is right by their
+`canonical_solution`; a `test` beside them is HumanEval's own, without what EvalPlus has added.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+from typing import Any
 
 from rl.problems.datasets.python_code import is_import, parsed, source_of
 from rl.problems.datasets.requests import completion_request
@@ -28,12 +30,11 @@ COLUMNS = (
 # Runs beside the judge. EvalPlus compares floats with a tolerance, and `find_zero`, which has many
 # right answers, by the value of the polynomial at the answer.
 _PLUS = """\
-import copy as _copy
 import json as _json
 
 _reference = {{}}
 exec({solution!r}, _reference)
-_inputs = _json.loads({inputs!r})
+_inputs = {inputs!r}
 
 
 def _is_same(value, expected):
@@ -49,14 +50,17 @@ def _is_same(value, expected):
 
 
 def check(candidate):
-    for args in _inputs:
-        value = candidate(*_copy.deepcopy(args))
+    for args, again in zip(_json.loads(_inputs), _json.loads(_inputs)):
+        value = candidate(*args)
         if {entry_point!r} == "find_zero":
-            assert abs(_reference["poly"](*_copy.deepcopy(args), value)) <= {atol!r}
+            assert abs(_reference["poly"](*again, value)) <= {atol!r}
         else:
-            assert _is_same(value, _reference[{entry_point!r}](*_copy.deepcopy(args)))
+            assert _is_same(value, _reference[{entry_point!r}](*again))
 """
 _DEFAULT_ATOL = 1e-6  # EvalPlus' own, where the row has 0
+# What EvalPlus' canonical solutions take for all inputs, in seconds, where it is above 1.5. A test
+# here is the loop over up to a thousand inputs, and gets four times as much, as EvalPlus gives it.
+_SLOW_S = {"15": 6.3, "36": 2.6, "59": 3.0, "83": 2.5, "94": 2.3, "130": 2.8, "139": 8.0}
 
 
 def human_eval(row: Row) -> Prompt | None:
@@ -68,12 +72,18 @@ def human_eval(row: Row) -> Prompt | None:
     task_id = row.read("task_id", id_text) or ""
     prompt = row.text("prompt")
     entry_point = row.read("entry_point", _identifier) or ""
-    is_plus = not row.has("test") and row.has("base_input")
+    is_plus = row.has("base_input")
     given = row.read("prompt", lambda value: _given(value, entry_point)) if entry_point else None
     test = _plus(row, prompt, entry_point) if is_plus else row.read("test", _checked)
     if given is None or test is None or row.faults:
         return None
-    tests = {"assert": [f"check({entry_point})"], "setup": f"{given}\n\n{test.strip()}\n".lstrip()}
+    tests: dict[str, Any] = {
+        "assert": [f"check({entry_point})"],
+        "setup": f"{given}\n\n{test.strip()}\n".lstrip(),
+    }
+    slow_s = _SLOW_S.get(task_id.rpartition("/")[2])
+    if slow_s is not None and (is_plus or "def assertion(" in test):
+        tests["time_limit"] = 4 * slow_s
     return problem(
         id=f"human_eval-{task_id.rpartition('/')[2]}",
         request=completion_request(entry_point, prompt),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from actors.engines.class_names import engine_name
 from actors.plan.engine_support import (
     CPU_HEAD_SIZES,
     EngineNeeds,
@@ -84,6 +85,17 @@ def test_layers_without_attention_need_a_class_that_the_engine_knows(tmp_path: P
     attends = ["sliding_attention", "full_attention"]
     gemma = model(tmp_path, "Gemma3TextForSequenceClassification", layer_types=attends)
     check_engine(gemma, "model", EngineNeeds("pooling", "cuda"))
+
+
+def test_an_engine_is_told_a_name_whose_language_model_it_has():
+    def language_model(name: str) -> str:
+        return name.replace("ForSequenceClassification", "ForCausalLM")
+
+    known = registry()
+    saved = "Gemma3TextForSequenceClassification"
+    assert known is not None and language_model(saved) not in known
+    assert language_model(engine_name(saved)) in known
+    assert engine_name("Qwen3ForSequenceClassification") == "Qwen3ForSequenceClassification"
 
 
 def test_what_no_engine_will_score_is_said_before_it_is_trained(tmp_path: Path):
