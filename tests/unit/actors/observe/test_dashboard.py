@@ -17,8 +17,6 @@ from ray.dashboard.modules.metrics.grafana_dashboard_factory import (
 
 from actors.cluster.gauges import HITS, KV_USAGE, QUERIED, RUNNING, WAITING, gauge_name
 from actors.observe.dashboard import DASHBOARD, FOLDER, dashboard_json, exported_names, provision
-from conf.errors import UserError
-from launch.grafana import GrafanaArgs, run
 from rl.metrics import METRICS, batch_metrics
 from rl.types import Extraction, Reason
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
@@ -93,22 +91,3 @@ def test_a_local_ray_gets_the_dashboard_beside_its_own(
     folder.mkdir(parents=True)
     provision()
     assert (folder / "codescaler.json").read_text(encoding="ascii") == SHIPPED
-
-
-def test_the_command_copies_the_dashboard_into_the_folder_of_the_newest_session(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("RAY_METRICS_GRAFANA_DASHBOARD_OUTPUT_DIR", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    with pytest.raises(UserError, match="no directory; start Ray"):
-        run(GrafanaArgs())
-    folder = tmp_path / "ray/session_latest" / FOLDER
-    folder.mkdir(parents=True)
-    run(GrafanaArgs())
-    assert (folder / "codescaler.json").is_file()
-    assert str(folder) in capsys.readouterr().out
-    other = tmp_path / "other"
-    other.mkdir()
-    monkeypatch.setenv("RAY_METRICS_GRAFANA_DASHBOARD_OUTPUT_DIR", str(other))
-    run(GrafanaArgs())
-    assert (other / "codescaler.json").is_file()

@@ -1,4 +1,4 @@
-"""Trackers: what they receive, where they write, and what they never see."""
+"""Trackers: what they are told, where they write, and what they never see."""
 
 from __future__ import annotations
 
@@ -58,9 +58,12 @@ def test_a_wrong_name_is_answered_with_the_nearest_valid_one():
 def test_a_tracker_that_is_not_installed_is_refused_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    # Not the function itself: whoever looks for another package meanwhile has to find it.
-    nothing = SimpleNamespace(find_spec=lambda _: None)
-    monkeypatch.setattr(trackers, "importlib", SimpleNamespace(util=nothing))
+    find = trackers.importlib.util.find_spec
+    monkeypatch.setattr(
+        trackers.importlib.util,
+        "find_spec",
+        lambda name, *package: None if name == "wandb" else find(name, *package),
+    )
     cfg = shipped_config(["++trackers=[wandb]"])
     with pytest.raises(UserError) as caught:
         check_inputs(cfg)
