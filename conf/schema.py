@@ -2,6 +2,8 @@
 
 Each field carries its documentation and its range; `conf.validate` turns a composed configuration
 into these dataclasses and reports every fault at once. Relations between fields are checked there.
+
+One file: every key of a run, in the order of the reference.
 """
 
 from __future__ import annotations

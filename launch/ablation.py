@@ -53,7 +53,7 @@ def run(args: AblationArgs) -> None:
         )
     )
     from actors.jobs.ablation import run_arm  # noqa: PLC0415 - after the arguments are good
-    from actors.plan.checks import check_inputs  # noqa: PLC0415
+    from actors.plan.checks.inputs import check_inputs  # noqa: PLC0415
 
     check_inputs(cfg)
     output = Path(args.output)

@@ -33,9 +33,9 @@ def run(args: BestOfNArgs) -> None:
     from actors.groups.verifiers import check_sandbox  # noqa: PLC0415
     from actors.jobs.benchmark import plan_benchmark, run_benchmark  # noqa: PLC0415
     from actors.jobs.best_of_n import EvidenceStore, check_selection, gather_evidence  # noqa: PLC0415
-    from actors.plan.prompt_checks import check_prompts  # noqa: PLC0415
-    from actors.plan.rehearsal import rehearse  # noqa: PLC0415
-    from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415
+    from actors.plan.checks.prompt_checks import check_prompts  # noqa: PLC0415
+    from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415
+    from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415
     from reward.select.report import write_report  # noqa: PLC0415
 
     console = Console()

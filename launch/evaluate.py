@@ -37,7 +37,7 @@ def run(args: EvaluateArgs) -> None:
     problems = read_benchmark(args)
     cfg = configure(args, max_prompt_tokens, max_tokens)
     from actors.jobs.benchmark import plan_benchmark, run_benchmark  # noqa: PLC0415 - heavy
-    from actors.plan.rehearsal import rehearse  # noqa: PLC0415
+    from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415
 
     benchmark = plan_benchmark(args, cfg, problems, ks)
     rehearse(args.model, "model", "lm", num_tokens=max_prompt_tokens + max_tokens)

@@ -24,7 +24,7 @@ def run(args: JudgeArgs) -> None:
     check_output_dir(args.output)
     cfg = reward_config(args.model, args)
     pairs, labelled = read_material(args)
-    from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments are good
+    from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments are good
 
     text_path = check_reward_texts(cfg, REWARD_KEYS)
     rehearse_reward_model(cfg)

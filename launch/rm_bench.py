@@ -59,7 +59,7 @@ def run(args: RmBenchArgs) -> None:
         items = read_items(Path(args.data))
         cfg = reward_config(args.model, args)
         rehearse_reward_model(cfg)
-        from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments
+        from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments
 
         check_reward_texts(cfg, REWARD_KEYS)
         from actors.jobs.rm_bench import score_items  # noqa: PLC0415 - heavier still

@@ -33,7 +33,7 @@ def run(args: ScoreArgs) -> None:
     output = check_output(args.output, "FILE.jsonl")
     cfg = answer_config(args)
     groups = read_answers(Path(args.input))
-    from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments are good
+    from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments are good
 
     check_reward_texts(cfg, REWARD_KEYS)
     from actors.jobs.scoring import score_file  # noqa: PLC0415 - after the arguments are good

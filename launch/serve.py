@@ -44,7 +44,7 @@ def run(args: ServeArgs) -> None:
     cfg = answer_config(args)
     token = read_token(None if args.token_file is None else Path(args.token_file))
     check_address(args.host, args.port, token)
-    from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments
+    from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments
 
     check_reward_texts(cfg, REWARD_KEYS)
     from actors.serve.server import ServeConfig, serve_rewards  # noqa: PLC0415 - heavier still

@@ -27,7 +27,7 @@ def run(cfg: Config) -> None:
     check_run(cfg)
     cfg = with_shipped_models(cfg)
     if cfg.dry_run:
-        from actors.plan.dry_run import dry_run  # noqa: PLC0415 - after the configuration is good
+        from actors.plan.layout.dry_run import dry_run  # noqa: PLC0415 - after the configuration is good
 
         dry_run(cfg)
         return

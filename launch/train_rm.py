@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from actors.plan.engine_support import EngineNeeds, device_of, engine_note
-from actors.plan.model_shape import shape_of
+from actors.plan.checks.engine_support import EngineNeeds, device_of, engine_note
+from actors.plan.layout.model_shape import shape_of
 from actors.plan.rm_checks import check_arguments, read_training_pairs
 from conf.commands.train_rm import TrainRmArgs
 from launch.common.cli import main_simple
@@ -32,8 +32,8 @@ def run(args: TrainRmArgs) -> None:
     check_arguments(args, shape)
     train, validation = read_training_pairs(args)
     from actors.cluster.placement import Needs  # noqa: PLC0415 - after the arguments are good
-    from actors.plan.checks import preflight  # noqa: PLC0415
-    from actors.plan.rehearsal import rehearse  # noqa: PLC0415
+    from actors.plan.checks.inputs import preflight  # noqa: PLC0415
+    from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415
     from actors.plan.rm_recipe import configure  # noqa: PLC0415
 
     cfg = configure(args, shape)

@@ -5,6 +5,8 @@ layer by layer inside every forward, so a rank that calls alone waits until the 
 per process and no Ray in here: `actors.groups.trainer` wraps it in an actor.
 
 Axes: R rows, L tokens of a row.
+
+One file: methods that all ranks call in lockstep, on one object.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ sampling (rollout actors) and scoring (reward actors, pooling runner without act
 
 New weights arrive through vLLM's own weight-transfer API, on a transport of
 `actors.engines.vllm_transports`.
+
+One file: one thread and everything that may reach it.
 """
 
 from __future__ import annotations

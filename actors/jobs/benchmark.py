@@ -18,9 +18,9 @@ from actors.cluster.placement import Needs
 from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
-from actors.plan.checks import preflight
+from actors.plan.checks.inputs import preflight
+from actors.plan.checks.prompt_checks import check_prompts
 from actors.plan.evaluation import num_cores
-from actors.plan.prompt_checks import check_prompts
 from conf.commands.benchmark import EvaluationArgs
 from conf.errors import ProjectError
 from conf.schema import Config

@@ -22,8 +22,8 @@ from actors.cluster.placement import Needs
 from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
-from actors.plan.checks import preflight
-from actors.plan.prompt_checks import check_prompts
+from actors.plan.checks.inputs import preflight
+from actors.plan.checks.prompt_checks import check_prompts
 from conf.errors import DataError, NonFiniteError, ProjectError
 from conf.schema import Config
 from reward.select.best_of_n import (

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 
-from actors.plan.engine_support import EngineNeeds, check_engine, device_of
+from actors.plan.checks.engine_support import EngineNeeds, check_engine, device_of
 from conf.commands.benchmark import EvaluationArgs
 from conf.errors import DataError, UserError
 from conf.offline import offline_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from actors.plan.engine_support import EngineNeeds, check_engine, device_of
+from actors.plan.checks.engine_support import EngineNeeds, check_engine, device_of
 from conf.commands.reward_model import AnswerArgs, RewardGroupArgs
 from conf.offline import offline_config
 from conf.schema import Config
@@ -63,7 +63,7 @@ def rehearse_reward_model(cfg: Config) -> None:
     Raises:
         UserError: naming the file that no engine could use.
     """
-    from actors.plan.rehearsal import rehearse  # noqa: PLC0415 - after all that is quicker
+    from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415 - after all that is quicker
 
     if cfg.reward.model is not None:
         rehearse(cfg.reward.model, "model", "score", num_tokens=cfg.reward.max_tokens)

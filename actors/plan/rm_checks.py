@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.plan.model_shape import ModelShape
+from actors.plan.layout.model_shape import ModelShape
 from actors.plan.reward_group import REWARD_KEYS
 from conf.commands.train_rm import TrainRmArgs
 from conf.errors import UserError

@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from math import log
 from pathlib import Path
 
-from actors.plan.memory import DTYPE_BYTES, GIB, microbatch_within
-from actors.plan.model_shape import ModelShape
+from actors.plan.layout.memory import DTYPE_BYTES, GIB, microbatch_within
+from actors.plan.layout.model_shape import ModelShape
 from actors.plan.reward_group import default_context
 from conf.commands.train_rm import TrainRmArgs
 from conf.offline import offline_config

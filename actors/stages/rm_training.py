@@ -20,7 +20,7 @@ from actors.cluster.session import session
 from actors.cluster.signals import how_to_go_on
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.trainer import TrainGroup
-from actors.plan.model_shape import ModelShape
+from actors.plan.layout.model_shape import ModelShape
 from actors.plan.rm_recipe import epochs_of_size, settings_of
 from actors.stages.training import OfflinePlan, offline_spec, score_pairs, train_offline
 from conf.commands.train_rm import TrainRmArgs

@@ -26,7 +26,7 @@ import torch
 from actors.engines.forward_check import gap_of
 from actors.engines.specs import EngineSpec, Sampling, TrainSpec, WeightBackend
 from actors.engines.train_model import plain_reader
-from actors.plan.engine_support import EngineNeeds, check_engine
+from actors.plan.checks.engine_support import EngineNeeds, check_engine
 from conf.errors import ProjectError
 from conf.schema import PolicyConfig
 from reward.model.loading import check_attention, check_tensors

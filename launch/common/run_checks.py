@@ -12,7 +12,7 @@ def check_run(cfg: Config) -> None:
     if cfg.dry_run:
         return
     # Each import is heavier than the one before, so that bad input is refused at once.
-    from actors.plan.checks import check_inputs  # noqa: PLC0415
+    from actors.plan.checks.inputs import check_inputs  # noqa: PLC0415
 
     if cfg.loop.enabled:  # written after minutes
         check_output_dir(cfg.loop.cache_dir, "loop.cache_dir")

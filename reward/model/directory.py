@@ -1,7 +1,7 @@
 """Model directory: what its small files state, and what no engine could work with.
 
 Only JSON is read here, no library of models is loaded: a wrong number is reported within a second.
-Whatever needs the classes of the model is rehearsed by `actors.plan.rehearsal`.
+Whatever needs the classes of the model is rehearsed by `actors.plan.checks.rehearsal`.
 """
 
 from __future__ import annotations

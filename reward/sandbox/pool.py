@@ -7,6 +7,8 @@ and asserts run in a process of their own (`reward.sandbox.inside.asserts.strict
 How strongly a program is held depends on the machine: see `reward.sandbox.levels`. At every level
 above 0 its time, memory, output, files and processes are bounded and nothing of it stays behind.
 Linux only.
+
+One file: jobs, workers and the limits that bind them to each other.
 """
 
 from __future__ import annotations

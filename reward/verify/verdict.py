@@ -4,6 +4,8 @@ Programs run in `reward.sandbox.pool`; what they should have done never enters t
 run in. Values and standard output are compared here, as builtin data; asserts run in the sandbox
 too, but in a process of their own. That is what makes a verdict impossible to forge: a program sees
 its inputs, never what is expected of them, and never what becomes of its answers.
+
+One file: the order of runs in which a verdict is reached.
 """
 
 from __future__ import annotations

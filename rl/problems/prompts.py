@@ -2,6 +2,8 @@
 
 A canonical file has the columns `id`, `prompt` (list of {role, content}), `tests` (null or JSON),
 `entry_point` (null or string), `source` and `meta` (JSON). Rows are counted from 0 in messages.
+
+One file: a problem, its tests in every form, and the parquet that holds both.
 """
 
 # pyarrow ships no type information; what leaves it is narrowed before use.

@@ -16,8 +16,8 @@ import yaml
 
 from actors.groups.fleet import OBJECTIVES
 from actors.groups.reward import JUDGES, JudgeActor
-from actors.plan.dry_run import assumed_machine, model_shapes
-from actors.plan.plan import make_plan
+from actors.plan.layout.dry_run import assumed_machine, model_shapes
+from actors.plan.layout.plan import make_plan
 from conf.keys import keys_of
 from conf.schema import Config
 from conf.validate import build_config

@@ -11,6 +11,8 @@ a user id (level 1), Landlock and seccomp (2); namespaces (3) or gVisor (4) are 
 
 Frames in both directions are a 4-byte big-endian length and that many bytes: one line of JSON, then
 a body. The body of a request is the standard input; that of an answer is what its line says.
+
+One file: the fork server is one state machine, and each step relies on the order of the others.
 """
 
 from __future__ import annotations

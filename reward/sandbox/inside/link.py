@@ -11,6 +11,8 @@ the 2), and no exception of the program can end the tests by another way than fa
 asks for what does not survive the way between the processes, it is `odd`: what it says from there
 on is no verdict.
 Standard library only.
+
+One file: both ends of one protocol.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ builtins that look at what is asked of them, its operators notice when a test ca
 audit hook sees what the interpreter itself reports: frames, collected objects, code, other
 processes. Whatever is seen is said at once, for good: what its tests say from then on no longer
 counts. Standard library only: this is loaded inside the sandbox.
+
+One file: what is watched is one list, read as a whole when it is judged for holes.
 """
 
 # pyright: reportPrivateUsage=false

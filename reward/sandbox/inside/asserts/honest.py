@@ -10,6 +10,8 @@ path (`reward.sandbox.inside.asserts.strict`), which shares nothing with its tes
 This is the first of three bars. The second is at work while the program runs
 (`reward.sandbox.inside.asserts.guard`); the third runs the tests turned round
 (`reward.sandbox.inside.asserts.checks`). Standard library only: this is loaded inside the sandbox.
+
+One file: the allow-list is one argument, and a gap between two files would be a hole.
 """
 
 from __future__ import annotations

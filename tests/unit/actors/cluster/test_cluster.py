@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from actors.cluster.cluster import cluster
-from actors.plan.checks import check_inputs
+from actors.plan.checks.inputs import check_inputs
 from conf.errors import EngineError, UserError
 from tests.settings import run_config, shipped_config
 

@@ -13,7 +13,7 @@ import pytest
 
 from actors.observe import trackers
 from actors.observe.trackers import MlflowTracker, TensorBoardTracker, WandbTracker, tracked_run
-from actors.plan.checks import check_inputs
+from actors.plan.checks.inputs import check_inputs
 from conf.errors import UserError
 from conf.validate import ConfigError
 from rl.types import StepReport

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from actors.plan import evaluation, rm_recipe, selection
-from actors.plan.model_shape import shape_of
+from actors.plan.layout.model_shape import shape_of
 from actors.plan.reward_group import answer_config, reward_config
 from conf import groups, offline
 from conf.commands.benchmark import DataArgs, EvaluationArgs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.plan.model_shape import shape_of
+from actors.plan.layout.model_shape import shape_of
 from actors.plan.rm_recipe import configure
 from conf.commands.train_rm import TrainRmArgs
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.plan.model_shape import shape_of
+from actors.plan.layout.model_shape import shape_of
 from actors.plan.rm_recipe import configure
 from actors.stages.rm_training import plan_training
 from conf.commands.train_rm import TrainRmArgs

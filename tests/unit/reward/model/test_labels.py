@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from actors.plan.checks.text_checks import check_reward_texts
 from actors.plan.reward_group import REWARD_KEYS, reward_config
-from actors.plan.text_checks import check_reward_texts
 from conf.commands.reward_model import RewardGroupArgs
 from conf.errors import EngineError, UserError
 from reward.model.files import check_family, check_reward_model, read_system

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from actors.plan.dry_run import assumed_machine, model_shapes
-from actors.plan.memory import GIB
-from actors.plan.plan import Machine, Plan, Shapes, make_plan
-from actors.plan.plan_text import describe, picture
+from actors.plan.layout.dry_run import assumed_machine, model_shapes
+from actors.plan.layout.memory import GIB
+from actors.plan.layout.plan import Machine, Plan, Shapes, make_plan
+from actors.plan.layout.plan_text import describe, picture
 from conf.schema import Config
 from tests.settings import shipped_config
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.plan.checks import check_inputs
-from actors.plan.prompt_checks import Asking, Split, check_splits
+from actors.plan.checks.inputs import check_inputs
+from actors.plan.checks.prompt_checks import Asking, Split, check_splits
 from actors.plan.shipped import with_shipped_models
 from conf.errors import UserError
 from rl.problems.minipy import make_prompts
@@ -19,7 +19,7 @@ from tests.settings import run_config, shipped_config
 
 pytestmark = pytest.mark.unit
 
-POLICY = Path(__file__).resolve().parents[4] / "assets/minipy/policy"
+POLICY = Path(__file__).resolve().parents[5] / "assets/minipy/policy"
 
 
 def asked(prompt: Prompt, *turns: tuple[str, str]) -> Prompt:

@@ -13,7 +13,7 @@ from actors.cluster.cluster import check_cluster
 from actors.cluster.placement import Needs, bundles, check_fits, full_needs, local_gpus
 from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
-from actors.plan.engine_support import EngineNeeds, check_engine
+from actors.plan.checks.engine_support import EngineNeeds, check_engine
 from conf.errors import UserError
 from conf.schema import Config
 from reward.model.directory import check_trainable
@@ -74,7 +74,7 @@ def text_faults(cfg: Config, *, of_hub: bool = True) -> list[str]:
 
 
 def _check_policy_texts(cfg: Config) -> None:
-    from actors.plan.text_checks import check_policy_texts  # noqa: PLC0415 - loads transformers
+    from actors.plan.checks.text_checks import check_policy_texts  # noqa: PLC0415 - loads transformers
 
     paths = {"data.train_path": cfg.data.train_path, "data.eval_path": cfg.data.eval_path}
     if cfg.probe.every:
@@ -88,7 +88,7 @@ def _check_policy_texts(cfg: Config) -> None:
 
 
 def _check_reward_texts(cfg: Config) -> None:
-    from actors.plan.text_checks import check_reward_texts  # noqa: PLC0415 - loads transformers
+    from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415 - loads transformers
 
     check_reward_texts(cfg)
 
@@ -153,7 +153,7 @@ def _rehearse_models(cfg: Config) -> None:
     """Read and build both models as the actors will, and write what a run writes at its end."""
     if cfg.loop.enabled:
         return
-    from actors.plan.rehearsal import rehearse  # noqa: PLC0415 - seconds
+    from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415 - seconds
 
     num_tokens = cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens
     rehearse(cfg.model.path, "model.path", "lm", num_tokens=num_tokens, saves=True)
@@ -165,7 +165,7 @@ def _check_prompts(cfg: Config) -> None:
     """Encode every prompt of every split; a hub id's tokenizer is left to the actors."""
     if cfg.loop.enabled or not is_local(cfg.model.path):
         return
-    from actors.plan.prompt_checks import check_prompts_of  # noqa: PLC0415 - seconds
+    from actors.plan.checks.prompt_checks import check_prompts_of  # noqa: PLC0415 - seconds
 
     check_prompts_of(cfg)
 

@@ -1,7 +1,7 @@
 """Plan of a run on given machines: which actor sits where, what memory it takes, what does not fit.
 
-Pure: machines and model sizes come in, a plan goes out. `actors.plan.plan_text` draws it,
-`actors.plan.dry_run` finds out about machines.
+Pure: machines and model sizes come in, a plan goes out. `actors.plan.layout.plan_text` draws it,
+`actors.plan.layout.dry_run` finds out about machines.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from actors.cluster.placement import Bundle, Layout, bundles, full_needs, lay_out
-from actors.plan.memory import GIB, NO_MODEL, Footprint, engine_footprint, policy_footprint
-from actors.plan.model_shape import ModelShape
+from actors.plan.layout.memory import GIB, NO_MODEL, Footprint, engine_footprint, policy_footprint
+from actors.plan.layout.model_shape import ModelShape
 from conf.schema import Config
 
 GROUPS = ("rollout", "reward", "policy")

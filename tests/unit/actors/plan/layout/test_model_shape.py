@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from actors.plan.model_shape import shape_of
+from actors.plan.layout.model_shape import shape_of
 from reward.model.files import num_parameters
 
 pytestmark = pytest.mark.unit
 
-SHIPPED = Path(__file__).resolve().parents[4] / "assets/minipy/policy"
+SHIPPED = Path(__file__).resolve().parents[5] / "assets/minipy/policy"
 
 
 @pytest.mark.parametrize(

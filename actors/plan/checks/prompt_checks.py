@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from actors.groups.rollout import encode_prompt
-from actors.plan.text_checks import check_policy_texts
+from actors.plan.checks.text_checks import check_policy_texts
 from conf.errors import UserError, in_one_line
 from conf.schema import Config
 from rl.problems.minipy import make_prompts

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from actors.plan.memory import (
+from actors.plan.layout.memory import (
     CONTEXT_BYTES,
     ENGINE_WORK_BYTES,
     GIB,
@@ -18,7 +18,7 @@ from actors.plan.memory import (
     microbatch_within,
     policy_footprint,
 )
-from actors.plan.model_shape import Dimensions, ModelShape, shape_of
+from actors.plan.layout.model_shape import Dimensions, ModelShape, shape_of
 from conf.schema import Config, PolicyConfig
 from tests.settings import run_config
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from actors.plan.model_shape import Dimensions, ModelShape
+from actors.plan.layout.model_shape import Dimensions, ModelShape
 from conf.schema import PolicyConfig, RewardConfig, RolloutConfig
 
 GIB = 2**30

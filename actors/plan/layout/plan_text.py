@@ -6,8 +6,8 @@ import math
 import textwrap
 from collections.abc import Mapping
 
-from actors.plan.memory import GIB, Footprint
-from actors.plan.plan import GROUPS, Device, Plan, Shapes
+from actors.plan.layout.memory import GIB, Footprint
+from actors.plan.layout.plan import GROUPS, Device, Plan, Shapes
 from conf.keys import as_yaml, keys_of
 from conf.schema import Config
 from rl.run.directory import RunDirectory

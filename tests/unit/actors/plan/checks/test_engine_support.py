@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.engines.class_names import engine_name
-from actors.plan.engine_support import (
+from actors.plan.checks.engine_support import (
     CPU_HEAD_SIZES,
     EngineNeeds,
     check_engine,

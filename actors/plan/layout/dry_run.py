@@ -16,11 +16,11 @@ from actors.cluster.placement import (
     local_gpus,
 )
 from actors.cluster.session import session
-from actors.plan.checks import file_faults, preflight, text_faults
-from actors.plan.memory import GIB
-from actors.plan.model_shape import shape_of
-from actors.plan.plan import Machine, Shapes, make_plan
-from actors.plan.plan_text import describe
+from actors.plan.checks.inputs import file_faults, preflight, text_faults
+from actors.plan.layout.memory import GIB
+from actors.plan.layout.model_shape import shape_of
+from actors.plan.layout.plan import Machine, Shapes, make_plan
+from actors.plan.layout.plan_text import describe
 from conf.errors import EngineError, PlacementError, UserError
 from conf.schema import Config
 from rl.base.console import Console

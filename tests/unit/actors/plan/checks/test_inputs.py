@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.plan.checks import check_inputs
+from actors.plan.checks.inputs import check_inputs
 from conf.errors import UserError
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts

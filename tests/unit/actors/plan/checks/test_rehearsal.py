@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from transformers import GPT2Config, GraniteConfig
 
-from actors.plan.rehearsal import rehearse
+from actors.plan.checks.rehearsal import rehearse
 from conf.errors import UserError
 
 pytestmark = pytest.mark.unit
 
-ASSETS = Path(__file__).resolve().parents[4] / "assets/minipy"
+ASSETS = Path(__file__).resolve().parents[5] / "assets/minipy"
 
 
 @pytest.fixture(autouse=True)

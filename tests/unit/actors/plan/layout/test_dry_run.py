@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from actors.plan import checks
-from actors.plan import dry_run as module
-from actors.plan.dry_run import dry_run, find_site
+from actors.plan.checks import inputs as checks
+from actors.plan.layout import dry_run as module
+from actors.plan.layout.dry_run import dry_run, find_site
 from conf.errors import UserError
 from tests.settings import run_config, shipped_config
 
