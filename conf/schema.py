@@ -445,7 +445,7 @@ class RayConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopConfig:
+class PipelineConfig:
     """The whole loop: policy and reward model from nothing (`experiment=whole_loop`)."""
 
     enabled: bool = key("whether the policy and the reward model are built before the RL", False)
@@ -516,4 +516,4 @@ class Config:
     checkpoint: CheckpointConfig = key("what a run keeps")
     report: ReportConfig = key("report page of the run")
     ray: RayConfig = key("Ray cluster")
-    loop: LoopConfig = key("stages of the whole loop")
+    loop: PipelineConfig = key("stages of the whole loop")

@@ -9,7 +9,7 @@ from pathlib import Path
 from actors.stages.raw_scores import Candidates, score_candidates, scoring_settings
 from conf.commands.judge_rm import JudgeArgs
 from conf.schema import Config
-from reward.assess.assessment import Judgement, Material, Text, attack_pairs, judge
+from reward.assess.assessment import Assessment, Material, Text, assess_scores, attack_pairs
 from reward.assess.attacks import attacks
 from reward.model.text_path import TextPath
 from reward.pairs.labelled import Labelled
@@ -31,8 +31,8 @@ def assess(
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     _write_scores(output / "scores.jsonl", scores)
-    judgement = judge(material, scores, sorted(set(args.ks)), args.seed)
-    _write(output, judgement, settings, dict(labelled.left_out.most_common()))
+    assessment = assess_scores(material, scores, sorted(set(args.ks)), args.seed)
+    _write(output, assessment, settings, dict(labelled.left_out.most_common()))
 
 
 def prepare(
@@ -71,24 +71,24 @@ def _write_scores(path: Path, scores: Mapping[Text, Score]) -> None:
 
 
 def _write(
-    output: Path, judgement: Judgement, settings: dict[str, object], left_out: dict[str, int]
+    output: Path, assessment: Assessment, settings: dict[str, object], left_out: dict[str, int]
 ) -> None:
     """Write the figures and the card, and show the figures."""
     from reward.assess.card import figure_cells, write_card  # noqa: PLC0415 - loads matplotlib
 
-    record = asdict(judgement)
+    record = asdict(assessment)
     del record["right_scores"], record["wrong_scores"]  # scores.jsonl has them all
     record |= {"left_out": left_out, "settings": settings}
     replace_json(output / "figures.json", record)
-    write_card(output, judgement, settings, left_out)
+    write_card(output, assessment, settings, left_out)
     console = Console()
-    figures = dict(judgement.pairs.figures) if judgement.pairs else {}
-    figures |= judgement.lists
+    figures = dict(assessment.pairs.figures) if assessment.pairs else {}
+    figures |= assessment.lists
     figures |= {
-        f"lifted by {n}": f["lifted"] for n, f in judgement.attacks.items() if "lifted" in f
+        f"lifted by {n}": f["lifted"] for n, f in assessment.attacks.items() if "lifted" in f
     }
     rows = [(name, *figure_cells(figure)) for name, figure in figures.items()]
     console.table("reward model", rows, ("figure", "value", "95 % interval", "of"))
-    if judgement.num_truncated:
-        console.say(f"{judgement.num_truncated} programs were cut to the context")
+    if assessment.num_truncated:
+        console.say(f"{assessment.num_truncated} programs were cut to the context")
     console.say(f"written to {output}/card.html")

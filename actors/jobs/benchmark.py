@@ -27,7 +27,7 @@ from conf.schema import Config
 from reward.code.extract import ExtractConfig, extract
 from reward.model.files import is_local, model_digest
 from reward.verify.execute import Verifying, programs_of, require_decided, verify_persistently
-from reward.verify.verdict import Judgement
+from reward.verify.verdict import ProgramResult
 from rl.base.console import Console
 from rl.base.files import replace_json
 from rl.base.versions import installed_versions
@@ -243,7 +243,7 @@ class BenchmarkRun:
 
 def judge_group(
     group: PromptGroup, extraction: ExtractConfig, verifier: Verifying
-) -> tuple[list[SampleRow], list[Judgement]]:
+) -> tuple[list[SampleRow], list[ProgramResult]]:
     """Extract the programs of a group, run them, and make the rows that are kept."""
     prompt = group.prompt
     extractions_G = [extract(completion.text, extraction) for completion in group.completions_G]

@@ -39,7 +39,7 @@ from reward.pairs.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs.pairs import LabelledCode, Pair, PairWriter, is_for_validation
 from reward.pairs.rollout_sources import RolloutCode, RolloutFile, iter_codes, question_digest
 from reward.verify.execute import program_of, require_decided, verify_persistently
-from reward.verify.verdict import Judgement
+from reward.verify.verdict import ProgramResult
 from rl.base.console import Console
 from rl.base.files import replace_json
 from rl.run.rollouts import row_of, schema_of
@@ -177,7 +177,7 @@ class _Verify:
         return _table([code for code in decided if code.verdict and code.verdict.is_label])
 
 
-def _judged(code: RolloutCode, judgement: Judgement) -> RolloutCode:
+def _judged(code: RolloutCode, judgement: ProgramResult) -> RolloutCode:
     return replace(
         code,
         verdict=judgement.verdict,

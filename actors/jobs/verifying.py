@@ -18,7 +18,7 @@ from conf.errors import DataError, ProjectError
 from conf.schema import Config, ExecutionConfig
 from reward.code.extract import ExtractConfig, extract
 from reward.verify.execute import verify_persistently
-from reward.verify.verdict import Judgement, Program, longest
+from reward.verify.verdict import Program, ProgramResult, longest
 from rl.base.console import Console
 from rl.base.files import replacing
 from rl.base.json_text import JsonFault, parse_json
@@ -75,7 +75,7 @@ class VerifierActor:
     def __init__(self, cfg: ExecutionConfig, timeout_s: float, *, early_stop: bool) -> None:
         self._verifier = make_verifier(cfg, timeout_s, early_stop=early_stop)
 
-    def verify(self, programs: Sequence[Program]) -> list[Judgement]:
+    def verify(self, programs: Sequence[Program]) -> list[ProgramResult]:
         """Judge programs, in order."""
         return verify_persistently(self._verifier, programs)
 

@@ -41,7 +41,7 @@ class Shard(Protocol):
         """Judge groups; what one fails with is its own result."""
         ...
 
-    async def probe(self) -> None:
+    async def check_health(self) -> None:
         """Score something that is in no cache. Raises ProjectError when that fails."""
         ...
 
@@ -75,7 +75,7 @@ class QueueConfig:
 
     capacity: int  # answers admitted at once: waiting or on a shard
     batch: int  # answers of one call of a shard
-    probe_every_s: float = 5.0
+    health_check_every_s: float = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -273,13 +273,13 @@ class ScoreQueue:
         while True:
             watched.look.clear()
             try:
-                await watched.shard.probe()
+                await watched.shard.check_health()
             except ProjectError as error:
                 self._set_down(watched, error)
             else:
                 await self._set_up(watched)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(watched.look.wait(), self._cfg.probe_every_s)
+                await asyncio.wait_for(watched.look.wait(), self._cfg.health_check_every_s)
 
     def _set_down(self, watched: _Watched, error: ProjectError) -> None:
         if watched.state is not ShardState.DOWN:

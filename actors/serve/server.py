@@ -70,7 +70,7 @@ class RayShard:
             f"the judgement of {len(groups)} groups by {self.name}",
         )
 
-    async def probe(self) -> None:
+    async def check_health(self) -> None:
         """Score a program that no cache has seen."""
         ((score,),) = await wait_for(
             self._handle.score_problems.remote([(f"probe {secrets.token_hex(8)}", ["pass"])]),

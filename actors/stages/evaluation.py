@@ -14,7 +14,7 @@ import numpy as np
 
 from actors.groups.fleet import RayFleet
 from reward.verify.execute import programs_of, require_decided, verify_persistently
-from reward.verify.verdict import Judgement, Verifier
+from reward.verify.verdict import ProgramResult, Verifier
 from rl.run.evaluate import best_of_n, pass_at_k
 from rl.step import sample_and_judge
 from rl.types import JudgedGroup, Prompt, SamplingConfig, Score
@@ -93,7 +93,7 @@ def execute(groups_P: Sequence[JudgedGroup], verifier: Verifier) -> tuple[Judged
     )
 
 
-def _with_verdict(score: Score, found: Judgement) -> Score:
+def _with_verdict(score: Score, found: ProgramResult) -> Score:
     return replace(
         score,
         verdict=found.verdict,

@@ -19,7 +19,7 @@ from actors.groups.verifiers import make_verifier
 from conf.errors import DataError, UserError
 from conf.schema import ExecutionConfig
 from reward.verify.execute import verify_persistently
-from reward.verify.verdict import Judgement, Program, Verifier
+from reward.verify.verdict import Program, ProgramResult, Verifier
 from rl.base.console import Console
 from rl.base.files import replace_file
 from rl.base.json_text import JsonFault, parse_json
@@ -54,7 +54,7 @@ class Agreement:
     seconds: float = 0.0  # wall clock
     cpu_s: float = 0.0  # of the programs' processes and the sandbox
 
-    def add(self, case: Case, judgement: Judgement | None) -> bool:
+    def add(self, case: Case, judgement: ProgramResult | None) -> bool:
         """Count one verdict, None for a refused row; return whether it is as it should be."""
         self.num_rows += 1
         if judgement is None:
@@ -129,7 +129,7 @@ def _judge(
     agreement = Agreement(name)
     wrong: list[dict[str, Any]] = []
     sound = [case for case in cases if _is_sound(case.program)]
-    judgements: dict[int, Judgement] = {}
+    judgements: dict[int, ProgramResult] = {}
     cpu_s, started = _cpu_of_descendants(), time.perf_counter()
     with verifier, console.steps(len(sound), what="programs"):
         for begin in range(0, len(sound), _BATCH):

@@ -56,7 +56,7 @@ class Material:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class Assessment:
     """What the scores say; None or empty where there was no material for it."""
 
     pairs: PairFigures | None
@@ -90,13 +90,13 @@ def attack_pairs(
     ]
 
 
-def judge(
+def assess_scores(
     material: Material, scores: Mapping[Text, Score], ks: Sequence[int], seed: int
-) -> Judgement:
+) -> Assessment:
     """Return the figures; `scores` has every text of `material`."""
     values = {text: float(score.value or 0.0) for text, score in scores.items()}
     labels = _labels(material)
-    return Judgement(
+    return Assessment(
         pairs=_pairs(material.pairs, values, seed) if material.pairs else None,
         lists=list_figures(_lists(material.labelled, values), ks, seed),
         attacks=_attacks(material.attacked, values, seed),

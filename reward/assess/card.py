@@ -17,7 +17,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure as Plot
 
-from reward.assess.assessment import Judgement
+from reward.assess.assessment import Assessment
 from reward.assess.figures import Bin, Figure
 from rl.base.files import replace_file
 
@@ -60,11 +60,14 @@ class Picture:
 
 
 def write_card(
-    directory: Path, judgement: Judgement, settings: Mapping[str, object], counts: Mapping[str, int]
+    directory: Path,
+    assessment: Assessment,
+    settings: Mapping[str, object],
+    counts: Mapping[str, int],
 ) -> None:
     """Write `card.md` with its pictures beside it, and `card.html`, which needs no other file."""
     title = f"Reward model {settings['model']}"
-    tables, pictures = _tables(judgement, settings, counts), _pictures(judgement)
+    tables, pictures = _tables(assessment, settings, counts), _pictures(assessment)
     for picture in pictures:
         (directory / f"{picture.name}.png").write_bytes(picture.png)
     replace_file(directory / "card.md", _markdown(title, tables, pictures))
@@ -77,35 +80,35 @@ def figure_cells(figure: Figure) -> tuple[str, str, str]:
 
 
 def _tables(
-    judgement: Judgement, settings: Mapping[str, object], counts: Mapping[str, int]
+    assessment: Assessment, settings: Mapping[str, object], counts: Mapping[str, int]
 ) -> list[Table]:
     tables: list[Table] = []
     columns = ("figure", "value", "95 % interval", "of")
-    if judgement.pairs is not None:
+    if assessment.pairs is not None:
         about = (
             "A pair is a right and a wrong program of one problem. Accuracy: the right one scores "
             "strictly higher. ECE: gap between sigmoid(|margin|) and accuracy. Loss: "
             "log(1 + exp(-margin)). AUC: a right program scores above a wrong "
             "one, within a problem and pooled, each program counted once."
         )
-        rows = _rows(judgement.pairs.figures)
-        rows += _rows({f"accuracy, {k}": v for k, v in judgement.pairs.by_source.items()})
+        rows = _rows(assessment.pairs.figures)
+        rows += _rows({f"accuracy, {k}": v for k, v in assessment.pairs.by_source.items()})
         tables.append(Table(title="Pairs", about=about, columns=columns, rows=tuple(rows)))
-    if judgement.lists:
+    if assessment.lists:
         about = (
             "All programs of a problem, ranked by score, against execution. hits@k: one of the k "
             "best is right; random@k: the same for an order by chance. Spearman: with the pass "
             "rate. AUC: a right program scores above a wrong one, within a problem and pooled."
         )
-        rows = tuple(_rows(judgement.lists))
+        rows = tuple(_rows(assessment.lists))
         tables.append(Table(title="Lists", about=about, columns=columns, rows=rows))
-    if judgement.attacks:
-        tables.append(_attack_table(judgement))
+    if assessment.attacks:
+        tables.append(_attack_table(assessment))
     if counts:
         rows = tuple((name, f"{count:,}") for name, count in counts.items())
         about = "Completions that no figure counts, by why."
         tables.append(Table(title="Left out", about=about, columns=("why", "number"), rows=rows))
-    tables.append(_settings_table(judgement, settings))
+    tables.append(_settings_table(assessment, settings))
     return tables
 
 
@@ -113,10 +116,10 @@ def _rows(figures: Mapping[str, Figure]) -> list[tuple[str, ...]]:
     return [(name, *figure_cells(figure)) for name, figure in figures.items()]
 
 
-def _attack_table(judgement: Judgement) -> Table:
+def _attack_table(assessment: Assessment) -> Table:
     names = ("right shift", "wrong shift", "lifted")
     rows: list[tuple[str, ...]] = []
-    for attack, figures in judgement.attacks.items():
+    for attack, figures in assessment.attacks.items():
         cells: list[str] = []
         for name in names:
             figure = figures.get(name)
@@ -137,10 +140,10 @@ def _attack_table(judgement: Judgement) -> Table:
     )
 
 
-def _settings_table(judgement: Judgement, settings: Mapping[str, object]) -> Table:
+def _settings_table(assessment: Assessment, settings: Mapping[str, object]) -> Table:
     shown = {
-        "programs scored": f"{judgement.num_texts:,}",
-        "cut to the context": f"{judgement.num_truncated:,}",
+        "programs scored": f"{assessment.num_texts:,}",
+        "cut to the context": f"{assessment.num_truncated:,}",
     }
     shown |= {name.replace("_", " "): _words(value) for name, value in settings.items()}
     return Table(
@@ -161,13 +164,13 @@ def _words(value: object) -> str:
 # ---------------------------------------------------------------- pictures
 
 
-def _pictures(judgement: Judgement) -> list[Picture]:
+def _pictures(assessment: Assessment) -> list[Picture]:
     pictures: list[Picture] = []
-    if judgement.pairs is not None:
-        png = _reliability(judgement.pairs.bins)
+    if assessment.pairs is not None:
+        png = _reliability(assessment.pairs.bins)
         shows = "Reliability: accuracy of the preference against its confidence"
         pictures.append(Picture(name="reliability", shows=shows, png=png))
-    png = _histogram(judgement.right_scores, judgement.wrong_scores)
+    png = _histogram(assessment.right_scores, assessment.wrong_scores)
     shows = "Scores of right and of wrong programs"
     pictures.append(Picture(name="scores", shows=shows, png=png))
     return pictures

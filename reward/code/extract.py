@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from reward.code.python_source import OPAQUE, Budget, RefusedError, judge
+from reward.code.python_source import OPAQUE, Budget, RefusedError, check
 from rl.types import Extraction, Reason
 
 _MAX_TEXT_CHARS = 1 << 19
@@ -349,4 +349,4 @@ def _choose(blocks: list[_Block], num_ignored: int, cfg: ExtractConfig) -> _Bloc
 
 
 def _judge(code: str, cfg: ExtractConfig, budget: Budget) -> Extraction:
-    return judge(code, budget, max_bytes=cfg.max_bytes, trivial_is_valid=cfg.trivial_is_valid)
+    return check(code, budget, max_bytes=cfg.max_bytes, trivial_is_valid=cfg.trivial_is_valid)

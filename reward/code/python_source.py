@@ -103,7 +103,7 @@ class Budget:
             raise RefusedError(Reason.DEADLINE, "the deadline passed before the parse")
 
 
-def judge(code: str, budget: Budget, *, max_bytes: int, trivial_is_valid: bool) -> Extraction:
+def check(code: str, budget: Budget, *, max_bytes: int, trivial_is_valid: bool) -> Extraction:
     """Decide whether this text is a program of at most `max_bytes` in UTF-8.
 
     Line ends must be `\\n`. The answer is OK, with the code, or EMPTY or TRIVIAL.

@@ -22,7 +22,7 @@ from reward.code.extract import ExtractConfig, extract
 from reward.judges.shaping import shape_rewards
 from reward.model.text_path import TextPath
 from reward.verify.execute import programs_of, require_decided, verify_persistently
-from reward.verify.verdict import Judgement, Verifier
+from reward.verify.verdict import ProgramResult, Verifier
 from rl.types import Extraction, FloatArray, IntArray, JudgeKind, Prompt, Score
 
 ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
@@ -242,7 +242,7 @@ class ExecutionJudge:
             num_executed=sum(j.executed for j in judgements),
         )
 
-    def _score(self, judgement: Judgement) -> Score:
+    def _score(self, judgement: ProgramResult) -> Score:
         # What cannot be judged earns nothing; `reward/exec_unjudged_rate` says how often that is.
         by_tests = judgement.num_passed / judgement.num_tests if judgement.is_label else 0.0
         counted = judgement.passed or (judgement.is_label and not self._verifier.early_stop)

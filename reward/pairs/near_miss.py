@@ -19,7 +19,7 @@ from reward.code.edits import Edit, apply, edits
 from reward.code.normal_form import normalise, num_other_words, parse, words_of
 from reward.pairs.pairs import LabelledCode, Pair, pair_of
 from reward.verify.execute import program_of, verify_persistently
-from reward.verify.verdict import Judgement, Verifier
+from reward.verify.verdict import ProgramResult, Verifier
 from rl.seeds import derive_seed
 from rl.types import Prompt, Verdict
 
@@ -101,7 +101,7 @@ def _candidates(
     return found
 
 
-def _pair(candidate: _Candidate, judgement: Judgement) -> Pair:
+def _pair(candidate: _Candidate, judgement: ProgramResult) -> Pair:
     wrong = replace(
         candidate.positive,
         code=candidate.code,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from reward.sandbox.pool import SandboxError
-from reward.verify.verdict import Judgement, Program
+from reward.verify.verdict import Program, ProgramResult
 from rl.problems.prompts import time_limit_of
 from rl.types import Extraction, Prompt, Verdict
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 class Verifying(Protocol):
     """What is needed of `reward.verify.verdict.Verifier`."""
 
-    def verify(self, programs_N: Sequence[Program]) -> list[Judgement]:
+    def verify(self, programs_N: Sequence[Program]) -> list[ProgramResult]:
         """Return a judgement for each program, in order."""
         ...
 
@@ -43,13 +43,13 @@ def verify_persistently(
     programs_N: Sequence[Program],
     attempts: int = 3,
     pause_s: float = 1.0,
-) -> list[Judgement]:
+) -> list[ProgramResult]:
     """Return a judgement for each program, those that the sandbox could not run tried again.
 
     What still could not be run after `attempts` stays SANDBOX_ERROR: the caller must not take it
     for a failed program. Raises SandboxError when the sandbox as a whole fails that often.
     """
-    judgements: dict[int, Judgement] = {}
+    judgements: dict[int, ProgramResult] = {}
     open_N = list(range(len(programs_N)))
     for attempt in range(1, attempts + 1):
         try:
@@ -68,7 +68,7 @@ def verify_persistently(
     return [judgements[idx] for idx in range(len(programs_N))]
 
 
-def require_decided(judgements_N: Sequence[Judgement], of_what: str) -> None:
+def require_decided(judgements_N: Sequence[ProgramResult], of_what: str) -> None:
     """Raise SandboxError when some program could not be run: that is never a failed program."""
     undecided = [judgement for judgement in judgements_N if _undecided(judgement)]
     if undecided:
@@ -78,5 +78,5 @@ def require_decided(judgements_N: Sequence[Judgement], of_what: str) -> None:
         )
 
 
-def _undecided(judgement: Judgement) -> bool:
+def _undecided(judgement: ProgramResult) -> bool:
     return judgement.verdict is Verdict.SANDBOX_ERROR

@@ -74,7 +74,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class ProgramResult:
     """The verdict on one program."""
 
     verdict: Verdict
@@ -124,7 +124,7 @@ class Verifier:
         self.early_stop = early_stop
         self._protocol = protocol
         self._lock = Lock()
-        self._known: OrderedDict[bytes, Judgement] = OrderedDict()
+        self._known: OrderedDict[bytes, ProgramResult] = OrderedDict()
         self._num_executed = 0
         self._checked_at: int | None = None  # `num_executed` when the canaries last ran
 
@@ -133,14 +133,14 @@ class Verifier:
         """Programs that were run so far."""
         return self._num_executed
 
-    def verify(self, programs_N: Sequence[Program]) -> list[Judgement]:
+    def verify(self, programs_N: Sequence[Program]) -> list[ProgramResult]:
         """Return a judgement for each program, in order.
 
         Raises DataError on malformed tests, and SandboxError when the sandbox misjudges a program
         that is known to be good or bad.
         """
         keys = [_key(program) for program in programs_N]
-        found: dict[bytes, Judgement] = {}
+        found: dict[bytes, ProgramResult] = {}
         plans: dict[bytes, _Plan] = {}
         with self._lock:
             for key in set(keys) & self._known.keys():
@@ -153,7 +153,7 @@ class Verifier:
             if program.code.strip():
                 plans[key] = plan
             else:
-                found[key] = Judgement(
+                found[key] = ProgramResult(
                     verdict=Verdict.NO_CODE, num_passed=0, num_tests=len(plan.checks)
                 )
         fresh = self._execute(plans)
@@ -168,7 +168,7 @@ class Verifier:
             self._num_executed += len(jobs_N)
         return outcomes
 
-    def _execute(self, plans: dict[bytes, _Plan]) -> dict[bytes, Judgement]:
+    def _execute(self, plans: dict[bytes, _Plan]) -> dict[bytes, ProgramResult]:
         if not plans:
             return {}
         self._check_sandbox()
@@ -380,7 +380,7 @@ def _holds(value: object) -> bool:
     return value is True
 
 
-def _judge(plan: _Plan, outcome: Outcome) -> Judgement:
+def _judge(plan: _Plan, outcome: Outcome) -> ProgramResult:
     ran = [
         (seen, _verdict(seen, check))
         for seen, check in zip(_with_packages(plan.job, outcome), plan.checks, strict=True)
@@ -389,7 +389,7 @@ def _judge(plan: _Plan, outcome: Outcome) -> Judgement:
     failed = [(seen, verdict) for seen, verdict in ran if verdict is not Verdict.PASSED]
     # A test that fails decides, whatever cannot be said of the others.
     failed.sort(key=lambda found: found[1] is Verdict.UNJUDGED)
-    return Judgement(
+    return ProgramResult(
         verdict=failed[0][1] if failed else Verdict.PASSED,
         num_passed=len(ran) - len(failed),
         num_tests=len(plan.checks),

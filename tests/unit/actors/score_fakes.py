@@ -37,7 +37,7 @@ class FakeShard:
         self._check()
         return [self._judge(texts_G) for _, texts_G in groups]
 
-    async def probe(self) -> None:
+    async def check_health(self) -> None:
         self._check()
 
     def _check(self) -> None:

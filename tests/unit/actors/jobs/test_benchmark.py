@@ -13,7 +13,7 @@ from actors.jobs.benchmark import Benchmark, BenchmarkRun, judge_group, show_fig
 from conf.errors import first_cause
 from reward.code.extract import ExtractConfig
 from reward.sandbox.pool import SandboxError
-from reward.verify.verdict import Judgement, Program
+from reward.verify.verdict import Program, ProgramResult
 from rl.base.console import Console
 from rl.run.benchmark import benchmark_figures
 from rl.run.evaluation_store import Outcome, SampleStore
@@ -28,9 +28,9 @@ NUM_SAMPLES = 3
 class FakeVerifier:
     """Programs that print 0 pass; the tests "broken" cannot be run."""
 
-    def verify(self, programs_N: Sequence[Program]) -> list[Judgement]:
+    def verify(self, programs_N: Sequence[Program]) -> list[ProgramResult]:
         return [
-            Judgement(
+            ProgramResult(
                 verdict=Verdict.SANDBOX_ERROR
                 if program.tests == "broken"
                 else Verdict.PASSED

@@ -15,7 +15,7 @@ import pytest
 from actors.jobs import verifying
 from actors.jobs.verifying import VerifyFile, verify_file
 from conf.errors import DataError
-from reward.verify.verdict import Judgement, Program, Verdict
+from reward.verify.verdict import Program, ProgramResult, Verdict
 from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
@@ -34,9 +34,11 @@ class FakeVerifier:
 
     @staticmethod
     def _verify(programs: Sequence[Program]) -> Any:
-        async def judge() -> list[Judgement]:
+        async def judge() -> list[ProgramResult]:
             await asyncio.sleep(0)
-            return [Judgement(verdict=Verdict.PASSED, num_passed=1, num_tests=1) for _ in programs]
+            return [
+                ProgramResult(verdict=Verdict.PASSED, num_passed=1, num_tests=1) for _ in programs
+            ]
 
         return judge()
 

@@ -25,7 +25,7 @@ Body = Callable[[httpx.AsyncClient], Awaitable[None]]
 
 def config(**changes: Any) -> HttpConfig:
     fields: dict[str, Any] = {"max_body_bytes": 2000, "timeout_s": 5.0, "token_sha256": None}
-    queue = QueueConfig(capacity=changes.pop("capacity", 4), batch=8, probe_every_s=0.01)
+    queue = QueueConfig(capacity=changes.pop("capacity", 4), batch=8, health_check_every_s=0.01)
     return HttpConfig(queue=queue, **(fields | changes))
 
 

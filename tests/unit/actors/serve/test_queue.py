@@ -26,7 +26,7 @@ Body = Callable[[ScoreQueue], Coroutine[None, None, None]]
 
 def run(shards: list[FakeShard], body: Body, capacity: int = 100, batch: int = 8) -> None:
     async def main() -> None:
-        config = QueueConfig(capacity=capacity, batch=batch, probe_every_s=0.01)
+        config = QueueConfig(capacity=capacity, batch=batch, health_check_every_s=0.01)
         async with asyncio.timeout(20), ScoreQueue(shards, config) as queue:
             await until(lambda: ShardState.UNPROVEN not in queue.states.values())
             await body(queue)

@@ -14,7 +14,7 @@ import pytest
 from actors.plan.problems import load_problems
 from actors.stages.probe import Probe, probe_problems
 from reward.sandbox.pool import SandboxError
-from reward.verify.verdict import Judgement, Program, Verifier
+from reward.verify.verdict import Program, ProgramResult, Verifier
 from rl.base.console import Console
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
@@ -39,14 +39,14 @@ class FakeVerifier:
         self.share = 1.0
         self.fails = False
 
-    def verify(self, programs_N: list[Program]) -> list[Judgement]:
+    def verify(self, programs_N: list[Program]) -> list[ProgramResult]:
         if self.fails:
             raise SandboxError("no place to run a program")
         self.num_executed += len(programs_N)
         right = round(self.share * len(programs_N))
         verdicts = [Verdict.PASSED] * right + [Verdict.WRONG_ANSWER] * (len(programs_N) - right)
         order = np.random.default_rng(0).permutation(len(verdicts))
-        return [Judgement(verdict=verdicts[i], num_passed=0, num_tests=1) for i in order]
+        return [ProgramResult(verdict=verdicts[i], num_passed=0, num_tests=1) for i in order]
 
 
 class SeeingReward(FakeReward):

@@ -10,7 +10,7 @@ import pytest
 
 from conf.errors import DataError, UserError
 from launch.benches.suites import COLUMNS, Agreement, Case, measure_suites, read_suites
-from reward.verify.verdict import Judgement, Program
+from reward.verify.verdict import Program, ProgramResult
 from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
@@ -26,8 +26,8 @@ def write(path: Path, *rows: object) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def said(verdict: Verdict) -> Judgement:
-    return Judgement(verdict=verdict, num_passed=0, num_tests=1)
+def said(verdict: Verdict) -> ProgramResult:
+    return ProgramResult(verdict=verdict, num_passed=0, num_tests=1)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def said(verdict: Verdict) -> Judgement:
     ],
 )
 def test_each_verdict_is_counted_once_and_what_is_not_judged_agrees_with_nothing(
-    should: Any, judgement: Judgement | None, counted: str
+    should: Any, judgement: ProgramResult | None, counted: str
 ):
     agreement = Agreement("s")
     agrees = agreement.add(Case("r", Program("", "[]"), should), judgement)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reward.assess.assessment import Material, judge
+from reward.assess.assessment import Material, assess_scores
 from reward.pairs.pairs import Pair
 from rl.types import Score
 
@@ -26,7 +26,7 @@ def pair(question: str, wrong: str) -> Pair:
 def test_the_auc_of_pairs_counts_each_program_once() -> None:
     pairs = (pair("q", "wrong"), pair("q", "worse"), pair("q", "wrong"), pair("r", "wrong"))
     scores = {text: Score(value=value) for text, value in SCORES.items()}
-    found = judge(Material(pairs=pairs, labelled=(), attacked=()), scores, (1,), 0)
+    found = assess_scores(Material(pairs=pairs, labelled=(), attacked=()), scores, (1,), 0)
     assert found.pairs is not None
     assert found.pairs.figures["accuracy"].value == 3 / 4
     assert found.pairs.figures["auc within"].value == (1 / 2 + 1) / 2

@@ -15,7 +15,7 @@ from conf.errors import NonFiniteError, UserError
 from reward.code.extract import ExtractConfig
 from reward.judges.judge import ExecutionJudge, HybridJudge, Judged, RewardModelJudge
 from reward.model.text_path import TextPath
-from reward.verify.verdict import Judgement, Program, Verifier
+from reward.verify.verdict import Program, ProgramResult, Verifier
 from rl.problems.tiny_model import make_tokenizer
 from rl.types import IntArray, JudgeKind, Message, Prompt, Reason, Score, Verdict
 
@@ -267,9 +267,9 @@ class Unable(Verifier):
     def __init__(self) -> None:
         self.early_stop = False
 
-    def verify(self, programs_N: Sequence[Program]) -> list[Judgement]:
+    def verify(self, programs_N: Sequence[Program]) -> list[ProgramResult]:
         """No program is right or wrong."""
-        found = Judgement(verdict=Verdict.UNJUDGED, num_passed=1, num_tests=2, executed=True)
+        found = ProgramResult(verdict=Verdict.UNJUDGED, num_passed=1, num_tests=2, executed=True)
         return [found] * len(programs_N)
 
 
@@ -287,10 +287,10 @@ class Meeting(Verifier):
     def __init__(self) -> None:
         self._both = threading.Barrier(2)
 
-    def verify(self, programs_N: Sequence[Program]) -> list[Judgement]:
+    def verify(self, programs_N: Sequence[Program]) -> list[ProgramResult]:
         """Every program passes."""
         self._both.wait(timeout=5.0)
-        passed = Judgement(verdict=Verdict.PASSED, num_passed=1, num_tests=1, executed=True)
+        passed = ProgramResult(verdict=Verdict.PASSED, num_passed=1, num_tests=1, executed=True)
         return [passed] * len(programs_N)
 
 

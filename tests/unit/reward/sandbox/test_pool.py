@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -550,19 +550,3 @@ def test_impossible_limits_are_refused() -> None:
         Limits(wall_s=0)
     with pytest.raises(UserError, match="workers"):
         Sandbox(workers=0)
-
-
-def test_throughput_of_small_functions(
-    sandbox: Sandbox, record_property: Callable[[str, object], None]
-) -> None:
-    jobs = [
-        CallJob(
-            code=f"def f(xs): return sum(x * {idx} for x in xs)",
-            entry_point="f",
-            args_N=tuple(([1, 2, idx],) for idx in range(8)),
-        )
-        for idx in range(200)
-    ]
-    started = time.monotonic()
-    sandbox.run(jobs)
-    record_property("programs_per_s", len(jobs) / (time.monotonic() - started))

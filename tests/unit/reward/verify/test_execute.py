@@ -8,7 +8,7 @@ import pytest
 
 from reward.sandbox.pool import SandboxError
 from reward.verify.execute import require_decided, verify_persistently
-from reward.verify.verdict import Judgement, Program
+from reward.verify.verdict import Program, ProgramResult
 from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.unit
 PROGRAMS = [Program(code=name, tests="[]") for name in "abc"]
 
 
-def judgement(verdict: Verdict) -> Judgement:
-    return Judgement(verdict=verdict, num_passed=0, num_tests=1, detail=f"why {verdict}")
+def judgement(verdict: Verdict) -> ProgramResult:
+    return ProgramResult(verdict=verdict, num_passed=0, num_tests=1, detail=f"why {verdict}")
 
 
 class Flaky:
@@ -28,12 +28,12 @@ class Flaky:
         self.failures = failures
         self.asked: list[str] = []
 
-    def verify(self, programs_N: Sequence[Program]) -> list[Judgement]:
+    def verify(self, programs_N: Sequence[Program]) -> list[ProgramResult]:
         self.asked.append("".join(p.code for p in programs_N))
         if self.failures:
             self.failures -= 1
             raise SandboxError("no server")
-        found: list[Judgement] = []
+        found: list[ProgramResult] = []
         for program in programs_N:
             left = self.broken.get(program.code, 0)
             self.broken[program.code] = left - 1

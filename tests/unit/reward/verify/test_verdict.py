@@ -11,7 +11,7 @@ import pytest
 
 from conf.errors import DataError
 from reward.verify.comparison import same_output, same_value
-from reward.verify.verdict import Judgement, Program, Verifier
+from reward.verify.verdict import Program, ProgramResult, Verifier
 from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
@@ -29,7 +29,7 @@ def verifier() -> Iterator[Verifier]:
 
 def _judge(
     verifier: Verifier, code: str, tests: str = _DOUBLE, entry: str | None = "f"
-) -> Judgement:
+) -> ProgramResult:
     return verifier.verify([Program(code, tests, entry)])[0]
 
 
