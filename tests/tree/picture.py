@@ -169,7 +169,7 @@ def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
 def _box(place: tuple[float, float], package: str) -> str:
     x, y = place
     name = package.partition(".")[2]
-    width = max(44, 7 * len(name) + 16)
+    width = max(44, 8 * len(name) + 18)
     return (
         f'<rect x="{x - width / 2:.0f}" y="{y - _BOX / 2:.0f}" width="{width}" height="{_BOX}" '
         f'rx="6" fill="#fff" stroke="#333"/><text x="{x:.0f}" y="{y + 5:.0f}" '
