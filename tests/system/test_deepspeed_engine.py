@@ -188,7 +188,9 @@ def run_policy(rank: int, directory: Path, port: int) -> dict[str, Any]:
 
 
 def run_untied(rank: int, directory: Path, port: int) -> dict[str, Any]:
-    spec = make_spec(directory / "untied", gradient_checkpointing=True, temperature=1.0)
+    spec = make_spec(
+        directory / "untied", replace(POLICY, gradient_checkpointing=True), temperature=1.0
+    )
     engine = TrainEngine(spec, rank, NUM_RANKS, "127.0.0.1", port)
     batch, norm = MINIBATCH.microbatches_by_rank[rank], norm_of(MINIBATCH)
     reports = [engine.update(batch, None, NllObjective(), norm) for _ in range(NUM_UPDATES)]
