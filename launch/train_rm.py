@@ -31,7 +31,7 @@ def run(args: TrainRmArgs) -> None:
     shape = shape_of(args.model, scores=True)
     check_arguments(args, shape)
     train, validation = read_training_pairs(args)
-    from actors.cluster.placement import Needs  # noqa: PLC0415 - after the arguments are good
+    from actors.cluster.bundles import Needs  # noqa: PLC0415 - after the arguments are good
     from actors.plan.checks.inputs import preflight  # noqa: PLC0415
     from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415
     from actors.plan.rm_recipe import configure  # noqa: PLC0415

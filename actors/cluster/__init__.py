@@ -1,6 +1,6 @@
 """Ray cluster of a command: joining or starting it, placement, deadlines, signals, gauges.
 
-Every wait for an actor goes through `deadlines.py`. Begin with `cluster.py` and `placement.py`.
+Every wait for an actor goes through `deadlines.py`. Begin with `session.py` and `bundles.py`.
 
 Imports: `reward`, `rl`, `conf`; neither `engines` nor anything above.
 """

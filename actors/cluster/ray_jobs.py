@@ -11,7 +11,7 @@ from typing import Any
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
 
-from actors.cluster.placement import Bundle, Needs, bundles, check_fits
+from actors.cluster.bundles import Bundle, Needs, bundles, check_fits
 from conf.errors import EngineError, PlacementError, last_error
 from conf.schema import Config
 

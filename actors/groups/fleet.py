@@ -13,9 +13,10 @@ from typing import Any, cast
 
 import ray
 
+from actors.cluster.bundles import Needs, bundles
 from actors.cluster.deadlines import all_of
 from actors.cluster.gauges import run_tags
-from actors.cluster.placement import Needs, Placement, bundles
+from actors.cluster.placement import Placement
 from actors.engines.forward_check import ForwardCheck
 from actors.engines.specs import EngineSpec, TrainSpec, WeightBackend
 from actors.groups.handles import (

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
-from actors.cluster.placement import Needs
+from actors.cluster.bundles import Needs
 from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 
+from actors.cluster.bundles import local_gpus
 from actors.plan.checks.engine_support import EngineNeeds, check_engine, device_of
 from conf.commands.benchmark import EvaluationArgs
 from conf.errors import DataError, UserError
@@ -140,8 +141,6 @@ def configure(args: EvaluationArgs, max_prompt_tokens: int, max_tokens: int) -> 
 
 def choose_layout(args: EvaluationArgs) -> tuple[str, int]:
     """The placement and the number of engines; raises UserError when they cannot be chosen."""
-    from actors.cluster.placement import local_gpus  # noqa: PLC0415 - loads ray
-
     num_gpus = local_gpus()
     placement = args.placement
     if placement == "auto":

@@ -11,7 +11,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import NamedTuple
 
-from actors.cluster.placement import bundles, full_needs
+from actors.cluster.bundles import bundles, full_needs
 from conf.schema import Config
 from launch.common.compose import compose_config
 from reward.model.files import is_local

@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from actors.cluster.bundles import Needs, bundles, check_fits, full_needs, local_gpus
 from actors.cluster.cluster import check_cluster
-from actors.cluster.placement import Needs, bundles, check_fits, full_needs, local_gpus
 from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
 from actors.plan.checks.engine_support import EngineNeeds, check_engine

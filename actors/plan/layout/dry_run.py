@@ -7,14 +7,8 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from actors.cluster.placement import (
-    bundles,
-    check_fits,
-    cluster_nodes,
-    full_needs,
-    local_gpu_bytes,
-    local_gpus,
-)
+from actors.cluster.bundles import bundles, check_fits, full_needs, local_gpu_bytes, local_gpus
+from actors.cluster.placement import cluster_nodes
 from actors.cluster.session import session
 from actors.plan.checks.inputs import file_faults, preflight, text_faults
 from actors.plan.layout.memory import GIB

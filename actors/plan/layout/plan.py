@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from actors.cluster.placement import Bundle, Layout, bundles, full_needs, lay_out
+from actors.cluster.bundles import Bundle, Layout, bundles, full_needs, lay_out
 from actors.plan.layout.memory import GIB, NO_MODEL, Footprint, engine_footprint, policy_footprint
 from actors.plan.layout.model_shape import ModelShape
 from conf.schema import Config

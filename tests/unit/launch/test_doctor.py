@@ -26,3 +26,11 @@ def test_the_report_is_plain_text_when_piped_and_exits_0() -> None:
     assert "\x1b" not in result.stdout
     for word in ("torch", "CPU cores", "6379", "sandbox", "quickstart"):
         assert word in result.stdout
+
+
+def test_it_can_report_on_a_machine_without_ray() -> None:
+    without = "import sys; sys.modules['ray'] = None; import launch.doctor"
+    done = subprocess.run(
+        [sys.executable, "-c", without], cwd=TREE, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -65,11 +65,11 @@ def test_gpus_are_used_where_there_are_some(
     problems: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("actors.cluster.placement.local_gpus", lambda: 8)
+    monkeypatch.setattr("actors.plan.evaluation.local_gpus", lambda: 8)
     cfg = configure(arguments(problems, tensor_parallel=2), 256, 256)
     assert (cfg.placement.kind, cfg.placement.device) == ("one_node", "cuda")
     assert (cfg.rollout.engines, cfg.placement.rollout.gpus, cfg.model.dtype) == (4, 2, "bfloat16")
-    monkeypatch.setattr("actors.cluster.placement.local_gpus", lambda: 0)
+    monkeypatch.setattr("actors.plan.evaluation.local_gpus", lambda: 0)
     cfg = configure(arguments(problems), 256, 256)
     assert (cfg.placement.device, cfg.rollout.engines, cfg.model.dtype) == ("cpu", 1, "float32")
 

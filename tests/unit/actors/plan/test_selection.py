@@ -45,7 +45,7 @@ def test_tester_and_reward_model_share_a_laptop_and_no_score_is_remembered(tmp_p
 
 def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("actors.cluster.placement.local_gpus", lambda: 8)
+    monkeypatch.setattr("actors.plan.evaluation.local_gpus", lambda: 8)
     cfg = configure_selection(arguments(tmp_path, shards=2), tmp_path)
     assert (cfg.placement.kind, cfg.rollout.engines, cfg.reward.shards) == ("one_node", 6, 2)
     assert (cfg.placement.rollout.gpus, cfg.placement.reward.gpus) == (1, 1)

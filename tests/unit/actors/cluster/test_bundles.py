@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from actors.cluster.placement import Bundle, Needs, bundles, check_fits, lay_out
+from actors.cluster.bundles import Bundle, Needs, bundles, check_fits, lay_out
 from conf.errors import PlacementError, UserError
 from conf.schema import Config, PlacementConfig, ResourceConfig
 from tests.settings import run_config
