@@ -8,23 +8,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from actors.cluster.deadlines import wait_for_all
-from actors.engines.forward_check import ForwardCheck
-from actors.engines.specs import TrainSpec, WeightBackend
-from conf.errors import ProjectError
-from reward.judges.judge import Judged
-from rl.loss import LossDenominators, Objective
-from rl.types import (
-    FloatArray,
-    Microbatch,
-    Prompt,
-    PromptGroup,
-    SamplingConfig,
-    Score,
-    UpdateReport,
-)
+
+if TYPE_CHECKING:  # a shard without a model loads no torch for the types of others
+    from actors.engines.forward_check import ForwardCheck
+    from actors.engines.specs import TrainSpec, WeightBackend
+    from conf.errors import ProjectError
+    from reward.judges.judge import Judged
+    from rl.loss import LossDenominators, Objective
+    from rl.types import (
+        FloatArray,
+        Microbatch,
+        Prompt,
+        PromptGroup,
+        SamplingConfig,
+        Score,
+        UpdateReport,
+    )
 
 P = ParamSpec("P")
 T = TypeVar("T")
