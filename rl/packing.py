@@ -6,7 +6,7 @@ isolated by their position ids, and every denominator is that of the whole minib
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from conf.errors import UserError
-from rl.types import Microbatch, Minibatch, Sample
+from rl.types import FloatArray, Microbatch, Minibatch, Sample
 
 _IDLE_TOKENS = 16  # of the microbatch that only keeps a rank in step; any small size will do
 
@@ -269,6 +269,17 @@ def _fill(rows: Sequence[_Row], readout: Readout) -> Microbatch:
                 _place(microbatch, (row_idx, offset - shared), idx, sample, shared, readout)
                 offset += sample.token_ids.size - shared
     return microbatch
+
+
+def unpack(
+    microbatches: Iterable[Microbatch], outputs: Iterable[FloatArray]
+) -> dict[int, FloatArray]:
+    """Outputs [R, L] of microbatches where the loss reads them: [T] by the sample's index."""
+    found: dict[int, FloatArray] = {}
+    for mb, values_RL in zip(microbatches, outputs, strict=True):
+        for index in set(mb.sample_index_RL.ravel().tolist()) - {-1}:
+            found[index] = values_RL[(mb.sample_index_RL == index) & (mb.loss_mask_RL > 0)]
+    return found
 
 
 def _place(  # noqa: PLR0913, PLR0917 - where, what and how

@@ -140,14 +140,15 @@ def build_samples(
 ) -> list[Sample]:
     """Turn completions into trainable sequences, without those that carry no gradient."""
     return [
-        _sample(judged.group, position, float(advantage))
+        sample_of(judged.group, position, float(advantage))
         for judged, advantages_G in zip(groups_P, advantages_PG, strict=True)
         for position, advantage in enumerate(advantages_G)
         if (advantage != 0.0 or keep_zero) and len(judged.group.completions_G[position].token_ids)
     ]
 
 
-def _sample(group: PromptGroup, position: int, advantage: float) -> Sample:
+def sample_of(group: PromptGroup, position: int, advantage: float) -> Sample:
+    """The trainable sequence of one completion; raises NonFiniteError for such an advantage."""
     completion = group.completions_G[position]
     if not np.isfinite(advantage):
         raise NonFiniteError(

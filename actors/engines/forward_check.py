@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from conf.errors import EngineError
-from rl.packing import Readout, build_minibatch
+from rl.packing import Readout, build_minibatch, unpack
 from rl.types import FloatArray, IntArray, Microbatch, Sample
 
 Forward = Callable[[Microbatch], FloatArray]  # [R, L]
@@ -223,13 +223,8 @@ def _read(  # noqa: PLR0913 - how rows are made
         share_prefix=share_prefix,
         packs=packs,
     )
-    found: dict[int, FloatArray] = {}
-    for microbatch in minibatch.microbatches_by_rank[0]:
-        values_RL = forward(microbatch)
-        for index in range(len(samples)):
-            chosen = (microbatch.sample_index_RL == index) & (microbatch.loss_mask_RL > 0)
-            if chosen.any():
-                found[index] = values_RL[chosen]
+    microbatches = minibatch.microbatches_by_rank[0]
+    found = unpack(microbatches, map(forward, microbatches))
     return [found[index] for index in range(len(samples))]
 
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from actors.engines.forward_check import Dtype, gap_of
 from actors.groups.handles import RolloutHandle
 from actors.groups.rollout import RolloutEngines
@@ -20,8 +18,9 @@ from actors.groups.trainer import TrainGroup
 from conf.errors import EngineError, ProjectError
 from conf.schema import Config
 from rl.base.console import Console
-from rl.packing import build_minibatch
-from rl.types import FloatArray, Message, Prompt, PromptGroup, Sample, SamplingConfig
+from rl.packing import build_minibatch, unpack
+from rl.step import sample_of
+from rl.types import FloatArray, Message, Prompt, Sample, SamplingConfig
 
 # Of log-probs: the largest difference in float32, the mean one in bfloat16.
 _ENGINE_TOLERANCE: Mapping[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.1}
@@ -138,21 +137,10 @@ async def _sampled(cfg: Config, handle: RolloutHandle, version: int) -> list[Sam
     )
     engine = RolloutEngines([handle], cfg.rollout.deadline_s)
     groups = [group async for group in engine.generate(prompts, sampling, version)]
-    return [sample for group in groups for sample in _samples(group)]
-
-
-def _samples(group: PromptGroup) -> list[Sample]:
     return [
-        Sample(
-            prompt_id=completion.prompt_id,
-            sample_idx=completion.sample_idx,
-            token_ids=np.concatenate([group.prompt_token_ids, completion.token_ids]),
-            num_prompt_tokens=len(group.prompt_token_ids),
-            rollout_logprobs=completion.rollout_logprobs,
-            advantage=0.0,
-            policy_version=completion.policy_version,
-        )
-        for completion in group.completions_G
+        sample_of(group, position, 0.0)
+        for group in groups
+        for position, completion in enumerate(group.completions_G)
         if len(completion.token_ids)
     ]
 
@@ -168,10 +156,7 @@ async def _logprobs(
         packs=trainer.packs,
     )
     outputs = await trainer.outputs(minibatch)
-    found: dict[int, FloatArray] = {}
+    by_sample: dict[int, FloatArray] = {}
     for microbatches, values in zip(minibatch.microbatches_by_rank, outputs, strict=True):
-        for microbatch, values_RL in zip(microbatches, values, strict=True):
-            for index in set(microbatch.sample_index_RL.ravel().tolist()) - {-1}:
-                read = (microbatch.sample_index_RL == index) & (microbatch.loss_mask_RL > 0)
-                found[index] = values_RL[read]
-    return [found[index] for index in range(len(samples))]
+        by_sample |= unpack(microbatches, values)
+    return [by_sample[index] for index in range(len(samples))]

@@ -31,7 +31,7 @@ from conf.errors import ProjectError
 from conf.schema import PolicyConfig
 from reward.model.loading import check_attention, check_tensors
 from rl.loss import LossDenominators, PolicyObjective
-from rl.packing import build_minibatch
+from rl.packing import build_minibatch, unpack
 from rl.types import FloatArray, IntArray, Sample
 
 _CONTEXT, _PROMPT_TOKENS, _NEW_TOKENS = 128, 20, 16
@@ -209,11 +209,8 @@ def _minibatch(samples: list[Sample], packs: bool) -> Any:  # noqa: ANN401
 
 def _logprobs(trainer: Any, samples: list[Sample], packs: bool) -> list[FloatArray]:  # noqa: ANN401
     minibatch = _minibatch(samples, packs)
-    found: dict[int, FloatArray] = {}
-    outputs = trainer.outputs(minibatch.microbatches_by_rank[0])
-    for mb, values_RL in zip(minibatch.microbatches_by_rank[0], outputs, strict=True):
-        for index in set(mb.sample_index_RL.ravel().tolist()) - {-1}:
-            found[index] = values_RL[(mb.sample_index_RL == index) & (mb.loss_mask_RL > 0)]
+    microbatches = minibatch.microbatches_by_rank[0]
+    found = unpack(microbatches, trainer.outputs(microbatches))
     return [found[index] for index in range(len(samples))]
 
 

@@ -17,7 +17,7 @@ from rl.loop import LoopConfig, run_loop
 from rl.packing import build_minibatch
 from rl.problems import minipy
 from rl.problems.prompts import PromptSampler
-from rl.step import Batch
+from rl.step import Batch, sample_of
 from rl.types import PromptGroup, Sample, SamplingConfig, StepReport
 from tests.system.conftest import LiveFleet
 
@@ -28,17 +28,9 @@ Record = Callable[[str], None]
 
 def _samples(groups: list[PromptGroup]) -> list[Sample]:
     return [
-        Sample(
-            prompt_id=completion.prompt_id,
-            sample_idx=completion.sample_idx,
-            token_ids=np.concatenate([group.prompt_token_ids, completion.token_ids]),
-            num_prompt_tokens=len(group.prompt_token_ids),
-            rollout_logprobs=completion.rollout_logprobs,
-            advantage=1.0,
-            policy_version=completion.policy_version,
-        )
+        sample_of(group, position, 1.0)
         for group in groups
-        for completion in group.completions_G
+        for position in range(len(group.completions_G))
     ]
 
 

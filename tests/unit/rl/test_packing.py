@@ -15,7 +15,7 @@ from rl.loss import (
     PolicyObjective,
     attention_mask,
 )
-from rl.packing import build_minibatch, num_shared_tokens, split_minibatches
+from rl.packing import build_minibatch, num_shared_tokens, split_minibatches, unpack
 from rl.types import Sample
 
 pytestmark = pytest.mark.unit
@@ -66,6 +66,17 @@ def cases(draw):
         "group_of": group_of,
         "readout": draw(st.sampled_from(["completion", "last"])),
     }
+
+
+@settings(max_examples=50, deadline=None)
+@given(case=cases())
+def test_what_was_packed_is_unpacked_by_sample_and_in_order(case):
+    made, options = case
+    packed = microbatches(build_minibatch(made, **options | {"readout": "completion"}))
+    found = unpack(packed, [mb.rollout_logprobs_RL for mb in packed])
+    assert sorted(found) == list(range(len(made)))
+    for index, sample in enumerate(made):
+        np.testing.assert_array_equal(found[index], sample.rollout_logprobs)
 
 
 @settings(max_examples=150, deadline=None)
