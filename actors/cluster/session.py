@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from actors.cluster.cluster import cluster
 from actors.cluster.signals import run_until_stopped
-from conf.errors import first_cause
+from conf.errors import ProjectError, first_cause
 from conf.schema import Config
+from rl.base.console import Console
 
 T = TypeVar("T")
 
@@ -41,3 +43,14 @@ def session(cfg: Config, namespace: str) -> Generator[Runner]:
             yield run_until_stopped
     except BaseExceptionGroup as group:
         raise first_cause(group) from group
+
+
+@contextmanager
+def kept(path: Path, console: Console) -> Generator[None]:
+    """Work whose results are added to `path`: one that is cut short says where it goes on from."""
+    try:
+        yield
+    except ProjectError:
+        if path.exists():
+            console.say(f"stopped; the same command goes on from {path}")
+        raise

@@ -15,14 +15,13 @@ from hashlib import blake2b
 from pathlib import Path
 
 from actors.cluster.bundles import Needs
-from actors.cluster.session import session
+from actors.cluster.session import kept, session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
 from actors.plan.checks.inputs import preflight
 from actors.plan.checks.prompt_checks import check_prompts
 from actors.plan.evaluation import num_cores
 from conf.commands.benchmark import EvaluationArgs
-from conf.errors import ProjectError
 from conf.schema import Config
 from reward.code.extract import ExtractConfig, extract
 from reward.model.files import is_local, model_digest
@@ -169,18 +168,14 @@ def _sample(cfg: Config, run: BenchmarkRun, missing: Sequence[Prompt], console: 
         async with start_fleet(cfg, FleetSpec(rollout_model=cfg.model.path), "evaluate") as fleet:
             await run.sample(fleet.rollout, verifier, missing)
 
-    try:
-        with (
-            session(cfg, f"evaluate-{run.samples.stem}") as run_in_session,
-            make_verifier(
-                cfg.sandbox, run.benchmark.test_timeout_s, run.benchmark.test_workers
-            ) as verifier,
-        ):
-            run_in_session(work())
-    except ProjectError:
-        if run.samples.exists():
-            console.say(f"stopped; the same command goes on from {run.samples}")
-        raise
+    with (
+        kept(run.samples, console),
+        session(cfg, f"evaluate-{run.samples.stem}") as run_in_session,
+        make_verifier(
+            cfg.sandbox, run.benchmark.test_timeout_s, run.benchmark.test_workers
+        ) as verifier,
+    ):
+        run_in_session(work())
 
 
 class BenchmarkRun:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Protocol
 
 from actors.cluster.bundles import Needs
-from actors.cluster.session import session
+from actors.cluster.session import kept, session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
 from actors.plan.checks.inputs import preflight
 from actors.plan.checks.prompt_checks import check_prompts
-from conf.errors import DataError, NonFiniteError, ProjectError
+from conf.errors import DataError, NonFiniteError
 from conf.schema import Config
 from reward.select.best_of_n import (
     EXECUTE,
@@ -152,18 +152,12 @@ def gather_evidence(
                 await judge.one_after_the_other([p for p in missing if p.id in timed])
                 await judge.side_by_side([p for p in missing if p.id not in timed])
 
-    try:
-        with (
-            session(cfg, f"best-of-n-{store.path.stem}") as run,
-            make_verifier(
-                cfg.sandbox, selection.test_timeout_s, selection.test_workers
-            ) as verifier,
-        ):
-            run(work())
-    except ProjectError:
-        if store.path.exists():
-            console.say(f"stopped; the same command goes on from {store.path}")
-        raise
+    with (
+        kept(store.path, console),
+        session(cfg, f"best-of-n-{store.path.stem}") as run,
+        make_verifier(cfg.sandbox, selection.test_timeout_s, selection.test_workers) as verifier,
+    ):
+        run(work())
     return known
 
 

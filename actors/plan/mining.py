@@ -16,6 +16,7 @@ from reward.pairs.rollout_sources import (
     run_directories,
 )
 from rl.problems.prompts import load_prompts
+from rl.run.directory import RunDirectory
 from rl.types import Prompt
 
 MUTANTS, SWAPS = 16, 8  # of one problem: docs/reward_model.md has what they are worth
@@ -58,7 +59,7 @@ def problems_of(args: MineArgs, files: list[RolloutFile]) -> list[Prompt]:
         )
     found: list[Prompt] = []
     for directory in directories:
-        path = directory / "config.yaml"
+        path = RunDirectory(directory).config
         try:
             cfg = build_config(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, ConfigError) as error:

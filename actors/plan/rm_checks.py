@@ -18,6 +18,7 @@ from reward.model.files import (
 )
 from reward.model.loading import check_attention, check_tensors
 from reward.pairs.pairs import Pair, load_pairs, split_by_prompt
+from rl.run.directory import RunDirectory
 
 
 def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
@@ -53,7 +54,7 @@ def _check_output(output: Path, base: Path | None) -> None:
     """Refuse a directory in which the training would overwrite or drop what is not its own."""
     if base is not None and base.resolve() == output.resolve():
         raise UserError(f"output: {output} is the base model itself; give another directory")
-    if (output / "config.yaml").is_file():
+    if RunDirectory(output).config.is_file():
         raise UserError(
             f"output: {output} is the directory of a run, whose checkpoints would be dropped; give "
             "another directory"

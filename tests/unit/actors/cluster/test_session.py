@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.cluster.session import session
+from actors.cluster.session import kept, session
 from actors.jobs import ablation
 from conf.errors import EngineError
 from conf.schema import Config
+from rl.base.console import Console
 from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
@@ -86,3 +87,15 @@ def test_an_engine_that_dies_ends_an_ablation_with_one_error(
     with pytest.raises(EngineError, match="rollout-0 died"):
         ablation.run_arm(cfg, "arm", (0,), tmp_path / "runs.jsonl")
     assert shutdowns == ["ray"]
+
+
+def test_work_that_is_cut_short_says_where_it_goes_on_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    results = tmp_path / "out.samples.jsonl"
+    for nothing_there_yet in (True, False):
+        with pytest.raises(EngineError), kept(results, Console()):
+            raise EngineError("rollout-0 died")
+        said = "the same command goes on from" in capsys.readouterr().out
+        assert said is not nothing_there_yet
+        results.touch()
