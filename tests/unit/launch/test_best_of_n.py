@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.plan.selection import configure_selection, plan_selection
-from conf.commands.benchmark import DataArgs
 from conf.commands.best_of_n import BestOfNArgs
-from conf.schema import SandboxConfig
 from launch import best_of_n
 from launch.common.cli import main_simple
 from reward.select.best_of_n import METHODS, Evidence
@@ -23,11 +21,11 @@ from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
 from rl.run.evaluation_store import SampleRow, SampleStore, problem_digest
 from rl.types import Verdict
+from tests.settings import POLICY, REWARD_MODEL, best_of_n_args
 
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).resolve().parents[3]
-POLICY, REWARD_MODEL = ROOT / "assets/minipy/policy", ROOT / "assets/minipy/rm"
 Run = Callable[..., tuple[int, str]]
 
 
@@ -44,20 +42,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return code, capsys.readouterr().err
 
     return command
-
-
-def arguments(output: Path, **changes: object) -> BestOfNArgs:
-    args = BestOfNArgs(
-        policy=str(POLICY),
-        reward_model=str(REWARD_MODEL),
-        tester=str(POLICY),
-        output=str(output),
-        data=DataArgs(),
-        sandbox=SandboxConfig(),
-        num_samples=2,
-        num_tests=2,
-    )
-    return dataclasses.replace(args, **changes)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +132,7 @@ def test_the_report_has_every_method_in_json_table_and_plot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     problems = tuple(make_prompts("eval", 3, 0))
-    args = arguments(tmp_path, latency_problems=2)
+    args = best_of_n_args(tmp_path, latency_problems=2)
     selection = plan_selection(args, configure_selection(args, tmp_path), problems)
     rows = sample_rows(problems, 2)
     programs = {p.id: [row for row in rows if row.problem_id == p.id] for p in problems}

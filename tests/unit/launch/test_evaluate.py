@@ -7,23 +7,20 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from actors.jobs.benchmark import plan_benchmark
 from actors.plan.evaluation import configure, read_benchmark
-from conf.commands.benchmark import DataArgs
-from conf.schema import SandboxConfig
 from launch import evaluate
 from launch.common.cli import main_simple
 from launch.evaluate import EvaluateArgs
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
+from tests.settings import POLICY, evaluation_args
 
 pytestmark = pytest.mark.unit
 
-POLICY = Path(__file__).resolve().parents[3] / "assets/minipy/policy"
 Run = Callable[..., tuple[int, str]]
 
 
@@ -52,18 +49,6 @@ def run(problems: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return code, capsys.readouterr().err
 
     return command
-
-
-def arguments(problems: Path, **changes: Any) -> EvaluateArgs:
-    data = DataArgs(path=str(problems))
-    args = EvaluateArgs(
-        model=str(POLICY),
-        benchmark="parquet",
-        output="o.json",
-        data=data,
-        sandbox=SandboxConfig(),
-    )
-    return dataclasses.replace(args, **changes)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +102,7 @@ def test_a_cluster_needs_a_placement(run: Run, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_other_settings_than_those_on_disk_are_refused_by_name(run: Run, problems: Path) -> None:
-    args = arguments(problems, output=str(problems.parent / "out.json"))
+    args = evaluation_args(EvaluateArgs, problems, output=str(problems.parent / "out.json"))
     settings = plan_benchmark(
         args, configure(args, 256, 256), read_benchmark(args), (1, 8)
     ).settings

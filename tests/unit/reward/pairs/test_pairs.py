@@ -11,7 +11,6 @@ import pytest
 from conf.errors import DataError, UserError
 from reward.pairs.mining import MiningConfig, mine_pairs
 from reward.pairs.pairs import (
-    LabelledCode,
     Pair,
     PairWriter,
     is_for_validation,
@@ -20,28 +19,9 @@ from reward.pairs.pairs import (
     split_by_prompt,
     write_pairs,
 )
+from tests.unit.reward.pairs.programs import program
 
 pytestmark = pytest.mark.unit
-
-
-def _code(
-    code: str,
-    num_passed: int = 0,
-    *,
-    prompt: str = "p",
-    step: int = 0,
-    num_tests: int = 4,
-) -> LabelledCode:
-    return LabelledCode(
-        prompt_id=prompt,
-        question=f"question of {prompt}",
-        code=code,
-        passed=num_passed == num_tests,
-        tests_passed=num_passed / num_tests,
-        step=step,
-        policy_version=step,
-        run="run",
-    )
 
 
 def test_problems_are_held_out_never_pairs() -> None:
@@ -62,7 +42,7 @@ def test_problems_are_held_out_never_pairs() -> None:
 
 def test_pairs_survive_the_file(tmp_path: Path) -> None:
     pairs = mine_pairs(
-        [_code("a = '\u00e9'", 4, step=3), _code("b", 1, step=7)],
+        [program("a = '\u00e9'", 4, step=3), program("b", 1, step=7)],
         MiningConfig(per_prompt=3, seed=0),
     )
     write_pairs(tmp_path / "deep" / "pairs.parquet", pairs)
