@@ -242,6 +242,20 @@ RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: c.policy.attention != "flash_attention_2" or c.policy.row_tokens == 0,
     ),
     Relation(
+        path="policy.attention",
+        involves=("policy.attention", "placement.device"),
+        rule="flex_attention needs placement.device=cuda: on a CPU it has no backward pass",
+        fix="set policy.attention=sdpa",
+        holds=lambda c: c.policy.attention != "flex_attention" or c.placement.device == "cuda",
+    ),
+    Relation(
+        path="policy.share_prefix",
+        involves=("policy.share_prefix", "policy.attention"),
+        rule="flash_attention_2 takes no mask of a tree, so it shares no prefixes",
+        fix="set policy.attention=flex_attention, or policy.share_prefix=auto",
+        holds=lambda c: c.policy.share_prefix != "on" or c.policy.attention != "flash_attention_2",
+    ),
+    Relation(
         path="policy.offload_optimizer",
         involves=("policy.offload_optimizer", "policy.offload_params", "placement.device"),
         rule="on a CPU there is no other memory to offload to",

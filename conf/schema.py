@@ -100,6 +100,9 @@ class AlgorithmConfig:
         "weight of the KL penalty to the initial policy; 0 loads no reference", 0.0, ge=0
     )
     kl_kind: Literal["k1", "k2", "k3"] = key("estimator of the KL penalty", "k3")
+    entropy_coef: float = key(
+        "weight of the entropy bonus, in the mean over completion tokens", 0.0, ge=0
+    )
     max_staleness: int = key(
         "policy versions that rollouts may lag; 0 is strictly on-policy", 0, ge=0
     )
@@ -211,6 +214,10 @@ class RewardConfig:
         return self.kind in ("rm", "hybrid")
 
 
+AttentionKernel = Literal["sdpa", "flash_attention_2", "flex_attention", "eager"]
+SharePrefix = Literal["auto", "on", "off"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """The DeepSpeed ZeRO-3 ranks that train (group `policy`)."""
@@ -233,8 +240,13 @@ class PolicyConfig:
     row_tokens: int = key(
         "tokens of one packed row; 0 packs a microbatch into a single row", 0, ge=0
     )
-    attention: Literal["sdpa", "flash_attention_2", "eager"] = key(
-        "attention kernel of the ranks", "sdpa"
+    attention: AttentionKernel = key(
+        "attention kernel of the ranks; flash_attention_2 and flex_attention need a GPU", "sdpa"
+    )
+    share_prefix: SharePrefix = key(
+        "whether tokens that samples of a prompt begin with are computed once; auto is where that "
+        "saves a tenth of them, and off with flash attention",
+        "auto",
     )
     gradient_checkpointing: bool = key(
         "whether activations are recomputed in the backward pass", False

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from rl.packing import Packing
 from rl.types import (
     FloatArray,
     JudgedGroup,
@@ -40,11 +41,13 @@ class RewardFleet(Protocol):
 class PolicyFleet(Protocol):
     """The ranks that train the policy."""
 
-    num_ranks: int
-    packs: bool  # whether samples of one row do not see each other
+    @property
+    def packing(self) -> Packing:
+        """How samples become microbatches of these ranks."""
+        ...
 
     async def outputs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
-        """Log-probs of the targets under the current policy: by rank, by microbatch, [R, L]."""
+        """Log-probs of the labels under the current policy: by rank, by microbatch, [M]."""
         ...
 
     async def update(

@@ -1,7 +1,7 @@
 """Objectives of one optimizer step: policy gradient, supervised warm start, preference pairs.
 
-Axes: R rows, L tokens of a row, N samples. All tensors are aligned with the predicting position
-(see `rl.types.Microbatch`) and float32, computed outside autocast; the tests run them in float64.
+Axes: R rows, L tokens of a row, M labels (see `rl.types.Microbatch`). Tensors of a loss are
+float32, computed outside autocast; the tests run them in float64.
 
 Losses and metrics are divided by *global* denominators (`LossDenominators`), never by what one
 microbatch holds: the loss of a minibatch is the plain sum over ranks and microbatches, whatever the
@@ -11,9 +11,10 @@ packing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,36 +27,47 @@ _LOG_RATIO_BOUND = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MicrobatchTensors:
-    """A `Microbatch` on a device: integers as int64, the rest as float32, all [R, L]."""
+    """A `Microbatch` on a device: integers as int64, the rest as float32 or bool."""
 
     token_ids_RL: Tensor
     position_ids_RL: Tensor
-    target_ids_RL: Tensor
-    loss_mask_RL: Tensor
-    lm_mask_RL: Tensor
-    advantages_RL: Tensor
-    rollout_logprobs_RL: Tensor
-    sequence_weight_RL: Tensor
-    sample_index_RL: Tensor
+    subtree_end_RL: Tensor | None
+    place_M: Tensor
+    is_token_M: Tensor
+    target_ids_M: Tensor
+    sample_index_M: Tensor
+    advantages_M: Tensor
+    rollout_logprobs_M: Tensor
+    sequence_weight_M: Tensor
 
     @classmethod
     def from_microbatch(cls, mb: Microbatch, device: torch.device | str) -> Self:
         """Copy to `device`; arrays that Ray made read-only are fine."""
+
+        def on_device(array: NDArray[Any]) -> Tensor:
+            dtype = {"i": torch.int64, "f": torch.float32, "b": torch.bool}[array.dtype.kind]
+            return torch.tensor(array, dtype=dtype, device=device)
+
+        ends_RL = mb.subtree_end_RL
         return cls(
-            token_ids_RL=torch.tensor(mb.token_ids_RL, dtype=torch.int64, device=device),
-            position_ids_RL=torch.tensor(mb.position_ids_RL, dtype=torch.int64, device=device),
-            target_ids_RL=torch.tensor(mb.target_ids_RL, dtype=torch.int64, device=device),
-            loss_mask_RL=torch.tensor(mb.loss_mask_RL, dtype=torch.float32, device=device),
-            lm_mask_RL=torch.tensor(mb.lm_mask_RL, dtype=torch.float32, device=device),
-            advantages_RL=torch.tensor(mb.advantages_RL, dtype=torch.float32, device=device),
-            rollout_logprobs_RL=torch.tensor(
-                mb.rollout_logprobs_RL, dtype=torch.float32, device=device
-            ),
-            sequence_weight_RL=torch.tensor(
-                mb.sequence_weight_RL, dtype=torch.float32, device=device
-            ),
-            sample_index_RL=torch.tensor(mb.sample_index_RL, dtype=torch.int64, device=device),
+            token_ids_RL=on_device(mb.token_ids_RL),
+            position_ids_RL=on_device(mb.position_ids_RL),
+            subtree_end_RL=None if ends_RL is None else on_device(ends_RL),
+            place_M=on_device(mb.place_M),
+            is_token_M=on_device(mb.is_token_M),
+            target_ids_M=on_device(mb.target_ids_M),
+            sample_index_M=on_device(mb.sample_index_M),
+            advantages_M=on_device(mb.advantages_M),
+            rollout_logprobs_M=on_device(mb.rollout_logprobs_M),
+            sequence_weight_M=on_device(mb.sequence_weight_M),
         )
+
+
+class Outputs(NamedTuple):
+    """What the model says of each label of a microbatch."""
+
+    values_M: Tensor  # log-prob of the target, or a score
+    entropy_M: Tensor  # of the next token at the label's place, nats; 0 for a score
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,33 +87,34 @@ class Objective(Protocol):
 
     def __call__(
         self,
-        outputs_RL: Tensor,
+        outputs: Outputs,
         mb: MicrobatchTensors,
-        old_RL: Tensor | None,
-        ref_RL: Tensor | None,
+        old_M: Tensor | None,
+        ref_M: Tensor | None,
         norm: LossDenominators,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return this microbatch's share of the loss and of each metric (detached scalars).
 
-        `outputs_RL` is what the model says of each position: the log-prob of its target, or a
-        score. Summing over microbatches and ranks gives the figures of the minibatch. The loss is
-        connected to `outputs_RL` even when nothing is masked in: all ranks must run backward.
+        `old_M` and `ref_M` are values of the policy that sampled and of the reference. Summing
+        over microbatches and ranks gives the figures of the minibatch. The loss is connected to
+        the outputs even when there is no label: all ranks must run backward.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyObjective:
-    """Clipped surrogate of the policy gradient, with an optional KL penalty to a reference.
+    """Clipped surrogate of the policy gradient, with optional KL penalty and entropy bonus.
 
     Per token, with r = exp(logprob - old), advantage A and w the weight of truncated importance
     sampling: -w * min(r A, clip(r, 1 - eps_low, 1 + eps_high) A) (PPO, arXiv 1707.06347 eq. 7;
     clip-higher: DAPO, arXiv 2503.14476), bounded below by dual_clip * A inside the minus sign
-    where A < 0 (dual-clip, arXiv 1912.09729). `old_RL` None means that the policy has not moved
+    where A < 0 (dual-clip, arXiv 1912.09729). `old_M` None means that the policy has not moved
     since: r is exactly 1, and the gradient is that of the plain policy gradient.
 
     w = min(exp(old - rollout), tis_cap), without gradient, corrects for an engine that sampled
-    from other probabilities than the trainer computes. It does not weigh the KL penalty.
+    from other probabilities than the trainer computes. It weighs neither the KL penalty nor the
+    entropy bonus.
 
     >>> PolicyObjective(clip_eps_high=0.28, tis_cap=None).clip_eps_low
     0.2
@@ -113,65 +126,63 @@ class PolicyObjective:
     aggregation: Literal["token_mean", "sequence_mean"] = "token_mean"
     kl_coef: float = 0.0
     kl_kind: Literal["k1", "k2", "k3"] = "k3"
+    entropy_coef: float = 0.0
     tis_cap: float | None = 2.0
 
     def __call__(
         self,
-        outputs_RL: Tensor,
+        outputs: Outputs,
         mb: MicrobatchTensors,
-        old_RL: Tensor | None,
-        ref_RL: Tensor | None,
+        old_M: Tensor | None,
+        ref_M: Tensor | None,
         norm: LossDenominators,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and metrics; ValueError when the KL penalty is on and `ref_RL` is missing."""
-        if self.kl_coef > 0 and ref_RL is None:
-            raise ValueError(f"kl_coef={self.kl_coef} needs reference log-probs; ref_RL is None")
-        mask_RL = mb.loss_mask_RL
-        logprobs_RL = _only(outputs_RL, mask_RL)
-        old_logprobs_RL = (
-            logprobs_RL.detach() if old_RL is None else _only(old_RL.detach(), mask_RL)
-        )
-        log_ratio_RL = _bounded(logprobs_RL - old_logprobs_RL)
-        mismatch_RL = _bounded(old_logprobs_RL - _only(mb.rollout_logprobs_RL, mask_RL))
+        """Loss and metrics; ValueError when the KL penalty is on and `ref_M` is missing."""
+        if self.kl_coef > 0 and ref_M is None:
+            raise ValueError(f"kl_coef={self.kl_coef} needs reference log-probs; ref_M is None")
+        logprobs_M = outputs.values_M
+        old_logprobs_M = logprobs_M.detach() if old_M is None else old_M.detach()
+        log_ratio_M = _bounded(logprobs_M - old_logprobs_M)
+        mismatch_M = _bounded(old_logprobs_M - mb.rollout_logprobs_M)
 
-        surrogate_RL, clipped_RL = self._surrogate(log_ratio_RL.exp(), mb.advantages_RL)
-        loss_RL = -surrogate_RL
-        means_RL = {
-            "policy/clip_frac": clipped_RL.to(mask_RL.dtype),
-            "policy/approx_kl": _k3(log_ratio_RL),
-            "policy/entropy_proxy": -logprobs_RL,
-            "rollout/mismatch_kl": _k3(mismatch_RL),
+        surrogate_M, clipped_M = self._surrogate(log_ratio_M.exp(), mb.advantages_M)
+        loss_M = -surrogate_M
+        means_M = {
+            "policy/clip_frac": clipped_M.to(loss_M.dtype),
+            "policy/approx_kl": _k3(log_ratio_M),
+            "policy/entropy": outputs.entropy_M,
+            "rollout/mismatch_kl": _k3(mismatch_M),
         }
         if self.tis_cap is not None:
-            weight_RL = mismatch_RL.exp()
-            loss_RL = loss_RL * weight_RL.clamp(max=self.tis_cap)
-            means_RL["policy/tis_capped_frac"] = (weight_RL > self.tis_cap).to(mask_RL.dtype)
-        if ref_RL is not None:
-            ref_logprobs_RL = _only(ref_RL.detach(), mask_RL)
-            means_RL["policy/ref_kl"] = kl_penalty(logprobs_RL, ref_logprobs_RL, "k3")
+            weight_M = mismatch_M.exp()
+            loss_M = loss_M * weight_M.clamp(max=self.tis_cap)
+            means_M["policy/tis_capped_frac"] = (weight_M > self.tis_cap).to(loss_M.dtype)
+        if ref_M is not None:
+            means_M["policy/ref_kl"] = kl_penalty(logprobs_M, ref_M.detach(), "k3")
             if self.kl_coef > 0:
-                penalty_RL = kl_penalty(logprobs_RL, ref_logprobs_RL, self.kl_kind)
-                loss_RL = loss_RL + self.kl_coef * penalty_RL
+                penalty_M = kl_penalty(logprobs_M, ref_M.detach(), self.kl_kind)
+                loss_M = loss_M + self.kl_coef * penalty_M
+        if self.entropy_coef > 0:
+            loss_M = loss_M - self.entropy_coef * outputs.entropy_M
 
         if self.aggregation == "token_mean":
-            loss = (loss_RL * mask_RL).sum() / norm.num_loss_tokens
+            loss = loss_M.sum() / norm.num_loss_tokens
         else:
-            loss = (loss_RL * mb.sequence_weight_RL).sum() / norm.num_samples
+            loss = (loss_M * mb.sequence_weight_M).sum() / norm.num_samples
         metrics = {
-            name: (value_RL.detach() * mask_RL).sum() / norm.num_loss_tokens
-            for name, value_RL in means_RL.items()
+            name: value_M.detach().sum() / norm.num_loss_tokens for name, value_M in means_M.items()
         }
         return loss, {"policy/loss": loss.detach(), **metrics}
 
-    def _surrogate(self, ratio_RL: Tensor, advantages_RL: Tensor) -> tuple[Tensor, Tensor]:
+    def _surrogate(self, ratio_M: Tensor, advantages_M: Tensor) -> tuple[Tensor, Tensor]:
         """Return the term to maximise, and where a bound (not the ratio) decides it."""
-        free_RL = ratio_RL * advantages_RL
-        ratio_clip_RL = ratio_RL.clamp(1.0 - self.clip_eps_low, 1.0 + self.clip_eps_high)
-        surrogate_RL = torch.minimum(free_RL, ratio_clip_RL * advantages_RL)
+        free_M = ratio_M * advantages_M
+        ratio_clip_M = ratio_M.clamp(1.0 - self.clip_eps_low, 1.0 + self.clip_eps_high)
+        surrogate_M = torch.minimum(free_M, ratio_clip_M * advantages_M)
         if self.dual_clip is not None:
-            bound_RL = torch.maximum(surrogate_RL, self.dual_clip * advantages_RL)
-            surrogate_RL = torch.where(advantages_RL < 0, bound_RL, surrogate_RL)
-        return surrogate_RL, surrogate_RL != free_RL
+            bound_M = torch.maximum(surrogate_M, self.dual_clip * advantages_M)
+            surrogate_M = torch.where(advantages_M < 0, bound_M, surrogate_M)
+        return surrogate_M, surrogate_M != free_M
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,48 +191,27 @@ class NllObjective:
 
     def __call__(
         self,
-        outputs_RL: Tensor,
+        outputs: Outputs,
         mb: MicrobatchTensors,
-        old_RL: Tensor | None,
-        ref_RL: Tensor | None,
+        old_M: Tensor | None,
+        ref_M: Tensor | None,
         norm: LossDenominators,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and `warm/loss`; `old_RL` and `ref_RL` play no part."""
-        loss = -_only(outputs_RL, mb.loss_mask_RL).sum() / norm.num_loss_tokens
+        """Loss and `warm/loss`; `old_M` and `ref_M` play no part."""
+        loss = -outputs.values_M.sum() / norm.num_loss_tokens
         return loss, {"warm/loss": loss.detach()}
-
-
-def attention_mask(mb: MicrobatchTensors) -> Tensor | None:
-    """Which token sees which, [R, L, L] bool; None where position ids alone isolate the samples.
-
-    A token sees those before it of its own sample. One of a sample that goes on at position p > 0
-    also sees the first p tokens of the sample before it in the row, which both share.
-    """
-    index_RL, position_RL = mb.sample_index_RL, mb.position_ids_RL
-    starts_RL = torch.ones_like(index_RL, dtype=torch.bool)
-    starts_RL[:, 1:] = index_RL[:, 1:] != index_RL[:, :-1]
-    if not bool((starts_RL & (position_RL > 0)).any()):
-        return None
-    columns_L = torch.arange(index_RL.shape[1], device=index_RL.device)
-    start_RL = torch.where(starts_RL, columns_L, 0).cummax(dim=1).values
-    shared_RL = position_RL.gather(1, start_RL)  # tokens that the sample before holds for it
-    segment_RL = starts_RL.cumsum(dim=1)
-    behind_LL = columns_L[:, None] >= columns_L[None, :]
-    distance_RLL = segment_RL[:, :, None] - segment_RL[:, None, :]
-    sees_shared_RLL = (distance_RLL == 1) & (position_RL[:, None, :] < shared_RL[:, :, None])
-    return behind_LL & ((distance_RLL == 0) | sees_shared_RLL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairObjective:
     """Bradley-Terry loss of preference pairs: mean of -log sigmoid(s_chosen - s_rejected - margin).
 
-    Samples 2i (chosen) and 2i + 1 (rejected) of the minibatch share a microbatch, and `loss_mask`
-    is 1 at exactly one position of each: where its score is read (`readout="last"` of
-    `rl.packing.build_minibatch`). `centring` weighs (s_chosen + s_rejected)**2, which keeps the
-    scores near 0: the Bradley-Terry likelihood alone leaves their common offset undetermined.
-    `lm_coef` weighs the mean negative log-likelihood of the chosen program's tokens (`lm_mask`),
-    which keeps the backbone a language model (Themis, arXiv 2605.00754: 0.25).
+    Samples 2i (chosen) and 2i + 1 (rejected) of the minibatch share a microbatch, and each has
+    exactly one label that is a score (`readout="last"` of `rl.packing.build_minibatch`).
+    `centring` weighs (s_chosen + s_rejected)**2, which keeps the scores near 0: the Bradley-Terry
+    likelihood alone leaves their common offset undetermined. `lm_coef` weighs the mean negative
+    log-likelihood of the chosen program's tokens, which keeps the backbone a language model
+    (Themis, arXiv 2605.00754: 0.25).
     """
 
     margin: float = 0.0
@@ -230,25 +220,25 @@ class PairObjective:
 
     def __call__(
         self,
-        outputs_RL: Tensor,
+        outputs: Outputs,
         mb: MicrobatchTensors,
-        old_RL: Tensor | None,
-        ref_RL: Tensor | None,
+        old_M: Tensor | None,
+        ref_M: Tensor | None,
         norm: LossDenominators,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and metrics; ValueError when the read-outs of this microbatch are not whole pairs.
+        """Loss and metrics; ValueError when the scores of this microbatch are not whole pairs.
 
         `rm/loss` is the Bradley-Terry part alone, `rm/accuracy` counts ties as wrong, `rm/margin`
         is the mean of s_chosen - s_rejected.
         """
         num_pairs = norm.num_samples / 2
-        chosen, rejected = _split_pairs(outputs_RL, mb)
+        chosen, rejected = _split_pairs(outputs.values_M, mb)
         margin = chosen - rejected
         bradley_terry = functional.softplus(self.margin - margin).sum() / num_pairs
         loss = bradley_terry + self.centring * (chosen + rejected).square().sum() / num_pairs
         metrics: dict[str, Tensor] = {}
         if self.lm_coef > 0:
-            lm_loss = -_only(outputs_RL, mb.lm_mask_RL).sum() / norm.num_loss_tokens
+            lm_loss = -outputs.values_M[mb.is_token_M].sum() / norm.num_loss_tokens
             loss = loss + self.lm_coef * lm_loss
             metrics["rm/lm_loss"] = lm_loss.detach()
         return loss, metrics | {
@@ -259,7 +249,7 @@ class PairObjective:
 
 
 def kl_penalty(
-    logprobs_RL: Tensor, ref_logprobs_RL: Tensor, kind: Literal["k1", "k2", "k3"]
+    logprobs_M: Tensor, ref_logprobs_M: Tensor, kind: Literal["k1", "k2", "k3"]
 ) -> Tensor:
     """Estimate KL(policy || reference) per token, from tokens that the policy sampled.
 
@@ -273,37 +263,32 @@ def kl_penalty(
       KL(reference || policy). Never more than 1 per token where the policy overshoots (d > 0).
     """
     if kind == "k1":
-        return logprobs_RL - ref_logprobs_RL
+        return logprobs_M - ref_logprobs_M
     if kind == "k2":
-        return 0.5 * (logprobs_RL - ref_logprobs_RL).square()
-    return _k3(_bounded(ref_logprobs_RL - logprobs_RL))
+        return 0.5 * (logprobs_M - ref_logprobs_M).square()
+    return _k3(_bounded(ref_logprobs_M - logprobs_M))
 
 
-def _k3(log_ratio_RL: Tensor) -> Tensor:
+def _k3(log_ratio_M: Tensor) -> Tensor:
     """exp(x) - 1 - x, which is >= 0; x = log p - log q of samples from q estimates KL(q || p)."""
-    return torch.expm1(log_ratio_RL) - log_ratio_RL
+    return torch.expm1(log_ratio_M) - log_ratio_M
 
 
-def _bounded(log_ratio_RL: Tensor) -> Tensor:
-    return log_ratio_RL.clamp(-_LOG_RATIO_BOUND, _LOG_RATIO_BOUND)
+def _bounded(log_ratio_M: Tensor) -> Tensor:
+    return log_ratio_M.clamp(-_LOG_RATIO_BOUND, _LOG_RATIO_BOUND)
 
 
-def _only(values_RL: Tensor, mask_RL: Tensor) -> Tensor:
-    """0 off the mask, in value and in gradient, even where `values_RL` is not finite."""
-    return values_RL.masked_fill(mask_RL == 0, 0.0)
-
-
-def _split_pairs(scores_RL: Tensor, mb: MicrobatchTensors) -> tuple[Tensor, Tensor]:
+def _split_pairs(values_M: Tensor, mb: MicrobatchTensors) -> tuple[Tensor, Tensor]:
     """Scores of the chosen and of the rejected samples of this microbatch, pair by pair."""
-    read_out_RL = mb.loss_mask_RL > 0
-    sample_index_N, order_N = mb.sample_index_RL[read_out_RL].sort()
+    score_M = ~mb.is_token_M
+    sample_index_N, order_N = mb.sample_index_M[score_M].sort()
     even_N = sample_index_N[0::2]
     odd_N = sample_index_N[1::2]
     if len(even_N) != len(odd_N) or bool(((even_N % 2 != 0) | (odd_N != even_N + 1)).any()):
         found = ", ".join(str(int(index)) for index in sample_index_N)
         raise ValueError(
-            "preference pairs need one read-out of samples 2i and 2i + 1 each in the same "
+            "preference pairs need one score of samples 2i and 2i + 1 each in the same "
             f"microbatch; it reads samples {found}"
         )
-    scores_N = scores_RL[read_out_RL][order_N]
+    scores_N = values_M[score_M][order_N]
     return scores_N[0::2], scores_N[1::2]

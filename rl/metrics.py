@@ -57,7 +57,10 @@ METRICS: dict[str, Metric] = {
     "policy/clip_frac": Metric("share", "tokens whose ratio was clipped"),
     "policy/approx_kl": Metric("nats", "k3 estimate of KL(old || new)"),
     "policy/ref_kl": Metric("nats", "k3 estimate of KL(policy || initial policy)"),
-    "policy/entropy_proxy": Metric("nats", "mean negative log-prob of sampled tokens"),
+    "policy/entropy": Metric("nats", "mean entropy of the policy at sampled tokens"),
+    "policy/shared_frac": Metric(
+        "share", "tokens of the update that were not computed again, since prefixes are shared"
+    ),
     "policy/tis_capped_frac": Metric("share", "tokens whose importance weight was capped"),
     "policy/grad_norm": Metric("", "global gradient norm before clipping"),
     "policy/lr": Metric("", "learning rate of the last optimizer step"),

@@ -1,7 +1,7 @@
 """Samples -> token-budgeted microbatches, balanced over the data-parallel ranks.
 
-Axes: N samples, R rows, L tokens of a row. Packing never changes the loss: samples of a row are
-isolated by their position ids, and every denominator is that of the whole minibatch.
+Axes: N samples, R rows, L tokens of a row, M labels. Packing never changes the loss: samples of a
+row see only themselves (`rl.prefix_tree`), and every denominator is that of the whole minibatch.
 """
 
 from __future__ import annotations
@@ -9,27 +9,66 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 
 from conf.errors import UserError
+from conf.schema import SharePrefix
+from rl.labels import Label, Readout, label_arrays, labels_of
+from rl.prefix_tree import Prefixes
 from rl.types import FloatArray, Microbatch, Minibatch, Sample
 
 _IDLE_TOKENS = 16  # of the microbatch that only keeps a rank in step; any small size will do
+_WORTH_SHARING = 0.1  # of the tokens; a dense attention mask has a price
 
-Readout = Literal["completion", "last", "last_and_lm"]
 _Row = tuple["_Unit", ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """How the samples of an optimizer step become microbatches."""
+
+    num_ranks: int
+    microbatch_tokens: int  # most tokens of a microbatch, padding included
+    row_tokens: int = 0  # tokens of a row; 0: of a whole microbatch
+    share_prefix: SharePrefix = "off"  # auto: where it saves a tenth of the tokens
+    # Attention also computes what its mask hides, so that a long row has its price; a block mask
+    # leaves it out.
+    dense_mask: bool = True
+    packs: bool = True  # samples may stand in one row
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Samples that may share a tree; those of an atom stay together."""
+
+    prefixes: Prefixes
+    index_S: tuple[int, ...]  # of the samples in the minibatch, in the order of `prefixes`
+    atoms: tuple[tuple[int, ...], ...]  # ranks in that order
+    num_tokens: int  # of the tree over all of them
+
+    def units(self, most: int) -> list[_Unit]:
+        """Trees of at most `most` tokens, or of one atom."""
+        if self.num_tokens <= most:
+            return [_Unit(self, tuple(range(len(self.index_S))), self.num_tokens)]
+        return [
+            _Unit(self, ranks, self.prefixes.num_tokens(ranks))
+            for ranks in self.prefixes.parts(self.atoms, most)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """Consecutive samples that stay in one row."""
+    """A tree of samples, which stays in one row."""
 
-    first: int  # index of the first sample in the minibatch
-    samples: tuple[Sample, ...]
-    shared: tuple[int, ...]  # of each sample: leading tokens that the first one holds for it
+    group: _Group
+    ranks: tuple[int, ...]
     num_tokens: int
+
+    @property
+    def first(self) -> int:
+        """Smallest index of its samples: what breaks ties."""
+        return min(self.group.index_S[rank] for rank in self.ranks)
 
 
 def split_minibatches(samples: Sequence[Sample], num: int) -> list[list[Sample]]:
@@ -52,99 +91,132 @@ def split_minibatches(samples: Sequence[Sample], num: int) -> list[list[Sample]]
     ]
 
 
-def build_minibatch(  # noqa: PLR0913 - six independent facts, all of them of this one call
+def build_minibatch(
     samples: Sequence[Sample],
-    num_ranks: int,
-    microbatch_tokens: int,
-    row_tokens: int,
+    packing: Packing,
     *,
     group_of: int = 1,
     readout: Readout = "completion",
-    share_prefix: bool = False,
-    packs: bool = True,
 ) -> Minibatch:
     """Pack the samples of one optimizer step; the same arguments give the same minibatch.
 
-    Samples fill rows of `row_tokens` (0: of a whole microbatch) first-fit-decreasing, rows fill
-    microbatches of at most `microbatch_tokens` tokens, padding included. `group_of` consecutive
-    samples share a row (2: preference pairs). Every rank gets the same number of microbatches,
-    because ZeRO-3 ranks gather parameters in lockstep; what is missing is filled up with
-    microbatches that are masked out. Within these bounds microbatches are as even as they can be.
+    Samples fill rows of `packing.row_tokens` first-fit-decreasing, rows fill microbatches of at
+    most `packing.microbatch_tokens`. `group_of` consecutive samples share a row (2: preference
+    pairs). Every rank gets the same number of microbatches, because ZeRO-3 ranks gather parameters
+    in lockstep; what is missing is filled up with microbatches without a label. Within these
+    bounds microbatches are as even as they can be.
 
     `readout` says where the loss reads: "completion" at the positions that predict completion
-    tokens, "last" at the last token itself, where a reward model's score stands (it predicts
-    nothing, so its target is 0). "last_and_lm" reads there too, and sets `lm_mask` on what predicts
-    the tokens after the prompt, for the samples that have one; these are its loss tokens.
+    tokens, "last" at the last token itself, where a reward model's score stands. "last_and_lm"
+    reads there too, and at what predicts the tokens after the prompt, for the samples that have
+    one; these are its loss tokens.
 
-    With `share_prefix` a sample of a group leaves out the tokens that it has in common with the
-    first one; its position ids go on after them, and `rl.loss.attention_mask` lets it see them.
+    With `packing.share_prefix` the samples of a prompt become prefix trees, as few as the budget
+    allows; no tree is so large that attention with a dense mask costs more than it saves.
 
-    Without `packs` every sample has a row of its own, from position 0, and shares nothing: for
-    models whose layers carry state from one sample of a row to the next. A group then shares a
+    Without `packing.packs` every sample has a row of its own, from position 0, and shares nothing:
+    for models whose layers carry state from one sample of a row to the next. A group then shares a
     microbatch.
 
-    Raises UserError for a sample longer than `microbatch_tokens`, ValueError for samples that
-    contradict themselves or do not make whole groups.
+    Raises UserError for a sample longer than `packing.microbatch_tokens`, ValueError for samples
+    that contradict themselves or do not make whole groups.
     """
-    units = _units(samples, group_of, readout, share_prefix=share_prefix and packs)
-    for unit in units:
-        if unit.num_tokens > microbatch_tokens:
-            what = "sample" if group_of == 1 else f"group of {group_of} samples"
-            raise UserError(
-                f"the {what} of prompt {unit.samples[0].prompt_id!r} has {unit.num_tokens} tokens, "
-                f"more than policy.microbatch_tokens={microbatch_tokens}; raise "
-                "policy.microbatch_tokens or shorten prompts and completions"
-            )
-    if packs:
-        layout = _balanced_layout(units, num_ranks, microbatch_tokens, row_tokens)
-    else:
-        layout = _layout_alone(units, num_ranks, microbatch_tokens)
-    # The ranks wait for each other after every microbatch, so each round holds similar ones.
-    layout.sort(key=_num_padded_tokens, reverse=True)
-    microbatches = [_fill(rows, readout) for rows in layout]
-    while len(microbatches) % num_ranks:
-        microbatches.append(_empty(1, _IDLE_TOKENS))
-    return Minibatch(
-        microbatches_by_rank=tuple(
-            tuple(microbatches[rank::num_ranks]) for rank in range(num_ranks)
-        ),
-        num_samples=len(samples),
-        num_loss_tokens=_num_loss_tokens(samples, readout),
-    )
-
-
-def _units(
-    samples: Sequence[Sample], group_of: int, readout: Readout, *, share_prefix: bool
-) -> list[_Unit]:
     if not samples or len(samples) % group_of:
         raise ValueError(
             f"a minibatch needs a positive multiple of {group_of} samples, got {len(samples)}"
         )
     for sample in samples:
         _check(sample, readout)
-    return [
-        _unit(first, tuple(samples[first : first + group_of]), share_prefix=share_prefix)
+    num_sample_tokens = sum(sample.token_ids.size for sample in samples)
+    groups = _groups(samples, group_of, packing, num_sample_tokens)
+    lay_out = _balanced_layout if packing.packs else _layout_alone
+    layout = lay_out(groups, packing)
+    # The ranks wait for each other after every microbatch, so each round holds similar ones.
+    layout.sort(key=_num_padded_tokens, reverse=True)
+    microbatches = [_fill(rows, samples, readout) for rows in layout]
+    while len(microbatches) % packing.num_ranks:
+        microbatches.append(_idle())
+    return Minibatch(
+        microbatches_by_rank=tuple(
+            tuple(microbatches[rank :: packing.num_ranks]) for rank in range(packing.num_ranks)
+        ),
+        num_samples=len(samples),
+        num_loss_tokens=_num_loss_tokens(samples, readout),
+        num_sample_tokens=num_sample_tokens,
+        num_tokens=sum(_length(row) for rows in layout for row in rows),
+    )
+
+
+def shares(packing: Packing, share: float) -> bool:
+    """Whether trees that leave out this share of the tokens are made."""
+    if packing.share_prefix == "off" or not packing.packs:
+        return False
+    return packing.share_prefix == "on" or share >= _WORTH_SHARING
+
+
+def shared_frac(samples: Sequence[Sample], group_of: int) -> float:
+    """Share of the tokens that trees over `group_of` consecutive samples each leave out."""
+    total = sum(sample.token_ids.size for sample in samples)
+    held = sum(
+        _group(samples, range(first, first + group_of), group_of, shares=True).num_tokens
+        for first in range(0, len(samples), group_of)
+    )
+    return 1.0 - held / max(1, total)
+
+
+def _groups(
+    samples: Sequence[Sample], group_of: int, packing: Packing, num_sample_tokens: int
+) -> list[_Group]:
+    """The samples of each prompt where prefixes are shared, else those of each atom."""
+    apart = [
+        _group(samples, range(first, first + group_of), group_of, shares=False)
         for first in range(0, len(samples), group_of)
     ]
+    for group in apart:
+        if group.num_tokens > packing.microbatch_tokens:
+            what = "sample" if group_of == 1 else f"group of {group_of} samples"
+            raise UserError(
+                f"the {what} of prompt {samples[group.index_S[0]].prompt_id!r} has "
+                f"{group.num_tokens} tokens, more than "
+                f"policy.microbatch_tokens={packing.microbatch_tokens}; raise "
+                "policy.microbatch_tokens or shorten prompts and completions"
+            )
+    if not shares(packing, 1.0):
+        return apart
+    by_prompt: dict[str, list[int]] = {}
+    for group in apart:
+        by_prompt.setdefault(samples[group.index_S[0]].prompt_id, []).extend(group.index_S)
+    groups = [_group(samples, indices, group_of, shares=True) for indices in by_prompt.values()]
+    num_tokens = sum(unit.num_tokens for unit in _units(groups, packing.microbatch_tokens, packing))
+    return groups if shares(packing, 1 - num_tokens / num_sample_tokens) else apart
 
 
-def _unit(first: int, samples: tuple[Sample, ...], *, share_prefix: bool) -> _Unit:
-    shared = tuple(
-        num_shared_tokens(samples[0], sample) if share_prefix and index else 0
-        for index, sample in enumerate(samples)
+def _group(
+    samples: Sequence[Sample], indices: Sequence[int], group_of: int, *, shares: bool
+) -> _Group:
+    prefixes = Prefixes([samples[index].token_ids for index in indices], shares=shares)
+    atom_of = [member // group_of for member in prefixes.order]
+    by_atom: dict[int, list[int]] = {}
+    for rank, atom in enumerate(atom_of):
+        by_atom.setdefault(atom, []).append(rank)
+    return _Group(
+        prefixes,
+        tuple(indices[member] for member in prefixes.order),
+        tuple(tuple(ranks) for ranks in by_atom.values()),
+        prefixes.num_tokens(range(len(indices))),
     )
-    num_tokens = sum(sample.token_ids.size for sample in samples) - sum(shared)
-    return _Unit(first, samples, shared, num_tokens)
 
 
-def num_shared_tokens(one: Sample, other: Sample) -> int:
-    """Tokens at the start of `other` that a row need not hold again after `one`.
-
-    Each sample keeps a token of its own: its score is read at the last one.
-    """
-    bound = min(one.token_ids.size, other.token_ids.size) - 1
-    different = np.flatnonzero(one.token_ids[:bound] != other.token_ids[:bound])
-    return int(different[0]) if different.size else max(0, bound)
+def _units(groups: Iterable[_Group], budget: int, packing: Packing) -> list[_Unit]:
+    """Trees within the budget; with a dense mask of twice the longest sample, or of a row."""
+    units: list[_Unit] = []
+    for group in groups:
+        most = budget
+        if packing.dense_mask:
+            longest = max(group.prefixes.num_tokens(atom) for atom in group.atoms)
+            most = min(budget, max(packing.row_tokens, 2 * longest))
+        units += group.units(most)
+    return units
 
 
 def _check(sample: Sample, readout: Readout) -> None:
@@ -167,20 +239,19 @@ def _check(sample: Sample, readout: Readout) -> None:
         )
 
 
-def _balanced_layout(
-    units: Sequence[_Unit], num_ranks: int, microbatch_tokens: int, row_tokens: int
-) -> list[tuple[_Row, ...]]:
+def _balanced_layout(groups: Sequence[_Group], packing: Packing) -> list[tuple[_Row, ...]]:
     """Microbatches of rows: as few rounds as the budget allows, then as even as possible.
 
     The budget is lowered, by bisection to about a percent, as long as the number of rounds stays:
     an evenly filled round beats a full one that is followed by a half-empty one.
     """
-    layout = _layout(units, microbatch_tokens, row_tokens)
-    num_allowed = -(-len(layout) // num_ranks) * num_ranks
-    low, high = max(unit.num_tokens for unit in units), microbatch_tokens
+    layout = _layout(groups, packing.microbatch_tokens, packing)
+    num_allowed = -(-len(layout) // packing.num_ranks) * packing.num_ranks
+    low = max(group.prefixes.num_tokens(atom) for group in groups for atom in group.atoms)
+    high = packing.microbatch_tokens
     while high - low > high // 128:
         budget = (low + high) // 2
-        candidate = _layout(units, budget, row_tokens)
+        candidate = _layout(groups, budget, packing)
         if len(candidate) <= num_allowed:
             layout, high = candidate, budget
         else:
@@ -188,11 +259,12 @@ def _balanced_layout(
     return layout
 
 
-def _layout(units: Sequence[_Unit], budget: int, row_tokens: int) -> list[tuple[_Row, ...]]:
+def _layout(groups: Sequence[_Group], budget: int, packing: Packing) -> list[tuple[_Row, ...]]:
     """Fill rows first-fit-decreasing, then microbatches with rows of similar length."""
-    capacity = min(row_tokens or budget, budget)
+    capacity = min(packing.row_tokens or budget, budget)
     rows: list[list[_Unit]] = []
     room: list[int] = []
+    units = _units(groups, budget, packing)
     for unit in sorted(units, key=lambda unit: (-unit.num_tokens, unit.first)):
         fitting = next((idx for idx, free in enumerate(room) if free >= unit.num_tokens), None)
         if fitting is None:
@@ -210,22 +282,18 @@ def _layout(units: Sequence[_Unit], budget: int, row_tokens: int) -> list[tuple[
     return [tuple(microbatch) for microbatch in layout]
 
 
-def _layout_alone(
-    units: Sequence[_Unit], num_ranks: int, microbatch_tokens: int
-) -> list[tuple[_Row, ...]]:
-    """Microbatches of rows with one sample each; those of a unit stay in one microbatch."""
-    sizes = [_num_padded_tokens(_alone(unit)) for unit in units]
-    budget = max(microbatch_tokens, *sizes)
-    order = sorted(
-        units, key=lambda unit: (-max(s.token_ids.size for s in unit.samples), unit.first)
-    )
+def _layout_alone(groups: Sequence[_Group], packing: Packing) -> list[tuple[_Row, ...]]:
+    """Microbatches of rows with one sample each; those of an atom stay in one microbatch."""
+    alone = [_alone(group) for group in groups]
+    sizes = [_num_padded_tokens(rows) for rows in alone]
+    budget = max(packing.microbatch_tokens, *sizes)
+    order = sorted(alone, key=lambda rows: (-max(map(_length, rows)), rows[0][0].first))
     num_total = sum(sizes)
     # As even as the rounds allow: each is shared by all ranks.
-    rounds = -(-num_total // (budget * num_ranks))
-    target = min(budget, -(-num_total // (rounds * num_ranks)))
+    rounds = -(-num_total // (budget * packing.num_ranks))
+    target = min(budget, -(-num_total // (rounds * packing.num_ranks)))
     layout: list[list[_Row]] = []
-    for unit in order:
-        rows = _alone(unit)
+    for rows in order:
         if layout and _num_padded_tokens((*layout[-1], *rows)) <= target:
             layout[-1] += rows
         else:
@@ -233,12 +301,10 @@ def _layout_alone(
     return [tuple(microbatch) for microbatch in layout]
 
 
-def _alone(unit: _Unit) -> tuple[_Row, ...]:
-    """A row for each sample of a unit."""
-    return tuple(
-        (_Unit(unit.first + index, (sample,), (0,), sample.token_ids.size),)
-        for index, sample in enumerate(unit.samples)
-    )
+def _alone(group: _Group) -> tuple[_Row, ...]:
+    """A row for each sample of a group."""
+    ranks = range(len(group.index_S))
+    return tuple((_Unit(group, (rank,), group.prefixes.num_tokens((rank,))),) for rank in ranks)
 
 
 def _length(row: _Row) -> int:
@@ -259,79 +325,56 @@ def _num_loss_tokens(samples: Sequence[Sample], readout: Readout) -> int:
     )
 
 
-def _fill(rows: Sequence[_Row], readout: Readout) -> Microbatch:
-    microbatch = _empty(len(rows), max(_length(row) for row in rows))
+def _fill(rows: Sequence[_Row], samples: Sequence[Sample], readout: Readout) -> Microbatch:
+    shape = (len(rows), max(_length(row) for row in rows))
+    token_ids_RL = np.zeros(shape, np.int32)
+    # Padding has position 0 throughout: attention that starts a new sequence wherever positions do
+    # not increase by one then isolates each padding token too.
+    position_ids_RL = np.zeros(shape, np.int32)
+    subtree_end_RL = np.tile(np.arange(1, shape[1] + 1, dtype=np.int32), (shape[0], 1))
+    labels: list[Label] = []
+    has_tree = False
     for row_idx, row in enumerate(rows):
         offset = 0
         for unit in row:
-            members = zip(unit.samples, unit.shared, strict=True)
-            for idx, (sample, shared) in enumerate(members, start=unit.first):
-                _place(microbatch, (row_idx, offset - shared), idx, sample, shared, readout)
-                offset += sample.token_ids.size - shared
-    return microbatch
+            tree = unit.group.prefixes.tree(unit.ranks)
+            held = (row_idx, slice(offset, offset + unit.num_tokens))
+            token_ids_RL[held] = tree.token_ids_L
+            position_ids_RL[held] = tree.position_ids_L
+            subtree_end_RL[held] = tree.subtree_end_L + offset
+            has_tree = has_tree or unit.num_tokens < sum(c.size for c in tree.columns_S)
+            for rank, columns_T in zip(unit.ranks, tree.columns_S, strict=True):
+                index = unit.group.index_S[rank]
+                place_T = columns_T + (row_idx * shape[1] + offset)
+                labels += labels_of(index, samples[index], place_T, readout)
+            offset += unit.num_tokens
+    return Microbatch(
+        token_ids_RL=token_ids_RL,
+        position_ids_RL=position_ids_RL,
+        subtree_end_RL=subtree_end_RL if has_tree else None,
+        **label_arrays(labels),
+    )
+
+
+def _idle() -> Microbatch:
+    """A microbatch of padding alone."""
+    tokens = np.zeros((1, _IDLE_TOKENS), np.int32)
+    return Microbatch(
+        token_ids_RL=tokens,
+        position_ids_RL=tokens,
+        subtree_end_RL=None,
+        **label_arrays([]),
+    )
 
 
 def unpack(
     microbatches: Iterable[Microbatch], outputs: Iterable[FloatArray]
 ) -> dict[int, FloatArray]:
-    """Outputs [R, L] of microbatches where the loss reads them: [T] by the sample's index."""
+    """Outputs [M] of microbatches by the index of the sample, in the order of its tokens."""
     found: dict[int, FloatArray] = {}
-    for mb, values_RL in zip(microbatches, outputs, strict=True):
-        for index in set(mb.sample_index_RL.ravel().tolist()) - {-1}:
-            found[index] = values_RL[(mb.sample_index_RL == index) & (mb.loss_mask_RL > 0)]
+    for mb, values_M in zip(microbatches, outputs, strict=True):
+        order = np.argsort(mb.sample_index_M, kind="stable")
+        indices, starts = np.unique(mb.sample_index_M[order], return_index=True)
+        parts = np.split(values_M[order], starts[1:]) if indices.size else []
+        found |= dict(zip(indices.tolist(), parts, strict=True))
     return found
-
-
-def _place(  # noqa: PLR0913, PLR0917 - where, what and how
-    mb: Microbatch,
-    start: tuple[int, int],
-    index: int,
-    sample: Sample,
-    shared: int,
-    readout: Readout,
-) -> None:
-    """Write one sample into the arrays of a microbatch.
-
-    Its token 0 would stand at (row, column) `start`; the first `shared` of its tokens are left out.
-    """
-    row, offset = start
-    num_tokens, num_prompt = sample.token_ids.size, sample.num_prompt_tokens
-    held = slice(offset + shared, offset + num_tokens)
-    mb.token_ids_RL[row, held] = sample.token_ids[shared:]
-    mb.position_ids_RL[row, held] = np.arange(shared, num_tokens)
-    mb.sample_index_RL[row, held] = index
-    last = offset + num_tokens - 1
-    predicting = slice(offset + num_prompt - 1, last)  # the tokens after the prompt
-    if readout != "completion":
-        mb.loss_mask_RL[row, last] = 1.0
-        mb.sequence_weight_RL[row, last] = 1.0
-        mb.advantages_RL[row, last] = sample.advantage
-        if readout == "last_and_lm" and num_prompt:
-            mb.lm_mask_RL[row, predicting] = 1.0
-            mb.target_ids_RL[row, predicting] = sample.token_ids[num_prompt:]
-        return
-    mb.target_ids_RL[row, predicting] = sample.token_ids[num_prompt:]
-    mb.rollout_logprobs_RL[row, predicting] = sample.rollout_logprobs
-    mb.loss_mask_RL[row, predicting] = 1.0
-    mb.advantages_RL[row, predicting] = sample.advantage
-    mb.sequence_weight_RL[row, predicting] = 1.0 / (num_tokens - num_prompt)
-
-
-def _empty(num_rows: int, num_tokens: int) -> Microbatch:
-    """Return a microbatch of padding alone.
-
-    All position ids are 0: attention that starts a new sequence wherever they do not increase by
-    one then isolates each padding token too.
-    """
-    shape = (num_rows, num_tokens)
-    return Microbatch(
-        token_ids_RL=np.zeros(shape, np.int32),
-        position_ids_RL=np.zeros(shape, np.int32),
-        target_ids_RL=np.zeros(shape, np.int32),
-        loss_mask_RL=np.zeros(shape, np.float32),
-        lm_mask_RL=np.zeros(shape, np.float32),
-        advantages_RL=np.zeros(shape, np.float32),
-        rollout_logprobs_RL=np.zeros(shape, np.float32),
-        sequence_weight_RL=np.zeros(shape, np.float32),
-        sample_index_RL=np.full(shape, -1, np.int32),
-    )

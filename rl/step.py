@@ -40,8 +40,6 @@ class StepConfig:
     sampling: SamplingConfig
     advantage: AdvantageConfig
     minibatches_per_step: int
-    microbatch_tokens: int
-    row_tokens: int
     on_policy: bool  # the policy that updates is the one that sampled
     keep_zero_advantage: bool  # the loss has a KL term, which needs no advantage
 
@@ -93,7 +91,7 @@ async def learn(step: int, batch: Batch, fleet: Fleet, cfg: StepConfig) -> StepR
     advantages_PG = batch_advantages(batch.groups_P, cfg.advantage)
     samples_N = build_samples(batch.groups_P, advantages_PG, cfg.keep_zero_advantage)
     start_s = time.perf_counter()
-    reports = await update(samples_N, fleet, cfg)
+    update_metrics = await update(samples_N, fleet, cfg)
     updated_s = time.perf_counter()
     await fleet.policy.publish(step)
     published_s = time.perf_counter()
@@ -103,7 +101,7 @@ async def learn(step: int, batch: Batch, fleet: Fleet, cfg: StepConfig) -> StepR
         metrics={
             **batch_metrics(batch.groups_P),
             **batch.timings,
-            **mean_metrics(reports),
+            **update_metrics,
             "policy/num_samples": float(len(samples_N)),
             "rollout/staleness": float(np.mean(staleness)) if staleness else 0.0,
             "time/update_s": updated_s - start_s,
@@ -112,27 +110,23 @@ async def learn(step: int, batch: Batch, fleet: Fleet, cfg: StepConfig) -> StepR
     )
 
 
-async def update(samples_N: Sequence[Sample], fleet: Fleet, cfg: StepConfig) -> list[UpdateReport]:
+async def update(samples_N: Sequence[Sample], fleet: Fleet, cfg: StepConfig) -> dict[str, float]:
     """Take the optimizer steps of one RL step; none when no sample carries a gradient."""
     if not samples_N:
-        return []
+        return {}
     minibatches = [
-        build_minibatch(
-            part,
-            fleet.policy.num_ranks,
-            cfg.microbatch_tokens,
-            cfg.row_tokens,
-            packs=fleet.policy.packs,
-        )
+        build_minibatch(part, fleet.policy.packing)
         for part in split_minibatches(samples_N, cfg.minibatches_per_step)
     ]
-    if cfg.on_policy and len(minibatches) == 1:  # pi_old is the policy itself
-        return [await fleet.policy.update(minibatches[0], None)]
-    old = [await fleet.policy.outputs(minibatch) for minibatch in minibatches]
-    return [
+    old = [None]  # pi_old is the policy itself
+    if not cfg.on_policy or len(minibatches) > 1:
+        old = [await fleet.policy.outputs(minibatch) for minibatch in minibatches]
+    reports = [
         await fleet.policy.update(minibatch, logprobs)
         for minibatch, logprobs in zip(minibatches, old, strict=True)
     ]
+    shared_frac = float(np.mean([minibatch.shared_frac for minibatch in minibatches]))
+    return {**mean_metrics(reports), "policy/shared_frac": shared_frac}
 
 
 def build_samples(
@@ -168,8 +162,6 @@ def sample_of(group: PromptGroup, position: int, advantage: float) -> Sample:
 
 def mean_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
     """Mean over the optimizer steps; the learning rate is that of the last."""
-    if not reports:
-        return {}
     names = reports[0].metrics
     means = {name: float(np.mean([r.metrics[name] for r in reports])) for name in names}
     return {**means, "policy/lr": reports[-1].lr}

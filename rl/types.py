@@ -21,6 +21,7 @@ from conf.errors import DataError
 
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
 
 
 class Finish(StrEnum):
@@ -202,23 +203,26 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Microbatch:
-    """One forward/backward: R rows of L tokens; each row holds whole samples one after another.
+    """One forward/backward: R rows of L tokens, and the M labels that its loss reads.
 
-    Position t of the token arrays predicts position t + 1 of the same sample, so `target_ids`,
-    `loss_mask`, `advantages` and the log-probs are all aligned with the *predicting* position.
+    A row holds samples one after another, or prefix trees of samples (`rl.prefix_tree`). A label is
+    one number that the loss asks of one position: the log-prob of the token that comes next in a
+    sample, or a score. A position where samples part has a label for each of them. Labels are in
+    the order of their places, those of one place in the order of the samples.
     """
 
     token_ids_RL: IntArray
-    # Restarts with each sample and at padding: at 0, or where a sample goes on after the tokens
-    # that it shares with the one before it (`rl.packing`, `share_prefix`).
-    position_ids_RL: IntArray
-    target_ids_RL: IntArray  # next token of the sample; 0 where `loss_mask` is 0
-    loss_mask_RL: FloatArray  # 1 where the loss reads: completion tokens, or a pair's scores
-    lm_mask_RL: FloatArray  # 1 where a log-prob is read beside scores (LM regulariser), else 0
-    advantages_RL: FloatArray
-    rollout_logprobs_RL: FloatArray  # 0 where `loss_mask` is 0
-    sequence_weight_RL: FloatArray  # 1 / number of completion tokens of the sample; 0 off the mask
-    sample_index_RL: IntArray  # index into the minibatch's samples; -1 at padding
+    position_ids_RL: IntArray  # distance from the start of the sample; 0 at padding
+    # First column of the row that no longer sees this one; None when no samples share tokens:
+    # position ids that restart tell them apart.
+    subtree_end_RL: IntArray | None
+    place_M: IntArray  # row * L + column of the position that is read
+    is_token_M: BoolArray  # the label is the next token; else a score
+    target_ids_M: IntArray  # the next token; 0 for a score
+    sample_index_M: IntArray  # index into the minibatch's samples
+    advantages_M: FloatArray
+    rollout_logprobs_M: FloatArray  # 0 where no engine sampled
+    sequence_weight_M: FloatArray  # 1 / labels of the sample, for the mean over sequences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -228,6 +232,13 @@ class Minibatch:
     microbatches_by_rank: tuple[tuple[Microbatch, ...], ...]
     num_samples: int
     num_loss_tokens: int  # over all ranks: the denominator of the token mean
+    num_sample_tokens: int  # of all samples, each counted by itself
+    num_tokens: int  # that are computed, padding left out: fewer where prefixes are shared
+
+    @property
+    def shared_frac(self) -> float:
+        """Share of the samples' tokens that need not be computed, since prefixes are shared."""
+        return 1.0 - self.num_tokens / self.num_sample_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

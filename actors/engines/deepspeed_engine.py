@@ -4,7 +4,7 @@ All ranks hold one engine each and call the same methods in the same order: para
 layer by layer inside every forward, so a rank that calls alone waits until the deadline. One engine
 per process and no Ray in here: `actors.groups.trainer` wraps it in an actor.
 
-Axes: R rows, L tokens of a row.
+Axes: M labels of a microbatch.
 
 One file: methods that all ranks call in lockstep, on one object.
 """
@@ -44,7 +44,7 @@ from actors.engines.train_model import (
 )
 from conf.errors import NonFiniteError, UserError
 from rl.base.files import replace_file
-from rl.loss import LossDenominators, MicrobatchTensors, Objective
+from rl.loss import LossDenominators, MicrobatchTensors, Objective, Outputs
 from rl.types import FloatArray, IntArray, Microbatch, UpdateReport
 
 # DeepSpeed reads this once, while it is imported; left alone it would probe.
@@ -131,14 +131,10 @@ class TrainEngine:
         self._parameters = self._name_parameters()
 
     def outputs(self, microbatches: Sequence[Microbatch]) -> tuple[FloatArray, ...]:
-        """Outputs [R, L] of the current policy for each microbatch; 0 off the mask.
-
-        For a score head these are the scores.
-        """
+        """Log-probs or scores [M] of the current weights, for each microbatch."""
         with torch.no_grad():
             return tuple(
-                self._engine(MicrobatchTensors.from_microbatch(mb, self._device)).cpu().numpy()
-                for mb in microbatches
+                self._engine(self._tensors(mb)).values_M.cpu().numpy() for mb in microbatches
             )
 
     def update(
@@ -158,17 +154,17 @@ class TrainEngine:
         sums: dict[str, Tensor] = {}
         suspected: set[int] = set()
         for index, microbatch in enumerate(microbatches):
-            mb = MicrobatchTensors.from_microbatch(microbatch, self._device)
-            old_RL = (
+            mb = self._tensors(microbatch)
+            self._engine.set_gradient_accumulation_boundary(index == len(microbatches) - 1)
+            ref_M = self._reference_values(mb)
+            outputs: Outputs = self._engine(mb)
+            old_M = (
                 None if old_logprobs is None else torch.tensor(old_logprobs[index]).to(self._device)
             )
-            self._engine.set_gradient_accumulation_boundary(index == len(microbatches) - 1)
-            ref_RL = self._reference_outputs(mb)
-            outputs_RL = self._engine(mb)
-            loss, metrics = objective(outputs_RL, mb, old_RL, ref_RL, norm)
+            loss, metrics = objective(outputs, mb, old_M, ref_M, norm)
             # Losses are shares of a sum over ranks, but ZeRO averages gradients over ranks.
             self._engine.backward(loss * self.world_size)
-            suspected |= suspects(outputs_RL, mb)
+            suspected |= suspects(outputs, mb)
             for name, value in (metrics | {"loss": loss.detach()}).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
         totals = self._sum_over_ranks(sums)
@@ -191,8 +187,7 @@ class TrainEngine:
 
         def forward(mb: Microbatch, **how: bool) -> FloatArray:
             with torch.no_grad():
-                tensors = MicrobatchTensors.from_microbatch(mb, self._device)
-                return self._engine(tensors, **how).cpu().numpy()
+                return self._engine(self._tensors(mb), **how).values_M.cpu().numpy()
 
         model: PreTrainedModel = self._engine.module.model
         config, scores = model.config, self.spec.head != "lm"
@@ -397,11 +392,14 @@ class TrainEngine:
             size += num_bytes
         return buckets
 
-    def _reference_outputs(self, mb: MicrobatchTensors) -> Tensor | None:
+    def _tensors(self, mb: Microbatch) -> MicrobatchTensors:
+        return MicrobatchTensors.from_microbatch(mb, self._device)
+
+    def _reference_values(self, mb: MicrobatchTensors) -> Tensor | None:
         if self._reference is None:
             return None
         with torch.no_grad():
-            return self._reference(mb)
+            return self._reference(mb).values_M
 
     def _sum_over_ranks(self, sums: dict[str, Tensor]) -> dict[str, float]:
         names = sorted(sums)

@@ -17,10 +17,11 @@ from typing import Literal
 import numpy as np
 
 from conf.errors import EngineError
-from rl.packing import Readout, build_minibatch, unpack
+from rl.labels import Readout
+from rl.packing import Packing, build_minibatch, unpack
 from rl.types import FloatArray, IntArray, Microbatch, Sample
 
-Forward = Callable[[Microbatch], FloatArray]  # [R, L]
+Forward = Callable[[Microbatch], FloatArray]  # [M]
 Dtype = Literal["float32", "bfloat16"]
 
 _LENGTHS = (60, 47, 33, 70)
@@ -215,13 +216,14 @@ def _read(  # noqa: PLR0913 - how rows are made
     budget = total if packs else len(samples) * max(sample.token_ids.size for sample in samples)
     minibatch = build_minibatch(
         samples,
-        1,
-        budget,
-        0,
+        Packing(
+            num_ranks=1,
+            microbatch_tokens=budget,
+            share_prefix="on" if share_prefix else "off",
+            packs=packs,
+        ),
         group_of=group_of,
         readout=readout,
-        share_prefix=share_prefix,
-        packs=packs,
     )
     microbatches = minibatch.microbatches_by_rank[0]
     found = unpack(microbatches, map(forward, microbatches))

@@ -2,7 +2,7 @@
 
 Plain torch and transformers: `actors.engines.deepspeed_engine` partitions what is made here.
 
-Axes: R rows, L tokens of a row, N positions with a loss, H hidden size, V vocabulary.
+Axes: R rows, L tokens of a row, M labels, U places that labels read, H hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -20,6 +21,7 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -40,7 +42,7 @@ from actors.engines.specs import TrainSpec
 from conf.errors import UserError, in_one_line
 from conf.schema import PolicyConfig
 from reward.model.loading import LoadingReport, check_report, is_causal
-from rl.loss import MicrobatchTensors, attention_mask
+from rl.loss import MicrobatchTensors, Outputs
 from rl.text.tokenizer import read_tokenizer
 from rl.types import FloatArray, IntArray
 
@@ -65,24 +67,24 @@ def lr_at(step: int, policy: PolicyConfig, total_steps: int) -> float:
 
 
 class TrainModel(nn.Module):
-    """A transformers model whose forward returns one float32 number per position, [R, L]."""
+    """A transformers model whose forward returns what the loss reads of each label."""
 
     def __init__(self, model: PreTrainedModel, spec: TrainSpec) -> None:
         super().__init__()
         self.model = model
         if spec.head == "lm":
-            self.head = _LogprobHead(_lm_weight(model), spec.temperature)
+            self.head = LogprobHead(_lm_weight(model), spec.temperature)
         else:
             self.head = _ScoreHead(_score_weight(model))
         # Beside the score head and not in `model`: a reward model is saved without it.
         self.lm_head = (
-            _LogprobHead(_lm_weight_beside_scores(model, spec), 1.0)
+            LogprobHead(_lm_weight_beside_scores(model, spec), 1.0)
             if spec.head == "score_lm"
             else None
         )
 
-    def forward(self, mb: MicrobatchTensors, *, own: bool = False) -> Tensor:
-        """Log-probs of the targets (0 off the mask), or scores where the head says scores.
+    def forward(self, mb: MicrobatchTensors, *, own: bool = False) -> Outputs:
+        """Log-probs of the targets with the entropy of their places, or scores.
 
         With `own` they come from the model's own head, as anybody calls it: token ids alone, rows
         without padding. What training computes is compared with that
@@ -91,38 +93,62 @@ class TrainModel(nn.Module):
         if own:
             return self._own_outputs(mb)
         # Without a mask, transformers isolates the samples of a row where `position_ids` restart.
-        mask_RLL = attention_mask(mb)
         hidden_RLH = self.model.base_model(
             input_ids=mb.token_ids_RL,
             position_ids=mb.position_ids_RL,
-            attention_mask=None if mask_RLL is None else self._additive(mask_RLL),
+            attention_mask=None if mb.subtree_end_RL is None else self._mask(mb.subtree_end_RL),
             use_cache=False,
         ).last_hidden_state
-        outputs_RL = self.head(hidden_RLH, mb.target_ids_RL, mb.loss_mask_RL)
+        hidden_PH = hidden_RLH.flatten(0, 1)
+        outputs: Outputs = self.head(hidden_PH, mb.place_M, mb.target_ids_M)
         if self.lm_head is None:
-            return outputs_RL
-        logprobs_RL = self.lm_head(hidden_RLH, mb.target_ids_RL, mb.lm_mask_RL)
-        return torch.where(mb.lm_mask_RL > 0, logprobs_RL, outputs_RL)
+            return outputs
+        logprobs: Outputs = self.lm_head(hidden_PH, mb.place_M, mb.target_ids_M)
+        return Outputs(
+            torch.where(mb.is_token_M, logprobs.values_M, outputs.values_M),
+            torch.where(mb.is_token_M, logprobs.entropy_M, outputs.entropy_M),
+        )
 
-    def _own_outputs(self, mb: MicrobatchTensors) -> Tensor:
+    def _mask(self, subtree_end_RL: Tensor) -> Tensor | BlockMask:
+        """Which token sees which (`rl.prefix_tree`), as the attention kernel takes it."""
+        if self.model.config._attn_implementation == "flex_attention":
+            return block_mask(subtree_end_RL)
+        return additive_mask(subtree_end_RL, self.model.dtype)
+
+    def _own_outputs(self, mb: MicrobatchTensors) -> Outputs:
         logits = self.model(input_ids=mb.token_ids_RL, use_cache=False).logits.float()
+        zeros_M = torch.zeros(mb.place_M.shape, device=logits.device)
+        row_M = mb.place_M // mb.token_ids_RL.shape[1]
         if isinstance(self.head, _ScoreHead):  # one score a row, which stands at its last token
-            return mb.loss_mask_RL * logits[:, :1]
-        logprobs_RLV = (logits / self.head.temperature).log_softmax(dim=-1)
-        chosen_RL = logprobs_RLV.gather(-1, mb.target_ids_RL[..., None]).squeeze(-1)
-        return chosen_RL * mb.loss_mask_RL
-
-    def _additive(self, mask_RLL: Tensor) -> Tensor:
-        """The mask as attention kernels add it, [R, 1, L, L]."""
-        zeros = torch.zeros_like(mask_RLL, dtype=self.model.dtype)
-        return zeros.masked_fill_(~mask_RLL, torch.finfo(zeros.dtype).min)[:, None]
+            return Outputs(logits[row_M, 0], zeros_M)
+        logprobs_PV = (logits / self.head.temperature).log_softmax(dim=-1).flatten(0, 1)
+        return Outputs(logprobs_PV[mb.place_M, mb.target_ids_M], zeros_M)
 
 
-def suspects(outputs_RL: Tensor, mb: MicrobatchTensors) -> set[int]:
+def additive_mask(subtree_end_RL: Tensor, dtype: torch.dtype) -> Tensor:
+    """What attention kernels add to their scores, [R, 1, L, L]: 0 where a token is seen."""
+    columns_L = torch.arange(subtree_end_RL.shape[1], device=subtree_end_RL.device)
+    behind_LL = columns_L[:, None] >= columns_L[None, :]
+    seen_RLL = behind_LL & (columns_L[:, None] < subtree_end_RL[:, None, :])
+    zeros_RLL = torch.zeros(seen_RLL.shape, dtype=dtype, device=subtree_end_RL.device)
+    return zeros_RLL.masked_fill_(~seen_RLL, torch.finfo(dtype).min)[:, None]
+
+
+def block_mask(subtree_end_RL: Tensor) -> BlockMask:
+    """The same for FlexAttention, which skips blocks that nobody sees."""
+
+    def sees(row: Tensor, _: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & (query < subtree_end_RL[row, key])
+
+    num_rows, length = subtree_end_RL.shape
+    return create_block_mask(sees, num_rows, None, length, length, subtree_end_RL.device)
+
+
+def suspects(outputs: Outputs, mb: MicrobatchTensors) -> set[int]:
     """Samples with a NaN or infinity in what the model says, or in what it is trained on."""
-    finite_RL = outputs_RL.isfinite() & mb.advantages_RL.isfinite()
-    finite_RL &= mb.rollout_logprobs_RL.isfinite()
-    return set(mb.sample_index_RL[~finite_RL].tolist()) - {-1}  # -1 is padding
+    finite_M = outputs.values_M.isfinite() & mb.advantages_M.isfinite()
+    finite_M &= mb.rollout_logprobs_M.isfinite()
+    return set(mb.sample_index_M[~finite_M].tolist())
 
 
 def load_model(spec: TrainSpec) -> TrainModel:
@@ -278,81 +304,102 @@ def plain_reader(spec: TrainSpec, score_weight: Tensor | None) -> Callable[[IntA
 
 
 class _TargetLogprob(torch.autograd.Function):
-    """log_softmax(hidden @ weight.T / temperature)[target] in float32, chunk by chunk.
+    """log_softmax(hidden @ weight.T / temperature) at labels, and its entropy, in float32.
 
-    The [N, V] logits never exist as a whole, neither here nor in the backward pass, which computes
-    them again. The chunks are inside one function, and not calls of a module, because the number of
-    positions differs between ranks and ZeRO-3 gathers once per call.
+    The [U, V] logits never exist as a whole, neither here nor in the backward pass, which computes
+    them again, chunk by chunk. The chunks are inside one function, and not calls of a module,
+    because the number of places differs between ranks and ZeRO-3 gathers once per call. A place
+    with several labels is multiplied once.
     """
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917 - what autograd passes
         ctx: Any,  # noqa: ANN401 - autograd's context takes any attribute
-        hidden_NH: Tensor,
+        hidden_UH: Tensor,
         weight_VH: Tensor,
-        target_N: Tensor,
+        row_M: Tensor,  # of `hidden_UH`, ascending
+        target_M: Tensor,
         temperature: float,
-    ) -> Tensor:
-        logprob_N = hidden_NH.new_empty(len(hidden_NH), dtype=torch.float32)
-        log_sum_N = torch.empty_like(logprob_N)
-        for rows in _row_chunks(hidden_NH, weight_VH):
-            logits = (hidden_NH[rows] @ weight_VH.T).float().div_(temperature)
-            log_sum_N[rows] = logits.logsumexp(dim=-1)
-            logprob_N[rows] = logits.gather(-1, target_N[rows, None]).squeeze(-1) - log_sum_N[rows]
-        ctx.save_for_backward(hidden_NH, weight_VH, target_N, log_sum_N)
+    ) -> tuple[Tensor, Tensor]:
+        dtype = torch.promote_types(hidden_UH.dtype, torch.float32)
+        logprob_M = hidden_UH.new_empty(len(row_M), dtype=dtype)
+        log_sum_U = hidden_UH.new_empty(len(hidden_UH), dtype=dtype)
+        entropy_U = torch.empty_like(log_sum_U)
+        for rows, labels in _chunks(hidden_UH, weight_VH, row_M):
+            logits = (hidden_UH[rows] @ weight_VH.T).to(dtype).div_(temperature)
+            log_sum_U[rows] = logits.logsumexp(dim=-1)
+            logprobs = logits.sub_(log_sum_U[rows, None])
+            logprob_M[labels] = logprobs[row_M[labels] - rows.start, target_M[labels]]
+            entropy_U[rows] = -(logprobs.exp().mul_(logprobs)).sum(dim=-1)
+        ctx.save_for_backward(hidden_UH, weight_VH, row_M, target_M, log_sum_U, entropy_U)
+        ctx.set_materialize_grads(False)
         ctx.temperature = temperature
-        return logprob_N
+        return logprob_M, entropy_U
 
     @staticmethod
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # one output, one gradient
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # one gradient an output
         ctx: Any,  # noqa: ANN401 - autograd's context takes any attribute
-        grad_N: Tensor,
-    ) -> tuple[Tensor, Tensor, None, None]:
-        hidden_NH, weight_VH, target_N, log_sum_N = ctx.saved_tensors
-        grad_hidden_NH = torch.empty_like(hidden_NH)
-        grad_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
-        for rows in _row_chunks(hidden_NH, weight_VH):
-            logits = (hidden_NH[rows] @ weight_VH.T).float().div_(ctx.temperature)
-            # d logprob / d logits = one_hot(target) - softmax(logits)
-            scale = grad_N[rows, None] / ctx.temperature
-            grad = logits.sub_(log_sum_N[rows, None]).exp_().mul_(-scale)
-            grad = grad.scatter_add_(-1, target_N[rows, None], scale).to(weight_VH.dtype)
-            grad_hidden_NH[rows] = grad @ weight_VH
-            grad_weight_VH += grad.T @ hidden_NH[rows]
-        return grad_hidden_NH, grad_weight_VH.to(weight_VH.dtype), None, None
+        grad_logprob_M: Tensor | None,
+        grad_entropy_U: Tensor | None,
+    ) -> tuple[Tensor, Tensor, None, None, None]:
+        hidden_UH, weight_VH, row_M, target_M, log_sum_U, entropy_U = ctx.saved_tensors
+        if grad_logprob_M is None:
+            grad_logprob_M = torch.zeros_like(target_M, dtype=log_sum_U.dtype)
+        sum_U = torch.zeros_like(log_sum_U).index_add_(0, row_M, grad_logprob_M)
+        grad_hidden_UH = torch.empty_like(hidden_UH)
+        grad_weight_VH = torch.zeros_like(weight_VH, dtype=log_sum_U.dtype)
+        for rows, labels in _chunks(hidden_UH, weight_VH, row_M):
+            logits = (hidden_UH[rows] @ weight_VH.T).to(log_sum_U.dtype).div_(ctx.temperature)
+            logprobs = logits.sub_(log_sum_U[rows, None])
+            # d logprob / d logits = one_hot(target) - p; d entropy / d logits = -p (log p + H)
+            scale = -sum_U[rows, None]
+            if grad_entropy_U is not None:
+                scale = scale - grad_entropy_U[rows, None] * (logprobs + entropy_U[rows, None])
+            grad = logprobs.exp_().mul_(scale)
+            where = (row_M[labels] - rows.start, target_M[labels])
+            grad.index_put_(where, grad_logprob_M[labels], accumulate=True)
+            grad = grad.div_(ctx.temperature).to(weight_VH.dtype)
+            grad_hidden_UH[rows] = grad @ weight_VH
+            grad_weight_VH += grad.T @ hidden_UH[rows]
+        return grad_hidden_UH, grad_weight_VH.to(weight_VH.dtype), None, None, None
 
 
-def _row_chunks(hidden_NH: Tensor, weight_VH: Tensor) -> Iterator[slice]:
+def _chunks(hidden_UH: Tensor, weight_VH: Tensor, row_M: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Rows whose logits are held at once, with the labels that read them."""
     size = max(1, _CHUNK_LOGITS // len(weight_VH))
-    return (slice(start, start + size) for start in range(0, len(hidden_NH), size))
+    starts = torch.arange(0, len(hidden_UH) + size, size, device=row_M.device)
+    bounds = torch.searchsorted(row_M, starts).tolist()
+    for number, (first, last) in enumerate(pairwise(bounds)):
+        yield slice(number * size, (number + 1) * size), slice(first, last)
 
 
-class _LogprobHead(nn.Module):
-    """Log-probs [R, L] of the targets; 0 where `loss_mask` is 0."""
+class LogprobHead(nn.Module):
+    """Log-probs of the targets, and entropies, at places of the hidden states."""
 
     def __init__(self, weight_VH: nn.Parameter, temperature: float) -> None:
         super().__init__()
         self.weight = weight_VH  # owned, not borrowed: ZeRO-3 gathers what a module owns
         self.temperature = temperature
 
-    def forward(self, hidden_RLH: Tensor, target_ids_RL: Tensor, loss_mask_RL: Tensor) -> Tensor:
-        chosen_RL = loss_mask_RL > 0
-        logprob_N = _TargetLogprob.apply(
-            hidden_RLH[chosen_RL], self.weight, target_ids_RL[chosen_RL], self.temperature
+    def forward(self, hidden_PH: Tensor, place_M: Tensor, target_ids_M: Tensor) -> Outputs:
+        """Read the labels at `place_M`, ascending, of all positions P of the rows."""
+        place_U, row_M = place_M.unique_consecutive(return_inverse=True)
+        logprob_M, entropy_U = _TargetLogprob.apply(
+            hidden_PH[place_U], self.weight, row_M, target_ids_M, self.temperature
         )
-        out_RL = torch.zeros_like(loss_mask_RL)
-        return out_RL.masked_scatter(chosen_RL, logprob_N)
+        return Outputs(logprob_M, entropy_U[row_M])
 
 
 class _ScoreHead(nn.Module):
-    """Scores [R, L]: what a reward model would say if the text ended at that position."""
+    """Scores: what a reward model would say if the text ended at that place."""
 
     def __init__(self, weight_1H: nn.Parameter) -> None:
         super().__init__()
         self.weight = weight_1H
 
-    def forward(self, hidden_RLH: Tensor, target_ids_RL: Tensor, loss_mask_RL: Tensor) -> Tensor:
-        return nn.functional.linear(hidden_RLH.float(), self.weight.float()).squeeze(-1)
+    def forward(self, hidden_PH: Tensor, place_M: Tensor, target_ids_M: Tensor) -> Outputs:
+        scores_M = nn.functional.linear(hidden_PH[place_M].float(), self.weight.float())[:, 0]
+        return Outputs(scores_M, torch.zeros_like(scores_M))
 
 
 def _lm_weight(model: PreTrainedModel) -> nn.Parameter:

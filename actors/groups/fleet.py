@@ -31,8 +31,9 @@ from actors.groups.reward import RemoteJudgeActor, RemoteRewardModelActor, Rewar
 from actors.groups.rollout import RemoteRolloutActor, RolloutEngines
 from actors.groups.self_check import check_engines, check_ranks
 from actors.groups.trainer import RemoteTrainActor, TrainGroup
-from conf.schema import Config, PlacementConfig
+from conf.schema import Config, PlacementConfig, PolicyConfig
 from rl.loss import Objective, PolicyObjective
+from rl.packing import Packing
 from rl.types import FloatArray, Minibatch, UpdateReport
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,13 @@ class TurnTakingGroup(TrainGroup):
     """Policy ranks that share their devices: the engines sleep while the policy is updated."""
 
     def __init__(self, group: TrainGroup, engines: Sequence[EngineHandle]) -> None:
-        super().__init__(group.handles, group.objective, group.deadline_s, group.start_deadline_s)
+        super().__init__(
+            group.handles,
+            group.objective,
+            group.packing,
+            group.deadline_s,
+            group.start_deadline_s,
+        )
         self._engines = engines
         self._asleep = False
 
@@ -113,12 +120,24 @@ def policy_objective(cfg: Config) -> PolicyObjective:
         aggregation=algorithm.loss_aggregation,
         kl_coef=algorithm.kl_coef,
         kl_kind=algorithm.kl_kind,
+        entropy_coef=algorithm.entropy_coef,
         tis_cap=algorithm.tis_cap,
     )
 
 
 # Objectives of the policy, by `algorithm.kind`; docs/howto.md shows how to add one.
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
+
+
+def packing_of(policy: PolicyConfig, num_ranks: int) -> Packing:
+    """How samples become microbatches of the ranks; flash attention takes no mask of a tree."""
+    return Packing(
+        num_ranks=num_ranks,
+        microbatch_tokens=policy.microbatch_tokens,
+        row_tokens=policy.row_tokens,
+        share_prefix="off" if policy.attention == "flash_attention_2" else policy.share_prefix,
+        dense_mask=policy.attention != "flex_attention",
+    )
 
 
 def policy_spec(cfg: Config, total_steps: int) -> TrainSpec:
@@ -188,6 +207,7 @@ def _create(cfg: Config, specs: FleetSpec, placement: Placement) -> RayFleet:
     policy = TrainGroup(
         [_create_rank(cfg, placement, name, rank, len(ranks)) for rank, name in enumerate(ranks)],
         specs.objective or OBJECTIVES[cfg.algorithm.kind](cfg),
+        packing_of(cfg.policy, len(ranks)),
         cfg.policy.deadline_s,
         cfg.placement.ready_timeout_s,
     )
@@ -272,8 +292,7 @@ async def _self_check(cfg: Config, specs: FleetSpec, fleet: RayFleet) -> None:
     """Numbers before any work: a model that is read in two ways is found out here."""
     if specs.train is None:
         return
-    scores = specs.train.head != "lm"
-    await check_ranks(cfg, fleet.policy, specs.train.model_path, shares=scores)
+    await check_ranks(cfg, fleet.policy, specs.train.model_path)
     await fleet.policy.give_way()
     if specs.rollout_model is not None and cfg.self_check.action != "off":
         rollout, policy = fleet.rollout, fleet.policy

@@ -34,9 +34,7 @@ _NUM_TOKENS = 16
 _GIB = 2**30
 
 
-async def check_ranks(
-    cfg: Config, trainer: TrainGroup, model: str, *, shares: bool = False
-) -> None:
+async def check_ranks(cfg: Config, trainer: TrainGroup, model: str) -> None:
     """Check what the ranks compute, and decide how samples are laid out in rows.
 
     Raises:
@@ -44,6 +42,7 @@ async def check_ranks(
     """
     if cfg.self_check.action == "off":
         return
+    shares = trainer.packing.share_prefix != "off"
     try:
         found = await trainer.self_check(model, int(cfg.self_check.plain_gib * _GIB))
     except EngineError as error:
@@ -75,7 +74,7 @@ async def check_engines(
     gaps: list[float] = []
     for of_engine in samples:
         theirs = [sample.rollout_logprobs for sample in of_engine]
-        ours = await _logprobs(cfg, trainer, of_engine)
+        ours = await _logprobs(trainer, of_engine)
         gaps.append(gap_of(ours, theirs, dtype))
     await trainer.give_way()
     for index, gap in enumerate(gaps):
@@ -145,16 +144,8 @@ async def _sampled(cfg: Config, handle: RolloutHandle, version: int) -> list[Sam
     ]
 
 
-async def _logprobs(
-    cfg: Config, trainer: TrainGroup, samples: Sequence[Sample]
-) -> list[FloatArray]:
-    minibatch = build_minibatch(
-        samples,
-        trainer.num_ranks,
-        cfg.policy.microbatch_tokens,
-        cfg.policy.row_tokens,
-        packs=trainer.packs,
-    )
+async def _logprobs(trainer: TrainGroup, samples: Sequence[Sample]) -> list[FloatArray]:
+    minibatch = build_minibatch(samples, trainer.packing)
     outputs = await trainer.outputs(minibatch)
     by_sample: dict[int, FloatArray] = {}
     for microbatches, values in zip(minibatch.microbatches_by_rank, outputs, strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +20,7 @@ from actors.engines.specs import TrainSpec, WeightBackend
 from actors.groups.handles import RolloutHandle, TrainHandle, WeightRoute, call
 from actors.groups.weights import WeightPublisher
 from rl.loss import LossDenominators, Objective
+from rl.packing import Packing
 from rl.types import FloatArray, Microbatch, Minibatch, UpdateReport
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class TrainActor:
         return self._engine.self_check(plain_bytes)
 
     def outputs(self, microbatches: Sequence[Microbatch]) -> tuple[FloatArray, ...]:
-        """What the head says of this rank's microbatches: log-probs of the targets, or scores."""
+        """What the head says of the labels [M] of each microbatch: log-probs, or scores."""
         return self._engine.outputs(microbatches)
 
     def update(
@@ -108,16 +110,16 @@ class TrainGroup:
         self,
         handles: Sequence[TrainHandle],
         objective: Objective,
+        packing: Packing,
         deadline_s: float,
         start_deadline_s: float,
     ) -> None:
         self.handles = tuple(handles)
         self.num_ranks = len(self.handles)
         self.objective = objective
+        self.packing = packing  # until a self-check says otherwise
         self.deadline_s = deadline_s
         self.start_deadline_s = start_deadline_s
-        self.packs = True  # until a self-check says otherwise
-        self.shares = True
 
     async def start(self, spec: TrainSpec) -> None:
         """Load the model on all ranks."""
@@ -130,13 +132,14 @@ class TrainGroup:
         )
 
     async def self_check(self, model: str, plain_bytes: int) -> ForwardCheck:
-        """Check how samples are read, and pack them only where they do not see each other.
+        """Check how samples are read, and pack and share only where that changes no number.
 
         Raises:
             EngineError: for a model that says other things here than by itself.
         """
         found = await self._call(lambda rank: rank.self_check.remote(plain_bytes), "the self-check")
-        self.packs, self.shares = found[0].packs, found[0].shares
+        share_prefix = self.packing.share_prefix if found[0].shares else "off"
+        self.packing = replace(self.packing, packs=found[0].packs, share_prefix=share_prefix)
         found[0].check(model)
         return found[0]
 
@@ -157,7 +160,7 @@ class TrainGroup:
         )
 
     async def outputs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
-        """Log-probs of the targets, or scores: by rank, by microbatch."""
+        """Log-probs of the labels, or scores: by rank, by microbatch, [M]."""
         refs = [
             handle.outputs.remote(microbatches)
             for handle, microbatches in zip(

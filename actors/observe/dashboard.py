@@ -106,7 +106,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             _of_steps(
                 "Clipped tokens", "policy/clip_frac", "policy/tis_capped_frac", unit="percentunit"
             ),
-            _of_steps("Entropy proxy", "policy/entropy_proxy"),
+            _of_steps("Entropy", "policy/entropy"),
             _of_steps("Staleness", "rollout/staleness"),
         ),
     ),

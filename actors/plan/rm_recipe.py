@@ -36,6 +36,7 @@ def configure(args: TrainRmArgs, shape: ModelShape | None) -> Config:
         },
         {
             "policy.attention": args.attention,
+            "policy.share_prefix": args.share_prefix,
             "model.dtype": dtype,
             "reward.model": args.model,
             "reward.adapter": args.adapter,

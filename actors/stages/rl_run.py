@@ -81,8 +81,6 @@ def step_config(cfg: Config) -> StepConfig:
         ),
         advantage=AdvantageConfig(scale=algorithm.advantage_scale, std_floor=algorithm.std_floor),
         minibatches_per_step=algorithm.minibatches_per_step,
-        microbatch_tokens=cfg.policy.microbatch_tokens,
-        row_tokens=cfg.policy.row_tokens,
         on_policy=algorithm.max_staleness == 0,
         keep_zero_advantage=algorithm.kl_coef > 0,
     )

@@ -43,6 +43,7 @@ from rl.base.console import Console
 from rl.base.files import replace_file, replace_json
 from rl.base.versions import installed_versions
 from rl.loss import PairObjective
+from rl.packing import shares
 from rl.run.checkpoint import commit, complete_checkpoints, prune, staging_directory
 from rl.text.hub_files import model_config
 from rl.text.tokenizer import embedding_rows, tokenizer_note
@@ -64,7 +65,6 @@ class RmTraining:
     lr: float
     epochs: int
     batch_pairs: int  # of one optimizer step
-    share_prefix: bool | None = None  # None: where it pays
     evaluate_every: int = 0  # steps; 0 evaluates at the end only
     checkpoint_every: int = 0  # steps; 0 keeps none
     keep: int = 2  # checkpoints
@@ -91,7 +91,6 @@ def plan_training(
         lr=cfg.policy.lr,
         epochs=epochs,
         batch_pairs=args.batch_pairs,
-        share_prefix={"auto": None, "on": True, "off": False}[args.share_prefix],
         evaluate_every=args.evaluate_every or max(1, steps // 8),
         checkpoint_every=args.checkpoint_every,
         resume=args.resume == "auto",
@@ -244,16 +243,13 @@ class _Training:
         self._validation = validation
         self._batch_pairs = min(job.batch_pairs, len(train.pairs))
         self.num_steps = job.epochs * (len(train.pairs) // self._batch_pairs)
-        self._shares = train.sharing_pays if job.share_prefix is None else job.share_prefix
-        if cfg.policy.attention == "flash_attention_2":  # takes no mask of its own
-            self._shares = False
         self._history: dict[int, ValidationFigures] = {}
         self._best_step = 0
 
     async def run(self, trainer: TrainGroup) -> RmResult:
         """All steps that have not been done yet, then the best weights into the directory."""
         job = self._job
-        self._shares = self._shares and trainer.packs and trainer.shares
+        self._shares = shares(trainer.packing, self._train.shared_share)
         first_step = await self._resume(trainer)
         self._console.stage("reward model", self._about())
         if first_step == 1:
@@ -267,7 +263,6 @@ class _Training:
             group_of=2,
             readout="last_and_lm" if job.objective.lm_coef > 0 else "last",
             show="rm/loss",
-            share_prefix=self._shares,
             first_step=first_step,
         )
 
@@ -302,9 +297,7 @@ class _Training:
     async def _validate(self, trainer: TrainGroup, step: int) -> None:
         if not self._validation.pairs:
             return
-        scores = await score_pairs(
-            trainer, self._validation.samples, self._cfg, share_prefix=self._shares
-        )
+        scores = await score_pairs(trainer, self._validation.samples)
         figures = validation_figures(scores, self._validation.pairs)
         self._history[step] = figures
         self._console.say(

@@ -19,8 +19,9 @@ from actors.groups.trainer import TrainGroup
 from conf.schema import Config
 from reward.train.pair_batches import shuffled_batches
 from rl.base.console import Console
+from rl.labels import Readout
 from rl.loss import NllObjective
-from rl.packing import Readout, build_minibatch
+from rl.packing import build_minibatch
 from rl.problems.tiny_model import make_policy
 from rl.problems.warm_start import answer_samples
 from rl.text.tokenizer import load_tokenizer
@@ -38,7 +39,6 @@ class OfflinePlan:
     group_of: int  # consecutive samples that belong together: 2 for preference pairs
     readout: Readout
     show: str  # the metric that the console prints
-    share_prefix: bool = False
     first_step: int = 1  # above 1 when training is resumed
 
 
@@ -66,14 +66,7 @@ async def train_offline(
     with console.steps(total, done=plan.first_step - 1):
         for step, batch in enumerate(plan.batches, start=plan.first_step):
             minibatch = build_minibatch(
-                batch,
-                trainer.num_ranks,
-                cfg.policy.microbatch_tokens,
-                cfg.policy.row_tokens,
-                group_of=plan.group_of,
-                readout=plan.readout,
-                share_prefix=plan.share_prefix and trainer.shares,
-                packs=trainer.packs,
+                batch, trainer.packing, group_of=plan.group_of, readout=plan.readout
             )
             report = await trainer.update(minibatch, None)
             history.append(dict(report.metrics))
@@ -134,27 +127,15 @@ def offline_spec(cfg: Config, lr: float, total_steps: int) -> TrainSpec:
     )
 
 
-async def score_pairs(
-    trainer: TrainGroup, samples: Sequence[Sample], cfg: Config, *, share_prefix: bool = False
-) -> FloatArray:
+async def score_pairs(trainer: TrainGroup, samples: Sequence[Sample]) -> FloatArray:
     """Scores [2N] of N pairs; `samples` come in pairs."""
     scores = np.zeros(len(samples), dtype=np.float32)
     chunk = 512
     for start in range(0, len(samples), chunk):
         part = samples[start : start + chunk]
-        minibatch = build_minibatch(
-            part,
-            trainer.num_ranks,
-            cfg.policy.microbatch_tokens,
-            cfg.policy.row_tokens,
-            group_of=2,
-            readout="last",
-            share_prefix=share_prefix and trainer.shares,
-            packs=trainer.packs,
-        )
+        minibatch = build_minibatch(part, trainer.packing, group_of=2, readout="last")
         outputs = await trainer.outputs(minibatch)
         for microbatches, values in zip(minibatch.microbatches_by_rank, outputs, strict=True):
-            for microbatch, values_RL in zip(microbatches, values, strict=True):
-                read = microbatch.loss_mask_RL > 0
-                scores[start + microbatch.sample_index_RL[read]] = values_RL[read]
+            for microbatch, values_M in zip(microbatches, values, strict=True):
+                scores[start + microbatch.sample_index_M] = values_M
     return scores

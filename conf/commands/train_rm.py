@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from conf.schema import AdapterName, key
+from conf.schema import AdapterName, AttentionKernel, SharePrefix, key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class TrainRmArgs:
     margin: float = key("margin by which the chosen score has to be higher", 0.0, ge=0)
     centring: float = key("weight of (chosen + rejected score)^2", 1e-4, ge=0)
     lm_coef: float = key("weight of the language-model loss on the chosen code", 0.0, ge=0)
-    share_prefix: Literal["auto", "on", "off"] = key(
+    share_prefix: SharePrefix = key(
         "whether both programs of a pair share one copy of the problem; auto does where it "
         "saves a tenth of the tokens",
         "auto",
@@ -76,9 +76,7 @@ class TrainRmArgs:
         None,
         ge=16,
     )
-    attention: Literal["sdpa", "flash_attention_2", "eager"] = key(
-        "attention kernel; flash attention shares no prefixes", "sdpa"
-    )
+    attention: AttentionKernel = key("attention kernel; flash attention shares no prefixes", "sdpa")
     gradient_checkpointing: bool = key(
         "whether activations are recomputed in the backward pass", False
     )

@@ -31,7 +31,7 @@ from conf.errors import ProjectError
 from conf.schema import PolicyConfig
 from reward.model.loading import check_attention, check_tensors
 from rl.loss import LossDenominators, PolicyObjective
-from rl.packing import build_minibatch, unpack
+from rl.packing import Packing, build_minibatch, unpack
 from rl.types import FloatArray, IntArray, Sample
 
 _CONTEXT, _PROMPT_TOKENS, _NEW_TOKENS = 128, 20, 16
@@ -204,7 +204,8 @@ def _parity(trainer: Any, engine: _Engine, packs: bool) -> tuple[float, list[Sam
 
 
 def _minibatch(samples: list[Sample], packs: bool) -> Any:  # noqa: ANN401
-    return build_minibatch(samples, 1, 1024, 256, packs=packs)
+    packing = Packing(num_ranks=1, microbatch_tokens=1024, row_tokens=256, packs=packs)
+    return build_minibatch(samples, packing)
 
 
 def _logprobs(trainer: Any, samples: list[Sample], packs: bool) -> list[FloatArray]:  # noqa: ANN401

@@ -125,7 +125,7 @@ def _metrics(step: int, num_steps: int, rng: random.Random) -> dict[str, float]:
         "policy/clip_frac": 0.01 * rng.random(),
         "policy/ref_kl": 0.02 * done,
         "policy/grad_norm": rng.random(),
-        "policy/entropy_proxy": 0.4 - 0.2 * done,
+        "policy/entropy": 0.4 - 0.2 * done,
         "rollout/mismatch_kl": 1e-4 * rng.random(),
         "rollout/staleness": 0.0,
         "rollout/completion_tokens": 250 + 50 * done,

@@ -27,12 +27,11 @@ from reward.model.golden import GOLDEN_SCORES
 from reward.model.text_path import TextPath
 from reward.pairs.pairs import Pair
 from rl.base.files import replace_file
-from rl.packing import num_shared_tokens
+from rl.packing import shared_frac
 from rl.types import FloatArray, Sample
 
 _INTERVAL_SEED = 0  # one for all steps, so that their intervals can be compared
 _PADDED_TOLERANCE = 1e-3  # of scores in float32
-_WORTH_SHARING = 0.1  # of the tokens; a dense attention mask has a price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +53,7 @@ class EncodedPairs:
     @property
     def shared_share(self) -> float:
         """Share of the tokens that need not be held twice when a pair shares its prefix."""
-        both = zip(self.samples[0::2], self.samples[1::2], strict=True)
-        return sum(num_shared_tokens(one, other) for one, other in both) / max(1, self.num_tokens)
-
-    @property
-    def sharing_pays(self) -> bool:
-        """Whether one row for both programs saves more than its attention mask costs."""
-        return self.shared_share >= _WORTH_SHARING
+        return shared_frac(self.samples, group_of=2)
 
 
 def encode_pairs(

@@ -134,7 +134,7 @@ CHARTS = (
     Chart(
         title="Entropy",
         about="mean negative log-prob of the sampled tokens",
-        curves=(Curve("policy/entropy_proxy", "entropy proxy", BLUE),),
+        curves=(Curve("policy/entropy", "entropy", BLUE),),
         unit="nats",
     ),
     Chart(

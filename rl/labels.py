@@ -1,0 +1,67 @@
+"""Labels of a microbatch: what the loss reads of each sample, and where.
+
+Axes: T tokens of a sample, M labels of a microbatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl.types import FloatArray, IntArray, Sample
+
+Readout = Literal["completion", "last", "last_and_lm"]
+
+
+class Label(NamedTuple):
+    """Labels of one kind of one sample."""
+
+    sample_index: int
+    place_T: IntArray
+    target_ids_T: IntArray
+    logprobs_T: FloatArray
+    advantage: float
+    is_token: bool
+
+
+def labels_of(index: int, sample: Sample, place_T: IntArray, readout: Readout) -> Iterator[Label]:
+    """What the loss reads of a sample whose tokens stand at `place_T`."""
+    num_prompt = sample.num_prompt_tokens
+    if readout != "last" and num_prompt:
+        targets = sample.token_ids[num_prompt:]
+        logprobs = sample.rollout_logprobs
+        if readout != "completion":  # no engine sampled them
+            logprobs = np.zeros(targets.size, np.float32)
+        places = place_T[num_prompt - 1 : -1]
+        yield Label(index, places, targets, logprobs, sample.advantage, is_token=True)
+    if readout != "completion":
+        target, logprob = np.zeros(1, np.int32), np.zeros(1, np.float32)
+        yield Label(index, place_T[-1:], target, logprob, sample.advantage, is_token=False)
+
+
+def label_arrays(labels: Sequence[Label]) -> dict[str, Any]:
+    """The fields of a microbatch over its labels, in the order of places, then of samples."""
+    sizes = [label.place_T.size for label in labels]
+    place_M = _joined([label.place_T for label in labels], np.int32)
+    sample_index_M = np.repeat(np.array([label.sample_index for label in labels], np.int32), sizes)
+    order = np.lexsort((sample_index_M, place_M))
+    fields = {
+        "place_M": place_M,
+        "is_token_M": np.repeat(np.array([label.is_token for label in labels], np.bool_), sizes),
+        "target_ids_M": _joined([label.target_ids_T for label in labels], np.int32),
+        "sample_index_M": sample_index_M,
+        "advantages_M": np.repeat(
+            np.array([label.advantage for label in labels], np.float32), sizes
+        ),
+        "rollout_logprobs_M": _joined([label.logprobs_T for label in labels], np.float32),
+        "sequence_weight_M": np.repeat(1.0 / np.array(sizes, np.float32), sizes),
+    }
+    return {name: values[order] for name, values in fields.items()}
+
+
+def _joined(arrays: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    joined: NDArray[Any] = np.concatenate([np.zeros(0, dtype), *arrays])
+    return joined.astype(dtype)
