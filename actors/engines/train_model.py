@@ -14,14 +14,13 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -45,6 +44,9 @@ from reward.model.loading import LoadingReport, check_report, is_causal
 from rl.loss import MicrobatchTensors, Outputs
 from rl.text.tokenizer import read_tokenizer
 from rl.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 _LM_HEAD = "lm_head.weight"
 _CHUNK_LOGITS = 2**26  # logits held at once by the LM head: 256 MiB in float32
@@ -136,6 +138,8 @@ def additive_mask(subtree_end_RL: Tensor, dtype: torch.dtype) -> Tensor:
 
 def block_mask(subtree_end_RL: Tensor) -> BlockMask:
     """The same for FlexAttention, which skips blocks that nobody sees."""
+
+    from torch.nn.attention.flex_attention import create_block_mask  # noqa: PLC0415 - seconds
 
     def sees(row: Tensor, _: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (query < subtree_end_RL[row, key])
