@@ -26,8 +26,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 _LENGTHS = (60, 47, 33, 70)
 _PROMPT = 8  # tokens of each sample that are prompt
-_SHARED = 20  # tokens that both samples of a pair begin with
-_OWN = _SHARED + 4  # its prompt ends in tokens of its own: what is left out predicts nothing
+_SHARED = 20  # tokens that both samples of a pair begin with, more than the prompt
 # Of log-probs or scores. In float32 the largest difference counts, and grows with the numbers
 # themselves. In bfloat16 single numbers are off by a tenth by rounding, and the mean counts.
 _PACKING_TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}
@@ -55,7 +54,7 @@ class ForwardCheck:
 
     @property
     def shares(self) -> bool:
-        """Whether samples of a pair may share their prefix, which is packing of another kind."""
+        """Whether samples may share a prefix, which is packing of another kind."""
         return self.packs and self.window is None and self.shared <= self._tolerance()
 
     def _tolerance(self) -> float:
@@ -101,11 +100,11 @@ class ForwardCheck:
             ]
         if shares and not self.shares:
             why = (
-                f"that changes scores by {self.shared:.2g}"
+                f"that changes what is said of a sample by {self.shared:.2g}"
                 if self.window is None
                 else f"some layers see {self.window} tokens only"
             )
-            return [f"prefixes are not shared: {why}; each sample of a pair holds its own"]
+            return [f"prefixes are not shared: {why}; each sample is computed as a whole"]
         return []
 
 
@@ -184,12 +183,12 @@ def _pairs(samples: Sequence[Sample]) -> list[Sample]:
     for first, second in zip(samples[0::2], samples[1::2], strict=True):
         ids = np.concatenate([first.token_ids[:_SHARED], second.token_ids[_SHARED:]])
         for sample, token_ids in ((first, first.token_ids), (second, ids)):
-            found.append(_sample(sample.sample_idx, token_ids, scores=scores, num_prompt=_OWN))
+            found.append(_sample(sample.sample_idx, token_ids, scores=scores))
     return found
 
 
-def _sample(index: int, token_ids: IntArray, *, scores: bool, num_prompt: int = _PROMPT) -> Sample:
-    num_prompt = 0 if scores else num_prompt
+def _sample(index: int, token_ids: IntArray, *, scores: bool) -> Sample:
+    num_prompt = 0 if scores else _PROMPT
     num_completion = 0 if scores else len(token_ids) - num_prompt
     return Sample(
         prompt_id="self-check",

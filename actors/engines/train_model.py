@@ -2,7 +2,7 @@
 
 Plain torch and transformers: `actors.engines.deepspeed_engine` partitions what is made here.
 
-Axes: R rows, L tokens of a row, M labels, U places that labels read, H hidden size, V vocabulary.
+Axes: R rows, L tokens of a row, M labels, P positions of all rows, H hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -29,6 +26,13 @@ from transformers import (
     PreTrainedModel,
 )
 
+from actors.engines.heads import (
+    LogprobHead,
+    ScoreHead,
+    lm_weight,
+    lm_weight_beside_scores,
+    score_weight,
+)
 from actors.engines.saved_model import (
     copy_generation,
     copy_tokenizer,
@@ -47,9 +51,6 @@ from rl.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
-
-_LM_HEAD = "lm_head.weight"
-_CHUNK_LOGITS = 2**26  # logits held at once by the LM head: 256 MiB in float32
 
 
 def lr_at(step: int, policy: PolicyConfig, total_steps: int) -> float:
@@ -75,12 +76,12 @@ class TrainModel(nn.Module):
         super().__init__()
         self.model = model
         if spec.head == "lm":
-            self.head = LogprobHead(_lm_weight(model), spec.temperature)
+            self.head = LogprobHead(lm_weight(model), spec.temperature)
         else:
-            self.head = _ScoreHead(_score_weight(model))
+            self.head = ScoreHead(score_weight(model))
         # Beside the score head and not in `model`: a reward model is saved without it.
         self.lm_head = (
-            LogprobHead(_lm_weight_beside_scores(model, spec), 1.0)
+            LogprobHead(lm_weight_beside_scores(model, spec), 1.0)
             if spec.head == "score_lm"
             else None
         )
@@ -121,7 +122,7 @@ class TrainModel(nn.Module):
         logits = self.model(input_ids=mb.token_ids_RL, use_cache=False).logits.float()
         zeros_M = torch.zeros(mb.place_M.shape, device=logits.device)
         row_M = mb.place_M // mb.token_ids_RL.shape[1]
-        if isinstance(self.head, _ScoreHead):  # one score a row, which stands at its last token
+        if isinstance(self.head, ScoreHead):  # one score a row, which stands at its last token
             return Outputs(logits[row_M, 0], zeros_M)
         logprobs_PV = (logits / self.head.temperature).log_softmax(dim=-1).flatten(0, 1)
         return Outputs(logprobs_PV[mb.place_M, mb.target_ids_M], zeros_M)
@@ -305,142 +306,3 @@ def plain_reader(spec: TrainSpec, score_weight: Tensor | None) -> Callable[[IntA
         return logprobs.gather(-1, ids[1:, None]).squeeze(-1).numpy()
 
     return read
-
-
-class _TargetLogprob(torch.autograd.Function):
-    """log_softmax(hidden @ weight.T / temperature) at labels, and its entropy, in float32.
-
-    The [U, V] logits never exist as a whole, neither here nor in the backward pass, which computes
-    them again, chunk by chunk. The chunks are inside one function, and not calls of a module,
-    because the number of places differs between ranks and ZeRO-3 gathers once per call. A place
-    with several labels is multiplied once.
-    """
-
-    @staticmethod
-    def forward(  # noqa: PLR0913, PLR0917 - what autograd passes
-        ctx: Any,  # noqa: ANN401 - autograd's context takes any attribute
-        hidden_UH: Tensor,
-        weight_VH: Tensor,
-        row_M: Tensor,  # of `hidden_UH`, ascending
-        target_M: Tensor,
-        temperature: float,
-    ) -> tuple[Tensor, Tensor]:
-        dtype = torch.promote_types(hidden_UH.dtype, torch.float32)
-        logprob_M = hidden_UH.new_empty(len(row_M), dtype=dtype)
-        log_sum_U = hidden_UH.new_empty(len(hidden_UH), dtype=dtype)
-        entropy_U = torch.empty_like(log_sum_U)
-        for rows, labels in _chunks(hidden_UH, weight_VH, row_M):
-            logits = (hidden_UH[rows] @ weight_VH.T).to(dtype).div_(temperature)
-            log_sum_U[rows] = logits.logsumexp(dim=-1)
-            logprobs = logits.sub_(log_sum_U[rows, None])
-            logprob_M[labels] = logprobs[row_M[labels] - rows.start, target_M[labels]]
-            entropy_U[rows] = -(logprobs.exp().mul_(logprobs)).sum(dim=-1)
-        ctx.save_for_backward(hidden_UH, weight_VH, row_M, target_M, log_sum_U, entropy_U)
-        ctx.set_materialize_grads(False)
-        ctx.temperature = temperature
-        return logprob_M, entropy_U
-
-    @staticmethod
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # one gradient an output
-        ctx: Any,  # noqa: ANN401 - autograd's context takes any attribute
-        grad_logprob_M: Tensor | None,
-        grad_entropy_U: Tensor | None,
-    ) -> tuple[Tensor, Tensor, None, None, None]:
-        hidden_UH, weight_VH, row_M, target_M, log_sum_U, entropy_U = ctx.saved_tensors
-        if grad_logprob_M is None:
-            grad_logprob_M = torch.zeros_like(target_M, dtype=log_sum_U.dtype)
-        sum_U = torch.zeros_like(log_sum_U).index_add_(0, row_M, grad_logprob_M)
-        grad_hidden_UH = torch.empty_like(hidden_UH)
-        grad_weight_VH = torch.zeros_like(weight_VH, dtype=log_sum_U.dtype)
-        for rows, labels in _chunks(hidden_UH, weight_VH, row_M):
-            logits = (hidden_UH[rows] @ weight_VH.T).to(log_sum_U.dtype).div_(ctx.temperature)
-            logprobs = logits.sub_(log_sum_U[rows, None])
-            # d logprob / d logits = one_hot(target) - p; d entropy / d logits = -p (log p + H)
-            scale = -sum_U[rows, None]
-            if grad_entropy_U is not None:
-                scale = scale - grad_entropy_U[rows, None] * (logprobs + entropy_U[rows, None])
-            grad = logprobs.exp_().mul_(scale)
-            where = (row_M[labels] - rows.start, target_M[labels])
-            grad.index_put_(where, grad_logprob_M[labels], accumulate=True)
-            grad = grad.div_(ctx.temperature).to(weight_VH.dtype)
-            grad_hidden_UH[rows] = grad @ weight_VH
-            grad_weight_VH += grad.T @ hidden_UH[rows]
-        return grad_hidden_UH, grad_weight_VH.to(weight_VH.dtype), None, None, None
-
-
-def _chunks(hidden_UH: Tensor, weight_VH: Tensor, row_M: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Rows whose logits are held at once, with the labels that read them."""
-    size = max(1, _CHUNK_LOGITS // len(weight_VH))
-    starts = torch.arange(0, len(hidden_UH) + size, size, device=row_M.device)
-    bounds = torch.searchsorted(row_M, starts).tolist()
-    for number, (first, last) in enumerate(pairwise(bounds)):
-        yield slice(number * size, (number + 1) * size), slice(first, last)
-
-
-class LogprobHead(nn.Module):
-    """Log-probs of the targets, and entropies, at places of the hidden states."""
-
-    def __init__(self, weight_VH: nn.Parameter, temperature: float) -> None:
-        super().__init__()
-        self.weight = weight_VH  # owned, not borrowed: ZeRO-3 gathers what a module owns
-        self.temperature = temperature
-
-    def forward(self, hidden_PH: Tensor, place_M: Tensor, target_ids_M: Tensor) -> Outputs:
-        """Read the labels at `place_M`, ascending, of all positions P of the rows."""
-        place_U, row_M = place_M.unique_consecutive(return_inverse=True)
-        logprob_M, entropy_U = _TargetLogprob.apply(
-            hidden_PH[place_U], self.weight, row_M, target_ids_M, self.temperature
-        )
-        return Outputs(logprob_M, entropy_U[row_M])
-
-
-class _ScoreHead(nn.Module):
-    """Scores: what a reward model would say if the text ended at that place."""
-
-    def __init__(self, weight_1H: nn.Parameter) -> None:
-        super().__init__()
-        self.weight = weight_1H
-
-    def forward(self, hidden_PH: Tensor, place_M: Tensor, target_ids_M: Tensor) -> Outputs:
-        scores_M = nn.functional.linear(hidden_PH[place_M].float(), self.weight.float())[:, 0]
-        return Outputs(scores_M, torch.zeros_like(scores_M))
-
-
-def _lm_weight(model: PreTrainedModel) -> nn.Parameter:
-    """The LM head, if it is linear; what comes after it shows in `actors.engines.forward_check`."""
-    head = model.get_output_embeddings()
-    if not isinstance(head, nn.Linear) or isinstance(head.bias, Tensor):
-        raise UserError(
-            f"model.path: {type(model).__name__} has an LM head with a bias or a layer of its own; "
-            "log-probs are computed from a plain linear head. Use an architecture with one (Qwen, "
-            "Llama, ...)."
-        )
-    return cast(nn.Parameter, head.weight)
-
-
-def _lm_weight_beside_scores(model: PreTrainedModel, spec: TrainSpec) -> nn.Parameter:
-    """The LM head of the checkpoint that a sequence classifier was loaded from."""
-    if model.config.tie_word_embeddings:
-        return cast(nn.Parameter, model.get_input_embeddings().weight)
-    directory = Path(spec.model_path)
-    if not directory.is_dir():  # a hub id, whose files were fetched when the model was loaded
-        directory = Path(snapshot_download(spec.model_path, local_files_only=True))
-    for file in sorted(directory.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            if _LM_HEAD in tensors.keys():  # noqa: SIM118 - no mapping
-                weight = tensors.get_tensor(_LM_HEAD).to(getattr(torch, spec.dtype))
-                return nn.Parameter(weight)
-    raise UserError(
-        f"model: {spec.model_path} holds no {_LM_HEAD}, which lm_coef > 0 needs; start from a "
-        "causal language model, or set lm_coef=0"
-    )
-
-
-def _score_weight(model: PreTrainedModel) -> nn.Parameter:
-    head = getattr(model, "score", None)
-    if not isinstance(head, nn.Linear) or isinstance(head.bias, Tensor):
-        raise UserError(
-            f"model: {type(model).__name__} has no linear `score` head without bias; "
-            "use an architecture whose sequence classifier has one (Qwen, Llama, ...)."
-        )
-    return cast(nn.Parameter, head.weight)

@@ -133,7 +133,7 @@ CHARTS = (
     ),
     Chart(
         title="Entropy",
-        about="mean negative log-prob of the sampled tokens",
+        about="mean entropy of the policy at the sampled tokens",
         curves=(Curve("policy/entropy", "entropy", BLUE),),
         unit="nats",
     ),

@@ -25,7 +25,7 @@ ENGINE_WORK_BYTES = 2 * GIB  # activations and CUDA graphs of a vLLM engine
 _LIVE_PARAMETERS = 10**9  # `stage3_max_live_parameters`: gathered at once
 _REDUCE_BUCKET = 5 * 10**8  # `reduce_bucket_size`
 _HOST_BUFFER_FACTOR = 1.5  # DeepSpeed's own allowance for host buffers (`additional_buffer_factor`)
-_CHUNK_LOGITS = 2**26  # logits that the LM head holds at once (`actors.engines.train_model`)
+_CHUNK_LOGITS = 2**26  # logits that the LM head holds at once (`actors.engines.heads`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

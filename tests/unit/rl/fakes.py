@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rl.advantage import AdvantageConfig
+from rl.packing import Packing
 from rl.step import StepConfig
 from rl.types import (
     Completion,
@@ -94,8 +95,6 @@ def step_config(**changes: object) -> StepConfig:
         "sampling": SamplingConfig(group_size=3, max_tokens=8),
         "advantage": AdvantageConfig(scale="none"),
         "minibatches_per_step": 1,
-        "microbatch_tokens": 64,
-        "row_tokens": 0,
         "on_policy": True,
         "keep_zero_advantage": False,
     }
@@ -152,8 +151,7 @@ class FakePolicy:
     def __init__(self, events: list[Event], rollout: FakeRollout) -> None:
         self._events = events
         self._rollout = rollout
-        self.num_ranks = 2
-        self.packs = True
+        self.packing = Packing(num_ranks=2, microbatch_tokens=64)
         self.turns = 0
         self.updates: list[Minibatch] = []
         self.fails: Exception | None = None
@@ -162,7 +160,7 @@ class FakePolicy:
         """Those of the rollout."""
         self._events.append(("logprobs", minibatch.num_samples))
         return tuple(
-            tuple(mb.rollout_logprobs_RL for mb in rank) for rank in minibatch.microbatches_by_rank
+            tuple(mb.rollout_logprobs_M for mb in rank) for rank in minibatch.microbatches_by_rank
         )
 
     async def update(

@@ -30,7 +30,7 @@ def checked(directory: Path, head: str = "lm", window: int | None = None) -> For
     def forward(mb: Microbatch, *, own: bool = False) -> FloatArray:
         with torch.no_grad():
             tensors = MicrobatchTensors.from_microbatch(mb, torch.device("cpu"))
-            return model(tensors, own=own).numpy()
+            return model(tensors, own=own).values_M.numpy()
 
     score = model.model.score.weight.detach() if head == "score" else None
     return check_forward(

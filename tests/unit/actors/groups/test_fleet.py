@@ -1,19 +1,24 @@
-"""The cluster is joined or started; engines that share a device take turns with the policy."""
+"""Engines that share a device take turns with the policy; how its samples are packed."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from actors.engines.forward_check import ForwardCheck
-from actors.groups.fleet import TurnTakingGroup
+from actors.groups.fleet import TurnTakingGroup, packing_of
 from actors.groups.trainer import TrainGroup
+from conf.schema import AttentionKernel, PolicyConfig, SharePrefix
 from rl.loss import NllObjective
+from rl.packing import Packing
 from rl.types import Minibatch
 
 pytestmark = pytest.mark.unit
+
+PACKING = Packing(num_ranks=1, microbatch_tokens=256, share_prefix="auto")
 
 
 class Actor:
@@ -42,9 +47,15 @@ class Method:
 
 def test_the_engines_sleep_once_from_the_first_look_at_the_policy_to_its_publication():
     calls: list[str] = []
-    trainer = TrainGroup([actor("policy", calls)], NllObjective(), 5.0, 5.0)
+    trainer = TrainGroup([actor("policy", calls)], NllObjective(), PACKING, 5.0, 5.0)
     taking_turns = TurnTakingGroup(trainer, [actor("rollout", calls), actor("reward", calls)])
-    minibatch = Minibatch(microbatches_by_rank=((),), num_samples=1, num_loss_tokens=1)
+    minibatch = Minibatch(
+        microbatches_by_rank=((),),
+        num_samples=1,
+        num_loss_tokens=1,
+        num_sample_tokens=1,
+        num_tokens=1,
+    )
 
     async def step() -> None:
         await taking_turns.publish(0)
@@ -63,35 +74,78 @@ def test_the_engines_sleep_once_from_the_first_look_at_the_policy_to_its_publica
     ]
 
 
-def test_the_self_check_happens_while_the_engines_sleep_and_leaves_them_awake(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    calls: list[str] = []
-    found = ForwardCheck(
+def found(*, packed: float = 0.0, shared: float = 0.0, window: int | None = None) -> ForwardCheck:
+    return ForwardCheck(
         head=0.0,
         alone=0.0,
-        packed=0.5,
-        leak=0.5,
-        shared=0.5,
-        window=None,
+        packed=packed,
+        leak=packed,
+        shared=shared,
+        window=window,
         scale=1.0,
         dtype="float32",
     )
 
+
+def self_checked(monkeypatch: pytest.MonkeyPatch, check: ForwardCheck) -> tuple[list[str], Packing]:
+    """What is called in a self-check with this result, and how samples are packed after it."""
+    calls: list[str] = []
+
     async def answer(self: Method, *_: object) -> ForwardCheck:
         calls.append(self._name)
-        return found
+        return check
 
     monkeypatch.setattr(Method, "remote", answer)
-    trainer = TrainGroup([actor("policy", calls)], NllObjective(), 5.0, 5.0)
+    trainer = TrainGroup([actor("policy", calls)], NllObjective(), PACKING, 5.0, 5.0)
     taking_turns = TurnTakingGroup(trainer, [actor("rollout", calls)])
 
-    async def check() -> None:
-        assert taking_turns.packs and taking_turns.shares
+    async def run() -> None:
+        assert taking_turns.packing == PACKING
         await taking_turns.self_check("m", 0)
         await taking_turns.give_way()
         await taking_turns.give_way()
 
-    asyncio.run(check())
+    asyncio.run(run())
+    return calls, taking_turns.packing
+
+
+def test_the_self_check_happens_while_the_engines_sleep_and_leaves_them_awake(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    calls, _ = self_checked(monkeypatch, found())
     assert calls == ["rollout.sleep", "policy.self_check", "rollout.wake"]
-    assert not taking_turns.packs and not taking_turns.shares
+
+
+@pytest.mark.parametrize(
+    ("check", "packs", "share_prefix"),
+    [
+        (found(), True, "auto"),
+        (found(packed=0.5, shared=0.5), False, "off"),
+        (found(shared=0.5), True, "off"),
+        (found(window=64), True, "off"),
+    ],
+)
+def test_samples_are_packed_and_share_prefixes_only_where_that_changes_no_number(
+    monkeypatch: pytest.MonkeyPatch, check: ForwardCheck, packs: bool, share_prefix: SharePrefix
+):
+    _, packing = self_checked(monkeypatch, check)
+    assert packing == replace(PACKING, packs=packs, share_prefix=share_prefix)
+
+
+@pytest.mark.parametrize(
+    ("attention", "share_prefix", "dense_mask"),
+    [
+        ("sdpa", "auto", True),
+        ("eager", "auto", True),
+        ("flex_attention", "auto", False),
+        ("flash_attention_2", "off", True),  # it takes no mask, so trees would see each other
+    ],
+)
+def test_how_samples_are_packed_goes_by_what_the_attention_kernel_takes(
+    attention: AttentionKernel, share_prefix: SharePrefix, dense_mask: bool
+):
+    policy = PolicyConfig(lr=1e-3, microbatch_tokens=256, row_tokens=64, attention=attention)
+    packing = packing_of(policy, 3)
+    assert (packing.num_ranks, packing.microbatch_tokens, packing.row_tokens) == (3, 256, 64)
+    assert (packing.share_prefix, packing.dense_mask) == (share_prefix, dense_mask)
+    assert packing_of(replace(policy, share_prefix="off"), 3).share_prefix == "off"

@@ -14,6 +14,7 @@ from actors.groups import self_check
 from actors.groups.self_check import check_engines, check_mismatch, check_ranks, is_strict
 from conf.errors import EngineError
 from conf.schema import Config
+from rl.packing import Packing
 from rl.types import Completion, Finish, Minibatch, PromptGroup
 from tests.settings import run_config
 
@@ -49,15 +50,15 @@ def group(prompt: Any, gap: float) -> PromptGroup:
 class Ranks:
     """Ranks that say -1 of every token."""
 
-    num_ranks = 2
-    packs = True
+    packing = Packing(num_ranks=2, microbatch_tokens=256, share_prefix="on")
 
     def __init__(self) -> None:
         self.gave_way = False
 
     async def outputs(self, minibatch: Minibatch) -> Any:
         return tuple(
-            tuple(-mb.loss_mask_RL for mb in rank) for rank in minibatch.microbatches_by_rank
+            tuple(np.full(mb.place_M.size, -1.0, np.float32) for mb in rank)
+            for rank in minibatch.microbatches_by_rank
         )
 
     async def give_way(self) -> None:
@@ -135,6 +136,8 @@ def test_a_run_that_samples_from_another_distribution_on_purpose_has_no_bound(ov
 
 class TrainGroup:
     """Ranks whose model cannot be trained."""
+
+    packing = Packing(num_ranks=1, microbatch_tokens=256)
 
     async def self_check(self, model: str, plain_bytes: int) -> Any:
         raise EngineError(f"self-check of {model}: other numbers")

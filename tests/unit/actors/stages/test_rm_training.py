@@ -26,8 +26,11 @@ def test_passes_and_validations_follow_from_size_and_pairs() -> None:
     shape = shape_of(args.model, scores=True)
     cfg = configure(args, shape)
     job = plan_training(args, cfg, shape, pairs, [])
-    assert (job.epochs, job.evaluate_every, job.share_prefix) == (6, 3, None)  # 24 steps, 8 times
+    assert (job.epochs, job.evaluate_every) == (6, 3)  # 24 steps, validated 8 times
+    assert cfg.policy.share_prefix == "auto"
     assert (job.lr, job.directory, job.settings["epochs"]) == (cfg.policy.lr, Path("out"), 6)
     asked = replace(args, epochs=1, evaluate_every=5, share_prefix="off")
+    cfg = configure(asked, shape)
     job = plan_training(asked, cfg, shape, pairs, [])
-    assert (job.epochs, job.evaluate_every, job.share_prefix) == (1, 5, False)
+    assert (job.epochs, job.evaluate_every) == (1, 5)
+    assert cfg.policy.share_prefix == job.settings["share_prefix"] == "off"

@@ -63,7 +63,6 @@ def test_the_problem_is_shared_where_it_is_long(text_path: TextPath) -> None:
     one, other = (sample.token_ids for sample in encoded.samples)
     common = int(np.argmin(one[: other.size] == other[: one.size]))
     assert encoded.shared_share == pytest.approx(common / (one.size + other.size))
-    assert encoded.sharing_pays
 
 
 def test_the_regulariser_begins_where_the_chosen_code_does(text_path: TextPath) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rl.packing import build_minibatch
+from rl.packing import Packing, build_minibatch
 from rl.problems import minipy
 from rl.problems.tiny_model import make_tokenizer
 from rl.problems.warm_start import answer_samples
@@ -32,12 +32,12 @@ def test_a_sample_is_the_chat_prompt_then_the_answer_then_the_end_of_sequence(to
 
 def test_the_loss_reads_every_token_of_the_answer_and_none_of_the_prompt(tokenizer):
     samples = answer_samples(ANSWERS[:8], tokenizer)
-    minibatch = build_minibatch(samples, 1, 4096, 0)
+    minibatch = build_minibatch(samples, Packing(num_ranks=1, microbatch_tokens=4096))
     answers = [s.token_ids[s.num_prompt_tokens :].tolist() for s in samples]
     (microbatch,) = minibatch.microbatches_by_rank[0]
     for index, answer in enumerate(answers):
-        read = (microbatch.sample_index_RL == index) & (microbatch.loss_mask_RL == 1)
-        assert microbatch.target_ids_RL[read].tolist() == answer
+        read_M = microbatch.sample_index_M == index
+        assert microbatch.target_ids_M[read_M].tolist() == answer
 
 
 def test_every_answer_has_a_prompt_id_of_its_own(tokenizer):
