@@ -37,7 +37,7 @@ def tensors(num_labels, **fields):
     return MicrobatchTensors(**{**dict.fromkeys(names, zeros_M), **given})
 
 
-def one_token(objective, *, logprob, old, advantage, rollout=None, ref=None, entropy=0.0):  # noqa: PLR0913 - what a token has
+def one_token(objective, *, logprob, old, advantage, rollout=None, ref=None, entropy=0.0):
     """Loss, gradient and metrics of a minibatch that is one token."""
     as_M = lambda x: None if x is None else torch.tensor([x], dtype=torch.float64)  # noqa: E731
     values_M = torch.tensor([logprob], dtype=torch.float64, requires_grad=True)
