@@ -33,10 +33,11 @@ from rl.loss import (
     LossDenominators,
     MicrobatchTensors,
     NllObjective,
+    Outputs,
     PairObjective,
     PolicyObjective,
 )
-from rl.packing import build_minibatch
+from rl.packing import Packing, build_minibatch, unpack
 from rl.problems.tiny_model import make_tokenizer
 from rl.types import FloatArray, Microbatch, Minibatch, Sample
 
@@ -56,15 +57,21 @@ TOLERANCE = 1e-5
 
 
 def make_samples(num: int) -> list[Sample]:
+    """Both samples of a prompt begin with it, and go on with the same tokens for a while."""
     rng = np.random.default_rng(3)
     samples: list[Sample] = []
     for index in range(num):
         num_tokens, num_prompt = int(rng.integers(20, 61)), int(rng.integers(3, 15))
+        token_ids = rng.integers(3, 300, num_tokens).astype(np.int32)
+        if index % 2:
+            before = samples[-1]
+            num_prompt = before.num_prompt_tokens
+            token_ids[: num_prompt + 5] = before.token_ids[: num_prompt + 5]
         samples.append(
             Sample(
                 prompt_id=f"p{index // 2}",
                 sample_idx=index % 2,
-                token_ids=rng.integers(3, 300, num_tokens).astype(np.int32),
+                token_ids=token_ids,
                 num_prompt_tokens=num_prompt,
                 rollout_logprobs=np.full(num_tokens - num_prompt, -5.0, np.float32),
                 advantage=float(rng.normal()),
@@ -75,11 +82,12 @@ def make_samples(num: int) -> list[Sample]:
 
 
 SAMPLES = make_samples(14)
-# Seven microbatches for two ranks: four each, unequal in loss tokens, the last one of padding.
-MINIBATCH = build_minibatch(SAMPLES, NUM_RANKS, microbatch_tokens=112, row_tokens=64)
-PAIRS = build_minibatch(
-    SAMPLES, NUM_RANKS, microbatch_tokens=144, row_tokens=64, group_of=2, readout="last"
-)
+PACKING = Packing(num_ranks=NUM_RANKS, microbatch_tokens=112, row_tokens=64)
+TREES = replace(PACKING, share_prefix="on")
+# Seven microbatches for two ranks: four each, unequal in labels, the last one of padding.
+MINIBATCH = build_minibatch(SAMPLES, TREES, group_of=2)  # no tree is split to fill the last one
+PLAIN = build_minibatch(SAMPLES, PACKING)
+PAIRS = build_minibatch(SAMPLES, TREES, group_of=2, readout="last")
 
 
 def norm_of(minibatch: Minibatch) -> LossDenominators:
@@ -110,22 +118,22 @@ class InfiniteGradient:
 
     def __call__(
         self,
-        outputs_RL: Tensor,
+        outputs: Outputs,
         mb: MicrobatchTensors,
-        old_RL: Tensor | None,
-        ref_RL: Tensor | None,
+        old_M: Tensor | None,
+        ref_M: Tensor | None,
         norm: LossDenominators,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        return (outputs_RL.sum() * 0).sqrt(), {}
+        return (outputs.values_M.sum() * 0).sqrt(), {}
 
 
 def with_bad_advantage(microbatches: Sequence[Microbatch], sample: int) -> list[Microbatch]:
     return [
         replace(
             mb,
-            advantages_RL=np.where(
-                (mb.sample_index_RL == sample) & (mb.loss_mask_RL > 0), np.nan, mb.advantages_RL
-            ).astype(np.float32),
+            advantages_M=np.where(mb.sample_index_M == sample, np.nan, mb.advantages_M).astype(
+                np.float32
+            ),
         )
         for mb in microbatches
     ]
@@ -192,7 +200,7 @@ def run_untied(rank: int, directory: Path, port: int) -> dict[str, Any]:
         directory / "untied", replace(POLICY, gradient_checkpointing=True), temperature=1.0
     )
     engine = TrainEngine(spec, rank, NUM_RANKS, "127.0.0.1", port)
-    batch, norm = MINIBATCH.microbatches_by_rank[rank], norm_of(MINIBATCH)
+    batch, norm = PLAIN.microbatches_by_rank[rank], norm_of(PLAIN)
     reports = [engine.update(batch, None, NllObjective(), norm) for _ in range(NUM_UPDATES)]
     result = {"reports": reports, "weights": weights_of(engine)}
     engine.close()
@@ -321,12 +329,11 @@ def assert_same_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def test_the_minibatches_hold_several_microbatches_per_rank_and_an_idle_one():
-    for minibatch in (MINIBATCH, PAIRS):
-        by_rank = [
-            [int(mb.loss_mask_RL.sum()) for mb in batch] for batch in minibatch.microbatches_by_rank
-        ]
+    for minibatch in (MINIBATCH, PLAIN, PAIRS):
+        by_rank = [[mb.place_M.size for mb in batch] for batch in minibatch.microbatches_by_rank]
         assert [len(counts) for counts in by_rank] == [4, 4]
         assert by_rank[0][-1] > by_rank[1][-1] == 0
+        assert (minibatch.shared_frac > 0.05) == (minibatch is not PLAIN)
 
 
 def test_packed_updates_on_two_ranks_equal_plain_torch_one_sample_at_a_time(run):
@@ -357,18 +364,14 @@ def test_packed_updates_on_two_ranks_equal_plain_torch_one_sample_at_a_time(run)
     assert_same_weights(model, results[0]["policy"]["weights"])
 
 
-def test_logprobs_equal_plain_torch_and_are_zero_off_the_mask(run):
+def test_logprobs_equal_plain_torch(run):
     directory, results = run
     model = AutoModelForCausalLM.from_pretrained(directory / "tied").eval()
     with torch.no_grad():
         expected = [plain_logprobs(model, sample, TEMPERATURE).numpy() for sample in SAMPLES]
     found: dict[int, FloatArray] = {}
     for rank, batch in enumerate(MINIBATCH.microbatches_by_rank):
-        for mb, logprobs_RL in zip(batch, results[rank]["policy"]["logprobs"], strict=True):
-            assert np.all(logprobs_RL[mb.loss_mask_RL == 0] == 0)
-            for index in set(mb.sample_index_RL[mb.loss_mask_RL > 0].tolist()):
-                chosen_RL = (mb.sample_index_RL == index) & (mb.loss_mask_RL > 0)
-                found[index] = logprobs_RL[chosen_RL]
+        found |= unpack(batch, results[rank]["policy"]["logprobs"])
     assert sorted(found) == list(range(len(SAMPLES)))
     for index, logprobs_T in found.items():
         np.testing.assert_allclose(logprobs_T, expected[index], atol=1e-5)
@@ -518,12 +521,10 @@ def test_exported_reward_model_scores_as_the_engine_did(run):
     assert model.config.num_labels == 1
     assert model.config.pad_token_id is not None
     for rank, batch in enumerate(PAIRS.microbatches_by_rank):
-        for mb, scores_RL in zip(batch, results[rank]["score"]["scores"], strict=True):
-            for row, column in np.argwhere(mb.loss_mask_RL > 0):
-                sample = SAMPLES[mb.sample_index_RL[row, column]]
-                with torch.no_grad():
-                    expected = plain_score(model, sample).item()
-                assert scores_RL[row, column] == pytest.approx(expected, abs=1e-5)
+        for index, (score,) in unpack(batch, results[rank]["score"]["scores"]).items():
+            with torch.no_grad():
+                expected = plain_score(model, SAMPLES[index]).item()
+            assert score == pytest.approx(expected, abs=1e-5)
 
 
 def test_bfloat16_keeps_rotary_frequencies_in_float32(run):
@@ -540,10 +541,10 @@ def test_bfloat16_follows_float32_within_its_precision(run):
     _, results = run
     assert {dtype for _, dtype, _ in results[0]["bfloat16"]["metadata"]} == {"bfloat16"}
     for result in results:
-        for half_RL, full_RL in zip(
+        for half_M, full_M in zip(
             result["bfloat16"]["logprobs"], result["policy"]["logprobs"], strict=True
         ):
-            np.testing.assert_allclose(half_RL, full_RL, atol=0.05)
+            np.testing.assert_allclose(half_M, full_M, atol=0.05)
     losses = [report.metrics["warm/loss"] for report in results[0]["bfloat16"]["reports"]]
     assert losses[0] > losses[1] > losses[2]
 

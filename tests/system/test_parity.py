@@ -57,10 +57,10 @@ def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(
         sampling = SamplingConfig(group_size=4, max_tokens=48, seed=5)
         groups = [g async for g in live.fleet.rollout.generate(prompts[:8], sampling, 99)]
         assert {c.policy_version for g in groups for c in g.completions_G} == {first + 5}
-        minibatch = build_minibatch(_samples(groups), 2, 2048, 256)
+        minibatch = build_minibatch(_samples(groups), live.fleet.policy.packing)
         outputs = await live.fleet.policy.outputs(minibatch)
         gaps = [
-            np.abs((values - mb.rollout_logprobs_RL) * mb.loss_mask_RL).max()
+            np.abs(values - mb.rollout_logprobs_M).max(initial=0.0)
             for mbs, rank in zip(minibatch.microbatches_by_rank, outputs, strict=True)
             for mb, values in zip(mbs, rank, strict=True)
         ]

@@ -100,8 +100,8 @@ def test_a_configuration_survives_the_round_trip_through_plain_values(
         (
             "policy__attention",
             "flash",
-            "policy.attention: 'flash' is not one of sdpa, flash_attention_2, eager "
-            "(nearest: flash_attention_2)",
+            "policy.attention: 'flash' is not one of sdpa, flash_attention_2, flex_attention, "
+            "eager (nearest: flash_attention_2)",
         ),
         (
             "ray__env",
@@ -197,6 +197,7 @@ def test_a_wrong_value_is_reported_with_key_value_rule_and_fix(
             "policy.attention",
             "placement.device=cpu",
         ),
+        ({"policy__attention": "flex_attention"}, "policy.attention", "placement.device=cpu"),
         ({"policy__offload_params": True}, "policy.offload_optimizer", "placement.device=cpu"),
         ({"rollout__tensor_parallel": 2}, "rollout.tensor_parallel", "placement.device=cpu"),
         ({"reward__tensor_parallel": 2}, "reward.tensor_parallel", "placement.device=cpu"),
@@ -243,12 +244,22 @@ def test_flash_attention_is_refused_where_samples_would_attend_to_each_other() -
     assert "policy.row_tokens=256" in fault.message
 
 
+def test_flash_attention_is_refused_where_prefixes_have_to_be_shared() -> None:
+    flash = [*ON_GPUS, "++policy.attention=flash_attention_2", "++policy.row_tokens=0"]
+    with pytest.raises(ConfigError) as caught:
+        run_config([*flash, "++policy.share_prefix=on"])
+    (fault,) = caught.value.faults
+    assert fault.path == "policy.share_prefix"
+    assert "policy.share_prefix=on, policy.attention=flash_attention_2" in fault.message
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         ON_GPUS,
         [*ON_GPUS, "++policy.attention=flash_attention_2", "++policy.row_tokens=0"],
         [*ON_GPUS, "++policy.attention=sdpa", "++policy.row_tokens=256"],
+        [*ON_GPUS, "++policy.attention=flex_attention", "++policy.share_prefix=on"],
         ON_ONE_GPU,
         [*ON_GPUS, "++rollout.tensor_parallel=2", "++placement.rollout.gpus=2"],
         [*ON_GPUS, "reward=execution", "++placement.reward.gpus=0"],

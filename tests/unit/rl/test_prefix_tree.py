@@ -1,4 +1,4 @@
-"""Prefix trees against sets of prefixes: each is held once, and each token sees its own beginning."""
+"""Prefix trees: each prefix is held once, and each token sees the beginning that is its own."""
 
 from itertools import pairwise
 
