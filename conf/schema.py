@@ -101,7 +101,7 @@ class AlgorithmConfig:
     )
     kl_kind: Literal["k1", "k2", "k3"] = key("estimator of the KL penalty", "k3")
     entropy_coef: float = key(
-        "weight of the entropy bonus, in the mean over completion tokens", 0.0, ge=0
+        "weight of the entropy bonus in the loss of a token; 0 gives none", 0.0, ge=0
     )
     max_staleness: int = key(
         "policy versions that rollouts may lag; 0 is strictly on-policy", 0, ge=0

@@ -63,5 +63,4 @@ def label_arrays(labels: Sequence[Label]) -> dict[str, Any]:
 
 
 def _joined(arrays: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
-    joined: NDArray[Any] = np.concatenate([np.zeros(0, dtype), *arrays])
-    return joined.astype(dtype)
+    return np.concatenate(arrays).astype(dtype) if arrays else np.zeros(0, dtype)

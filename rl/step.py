@@ -41,7 +41,7 @@ class StepConfig:
     advantage: AdvantageConfig
     minibatches_per_step: int
     on_policy: bool  # the policy that updates is the one that sampled
-    keep_zero_advantage: bool  # the loss has a KL term, which needs no advantage
+    keep_zero_advantage: bool  # the loss has a term that needs none: KL penalty, entropy bonus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

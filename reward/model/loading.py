@@ -120,7 +120,11 @@ def check_attention(directory: Path, key: str, head: Head, attention: str) -> No
     config = AutoConfig.from_pretrained(directory)
     factory: Any = AutoModelForCausalLM if head == "lm" else AutoModelForSequenceClassification
     found: Any = factory._model_mapping.get(type(config), None)
-    flag = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}.get(attention)
+    flag = {
+        "sdpa": "_supports_sdpa",
+        "flash_attention_2": "_supports_flash_attn",
+        "flex_attention": "_supports_flex_attn",
+    }.get(attention)
     if found is not None and flag is not None and not getattr(found, flag, True):
         raise UserError(
             f"{key}={attention}: {found.__name__} of {directory} has no such kernel in "

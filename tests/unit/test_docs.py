@@ -27,7 +27,7 @@ from launch.common.compose import compose_config
 from launch.sweeps.command import run_sweep
 from reward.model.files import ADAPTERS, AdapterName
 from reward.model.text_path import TextPath
-from rl.loss import LossDenominators, MicrobatchTensors, PolicyObjective
+from rl.loss import LossDenominators, MicrobatchTensors, Outputs, PolicyObjective
 from rl.problems.datasets.rows import Row
 from rl.problems.prompts import AssertTests, parse_tests
 from tests.unit.docs_text import (
@@ -232,26 +232,27 @@ def test_an_objective_of_ones_own_has_the_gradient_of_the_policy_gradient(
     shown: dict[str, Any],
 ) -> None:
     generator = torch.Generator().manual_seed(0)
-    logprobs = -torch.rand(2, 5, generator=generator)
-    zeros = torch.zeros(2, 5)
+    logprobs_M = -torch.rand(6, generator=generator)
+    tokens_RL = torch.zeros(2, 5).long()
     mb = MicrobatchTensors(
-        token_ids_RL=zeros.long(),
-        position_ids_RL=zeros.long(),
-        target_ids_RL=zeros.long(),
-        loss_mask_RL=torch.tensor([[0.0, 1, 1, 1, 0], [0, 0, 1, 1, 1]]),
-        lm_mask_RL=zeros,
-        advantages_RL=torch.randn(2, 5, generator=generator),
-        rollout_logprobs_RL=logprobs,
-        sequence_weight_RL=zeros,
-        sample_index_RL=zeros.long(),
+        token_ids_RL=tokens_RL,
+        position_ids_RL=tokens_RL,
+        subtree_end_RL=None,
+        place_M=torch.tensor([1, 2, 3, 7, 8, 9]),
+        is_token_M=torch.ones(6).bool(),
+        target_ids_M=torch.zeros(6).long(),
+        sample_index_M=torch.tensor([0, 0, 0, 1, 1, 1]),
+        advantages_M=torch.randn(6, generator=generator),
+        rollout_logprobs_M=logprobs_M,
+        sequence_weight_M=torch.full((6,), 1 / 3),
     )
     norm = LossDenominators(num_loss_tokens=6, num_samples=2)
     gradients = []
     for objective in (shown["reinforce"](compose_config([])), PolicyObjective()):
-        outputs = logprobs.clone().requires_grad_()
-        objective(outputs, mb, None, None, norm)[0].backward()
-        assert outputs.grad is not None
-        gradients.append(outputs.grad.numpy())
+        values_M = logprobs_M.clone().requires_grad_()
+        objective(Outputs(values_M, torch.ones(6)), mb, None, None, norm)[0].backward()
+        assert values_M.grad is not None
+        gradients.append(values_M.grad.numpy())
     np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-5)
 
 

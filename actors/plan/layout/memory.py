@@ -107,7 +107,9 @@ def activation_bytes(dims: Dimensions, cfg: PolicyConfig, size: int) -> int:
     row = cfg.row_tokens or tokens
     if cfg.attention == "eager":  # scores and their softmax
         layer += 2 * dims.heads * tokens * row * size
-    mask = 0 if cfg.attention == "flash_attention_2" else tokens * row  # one byte a pair
+    mask = 0
+    if cfg.attention in ("sdpa", "eager"):  # a bool a pair; with prefix trees what is added, too
+        mask = tokens * row * (1 if cfg.share_prefix == "off" else 1 + size)
     if cfg.gradient_checkpointing:
         return dims.layers * tokens * dims.hidden * size + layer + mask
     return dims.layers * layer + mask

@@ -47,7 +47,7 @@ def one_token(objective, *, logprob, old, advantage, rollout=None, ref=None, ent
         rollout_logprobs_M=[old if rollout is None else rollout],
         sequence_weight_M=[1.0],
     )
-    outputs = Outputs(values_M, as_M(entropy))
+    outputs = Outputs(values_M, torch.tensor([entropy], dtype=torch.float64))
     loss, metrics = objective(outputs, mb, as_M(old), as_M(ref), LossDenominators(1, 1))
     (gradient,) = torch.autograd.grad(loss, values_M)
     return loss.item(), gradient.item(), {name: m.item() for name, m in metrics.items()}

@@ -80,11 +80,12 @@ def cases(draw, share_prefix=("on", "auto", "off"), packs=(True,)):
     made = []
     for index, (num_prompt, num_completion) in enumerate(drawn):
         prompt = prompts[index // num_of_prompt, :num_prompt]
+        tail = rng.integers(1, 3, num_completion)
         made.append(
             Sample(
                 prompt_id=f"p{index // num_of_prompt}",
                 sample_idx=index,
-                token_ids=np.concatenate([prompt, rng.integers(1, 3, num_completion)]),
+                token_ids=np.concatenate([prompt, tail]).astype(np.int32),
                 num_prompt_tokens=num_prompt,
                 rollout_logprobs=-rng.exponential(1, num_completion).astype(np.float32),
                 advantage=index + 1.0,

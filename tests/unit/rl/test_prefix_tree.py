@@ -143,9 +143,7 @@ def test_common_tokens_are_counted_to_the_first_difference(one, other):
     assert found == min(len(one), len(other)) or one[found] != other[found]
 
 
-def test_a_token_of_many_bytes_is_as_good_as_any():
-    ids = [
-        np.array(row, np.int64) for row in ([70_000, 256, 1], [70_000, 1], [70_000, 256, 65_536])
-    ]
-    prefixes = Prefixes(ids)
+def test_tokens_are_compared_as_a_whole_and_not_by_their_bytes():
+    rows = [[70_000, 256, 1], [70_000, 1], [70_000, 256, 65_536]]
+    prefixes = Prefixes([np.array(row, np.int32) for row in rows])
     assert prefixes.num_tokens(range(3)) == 5

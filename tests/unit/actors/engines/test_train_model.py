@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import numpy as np
@@ -194,7 +195,7 @@ SEEN = [
 
 def test_masks_show_a_token_its_own_beginning_and_nothing_else():
     mask = additive_mask(ENDS, torch.float32)
-    blocks = block_mask(ENDS)
+    sees: Any = block_mask(ENDS).mask_mod
     assert mask.shape == (2, 1, 8, 8)
     for row, rows in enumerate(SEEN):
         for column, seen in enumerate(rows):
@@ -202,7 +203,7 @@ def test_masks_show_a_token_its_own_beginning_and_nothing_else():
             assert torch.equal(mask[row, 0, column] == 0, expected)
             assert (mask[row, 0, column][~expected] == torch.finfo(torch.float32).min).all()
             at = [torch.tensor(row), torch.tensor(0), torch.tensor(column)]
-            found = [bool(blocks.mask_mod(*at, torch.tensor(other))) for other in range(8)]
+            found = [bool(sees(*at, torch.tensor(other))) for other in range(8)]
             assert found == expected.tolist()
 
 

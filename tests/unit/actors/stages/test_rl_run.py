@@ -14,7 +14,7 @@ import pytest
 from actors.observe.watchers import Watchers
 from actors.stages import rl_run
 from actors.stages.evaluation import Evaluation
-from actors.stages.rl_run import RlRun
+from actors.stages.rl_run import RlRun, step_config
 from rl.base.console import Console
 from rl.metrics import JsonlSink
 from rl.problems import minipy
@@ -101,6 +101,17 @@ def run(directory: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Fa
     cfg = run_config([*settings, *overrides])
     asyncio.run(RlRun(cfg, directory, Console()).run())
     return tracker
+
+
+@pytest.mark.parametrize(
+    ("override", "keeps"),
+    [("kl_coef=0", False), ("kl_coef=0.1", True), ("entropy_coef=0.1", True)],
+)
+def test_samples_without_advantage_are_kept_for_a_term_of_the_loss_that_needs_none(
+    override: str, keeps: bool
+):
+    cfg = run_config([f"++algorithm.{override}"])
+    assert step_config(cfg).keep_zero_advantage == keeps
 
 
 def stages(directory: Path) -> list[tuple[str, int]]:

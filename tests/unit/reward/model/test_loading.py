@@ -122,6 +122,8 @@ def test_a_kernel_that_the_class_has_not_got_is_refused(tmp_path: Path):
     make_tiny("Bloom", tmp_path / "bloom")
     with pytest.raises(UserError, match=r"policy\.attention=sdpa: BloomForCausalLM .*=eager"):
         check_attention(tmp_path / "bloom", "policy.attention", "lm", "sdpa")
+    with pytest.raises(UserError, match=r"policy\.attention=flex_attention: BloomForCausalLM"):
+        check_attention(tmp_path / "bloom", "policy.attention", "lm", "flex_attention")
     check_attention(tmp_path / "bloom", "policy.attention", "lm", "eager")
 
 

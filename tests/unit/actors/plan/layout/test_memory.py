@@ -111,10 +111,13 @@ def test_activations_without_checkpoints_are_those_of_every_layer(cfg: Config, d
 def test_attention_without_a_fused_kernel_costs_the_square_of_a_row(cfg: Config, dims: Dimensions):
     policy = replace(cfg.policy, microbatch_tokens=1024, row_tokens=256)
     fused = activation_bytes(dims, policy, 2)
-    masked = activation_bytes(dims, replace(policy, attention="sdpa"), 2)
+    masked = activation_bytes(dims, replace(policy, attention="sdpa", share_prefix="off"), 2)
+    trees = activation_bytes(dims, replace(policy, attention="sdpa", share_prefix="auto"), 2)
     eager = activation_bytes(dims, replace(policy, attention="eager"), 2)
     assert masked - fused == 4 * 256 * 256  # rows x pairs, a byte each
-    assert eager - masked == 2 * 32 * 4 * 256 * 256 * 2
+    assert trees - masked == 4 * 256 * 256 * 2  # what is added to the scores, in bfloat16
+    assert activation_bytes(dims, replace(policy, attention="flex_attention"), 2) == fused
+    assert eager - trees == 2 * 32 * 4 * 256 * 256 * 2
 
 
 def test_the_lm_head_holds_its_gradient_twice_and_two_chunks_of_logits(dims: Dimensions):
