@@ -62,5 +62,5 @@ def label_arrays(labels: Sequence[Label]) -> dict[str, Any]:
     return {name: values[order] for name, values in fields.items()}
 
 
-def _joined(arrays: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
+def _joined(arrays: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
     return np.concatenate(arrays).astype(dtype) if arrays else np.zeros(0, dtype)
