@@ -58,10 +58,10 @@ def run(args: RmBenchArgs) -> None:
             raise UserError("model, data: both are needed, unless scores=FILE is given")
         items = read_items(Path(args.data))
         cfg = reward_config(args.model, args)
-        rehearse_reward_model(cfg)
+        rehearse_reward_model(cfg.reward)
         from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments
 
-        check_reward_texts(cfg, REWARD_KEYS)
+        check_reward_texts(cfg.reward, REWARD_KEYS)
         from actors.jobs.rm_bench import score_items  # noqa: PLC0415 - heavier still
 
         scores, settings = score_items(cfg, items)

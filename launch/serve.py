@@ -46,10 +46,10 @@ def run(args: ServeArgs) -> None:
     check_address(args.host, args.port, token)
     from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments
 
-    check_reward_texts(cfg, REWARD_KEYS)
+    check_reward_texts(cfg.reward, REWARD_KEYS)
     from actors.serve.server import ServeConfig, serve_rewards  # noqa: PLC0415 - heavier still
 
-    rehearse_reward_model(cfg)
+    rehearse_reward_model(cfg.reward)
     serve_rewards(
         cfg,
         ServeConfig(

@@ -9,7 +9,7 @@ Ray actors; see docs/sandbox.md for what it holds and for the three forms of tes
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -57,13 +57,14 @@ def run(args: VerifyArgs) -> int:
     job = VerifyFile(
         source=Path(args.input),
         target=output,
+        sandbox=execution,
         timeout_s=args.timeout_s,
         early_stop=args.early_stop,
         workers=args.workers,
         rule=args.rule,
         max_bad_rows=args.max_bad_rows,
     )
-    refuse_unknown(verify_file(replace(offline_config(), sandbox=execution), job))
+    refuse_unknown(verify_file(offline_config().ray, job))
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from actors.cluster.cluster import cluster
 from actors.cluster.signals import run_until_stopped
 from conf.errors import ProjectError, first_cause
-from conf.schema import Config
+from conf.schema import RayConfig
 from rl.base.console import Console
 
 T = TypeVar("T")
@@ -29,8 +29,8 @@ class Runner(Protocol):
 
 
 @contextmanager
-def session(cfg: Config, namespace: str) -> Generator[Runner]:
-    """The cluster of `cfg` for the body, and what runs coroutines in it.
+def session(cfg: RayConfig, namespace: str) -> Generator[Runner]:
+    """The cluster that `cfg` names for the body, and what runs coroutines in it.
 
     Raises:
         UserError: as `cluster` does.

@@ -27,7 +27,7 @@ from rl.types import SamplingConfig, StepReport
 
 def run_arm(cfg: Config, label: str, seeds: Sequence[int], output: Path) -> None:
     """Run one arm with every seed; each finished run is one line of `output`."""
-    with session(cfg, "ablation") as run:
+    with session(cfg.ray, "ablation") as run:
         run(_run_arm(cfg, label, seeds, output, Console()))
 
 
@@ -48,7 +48,7 @@ async def _run_arm(
 
 
 async def _run(cfg: Config, label: str, fleet: RayFleet, console: Console) -> dict[str, object]:
-    train, held_out = load_problems(cfg)
+    train, held_out = load_problems(cfg.data, cfg.seed)
     curve: dict[int, float] = {}
     rewards: dict[int, float] = {}
     sampling = SamplingConfig(

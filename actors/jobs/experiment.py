@@ -33,7 +33,7 @@ def run_experiment(cfg: Config) -> None:
     replace_json(run.config, to_dict(cfg))
     console.stage("run", str(run.root))
     try:
-        with session(cfg, f"{cfg.experiment}-{cfg.name}".replace("/", "-")) as run_in:
+        with session(cfg.ray, f"{cfg.experiment}-{cfg.name}".replace("/", "-")) as run_in:
             run_in(_run(cfg, run, console))
     except StoppedError as error:
         advice = how_to_go_on(run.checkpoints, "checkpoint.every")

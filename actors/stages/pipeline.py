@@ -274,7 +274,7 @@ class WholeLoop:
     def _train_prompts(self) -> list[Prompt]:
         """Every training problem that a rollout may come from."""
         sampled = minipy.make_prompts("train", self._cfg.loop.rollout_prompts, self._cfg.seed + 1)
-        return [*load_problems(self._cfg)[0], *sampled]
+        return [*load_problems(self._cfg.data, self._cfg.seed)[0], *sampled]
 
 
 def _sampling_engines(cfg: Config) -> int:

@@ -47,7 +47,7 @@ def score_candidates(
             with console.steps(len(problems), what="problems"):
                 return await score_all(fleet.reward, problems, console.advance)
 
-    with session(cfg, name) as run:
+    with session(cfg.ray, name) as run:
         return run(score())
 
 

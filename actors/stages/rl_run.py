@@ -9,7 +9,7 @@ from pathlib import Path
 
 from actors.cluster.cluster import starts_ray
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
-from actors.groups.self_check import check_engines, check_mismatch
+from actors.groups.self_check import check_engines, check_mismatch, is_strict
 from actors.groups.verifiers import make_verifier
 from actors.observe.dashboard import provision
 from actors.observe.watchers import make_watchers
@@ -102,7 +102,7 @@ class RlRun:
         self._sink = make_watchers(cfg, directory, console.warn)
         self._timeline = Timeline(self._run.timeline)
         self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
-        train, self._held_out = load_problems(cfg)
+        train, self._held_out = load_problems(cfg.data, cfg.seed)
         self._train, probed = probe_problems(cfg, train, self._held_out)
         _warn_of_shared(self._train, self._held_out, console)
         self._probe = Probe(cfg, probed, self._step_cfg.sampling, directory, console)
@@ -123,7 +123,7 @@ class RlRun:
         with self._verifier, self._sink:
             async with start_fleet(cfg, specs, f"{cfg.experiment}-{cfg.name}") as fleet:
                 started_s = time.perf_counter() - start_s
-                if starts_ray(cfg):  # on a cluster that is the business of `launch/grafana.py`
+                if starts_ray(cfg.ray):  # on a cluster that is the business of `launch/grafana.py`
                     provision()
                 return await self._train_and_evaluate(fleet, started_s)
 
@@ -223,11 +223,12 @@ class RlRun:
 
     async def _self_check(self, fleet: RayFleet, report: StepReport) -> None:
         """See that the engines still sample from the policy, as `rollout/mismatch_kl` tells."""
-        check_mismatch(self._cfg, report.step, report.metrics)
-        if report.step == 1 and self._cfg.algorithm.max_staleness > 0:
-            await check_engines(
-                self._cfg, fleet.rollout, fleet.policy, report.step, "the weights of step 1"
-            )
+        cfg, step = self._cfg, report.step
+        max_staleness = cfg.algorithm.max_staleness
+        if is_strict(cfg.self_check, cfg.rollout, max_staleness):
+            check_mismatch(cfg.self_check, cfg.model.dtype, step, report.metrics)
+        if step == 1 and max_staleness > 0:
+            await check_engines(cfg, fleet.rollout, fleet.policy, step, "the weights of step 1")
 
     async def _take_probe(self, fleet: RayFleet, step: int) -> dict[str, float]:
         with self._timeline.span("probe", step):

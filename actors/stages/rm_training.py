@@ -182,7 +182,7 @@ def run_training(cfg: Config, job: RmTraining, record: Path) -> RmResult:
     job.directory.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)  # of an earlier training; this one is not finished
     try:
-        with session(cfg, f"rm-{job.directory.name}") as run:
+        with session(cfg.ray, f"rm-{job.directory.name}") as run:
             result = run(train_reward_model(cfg, job, console))
     except StoppedError as error:
         advice = how_to_go_on(job.directory / "checkpoints", "checkpoint_every")

@@ -32,7 +32,7 @@ Snippet = Callable[[Candidates], list[float]]
 
 def measure_scoring(cfg: Config, num_repeats: int) -> None:
     """Print how long both take for the same programs, and how far their scores lie apart."""
-    with session(cfg, "bench-rm") as run:
+    with session(cfg.ray, "bench-rm") as run:
         rows = run(_measure(cfg, num_repeats))
     Console().table(f"scoring {NUM_PROBLEMS} problems x {NUM_CODES} programs", rows)
 

@@ -71,7 +71,7 @@ def tiny_reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local cluster."""
-    with cluster(compose_config(["experiment=quickstart"]), "system-tests"):
+    with cluster(compose_config(["experiment=quickstart"]).ray, "system-tests"):
         yield
 
 

@@ -169,10 +169,10 @@ def test_the_probe_is_carved_out_of_training_unless_it_has_a_file(tmp_path):
     write_prompts(tmp_path / "probe.parquet", make_prompts("eval", 30, 9))
     paths = [f"++data.{split}_path={tmp_path / split}.parquet" for split in ("train", "eval")]
     cfg = run_config(["data=parquet", *paths])
-    train, probe = probe_problems(cfg, *load_problems(cfg))
+    train, probe = probe_problems(cfg, *load_problems(cfg.data, cfg.seed))
     assert len(probe) == 20 and len(train) == 180
     cfg = run_config(["data=parquet", *paths, f"++probe.path={tmp_path / 'probe.parquet'}"])
-    train, probe = probe_problems(cfg, *load_problems(cfg))
+    train, probe = probe_problems(cfg, *load_problems(cfg.data, cfg.seed))
     assert len(probe) == 30 and len(train) == 200
     cfg = run_config(["data=parquet", *paths, "++probe.every=0"])
-    assert probe_problems(cfg, *load_problems(cfg))[1] == []
+    assert probe_problems(cfg, *load_problems(cfg.data, cfg.seed))[1] == []
