@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from actors.engines.specs import TrainSpec
-from actors.groups.fleet import FleetSpec, policy_spec, start_fleet
+from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.trainer import TrainGroup
-from conf.schema import Config
+from conf.schema import Config, PolicyConfig
 from reward.train.pair_batches import shuffled_batches
 from rl.base.console import Console
 from rl.loss import NllObjective
@@ -52,7 +52,7 @@ async def _nothing(_: int, __: UpdateReport) -> None:
 async def train_offline(
     trainer: TrainGroup,
     plan: OfflinePlan,
-    cfg: Config,
+    policy: PolicyConfig,
     console: Console,
     after: AfterStep = _nothing,
 ) -> dict[str, float]:
@@ -68,8 +68,8 @@ async def train_offline(
             minibatch = build_minibatch(
                 batch,
                 trainer.num_ranks,
-                cfg.policy.microbatch_tokens,
-                cfg.policy.row_tokens,
+                policy.microbatch_tokens,
+                policy.row_tokens,
                 group_of=plan.group_of,
                 readout=plan.readout,
                 share_prefix=plan.share_prefix and trainer.shares,
@@ -101,7 +101,7 @@ async def warm_start(
     samples = answer_samples(answers, load_tokenizer(str(start), "loop"))
     epochs = 1 + loop.warm_steps * loop.warm_batch // len(samples)
     batches = shuffled_batches(samples, loop.warm_batch, epochs, cfg.seed, group_of=1)
-    train = replace(offline_spec(cfg, loop.warm_lr, loop.warm_steps), model_path=str(start))
+    train = offline_spec(cfg, str(start), loop.warm_lr, loop.warm_steps)
     async with start_fleet(
         cfg, FleetSpec(train=train, objective=NllObjective()), "warm-start"
     ) as fleet:
@@ -112,7 +112,7 @@ async def warm_start(
             readout="completion",
             show="warm/loss",
         )
-        figures = await train_offline(fleet.policy, plan, cfg, console)
+        figures = await train_offline(fleet.policy, plan, cfg.policy, console)
         await fleet.policy.save_hf(directory / "hf")
     for item in (directory / "hf").iterdir():
         item.rename(directory / item.name)
@@ -121,21 +121,31 @@ async def warm_start(
     return figures
 
 
-def offline_spec(cfg: Config, lr: float, total_steps: int) -> TrainSpec:
-    """The training engine of offline training: warm-up over a twentieth, cosine to 0."""
+def offline_spec(cfg: Config, model: str, lr: float, total_steps: int) -> TrainSpec:
+    """The engine that trains `model` offline: warm-up over a twentieth, cosine to 0."""
     policy = replace(
         cfg.policy,
         lr=lr,
         lr_schedule="cosine",
         warmup_steps=max(1, round(_WARMUP_SHARE * total_steps)),
     )
-    return replace(
-        policy_spec(cfg, total_steps), policy=policy, with_reference=False, temperature=1.0
+    return TrainSpec(
+        model_path=model,
+        dtype=cfg.model.dtype,
+        device=cfg.placement.device,
+        policy=policy,
+        total_steps=total_steps,
+        chat_template=cfg.model.chat_template,
+        seed=cfg.seed,
     )
 
 
 async def score_pairs(
-    trainer: TrainGroup, samples: Sequence[Sample], cfg: Config, *, share_prefix: bool = False
+    trainer: TrainGroup,
+    samples: Sequence[Sample],
+    policy: PolicyConfig,
+    *,
+    share_prefix: bool = False,
 ) -> FloatArray:
     """Scores [2N] of N pairs; `samples` come in pairs."""
     scores = np.zeros(len(samples), dtype=np.float32)
@@ -145,8 +155,8 @@ async def score_pairs(
         minibatch = build_minibatch(
             part,
             trainer.num_ranks,
-            cfg.policy.microbatch_tokens,
-            cfg.policy.row_tokens,
+            policy.microbatch_tokens,
+            policy.row_tokens,
             group_of=2,
             readout="last",
             share_prefix=share_prefix and trainer.shares,
