@@ -15,8 +15,8 @@ from actors.observe.dashboard import provision
 from actors.observe.watchers import make_watchers
 from actors.plan.problems import load_problems
 from actors.stages.evaluation import Evaluation, evaluate
-from actors.stages.probe import Probe, probe_problems
-from conf.schema import Config
+from actors.stages.probe import Asking, Probe, probe_problems
+from conf.schema import AlgorithmConfig, Config, ModelConfig, PolicyConfig, RolloutConfig
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.base.console import Console
 from rl.loop import LoopConfig, run_loop
@@ -66,23 +66,31 @@ def _warn_of_shared(train: list[Prompt], held_out: list[Prompt], console: Consol
         )
 
 
-def step_config(cfg: Config) -> StepConfig:
+def training_sampling(
+    algorithm: AlgorithmConfig, model: ModelConfig, rollout: RolloutConfig, seed: int
+) -> SamplingConfig:
+    """How the problems of a step are sampled."""
+    return SamplingConfig(
+        group_size=algorithm.group_size,
+        max_tokens=model.max_completion_tokens,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        seed=seed,
+    )
+
+
+def step_config(
+    algorithm: AlgorithmConfig, policy: PolicyConfig, sampling: SamplingConfig
+) -> StepConfig:
     """What the step needs of the configuration."""
-    algorithm = cfg.algorithm
     return StepConfig(
         prompts_per_step=algorithm.prompts_per_step,
-        sampling=SamplingConfig(
-            group_size=algorithm.group_size,
-            max_tokens=cfg.model.max_completion_tokens,
-            temperature=cfg.rollout.temperature,
-            top_p=cfg.rollout.top_p,
-            top_k=cfg.rollout.top_k,
-            seed=cfg.seed,
-        ),
+        sampling=sampling,
         advantage=AdvantageConfig(scale=algorithm.advantage_scale, std_floor=algorithm.std_floor),
         minibatches_per_step=algorithm.minibatches_per_step,
-        microbatch_tokens=cfg.policy.microbatch_tokens,
-        row_tokens=cfg.policy.row_tokens,
+        microbatch_tokens=policy.microbatch_tokens,
+        row_tokens=policy.row_tokens,
         on_policy=algorithm.max_staleness == 0,
         keep_zero_advantage=algorithm.kl_coef > 0,
     )
@@ -98,14 +106,18 @@ class RlRun:
         self._run = RunDirectory(directory)
         self._console = console
         self._report = report
-        self._step_cfg = step_config(cfg)
+        sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, cfg.seed)
+        self._step_cfg = step_config(cfg.algorithm, cfg.policy, sampling)
         self._sink = make_watchers(cfg, directory, console.warn)
         self._timeline = Timeline(self._run.timeline)
         self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
         train, self._held_out = load_problems(cfg.data, cfg.seed)
-        self._train, probed = probe_problems(cfg, train, self._held_out)
+        self._train, probed = probe_problems(
+            cfg.probe, cfg.data, cfg.algorithm.prompts_per_step, train, self._held_out
+        )
         _warn_of_shared(self._train, self._held_out, console)
-        self._probe = Probe(cfg, probed, self._step_cfg.sampling, directory, console)
+        asking = Asking(problems=probed, sampling=sampling, by_tests=cfg.reward.kind == "execution")
+        self._probe = Probe(cfg.probe, cfg.alarm, asking, directory, console)
         self._executed_for_evaluation = 0
 
     async def run(self) -> RlResult:
