@@ -11,12 +11,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
-from conf.schema import key
+from conf.schema import Dtype, key
 from launch.common.cli import main_simple
 from launch.common.gguf import Carried, read_gguf
 from launch.common.gguf_conversion import convert
@@ -31,7 +30,7 @@ class ImportArgs:
 
     input: str = key("GGUF file to read")
     output: str = key("directory to write: config, tokenizer, safetensors")
-    dtype: Literal["float32", "bfloat16"] = key("data type of the written weights", "float32")
+    dtype: Dtype = key("data type of the written weights", "float32")
     tokenizer: str | None = key(
         "directory with the tokenizer of this model, in place of the file's own", None
     )

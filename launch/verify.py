@@ -11,12 +11,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.offline import offline_config
-from conf.schema import ProtocolConfig, SandboxConfig, key
+from conf.schema import BlockRule, ProtocolConfig, SandboxConfig, key
 from launch.common.cli import main_simple
 from reward.verify.protocols import execution_of
 from rl.base.outputs import check_output
@@ -42,9 +41,7 @@ class VerifyArgs(ProtocolConfig):
     )
     early_stop: bool = key("whether a program stops at its first failed test", False)
     workers: int | None = key("sandbox actors; null is one for each core", None, ge=1)
-    rule: Literal["single_block", "last_block"] = key(
-        "fenced block of a response that counts as the program", "last_block"
-    )
+    rule: BlockRule = key("fenced block of a response that counts as the program", "last_block")
     sandbox: SandboxConfig = key("sandbox that holds programs")
 
 

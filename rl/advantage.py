@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import NonFiniteError
+from conf.schema import AdvantageScale
 from rl.types import FloatArray, JudgedGroup, JudgeKind
 
 _Float64Array = NDArray[np.float64]
@@ -30,7 +30,7 @@ class AdvantageConfig:
     0.05
     """
 
-    scale: Literal["group_std", "batch_std", "none", "rank"] = "batch_std"
+    scale: AdvantageScale = "batch_std"
     std_floor: float = 0.05  # lower bound of the standard deviation, in units of reward
 
 

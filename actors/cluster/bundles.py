@@ -11,13 +11,11 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from conf.errors import PlacementError
-from conf.schema import Config, PlacementConfig
+from conf.schema import Config, PlacementConfig, Strategy
 
 _EPSILON = 1e-6
-Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 _STRICT: Mapping[Strategy, str] = {
     "STRICT_PACK": "; placement.strategy=STRICT_PACK puts all on one node, PACK does not",
     "STRICT_SPREAD": "; placement.strategy=STRICT_SPREAD takes a node for each, SPREAD does not",

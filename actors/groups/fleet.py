@@ -18,7 +18,7 @@ from actors.cluster.deadlines import all_of
 from actors.cluster.gauges import run_tags
 from actors.cluster.placement import Placement
 from actors.engines.forward_check import ForwardCheck
-from actors.engines.specs import Device, EngineSpec, TrainSpec, WeightBackend
+from actors.engines.specs import EngineSpec, TrainSpec, WeightBackend
 from actors.groups.handles import (
     EngineHandle,
     JudgeHandle,
@@ -31,7 +31,7 @@ from actors.groups.reward import RemoteJudgeActor, RemoteRewardModelActor, Rewar
 from actors.groups.rollout import RemoteRolloutActor, RolloutEngines
 from actors.groups.self_check import check_engines, check_ranks
 from actors.groups.trainer import RemoteTrainActor, TrainGroup
-from conf.schema import AlgorithmConfig, Config, PlacementConfig, RewardConfig
+from conf.schema import AlgorithmConfig, Config, Device, PlacementConfig, RewardConfig
 from rl.loss import Objective, PolicyObjective
 from rl.types import FloatArray, Minibatch, UpdateReport
 

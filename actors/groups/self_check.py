@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from actors.engines.forward_check import Dtype, gap_of
+from actors.engines.forward_check import gap_of
 from actors.groups.rollout import RolloutEngines
 from actors.groups.trainer import TrainGroup
 from conf.errors import EngineError, ProjectError
-from conf.schema import Config, PolicyConfig, RolloutConfig, SelfCheckConfig
+from conf.schema import Config, Dtype, PolicyConfig, RolloutConfig, SelfCheckConfig
 from rl.base.console import Console
 from rl.packing import build_minibatch, unpack
 from rl.step import sample_of

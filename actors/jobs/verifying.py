@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import ray
 
@@ -15,7 +15,7 @@ from actors.cluster.deadlines import wait_for
 from actors.cluster.session import session
 from actors.groups.verifiers import check_sandbox, make_verifier, sandbox_limits
 from conf.errors import DataError, ProjectError
-from conf.schema import ExecutionConfig, RayConfig
+from conf.schema import BlockRule, ExecutionConfig, RayConfig
 from reward.code.extract import ExtractConfig, extract
 from reward.verify.execute import verify_persistently
 from reward.verify.verdict import Program, ProgramResult, longest
@@ -44,7 +44,7 @@ class VerifyFile:
     timeout_s: float
     early_stop: bool
     workers: int | None  # None: one for each core of the cluster
-    rule: Literal["single_block", "last_block"]
+    rule: BlockRule
     max_bad_rows: int = 0  # malformed lines that get an error instead of a verdict
 
 
@@ -179,7 +179,7 @@ async def _write(
         console.advance()
 
 
-def _extraction(row: dict[str, Any], rule: Literal["single_block", "last_block"]) -> Extraction:
+def _extraction(row: dict[str, Any], rule: BlockRule) -> Extraction:
     """The program of a row: as it stands there, or out of the response."""
     code = row.get("code")
     if code is not None:

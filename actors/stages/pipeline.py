@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.engines.specs import Device
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import make_verifier
 from actors.plan.problems import load_problems
 from actors.stages.rl_run import RlRun, training_sampling
 from actors.stages.rm_training import RmTraining, train_reward_model
 from actors.stages.training import warm_start
-from conf.schema import Config, RewardConfig
+from conf.schema import Config, Device, RewardConfig
 from reward.pairs.mining import MiningConfig, mine_pairs
 from reward.pairs.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs.pairs import LabelledCode, read_pairs, write_pairs

@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from actors.engines.class_names import engine_name
+from actors.engines.specs import Runner
 from conf.errors import UserError
+from conf.schema import Device
 
 # What vLLM's attention for CPUs has kernels for (`CPUAttentionBackend`); a test compares them.
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -50,12 +52,12 @@ _LOGIT_KEYS = (
 class EngineNeeds:
     """What an engine is asked for."""
 
-    runner: Literal["generate", "pooling"]
-    device: Literal["cpu", "cuda"]
+    runner: Runner
+    device: Device
     trains: bool = False  # log-probs of it are computed by the policy ranks as well
 
 
-def device_of(placement: str) -> Literal["cpu", "cuda"]:
+def device_of(placement: str) -> Device:
     """What the engines of a shipped placement run on."""
     return "cpu" if placement == "laptop" else "cuda"
 

@@ -12,14 +12,15 @@ from pathlib import Path
 
 from actors.cluster.bundles import Bundle, check_fits, local_gpus, run_bundles
 from actors.cluster.cluster import check_cluster
-from actors.engines.specs import Device
 from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
 from conf.errors import UserError
 from conf.schema import (
+    Attention,
     Config,
     DataConfig,
+    Device,
     ModelConfig,
     PlacementConfig,
     ProbeConfig,
@@ -138,7 +139,7 @@ def preflight(wanted: Sequence[Bundle], place: PlacementConfig, ray: RayConfig) 
     check_fits(wanted, [here], place.kind, place.strategy)
 
 
-def _check_policy(model: ModelConfig, device: Device, attention: str) -> None:
+def _check_policy(model: ModelConfig, device: Device, attention: Attention) -> None:
     directory = check_policy(model.path, "model.path")
     if directory is not None:
         check_engine(directory, "model.path", EngineNeeds("generate", device, trains=True))

@@ -13,7 +13,7 @@ from typing import Literal
 from actors.cluster.bundles import Bundle, Layout, lay_out, run_bundles
 from actors.plan.layout.memory import GIB, NO_MODEL, Footprint, engine_footprint, policy_footprint
 from actors.plan.layout.model_shape import ModelShape
-from conf.schema import Config, PlacementConfig, PolicyConfig
+from conf.schema import Config, PlacementConfig, PolicyConfig, Strategy
 
 GROUPS = ("rollout", "reward", "policy")
 
@@ -213,7 +213,7 @@ def _too_small(devices: Sequence[Device]) -> list[Device]:
 # --- what would not fit, and the key to change -------------------------------------------------
 
 
-def _homeless(strategy: str, layout: Layout, machines: Sequence[Machine]) -> list[str]:
+def _homeless(strategy: Strategy, layout: Layout, machines: Sequence[Machine]) -> list[str]:
     bundle = layout.homeless
     if bundle is None:
         return []
