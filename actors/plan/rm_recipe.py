@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from math import log
 from pathlib import Path
 
+from actors.plan.checks.engine_support import dtype_of
 from actors.plan.layout.memory import DTYPE_BYTES, GIB, microbatch_within
 from actors.plan.layout.model_shape import ModelShape
 from actors.plan.reward_group import default_context
@@ -24,9 +25,7 @@ _TINY, _LARGE = (0.85e6, 6e-4), (8.2e9, 1e-6)
 def configure(args: TrainRmArgs, shape: ModelShape | None) -> Config:
     """The configuration of the ranks; the other groups are not started."""
     on_cpu = args.placement == "laptop"
-    dtype = args.dtype
-    if dtype == "auto":
-        dtype = "float32" if on_cpu else "bfloat16"
+    dtype = dtype_of(args.dtype, args.placement)
     max_tokens = args.max_tokens or default_context(args.model)
     base = offline_config(
         {

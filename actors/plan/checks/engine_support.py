@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from actors.engines.class_names import engine_name
 from actors.engines.specs import Runner
 from conf.errors import UserError
-from conf.schema import Device
+from conf.schema import Device, Dtype
 
 # What vLLM's attention for CPUs has kernels for (`CPUAttentionBackend`); a test compares them.
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -60,6 +60,13 @@ class EngineNeeds:
 def device_of(placement: str) -> Device:
     """What the engines of a shipped placement run on."""
     return "cpu" if placement == "laptop" else "cuda"
+
+
+def dtype_of(asked: Literal["auto", Dtype], placement: str) -> Dtype:
+    """The data type that is asked for, or that of the device of a shipped placement."""
+    if asked != "auto":
+        return asked
+    return "float32" if device_of(placement) == "cpu" else "bfloat16"
 
 
 def check_engine(directory: Path, key: str, needs: EngineNeeds) -> None:
