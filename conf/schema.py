@@ -446,7 +446,7 @@ class RayConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """The whole loop: policy and reward model from nothing (`experiment=whole_loop`)."""
+    """The whole loop: policy and reward model from scratch (`experiment=whole_loop`)."""
 
     enabled: bool = key("whether the policy and the reward model are built before the RL", False)
     cache_dir: str = key("directory of finished stages, by content", "outputs/cache")

@@ -8,7 +8,7 @@ paper's repository.
 `serving`: clients against `launch/serve.py`, each answer compared with that of `launch/score.py`;
 then more clients than its queue holds; and the same work by the reward group directly.
 `report`: the page of a large run: how long it takes to write, how large it is, how soon it opens.
-`suites`: programs whose verdict is known, a file of `suites=DIR` each: how often ours is the same.
+`suites`: programs whose verdict is known: how often ours agrees, for each file of `suites=DIR`.
 `architectures`: small random models of many families as policy and as reward model, on the real
 engines; the table of docs/results/architectures.md.
 
