@@ -114,7 +114,7 @@ def run(args: BenchArgs) -> None:
 
 def _measure_suites(args: BenchArgs) -> None:
     if args.suites is None:
-        raise UserError("suites: is null; give the directory with suites=DIR (docs/sandbox.md)")
+        raise UserError("suites: is null; give the directory with suites=DIR (docs/suites.md)")
     output = None if args.output is None else check_output(args.output, "FILE.jsonl")
     from launch.benches.suites import measure_suites  # noqa: PLC0415 - after the arguments are good
 
