@@ -141,7 +141,7 @@ class RolloutConfig:
         "share of a GPU that a rollout engine takes", 0.85, gt=0, le=1
     )
     kv_cache_gib: float = key("KV cache of a rollout engine on a CPU, GiB", 1.0, gt=0)
-    cpu_threads: int = key("threads of one engine on CPU", 1, ge=1)
+    cpu_threads: int = key("threads of one engine on a CPU", 1, ge=1)
     deadline_s: float = key("longest wait for the next finished group, seconds", 600.0, gt=0)
 
 
@@ -446,7 +446,7 @@ class RayConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """The whole loop: policy and reward model from nothing (`experiment=whole_loop`)."""
+    """The whole loop: policy and reward model from scratch (`experiment=whole_loop`)."""
 
     enabled: bool = key("whether the policy and the reward model are built before the RL", False)
     cache_dir: str = key("directory of finished stages, by content", "outputs/cache")

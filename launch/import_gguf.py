@@ -40,7 +40,7 @@ def run(args: ImportArgs) -> None:
     """Convert one file."""
     source, target = Path(args.input), check_output_dir(args.output)
     if not source.is_file():
-        raise UserError(f"input: {source} is no file; give input=FILE.gguf")
+        raise UserError(f"input: {source} is not a file; give input=FILE.gguf")
     with source.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise UserError(f"input: {source} is no GGUF file; give input=FILE.gguf")

@@ -1,6 +1,6 @@
 """RM-Bench: `python launch/rm_bench.py model=DIR data=DIR_OF_JSON output=OUT.json`.
 
-Every response is scored as the full text that it is, without the code gate. The scores are kept in
+Every response is scored as its full text, without the code gate. The scores are kept in
 OUT.scores.json; `scores=FILE` computes the figures from such a file again. docs/judging.md has the
 files.
 """

@@ -2,7 +2,7 @@
 
 `POST /score` takes a line of `launch/score.py`, or a list of them, and returns its fields.
 The requests go through the reward group of training, so a served score is a training score.
-`GET /health` and `GET /metrics` say how it is; docs/serving.md has the rest.
+`GET /health` and `GET /metrics` report its state; docs/serving.md has the rest.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class TrainRmArgs:
         "family of the reward model: system prompt and template", "sequence_classifier"
     )
     system: str | None = key(
-        "file with the system turn of the reward model, which it is asked with ever after",
+        "file with the system turn that the reward model is trained with and always asked with",
         None,
     )
     max_tokens: int | None = key(
