@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
+from threading import Thread
 from typing import Any
 
 import ray
@@ -28,8 +30,12 @@ def starts_ray(cfg: RayConfig) -> bool:
 
 
 @contextmanager
-def cluster(cfg: RayConfig, namespace: str) -> Generator[None]:
+def cluster(
+    cfg: RayConfig, namespace: str, check: Callable[[], None] | None = None
+) -> Generator[None]:
     """The cluster of `ray.address` or RAY_ADDRESS, or one of this machine's own for the body.
+
+    `check` is done in a thread beside its start; what it raises is raised before the body.
 
     Raises:
         UserError: when the address is not one to join, its token is missing or wrong, or a variable
@@ -37,12 +43,32 @@ def cluster(cfg: RayConfig, namespace: str) -> Generator[None]:
         EngineError: when Ray can do neither.
         StoppedError: in the body, when a signal ends it.
     """
-    _connect(cfg, namespace)
+    checked = _in_thread(check or _nothing)
     try:
+        _connect(cfg, namespace)
+        checked.result()
         with stopped_by_signals():
             yield
     finally:
         ray.shutdown()
+
+
+def _nothing() -> None:
+    """The check of a command that has done its own."""
+
+
+def _in_thread(work: Callable[[], None]) -> Future[None]:
+    """Start `work` in a thread that nobody waits for at the end of the process."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - whoever asks for the result raises it
+            done.set_exception(error)
+
+    Thread(target=run, name="check", daemon=True).start()
+    return done
 
 
 def check_cluster(cfg: RayConfig) -> None:

@@ -170,6 +170,8 @@ def _env(device: Device, variables: Mapping[str, str], threads: int) -> dict[str
         # Read when the libraries are loaded, so it must stand in the process's environment.
         env["OMP_NUM_THREADS"] = str(threads)
         env["DS_ACCELERATOR"] = "cpu"
+        # Nothing gains by compiling here: libraries would load their compilers and call gcc.
+        env["TORCHDYNAMO_DISABLE"] = "1"
     return {**env, **variables}
 
 

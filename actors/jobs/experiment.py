@@ -6,10 +6,12 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from actors.cluster.session import session
 from actors.cluster.signals import how_to_go_on
+from actors.plan.checks.inputs import check_contents
 from actors.stages.evaluation import Evaluation
 from actors.stages.export import export_models
 from actors.stages.pipeline import Stage, WholeLoop
@@ -26,14 +28,16 @@ from rl.run.summary import PolicyFigures, RunSummary, Watch, write_summary
 
 
 def run_experiment(cfg: Config) -> None:
-    """Run `cfg` to its end in its run directory."""
+    """Run `cfg`, whose files have been checked, to its end in its run directory."""
     console = Console()
     run = RunDirectory.of(cfg)
-    run.begin(anew=cfg.resume == "never")
-    replace_json(run.config, to_dict(cfg))
-    console.stage("run", str(run.root))
+    namespace = f"{cfg.experiment}-{cfg.name}".replace("/", "-")
     try:
-        with session(cfg.ray, f"{cfg.experiment}-{cfg.name}".replace("/", "-")) as run_in:
+        # Nothing of an earlier run is touched before the contents are good too.
+        with session(cfg.ray, namespace, partial(check_contents, cfg)) as run_in:
+            run.begin(anew=cfg.resume == "never")
+            replace_json(run.config, to_dict(cfg))
+            console.stage("run", str(run.root))
             run_in(_run(cfg, run, console))
     except StoppedError as error:
         advice = how_to_go_on(run.checkpoints, "checkpoint.every")

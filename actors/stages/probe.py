@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.groups.fleet import RayFleet
-from actors.stages.evaluation import run_tests
+from actors.stages.evaluation import evaluate
 from conf.schema import AlarmConfig, DataConfig, ProbeConfig
 from reward.sandbox.pool import SandboxError
 from reward.verify.verdict import Verifier
@@ -30,8 +30,7 @@ from rl.run.probe import (
 )
 from rl.run.rollouts import rollout_rows, write_rollouts
 from rl.run.summary import AlarmFigures, ProbeFigures, Watch
-from rl.step import sample_and_judge
-from rl.types import JudgedGroup, Prompt, SamplingConfig
+from rl.types import Prompt, SamplingConfig
 
 
 def probe_problems(
@@ -119,7 +118,17 @@ class Probe:
         """
         start_s = time.perf_counter()
         try:
-            found = await run_tests(await self._ask(fleet), verifier)
+            # The step that seeds the sampling is 0 every time: under the same random numbers two
+            # probes differ by what the policy has learned in between, and less by luck. A reward
+            # model is asked even by a hybrid, which would run the tests.
+            found = await evaluate(
+                fleet,
+                self._problems,
+                self._sampling,
+                verifier,
+                0,
+                hide_tests=not self._by_tests,
+            )
         except SandboxError as error:  # the training can do without one reading
             self._console.warn(f"the probe of step {step} is left out: {error}")
             return {}
@@ -144,19 +153,6 @@ class Probe:
             "alarm/fired": float(state.fired),
             "time/probe_s": seconds,
         } | ({} if agreement is None else {"rm/exec_agreement": agreement})
-
-    async def _ask(self, fleet: RayFleet) -> tuple[JudgedGroup, ...]:
-        """Sample and judge; a reward model is asked even by a hybrid, which would run the tests."""
-        hidden = [replace(prompt, tests=None) for prompt in self._problems]
-        # The step that seeds the sampling is 0 every time: under the same random numbers two
-        # probes differ by what the policy has learned in between, and less by luck.
-        judged = await sample_and_judge(
-            0, fleet, self._problems if self._by_tests else hidden, self._sampling
-        )
-        return tuple(
-            replace(group, group=replace(group.group, prompt=prompt))
-            for group, prompt in zip(judged, self._problems, strict=True)
-        )
 
     async def _act(self, fleet: RayFleet, state: AlarmState) -> None:
         stops = self._action == "stop"

@@ -50,15 +50,31 @@ def check_inputs(cfg: Config) -> None:
     Raises:
         UserError: with every fault that was found, a line each.
     """
+    check_files(cfg)
+    check_contents(cfg)
+
+
+def check_files(cfg: Config) -> None:
+    """The checks that take less than a second. Raises UserError as `check_inputs` does."""
     faults = _faults([partial(preflight, run_bundles(cfg), cfg.placement, cfg.ray)])
-    faults += file_faults(cfg)
-    faults = faults or text_faults(cfg)  # seconds, where all else takes less than one
+    _refuse(faults + file_faults(cfg))
+
+
+def check_contents(cfg: Config) -> None:
+    """The checks that load models and read every prompt, seconds, once `check_files` found nothing.
+
+    Raises UserError as `check_inputs` does.
+    """
+    _refuse(content_faults(cfg) or text_faults(cfg))
+
+
+def _refuse(faults: Sequence[str]) -> None:
     if faults:
         raise UserError("\n".join(faults))
 
 
 def file_faults(cfg: Config) -> list[str]:
-    """What is wrong with cluster, trackers, sandbox, models and problem files of a run."""
+    """What the files of models, problems and sandbox, cluster and trackers say is wrong."""
     model, data, reward, device = cfg.model, cfg.data, cfg.reward, cfg.placement.device
     quick: list[Check] = [
         partial(check_cluster, cfg.ray),
@@ -73,12 +89,15 @@ def file_faults(cfg: Config) -> list[str]:
         quick.append(partial(_check_train_data, data, steps, by_tests=reward.kind == "execution"))
         quick.append(partial(_check_eval_data, data))
         quick.append(partial(_check_probe_data, data, cfg.probe))
-    faults = _faults(quick)
-    if faults or cfg.loop.enabled:
-        return faults
-    # What loads a library of models comes last, and only for files that are good so far.
-    prompts = partial(_check_prompts, model, data, cfg.probe, cfg.seed)
-    return _faults([partial(_rehearse_models, model, reward)]) or _faults([prompts])
+    return _faults(quick)
+
+
+def content_faults(cfg: Config) -> list[str]:
+    """What building the models and encoding the prompts of a run find; loads transformers."""
+    if cfg.loop.enabled:
+        return []
+    prompts = partial(_check_prompts, cfg.model, cfg.data, cfg.probe, cfg.seed)
+    return _faults([partial(_rehearse_models, cfg.model, cfg.reward)]) or _faults([prompts])
 
 
 def text_faults(cfg: Config, *, of_hub: bool = True) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from actors.cluster.bundles import check_fits, local_gpu_bytes, local_gpus, run_bundles
 from actors.cluster.placement import cluster_nodes
 from actors.cluster.session import session
-from actors.plan.checks.inputs import file_faults, preflight, text_faults
+from actors.plan.checks.inputs import content_faults, file_faults, preflight, text_faults
 from actors.plan.layout.memory import GIB
 from actors.plan.layout.model_shape import shape_of
 from actors.plan.layout.plan import Machine, Shapes, make_plan
@@ -43,7 +43,7 @@ def dry_run(cfg: Config) -> None:
     site = find_site(cfg)
     shapes = model_shapes(cfg.model.path, cfg.reward.model, made=cfg.loop.enabled)
     plan = make_plan(cfg, site.machines, shapes)
-    faults = file_faults(cfg)
+    faults = file_faults(cfg) or content_faults(cfg)
     faults = faults or text_faults(cfg, of_hub=False)
     for line in describe(cfg, plan, shapes, 0 if site.lacks else len(faults)):
         console.say(line)

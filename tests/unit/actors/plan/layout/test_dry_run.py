@@ -34,7 +34,7 @@ def shown(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
 
 def test_a_run_that_fits_here_is_planned_on_this_machine(capsys: pytest.CaptureFixture[str]):
     text = shown(capsys)
-    assert "+- node 0, 1.5 of 2 CPUs taken" in text
+    assert "+- node 0, 1.25 of 2 CPUs taken" in text
     assert "all of it fits" in text and "not here" not in text
 
 

@@ -136,7 +136,7 @@ def test_the_picture_has_a_box_for_each_node():
 
 
 def test_many_actors_on_a_laptop_take_several_lines():
-    lines = picture(config().placement, planned())
+    lines = picture(config().placement, planned("reward.shards=2"))
     rows = [line for line in lines if line.startswith("|")]
     assert rows[0].startswith("| host   rollout-0 + reward-0 + reward-1")
     assert rows[1].startswith("|        + policy-0 + policy-1")
