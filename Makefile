@@ -73,10 +73,10 @@ sandbox:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(UV) install --python $(BIN)/python --no-deps -r requirements/cpu.lock || \
-	$(UV) install --python $(BIN)/python --no-deps --torch-backend cpu -r requirements/cpu.lock
+	$(UV) install --python $(BIN)/python --compile-bytecode --no-deps -r requirements/cpu.lock || \
+	$(UV) install --python $(BIN)/python --compile-bytecode --no-deps --torch-backend cpu -r requirements/cpu.lock
 	$(UV) install --python $(BIN)/python --no-deps --no-build-isolation -e .
-	$(BIN)/python -c "import actors.engines.deepspeed_engine, actors.engines.vllm_engine" > /dev/null
+	$(BIN)/python -m compileall -q conf rl reward actors launch
 	cat requirements/cpu.lock setup.cfg > $@
 
 lock:  ## resolve requirements/cpu.in again

@@ -135,7 +135,7 @@ RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="data.num_train",
         involves=("data.kind", "data.num_train", "algorithm.prompts_per_step"),
-        rule="a step has other problems in every group: data.num_train >= prompts_per_step",
+        rule="each group of a step has its own problem: data.num_train >= prompts_per_step",
         fix="raise data.num_train, or lower algorithm.prompts_per_step",
         holds=lambda c: c.data.kind != "minipy" or c.data.num_train >= c.algorithm.prompts_per_step,
     ),
@@ -149,8 +149,8 @@ RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="sandbox.tolerance",
         involves=("sandbox.protocol", "sandbox.tolerance"),
-        rule="protocols of others compare numbers by a rule of their own",
-        fix="leave sandbox.tolerance away, or give sandbox.protocol=default",
+        rule="protocols other than default compare numbers by rules of their own",
+        fix="leave out sandbox.tolerance, or give sandbox.protocol=default",
         holds=lambda c: c.sandbox.tolerance is None or c.sandbox.protocol == "default",
     ),
     Relation(
@@ -288,7 +288,7 @@ RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="placement.num_nodes",
         involves=("placement.num_nodes", "placement.kind"),
-        rule="placement.num_nodes is 1, but for placement.kind=multi_node",
+        rule="placement.num_nodes is 1, except with placement.kind=multi_node",
         fix="choose placement=multi_node, or placement.num_nodes=1",
         holds=lambda c: c.placement.num_nodes == 1 or c.placement.kind == "multi_node",
     ),
@@ -323,7 +323,7 @@ CAUTIONS: tuple[Relation, ...] = (
     Relation(
         path="algorithm.advantage_scale",
         involves=("algorithm.advantage_scale", "reward.kind"),
-        rule="none compares the rewards of a hybrid's two judges, which are in different units",
+        rule="advantage_scale=none compares rewards of a hybrid's two judges, whose units differ",
         fix="set algorithm.advantage_scale=batch_std, which scales each judge's groups apart",
         holds=lambda c: c.reward.kind != "hybrid" or c.algorithm.advantage_scale != "none",
     ),

@@ -31,6 +31,21 @@ def key(
     return field(default=default, metadata=metadata)
 
 
+# Choices of more than one key, or of a key and of what reads it.
+Dtype = Literal["float32", "bfloat16"]
+Device = Literal["cpu", "cuda"]
+PlacementName = Literal["laptop", "one_gpu", "one_node", "multi_node"]
+Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
+Attention = Literal["sdpa", "flash_attention_2", "flex_attention", "eager"]
+SharePrefix = Literal["auto", "on", "off"]
+AdvantageScale = Literal["group_std", "batch_std", "none", "rank"]
+ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
+Credit = Literal["binary", "pass_rate"]
+BlockRule = Literal["single_block", "last_block"]
+AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
+ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
+Resume = Literal["auto", "never"]
+
 # vLLM samples at this where less is asked for, save for 0, which is greedy; the trainer
 # would then compute log-probs of a distribution that nothing was sampled from.
 MIN_TEMPERATURE = 0.01
@@ -55,9 +70,7 @@ class ModelConfig:
     """The policy's model (group `model`)."""
 
     path: str = key("directory or hub id of the initial policy")
-    dtype: Literal["float32", "bfloat16"] = key(
-        "data type of the policy's weights and activations", "bfloat16"
-    )
+    dtype: Dtype = key("data type of the policy's weights and activations", "bfloat16")
     chat_template: str | None = key(
         "Jinja chat template, or a file with one, in place of the tokenizer's", None
     )
@@ -88,7 +101,7 @@ class AlgorithmConfig:
         "its sequences",
         "token_mean",
     )
-    advantage_scale: Literal["group_std", "batch_std", "none", "rank"] = key(
+    advantage_scale: AdvantageScale = key(
         "scale of advantages: divisor of (reward - group mean), or ranks in the group", "batch_std"
     )
     std_floor: float = key(
@@ -132,11 +145,8 @@ class RolloutConfig:
         "share of a GPU that a rollout engine takes", 0.85, gt=0, le=1
     )
     kv_cache_gib: float = key("KV cache of a rollout engine on a CPU, GiB", 1.0, gt=0)
-    cpu_threads: int = key("threads of one engine on CPU", 1, ge=1)
+    cpu_threads: int = key("threads of one engine on a CPU", 1, ge=1)
     deadline_s: float = key("longest wait for the next finished group, seconds", 600.0, gt=0)
-
-
-AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +172,7 @@ class RewardConfig:
         "is golden_scores.json of the model's directory, if it has one",
         None,
     )
-    dtype: Literal["float32", "bfloat16"] = key(
-        "data type of the reward model's weights and activations", "bfloat16"
-    )
+    dtype: Dtype = key("data type of the reward model's weights and activations", "bfloat16")
     shards: int = key(
         "data-parallel reward actors, each with its own engine (or verifier)", 1, ge=1
     )
@@ -176,12 +184,12 @@ class RewardConfig:
     )
     kv_cache_gib: float = key("KV cache of a reward shard on a CPU, GiB", 0.5, gt=0)
     cpu_threads: int = key("threads of one reward shard on a CPU", 1, ge=1)
-    shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key(
+    shaping: ShapingKind = key(
         "function from the reward model's score to the reward of valid code; raw with kind "
         "execution",
         "softplus",
     )
-    rule: Literal["single_block", "last_block"] = key(
+    rule: BlockRule = key(
         "fenced block that counts as the program: the only one, or the last", "single_block"
     )
     ignore_think: bool = key(
@@ -193,7 +201,7 @@ class RewardConfig:
         "whether `pass`, lone comments and bare words count as programs", False
     )
     cache_size: int = key("scores of (problem, program) kept per shard", 100_000, ge=0)
-    execution: Literal["binary", "pass_rate"] = key(
+    execution: Credit = key(
         "reward of an executed program: binary is 1 when every test passes, else 0; pass_rate "
         "is the share that passes",
         "binary",
@@ -212,10 +220,6 @@ class RewardConfig:
     def uses_model(self) -> bool:
         """Whether the shards hold a reward model; the others need no device."""
         return self.kind in ("rm", "hybrid")
-
-
-AttentionKernel = Literal["sdpa", "flash_attention_2", "flex_attention", "eager"]
-SharePrefix = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +244,7 @@ class PolicyConfig:
     row_tokens: int = key(
         "tokens of one packed row; 0 packs a microbatch into a single row", 0, ge=0
     )
-    attention: AttentionKernel = key(
+    attention: Attention = key(
         "attention kernel of the ranks; flash_attention_2 and flex_attention need a GPU", "sdpa"
     )
     share_prefix: SharePrefix = key(
@@ -279,9 +283,6 @@ class SandboxConfig:
     output_mib: int = key("largest output, report or file of one test, MiB", 4, ge=1)
     scratch_mib: int = key("files that a program may write in all, MiB (from level 3)", 64, ge=1)
     processes: int = key("processes and threads of one program", 32, ge=1)
-
-
-ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,13 +333,11 @@ class NodeConfig:
 class PlacementConfig:
     """Layout of the actors (group `placement`)."""
 
-    kind: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key("name of the layout")
-    device: Literal["cpu", "cuda"] = key("device of the engines")
+    kind: PlacementName = key("name of the layout")
+    device: Device = key("device of the engines")
     num_nodes: int = key("machines that the layout is made for", 1, ge=1)
     colocate: bool = key("whether the groups share devices and take turns (sleep and wake)", False)
-    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = key(
-        "strategy by which Ray lays out the bundles of the run", "PACK"
-    )
+    strategy: Strategy = key("strategy by which Ray lays out the bundles of the run", "PACK")
     rollout: ResourceConfig = key("resources of one rollout actor")
     reward: ResourceConfig = key("resources of one reward shard")
     policy: ResourceConfig = key("resources of one policy rank")
@@ -458,7 +457,7 @@ class RayConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """The whole loop: policy and reward model from nothing (`experiment=whole_loop`)."""
+    """The whole loop: policy and reward model from scratch (`experiment=whole_loop`)."""
 
     enabled: bool = key("whether the policy and the reward model are built before the RL", False)
     cache_dir: str = key("directory of finished stages, by content", "outputs/cache")
@@ -504,7 +503,7 @@ class Config:
     name: str = key("name of the run directory")
     output_dir: str = key("run directories are `output_dir/experiment/name`", "outputs")
     seed: int = key("seed of everything random", 0, ge=0)
-    resume: Literal["auto", "never"] = key(
+    resume: Resume = key(
         "whether an earlier run in the directory is continued (auto) or removed (never)", "never"
     )
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(

@@ -9,12 +9,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from actors.plan.shipped import with_shipped_models
-from conf.schema import key
+from conf.schema import AdvantageScale, key
 from launch.common.arms import draw_arms
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
@@ -27,7 +26,7 @@ class AblationArgs:
     label: str = key("name of the arm in table and plot")
     policy: str = key("directory of the initial policy", "assets/minipy/policy")
     reward_model: str = key("directory of the reward model", "assets/minipy/rm")
-    scale: Literal["group_std", "batch_std", "none", "rank"] = key(
+    scale: AdvantageScale = key(
         "scale of advantages: divisor of (reward - group mean), or ranks in the group", "batch_std"
     )
     kl_coef: float = key("weight of the KL penalty", 0.1, ge=0)

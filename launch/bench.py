@@ -8,7 +8,7 @@ paper's repository.
 `serving`: clients against `launch/serve.py`, each answer compared with that of `launch/score.py`;
 then more clients than its queue holds; and the same work by the reward group directly.
 `report`: the page of a large run: how long it takes to write, how large it is, how soon it opens.
-`suites`: programs whose verdict is known, a file of `suites=DIR` each: how often ours is the same.
+`suites`: programs whose verdict is known: how often ours agrees, for each file of `suites=DIR`.
 `architectures`: small random models of many families as policy and as reward model, on the real
 engines; the table of docs/results/architectures.md.
 
@@ -114,7 +114,7 @@ def run(args: BenchArgs) -> None:
 
 def _measure_suites(args: BenchArgs) -> None:
     if args.suites is None:
-        raise UserError("suites: is null; give the directory with suites=DIR (docs/sandbox.md)")
+        raise UserError("suites: is null; give the directory with suites=DIR (docs/suites.md)")
     output = None if args.output is None else check_output(args.output, "FILE.jsonl")
     from launch.benches.suites import measure_suites  # noqa: PLC0415 - after the arguments are good
 

@@ -43,10 +43,10 @@ def run(args: BestOfNArgs) -> None:
     rehearse(args.reward_model, "reward_model", "score", num_tokens=plan.rm_context(args))
     if args.samples is None:
         rehearse(args.policy, "policy", "lm", num_tokens=sum(lengths))
-        check_prompts(policy_cfg, problems, "policy")
+        check_prompts(policy_cfg.model, problems, "policy")
     # A tester takes minutes to make, so what else is needed is looked at before.
     like = replace(args, tester=plan.tester_or_its_like(args))
-    check_reward_texts(plan.configure_selection(like, output), plan.KEYS)
+    check_reward_texts(plan.configure_selection(like, output).reward, plan.KEYS)
     check_sandbox(args.sandbox)
     args = replace(args, tester=_choose_tester(args, console))
     rehearse(args.tester, "tester", "lm")
@@ -54,7 +54,7 @@ def run(args: BestOfNArgs) -> None:
     selection = plan.plan_selection(args, cfg, problems)
     check_selection(cfg, selection)
     if args.samples is None:
-        benchmark = plan_benchmark(sampling, policy_cfg, problems, ks)
+        benchmark = plan_benchmark(sampling, policy_cfg.model, problems, ks)
         run_benchmark(policy_cfg, benchmark, Path(sampling.output))
     programs = plan.read_programs(args, output, problems)
     store = EvidenceStore(output, selection.settings)

@@ -39,7 +39,7 @@ def run(args: EvaluateArgs) -> None:
     from actors.jobs.benchmark import plan_benchmark, run_benchmark  # noqa: PLC0415 - heavy
     from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415
 
-    benchmark = plan_benchmark(args, cfg, problems, ks)
+    benchmark = plan_benchmark(args, cfg.model, problems, ks)
     rehearse(args.model, "model", "lm", num_tokens=max_prompt_tokens + max_tokens)
     run_benchmark(cfg, benchmark, Path(args.output))
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.errors import UserError
-from conf.schema import key
+from conf.schema import Dtype, key
 from launch.common.cli import main_simple
 from launch.common.gguf import Carried, read_gguf
 from launch.common.gguf_conversion import convert
@@ -31,7 +30,7 @@ class ImportArgs:
 
     input: str = key("GGUF file to read")
     output: str = key("directory to write: config, tokenizer, safetensors")
-    dtype: Literal["float32", "bfloat16"] = key("data type of the written weights", "float32")
+    dtype: Dtype = key("data type of the written weights", "float32")
     tokenizer: str | None = key(
         "directory with the tokenizer of this model, in place of the file's own", None
     )
@@ -41,7 +40,7 @@ def run(args: ImportArgs) -> None:
     """Convert one file."""
     source, target = Path(args.input), check_output_dir(args.output)
     if not source.is_file():
-        raise UserError(f"input: {source} is no file; give input=FILE.gguf")
+        raise UserError(f"input: {source} is not a file; give input=FILE.gguf")
     with source.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise UserError(f"input: {source} is no GGUF file; give input=FILE.gguf")

@@ -26,8 +26,8 @@ def run(args: JudgeArgs) -> None:
     pairs, labelled = read_material(args)
     from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments are good
 
-    text_path = check_reward_texts(cfg, REWARD_KEYS)
-    rehearse_reward_model(cfg)
+    text_path = check_reward_texts(cfg.reward, REWARD_KEYS)
+    rehearse_reward_model(cfg.reward)
     from actors.jobs.assess import assess  # noqa: PLC0415 - heavier still
 
     assess(cfg, args, text_path, pairs, labelled)

@@ -7,7 +7,6 @@ each program comes from. docs/reward_model.md describes rules and files.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,7 +32,6 @@ def run(args: MineArgs) -> None:
     check_problems(counts, prompts)
     mutants, swaps = made_per_problem(args, with_tests=bool(prompts))
     sys.stdout.write(_found(counts))
-    cfg = replace(offline_config(), sandbox=execution)
     from actors.jobs.mining import MineJob, mine  # noqa: PLC0415 - after the arguments are good
 
     job = MineJob(
@@ -52,9 +50,10 @@ def run(args: MineArgs) -> None:
             seed=args.seed,
         ),
         validation_share=args.validation_share,
+        sandbox=execution,
         test_timeout_s=args.test_timeout_s,
     )
-    mine(cfg, job, executes=bool(counts.unverified))
+    mine(offline_config().ray, job, executes=bool(counts.unverified))
 
 
 def _found(counts: RolloutCounts) -> str:

@@ -35,7 +35,9 @@ def run(args: PlotArgs) -> None:
         raise UserError(f"run: {metrics} does not exist; give the directory of a run")
     lines = read_metrics(metrics)
     if not any("probe/pass@1" in line for line in lines):
-        raise UserError(f"run: {metrics} has no probe/pass@1; the run had no probe (probe.every)")
+        raise UserError(
+            f"run: {metrics} has no probe/pass@1; no probe was due in these steps (probe.every)"
+        )
     target = Path(args.output) if args.output else run_directory.alarm_plot
     target.parent.mkdir(parents=True, exist_ok=True)
     draw(lines, target)

@@ -1,6 +1,6 @@
 """RM-Bench: `python launch/rm_bench.py model=DIR data=DIR_OF_JSON output=OUT.json`.
 
-Every response is scored as the full text that it is, without the code gate. The scores are kept in
+Every response is scored as its full text, without the code gate. The scores are kept in
 OUT.scores.json; `scores=FILE` computes the figures from such a file again. docs/judging.md has the
 files.
 """
@@ -58,10 +58,10 @@ def run(args: RmBenchArgs) -> None:
             raise UserError("model, data: both are needed, unless scores=FILE is given")
         items = read_items(Path(args.data))
         cfg = reward_config(args.model, args)
-        rehearse_reward_model(cfg)
+        rehearse_reward_model(cfg.reward)
         from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments
 
-        check_reward_texts(cfg, REWARD_KEYS)
+        check_reward_texts(cfg.reward, REWARD_KEYS)
         from actors.jobs.rm_bench import score_items  # noqa: PLC0415 - heavier still
 
         scores, settings = score_items(cfg, items)

@@ -35,10 +35,10 @@ def run(args: ScoreArgs) -> None:
     groups = read_answers(Path(args.input))
     from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments are good
 
-    check_reward_texts(cfg, REWARD_KEYS)
+    check_reward_texts(cfg.reward, REWARD_KEYS)
     from actors.jobs.scoring import score_file  # noqa: PLC0415 - after the arguments are good
 
-    rehearse_reward_model(cfg)
+    rehearse_reward_model(cfg.reward)
     score_file(cfg, groups, output)
 
 

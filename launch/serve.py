@@ -2,7 +2,7 @@
 
 `POST /score` takes a line of `launch/score.py`, or a list of them, and returns its fields.
 The requests go through the reward group of training, so a served score is a training score.
-`GET /health` and `GET /metrics` say how it is; docs/serving.md has the rest.
+`GET /health` and `GET /metrics` report its state; docs/serving.md has the rest.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def run(args: ServeArgs) -> None:
     check_address(args.host, args.port, token)
     from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415 - after the arguments
 
-    check_reward_texts(cfg, REWARD_KEYS)
+    check_reward_texts(cfg.reward, REWARD_KEYS)
     from actors.serve.server import ServeConfig, serve_rewards  # noqa: PLC0415 - heavier still
 
-    rehearse_reward_model(cfg)
+    rehearse_reward_model(cfg.reward)
     serve_rewards(
         cfg,
         ServeConfig(

@@ -18,13 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from actors.plan.shipped import with_shipped_models
 from conf.schema import Config
 from launch.common.cli import main
-from launch.common.run_checks import check_run
+from launch.common.run_checks import check_run, check_run_files
 from launch.sweeps.command import run_sweep
 
 
 def run(cfg: Config) -> None:
     """Check, then run; or only plan."""
-    check_run(cfg)
+    check_run_files(cfg)
     cfg = with_shipped_models(cfg)
     if cfg.dry_run:
         from actors.plan.layout.dry_run import dry_run  # noqa: PLC0415 - after the configuration is good

@@ -40,9 +40,11 @@ class TuneKeys:
 def main(argv: Sequence[str]) -> int:
     """Run the search; the exit code."""
     if {"-h", "--help"} & set(argv):
-        sys.stdout.write(help_of_schema(TuneKeys, (__doc__ or "").strip()))
+        about = (__doc__ or "").strip()
+        sys.stdout.write(help_of_schema(TuneKeys, about, shows_config=False))
         sys.stdout.write(
             "\nAll other overrides are those of launch/train.py; ranges are searched.\n"
+            "dry_run=true checks the configurations and starts nothing.\n"
         )
         return 0
     return guarded(lambda: _main(argv))

@@ -9,14 +9,13 @@ Ray actors; see docs/sandbox.md for what it holds and for the three forms of tes
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.offline import offline_config
-from conf.schema import ProtocolConfig, SandboxConfig, key
+from conf.schema import BlockRule, ProtocolConfig, SandboxConfig, key
 from launch.common.cli import main_simple
 from reward.verify.protocols import execution_of
 from rl.base.outputs import check_output
@@ -42,9 +41,7 @@ class VerifyArgs(ProtocolConfig):
     )
     early_stop: bool = key("whether a program stops at its first failed test", False)
     workers: int | None = key("sandbox actors; null is one for each core", None, ge=1)
-    rule: Literal["single_block", "last_block"] = key(
-        "fenced block of a response that counts as the program", "last_block"
-    )
+    rule: BlockRule = key("fenced block of a response that counts as the program", "last_block")
     sandbox: SandboxConfig = key("sandbox that holds programs")
 
 
@@ -57,13 +54,14 @@ def run(args: VerifyArgs) -> int:
     job = VerifyFile(
         source=Path(args.input),
         target=output,
+        sandbox=execution,
         timeout_s=args.timeout_s,
         early_stop=args.early_stop,
         workers=args.workers,
         rule=args.rule,
         max_bad_rows=args.max_bad_rows,
     )
-    refuse_unknown(verify_file(replace(offline_config(), sandbox=execution), job))
+    refuse_unknown(verify_file(offline_config().ray, job))
     return 0
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import NonFiniteError
+from conf.schema import AdvantageScale
 from rl.types import FloatArray, JudgedGroup, JudgeKind
 
 _Float64Array = NDArray[np.float64]
@@ -25,13 +25,10 @@ class AdvantageConfig:
     `group_std` is GRPO's (arXiv 2402.03300); with the continuous scores of a reward model it turns
     noise among equally good answers into full-size advantages. `batch_std` keeps the sizes of the
     differences comparable between groups. `none` divides by 1. `rank` ignores their size.
-
-    >>> AdvantageConfig(scale="none").std_floor
-    0.05
     """
 
-    scale: Literal["group_std", "batch_std", "none", "rank"] = "batch_std"
-    std_floor: float = 0.05  # lower bound of the standard deviation, in units of reward
+    scale: AdvantageScale
+    std_floor: float  # lower bound of the standard deviation, in units of reward
 
 
 def batch_advantages(groups_P: Sequence[JudgedGroup], cfg: AdvantageConfig) -> list[FloatArray]:
@@ -62,7 +59,8 @@ def group_advantages(rewards_PG: Sequence[FloatArray], cfg: AdvantageConfig) -> 
 
     A group of one, or of equal rewards, gets zeros. Raises NonFiniteError for a NaN or an infinity.
 
-    >>> group_advantages([np.array([0.0, 1.0], np.float32)], AdvantageConfig(scale="none"))
+    >>> cfg = AdvantageConfig(scale="none", std_floor=0.05)
+    >>> group_advantages([np.array([0.0, 1.0], np.float32)], cfg)
     [array([-0.5,  0.5], dtype=float32)]
     """
     _check_finite(rewards_PG)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,12 +74,24 @@ async def collect(step: int, fleet: Fleet, prompts_P: Sequence[Prompt], cfg: Ste
 
 
 async def sample_and_judge(
-    step: int, fleet: Fleet, prompts_P: Sequence[Prompt], sampling: SamplingConfig
+    step: int,
+    fleet: Fleet,
+    prompts_P: Sequence[Prompt],
+    sampling: SamplingConfig,
+    then: Callable[[JudgedGroup], Awaitable[JudgedGroup]] | None = None,
 ) -> tuple[JudgedGroup, ...]:
-    """Judge each group as soon as it is complete; the answer is in the order of the prompts."""
+    """Judge each group as soon as it is complete; the answer is in the order of the prompts.
+
+    `then` takes each judged group further, while others are still sampled.
+    """
+
+    async def judge(group: PromptGroup) -> JudgedGroup:
+        judged = await fleet.reward.judge(group)
+        return judged if then is None else await then(judged)
+
     async with asyncio.TaskGroup() as judging:
         tasks = [
-            judging.create_task(fleet.reward.judge(group))
+            judging.create_task(judge(group))
             async for group in fleet.rollout.generate(prompts_P, sampling, step)
         ]
     order = {prompt.id: position for position, prompt in enumerate(prompts_P)}

@@ -11,13 +11,11 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from conf.errors import PlacementError
-from conf.schema import Config
+from conf.schema import Config, PlacementConfig, Strategy
 
 _EPSILON = 1e-6
-Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 _STRICT: Mapping[Strategy, str] = {
     "STRICT_PACK": "; placement.strategy=STRICT_PACK puts all on one node, PACK does not",
     "STRICT_SPREAD": "; placement.strategy=STRICT_SPREAD takes a node for each, SPREAD does not",
@@ -62,23 +60,29 @@ class Needs:
     rollout: int = 0
     reward: int = 0
     policy: int = 0
+    judges_hold_model: bool = True  # a reward actor without one needs no device
 
 
-def full_needs(cfg: Config) -> Needs:
-    """The actors of a whole run."""
-    return Needs(cfg.rollout.engines, cfg.reward.shards, cfg.policy.ranks)
+def run_bundles(cfg: Config) -> list[Bundle]:
+    """The bundles of a whole run."""
+    needs = Needs(
+        rollout=cfg.rollout.engines,
+        reward=cfg.reward.shards,
+        policy=cfg.policy.ranks,
+        judges_hold_model=cfg.reward.uses_model,
+    )
+    return bundles(cfg.placement, needs)
 
 
-def bundles(cfg: Config, needs: Needs) -> list[Bundle]:
+def bundles(place: PlacementConfig, needs: Needs) -> list[Bundle]:
     """One bundle for each actor; a tensor-parallel engine has all its GPUs in one bundle."""
-    place = cfg.placement
     listed: list[Bundle] = []
     for group, resources, count in (
         ("rollout", place.rollout, needs.rollout),
         ("reward", place.reward, needs.reward),
         ("policy", place.policy, needs.policy),
     ):
-        gpus = resources.gpus if group != "reward" or cfg.reward.uses_model else 0.0
+        gpus = resources.gpus if group != "reward" or needs.judges_hold_model else 0.0
         listed += [Bundle(f"{group}-{i}", resources.cpus, gpus) for i in range(count)]
     return listed
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
+from threading import Thread
 from typing import Any
 
 import ray
@@ -17,19 +19,23 @@ from ray.exceptions import AuthenticationError
 from actors.cluster.environment import inherited, setting
 from actors.cluster.signals import stopped_by_signals
 from conf.errors import EngineError, UserError, in_one_line
-from conf.schema import Config
+from conf.schema import RayConfig
 
 logger = logging.getLogger(__name__)
 
 
-def starts_ray(cfg: Config) -> bool:
+def starts_ray(cfg: RayConfig) -> bool:
     """Whether a run starts a Ray of its own on this machine, because it is given none to join."""
-    return cfg.ray.cluster is None
+    return cfg.cluster is None
 
 
 @contextmanager
-def cluster(cfg: Config, namespace: str) -> Generator[None]:
+def cluster(
+    cfg: RayConfig, namespace: str, check: Callable[[], None] | None = None
+) -> Generator[None]:
     """The cluster of `ray.address` or RAY_ADDRESS, or one of this machine's own for the body.
+
+    `check` is done in a thread beside its start; what it raises is raised before the body.
 
     Raises:
         UserError: when the address is not one to join, its token is missing or wrong, or a variable
@@ -37,41 +43,61 @@ def cluster(cfg: Config, namespace: str) -> Generator[None]:
         EngineError: when Ray can do neither.
         StoppedError: in the body, when a signal ends it.
     """
-    _connect(cfg, namespace)
+    checked = _in_thread(check or _nothing)
     try:
+        _connect(cfg, namespace)
+        checked.result()
         with stopped_by_signals():
             yield
     finally:
         ray.shutdown()
 
 
-def check_cluster(cfg: Config) -> None:
+def _nothing() -> None:
+    """The check of a command that has done its own."""
+
+
+def _in_thread(work: Callable[[], None]) -> Future[None]:
+    """Start `work` in a thread that nobody waits for at the end of the process."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - whoever asks for the result raises it
+            done.set_exception(error)
+
+    Thread(target=run, name="check", daemon=True).start()
+    return done
+
+
+def check_cluster(cfg: RayConfig) -> None:
     """Refuse what `cluster` would refuse, before anything is touched.
 
     Raises:
         UserError: when the address is not one to join, its token is missing or wrong, or a variable
             of `ray.env_from` is missing.
     """
-    address = cfg.ray.cluster
+    address = cfg.cluster
     if address is not None and address.startswith(("http://", "https://")):
         raise UserError(
             f"ray.address: {address} takes jobs, and is not one to join (submit the command with "
             "`ray job submit`, or give ray.address=auto on a machine of the cluster)"
         )
-    inherited(cfg.ray.env_from)
+    inherited(cfg.env_from)
 
 
-def _connect(cfg: Config, namespace: str) -> None:
+def _connect(cfg: RayConfig, namespace: str) -> None:
     check_cluster(cfg)
-    address = cfg.ray.cluster
+    address = cfg.cluster
     # In a Ray job this is added to the runtime environment of the job: its working directory stays,
     # and of a variable that both name ours is taken.
     os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
-    runtime_env: dict[str, Any] = {"env_vars": dict(cfg.ray.env)}
-    if variables := inherited(cfg.ray.env_from):
+    runtime_env: dict[str, Any] = {"env_vars": dict(cfg.env)}
+    if variables := inherited(cfg.env_from):
         runtime_env["worker_process_setup_hook"] = setting(variables)
     options: dict[str, Any] = {
-        "namespace": cfg.ray.namespace or namespace,
+        "namespace": cfg.namespace or namespace,
         "runtime_env": runtime_env,
         "log_to_driver": False,
         "logging_level": logging.WARNING,

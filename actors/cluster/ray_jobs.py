@@ -11,7 +11,7 @@ from typing import Any
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
 
-from actors.cluster.bundles import Bundle, Needs, bundles, check_fits
+from actors.cluster.bundles import check_fits, run_bundles
 from conf.errors import EngineError, PlacementError, last_error
 from conf.schema import Config
 
@@ -92,10 +92,7 @@ class RayJobs:
 
 def fit_together(configs: Sequence[Config], nodes: Sequence[Mapping[str, float]]) -> bool:
     """Whether the nodes hold the actors of all these runs at once."""
-    wanted: list[Bundle] = []
-    for config in configs:
-        needs = Needs(config.rollout.engines, config.reward.shards, config.policy.ranks)
-        wanted += bundles(config, needs)
+    wanted = [bundle for config in configs for bundle in run_bundles(config)]
     try:
         check_fits(wanted, nodes, "sweep")
     except PlacementError:

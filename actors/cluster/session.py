@@ -6,7 +6,7 @@ gone, and what went wrong in groups of tasks is the first error of the project a
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from actors.cluster.cluster import cluster
 from actors.cluster.signals import run_until_stopped
 from conf.errors import ProjectError, first_cause
-from conf.schema import Config
+from conf.schema import RayConfig
 from rl.base.console import Console
 
 T = TypeVar("T")
@@ -29,8 +29,13 @@ class Runner(Protocol):
 
 
 @contextmanager
-def session(cfg: Config, namespace: str) -> Generator[Runner]:
-    """The cluster of `cfg` for the body, and what runs coroutines in it.
+def session(
+    cfg: RayConfig, namespace: str, check: Callable[[], None] | None = None
+) -> Generator[Runner]:
+    """The cluster that `cfg` names for the body, and what runs coroutines in it.
+
+    `check` is done while the cluster starts, which is mostly waiting; what it raises is raised
+    before the body.
 
     Raises:
         UserError: as `cluster` does.
@@ -39,7 +44,7 @@ def session(cfg: Config, namespace: str) -> Generator[Runner]:
         ProjectError: in place of the exception group that a failed task leaves.
     """
     try:
-        with cluster(cfg, namespace):
+        with cluster(cfg, namespace, check):
             yield run_until_stopped
     except BaseExceptionGroup as group:
         raise first_cause(group) from group

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from conf.errors import EngineError
+from conf.schema import Dtype
 from rl.labels import Readout
 from rl.packing import Packing, build_minibatch, unpack
 from rl.types import FloatArray, IntArray, Microbatch, Sample
 
 Forward = Callable[[Microbatch], FloatArray]  # [M]
-Dtype = Literal["float32", "bfloat16"]
 
 _LENGTHS = (60, 47, 33, 70)
 _PROMPT = 8  # tokens of each sample that are prompt

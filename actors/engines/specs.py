@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from conf.schema import PolicyConfig
+from conf.schema import Device, Dtype, PolicyConfig
 from rl.types import FloatArray, IntArray
 
-Device = Literal["cpu", "cuda"]
-Dtype = Literal["float32", "bfloat16"]
+Runner = Literal["generate", "pooling"]
 Head = Literal["lm", "score", "score_lm"]
 WeightBackend = Literal["host_memory", "nccl", "ipc"]
 
@@ -23,7 +22,7 @@ class EngineSpec:
     """One vLLM engine, for sampling (`generate`) or for scoring (`pooling`)."""
 
     model: str
-    runner: Literal["generate", "pooling"]
+    runner: Runner
     device: Device
     dtype: Dtype
     max_model_len: int  # tokens

@@ -6,7 +6,7 @@ Groups start in parallel, because most of the time of a start is loading librari
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -31,7 +31,14 @@ from actors.groups.reward import RemoteJudgeActor, RemoteRewardModelActor, Rewar
 from actors.groups.rollout import RemoteRolloutActor, RolloutEngines
 from actors.groups.self_check import check_engines, check_ranks
 from actors.groups.trainer import RemoteTrainActor, TrainGroup
-from conf.schema import Config, PlacementConfig, PolicyConfig
+from conf.schema import (
+    AlgorithmConfig,
+    Config,
+    Device,
+    PlacementConfig,
+    PolicyConfig,
+    RewardConfig,
+)
 from rl.loss import Objective, PolicyObjective
 from rl.packing import Packing
 from rl.types import FloatArray, Minibatch, UpdateReport
@@ -110,9 +117,8 @@ class RayFleet:
     policy: TrainGroup
 
 
-def policy_objective(cfg: Config) -> PolicyObjective:
+def policy_objective(algorithm: AlgorithmConfig) -> PolicyObjective:
     """The GRPO objective that the configuration describes."""
-    algorithm = cfg.algorithm
     return PolicyObjective(
         clip_eps_low=algorithm.clip_eps_low,
         clip_eps_high=algorithm.clip_eps_high,
@@ -126,7 +132,7 @@ def policy_objective(cfg: Config) -> PolicyObjective:
 
 
 # Objectives of the policy, by `algorithm.kind`; docs/howto.md shows how to add one.
-OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
+OBJECTIVES: dict[str, Callable[[AlgorithmConfig], Objective]] = {"grpo": policy_objective}
 
 
 def packing_of(policy: PolicyConfig, num_ranks: int) -> Packing:
@@ -155,24 +161,22 @@ def policy_spec(cfg: Config, total_steps: int) -> TrainSpec:
     )
 
 
-def _needs(cfg: Config, specs: FleetSpec) -> Needs:
-    return Needs(
-        rollout=cfg.rollout.engines if specs.rollout_model else 0,
-        reward=cfg.reward.shards if specs.reward else 0,
-        policy=cfg.policy.ranks if specs.train is not None else 0,
-    )
-
-
 @asynccontextmanager
 async def start_fleet(cfg: Config, specs: FleetSpec, name: str) -> AsyncIterator[RayFleet]:
     """Start the groups that `specs` names; on exit every actor is gone and its place free."""
-    wanted = bundles(cfg, _needs(cfg, specs))
-    placement = await Placement.reserve(cfg.placement, wanted, name)
+    needs = Needs(
+        rollout=cfg.rollout.engines if specs.rollout_model else 0,
+        reward=cfg.reward.shards if specs.reward else 0,
+        policy=cfg.policy.ranks if specs.train is not None else 0,
+        judges_hold_model=cfg.reward.uses_model,
+    )
+    placement = await Placement.reserve(cfg.placement, bundles(cfg.placement, needs), name)
     handles: list[Any] = []
     try:
-        fleet = _create(cfg, specs, placement)
+        fleet = _create(cfg, specs, needs, placement)
         handles = [*fleet.rollout.handles, *fleet.reward.handles, *fleet.policy.handles]
-        await _start(cfg, specs, fleet)
+        await _start(cfg.placement, cfg.rollout.tensor_parallel, specs.train, fleet)
+        await _self_check(cfg, specs, fleet)
         yield fleet
     finally:
         for handle in handles:
@@ -180,33 +184,42 @@ async def start_fleet(cfg: Config, specs: FleetSpec, name: str) -> AsyncIterator
         placement.release()
 
 
-def _env(cfg: Config, threads: int) -> dict[str, str]:
+def _env(device: Device, variables: Mapping[str, str], threads: int) -> dict[str, str]:
+    """The environment of an actor; `variables` are those of `ray.env`, which come last."""
     env = {
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
     }
-    if cfg.placement.device == "cpu":
+    if device == "cpu":
         # Read when the libraries are loaded, so it must stand in the process's environment.
         env["OMP_NUM_THREADS"] = str(threads)
         env["DS_ACCELERATOR"] = "cpu"
-    return env | cfg.ray.env
+        # Nothing gains by compiling here: libraries would load their compilers and call gcc.
+        env["TORCHDYNAMO_DISABLE"] = "1"
+    return {**env, **variables}
 
 
-def _create(cfg: Config, specs: FleetSpec, placement: Placement) -> RayFleet:
-    needs = _needs(cfg, specs)
+def _create(cfg: Config, specs: FleetSpec, needs: Needs, placement: Placement) -> RayFleet:
+    def options(name: str, threads: int) -> dict[str, object]:
+        return placement.options(name, _env(cfg.placement.device, cfg.ray.env, threads))
+
     rollout = [
-        _create_rollout(cfg, specs, placement, name) for name in _names("rollout", needs.rollout)
+        _create_rollout(cfg, specs, name, options(name, cfg.rollout.cpu_threads))
+        for name in _names("rollout", needs.rollout)
     ]
     reward = [
-        _create_judge(cfg, placement, name, specs.reward_restarts)
+        _create_judge(cfg, specs, name, options(name, cfg.reward.cpu_threads))
         for name in _names("reward", needs.reward)
     ]
     ranks = _names("policy", needs.policy)
     policy = TrainGroup(
-        [_create_rank(cfg, placement, name, rank, len(ranks)) for rank, name in enumerate(ranks)],
-        specs.objective or OBJECTIVES[cfg.algorithm.kind](cfg),
+        [
+            _create_rank(options(name, cfg.policy.cpu_threads), rank, len(ranks))
+            for rank, name in enumerate(ranks)
+        ],
+        specs.objective or OBJECTIVES[cfg.algorithm.kind](cfg.algorithm),
         packing_of(cfg.policy, len(ranks)),
         cfg.policy.deadline_s,
         cfg.placement.ready_timeout_s,
@@ -227,43 +240,42 @@ def _names(group: str, count: int) -> list[str]:
 
 
 def _create_rollout(
-    cfg: Config, specs: FleetSpec, placement: Placement, name: str
+    cfg: Config, specs: FleetSpec, name: str, options: Mapping[str, object]
 ) -> RolloutHandle:
     if specs.rollout_model is None:
         raise ValueError("a rollout actor needs a model")
     trains = specs.train is not None
     spec = rollout_spec(cfg, specs.rollout_model, trains=trains)
     model = cfg.model
-    actor = RemoteRolloutActor.options(
-        **placement.options(name, _env(cfg, cfg.rollout.cpu_threads))
-    )
+    actor = RemoteRolloutActor.options(**options)
     tags = run_tags(cfg.experiment, cfg.name)
     handle = actor.remote(name, spec, tags, model.chat_template, model.max_prompt_tokens)
     return cast("RolloutHandle", handle)
 
 
-def _create_rank(
-    cfg: Config, placement: Placement, name: str, rank: int, num_ranks: int
-) -> TrainHandle:
-    actor = RemoteTrainActor.options(**placement.options(name, _env(cfg, cfg.policy.cpu_threads)))
-    return cast("TrainHandle", actor.remote(rank, num_ranks))
+def _create_rank(options: Mapping[str, object], rank: int, num_ranks: int) -> TrainHandle:
+    return cast("TrainHandle", RemoteTrainActor.options(**options).remote(rank, num_ranks))
 
 
-def _create_judge(cfg: Config, placement: Placement, name: str, restarts: int) -> JudgeHandle:
-    options = placement.options(name, _env(cfg, cfg.reward.cpu_threads))
-    options["max_restarts"] = restarts
+def _create_judge(
+    cfg: Config, specs: FleetSpec, name: str, options: Mapping[str, object]
+) -> JudgeHandle:
     # Several groups are judged at once, so that the engine always has work.
-    options["max_concurrency"] = 64
+    more = {"max_restarts": specs.reward_restarts, "max_concurrency": 64}
     if not cfg.reward.uses_model:
-        judge = RemoteJudgeActor.options(**options).remote(name, cfg.reward, cfg.sandbox)
-        return cast("JudgeHandle", judge)
+        actor = RemoteJudgeActor.options(**options, **more)
+        return cast("JudgeHandle", actor.remote(name, cfg.reward, cfg.sandbox))
+    spec = reward_spec(cfg.reward, cfg.placement, cfg.seed)
     tags = run_tags(cfg.experiment, cfg.name)
-    actor = RemoteRewardModelActor.options(**options)
-    return cast("JudgeHandle", actor.remote(name, reward_spec(cfg), tags, cfg.reward, cfg.sandbox))
+    actor = RemoteRewardModelActor.options(**options, **more)
+    return cast("JudgeHandle", actor.remote(name, spec, tags, cfg.reward, cfg.sandbox))
 
 
-async def _start(cfg: Config, specs: FleetSpec, fleet: RayFleet) -> None:
-    ready_s = cfg.placement.ready_timeout_s
+async def _start(
+    place: PlacementConfig, tensor_parallel: int, train: TrainSpec | None, fleet: RayFleet
+) -> None:
+    """Wait for all actors, and connect the ranks with the engines that they publish to."""
+    ready_s = place.ready_timeout_s
     starts: list[Coroutine[Any, Any, Any]] = [
         call(
             fleet.rollout.handles,
@@ -278,21 +290,18 @@ async def _start(cfg: Config, specs: FleetSpec, fleet: RayFleet) -> None:
             "the start of the reward actors",
         ),
     ]
-    if specs.train is not None:
-        starts.append(fleet.policy.start(specs.train))
+    if train is not None:
+        starts.append(fleet.policy.start(train))
     await all_of(starts)
-    if specs.train is not None and specs.rollout_model is not None:
-        await fleet.policy.connect(
-            fleet.rollout.handles, cfg.rollout.tensor_parallel, weight_backend(cfg.placement)
-        )
-    await _self_check(cfg, specs, fleet)
+    if train is not None and fleet.rollout.handles:
+        await fleet.policy.connect(fleet.rollout.handles, tensor_parallel, weight_backend(place))
 
 
 async def _self_check(cfg: Config, specs: FleetSpec, fleet: RayFleet) -> None:
     """Numbers before any work: a model that is read in two ways is found out here."""
     if specs.train is None:
         return
-    await check_ranks(cfg, fleet.policy, specs.train.model_path)
+    await check_ranks(cfg.self_check, fleet.policy, specs.train.model_path)
     await fleet.policy.give_way()
     if specs.rollout_model is not None and cfg.self_check.action != "off":
         rollout, policy = fleet.rollout, fleet.policy
@@ -328,15 +337,14 @@ def rollout_spec(cfg: Config, model: str, *, trains: bool) -> EngineSpec:
     )
 
 
-def reward_spec(cfg: Config) -> EngineSpec:
+def reward_spec(reward: RewardConfig, place: PlacementConfig, seed: int) -> EngineSpec:
     """The engine of a shard of the reward model."""
-    reward = cfg.reward
     if reward.model is None:
         raise ValueError("a reward-model actor needs reward.model")
     return EngineSpec(
         model=reward.model,
         runner="pooling",
-        device=cfg.placement.device,
+        device=place.device,
         dtype=reward.dtype,
         max_model_len=reward.max_tokens,
         max_num_seqs=reward.max_num_seqs,
@@ -344,6 +352,6 @@ def reward_spec(cfg: Config) -> EngineSpec:
         gpu_memory_utilization=reward.gpu_memory_utilization,
         kv_cache_gib=reward.kv_cache_gib,
         cpu_threads=reward.cpu_threads,
-        sleep_mode=cfg.placement.colocate,
-        seed=cfg.seed,
+        sleep_mode=place.colocate,
+        seed=seed,
     )

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from actors.engines.forward_check import Dtype, gap_of
-from actors.groups.handles import RolloutHandle
+from actors.engines.forward_check import gap_of
 from actors.groups.rollout import RolloutEngines
 from actors.groups.trainer import TrainGroup
 from conf.errors import EngineError, ProjectError
-from conf.schema import Config
+from conf.schema import Config, Dtype, RolloutConfig, SelfCheckConfig
 from rl.base.console import Console
 from rl.packing import build_minibatch, unpack
 from rl.step import sample_of
@@ -34,17 +33,17 @@ _NUM_TOKENS = 16
 _GIB = 2**30
 
 
-async def check_ranks(cfg: Config, trainer: TrainGroup, model: str) -> None:
+async def check_ranks(cfg: SelfCheckConfig, trainer: TrainGroup, model: str) -> None:
     """Check what the ranks compute, and decide how samples are laid out in rows.
 
     Raises:
         EngineError: for a model that says other things here than by itself.
     """
-    if cfg.self_check.action == "off":
+    if cfg.action == "off":
         return
     shares = trainer.packing.share_prefix != "off"
     try:
-        found = await trainer.self_check(model, int(cfg.self_check.plain_gib * _GIB))
+        found = await trainer.self_check(model, int(cfg.plain_gib * _GIB))
     except EngineError as error:
         _stop_or_warn(cfg, error)
         return
@@ -68,9 +67,16 @@ async def check_engines(
         return
     dtype = cfg.model.dtype
     allowed = cfg.self_check.tolerance or _ENGINE_TOLERANCE[dtype]
-    samples = [
-        await _sampled(cfg, handle, version) for handle in rollout.handles
-    ]  # all of them before the ranks take the devices
+    sampling = SamplingConfig(
+        group_size=2,
+        max_tokens=min(_NUM_TOKENS, cfg.model.max_completion_tokens),
+        temperature=cfg.rollout.temperature,
+        seed=cfg.seed,
+        purpose="self-check",
+    )
+    engines = [RolloutEngines([handle], cfg.rollout.deadline_s) for handle in rollout.handles]
+    # All of them before the ranks take the devices.
+    samples = [await _sampled(engine, sampling, version) for engine in engines]
     gaps: list[float] = []
     for of_engine in samples:
         theirs = [sample.rollout_logprobs for sample in of_engine]
@@ -85,19 +91,21 @@ async def check_engines(
                 f"{dtype}: {allowed:.1g}): the engine samples from another model than the one that "
                 "is trained; see docs/architectures.md, or set self_check.tolerance"
             )
-            _stop_or_warn(cfg, error)
+            _stop_or_warn(cfg.self_check, error)
     Console().say(f"self-check  engines, {weights}: {max(gaps):.1e} ({dtype})")
 
 
-def check_mismatch(cfg: Config, step: int, metrics: Mapping[str, float]) -> None:
-    """Hold a strictly on-policy step to what the name says: the sampler is the trained policy.
+def check_mismatch(
+    cfg: SelfCheckConfig, dtype: Dtype, step: int, metrics: Mapping[str, float]
+) -> None:
+    """Hold a step of a strict run to what the name says: the sampler is the trained policy.
 
     Raises:
         EngineError: when `rollout/mismatch_kl` is above its bound.
     """
     found = metrics.get("rollout/mismatch_kl")
-    bound = cfg.self_check.mismatch_kl or _MISMATCH_KL[cfg.model.dtype]
-    if found is None or not is_strict(cfg) or found <= bound:
+    bound = cfg.mismatch_kl or _MISMATCH_KL[dtype]
+    if found is None or found <= bound:
         return
     error = EngineError(
         f"step {step}: rollout/mismatch_kl is {found:.3g} in a strictly on-policy run (bound: "
@@ -107,34 +115,24 @@ def check_mismatch(cfg: Config, step: int, metrics: Mapping[str, float]) -> None
     _stop_or_warn(cfg, error)
 
 
-def is_strict(cfg: Config) -> bool:
-    """Whether engines and ranks should agree to rounding in every step."""
-    rollout = cfg.rollout
+def is_strict(cfg: SelfCheckConfig, rollout: RolloutConfig, max_staleness: int) -> bool:
+    """Whether engines and ranks should agree to rounding in every step, and somebody looks."""
     untruncated = rollout.top_p == 1.0 and rollout.top_k == -1
-    on = cfg.self_check.action != "off"
-    return on and untruncated and cfg.algorithm.max_staleness == 0
+    return cfg.action != "off" and untruncated and max_staleness == 0
 
 
-def _stop_or_warn(cfg: Config, error: ProjectError) -> None:
-    if cfg.self_check.action == "stop":
+def _stop_or_warn(cfg: SelfCheckConfig, error: ProjectError) -> None:
+    if cfg.action == "stop":
         raise error
     Console().warn(str(error))
 
 
-async def _sampled(cfg: Config, handle: RolloutHandle, version: int) -> list[Sample]:
+async def _sampled(engine: RolloutEngines, sampling: SamplingConfig, version: int) -> list[Sample]:
     """Few completions of fixed prompts by one engine."""
     prompts = [
         Prompt(id=f"self-check-{index}", messages=(Message("user", question),))
         for index, question in enumerate(_QUESTIONS)
     ]
-    sampling = SamplingConfig(
-        group_size=2,
-        max_tokens=min(_NUM_TOKENS, cfg.model.max_completion_tokens),
-        temperature=cfg.rollout.temperature,
-        seed=cfg.seed,
-        purpose="self-check",
-    )
-    engine = RolloutEngines([handle], cfg.rollout.deadline_s)
     groups = [group async for group in engine.generate(prompts, sampling, version)]
     return [
         sample_of(group, position, 0.0)

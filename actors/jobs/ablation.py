@@ -6,7 +6,6 @@ another seed.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
 from actors.groups.verifiers import make_verifier
 from actors.plan.problems import load_problems
 from actors.stages.evaluation import evaluate
-from actors.stages.rl_run import step_config
+from actors.stages.rl_run import step_config, training_sampling
 from conf.schema import Config
 from rl.base.console import Console
 from rl.base.jsonlines import append_lines
@@ -27,7 +26,7 @@ from rl.types import SamplingConfig, StepReport
 
 def run_arm(cfg: Config, label: str, seeds: Sequence[int], output: Path) -> None:
     """Run one arm with every seed; each finished run is one line of `output`."""
-    with session(cfg, "ablation") as run:
+    with session(cfg.ray, "ablation") as run:
         run(_run_arm(cfg, label, seeds, output, Console()))
 
 
@@ -43,25 +42,29 @@ async def _run_arm(
         await fleet.policy.save_checkpoint(start)
         for seed in seeds:
             await fleet.policy.load_checkpoint(start)
-            line = await _run(dataclasses.replace(cfg, seed=seed), label, fleet, console)
+            line = await _run(cfg, seed, label, fleet, console)
             append_lines(output, [line])
 
 
-async def _run(cfg: Config, label: str, fleet: RayFleet, console: Console) -> dict[str, object]:
-    train, held_out = load_problems(cfg)
+async def _run(
+    cfg: Config, seed: int, label: str, fleet: RayFleet, console: Console
+) -> dict[str, object]:
+    train, held_out = load_problems(cfg.data, seed)
     curve: dict[int, float] = {}
     rewards: dict[int, float] = {}
-    sampling = SamplingConfig(
+    sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, seed)
+    step_cfg = step_config(cfg.algorithm, sampling)
+    asked = SamplingConfig(
         group_size=cfg.evaluation.num_samples,
         max_tokens=cfg.model.max_completion_tokens,
-        seed=cfg.seed,
+        seed=seed,
         purpose="evaluation",
     )
 
     with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
 
         async def measure(step: int) -> None:
-            evaluation = await evaluate(fleet, held_out, sampling, verifier, step)
+            evaluation = await evaluate(fleet, held_out, asked, verifier, step)
             curve[step] = evaluation.pass_at_1
 
         async def after(report: StepReport, batch: Batch) -> None:
@@ -74,11 +77,11 @@ async def _run(cfg: Config, label: str, fleet: RayFleet, console: Console) -> di
         with console.steps(cfg.algorithm.num_steps):
             await run_loop(
                 fleet,
-                PromptSampler(train, cfg.seed),
-                step_config(cfg),
+                PromptSampler(train, seed),
+                step_cfg,
                 LoopConfig(num_steps=cfg.algorithm.num_steps, max_staleness=0),
                 after,
             )
     shown = "  ".join(f"{step}: {value:.3f}" for step, value in curve.items())
-    console.say(f"{label}, seed {cfg.seed}:  {shown}")
-    return {"label": label, "seed": cfg.seed, "pass@1": curve, "reward": rewards}
+    console.say(f"{label}, seed {seed}:  {shown}")
+    return {"label": label, "seed": seed, "pass@1": curve, "reward": rewards}

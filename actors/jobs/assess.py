@@ -24,7 +24,7 @@ def assess(
     cfg: Config, args: JudgeArgs, text_path: TextPath, pairs: list[Pair], labelled: Labelled
 ) -> None:
     """Score with the reward group of `cfg` and leave the card in `args.output`."""
-    settings = scoring_settings(cfg) | {"pairs": args.pairs, "rollouts": args.rollouts}
+    settings = scoring_settings(cfg.reward) | {"pairs": args.pairs, "rollouts": args.rollouts}
     settings |= {"seed": args.seed, "attacked_pairs": min(args.attacked_pairs, len(pairs))}
     material = prepare(args, text_path, pairs, labelled)
     scores = score(cfg, material)

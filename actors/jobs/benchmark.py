@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from actors.cluster.bundles import Needs
+from actors.cluster.bundles import Needs, bundles
 from actors.cluster.session import kept, session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
@@ -22,7 +22,7 @@ from actors.plan.checks.inputs import preflight
 from actors.plan.checks.prompt_checks import check_prompts
 from actors.plan.evaluation import num_cores
 from conf.commands.benchmark import EvaluationArgs
-from conf.schema import Config
+from conf.schema import Config, ModelConfig
 from reward.code.extract import ExtractConfig, extract
 from reward.model.files import is_local, model_digest
 from reward.verify.execute import Verifying, programs_of, require_decided, verify_persistently
@@ -66,16 +66,16 @@ class Benchmark:
 
 
 def plan_benchmark(
-    args: EvaluationArgs, cfg: Config, problems: tuple[Prompt, ...], ks: tuple[int, ...]
+    args: EvaluationArgs, model: ModelConfig, problems: tuple[Prompt, ...], ks: tuple[int, ...]
 ) -> Benchmark:
     """What is evaluated and how, from arguments that were checked."""
-    template = cfg.model.chat_template
+    template = model.chat_template
     return Benchmark(
         name=args.benchmark,
         problems=problems,
         sampling=SamplingConfig(
             group_size=args.num_samples,
-            max_tokens=cfg.model.max_completion_tokens,
+            max_tokens=model.max_completion_tokens,
             temperature=args.temperature,
             top_p=args.top_p,
             top_k=args.top_k,
@@ -92,13 +92,13 @@ def plan_benchmark(
             "benchmark": args.benchmark,
             "model": model_digest(Path(args.model)) if is_local(args.model) else args.model,
             "chat_template": template and blake2b(template.encode(), digest_size=8).hexdigest(),
-            "dtype": cfg.model.dtype,
+            "dtype": model.dtype,
             "num_samples": args.num_samples,
             "temperature": args.temperature,
             "top_p": args.top_p,
             "top_k": args.top_k,
-            "max_tokens": cfg.model.max_completion_tokens,
-            "max_prompt_tokens": cfg.model.max_prompt_tokens,
+            "max_tokens": model.max_completion_tokens,
+            "max_prompt_tokens": model.max_prompt_tokens,
             "seed": args.seed,
             "rule": args.rule,
             "test_timeout_s": args.test_timeout_s,
@@ -128,8 +128,9 @@ def run_benchmark(cfg: Config, benchmark: Benchmark, output: Path) -> None:
     num_resumed = len(outcomes)
     missing = [prompt for prompt in benchmark.problems if prompt.id not in outcomes]
     if missing:
-        check_prompts(cfg, missing)
-        preflight(cfg, Needs(rollout=cfg.rollout.engines))
+        check_prompts(cfg.model, missing)
+        wanted = bundles(cfg.placement, Needs(rollout=cfg.rollout.engines))
+        preflight(wanted, cfg.placement, cfg.ray)
         check_sandbox(cfg.sandbox)
     store.begin(benchmark.settings, anew=not benchmark.resume)
     console = Console()
@@ -170,7 +171,7 @@ def _sample(cfg: Config, run: BenchmarkRun, missing: Sequence[Prompt], console: 
 
     with (
         kept(run.samples, console),
-        session(cfg, f"evaluate-{run.samples.stem}") as run_in_session,
+        session(cfg.ray, f"evaluate-{run.samples.stem}") as run_in_session,
         make_verifier(
             cfg.sandbox, run.benchmark.test_timeout_s, run.benchmark.test_workers
         ) as verifier,

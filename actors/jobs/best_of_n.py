@@ -18,7 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
-from actors.cluster.bundles import Needs
+from actors.cluster.bundles import Needs, bundles
 from actors.cluster.session import kept, session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
@@ -104,8 +104,9 @@ def check_selection(cfg: Config, selection: SelectionPlan) -> None:
         UserError: prompts that the tester cannot be asked, engines that do not fit, a sandbox that
             is not reached.
     """
-    check_prompts(cfg, [request_for_test(prompt) for prompt in selection.problems], "tester")
-    preflight(cfg, Needs(rollout=cfg.rollout.engines, reward=cfg.reward.shards))
+    check_prompts(cfg.model, [request_for_test(prompt) for prompt in selection.problems], "tester")
+    needs = Needs(rollout=cfg.rollout.engines, reward=cfg.reward.shards)
+    preflight(bundles(cfg.placement, needs), cfg.placement, cfg.ray)
     check_sandbox(cfg.sandbox)
 
 
@@ -154,7 +155,7 @@ def gather_evidence(
 
     with (
         kept(store.path, console),
-        session(cfg, f"best-of-n-{store.path.stem}") as run,
+        session(cfg.ray, f"best-of-n-{store.path.stem}") as run,
         make_verifier(cfg.sandbox, selection.test_timeout_s, selection.test_workers) as verifier,
     ):
         run(work())

@@ -6,16 +6,18 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from actors.cluster.session import session
 from actors.cluster.signals import how_to_go_on
+from actors.plan.checks.inputs import check_contents
 from actors.stages.evaluation import Evaluation
 from actors.stages.export import export_models
 from actors.stages.pipeline import Stage, WholeLoop
 from actors.stages.rl_run import RlResult, RlRun
 from conf.errors import HackingError, StoppedError
-from conf.schema import Config
+from conf.schema import Config, RewardConfig
 from conf.validate import to_dict
 from rl.base.console import Console
 from rl.base.files import replace_json
@@ -26,14 +28,16 @@ from rl.run.summary import PolicyFigures, RunSummary, Watch, write_summary
 
 
 def run_experiment(cfg: Config) -> None:
-    """Run `cfg` to its end in its run directory."""
+    """Run `cfg`, whose files have been checked, to its end in its run directory."""
     console = Console()
     run = RunDirectory.of(cfg)
-    run.begin(anew=cfg.resume == "never")
-    replace_json(run.config, to_dict(cfg))
-    console.stage("run", str(run.root))
+    namespace = f"{cfg.experiment}-{cfg.name}".replace("/", "-")
     try:
-        with session(cfg, f"{cfg.experiment}-{cfg.name}".replace("/", "-")) as run_in:
+        # Nothing of an earlier run is touched before the contents are good too.
+        with session(cfg.ray, namespace, partial(check_contents, cfg)) as run_in:
+            run.begin(anew=cfg.resume == "never")
+            replace_json(run.config, to_dict(cfg))
+            console.stage("run", str(run.root))
             run_in(_run(cfg, run, console))
     except StoppedError as error:
         advice = how_to_go_on(run.checkpoints, "checkpoint.every")
@@ -46,7 +50,8 @@ async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:
     if cfg.loop.enabled:
         policy, reward_model, stages = await WholeLoop(cfg, console).run()
         if cfg.loop.export_dir is not None:
-            export_models(cfg, policy, reward_model, Path(cfg.loop.export_dir))
+            target = Path(cfg.loop.export_dir)
+            export_models(policy, reward_model, target, cfg.reward, cfg.seed)
         cfg = dataclasses.replace(
             cfg,
             model=dataclasses.replace(cfg.model, path=str(policy)),
@@ -58,7 +63,7 @@ async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:
         now_s = time.perf_counter()
         seconds = {name: stage.seconds for name, stage in stages.items()}
         seconds |= {"engines": result.start_s, "rl": now_s - rl_start_s - result.start_s}
-        accuracy = reward_model_accuracy(cfg, stages)
+        accuracy = reward_model_accuracy(cfg.reward, stages)
         summary = summarise(cfg, result, accuracy, now_s - start_s, seconds)
         write_summary(run.summary, summary)
     show_summary(console, summary, run)
@@ -108,13 +113,13 @@ def _figures(found: Evaluation, num_samples: int) -> PolicyFigures:
     )
 
 
-def reward_model_accuracy(cfg: Config, stages: Mapping[str, Stage]) -> float | None:
+def reward_model_accuracy(reward: RewardConfig, stages: Mapping[str, Stage]) -> float | None:
     """Pairwise accuracy on held-out problems: just measured, or as the model's record states it."""
     if "reward_model" in stages:
         return stages["reward_model"].figures["rm_pair_accuracy"]
-    if not cfg.reward.uses_model or cfg.reward.model is None:
+    if not reward.uses_model or reward.model is None:
         return None
-    record = Path(cfg.reward.model) / "stage.json"
+    record = Path(reward.model) / "stage.json"
     if not record.is_file():
         return None
     return json.loads(record.read_text(encoding="utf-8"))["figures"]["rm_pair_accuracy"]

@@ -33,7 +33,7 @@ from actors.cluster.deadlines import get, translate
 from actors.cluster.session import session
 from actors.groups.verifiers import check_sandbox, make_verifier
 from conf.errors import UserError
-from conf.schema import Config, ExecutionConfig
+from conf.schema import ExecutionConfig, RayConfig
 from reward.pairs.mining import MiningConfig, mine_problem
 from reward.pairs.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs.pairs import LabelledCode, Pair, PairWriter, is_for_validation
@@ -68,6 +68,7 @@ class MineJob:
     mining: MiningConfig
     near_miss: NearMissConfig
     validation_share: float  # of the problems
+    sandbox: ExecutionConfig
     test_timeout_s: float
 
     @property
@@ -76,7 +77,7 @@ class MineJob:
         return self.near_miss.mutants_per_prompt + self.near_miss.swaps_per_prompt > 0
 
 
-def mine(cfg: Config, job: MineJob, *, executes: bool) -> dict[str, Any]:
+def mine(cluster: RayConfig, job: MineJob, *, executes: bool) -> dict[str, Any]:
     """Write the pairs of all problems; returns what is in `mining.json`.
 
     `executes` says whether some program has no verdict yet.
@@ -86,16 +87,16 @@ def mine(cfg: Config, job: MineJob, *, executes: bool) -> dict[str, Any]:
         SandboxError: when a program could not be run at all.
     """
     if executes or job.makes_near_misses:
-        check_sandbox(cfg.sandbox)
+        check_sandbox(job.sandbox)
     console = Console()
     try:
-        with session(cfg, f"mine-{job.output.name}"):
+        with session(cluster, f"mine-{job.output.name}"):
             _quieten(console)
             console.stage("programs", f"{len(job.files)} files")
-            programs = _programs(cfg, job, executes=executes).materialize()
+            programs = _programs(job, executes=executes).materialize()
             donors = _donors(programs) if job.near_miss.swaps_per_prompt else []
             console.stage("pairs", f"{programs.count()} programs, problem by problem")
-            return _write(job, _mined(cfg, job, programs, donors), console)
+            return _write(job, _mined(job, programs, donors), console)
     except RayError as error:
         raise translate(error, "mining") from error
 
@@ -111,7 +112,7 @@ def _quieten(console: Console) -> None:
 # ---------------------------------------------------------------- programs with verdicts
 
 
-def _programs(cfg: Config, job: MineJob, *, executes: bool) -> Dataset:
+def _programs(job: MineJob, *, executes: bool) -> Dataset:
     files = [{"path": str(file.path.resolve()), "run": file.run} for file in job.files]
     programs = ray.data.from_items(files, override_num_blocks=len(files)).map_batches(
         _read, batch_size=1, batch_format="pyarrow"
@@ -122,7 +123,7 @@ def _programs(cfg: Config, job: MineJob, *, executes: bool) -> Dataset:
             batch_size=_CHUNK_CODES,
             batch_format="pyarrow",
             concurrency=_num_workers(),
-            fn_constructor_args=(cfg.sandbox, job.test_timeout_s, ray.put(dict(job.prompts))),
+            fn_constructor_args=(job.sandbox, job.test_timeout_s, ray.put(dict(job.prompts))),
         )
     return programs
 
@@ -205,7 +206,7 @@ def _donors(programs: Dataset) -> list[LabelledCode]:
 # ---------------------------------------------------------------- problems and their pairs
 
 
-def _mined(cfg: Config, job: MineJob, programs: Dataset, donors: Sequence[LabelledCode]) -> Dataset:
+def _mined(job: MineJob, programs: Dataset, donors: Sequence[LabelledCode]) -> Dataset:
     num_partitions = _PARTITIONS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
     problems = programs.groupby("prompt_id", num_partitions=num_partitions)
     mined = problems.map_groups(
@@ -215,7 +216,7 @@ def _mined(cfg: Config, job: MineJob, programs: Dataset, donors: Sequence[Labell
         fn_constructor_args=(
             job.mining,
             job.near_miss if job.makes_near_misses else None,
-            cfg.sandbox,
+            job.sandbox,
             job.test_timeout_s,
             ray.put((dict(job.prompts), list(donors))),
         ),

@@ -10,7 +10,7 @@ from rl.base.console import Console
 
 def score_items(cfg: Config, items: list[Item]) -> tuple[list[ItemScores], dict[str, object]]:
     """Scores of all items, and what they depend on."""
-    settings = scoring_settings(cfg)
+    settings = scoring_settings(cfg.reward)
     console = Console()
     num_responses = sum(len(item.chosen) + len(item.rejected) for item in items)
     console.stage("score", f"{num_responses} responses to {len(items)} prompts, {cfg.reward.model}")

@@ -27,7 +27,7 @@ def score_file(cfg: Config, groups: Sequence[AnswerGroup], target: Path) -> floa
     num_rows = sum(len(group.rows) for group in groups)
     console = Console()
     console.stage("score", f"{num_rows} answers to {len(groups)} prompts, {cfg.reward.model}")
-    with session(cfg, f"score-{target.stem}") as run:
+    with session(cfg.ray, f"score-{target.stem}") as run:
         judged, seconds = run(_score(cfg, groups, console))
     with replacing(target) as staged, staged.open("w", encoding="ascii") as file:
         for group, verdict in zip(groups, judged, strict=True):

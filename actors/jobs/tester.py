@@ -44,7 +44,7 @@ def make_tester(cfg: Config, console: Console) -> Path:
             (request_for_test(prompt).question, minipy.fenced(test))
             for prompt, test in minipy.warm_start_tests(_NUM_TESTS, cfg.seed)
         ]
-        with session(cfg, "minipy-tester"):
+        with session(cfg.ray, "minipy-tester"):
             return await warm_start(cfg, answers, directory, console)
 
     about = f"a model that writes tests, {_STEPS} supervised steps, once, ~4 min"

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import ray
 
@@ -15,7 +15,7 @@ from actors.cluster.deadlines import wait_for
 from actors.cluster.session import session
 from actors.groups.verifiers import check_sandbox, make_verifier, sandbox_limits
 from conf.errors import DataError, ProjectError
-from conf.schema import Config, ExecutionConfig
+from conf.schema import BlockRule, ExecutionConfig, RayConfig
 from reward.code.extract import ExtractConfig, extract
 from reward.verify.execute import verify_persistently
 from reward.verify.verdict import Program, ProgramResult, longest
@@ -40,10 +40,11 @@ class VerifyFile:
 
     source: Path
     target: Path
+    sandbox: ExecutionConfig
     timeout_s: float
     early_stop: bool
     workers: int | None  # None: one for each core of the cluster
-    rule: Literal["single_block", "last_block"]
+    rule: BlockRule
     max_bad_rows: int = 0  # malformed lines that get an error instead of a verdict
 
 
@@ -83,7 +84,7 @@ class VerifierActor:
 RemoteVerifierActor = ray.remote(VerifierActor)
 
 
-def verify_file(cfg: Config, job: VerifyFile) -> int:
+def verify_file(cluster: RayConfig, job: VerifyFile) -> int:
     """Judge the lines of `job.source` into `job.target`, which appears only when it is complete.
 
     Returns the number of lines whose program could not be run at all. Files of any size: a bounded
@@ -93,12 +94,12 @@ def verify_file(cfg: Config, job: VerifyFile) -> int:
         UserError: where the machine does not reach `sandbox.min_level`.
         DataError: `file:line:column: rule (value)` for more malformed lines; nothing has run then.
     """
-    level = check_sandbox(cfg.sandbox)
+    level = check_sandbox(job.sandbox)
     num_rows = _check(job.source, job.max_bad_rows)
     console = Console()
     console.stage("verify", f"{num_rows} programs, sandbox level {int(level)}")
-    with session(cfg, f"verify-{job.target.stem}") as run:
-        counts = run(_verify(cfg, job, num_rows, console))
+    with session(cluster, f"verify-{job.target.stem}") as run:
+        counts = run(_verify(job, num_rows, console))
     rows = [(str(verdict), str(num), "") for verdict, num in counts.verdicts.most_common()]
     console.table("verdicts", rows)
     lost = [(reason.value, str(num), "") for reason, num in (+counts.lost).most_common()]
@@ -110,19 +111,19 @@ def verify_file(cfg: Config, job: VerifyFile) -> int:
     return counts.verdicts[Verdict.SANDBOX_ERROR]
 
 
-async def _verify(cfg: Config, job: VerifyFile, num_rows: int, console: Console) -> Counts:
+async def _verify(job: VerifyFile, num_rows: int, console: Console) -> Counts:
     num_actors = job.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     num_actors = min(num_actors, -(-num_rows // _CHUNK_ROWS))
     actors: list[Any] = [
         RemoteVerifierActor.options(name=f"sandbox-{index}", num_cpus=1).remote(
-            cfg.sandbox, job.timeout_s, early_stop=job.early_stop
+            job.sandbox, job.timeout_s, early_stop=job.early_stop
         )
         for index in range(num_actors)
     ]
     counts = Counts()
     # Results are written in the order of the lines, so a slow chunk holds back at most the chunks
     # that are ahead of it; each waits for as long as its programs and theirs may take.
-    limits = sandbox_limits(cfg.sandbox, job.timeout_s)
+    limits = sandbox_limits(job.sandbox, job.timeout_s)
     longest_s = 0.0
     waiting: deque[_Chunk] = deque()
     chunks = _chunks(job.source)
@@ -178,7 +179,7 @@ async def _write(
         console.advance()
 
 
-def _extraction(row: dict[str, Any], rule: Literal["single_block", "last_block"]) -> Extraction:
+def _extraction(row: dict[str, Any], rule: BlockRule) -> Extraction:
     """The program of a row: as it stands there, or out of the response."""
     code = row.get("code")
     if code is not None:

@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,13 @@ def tracked_run(cfg: Config, directory: Path) -> TrackedRun:
     return TrackedRun(experiment=cfg.experiment, name=cfg.name, directory=trackers, config=config)
 
 
-def check_trackers(cfg: Config) -> None:
+def check_trackers(chosen: Sequence[str]) -> None:
     """Prove that the package of each chosen tracker is there.
 
     Raises:
         UserError: with a line for each that is not, and the command that installs it.
     """
-    missing = [name for name in cfg.trackers if not _is_installed(name)]
+    missing = [name for name in chosen if not _is_installed(name)]
     if missing:
         raise UserError(
             "\n".join(

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import replace
 
 from actors.cluster.bundles import local_gpus
-from actors.plan.checks.engine_support import EngineNeeds, check_engine, device_of
+from actors.plan.checks.engine_support import EngineNeeds, check_engine, device_of, dtype_of
 from conf.commands.benchmark import EvaluationArgs
 from conf.errors import DataError, UserError
 from conf.offline import offline_config
@@ -110,9 +110,6 @@ def configure(args: EvaluationArgs, max_prompt_tokens: int, max_tokens: int) -> 
     placement, engines = choose_layout(args)
     on_cpu = placement == "laptop"
     base = offline_config({"placement": placement, "rollout": "cpu" if on_cpu else "gpu"})
-    dtype = args.dtype
-    if dtype == "auto":
-        dtype = "float32" if on_cpu else "bfloat16"
     gpus = 0.0 if on_cpu else float(args.tensor_parallel)
     return replace(
         base,
@@ -121,7 +118,7 @@ def configure(args: EvaluationArgs, max_prompt_tokens: int, max_tokens: int) -> 
         model=replace(
             base.model,
             path=args.model,
-            dtype=dtype,
+            dtype=dtype_of(args.dtype, placement),
             chat_template=read_template(args.chat_template, "chat_template"),
             max_prompt_tokens=max_prompt_tokens,
             max_completion_tokens=max_tokens,

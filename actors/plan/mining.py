@@ -67,7 +67,7 @@ def problems_of(args: MineArgs, files: list[RolloutFile]) -> list[Prompt]:
                 f"{path}: is not the configuration of a run of this version ({error}); give "
                 "problems=FILE, a canonical parquet with the tests"
             ) from error
-        for part in load_problems(cfg):
+        for part in load_problems(cfg.data, cfg.seed):
             found += part
     return found
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from conf.schema import Config
+from conf.schema import DataConfig
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import load_prompts
 from rl.types import Prompt
 
 
-def load_problems(cfg: Config) -> tuple[list[Prompt], list[Prompt]]:
-    """Training and held-out problems of the configuration."""
-    data = cfg.data
+def load_problems(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Prompt]]:
+    """Training and held-out problems of a run with this seed."""
     if data.kind == "minipy":
-        train = make_prompts("train", data.num_train, cfg.seed)
+        train = make_prompts("train", data.num_train, seed)
         # The test split is that of seed 0 for every run, so that figures can be compared.
         return train, make_prompts("eval", data.num_eval, 0)
     return (

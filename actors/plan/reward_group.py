@@ -8,7 +8,7 @@ from pathlib import Path
 from actors.plan.checks.engine_support import EngineNeeds, check_engine, device_of
 from conf.commands.reward_model import AnswerArgs, RewardGroupArgs
 from conf.offline import offline_config
-from conf.schema import Config
+from conf.schema import Config, RewardConfig
 from reward.model.files import (
     RewardKeys,
     check_family,
@@ -57,7 +57,7 @@ def answer_config(args: AnswerArgs) -> Config:
     return reward_config(args.model, args, keys)
 
 
-def rehearse_reward_model(cfg: Config) -> None:
+def rehearse_reward_model(reward: RewardConfig) -> None:
     """Read and build the reward model of `reward_config` without its weights; takes seconds.
 
     Raises:
@@ -65,8 +65,8 @@ def rehearse_reward_model(cfg: Config) -> None:
     """
     from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415 - after all that is quicker
 
-    if cfg.reward.model is not None:
-        rehearse(cfg.reward.model, "model", "score", num_tokens=cfg.reward.max_tokens)
+    if reward.model is not None:
+        rehearse(reward.model, "model", "score", num_tokens=reward.max_tokens)
 
 
 def default_context(model: str) -> int:

@@ -6,12 +6,13 @@ from dataclasses import asdict, replace
 from math import log
 from pathlib import Path
 
+from actors.plan.checks.engine_support import dtype_of
 from actors.plan.layout.memory import DTYPE_BYTES, GIB, microbatch_within
 from actors.plan.layout.model_shape import ModelShape
 from actors.plan.reward_group import default_context
 from conf.commands.train_rm import TrainRmArgs
 from conf.offline import offline_config
-from conf.schema import Config, PolicyConfig
+from conf.schema import Config, PolicyConfig, RewardConfig
 from reward.model.files import is_local, model_digest, read_system
 from reward.pairs.pairs import Pair, pairs_digest
 
@@ -24,9 +25,7 @@ _TINY, _LARGE = (0.85e6, 6e-4), (8.2e9, 1e-6)
 def configure(args: TrainRmArgs, shape: ModelShape | None) -> Config:
     """The configuration of the ranks; the other groups are not started."""
     on_cpu = args.placement == "laptop"
-    dtype = args.dtype
-    if dtype == "auto":
-        dtype = "float32" if on_cpu else "bfloat16"
+    dtype = dtype_of(args.dtype, args.placement)
     max_tokens = args.max_tokens or default_context(args.model)
     base = offline_config(
         {
@@ -103,7 +102,11 @@ def epochs_of_size(num: int | None) -> int:
 
 
 def settings_of(
-    args: TrainRmArgs, cfg: Config, train: list[Pair], validation: list[Pair]
+    args: TrainRmArgs,
+    policy: PolicyConfig,
+    reward: RewardConfig,
+    train: list[Pair],
+    validation: list[Pair],
 ) -> dict[str, object]:
     """Whatever the weights depend on."""
     places = ("output", "resume", "placement", "cpu_threads", "checkpoint_every", "data")
@@ -112,9 +115,9 @@ def settings_of(
         "model": model_digest(Path(args.model)) if is_local(args.model) else args.model,
         "train_pairs": pairs_digest(train),
         "validation_pairs": pairs_digest(validation),
-        "lr": cfg.policy.lr,
-        "dtype": cfg.reward.dtype,
-        "max_tokens": cfg.reward.max_tokens,
-        "ranks": cfg.policy.ranks,
-        "microbatch_tokens": cfg.policy.microbatch_tokens,
+        "lr": policy.lr,
+        "dtype": reward.dtype,
+        "max_tokens": reward.max_tokens,
+        "ranks": policy.ranks,
+        "microbatch_tokens": policy.microbatch_tokens,
     }

@@ -117,7 +117,7 @@ def serve_rewards(cfg: Config, serving: ServeConfig) -> None:
     console = Console()
     console.stage("serve", f"{cfg.reward.shards} shards of {cfg.reward.model}")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    with session(cfg, f"serve-{serving.port}"):
+    with session(cfg.ray, f"serve-{serving.port}"):
         _refuse_other_serve()
         asyncio.run(_serve(cfg, serving, http, console))
     console.say("ended")

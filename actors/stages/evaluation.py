@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from actors.groups.fleet import RayFleet
+from conf.errors import first_cause
 from reward.verify.execute import programs_of, require_decided, verify_persistently
 from reward.verify.verdict import ProgramResult, Verifier
 from rl.run.evaluate import best_of_n, pass_at_k
 from rl.step import sample_and_judge
 from rl.types import JudgedGroup, Prompt, SamplingConfig, Score
+
+_EXECUTED_AT_ONCE = 2  # groups; a verifier has workers of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,39 +61,47 @@ class Evaluation:
         return float(np.mean([e.valid for g in self.groups_P for e in g.extractions_G]))
 
 
-async def evaluate(
+async def evaluate(  # noqa: PLR0913 - who is asked what, and who runs the answers
     fleet: RayFleet,
     prompts_P: Sequence[Prompt],
     sampling: SamplingConfig,
     verifier: Verifier,
     step: int,
+    *,
+    hide_tests: bool = False,
 ) -> Evaluation:
-    """Sample and judge held-out problems, then execute the programs against their tests.
+    """Sample and judge problems, and execute each group against its tests while others are sampled.
+
+    With `hide_tests` the judge sees problems without tests, so that a hybrid asks its model.
 
     Raises:
         SandboxError: when a program could not be run at all; that is never counted as a failure.
     """
-    return await run_tests(await sample_and_judge(step, fleet, prompts_P, sampling), verifier)
+    tested = {prompt.id: prompt for prompt in prompts_P}
+    asked_P = [replace(prompt, tests=None) for prompt in prompts_P] if hide_tests else prompts_P
+    turns = asyncio.Semaphore(_EXECUTED_AT_ONCE)
 
+    async def with_tests(judged: JudgedGroup) -> JudgedGroup:
+        group = replace(judged.group, prompt=tested[judged.group.prompt.id])
+        async with turns:
+            return await asyncio.to_thread(execute, replace(judged, group=group), verifier)
 
-async def run_tests(groups_P: tuple[JudgedGroup, ...], verifier: Verifier) -> Evaluation:
-    """Execute judged completions against the tests of their problems; raises as `evaluate` does."""
     before = verifier.num_executed
-    executed_P = await asyncio.to_thread(execute, groups_P, verifier)
+    try:
+        groups_P = await sample_and_judge(step, fleet, asked_P, sampling, with_tests)
+    except BaseExceptionGroup as errors:
+        raise first_cause(errors) from errors
     num_executed = verifier.num_executed - before + sum(g.num_executed for g in groups_P)
-    return Evaluation(groups_P=executed_P, num_executed=num_executed)
+    return Evaluation(groups_P=groups_P, num_executed=num_executed)
 
 
-def execute(groups_P: Sequence[JudgedGroup], verifier: Verifier) -> tuple[JudgedGroup, ...]:
-    """The same groups, with the verdict of the problem's tests on each completion."""
-    programs = [p for g in groups_P for p in programs_of(g.group.prompt, g.extractions_G)]
-    judgements = verify_persistently(verifier, programs)
-    require_decided(judgements, f"{len(groups_P)} problems")
-    flat = iter(judgements)
-    return tuple(
-        replace(g, scores_G=tuple(_with_verdict(s, next(flat)) for s in g.scores_G))
-        for g in groups_P
-    )
+def execute(judged: JudgedGroup, verifier: Verifier) -> JudgedGroup:
+    """The same group, with the verdict of the problem's tests on each completion."""
+    prompt = judged.group.prompt
+    results_G = verify_persistently(verifier, programs_of(prompt, judged.extractions_G))
+    require_decided(results_G, f"problem {prompt.id}")
+    scores_G = map(_with_verdict, judged.scores_G, results_G)
+    return replace(judged, scores_G=tuple(scores_G))
 
 
 def _with_verdict(score: Score, found: ProgramResult) -> Score:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from actors.engines.saved_model import copy_generation, copy_tokenizer, write_config
-from conf.schema import Config
+from conf.schema import RewardConfig
 from reward.model.files import architectures_of
 from reward.model.golden import GOLDEN_SCORES
 from reward.model.safetensors_files import SINGLE
@@ -34,18 +34,20 @@ Figures: {figures}
 """
 
 
-def export_models(cfg: Config, policy: Path, reward_model: Path, target: Path) -> None:
+def export_models(
+    policy: Path, reward_model: Path, target: Path, reward: RewardConfig, seed: int
+) -> None:
     """Write `target/policy` and `target/rm` with float16 weights and cards."""
     rm_target = target / "rm"
-    _export(policy, target / "policy", cfg, "Warm-start policy for minipy")
-    _export(reward_model, rm_target, cfg, "Reward model for minipy")
+    _export(policy, target / "policy", seed, "Warm-start policy for minipy")
+    _export(reward_model, rm_target, seed, "Reward model for minipy")
     # The rounded weights score a little differently, so their golden scores are computed again.
     probes = json.loads((reward_model / GOLDEN_SCORES).read_text(encoding="utf-8"))
-    text_path = TextPath.load(str(rm_target), cfg.reward.adapter, cfg.reward.max_tokens)
+    text_path = TextPath.load(str(rm_target), reward.adapter, reward.max_tokens)
     write_golden_scores(rm_target, text_path, [(p["question"], p["code"]) for p in probes])
 
 
-def _export(source: Path, target: Path, cfg: Config, title: str) -> None:
+def _export(source: Path, target: Path, seed: int, title: str) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     tensors = {
@@ -63,7 +65,7 @@ def _export(source: Path, target: Path, cfg: Config, title: str) -> None:
     card = _CARD.format(
         title=title,
         about="Qwen3 architecture, 0.85 M parameters; made by the stages of the command below.",
-        seed=cfg.seed,
+        seed=seed,
         commit=_commit(),
         figures=figures,
     )

@@ -22,10 +22,10 @@ from typing import Any
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import make_verifier
 from actors.plan.problems import load_problems
-from actors.stages.rl_run import RlRun, step_config
+from actors.stages.rl_run import RlRun, training_sampling
 from actors.stages.rm_training import RmTraining, train_reward_model
 from actors.stages.training import warm_start
-from conf.schema import Config
+from conf.schema import Config, Device, RewardConfig
 from reward.pairs.mining import MiningConfig, mine_pairs
 from reward.pairs.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs.pairs import LabelledCode, read_pairs, write_pairs
@@ -132,13 +132,12 @@ class WholeLoop:
 
     async def _rlvr(self, warm: Stage) -> Stage:
         cfg = self._cfg
-        execution = dataclasses.replace(cfg.reward, kind="execution", execution="binary")
         rlvr_cfg = dataclasses.replace(
             cfg,
             name=f"{cfg.name}-rlvr",  # its gauges are not those of the RL that follows
             trackers=(),
             model=dataclasses.replace(cfg.model, path=str(warm.directory)),
-            reward=execution,
+            reward=_by_tests(cfg.reward),
             algorithm=dataclasses.replace(
                 cfg.algorithm, num_steps=cfg.loop.rlvr_steps, kl_coef=0.0, max_staleness=0
             ),
@@ -176,11 +175,11 @@ class WholeLoop:
             train = minipy.make_prompts("train", loop.rollout_prompts, cfg.seed + 1)
             # Held-out combinations, but not the problems of the test split.
             held_out = minipy.make_prompts("eval", loop.rm_eval_prompts, cfg.seed + 1)
+            engines = _sampling_engines(cfg.rollout.engines, cfg.placement.device)
             execution = dataclasses.replace(
                 cfg,
-                model=dataclasses.replace(cfg.model, path=str(warm.directory)),
-                rollout=dataclasses.replace(cfg.rollout, engines=_sampling_engines(cfg)),
-                reward=dataclasses.replace(cfg.reward, kind="execution", execution="binary"),
+                rollout=dataclasses.replace(cfg.rollout, engines=engines),
+                reward=_by_tests(cfg.reward),
             )
             specs = FleetSpec(rollout_model=str(warm.directory), reward=True)
             async with start_fleet(execution, specs, "sample") as fleet:
@@ -194,7 +193,9 @@ class WholeLoop:
         return await self._cache.run("sample", about, settings, [warm], build)
 
     async def _label(self, fleet: Any, prompts: Sequence[Prompt]) -> list[LabelledCode]:  # noqa: ANN401
-        sampling = dataclasses.replace(step_config(self._cfg).sampling, purpose="pairs")
+        cfg = self._cfg
+        sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, cfg.seed)
+        sampling = dataclasses.replace(sampling, purpose="pairs")
         labelled: list[LabelledCode] = []
         async for group in fleet.rollout.generate(prompts, sampling, 0):
             labelled += _labelled(await fleet.reward.judge(group))
@@ -274,12 +275,17 @@ class WholeLoop:
     def _train_prompts(self) -> list[Prompt]:
         """Every training problem that a rollout may come from."""
         sampled = minipy.make_prompts("train", self._cfg.loop.rollout_prompts, self._cfg.seed + 1)
-        return [*load_problems(self._cfg)[0], *sampled]
+        return [*load_problems(self._cfg.data, self._cfg.seed)[0], *sampled]
 
 
-def _sampling_engines(cfg: Config) -> int:
+def _by_tests(reward: RewardConfig) -> RewardConfig:
+    """The judges of the stages before there is a reward model: right or wrong, by execution."""
+    return dataclasses.replace(reward, kind="execution", execution="binary")
+
+
+def _sampling_engines(engines: int, device: Device) -> int:
     """Engines of a stage that trains nothing: on CPUs, one more of each in the policy's place."""
-    return cfg.rollout.engines * (2 if cfg.placement.device == "cpu" else 1)
+    return engines * (2 if device == "cpu" else 1)
 
 
 def _fields(config: object, prefix: str) -> dict[str, Any]:

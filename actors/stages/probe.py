@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.groups.fleet import RayFleet
-from actors.stages.evaluation import run_tests
-from conf.schema import Config
+from actors.stages.evaluation import evaluate
+from conf.schema import AlarmConfig, DataConfig, ProbeConfig
 from reward.sandbox.pool import SandboxError
 from reward.verify.verdict import Verifier
 from rl.base.console import Console
@@ -30,19 +30,21 @@ from rl.run.probe import (
 )
 from rl.run.rollouts import rollout_rows, write_rollouts
 from rl.run.summary import AlarmFigures, ProbeFigures, Watch
-from rl.step import sample_and_judge
-from rl.types import JudgedGroup, Prompt, SamplingConfig
+from rl.types import Prompt, SamplingConfig
 
 
 def probe_problems(
-    cfg: Config, train: Problems, held_out: Sequence[Prompt]
+    probe: ProbeConfig,
+    data: DataConfig,
+    prompts_per_step: int,
+    train: Problems,
+    held_out: Sequence[Prompt],
 ) -> tuple[Problems, Problems]:
     """(training problems, problems of the probe); the latter is empty when there is no probe."""
-    data, probe = cfg.data, cfg.probe
     if not probe.every:
         return train, []
     if data.kind == "parquet" and probe.path is None:
-        return carve(train, held_out, probe.num_prompts, cfg.algorithm.prompts_per_step)
+        return carve(train, held_out, probe.num_prompts, prompts_per_step)
     if probe.path is not None:
         found = choose(load_prompts(probe.path, data.max_bad_rows), probe.num_prompts)
     else:
@@ -50,25 +52,36 @@ def probe_problems(
     return train, found if len(found) >= MIN_PROBLEMS else []
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """What the policy is asked in a probe, and who judges its answers."""
+
+    problems: Problems  # empty where there is no probe
+    sampling: SamplingConfig  # of training; group size and purpose are those of the probe
+    by_tests: bool  # else a reward model, even where tests could
+
+
 class Probe:
     """The probe and the alarm of one run."""
 
     def __init__(
         self,
-        cfg: Config,
-        problems: Problems,
-        sampling: SamplingConfig,
+        cfg: ProbeConfig,
+        alarm: AlarmConfig,
+        asking: Asking,
         directory: Path,
         console: Console,
     ) -> None:
         self._cfg = cfg
-        self._problems = problems
+        self._action = alarm.action
+        self._problems = asking.problems
+        self._by_tests = asking.by_tests
         # As training samples, but for the purpose, which enters the seed.
-        self._sampling = replace(sampling, group_size=cfg.probe.num_samples, purpose="probe")
+        self._sampling = replace(asking.sampling, group_size=cfg.num_samples, purpose="probe")
         self._run = RunDirectory(directory)
         self._console = console
         self._log = ProbeLog(self._run.probe_log)
-        self._alarm = HackingAlarm(cfg.alarm.false_rate)
+        self._alarm = HackingAlarm(alarm.false_rate)
         self._states: list[AlarmState] = []
         self._num_executed = 0  # programs
         self._seconds = 0.0
@@ -76,12 +89,10 @@ class Probe:
 
     def announce(self) -> None:
         """Say what is probed, or why nothing is."""
-        cfg = self._cfg.probe
+        cfg = self._cfg
         if self._problems:
             what = f"{len(self._problems)} held-out problems x {cfg.num_samples}"
-            self._console.say(
-                f"probe: {what} every {cfg.every} steps; alarm: {self._cfg.alarm.action}"
-            )
+            self._console.say(f"probe: {what} every {cfg.every} steps; alarm: {self._action}")
         elif cfg.every:
             self._console.say(
                 f"probe: off, and so is the hacking alarm: at least {MIN_PROBLEMS} problems with "
@@ -90,7 +101,7 @@ class Probe:
 
     def due(self, step: int) -> bool:
         """Whether `step` is followed by a probe."""
-        return bool(self._problems) and step % self._cfg.probe.every == 0
+        return bool(self._problems) and step % self._cfg.every == 0
 
     def restore(self, step: int) -> None:
         """Take up what an earlier part of this run has found up to `step`; 0 begins anew."""
@@ -107,7 +118,17 @@ class Probe:
         """
         start_s = time.perf_counter()
         try:
-            found = await run_tests(await self._ask(fleet), verifier)
+            # The step that seeds the sampling is 0 every time: under the same random numbers two
+            # probes differ by what the policy has learned in between, and less by luck. A reward
+            # model is asked even by a hybrid, which would run the tests.
+            found = await evaluate(
+                fleet,
+                self._problems,
+                self._sampling,
+                verifier,
+                0,
+                hide_tests=not self._by_tests,
+            )
         except SandboxError as error:  # the training can do without one reading
             self._console.warn(f"the probe of step {step} is left out: {error}")
             return {}
@@ -133,22 +154,8 @@ class Probe:
             "time/probe_s": seconds,
         } | ({} if agreement is None else {"rm/exec_agreement": agreement})
 
-    async def _ask(self, fleet: RayFleet) -> tuple[JudgedGroup, ...]:
-        """Sample and judge; a reward model is asked even by a hybrid, which would run the tests."""
-        by_tests = self._cfg.reward.kind == "execution"
-        hidden = [replace(prompt, tests=None) for prompt in self._problems]
-        # The step that seeds the sampling is 0 every time: under the same random numbers two
-        # probes differ by what the policy has learned in between, and less by luck.
-        judged = await sample_and_judge(
-            0, fleet, self._problems if by_tests else hidden, self._sampling
-        )
-        return tuple(
-            replace(group, group=replace(group.group, prompt=prompt))
-            for group, prompt in zip(judged, self._problems, strict=True)
-        )
-
     async def _act(self, fleet: RayFleet, state: AlarmState) -> None:
-        stops = self._cfg.alarm.action == "stop"
+        stops = self._action == "stop"
         if stops and state.is_best:
             root = self._run.best
             staged = staging_directory(root, state.step)
@@ -177,7 +184,7 @@ class Probe:
         return Watch(
             probe=ProbeFigures(
                 num_problems=len(self._problems),
-                num_samples=self._cfg.probe.num_samples,
+                num_samples=self._cfg.num_samples,
                 num_probes=len(states),
                 first_pass_at_1=states[0].pass_at_1 if states else None,
                 best_pass_at_1=best and best.pass_at_1,
@@ -187,7 +194,7 @@ class Probe:
                 time_share=self._seconds / max(loop_s, self._seconds, 1e-9),
             ),
             alarm=AlarmFigures(
-                action=self._cfg.alarm.action,
+                action=self._action,
                 fired_at=[state.step for state in states if state.began],
                 stopped_at=self.stopped_at,
                 best_policy=str(saved[-1].hf) if saved else None,

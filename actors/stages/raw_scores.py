@@ -13,7 +13,7 @@ from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.reward import RewardGroup
 from conf.errors import NonFiniteError
-from conf.schema import Config
+from conf.schema import Config, RewardConfig
 from reward.model.files import is_local, model_digest
 from rl.base.console import Console
 from rl.base.versions import installed_versions
@@ -47,7 +47,7 @@ def score_candidates(
             with console.steps(len(problems), what="problems"):
                 return await score_all(fleet.reward, problems, console.advance)
 
-    with session(cfg, name) as run:
+    with session(cfg.ray, name) as run:
         return run(score())
 
 
@@ -97,17 +97,17 @@ def _check_finite(problem: Candidates, scores: Sequence[Score]) -> None:
             )
 
 
-def scoring_settings(cfg: Config) -> dict[str, object]:
+def scoring_settings(reward: RewardConfig) -> dict[str, object]:
     """All that a score depends on beside the texts, for the record."""
-    model = str(cfg.reward.model)
+    model = str(reward.model)
     return {
         "model": model,
         "model_digest": model_digest(Path(model)) if is_local(model) else None,
-        "adapter": cfg.reward.adapter,
-        "system": cfg.reward.system,
-        "dtype": cfg.reward.dtype,
+        "adapter": reward.adapter,
+        "system": reward.system,
+        "dtype": reward.dtype,
         "quantisation": None,
-        "max_tokens": cfg.reward.max_tokens,
+        "max_tokens": reward.max_tokens,
         "truncation": "end of the text, then of the problem; closing tokens are kept",
         "versions": installed_versions(),
     }

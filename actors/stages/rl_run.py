@@ -9,14 +9,14 @@ from pathlib import Path
 
 from actors.cluster.cluster import starts_ray
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
-from actors.groups.self_check import check_engines, check_mismatch
+from actors.groups.self_check import check_engines, check_mismatch, is_strict
 from actors.groups.verifiers import make_verifier
 from actors.observe.dashboard import provision
 from actors.observe.watchers import make_watchers
 from actors.plan.problems import load_problems
 from actors.stages.evaluation import Evaluation, evaluate
-from actors.stages.probe import Probe, probe_problems
-from conf.schema import Config
+from actors.stages.probe import Asking, Probe, probe_problems
+from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.base.console import Console
 from rl.loop import LoopConfig, run_loop
@@ -66,19 +66,25 @@ def _warn_of_shared(train: list[Prompt], held_out: list[Prompt], console: Consol
         )
 
 
-def step_config(cfg: Config) -> StepConfig:
+def training_sampling(
+    algorithm: AlgorithmConfig, model: ModelConfig, rollout: RolloutConfig, seed: int
+) -> SamplingConfig:
+    """How the problems of a step are sampled."""
+    return SamplingConfig(
+        group_size=algorithm.group_size,
+        max_tokens=model.max_completion_tokens,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        seed=seed,
+    )
+
+
+def step_config(algorithm: AlgorithmConfig, sampling: SamplingConfig) -> StepConfig:
     """What the step needs of the configuration."""
-    algorithm = cfg.algorithm
     return StepConfig(
         prompts_per_step=algorithm.prompts_per_step,
-        sampling=SamplingConfig(
-            group_size=algorithm.group_size,
-            max_tokens=cfg.model.max_completion_tokens,
-            temperature=cfg.rollout.temperature,
-            top_p=cfg.rollout.top_p,
-            top_k=cfg.rollout.top_k,
-            seed=cfg.seed,
-        ),
+        sampling=sampling,
         advantage=AdvantageConfig(scale=algorithm.advantage_scale, std_floor=algorithm.std_floor),
         minibatches_per_step=algorithm.minibatches_per_step,
         on_policy=algorithm.max_staleness == 0,
@@ -96,14 +102,18 @@ class RlRun:
         self._run = RunDirectory(directory)
         self._console = console
         self._report = report
-        self._step_cfg = step_config(cfg)
+        sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, cfg.seed)
+        self._step_cfg = step_config(cfg.algorithm, sampling)
         self._sink = make_watchers(cfg, directory, console.warn)
         self._timeline = Timeline(self._run.timeline)
         self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
-        train, self._held_out = load_problems(cfg)
-        self._train, probed = probe_problems(cfg, train, self._held_out)
+        train, self._held_out = load_problems(cfg.data, cfg.seed)
+        self._train, probed = probe_problems(
+            cfg.probe, cfg.data, cfg.algorithm.prompts_per_step, train, self._held_out
+        )
         _warn_of_shared(self._train, self._held_out, console)
-        self._probe = Probe(cfg, probed, self._step_cfg.sampling, directory, console)
+        asking = Asking(problems=probed, sampling=sampling, by_tests=cfg.reward.kind == "execution")
+        self._probe = Probe(cfg.probe, cfg.alarm, asking, directory, console)
         self._executed_for_evaluation = 0
 
     async def run(self) -> RlResult:
@@ -121,7 +131,7 @@ class RlRun:
         with self._verifier, self._sink:
             async with start_fleet(cfg, specs, f"{cfg.experiment}-{cfg.name}") as fleet:
                 started_s = time.perf_counter() - start_s
-                if starts_ray(cfg):  # on a cluster that is the business of `launch/grafana.py`
+                if starts_ray(cfg.ray):  # on a cluster that is the business of `launch/grafana.py`
                     provision()
                 return await self._train_and_evaluate(fleet, started_s)
 
@@ -221,11 +231,12 @@ class RlRun:
 
     async def _self_check(self, fleet: RayFleet, report: StepReport) -> None:
         """See that the engines still sample from the policy, as `rollout/mismatch_kl` tells."""
-        check_mismatch(self._cfg, report.step, report.metrics)
-        if report.step == 1 and self._cfg.algorithm.max_staleness > 0:
-            await check_engines(
-                self._cfg, fleet.rollout, fleet.policy, report.step, "the weights of step 1"
-            )
+        cfg, step = self._cfg, report.step
+        max_staleness = cfg.algorithm.max_staleness
+        if is_strict(cfg.self_check, cfg.rollout, max_staleness):
+            check_mismatch(cfg.self_check, cfg.model.dtype, step, report.metrics)
+        if step == 1 and max_staleness > 0:
+            await check_engines(cfg, fleet.rollout, fleet.policy, step, "the weights of step 1")
 
     async def _take_probe(self, fleet: RayFleet, step: int) -> dict[str, float]:
         with self._timeline.span("probe", step):

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.cluster.session import session
 from actors.cluster.signals import how_to_go_on
@@ -25,7 +25,7 @@ from actors.plan.rm_recipe import epochs_of_size, settings_of
 from actors.stages.training import OfflinePlan, offline_spec, score_pairs, train_offline
 from conf.commands.train_rm import TrainRmArgs
 from conf.errors import DataError, StoppedError, UserError
-from conf.schema import Config
+from conf.schema import Config, PolicyConfig, RewardConfig
 from reward.model.labels import check_one_label
 from reward.model.read_out import choose_padding
 from reward.model.text_path import TextPath
@@ -94,7 +94,9 @@ def plan_training(
         evaluate_every=args.evaluate_every or max(1, steps // 8),
         checkpoint_every=args.checkpoint_every,
         resume=args.resume == "auto",
-        settings=settings_of(replace(args, epochs=epochs), cfg, train, validation),
+        settings=settings_of(
+            replace(args, epochs=epochs), cfg.policy, cfg.reward, train, validation
+        ),
     )
 
 
@@ -118,7 +120,7 @@ async def train_reward_model(cfg: Config, job: RmTraining, console: Console) -> 
     Raises:
         DataError: when no pair fits the context.
     """
-    text_path = base_text_path(cfg, job.model)
+    text_path = base_text_path(cfg.reward, job.model)
     train = encode_pairs(job.train, text_path, with_lm=job.objective.lm_coef > 0)
     if not train.pairs:
         raise DataError(
@@ -126,10 +128,9 @@ async def train_reward_model(cfg: Config, job: RmTraining, console: Console) -> 
             f"max_tokens={cfg.reward.max_tokens}; raise max_tokens"
         )
     validation = encode_pairs(job.validation, text_path)
-    run = _Training(cfg, job, console, train, validation)
+    run = _Training(job, _Encoded(train, validation), cfg.policy, cfg.seed, console)
     spec = replace(
-        offline_spec(cfg, job.lr, run.num_steps),
-        model_path=job.model,
+        offline_spec(cfg, job.model, job.lr, run.num_steps),
         head="score_lm" if job.objective.lm_coef > 0 else "score",
         dtype=cfg.reward.dtype,
         pad_token_id=padding_of(text_path, job.model),
@@ -141,9 +142,9 @@ async def train_reward_model(cfg: Config, job: RmTraining, console: Console) -> 
     return result
 
 
-def check_base(cfg: Config, model: str) -> None:
+def check_base(reward: RewardConfig, model: str) -> None:
     """Refuse a base of which no reward model can be made that others read right."""
-    text_path = base_text_path(cfg, model)
+    text_path = base_text_path(reward, model)
     padding_of(text_path, model)
     note = tokenizer_note(model, "model")
     if note is not None:
@@ -156,12 +157,11 @@ def padding_of(text_path: TextPath, model: str) -> int:
     return choose_padding(text_path.tokenizer, text_path.last_ids(), rows, "model")
 
 
-def base_text_path(cfg: Config, model: str) -> TextPath:
+def base_text_path(reward: RewardConfig, model: str) -> TextPath:
     """How the reward model that is made of a base will read; refuses a base that cannot.
 
     It is read at its last token, whatever the base pads with: `choose_padding` goes by that.
     """
-    reward = cfg.reward
     check_one_label(model_config(model), model, "model")
     return TextPath.load(
         model,
@@ -177,11 +177,11 @@ def run_training(cfg: Config, job: RmTraining, record: Path) -> RmResult:
     """Train in a Ray cluster; figures, settings and a card are left beside the weights."""
     console = Console()
     start_s = time.perf_counter()
-    check_base(cfg, job.model)
+    check_base(cfg.reward, job.model)
     job.directory.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)  # of an earlier training; this one is not finished
     try:
-        with session(cfg, f"rm-{job.directory.name}") as run:
+        with session(cfg.ray, f"rm-{job.directory.name}") as run:
             result = run(train_reward_model(cfg, job, console))
     except StoppedError as error:
         advice = how_to_go_on(job.directory / "checkpoints", "checkpoint_every")
@@ -227,22 +227,24 @@ def _show(console: Console, result: RmResult, directory: Path) -> None:
     console.say(f"\nreward model   {directory}")
 
 
+class _Encoded(NamedTuple):
+    """The pairs of a training as token ids."""
+
+    train: EncodedPairs
+    validation: EncodedPairs
+
+
 class _Training:
     def __init__(
-        self,
-        cfg: Config,
-        job: RmTraining,
-        console: Console,
-        train: EncodedPairs,
-        validation: EncodedPairs,
+        self, job: RmTraining, pairs: _Encoded, policy: PolicyConfig, seed: int, console: Console
     ) -> None:
-        self._cfg = cfg
         self._job = job
+        self._policy = policy
+        self._seed = seed
         self._console = console
-        self._train = train
-        self._validation = validation
-        self._batch_pairs = min(job.batch_pairs, len(train.pairs))
-        self.num_steps = job.epochs * (len(train.pairs) // self._batch_pairs)
+        self._train, self._validation = pairs
+        self._batch_pairs = min(job.batch_pairs, len(pairs.train.pairs))
+        self.num_steps = job.epochs * (len(pairs.train.pairs) // self._batch_pairs)
         self._history: dict[int, ValidationFigures] = {}
         self._best_step = 0
 
@@ -255,7 +257,7 @@ class _Training:
         if first_step == 1:
             await self._validate(trainer, 0)
         batches = shuffled_batches(
-            self._train.samples, self._batch_pairs, job.epochs, self._cfg.seed, group_of=2
+            self._train.samples, self._batch_pairs, job.epochs, self._seed, group_of=2
         )
         plan = OfflinePlan(
             batches=itertools.islice(batches, first_step - 1, None),
@@ -272,7 +274,7 @@ class _Training:
             if job.checkpoint_every and step % job.checkpoint_every == 0:
                 await self._save(trainer, step)
 
-        training = await train_offline(trainer, plan, self._cfg, self._console, after)
+        training = await train_offline(trainer, plan, self._policy, self._console, after)
         self._publish_best()
         return RmResult(
             training=training,

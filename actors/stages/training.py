@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from actors.engines.specs import TrainSpec
-from actors.groups.fleet import FleetSpec, policy_spec, start_fleet
+from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.trainer import TrainGroup
-from conf.schema import Config
+from conf.schema import Config, PolicyConfig
 from reward.train.pair_batches import shuffled_batches
 from rl.base.console import Console
 from rl.labels import Readout
@@ -52,7 +52,7 @@ async def _nothing(_: int, __: UpdateReport) -> None:
 async def train_offline(
     trainer: TrainGroup,
     plan: OfflinePlan,
-    cfg: Config,
+    policy: PolicyConfig,
     console: Console,
     after: AfterStep = _nothing,
 ) -> dict[str, float]:
@@ -94,7 +94,7 @@ async def warm_start(
     samples = answer_samples(answers, load_tokenizer(str(start), "loop"))
     epochs = 1 + loop.warm_steps * loop.warm_batch // len(samples)
     batches = shuffled_batches(samples, loop.warm_batch, epochs, cfg.seed, group_of=1)
-    train = replace(offline_spec(cfg, loop.warm_lr, loop.warm_steps), model_path=str(start))
+    train = offline_spec(cfg, str(start), loop.warm_lr, loop.warm_steps)
     async with start_fleet(
         cfg, FleetSpec(train=train, objective=NllObjective()), "warm-start"
     ) as fleet:
@@ -105,7 +105,7 @@ async def warm_start(
             readout="completion",
             show="warm/loss",
         )
-        figures = await train_offline(fleet.policy, plan, cfg, console)
+        figures = await train_offline(fleet.policy, plan, cfg.policy, console)
         await fleet.policy.save_hf(directory / "hf")
     for item in (directory / "hf").iterdir():
         item.rename(directory / item.name)
@@ -114,16 +114,22 @@ async def warm_start(
     return figures
 
 
-def offline_spec(cfg: Config, lr: float, total_steps: int) -> TrainSpec:
-    """The training engine of offline training: warm-up over a twentieth, cosine to 0."""
+def offline_spec(cfg: Config, model: str, lr: float, total_steps: int) -> TrainSpec:
+    """The engine that trains `model` offline: warm-up over a twentieth, cosine to 0."""
     policy = replace(
         cfg.policy,
         lr=lr,
         lr_schedule="cosine",
         warmup_steps=max(1, round(_WARMUP_SHARE * total_steps)),
     )
-    return replace(
-        policy_spec(cfg, total_steps), policy=policy, with_reference=False, temperature=1.0
+    return TrainSpec(
+        model_path=model,
+        dtype=cfg.model.dtype,
+        device=cfg.placement.device,
+        policy=policy,
+        total_steps=total_steps,
+        chat_template=cfg.model.chat_template,
+        seed=cfg.seed,
     )
 
 

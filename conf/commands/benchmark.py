@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from conf.schema import ProtocolConfig, SandboxConfig, key
+from conf.schema import Dtype, ProtocolConfig, Resume, SandboxConfig, key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,8 @@ class BenchmarkArgs(ProtocolConfig):
     )
     test_timeout_s: float = key("wall clock of one test, seconds", 4.0, gt=0)
     sandbox: SandboxConfig = key("sandbox that holds programs")
-    resume: Literal["auto", "never"] = key(
-        "whether results on disk are kept (auto) or dropped (never)", "auto"
-    )
-    dtype: Literal["auto", "float32", "bfloat16"] = key(
+    resume: Resume = key("whether results on disk are kept (auto) or dropped (never)", "auto")
+    dtype: Literal["auto", Dtype] = key(
         "data type of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
     )
     placement: Literal["auto", "laptop", "one_node", "multi_node"] = key(

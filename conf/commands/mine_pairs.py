@@ -7,6 +7,8 @@ from typing import Literal
 
 from conf.schema import ProtocolConfig, SandboxConfig, key
 
+PairRule = Literal["all_pass", "acecoder"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class MineArgs(ProtocolConfig):
@@ -21,7 +23,7 @@ class MineArgs(ProtocolConfig):
         "programs are run: those without a verdict, mutants and swaps",
         None,
     )
-    rule: Literal["all_pass", "acecoder"] = key(
+    rule: PairRule = key(
         "rule for pairs: all_pass wants a program that passes every test and one that fails "
         "any; acecoder goes by shares of tests",
         "all_pass",

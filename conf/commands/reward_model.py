@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from conf.schema import AdapterName, key
+from conf.schema import AdapterName, BlockRule, Dtype, PlacementName, ShapingKind, key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +14,7 @@ class RewardGroupArgs:
     adapter: AdapterName = key(
         "family of the reward model: template, system prompt, read-out", "sequence_classifier"
     )
-    dtype: Literal["float32", "bfloat16"] = key("data type of weights and activations", "float32")
+    dtype: Dtype = key("data type of weights and activations", "float32")
     max_tokens: int | None = key(
         "context of the reward model, problem and code, in tokens; null is the model's own, "
         "at most 4096",
@@ -32,9 +31,7 @@ class RewardGroupArgs:
         None,
     )
     shards: int = key("reward actors", 1, ge=1)
-    placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key(
-        "layout of the actors", "laptop"
-    )
+    placement: PlacementName = key("layout of the actors", "laptop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +39,7 @@ class AnswerArgs(RewardGroupArgs):
     """A group that judges whole answers: extraction, score, reward."""
 
     model: str = key("directory or hub id of the reward model")
-    shaping: Literal["softplus", "raw", "sigmoid", "rank"] = key(
-        "function from score to reward", "softplus"
-    )
-    rule: Literal["single_block", "last_block"] = key(
+    shaping: ShapingKind = key("function from score to reward", "softplus")
+    rule: BlockRule = key(
         "fenced block that counts as the program: the only one, or the last", "single_block"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from conf.schema import AdapterName, AttentionKernel, SharePrefix, key
+from conf.schema import AdapterName, Attention, Dtype, PlacementName, Resume, SharePrefix, key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class TrainRmArgs:
         "family of the reward model: system prompt and template", "sequence_classifier"
     )
     system: str | None = key(
-        "file with the system turn of the reward model, which it is asked with ever after",
+        "file with the system turn that the reward model is trained with and always asked with",
         None,
     )
     max_tokens: int | None = key(
@@ -33,7 +33,7 @@ class TrainRmArgs:
         None,
         ge=8,
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = key(
+    dtype: Literal["auto", Dtype] = key(
         "data type of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
     )
     lr: float | None = key("peak learning rate; null goes by the number of parameters", None, gt=0)
@@ -59,15 +59,13 @@ class TrainRmArgs:
         ge=1,
     )
     checkpoint_every: int = key("steps between checkpoints; 0 keeps none", 0, ge=0)
-    resume: Literal["auto", "never"] = key(
+    resume: Resume = key(
         "whether an earlier training is continued after its newest checkpoint (auto) or "
         "replaced (never)",
         "never",
     )
     seed: int = key("seed of the order, the split and a new score head", 0, ge=0)
-    placement: Literal["laptop", "one_gpu", "one_node", "multi_node"] = key(
-        "layout of the ranks", "laptop"
-    )
+    placement: PlacementName = key("layout of the ranks", "laptop")
     ranks: int | None = key("ZeRO-3 ranks; null is 2 on a laptop, 1 on one GPU, else 8", None, ge=1)
     cpu_threads: int = key("threads of one rank on a CPU", 1, ge=1)
     microbatch_tokens: int | None = key(
@@ -76,7 +74,7 @@ class TrainRmArgs:
         None,
         ge=16,
     )
-    attention: AttentionKernel = key("attention kernel; flash attention shares no prefixes", "sdpa")
+    attention: Attention = key("attention kernel; flash attention shares no prefixes", "sdpa")
     gradient_checkpointing: bool = key(
         "whether activations are recomputed in the backward pass", False
     )

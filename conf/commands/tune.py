@@ -12,5 +12,7 @@ class TuneArgs:
     """How long the search is."""
 
     trials: int = key("number of runs", ge=1)
-    parallel: int = key("runs that are chosen at once; on a cluster they run side by side", 1, ge=1)
-    seed: int = key("seed of the search; the runs have `seed`", 0, ge=0)
+    parallel: int = key(
+        "runs whose values are chosen at once; a cluster runs them side by side", 1, ge=1
+    )
+    seed: int = key("seed of the search; the runs use `seed`", 0, ge=0)

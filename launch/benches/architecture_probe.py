@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -24,12 +24,12 @@ import numpy as np
 import torch
 
 from actors.engines.forward_check import gap_of
-from actors.engines.specs import EngineSpec, Sampling, TrainSpec, WeightBackend
+from actors.engines.specs import EngineSpec, Runner, Sampling, TrainSpec, WeightBackend
 from actors.engines.train_model import plain_reader
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
 from conf.errors import ProjectError
 from conf.schema import PolicyConfig
-from reward.model.loading import check_attention, check_tensors
+from reward.model.loading import Head, check_attention, check_tensors
 from rl.loss import LossDenominators, PolicyObjective
 from rl.packing import Packing, build_minibatch, unpack
 from rl.types import FloatArray, IntArray, Sample
@@ -48,7 +48,7 @@ def refusal(directory: Path, *, scores: bool) -> str | None:
     """Why a run refuses the model before an engine starts; None where it does not."""
     try:
         check_tensors(directory, "model", "score" if scores else "lm")
-        runner: Literal["generate", "pooling"] = "pooling" if scores else "generate"
+        runner: Runner = "pooling" if scores else "generate"
         check_engine(directory, "model", EngineNeeds(runner, "cpu", trains=not scores))
         check_attention(directory, "policy.attention", "score" if scores else "lm", "sdpa")
     except ProjectError as error:
@@ -97,7 +97,7 @@ def probe_reward_model(directory: Path) -> dict[str, Any]:
     return found
 
 
-def _trainer(directory: Path, head: Literal["lm", "score"]) -> Any:  # noqa: ANN401
+def _trainer(directory: Path, head: Head) -> Any:  # noqa: ANN401
     from actors.engines.deepspeed_engine import TrainEngine  # noqa: PLC0415 - seconds
 
     spec = TrainSpec(model_path=str(directory), head=head, policy=_POLICY, total_steps=4)
@@ -110,7 +110,7 @@ class _Engine:
     def __init__(
         self,
         directory: Path,
-        runner: Literal["generate", "pooling"],
+        runner: Runner,
         backend: WeightBackend | None,
     ) -> None:
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
@@ -124,9 +124,7 @@ class _Engine:
 _loops: list[Any] = []  # the one `EngineLoop`, in the process of the engine
 
 
-def _start(
-    directory: str, runner: Literal["generate", "pooling"], backend: WeightBackend | None
-) -> None:
+def _start(directory: str, runner: Runner, backend: WeightBackend | None) -> None:
     from actors.engines.vllm_engine import EngineLoop  # noqa: PLC0415 - seconds
 
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, RayFleet, start_fleet
 from actors.stages.raw_scores import Candidates, score_all
-from conf.schema import Config
+from conf.schema import Config, RewardConfig
 from reward.model.text_path import TextPath
 from reward.pairs.near_miss import mutants
 from rl.base.console import Console
@@ -32,7 +32,7 @@ Snippet = Callable[[Candidates], list[float]]
 
 def measure_scoring(cfg: Config, num_repeats: int) -> None:
     """Print how long both take for the same programs, and how far their scores lie apart."""
-    with session(cfg, "bench-rm") as run:
+    with session(cfg.ray, "bench-rm") as run:
         rows = run(_measure(cfg, num_repeats))
     Console().table(f"scoring {NUM_PROBLEMS} problems x {NUM_CODES} programs", rows)
 
@@ -45,7 +45,7 @@ async def _measure(cfg: Config, num_repeats: int) -> list[tuple[str, str, str]]:
         await _timed(fleet, warm)
         snippet(warm[0])
         for name, num_examples in _EXAMPLES.items():
-            rows.append((name, "", _lengths(cfg, num_examples)))
+            rows.append((name, "", _lengths(cfg.reward, num_examples)))
             rows += await _beside(fleet, snippet, num_examples, num_repeats)
         copied = _workload(20_000, num_examples=1, num_copies=_NUM_COPIES)
         copied_s, with_copies = await _timed(fleet, copied)
@@ -154,8 +154,8 @@ def _question(spec: Spec, rng: random.Random, num_examples: int) -> str:
     return f"{spec.question}\nFor example:\n{shown}"
 
 
-def _lengths(cfg: Config, num_examples: int) -> str:
-    text_path = TextPath.load(str(cfg.reward.model), cfg.reward.adapter, cfg.reward.max_tokens)
+def _lengths(reward: RewardConfig, num_examples: int) -> str:
+    text_path = TextPath.load(str(reward.model), reward.adapter, reward.max_tokens)
     problems = _workload(0, num_examples, num_copies=0)
     whole = [len(text_path.encode(p.question, c).token_ids) for p in problems for c in p.texts]
     shared = [len(text_path.encode(p.question, "").token_ids) for p in problems]

@@ -1,4 +1,4 @@
-"""Suites of programs whose verdict is known: how often ours is the same, and what it costs.
+"""Suites of programs whose verdict is known: how often ours agrees, and what it costs.
 
 A suite is a file `NAME.jsonl` of the rows that `launch/verify.py` takes, each with `should`: what a
 plain Python process says of the program, `pass` or `fail`, or `refuse` where the row is malformed.

@@ -11,7 +11,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import NamedTuple
 
-from actors.cluster.bundles import bundles, full_needs
+from actors.cluster.bundles import run_bundles
 from conf.schema import Config
 from launch.common.compose import compose_config
 from reward.model.files import is_local
@@ -153,7 +153,7 @@ def missing(config: Config, machine: Hardware) -> list[str]:
 
 def needed(config: Config) -> dict[str, float]:
     """CPUs and GPUs of all actors together, by the names that Ray gives them."""
-    wanted = bundles(config, full_needs(config))
+    wanted = run_bundles(config)
     return {"CPU": sum(b.cpus for b in wanted), "GPU": sum(b.gpus for b in wanted)}
 
 

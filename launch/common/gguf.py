@@ -224,7 +224,7 @@ def repair_tokenizer(
         )
     if name in _COMPOSED and backend.normalizer is None:
         backend.normalizer = normalizers.NFC()
-        carried.repaired.append("normaliser NFC, which the file has no word for")
+        carried.repaired.append("normaliser NFC, which a GGUF file cannot state")
 
 
 _PROBES = (

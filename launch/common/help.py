@@ -33,10 +33,8 @@ class _Row(NamedTuple):
     text: str
 
 
-_OF_ALL = (
-    _Row("-c, --cfg job", "show the checked configuration, resolved, and stop"),
-    _Row("-h, --help", "show this"),
-)
+_CONFIG = _Row("-c, --cfg job", "show the checked configuration, resolved, and stop")
+_HELP = _Row("-h, --help", "show this")
 _OF_A_RUN = (
     _Row("-m, --multirun", "one run for each combination of key=value1,value2"),
     _Row("-cd, --config-dir DIR", "look for groups in DIR as well"),
@@ -67,11 +65,11 @@ def help_of_run(about: str) -> str:
             "Groups and their choices:",
             *tables,
             "",
-            "Common keys (those that YAML files fill, with the value of the quickstart):",
+            "Common keys, each with its value in the quickstart:",
             *_columns(_row_of_run(keys[path], quickstart) for path in COMMON_KEYS),
             "",
             "Options:",
-            *_columns([*_OF_A_RUN, *_OF_ALL]),
+            *_columns([*_OF_A_RUN, _CONFIG, _HELP]),
             "",
             "docs/reference.md has every key, docs/index.md everything else.",
             "",
@@ -79,7 +77,7 @@ def help_of_run(about: str) -> str:
     )
 
 
-def help_of_schema(schema: type, about: str) -> str:
+def help_of_schema(schema: type, about: str, *, shows_config: bool = True) -> str:
     """The help of a command: what it does, its keys, its options."""
     # What must be given stands first.
     rows = _columns(map(_row, sorted(keys_of(schema), key=lambda key: not key.required)))
@@ -93,7 +91,7 @@ def help_of_schema(schema: type, about: str) -> str:
             *(rows or ["  none"]),
             "",
             "Options:",
-            *_columns(_OF_ALL),
+            *_columns([_CONFIG, _HELP] if shows_config else [_HELP]),
             "",
         ]
     )
@@ -105,8 +103,6 @@ def _row(key: Key) -> _Row:
 
 
 def _row_of_run(key: Key, quickstart: Config) -> _Row:
-    if not key.required:
-        return _row(key)
     value: object = quickstart
     for name in key.path.split("."):
         value = getattr(value, name)

@@ -9,13 +9,22 @@ from rl.base.outputs import check_output_dir
 
 def check_run(cfg: Config) -> None:
     """Refuse what can be refused without an engine. A dry run says for itself what it lacks."""
+    check_run_files(cfg)
+    if not cfg.dry_run:
+        from actors.plan.checks.inputs import check_contents  # noqa: PLC0415
+
+        check_contents(with_shipped_models(cfg))
+
+
+def check_run_files(cfg: Config) -> None:
+    """Refuse what can be refused within a second: the first part of `check_run`."""
     if cfg.dry_run:
         return
     # Each import is heavier than the one before, so that bad input is refused at once.
-    from actors.plan.checks.inputs import check_inputs  # noqa: PLC0415
+    from actors.plan.checks.inputs import check_files  # noqa: PLC0415
 
     if cfg.loop.enabled:  # written after minutes
         check_output_dir(cfg.loop.cache_dir, "loop.cache_dir")
         if cfg.loop.export_dir is not None:
             check_output_dir(cfg.loop.export_dir, "loop.export_dir")
-    check_inputs(with_shipped_models(cfg))
+    check_files(with_shipped_models(cfg))

@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
 
+from conf.schema import BlockRule
 from reward.code.python_source import OPAQUE, Budget, RefusedError, check
 from rl.types import Extraction, Reason
 
@@ -83,7 +83,7 @@ class ExtractConfig:
     'print(1)'
     """
 
-    rule: Literal["single_block", "last_block"] = "single_block"  # of training, of evaluation
+    rule: BlockRule = "single_block"  # of training, of evaluation
     ignore_think: bool = True  # reasoning between its marks is no part of the answer
     trivial_is_valid: bool = False
     max_bytes: int = 262_144  # of the program, in UTF-8

@@ -13,20 +13,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from hashlib import blake2b
 from threading import Lock
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from conf.errors import NonFiniteError, ProjectError, UserError
+from conf.schema import Credit, ShapingKind
 from reward.code.extract import ExtractConfig, extract
 from reward.judges.shaping import shape_rewards
 from reward.model.text_path import TextPath
 from reward.verify.execute import programs_of, require_decided, verify_persistently
 from reward.verify.verdict import ProgramResult, Verifier
 from rl.types import Extraction, FloatArray, IntArray, JudgeKind, Prompt, Score
-
-ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
-Credit = Literal["binary", "pass_rate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

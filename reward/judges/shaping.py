@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import NonFiniteError
+from conf.schema import ShapingKind
 from rl.types import FloatArray
 
-ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
 _Scores = NDArray[np.float64]
 
 # The smallest normal f32: a subnormal would be 0 again on hardware that flushes them.

@@ -14,8 +14,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Literal
 
+from conf.commands.mine_pairs import PairRule
 from conf.errors import DataError
 from reward.code.normal_form import normalise, num_other_words, words_of
 from reward.pairs.pairs import LabelledCode, Pair, pair_of
@@ -40,7 +40,7 @@ class MiningConfig:
     per_prompt: int  # pairs of one problem at most
     seed: int
     near_miss: bool = True  # every second pair takes the wrong program that is nearest
-    rule: Literal["all_pass", "acecoder"] = "all_pass"
+    rule: PairRule = "all_pass"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Console:
         self._rich.print(text, markup=False, style="bold red")
 
     def stage(self, name: str, about: str) -> None:
-        """Announce what begins, and how long it takes."""
+        """Announce what begins, and what it is about."""
         self._rich.print(f"[bold cyan]==>[/] [bold]{escape(name)}[/]  [dim]{escape(about)}[/]")
 
     @contextmanager

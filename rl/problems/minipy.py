@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Literal
 
@@ -171,6 +172,11 @@ def specs(split: Split, num: int, seed: int) -> list[Spec]:
 
 def make_prompts(split: Split, num: int, seed: int) -> list[Prompt]:
     """Draw `num` problems of a split as prompts with functional tests."""
+    return list(_prompts(split, num, seed))
+
+
+@cache  # a run checks them before it starts
+def _prompts(split: Split, num: int, seed: int) -> tuple[Prompt, ...]:
     prompts: list[Prompt] = []
     for index, spec in enumerate(specs(split, num, seed)):
         rng = random.Random(derive_seed(seed, "minipy tests", split, index))
@@ -184,7 +190,7 @@ def make_prompts(split: Split, num: int, seed: int) -> list[Prompt]:
                 meta=json.dumps({"combination": spec.combination}),
             )
         )
-    return prompts
+    return tuple(prompts)
 
 
 def fenced(code: str) -> str:

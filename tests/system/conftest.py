@@ -16,8 +16,10 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForSequenceClassificat
 
 from actors.cluster.cluster import cluster
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
+from actors.stages.rl_run import step_config, training_sampling
 from conf.schema import Config
 from launch.common.compose import compose_config
+from rl.step import StepConfig
 
 POLICY = Path(__file__).resolve().parents[2] / "assets/minipy/policy"
 
@@ -46,6 +48,13 @@ class LiveFleet:
         self.wait(self.fleet.policy.publish(first - 1))
         return first
 
+    @property
+    def step_cfg(self) -> StepConfig:
+        """What a step of the quickstart needs."""
+        cfg = self.cfg
+        sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, cfg.seed)
+        return step_config(cfg.algorithm, sampling)
+
     def wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the fleet's loop."""
         return self.loop.run_until_complete(coroutine)
@@ -71,7 +80,7 @@ def tiny_reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local cluster."""
-    with cluster(compose_config(["experiment=quickstart"]), "system-tests"):
+    with cluster(compose_config(["experiment=quickstart"]).ray, "system-tests"):
         yield
 
 

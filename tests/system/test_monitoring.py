@@ -12,7 +12,6 @@ import ray
 
 from actors.cluster.gauges import StepGauges, gauge_name, run_tags
 from actors.observe.dashboard import DASHBOARD, FOLDER, exported_names, provision
-from actors.stages.rl_run import step_config
 from rl.metrics import METRICS
 from rl.problems import minipy
 from rl.step import collect, learn
@@ -39,7 +38,7 @@ def _exported() -> tuple[set[str], str]:
 
 
 async def _one_step(live: LiveFleet, step: int) -> StepReport:
-    cfg = step_config(live.cfg)
+    cfg = live.step_cfg
     batch = await collect(step, live.fleet, minipy.make_prompts("train", 4, 0), cfg)
     return await learn(step, batch, live.fleet, cfg)
 

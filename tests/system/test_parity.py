@@ -12,7 +12,6 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from actors.cluster.deadlines import all_of
-from actors.stages.rl_run import step_config
 from rl.loop import LoopConfig, run_loop
 from rl.packing import build_minibatch
 from rl.problems import minipy
@@ -50,7 +49,7 @@ def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(
         await run_loop(
             live.fleet,
             PromptSampler(prompts, 0),
-            step_config(live.cfg),
+            live.step_cfg,
             LoopConfig(num_steps=first + 5, max_staleness=0, first_step=first),
             after,
         )

@@ -10,7 +10,6 @@ import pytest
 import ray
 from ray.util.state import list_actors
 
-from actors.stages.rl_run import step_config
 from rl.loop import LoopConfig, run_loop
 from rl.problems import minipy
 from rl.problems.prompts import PromptSampler
@@ -32,7 +31,7 @@ def _run(
         reports.append(report)
 
     cfg = dataclasses.replace(
-        step_config(live.cfg),
+        live.step_cfg,
         prompts_per_step=prompts_per_step,
         on_policy=max_staleness == 0,
     )

@@ -248,7 +248,7 @@ def test_an_objective_of_ones_own_has_the_gradient_of_the_policy_gradient(
     )
     norm = LossDenominators(num_loss_tokens=6, num_samples=2)
     gradients = []
-    for objective in (shown["reinforce"](compose_config([])), PolicyObjective()):
+    for objective in (shown["reinforce"](compose_config([]).algorithm), PolicyObjective()):
         values_M = logprobs_M.clone().requires_grad_()
         objective(Outputs(values_M, torch.ones(6)), mb, None, None, norm)[0].backward()
         assert values_M.grad is not None
@@ -261,7 +261,8 @@ def test_a_layout_of_ones_own_can_be_planned(
 ) -> None:
     assert main(nothing, ["-cd", "own", "experiment=small", "--cfg", "job"], sweep=run_sweep) == 0
     cfg = build_config(yaml.safe_load(capsys.readouterr().out))
-    plan = make_plan(cfg, [assumed_machine(cfg)], model_shapes(cfg))
+    shapes = model_shapes(cfg.model.path, cfg.reward.model, made=cfg.loop.enabled)
+    plan = make_plan(cfg, [assumed_machine(cfg.placement.node)], shapes)
     assert [device.actors for device in plan.devices if device.gpu is not None] == [
         ("rollout-0",),
         ("reward-0",),

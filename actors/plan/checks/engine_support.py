@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from actors.engines.class_names import engine_name
+from actors.engines.specs import Runner
 from conf.errors import UserError
+from conf.schema import Device, Dtype
 
 # What vLLM's attention for CPUs has kernels for (`CPUAttentionBackend`); a test compares them.
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -50,14 +52,21 @@ _LOGIT_KEYS = (
 class EngineNeeds:
     """What an engine is asked for."""
 
-    runner: Literal["generate", "pooling"]
-    device: Literal["cpu", "cuda"]
+    runner: Runner
+    device: Device
     trains: bool = False  # log-probs of it are computed by the policy ranks as well
 
 
-def device_of(placement: str) -> Literal["cpu", "cuda"]:
+def device_of(placement: str) -> Device:
     """What the engines of a shipped placement run on."""
     return "cpu" if placement == "laptop" else "cuda"
+
+
+def dtype_of(asked: Literal["auto", Dtype], placement: str) -> Dtype:
+    """The data type that is asked for, or that of the device of a shipped placement."""
+    if asked != "auto":
+        return asked
+    return "float32" if device_of(placement) == "cpu" else "bfloat16"
 
 
 def check_engine(directory: Path, key: str, needs: EngineNeeds) -> None:
@@ -109,11 +118,12 @@ def _head_reason(text: Mapping[str, Any]) -> str | None:
 
 
 def _class_reason(name: str, text: Mapping[str, Any], needs: EngineNeeds) -> str | None:
-    known = registry()
-    if known is None:  # no vLLM here: an engine elsewhere will say
+    if registry() is None:  # no vLLM here: an engine elsewhere will say
         return None
     name = engine_name(name)
-    found = known.get(name) or known.get(name.replace("ForSequenceClassification", "ForCausalLM"))
+    found = known_model(name) or known_model(
+        name.replace("ForSequenceClassification", "ForCausalLM")
+    )
     if found is None:  # vLLM may still run it through transformers
         return _layer_reason(text)
     if found.dropped_after is not None:
@@ -164,15 +174,25 @@ class KnownModel:
     dropped_after: str | None = None  # the last version that runs it
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of vLLM's registry; the file of the class is read when it is asked for."""
+
+    file: Path | None = None
+    class_name: str = ""
+    multimodal: bool = False
+    dropped_after: str | None = None
+
+
 @cache
-def registry() -> Mapping[str, KnownModel] | None:
+def registry() -> Mapping[str, _Entry] | None:
     """Architectures that the installed vLLM knows; None where none is installed."""
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
         return None
     models = Path(spec.origin).parent / "model_executor" / "models"
     tree = ast.parse((models / "registry.py").read_text(encoding="utf-8"))
-    found: dict[str, KnownModel] = {}
+    found: dict[str, _Entry] = {}
     for node in tree.body:
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
             continue
@@ -181,15 +201,25 @@ def registry() -> Mapping[str, KnownModel] | None:
             continue
         for key, value in zip(node.value.keys, node.value.values, strict=True):
             if isinstance(key, ast.Constant) and isinstance(value, ast.Constant):
-                found[str(key.value)] = KnownModel(dropped_after=str(value.value))
+                found[str(key.value)] = _Entry(dropped_after=str(value.value))
             if isinstance(key, ast.Constant) and isinstance(value, ast.Tuple):
                 module, name = (ast.literal_eval(item) for item in value.elts[:2])
-                bases = _bases(models / f"{module}.py").get(name, frozenset[str]())
-                found[str(key.value)] = KnownModel(
-                    stateful=bool(bases & _STATEFUL),
-                    multimodal=table == "_MULTIMODAL_MODELS",
-                )
+                multimodal = table == "_MULTIMODAL_MODELS"
+                found[str(key.value)] = _Entry(models / f"{module}.py", name, multimodal)
     return found
+
+
+def known_model(name: str) -> KnownModel | None:
+    """What the installed vLLM knows of an architecture; None where that is nothing."""
+    entry = (registry() or {}).get(name)
+    if entry is None:
+        return None
+    stateful = entry.file is not None and not _STATEFUL.isdisjoint(
+        _bases(entry.file).get(entry.class_name, frozenset[str]())
+    )
+    return KnownModel(
+        stateful=stateful, multimodal=entry.multimodal, dropped_after=entry.dropped_after
+    )
 
 
 @cache

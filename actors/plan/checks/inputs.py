@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from actors.cluster.bundles import Needs, bundles, check_fits, full_needs, local_gpus
+from actors.cluster.bundles import Bundle, check_fits, local_gpus, run_bundles
 from actors.cluster.cluster import check_cluster
 from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
 from conf.errors import UserError
-from conf.schema import Config
+from conf.schema import (
+    Attention,
+    Config,
+    DataConfig,
+    Device,
+    ModelConfig,
+    PlacementConfig,
+    ProbeConfig,
+    RayConfig,
+    RewardConfig,
+)
 from reward.model.directory import check_trainable
 from reward.model.files import (
     check_context,
@@ -30,6 +41,8 @@ from rl.problems.prompts import load_prompts
 from rl.run.probe import MIN_PROBLEMS
 from rl.types import Prompt
 
+Check = Callable[[], object]  # raises UserError
+
 
 def check_inputs(cfg: Config) -> None:
     """Check placement, model directories and problem files of a run.
@@ -37,25 +50,54 @@ def check_inputs(cfg: Config) -> None:
     Raises:
         UserError: with every fault that was found, a line each.
     """
-    faults = _faults(cfg, [preflight]) + file_faults(cfg)
-    faults = faults or text_faults(cfg)  # seconds, where all else takes less than one
+    check_files(cfg)
+    check_contents(cfg)
+
+
+def check_files(cfg: Config) -> None:
+    """The checks that take less than a second. Raises UserError as `check_inputs` does."""
+    faults = _faults([partial(preflight, run_bundles(cfg), cfg.placement, cfg.ray)])
+    _refuse(faults + file_faults(cfg))
+
+
+def check_contents(cfg: Config) -> None:
+    """The checks that load models and read every prompt, seconds, once `check_files` found nothing.
+
+    Raises UserError as `check_inputs` does.
+    """
+    _refuse(content_faults(cfg) or text_faults(cfg))
+
+
+def _refuse(faults: Sequence[str]) -> None:
     if faults:
         raise UserError("\n".join(faults))
 
 
 def file_faults(cfg: Config) -> list[str]:
-    """What is wrong with cluster, trackers, sandbox, models and problem files of a run."""
-    quick: list[Callable[[Config], None]] = [
-        check_cluster,
-        check_trackers,
-        _check_sandbox,
-        _check_policy,
-        _check_reward_model,
+    """What the files of models, problems and sandbox, cluster and trackers say is wrong."""
+    model, data, reward, device = cfg.model, cfg.data, cfg.reward, cfg.placement.device
+    quick: list[Check] = [
+        partial(check_cluster, cfg.ray),
+        partial(check_trackers, cfg.trackers),
+        partial(check_sandbox, cfg.sandbox),  # every run evaluates
     ]
-    if cfg.data.kind == "parquet":
-        quick += [_check_train_data, _check_eval_data, _check_probe_data]
-    # What loads a library of models comes last, and only for files that are good so far.
-    return _faults(cfg, quick) or _faults(cfg, [_rehearse_models]) or _faults(cfg, [_check_prompts])
+    if not cfg.loop.enabled:  # which makes its models
+        quick.append(partial(_check_policy, model, device, cfg.policy.attention))
+        quick.append(partial(_check_reward_model, reward, device))
+    if data.kind == "parquet":
+        steps = cfg.algorithm.prompts_per_step
+        quick.append(partial(_check_train_data, data, steps, by_tests=reward.kind == "execution"))
+        quick.append(partial(_check_eval_data, data))
+        quick.append(partial(_check_probe_data, data, cfg.probe))
+    return _faults(quick)
+
+
+def content_faults(cfg: Config) -> list[str]:
+    """What building the models and encoding the prompts of a run find; loads transformers."""
+    if cfg.loop.enabled:
+        return []
+    prompts = partial(_check_prompts, cfg.model, cfg.data, cfg.probe, cfg.seed)
+    return _faults([partial(_rehearse_models, cfg.model, cfg.reward)]) or _faults([prompts])
 
 
 def text_faults(cfg: Config, *, of_hub: bool = True) -> list[str]:
@@ -65,143 +107,130 @@ def text_faults(cfg: Config, *, of_hub: bool = True) -> list[str]:
     """
     if cfg.loop.enabled:
         return []
-    checks: list[Callable[[Config], None]] = []
-    if of_hub or is_local(cfg.model.path):
-        checks.append(_check_policy_texts)
-    if cfg.reward.uses_model and cfg.reward.model and (of_hub or is_local(cfg.reward.model)):
-        checks.append(_check_reward_texts)
-    return _faults(cfg, checks)
+    model, reward = cfg.model, cfg.reward
+    checks: list[Check] = []
+    if of_hub or is_local(model.path):
+        checks.append(partial(_check_policy_texts, model, cfg.data, cfg.probe))
+    if reward.uses_model and reward.model and (of_hub or is_local(reward.model)):
+        checks.append(partial(_check_reward_texts, reward))
+    return _faults(checks)
 
 
-def _check_policy_texts(cfg: Config) -> None:
+def _check_policy_texts(model: ModelConfig, data: DataConfig, probe: ProbeConfig) -> None:
     from actors.plan.checks.text_checks import check_policy_texts  # noqa: PLC0415 - loads transformers
 
-    paths = {"data.train_path": cfg.data.train_path, "data.eval_path": cfg.data.eval_path}
-    if cfg.probe.every:
-        paths["probe.path"] = cfg.probe.path
-    if cfg.data.kind != "parquet":
+    paths = {"data.train_path": data.train_path, "data.eval_path": data.eval_path}
+    if probe.every:
+        paths["probe.path"] = probe.path
+    if data.kind != "parquet":
         paths = {}
-    prompts = {
-        key: load_prompts(path, cfg.data.max_bad_rows) for key, path in paths.items() if path
-    }
-    check_policy_texts(cfg, prompts)
+    prompts = {key: load_prompts(path, data.max_bad_rows) for key, path in paths.items() if path}
+    check_policy_texts(model, prompts)
 
 
-def _check_reward_texts(cfg: Config) -> None:
+def _check_reward_texts(reward: RewardConfig) -> None:
     from actors.plan.checks.text_checks import check_reward_texts  # noqa: PLC0415 - loads transformers
 
-    check_reward_texts(cfg)
+    check_reward_texts(reward)
 
 
-def _faults(cfg: Config, checks: Sequence[Callable[[Config], None]]) -> list[str]:
+def _faults(checks: Sequence[Check]) -> list[str]:
     faults: list[str] = []
     for check in checks:
         try:
-            check(cfg)
+            check()
         except UserError as error:
             faults.append(str(error))
     return faults
 
 
-def preflight(cfg: Config, needs: Needs | None = None) -> None:
+def preflight(wanted: Sequence[Bundle], place: PlacementConfig, ray: RayConfig) -> None:
     """Prove that the machine or cluster can hold the actors, before anything is started.
 
-    `needs` None stands for a full run. Without a cluster to join this needs no Ray at all, so it
-    answers at once.
+    Without a cluster to join this needs no Ray at all, so it answers at once.
 
     Raises:
         PlacementError: naming what is needed and what is there.
     """
-    wanted = bundles(cfg, needs or full_needs(cfg))
-    if cfg.ray.cluster is not None:
+    if ray.cluster is not None:
         return  # the nodes of the cluster are checked when the bundles are reserved
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(local_gpus())}
-    check_fits(wanted, [here], cfg.placement.kind, cfg.placement.strategy)
+    check_fits(wanted, [here], place.kind, place.strategy)
 
 
-def _check_sandbox(cfg: Config) -> None:
-    """Every run executes programs: at least those of its evaluation."""
-    check_sandbox(cfg.sandbox)
-
-
-def _check_policy(cfg: Config) -> None:
-    if cfg.loop.enabled:
-        return
-    directory = check_policy(cfg.model.path, "model.path")
+def _check_policy(model: ModelConfig, device: Device, attention: Attention) -> None:
+    directory = check_policy(model.path, "model.path")
     if directory is not None:
-        needs = EngineNeeds("generate", cfg.placement.device, trains=True)
-        check_engine(directory, "model.path", needs)
-        check_attention(directory, "policy.attention", "lm", cfg.policy.attention)
-        num_tokens = cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens
+        check_engine(directory, "model.path", EngineNeeds("generate", device, trains=True))
+        check_attention(directory, "policy.attention", "lm", attention)
+        num_tokens = model.max_prompt_tokens + model.max_completion_tokens
         check_context(directory, num_tokens, "model.max_completion_tokens")
-        if cfg.model.chat_template is None:
+        if model.chat_template is None:
             check_has_template(directory, "model.path", "give model.chat_template=FILE")
         check_trainable(directory, "model.path")
 
 
-def _check_reward_model(cfg: Config) -> None:
-    model = cfg.reward.model
-    if cfg.loop.enabled or model is None:
+def _check_reward_model(reward: RewardConfig, device: Device) -> None:
+    model = reward.model
+    if model is None:
         return
-    check_reward_model(model, cfg.reward.adapter, cfg.reward.max_tokens)
-    check_family(cfg.reward.adapter, cfg.reward.system)
+    check_reward_model(model, reward.adapter, reward.max_tokens)
+    check_family(reward.adapter, reward.system)
     if is_local(model):
-        check_engine(Path(model), "reward.model", EngineNeeds("pooling", cfg.placement.device))
+        check_engine(Path(model), "reward.model", EngineNeeds("pooling", device))
 
 
-def _rehearse_models(cfg: Config) -> None:
+def _rehearse_models(model: ModelConfig, reward: RewardConfig) -> None:
     """Read and build both models as the actors will, and write what a run writes at its end."""
-    if cfg.loop.enabled:
-        return
     from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415 - seconds
 
-    num_tokens = cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens
-    rehearse(cfg.model.path, "model.path", "lm", num_tokens=num_tokens, saves=True)
-    if cfg.reward.model is not None:
-        rehearse(cfg.reward.model, "reward.model", "score", num_tokens=cfg.reward.max_tokens)
+    num_tokens = model.max_prompt_tokens + model.max_completion_tokens
+    rehearse(model.path, "model.path", "lm", num_tokens=num_tokens, saves=True)
+    if reward.model is not None:
+        rehearse(reward.model, "reward.model", "score", num_tokens=reward.max_tokens)
 
 
-def _check_prompts(cfg: Config) -> None:
+def _check_prompts(model: ModelConfig, data: DataConfig, probe: ProbeConfig, seed: int) -> None:
     """Encode every prompt of every split; a hub id's tokenizer is left to the actors."""
-    if cfg.loop.enabled or not is_local(cfg.model.path):
+    if not is_local(model.path):
         return
     from actors.plan.checks.prompt_checks import check_prompts_of  # noqa: PLC0415 - seconds
 
-    check_prompts_of(cfg)
+    check_prompts_of(model, data, probe, seed)
 
 
-def _check_train_data(cfg: Config) -> None:
-    prompts = _read_data("data.train_path", cfg.data.train_path, cfg.data.max_bad_rows)
-    wanted = cfg.algorithm.prompts_per_step
-    if len(prompts) < wanted:
+def _check_train_data(data: DataConfig, prompts_per_step: int, *, by_tests: bool) -> None:
+    prompts = _read_data("data.train_path", data.train_path, data.max_bad_rows)
+    if len(prompts) < prompts_per_step:
         raise UserError(
-            f"data.train_path: {cfg.data.train_path} holds {len(prompts)} problems, fewer than "
-            f"algorithm.prompts_per_step={wanted}: a step would sample some of them twice, with "
-            f"equal answers (set algorithm.prompts_per_step={len(prompts)}, or give more problems)"
+            f"data.train_path: {data.train_path} holds {len(prompts)} problems, fewer than "
+            f"algorithm.prompts_per_step={prompts_per_step}: a step would sample some of them "
+            f"twice, with equal answers (set algorithm.prompts_per_step={len(prompts)}, or give "
+            "more problems)"
         )
-    if cfg.reward.kind == "execution":
+    if by_tests:
         fix = "reward=hybrid asks a reward model about those, reward=codescaler about all"
         _need_tests("data.train_path", prompts, f"reward.kind=execution runs them ({fix})")
 
 
-def _check_eval_data(cfg: Config) -> None:
-    prompts = _read_data("data.eval_path", cfg.data.eval_path, cfg.data.max_bad_rows)
+def _check_eval_data(data: DataConfig) -> None:
+    prompts = _read_data("data.eval_path", data.eval_path, data.max_bad_rows)
     _need_tests("data.eval_path", prompts, "pass@k is counted by running them (drop those rows)")
 
 
-def _check_probe_data(cfg: Config) -> None:
-    if cfg.probe.path is None or not cfg.probe.every:
+def _check_probe_data(data: DataConfig, probe: ProbeConfig) -> None:
+    if probe.path is None or not probe.every:
         return
-    prompts = _read_data("probe.path", cfg.probe.path, cfg.data.max_bad_rows)
+    prompts = _read_data("probe.path", probe.path, data.max_bad_rows)
     _need_tests("probe.path", prompts, "the probe runs them (drop those rows)")
     if len(prompts) < MIN_PROBLEMS:
         raise UserError(
-            f"probe.path: {cfg.probe.path} holds {len(prompts)} problems; a probe of fewer than "
+            f"probe.path: {probe.path} holds {len(prompts)} problems; a probe of fewer than "
             f"{MIN_PROBLEMS} says nothing (give more, or set probe.every=0)"
         )
     for key in ("train_path", "eval_path"):
-        path = getattr(cfg.data, key)
-        others = {prompt.question for prompt in load_prompts(path, cfg.data.max_bad_rows)}
+        path = getattr(data, key)
+        others = {prompt.question for prompt in load_prompts(path, data.max_bad_rows)}
         shared = [prompt.id for prompt in prompts if prompt.question in others]
         if shared:
             raise UserError(

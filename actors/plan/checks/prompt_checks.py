@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from actors.groups.rollout import encode_prompt
 from actors.plan.checks.text_checks import check_policy_texts
 from conf.errors import UserError, in_one_line
-from conf.schema import Config
+from conf.schema import DataConfig, ModelConfig, ProbeConfig
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import load_prompts
 from rl.run.probe import minipy_probe
@@ -51,31 +51,29 @@ class Asking:
 _checked: set[object] = set()
 
 
-def check_prompts_of(cfg: Config) -> None:
+def check_prompts_of(model: ModelConfig, data: DataConfig, probe: ProbeConfig, seed: int) -> None:
     """Refuse the prompts of a run that its policy cannot be asked; once for all jobs of a sweep.
 
     Raises:
         UserError: see `check_splits`.
     """
-    key = (cfg.model, cfg.data, cfg.probe, cfg.seed)
+    key = (model, data, probe, seed)
     if key in _checked:
         return
-    model = cfg.model
     asking = Asking(
         model=model.path,
         chat_template=model.chat_template,
         max_prompt_tokens=model.max_prompt_tokens,
     )
-    check_splits(asking, _splits(cfg))
+    check_splits(asking, _splits(data, probe, seed))
     _checked.add(key)
 
 
-def _splits(cfg: Config) -> Iterator[Split]:
+def _splits(data: DataConfig, probe: ProbeConfig, seed: int) -> Iterator[Split]:
     """All problems that a run may ask."""
-    data, probe = cfg.data, cfg.probe
     if data.kind == "minipy":
         held_out = make_prompts("eval", data.num_eval, 0)
-        yield Split(key="data (minipy)", prompts=make_prompts("train", data.num_train, cfg.seed))
+        yield Split(key="data (minipy)", prompts=make_prompts("train", data.num_train, seed))
         yield Split(key="data (minipy)", prompts=held_out)
         if probe.every and probe.path is None:
             found = minipy_probe(probe.num_prompts, held_out)
@@ -91,7 +89,10 @@ def _splits(cfg: Config) -> Iterator[Split]:
 
 
 def check_prompts(
-    cfg: Config, prompts_P: Sequence[Prompt], key: str = "model", template: str = "chat_template"
+    model: ModelConfig,
+    prompts_P: Sequence[Prompt],
+    key: str = "model",
+    template: str = "chat_template",
 ) -> None:
     """Refuse prompts that the policy cannot be asked, before an engine starts.
 
@@ -101,11 +102,11 @@ def check_prompts(
         UserError: for a tokenizer or a template that does not say what it is given, naming the
             problems whose turns it refuses, or those that are too long.
     """
-    check_policy_texts(cfg, {}, key, template)
+    check_policy_texts(model, {}, key, template)
     asking = Asking(
-        model=cfg.model.path,
-        chat_template=cfg.model.chat_template,
-        max_prompt_tokens=cfg.model.max_prompt_tokens,
+        model=model.path,
+        chat_template=model.chat_template,
+        max_prompt_tokens=model.max_prompt_tokens,
         model_key=key,
         template_key=template,
         limit_key="max_prompt_tokens",

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from conf.errors import UserError, in_one_line
 from reward.model.directory import CONTEXT_KEYS, read_object
 from reward.model.files import architectures_of, find_model
+from reward.model.loading import Head
 
 T = TypeVar("T")
-Task = Literal["lm", "score"]
 # What a model is loaded as: the class of transformers, and what it is in words.
 _TASKS = {
     "lm": ("AutoModelForCausalLM", "causal language model"),
@@ -31,7 +31,7 @@ _OF_TOKENS = "ForTokenClassification"
 
 @lru_cache(maxsize=64)  # the jobs of a sweep share their models
 def rehearse(
-    model: str, key: str, task: Task, *, num_tokens: int | None = None, saves: bool = False
+    model: str, key: str, task: Head, *, num_tokens: int | None = None, saves: bool = False
 ) -> str | None:
     """Read, build without weights, and for a training write, what a local model's files describe.
 
@@ -84,7 +84,7 @@ def _configuration(directory: Path, key: str) -> Any:  # noqa: ANN401 - a config
     )
 
 
-def _build(directory: Path, key: str, config: Any, task: Task) -> str:  # noqa: ANN401
+def _build(directory: Path, key: str, config: Any, task: Head) -> str:  # noqa: ANN401
     """The class that the model is loaded as; built without memory for its weights."""
     import torch  # noqa: PLC0415
     import transformers  # noqa: PLC0415
@@ -127,7 +127,7 @@ def _generation(directory: Path, key: str) -> None:
         )
 
 
-def _save(directory: Path, key: str, architecture: str, task: Task) -> None:
+def _save(directory: Path, key: str, architecture: str, task: Head) -> None:
     """Write beside no weights what a training writes beside its own, and read it back."""
     from transformers import AutoConfig  # noqa: PLC0415
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from conf.schema import Config
+from conf.schema import ModelConfig, RewardConfig
 from reward.model.files import RewardKeys
 from reward.model.golden import find_golden_scores
 from reward.model.labels import check_one_label
@@ -23,7 +23,7 @@ _OF_A_RUN = RewardKeys()
 
 
 def check_policy_texts(
-    cfg: Config,
+    model: ModelConfig,
     prompts: Mapping[str, Sequence[Prompt]],
     key: str = "model.path",
     template: str = "model.chat_template",
@@ -36,15 +36,14 @@ def check_policy_texts(
         UserError: for a tokenizer that loses text or does not fit the model, for a template that
             is missing or hides the user's text, and naming the problems whose turns it refuses.
     """
-    model = cfg.model.path
-    tokenizer = check_policy_text(model, cfg.model.chat_template, key, template)
+    tokenizer = check_policy_text(model.path, model.chat_template, key, template)
     for where, some in prompts.items():
-        check_roles(tokenizer, some, where, model)
-    _say(tokenizer_note(model, key), date_note(tokenizer, key, model))
+        check_roles(tokenizer, some, where, model.path)
+    _say(tokenizer_note(model.path, key), date_note(tokenizer, key, model.path))
     return tokenizer
 
 
-def check_reward_texts(cfg: Config, keys: RewardKeys = _OF_A_RUN) -> TextPath:
+def check_reward_texts(reward: RewardConfig, keys: RewardKeys = _OF_A_RUN) -> TextPath:
     """The text path of a reward model that reads what its chat template says.
 
     Raises:
@@ -52,8 +51,7 @@ def check_reward_texts(cfg: Config, keys: RewardKeys = _OF_A_RUN) -> TextPath:
             is missing, hides problem or code, or writes the date, for more than one label, and for
             a file of golden scores that is none.
     """
-    reward, key = cfg.reward, keys.model
-    model = str(reward.model)
+    model, key = str(reward.model), keys.model
     check_one_label(model_config(model), model, key)
     text_path = TextPath.load(
         model, reward.adapter, reward.max_tokens, system=reward.system, key=key

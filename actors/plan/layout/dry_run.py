@@ -7,16 +7,16 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from actors.cluster.bundles import bundles, check_fits, full_needs, local_gpu_bytes, local_gpus
+from actors.cluster.bundles import check_fits, local_gpu_bytes, local_gpus, run_bundles
 from actors.cluster.placement import cluster_nodes
 from actors.cluster.session import session
-from actors.plan.checks.inputs import file_faults, preflight, text_faults
+from actors.plan.checks.inputs import content_faults, file_faults, preflight, text_faults
 from actors.plan.layout.memory import GIB
 from actors.plan.layout.model_shape import shape_of
 from actors.plan.layout.plan import Machine, Shapes, make_plan
 from actors.plan.layout.plan_text import describe
 from conf.errors import EngineError, PlacementError, UserError
-from conf.schema import Config
+from conf.schema import Config, NodeConfig, RayConfig
 from rl.base.console import Console
 
 _REACH_S = 3.0  # longest wait for the cluster to accept a connection
@@ -41,9 +41,9 @@ def dry_run(cfg: Config) -> None:
     """
     console = Console()
     site = find_site(cfg)
-    shapes = model_shapes(cfg)
+    shapes = model_shapes(cfg.model.path, cfg.reward.model, made=cfg.loop.enabled)
     plan = make_plan(cfg, site.machines, shapes)
-    faults = file_faults(cfg)
+    faults = file_faults(cfg) or content_faults(cfg)
     faults = faults or text_faults(cfg, of_hub=False)
     for line in describe(cfg, plan, shapes, 0 if site.lacks else len(faults)):
         console.say(line)
@@ -57,32 +57,31 @@ def dry_run(cfg: Config) -> None:
     console.say("\nnothing was started")
 
 
-def model_shapes(cfg: Config) -> Shapes:
-    """Sizes of the models of a run; the loop makes a reward model of the policy's shape."""
-    policy = shape_of(cfg.model.path, scores=False)
-    if cfg.loop.enabled or cfg.reward.model is None:
-        return Shapes(policy=policy, reward=policy if cfg.loop.enabled else None)
-    return Shapes(policy=policy, reward=shape_of(cfg.reward.model, scores=True))
+def model_shapes(model: str, reward_model: str | None, *, made: bool) -> Shapes:
+    """Sizes of the models of a run; `made` by the loop, the reward model has the policy's shape."""
+    policy = shape_of(model, scores=False)
+    if made or reward_model is None:
+        return Shapes(policy=policy, reward=policy if made else None)
+    return Shapes(policy=policy, reward=shape_of(reward_model, scores=True))
 
 
 def find_site(cfg: Config) -> Site:
     """The nodes of the cluster, or this machine; the assumed ones where those cannot hold it."""
-    address = cfg.ray.cluster
+    address, place, wanted = cfg.ray.cluster, cfg.placement, run_bundles(cfg)
     try:
         if address:
-            nodes = _nodes_of_cluster(cfg, address)
-            wanted = bundles(cfg, full_needs(cfg))
-            check_fits(wanted, nodes, cfg.placement.kind, cfg.placement.strategy)
-            return Site([_machine(cfg, node) for node in nodes], None)
-        preflight(cfg)
+            namespace = f"{cfg.experiment}-{cfg.name}-dry-run"
+            nodes = _nodes_of_cluster(cfg.ray, address, namespace)
+            check_fits(wanted, nodes, place.kind, place.strategy)
+            return Site([_machine(place.node, node) for node in nodes], None)
+        preflight(wanted, place, cfg.ray)
     except (PlacementError, EngineError) as error:
-        return Site([assumed_machine(cfg)] * cfg.placement.num_nodes, str(error))
-    return Site([_this_machine(cfg)], None)
+        return Site([assumed_machine(place.node)] * place.num_nodes, str(error))
+    return Site([_this_machine(place.node)], None)
 
 
-def assumed_machine(cfg: Config) -> Machine:
+def assumed_machine(node: NodeConfig) -> Machine:
     """One machine that the placement is made for."""
-    node = cfg.placement.node
     return Machine(
         cpus=node.cpus,
         gpus=node.gpus,
@@ -92,30 +91,30 @@ def assumed_machine(cfg: Config) -> Machine:
     )
 
 
-def _this_machine(cfg: Config) -> Machine:
+def _this_machine(like: NodeConfig) -> Machine:
     num_gpus, gpu_bytes = local_gpus(), local_gpu_bytes()
     assumed = num_gpus and gpu_bytes is None
     return Machine(
         cpus=float(os.cpu_count() or 1),
         gpus=num_gpus,
-        gpu_bytes=assumed_machine(cfg).gpu_bytes if assumed else gpu_bytes,
+        gpu_bytes=assumed_machine(like).gpu_bytes if assumed else gpu_bytes,
         host_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         assumed="memory" if assumed else "nothing",
     )
 
 
-def _machine(cfg: Config, node: Mapping[str, float]) -> Machine:
+def _machine(like: NodeConfig, node: Mapping[str, float]) -> Machine:
     """A node of a cluster, which does not say how much memory its GPUs have."""
     return Machine(
         cpus=node["CPU"],
         gpus=int(node["GPU"]),
-        gpu_bytes=int(cfg.placement.node.gpu_memory_gib * GIB) if node["GPU"] else None,
+        gpu_bytes=int(like.gpu_memory_gib * GIB) if node["GPU"] else None,
         host_bytes=int(node["memory"]),
         assumed="memory" if node["GPU"] else "nothing",
     )
 
 
-def _nodes_of_cluster(cfg: Config, address: str) -> list[dict[str, float]]:
+def _nodes_of_cluster(ray: RayConfig, address: str, namespace: str) -> list[dict[str, float]]:
     """CPUs, GPUs and memory of every node; EngineError when nobody answers."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():  # a refusal is known at once, where Ray would try for a minute
@@ -123,5 +122,5 @@ def _nodes_of_cluster(cfg: Config, address: str) -> list[dict[str, float]]:
             socket.create_connection((host, int(port)), timeout=_REACH_S).close()
         except OSError as error:
             raise EngineError(f"the cluster at {address} does not answer: {error}") from error
-    with session(cfg, f"{cfg.experiment}-{cfg.name}-dry-run"):
+    with session(ray, namespace):
         return cluster_nodes()

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from actors.cluster.bundles import Bundle, Layout, bundles, full_needs, lay_out
+from actors.cluster.bundles import Bundle, Layout, lay_out, run_bundles
 from actors.plan.layout.memory import GIB, NO_MODEL, Footprint, engine_footprint, policy_footprint
 from actors.plan.layout.model_shape import ModelShape
-from conf.schema import Config
+from conf.schema import Config, PlacementConfig, PolicyConfig, Strategy
 
 GROUPS = ("rollout", "reward", "policy")
 
@@ -73,17 +73,20 @@ class Plan:
 
 def make_plan(cfg: Config, machines: Sequence[Machine], shapes: Shapes) -> Plan:
     """Lay the actors of a run out on machines, and add up what each device holds."""
-    wanted = bundles(cfg, full_needs(cfg))
-    layout = lay_out(wanted, [m.resources for m in machines], cfg.placement.strategy)
+    place, wanted = cfg.placement, run_bundles(cfg)
+    layout = lay_out(wanted, [m.resources for m in machines], place.strategy)
     gpu_bytes = min((m.gpu_bytes for m in machines if m.gpu_bytes), default=None)
     footprints = footprints_of(cfg, shapes, gpu_bytes)
     devices = [
         device
         for index, machine in enumerate(machines)
-        for device in _devices(cfg, index, machine, layout, footprints)
+        for device in _devices(index, machine, layout, footprints, on_gpus=place.device == "cuda")
     ]
-    misfits = _homeless(cfg, layout, machines) + _starved(cfg, footprints)
-    misfits += [_overfull(cfg, device, footprints) for device in _too_small(devices)]
+    misfits = _homeless(place.strategy, layout, machines) + _starved(place, footprints)
+    misfits += [
+        _overfull(device, footprints, cfg.policy, on_cpu=place.device == "cpu")
+        for device in _too_small(devices)
+    ]
     return Plan(
         machines=tuple(machines),
         bundles=tuple(wanted),
@@ -137,17 +140,17 @@ def footprints_of(
 
 
 def _devices(
-    cfg: Config,
     index: int,
     machine: Machine,
     layout: Layout,
     footprints: Mapping[str, Footprint | None],
+    *,
+    on_gpus: bool,
 ) -> list[Device]:
     """The GPUs of one node, then its host memory."""
     here = {actor: spot for actor, spot in layout.spots.items() if spot.node == index}
-    on_gpus = machine.gpus if cfg.placement.device == "cuda" else 0
     devices: list[Device] = []
-    for gpu in range(on_gpus):
+    for gpu in range(machine.gpus if on_gpus else 0):
         actors = tuple(actor for actor, spot in here.items() if gpu in spot.gpus)
         devices.append(
             Device(
@@ -210,12 +213,11 @@ def _too_small(devices: Sequence[Device]) -> list[Device]:
 # --- what would not fit, and the key to change -------------------------------------------------
 
 
-def _homeless(cfg: Config, layout: Layout, machines: Sequence[Machine]) -> list[str]:
+def _homeless(strategy: Strategy, layout: Layout, machines: Sequence[Machine]) -> list[str]:
     bundle = layout.homeless
     if bundle is None:
         return []
     gpus, cpus = sum(m.gpus for m in machines), sum(m.cpus for m in machines)
-    strategy = cfg.placement.strategy
     advice = "; PACK and SPREAD only prefer" if strategy.startswith("STRICT") else ""
     return [
         f"placement: {bundle.actor} ({bundle.gpus:g} GPU, {bundle.cpus:g} CPU) has no place on "
@@ -228,11 +230,11 @@ def _homeless(cfg: Config, layout: Layout, machines: Sequence[Machine]) -> list[
 _LENGTH = {"rollout": "model.max_completion_tokens", "reward": "reward.max_tokens"}
 
 
-def _starved(cfg: Config, footprints: Mapping[str, Footprint | None]) -> list[str]:
+def _starved(place: PlacementConfig, footprints: Mapping[str, Footprint | None]) -> list[str]:
     """Engines whose KV cache does not hold one sequence; vLLM refuses to start then."""
-    on_gpu = cfg.placement.device == "cuda"
+    on_gpu = place.device == "cuda"
     memory = "gpu_memory_utilization" if on_gpu else "kv_cache_gib"
-    wider = "" if not on_gpu or cfg.placement.colocate else "{0}.tensor_parallel or "
+    wider = "" if not on_gpu or place.colocate else "{0}.tensor_parallel or "
     return [
         f"{group}: its KV cache holds no sequence of full length; raise "
         f"{wider.format(group)}{group}.{memory}, or lower {_LENGTH[group]}"
@@ -241,7 +243,13 @@ def _starved(cfg: Config, footprints: Mapping[str, Footprint | None]) -> list[st
     ]
 
 
-def _overfull(cfg: Config, device: Device, footprints: Mapping[str, Footprint | None]) -> str:
+def _overfull(
+    device: Device,
+    footprints: Mapping[str, Footprint | None],
+    ranks: PolicyConfig,
+    *,
+    on_cpu: bool,
+) -> str:
     where = f"{device.name} of node {device.node}"
     what = (
         f"{where}: {' + '.join(device.actors) or 'its actors'} would need "
@@ -253,15 +261,16 @@ def _overfull(cfg: Config, device: Device, footprints: Mapping[str, Footprint | 
         fixes.append("lower rollout.gpu_memory_utilization and reward.gpu_memory_utilization")
     policy = footprints["policy"]
     if policy is not None and (device.gpu is None or "policy" in groups):
-        fixes.append(_smaller_policy(cfg, policy, on_host=device.gpu is None))
-    if device.gpu is None and cfg.placement.device == "cpu":
+        fixes.append(_smaller_policy(ranks, policy, on_host=device.gpu is None, on_cpu=on_cpu))
+    if device.gpu is None and on_cpu:
         fixes.append("lower rollout.kv_cache_gib and reward.kv_cache_gib")
     return f"{what}; {', or '.join(fixes) or 'take a smaller model'}"
 
 
-def _smaller_policy(cfg: Config, footprint: Footprint, *, on_host: bool) -> str:
+def _smaller_policy(
+    policy: PolicyConfig, footprint: Footprint, *, on_host: bool, on_cpu: bool
+) -> str:
     """The keys that make the largest part of a rank smaller."""
-    policy, on_cpu = cfg.policy, cfg.placement.device == "cpu"
     activations = footprint.working.get("activations", 0) + footprint.working.get("LM head", 0)
     if on_host and not on_cpu:
         return "spread policy.ranks over more nodes"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from actors.plan.layout.memory import GIB, Footprint
 from actors.plan.layout.plan import GROUPS, Device, Plan, Shapes
 from conf.keys import as_yaml, keys_of
-from conf.schema import Config
+from conf.schema import Config, ModelConfig, PlacementConfig, RewardConfig
 from rl.run.directory import RunDirectory
 
 _WIDTH = 94
@@ -27,10 +27,10 @@ def describe(cfg: Config, plan: Plan, shapes: Shapes, num_faults: int = 0) -> li
         "configuration: what differs from the defaults (--cfg job shows all)",
         *_changed(cfg),
         "",
-        *picture(cfg, plan),
+        *picture(cfg.placement, plan),
         "",
         "memory of one actor in GiB, estimated (docs/planning.md has the formulas)",
-        *_footprints(cfg, plan, shapes),
+        *_footprints(cfg.model, cfg.reward, plan, shapes, made=cfg.loop.enabled),
         "",
         *_verdict(plan, num_faults),
     ]
@@ -53,9 +53,8 @@ def _changed(cfg: Config) -> list[str]:
     return [f"  {name:<{width}}  {' '.join(values)}" for name, values in sections.items()]
 
 
-def picture(cfg: Config, plan: Plan) -> list[str]:
+def picture(place: PlacementConfig, plan: Plan) -> list[str]:
     """Nodes as boxes, devices as lines, with who sits on each."""
-    place = cfg.placement
     shares = ", groups share devices and take turns" if place.colocate else ""
     lines = [
         f"placement {place.kind}: {len(plan.bundles)} actors, {place.strategy}{shares}",
@@ -91,17 +90,19 @@ def _device(device: Device) -> list[str]:
     return [first, *(f"{'':<7}{line}" for line in names[1:])]
 
 
-def _footprints(cfg: Config, plan: Plan, shapes: Shapes) -> list[str]:
-    """A paragraph for each group: model, parts and their sum."""
+def _footprints(
+    model: ModelConfig, reward: RewardConfig, plan: Plan, shapes: Shapes, *, made: bool
+) -> list[str]:
+    """A paragraph for each group: model, parts, their sum; `made`: the loop makes the models."""
     models = {"rollout": shapes.policy, "policy": shapes.policy, "reward": shapes.reward}
-    judge = None if cfg.loop.enabled else cfg.reward.model
-    named = {"rollout": cfg.model.path, "policy": cfg.model.path, "reward": judge}
-    dtypes = {"rollout": cfg.model.dtype, "policy": cfg.model.dtype, "reward": cfg.reward.dtype}
+    judge = None if made else reward.model
+    named = {"rollout": model.path, "policy": model.path, "reward": judge}
+    dtypes = {"rollout": model.dtype, "policy": model.dtype, "reward": reward.dtype}
     lines: list[str] = []
     for group in GROUPS:
         footprint, shape = plan.footprints[group], models[group]
-        if group == "reward" and not cfg.reward.uses_model:
-            lines.append(f"  {group:<8} no model (reward.kind={cfg.reward.kind})")
+        if group == "reward" and not reward.uses_model:
+            lines.append(f"  {group:<8} no model (reward.kind={reward.kind})")
             continue
         what = named[group] or "made by the loop, of the policy's shape"
         if footprint is None or shape is None:

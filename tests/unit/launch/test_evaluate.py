@@ -104,7 +104,7 @@ def test_a_cluster_needs_a_placement(run: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_other_settings_than_those_on_disk_are_refused_by_name(run: Run, problems: Path) -> None:
     args = evaluation_args(EvaluateArgs, problems, output=str(problems.parent / "out.json"))
     settings = plan_benchmark(
-        args, configure(args, 256, 256), read_benchmark(args), (1, 8)
+        args, configure(args, 256, 256).model, read_benchmark(args), (1, 8)
     ).settings
     beside = problems.parent / "out"
     beside.with_suffix(".settings.json").write_text(json.dumps(dict(settings) | {"top_p": 1.0}))

@@ -93,7 +93,7 @@ def step_config(**changes: object) -> StepConfig:
     values: dict[str, object] = {
         "prompts_per_step": 2,
         "sampling": SamplingConfig(group_size=3, max_tokens=8),
-        "advantage": AdvantageConfig(scale="none"),
+        "advantage": AdvantageConfig(scale="none", std_floor=0.05),
         "minibatches_per_step": 1,
         "on_policy": True,
         "keep_zero_advantage": False,

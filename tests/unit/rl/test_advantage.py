@@ -33,7 +33,7 @@ def advantages(scale, *groups_PG, std_floor=0.05):
 @pytest.mark.parametrize("scale", SCALES)
 @given(rewards_PG=groups)
 def test_advantages_sum_to_zero_in_every_group(scale, rewards_PG):
-    result_PG = group_advantages(rewards_PG, AdvantageConfig(scale=scale))
+    result_PG = group_advantages(rewards_PG, AdvantageConfig(scale=scale, std_floor=0.05))
     assert [a.shape for a in result_PG] == [r.shape for r in rewards_PG]
     for advantages_G in result_PG:
         assert advantages_G.dtype == np.float32
@@ -44,7 +44,7 @@ def test_advantages_sum_to_zero_in_every_group(scale, rewards_PG):
 @given(rewards_PG=groups, offset=st.integers(-64, 64))
 def test_an_offset_of_all_rewards_changes_nothing(scale, rewards_PG, offset):
     rounded_PG = [np.round(rewards_G) for rewards_G in rewards_PG]  # so that the sums are exact
-    cfg = AdvantageConfig(scale=scale)
+    cfg = AdvantageConfig(scale=scale, std_floor=0.05)
     for plain_G, moved_G in zip(
         group_advantages(rounded_PG, cfg),
         group_advantages([r + np.float32(offset) for r in rounded_PG], cfg),
@@ -118,7 +118,7 @@ BY_TESTS = judged(JudgeKind.EXECUTION, [0.0, 1.0], [0.0, 0.0, 1.0])
 
 
 def test_each_judge_has_a_standard_deviation_of_its_own():
-    cfg = AdvantageConfig(scale="batch_std")
+    cfg = AdvantageConfig(scale="batch_std", std_floor=0.05)
     mixed = [BY_RM[0], BY_TESTS[0], BY_RM[1], BY_TESTS[1]]
     result_PG = batch_advantages(mixed, cfg)
     for kind in JudgeKind:
@@ -130,7 +130,7 @@ def test_each_judge_has_a_standard_deviation_of_its_own():
 
 
 def test_the_units_of_one_judge_change_nothing_for_either():
-    cfg = AdvantageConfig(scale="batch_std")
+    cfg = AdvantageConfig(scale="batch_std", std_floor=0.05)
     louder = [dataclasses.replace(g, rewards_G=g.rewards_G * np.float32(10)) for g in BY_RM]
     for one_G, other_G in zip(
         batch_advantages([*BY_RM, *BY_TESTS], cfg),
@@ -143,7 +143,7 @@ def test_the_units_of_one_judge_change_nothing_for_either():
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("groups_P", [BY_RM, BY_TESTS, []], ids=["rm", "execution", "none"])
 def test_with_one_judge_a_batch_is_scaled_as_a_whole(scale, groups_P):
-    cfg = AdvantageConfig(scale=scale)
+    cfg = AdvantageConfig(scale=scale, std_floor=0.05)
     expected_PG = group_advantages([g.rewards_G for g in groups_P], cfg)
     for result_G, expected_G in zip(batch_advantages(groups_P, cfg), expected_PG, strict=True):
         np.testing.assert_array_equal(result_G, expected_G)

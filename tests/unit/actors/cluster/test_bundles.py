@@ -152,7 +152,7 @@ def cfg() -> Config:
 
 
 def test_every_actor_that_is_needed_has_a_bundle_of_its_group(cfg: Config):
-    assert bundles(cfg, Needs(rollout=1, reward=2, policy=2)) == [
+    assert bundles(cfg.placement, Needs(rollout=1, reward=2, policy=2)) == [
         Bundle("rollout-0", 2.0, 2.0),
         Bundle("reward-0", 1.0, 0.5),
         Bundle("reward-1", 1.0, 0.5),
@@ -162,13 +162,13 @@ def test_every_actor_that_is_needed_has_a_bundle_of_its_group(cfg: Config):
 
 
 def test_groups_that_are_not_needed_take_nothing(cfg: Config):
-    assert [b.actor for b in bundles(cfg, Needs(reward=1))] == ["reward-0"]
-    assert bundles(cfg, Needs()) == []
+    assert [b.actor for b in bundles(cfg.placement, Needs(reward=1))] == ["reward-0"]
+    assert bundles(cfg.placement, Needs()) == []
 
 
 def test_a_reward_by_execution_needs_no_device(cfg: Config):
-    executing = replace(cfg, reward=replace(cfg.reward, kind="execution"))
-    listed = bundles(executing, Needs(rollout=1, reward=2, policy=1))
+    needs = Needs(rollout=1, reward=2, policy=1, judges_hold_model=False)
+    listed = bundles(cfg.placement, needs)
     gpus = {bundle.actor: bundle.gpus for bundle in listed}
     assert gpus == {"rollout-0": 2.0, "reward-0": 0.0, "reward-1": 0.0, "policy-0": 1.0}
     assert listed[1].resources == {"CPU": 1.0}  # Ray takes no entry of zero

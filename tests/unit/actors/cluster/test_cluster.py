@@ -26,7 +26,7 @@ def test_a_dashboard_that_does_not_start_is_left_out(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with cluster(run_config(), "name"):
+    with cluster(run_config().ray, "name"):
         pass
     assert tries == [True, False]
 
@@ -39,13 +39,13 @@ def test_a_cluster_that_does_not_start_at_all_is_one_error(monkeypatch: pytest.M
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with (
         pytest.raises(EngineError, match=r"local cluster: RuntimeError: no room; long trace$"),
-        cluster(run_config(), "name"),
+        cluster(run_config().ray, "name"),
     ):
         pass
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
     with (
         pytest.raises(EngineError, match=r"at 10\.0\.0\.1:1: RuntimeError: no room; long trace$"),
-        cluster(run_config(), "name"),
+        cluster(run_config().ray, "name"),
     ):
         pass
 
@@ -58,7 +58,7 @@ def test_a_missing_or_wrong_token_is_the_users_to_mend(monkeypatch: pytest.Monke
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
     with (
         pytest.raises(UserError, match=r"at 10\.0\.0\.1:1 wants a token.*RAY_AUTH_TOKEN_PATH"),
-        cluster(run_config(), "name"),
+        cluster(run_config().ray, "name"),
     ):
         pass
 

@@ -32,7 +32,7 @@ def test_a_named_variable_reaches_every_process_but_not_what_ray_shows(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     config = run_config(["++ray.env_from=[HF_TOKEN]", "++ray.env.FOO=1"])
-    with cluster(config, "name"):
+    with cluster(config.ray, "name"):
         pass
     assert options["runtime_env"]["env_vars"] == {"FOO": "1"}
     hook = options["runtime_env"]["worker_process_setup_hook"]
@@ -44,7 +44,7 @@ def test_a_named_variable_reaches_every_process_but_not_what_ray_shows(
 
 
 def test_without_names_there_is_no_hook(options: dict[str, Any]) -> None:
-    with cluster(run_config(), "name"):
+    with cluster(run_config().ray, "name"):
         pass
     assert options["runtime_env"] == {"env_vars": {}}
 
@@ -70,7 +70,7 @@ def test_in_a_job_the_runtime_environment_of_the_job_is_kept(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with cluster(run_config(["++ray.env.FOO=1"]), "name"):
+    with cluster(run_config(["++ray.env.FOO=1"]).ray, "name"):
         pass
     assert options["address"] == "10.0.0.1:6379"
     assert "working_dir" not in options["runtime_env"]
@@ -81,6 +81,6 @@ def test_the_address_of_the_dashboard_is_not_one_to_join(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
-    with pytest.raises(UserError, match="ray job submit"), cluster(run_config(), "name"):
+    with pytest.raises(UserError, match="ray job submit"), cluster(run_config().ray, "name"):
         pass
     assert not options

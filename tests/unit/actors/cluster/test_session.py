@@ -52,7 +52,7 @@ def test_a_failed_task_ends_the_session_with_its_own_error_and_ray_is_gone(
     cfg: Config, shutdowns: list[str]
 ) -> None:
     died = EngineError("rollout-0 died")
-    with pytest.raises(EngineError) as caught, session(cfg, "name") as run:
+    with pytest.raises(EngineError) as caught, session(cfg.ray, "name") as run:
         run(_two_tasks_of_which_one_fails(died))
     assert caught.value is died
     assert isinstance(caught.value.__cause__, ExceptionGroup)
@@ -60,7 +60,7 @@ def test_a_failed_task_ends_the_session_with_its_own_error_and_ray_is_gone(
 
 
 def test_errors_of_others_are_not_hidden_either(cfg: Config, shutdowns: list[str]) -> None:
-    with pytest.raises(ZeroDivisionError), session(cfg, "name") as run:
+    with pytest.raises(ZeroDivisionError), session(cfg.ray, "name") as run:
         run(_two_tasks_of_which_one_fails(ZeroDivisionError()))
     assert shutdowns == ["ray"]
 
@@ -71,7 +71,7 @@ def test_without_an_error_the_result_of_a_coroutine_is_handed_on(
     async def three() -> int:
         return 3
 
-    with session(cfg, "name") as run:
+    with session(cfg.ray, "name") as run:
         assert (run(three()), run(three())) == (3, 3)
         assert shutdowns == []
     assert shutdowns == ["ray"]

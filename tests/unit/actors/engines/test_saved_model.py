@@ -111,7 +111,7 @@ def test_a_link_in_the_cache_of_a_hub_becomes_the_file(base: Path, tmp_path: Pat
 
 
 def test_an_export_halves_the_weights_and_copies_the_rest(tmp_path: Path) -> None:
-    export_models(run_config(), ASSETS / "policy", ASSETS / "rm", tmp_path)
+    export_models(ASSETS / "policy", ASSETS / "rm", tmp_path, run_config().reward, 0)
     for name in ("policy", "rm"):
         weights = load_file(tmp_path / name / "model.safetensors")
         shipped = load_file(ASSETS / name / "model.safetensors")

@@ -11,7 +11,7 @@ import pytest
 from actors.engines.forward_check import ForwardCheck
 from actors.groups.fleet import TurnTakingGroup, packing_of
 from actors.groups.trainer import TrainGroup
-from conf.schema import AttentionKernel, PolicyConfig, SharePrefix
+from conf.schema import Attention, PolicyConfig, SharePrefix
 from rl.loss import NllObjective
 from rl.packing import Packing
 from rl.types import Minibatch
@@ -142,7 +142,7 @@ def test_samples_are_packed_and_share_prefixes_only_where_that_changes_no_number
     ],
 )
 def test_how_samples_are_packed_goes_by_what_the_attention_kernel_takes(
-    attention: AttentionKernel, share_prefix: SharePrefix, dense_mask: bool
+    attention: Attention, share_prefix: SharePrefix, dense_mask: bool
 ):
     policy = PolicyConfig(lr=1e-3, microbatch_tokens=256, row_tokens=64, attention=attention)
     packing = packing_of(policy, 3)

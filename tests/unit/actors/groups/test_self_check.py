@@ -118,20 +118,25 @@ def test_a_warning_goes_on_and_off_does_not_look(
 
 def test_a_strict_run_ends_in_the_step_whose_mismatch_is_above_the_bound():
     cfg = config()
-    check_mismatch(cfg, 2, {"rollout/mismatch_kl": 1e-6})
-    check_mismatch(cfg, 2, {})  # a step without an update
+    assert is_strict(cfg.self_check, cfg.rollout, cfg.algorithm.max_staleness)
+    check_mismatch(cfg.self_check, "float32", 2, {"rollout/mismatch_kl": 1e-6})
+    check_mismatch(cfg.self_check, "float32", 2, {})  # a step without an update
     with pytest.raises(EngineError, match=r"step 2: rollout/mismatch_kl is 1\.8 .*bound: 0\.001"):
-        check_mismatch(cfg, 2, {"rollout/mismatch_kl": 1.8})
-    check_mismatch(config("++self_check.mismatch_kl=2.0"), 2, {"rollout/mismatch_kl": 1.8})
+        check_mismatch(cfg.self_check, "float32", 2, {"rollout/mismatch_kl": 1.8})
+    loose = config("++self_check.mismatch_kl=2.0").self_check
+    check_mismatch(loose, "float32", 2, {"rollout/mismatch_kl": 1.8})
 
 
 @pytest.mark.parametrize(
-    "override", ["algorithm.max_staleness=1", "++rollout.top_p=0.9", "++rollout.top_k=20"]
+    "override",
+    [
+        *("algorithm.max_staleness=1", "++rollout.top_p=0.9", "++rollout.top_k=20"),
+        "++self_check.action=off",
+    ],
 )
 def test_a_run_that_samples_from_another_distribution_on_purpose_has_no_bound(override: str):
     cfg = config(override)
-    assert not is_strict(cfg)
-    check_mismatch(cfg, 2, {"rollout/mismatch_kl": 1.8})
+    assert not is_strict(cfg.self_check, cfg.rollout, cfg.algorithm.max_staleness)
 
 
 class TrainGroup:
@@ -145,7 +150,6 @@ class TrainGroup:
 
 def test_a_model_that_ranks_read_in_two_ways_is_refused():
     with pytest.raises(EngineError, match="self-check of m: other numbers"):
-        asyncio.run(check_ranks(config(), TrainGroup(), "m"))  # pyright: ignore[reportArgumentType]
-    quiet = config()
-    quiet = replace(quiet, self_check=replace(quiet.self_check, action="off"))
+        asyncio.run(check_ranks(config().self_check, TrainGroup(), "m"))  # pyright: ignore[reportArgumentType]
+    quiet = replace(config().self_check, action="off")
     asyncio.run(check_ranks(quiet, TrainGroup(), "m"))  # pyright: ignore[reportArgumentType]

@@ -37,7 +37,8 @@ def summary_of(*overrides: str, watch: Watch | None = None) -> RunSummary:
         watch=watch or Watch(),
     )
     cfg = shipped_config(list(overrides))
-    return summarise(cfg, result, reward_model_accuracy(cfg, {}), 1.0, {"rl": 1.0})
+    accuracy = reward_model_accuracy(cfg.reward, {})
+    return summarise(cfg, result, accuracy, 1.0, {"rl": 1.0})
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(verifying, "session", lambda *_args: nullcontext(asyncio.run))
     monkeypatch.setattr(verifying, "check_sandbox", lambda _cfg: 3)
 
+    cfg = run_config(["placement=laptop"])
+
     def verify(lines: Sequence[object], max_bad_rows: int) -> list[dict[str, Any]]:
         source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
         texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
@@ -56,13 +58,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         job = VerifyFile(
             source=source,
             target=target,
+            sandbox=cfg.sandbox,
             timeout_s=4.0,
             early_stop=False,
             workers=1,
             rule="last_block",
             max_bad_rows=max_bad_rows,
         )
-        assert verify_file(run_config(["placement=laptop"]), job) == 0
+        assert verify_file(cfg.ray, job) == 0
         return [json.loads(line) for line in target.read_text().splitlines()]
 
     return verify

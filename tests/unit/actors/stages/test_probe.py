@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from actors.plan.problems import load_problems
-from actors.stages.probe import Probe, probe_problems
+from actors.stages.probe import Asking, Probe, probe_problems
+from conf.schema import Config
 from reward.sandbox.pool import SandboxError
 from reward.verify.verdict import Program, ProgramResult, Verifier
 from rl.base.console import Console
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
+from rl.run.probe import Problems
 from rl.run.rollouts import read_rollouts
 from rl.run.summary import AlarmFigures, Watch
 from rl.types import Prompt, PromptGroup, SamplingConfig, Verdict
@@ -74,7 +76,9 @@ class Run:
         self.fleet.policy.save_hf = self._save_hf  # pyright: ignore[reportAttributeAccessIssue]
         self.verifier = FakeVerifier()
         sampling = SamplingConfig(group_size=8, max_tokens=8)
-        self.probe = Probe(cfg, PROBLEMS, sampling, directory, Console())
+        by_tests = cfg.reward.kind == "execution"
+        asking = Asking(problems=PROBLEMS, sampling=sampling, by_tests=by_tests)
+        self.probe = Probe(cfg.probe, cfg.alarm, asking, directory, Console())
 
     async def _save_hf(self, directory: Path) -> None:
         directory.mkdir(parents=True)
@@ -156,11 +160,18 @@ def test_probes_are_due_every_so_many_steps_and_never_without_problems(tmp_path,
     run = Run(tmp_path)
     assert [run.probe.due(step) for step in (0, 1, 2, 3, 4)] == [True, False, True, False, True]
     cfg = run_config()
-    none = Probe(cfg, [], SamplingConfig(group_size=8, max_tokens=8), tmp_path, Console())
+    sampling = SamplingConfig(group_size=8, max_tokens=8)
+    nothing = Asking(problems=[], sampling=sampling, by_tests=False)
+    none = Probe(cfg.probe, cfg.alarm, nothing, tmp_path, Console())
     assert not any(none.due(step) for step in range(10))
     none.announce()
     assert "probe: off" in capsys.readouterr().out
     assert none.summary(1.0) == Watch()
+
+
+def parts(cfg: Config) -> tuple[Problems, Problems]:
+    problems = load_problems(cfg.data, cfg.seed)
+    return probe_problems(cfg.probe, cfg.data, cfg.algorithm.prompts_per_step, *problems)
 
 
 def test_the_probe_is_carved_out_of_training_unless_it_has_a_file(tmp_path):
@@ -168,11 +179,9 @@ def test_the_probe_is_carved_out_of_training_unless_it_has_a_file(tmp_path):
         write_prompts(tmp_path / f"{split}.parquet", make_prompts(split, num, 0))  # pyright: ignore[reportArgumentType]
     write_prompts(tmp_path / "probe.parquet", make_prompts("eval", 30, 9))
     paths = [f"++data.{split}_path={tmp_path / split}.parquet" for split in ("train", "eval")]
-    cfg = run_config(["data=parquet", *paths])
-    train, probe = probe_problems(cfg, *load_problems(cfg))
+    train, probe = parts(run_config(["data=parquet", *paths]))
     assert len(probe) == 20 and len(train) == 180
-    cfg = run_config(["data=parquet", *paths, f"++probe.path={tmp_path / 'probe.parquet'}"])
-    train, probe = probe_problems(cfg, *load_problems(cfg))
+    file = f"++probe.path={tmp_path / 'probe.parquet'}"
+    train, probe = parts(run_config(["data=parquet", *paths, file]))
     assert len(probe) == 30 and len(train) == 200
-    cfg = run_config(["data=parquet", *paths, "++probe.every=0"])
-    assert probe_problems(cfg, *load_problems(cfg))[1] == []
+    assert parts(run_config(["data=parquet", *paths, "++probe.every=0"]))[1] == []

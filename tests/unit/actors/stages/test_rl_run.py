@@ -111,7 +111,8 @@ def test_samples_without_advantage_are_kept_for_a_term_of_the_loss_that_needs_no
     override: str, keeps: bool
 ):
     cfg = run_config([f"++algorithm.{override}"])
-    assert step_config(cfg).keep_zero_advantage == keeps
+    sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, cfg.seed)
+    assert step_config(cfg.algorithm, sampling).keep_zero_advantage == keeps
 
 
 def stages(directory: Path) -> list[tuple[str, int]]:

@@ -351,6 +351,7 @@ def test_help_lists_groups_and_common_keys(run: Command) -> None:
         "    placement=one_node    8 GPUs of one machine, each owned by one actor",
         "algorithm.max_staleness=     policy versions that rollouts may lag",
         "policy.lr=                   peak learning rate [a number > 0; quickstart 0.0001]",
+        "data-parallel ZeRO-3 ranks [an integer >= 1; quickstart 2]",  # the schema's default is 1
         "docs/reference.md",
     ):
         assert text in result.out

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.errors import NonFiniteError
-from reward.judges.shaping import ShapingKind, shape_rewards
+from conf.schema import ShapingKind
+from reward.judges.shaping import shape_rewards
 
 pytestmark = pytest.mark.unit
 

@@ -92,7 +92,7 @@ def test_a_family_with_prompts_of_its_own_needs_them(tmp_path: Path) -> None:
     file.write_text("Judge it.\n")
     cfg = reward_config(str(MODEL), RewardGroupArgs(adapter="themis", system=str(file)))
     assert cfg.reward.system == "Judge it."
-    text_path = check_reward_texts(cfg, REWARD_KEYS)
+    text_path = check_reward_texts(cfg.reward, REWARD_KEYS)
     read = decode(
         text_path.tokenizer, text_path.encode("q", "c").token_ids, skip_special_tokens=False
     )
@@ -132,8 +132,8 @@ def test_a_line_says_where_nothing_is_compared(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = reward_config(str(model), RewardGroupArgs())
-    check_reward_texts(cfg, REWARD_KEYS)
+    check_reward_texts(cfg.reward, REWARD_KEYS)
     assert "without golden scores" not in capsys.readouterr().out
     (model / "golden_scores.json").unlink()
-    check_reward_texts(cfg, REWARD_KEYS)
+    check_reward_texts(cfg.reward, REWARD_KEYS)
     assert "comes without golden scores" in capsys.readouterr().out

@@ -34,7 +34,7 @@ def shown(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
 
 def test_a_run_that_fits_here_is_planned_on_this_machine(capsys: pytest.CaptureFixture[str]):
     text = shown(capsys)
-    assert "+- node 0, 1.5 of 2 CPUs taken" in text
+    assert "+- node 0, 1.25 of 2 CPUs taken" in text
     assert "all of it fits" in text and "not here" not in text
 
 
@@ -72,7 +72,7 @@ def test_a_cluster_that_does_not_answer_is_said_at_once():
 
 def test_the_nodes_of_a_cluster_are_planned_with(monkeypatch: pytest.MonkeyPatch):
     node = {"CPU": 96.0, "GPU": 8.0, "memory": 2.0**40}
-    monkeypatch.setattr(module, "_nodes_of_cluster", lambda cfg, address: [node, node])
+    monkeypatch.setattr(module, "_nodes_of_cluster", lambda *_: [node, node])
     site = find_site(run_config([QWEN, "++ray.address=head:6379"]))
     assert site.lacks is None
     assert [(m.gpus, m.assumed) for m in site.machines] == [(8, "memory")] * 2
@@ -80,6 +80,6 @@ def test_the_nodes_of_a_cluster_are_planned_with(monkeypatch: pytest.MonkeyPatch
 
 def test_a_cluster_that_is_too_small_is_said(monkeypatch: pytest.MonkeyPatch):
     nodes = [{"CPU": 96.0, "GPU": 4.0, "memory": 2.0**40}] * 2
-    monkeypatch.setattr(module, "_nodes_of_cluster", lambda cfg, address: nodes)
+    monkeypatch.setattr(module, "_nodes_of_cluster", lambda *_: nodes)
     site = find_site(run_config([QWEN, "++ray.address=head:6379"]))
     assert site.lacks is not None and "2 node(s) with 8 GPUs" in site.lacks

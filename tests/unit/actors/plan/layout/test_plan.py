@@ -27,12 +27,16 @@ def config(*overrides: str) -> Config:
     return shipped_config(overrides)
 
 
+def shapes(cfg: Config) -> Shapes:
+    return model_shapes(cfg.model.path, cfg.reward.model, made=cfg.loop.enabled)
+
+
 def planned(*overrides: str, nodes: int | None = None, gpu_gib: float | None = None) -> Plan:
     cfg = config(*overrides)
-    machine = assumed_machine(cfg)
+    machine = assumed_machine(cfg.placement.node)
     if gpu_gib is not None:
         machine = replace(machine, gpu_bytes=int(gpu_gib * GIB))
-    return make_plan(cfg, [machine] * (nodes or cfg.placement.num_nodes), model_shapes(cfg))
+    return make_plan(cfg, [machine] * (nodes or cfg.placement.num_nodes), shapes(cfg))
 
 
 @pytest.mark.parametrize("experiment", ["quickstart", "qwen3_8b_codescaler", "whole_loop"])
@@ -108,14 +112,14 @@ def test_a_model_of_unknown_size_makes_the_plan_incomplete_and_is_no_misfit():
     assert plan.misfits == ()
     assert not plan.devices[0].complete
     cfg = config(QWEN, "model.path=someone/model")
-    text = "\n".join(describe(cfg, plan, model_shapes(cfg)))
+    text = "\n".join(describe(cfg, plan, shapes(cfg)))
     assert "someone/model: size unknown" in text
     assert "what is known of it fits" in text
 
 
 def test_the_picture_shows_nodes_as_boxes_and_devices_as_lines():
     cfg = config(QWEN)
-    lines = picture(cfg, planned(QWEN))
+    lines = picture(cfg.placement, planned(QWEN))
     assert lines[0] == "placement one_node: 8 actors, STRICT_PACK"
     assert lines[2].startswith("+- node 0 (assumed), 32 of 64 CPUs taken ---")
     row = "| gpu 4  policy-0                         [#############.......] 50.8 of 79.0 GiB"
@@ -128,11 +132,11 @@ def test_the_picture_has_a_box_for_each_node():
     plan = planned(QWEN, "placement=multi_node", "rollout.engines=16", "policy.ranks=8")
     assert {spot.node for spot in plan.layout.spots.values()} == {0, 1, 2, 3}
     cfg = config(QWEN, "placement=multi_node")
-    assert sum(line.startswith("+- node") for line in picture(cfg, plan)) == 4
+    assert sum(line.startswith("+- node") for line in picture(cfg.placement, plan)) == 4
 
 
 def test_many_actors_on_a_laptop_take_several_lines():
-    lines = picture(config(), planned())
+    lines = picture(config().placement, planned("reward.shards=2"))
     rows = [line for line in lines if line.startswith("|")]
     assert rows[0].startswith("| host   rollout-0 + reward-0 + reward-1")
     assert rows[1].startswith("|        + policy-0 + policy-1")
@@ -140,7 +144,7 @@ def test_many_actors_on_a_laptop_take_several_lines():
 
 def test_the_text_lists_what_differs_from_the_defaults():
     cfg = config(QWEN, "policy.lr=3e-6")
-    text = "\n".join(describe(cfg, planned(QWEN), model_shapes(cfg)))
+    text = "\n".join(describe(cfg, planned(QWEN), shapes(cfg)))
     assert "ranks=4 lr=3e-06 warmup_steps=20" in text
     assert "grad_clip" not in text
 
@@ -150,7 +154,7 @@ def test_a_device_that_is_too_small_is_marked():
     small = Machine(cpus=64, gpus=8, gpu_bytes=GIB, host_bytes=GIB, assumed="nothing")
     plan = make_plan(cfg, [small], Shapes(policy=None, reward=None))
     assert plan.misfits == ()  # nothing is known, so nothing is claimed
-    plan = make_plan(cfg, [small], model_shapes(cfg))
-    lines = picture(cfg, plan)
+    plan = make_plan(cfg, [small], shapes(cfg))
+    lines = picture(cfg.placement, plan)
     assert "OVER" in "\n".join(lines)
     assert len({len(line) for line in lines[2:]}) == 1  # the box stays straight
