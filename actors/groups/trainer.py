@@ -131,6 +131,11 @@ class TrainGroup:
             "the start of the policy ranks",
         )
 
+    def unchecked(self) -> None:
+        """Without a self-check nobody knows whether sharing changes a number: `auto` shares none."""
+        if self.packing.share_prefix == "auto":
+            self.packing = replace(self.packing, share_prefix="off")
+
     async def self_check(self, model: str, plain_bytes: int) -> ForwardCheck:
         """Check how samples are read, and pack and share only where that changes no number.
 

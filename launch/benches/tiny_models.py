@@ -98,9 +98,15 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-def tiny_config(family: str, tokenizer: Any) -> PreTrainedConfig:  # noqa: ANN401 - no typed base
-    """The configuration of one family in small."""
+def tiny_config(
+    family: str,
+    tokenizer: Any,  # noqa: ANN401 - no typed base
+    num_positions: int | None = None,
+) -> PreTrainedConfig:
+    """The configuration of one family in small; with a longer context where it is asked for."""
     model_type, fields = FAMILIES[family]
+    if num_positions is not None:
+        fields = {**fields, "max_position_embeddings": num_positions}
     return AutoConfig.for_model(
         model_type,
         vocab_size=512,
@@ -112,10 +118,12 @@ def tiny_config(family: str, tokenizer: Any) -> PreTrainedConfig:  # noqa: ANN40
     )
 
 
-def make_tiny(family: str, directory: Path, *, scores: bool = False) -> None:
+def make_tiny(
+    family: str, directory: Path, *, scores: bool = False, num_positions: int | None = None
+) -> None:
     """Write a random model of `family`, a reward model with `scores`, and its tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    config = tiny_config(family, tokenizer)
+    config = tiny_config(family, tokenizer, num_positions)
     if scores:
         config.num_labels = 1
     make: Callable[..., Any] = (

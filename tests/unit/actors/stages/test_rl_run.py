@@ -14,7 +14,7 @@ import pytest
 from actors.observe.watchers import Watchers
 from actors.stages import rl_run
 from actors.stages.evaluation import Evaluation
-from actors.stages.rl_run import RlRun, step_config
+from actors.stages.rl_run import RlRun, step_config, training_sampling
 from rl.base.console import Console
 from rl.metrics import JsonlSink
 from rl.problems import minipy
