@@ -132,7 +132,7 @@ class TrainGroup:
         )
 
     def unchecked(self) -> None:
-        """Without a self-check nobody knows whether sharing changes a number: `auto` shares none."""
+        """Share nothing by `auto`: without a self-check nobody knows that it changes no number."""
         if self.packing.share_prefix == "auto":
             self.packing = replace(self.packing, share_prefix="off")
 
