@@ -7,7 +7,7 @@ seconds from the start of the process to the end of step 1. Nothing of this proj
 """
 
 # A script of another environment.
-# ruff: noqa: ANN001, ANN003, ANN201, ANN202, ANN204, PLC0415, T201
+# ruff: noqa: ANN001, ANN003, ANN202, ANN204, PLC0415, T201
 # pyright: basic
 
 import json
