@@ -116,6 +116,7 @@ class TrainGroup:
         self.objective = objective
         self.deadline_s = deadline_s
         self.start_deadline_s = start_deadline_s
+        self.num_updates_begun = 0  # optimizer steps that the ranks were asked for
         self.packs = True  # until a self-check says otherwise
         self.shares = True
 
@@ -172,6 +173,7 @@ class TrainGroup:
         """One optimizer step over all ranks."""
         norm = LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
         old = old_logprobs or (None,) * self.num_ranks
+        self.num_updates_begun += 1
         refs = [
             handle.update.remote(microbatches, old[rank], self.objective, norm)
             for rank, (handle, microbatches) in enumerate(

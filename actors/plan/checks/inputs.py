@@ -38,6 +38,8 @@ from reward.model.files import (
 )
 from reward.model.loading import check_attention
 from rl.problems.prompts import load_prompts
+from rl.run.checkpoint import find_resumable
+from rl.run.directory import RunDirectory
 from rl.run.probe import MIN_PROBLEMS
 from rl.types import Prompt
 
@@ -61,11 +63,12 @@ def check_files(cfg: Config) -> None:
 
 
 def check_contents(cfg: Config) -> None:
-    """The checks that load models and read every prompt, seconds, once `check_files` found nothing.
+    """The checks that load models, read prompts and checkpoints, once `check_files` found nothing.
 
     Raises UserError as `check_inputs` does.
     """
-    _refuse(content_faults(cfg) or text_faults(cfg))
+    checkpoints = _faults([partial(_check_checkpoints, cfg)])
+    _refuse(checkpoints + (content_faults(cfg) or text_faults(cfg)))
 
 
 def _refuse(faults: Sequence[str]) -> None:
@@ -247,6 +250,11 @@ def _need_tests(key: str, prompts: Sequence[Prompt], why: str) -> None:
             f"{key}: problem {without[0]} has no tests, like {len(without)} of {len(prompts)} "
             f"problems, but {why}"
         )
+
+
+def _check_checkpoints(cfg: Config) -> None:
+    if cfg.resume != "never":
+        find_resumable(RunDirectory.of(cfg).checkpoints)
 
 
 def _read_data(key: str, path: str | None, max_bad_rows: int) -> list[Prompt]:
