@@ -42,7 +42,7 @@ class RunCheckpoints:
             console.warn(line)
         self.newest = found.newest
         self._saved_s = time.monotonic()
-        self._saved = self._complete = found.newest.step if found.newest else 0
+        self._tried = self._complete = found.newest.step if found.newest else 0
         self._num_updates = 0  # that had begun when `_complete` was
 
     async def after_step(self, policy: TrainGroup, step: int, *, ends: bool) -> None:
@@ -63,7 +63,7 @@ class RunCheckpoints:
         Its weights are gone as soon as the next step has begun to change them.
         """
         step = self._complete
-        if step == self._saved:
+        if step == self._tried:
             return
         if policy.num_updates_begun != self._num_updates:
             self._console.say(f"step {step} is not saved: the next has begun to change the weights")
@@ -78,12 +78,13 @@ class RunCheckpoints:
         return minutes > 0 and time.monotonic() - self._saved_s > 60 * minutes
 
     async def _save(self, policy: TrainGroup, step: int) -> None:
+        self._tried = step
         staged = staging_directory(self._root, step)
         with self._timeline.span("checkpoint", step):
             await policy.save_checkpoint(staged)
             await policy.save_hf(staged / HF)
             await asyncio.to_thread(commit, staged, self._root, step, self._cfg.keep)
-        self._saved, self._saved_s = step, time.monotonic()
+        self._saved_s = time.monotonic()
 
     async def _in_time(self, saving: Awaitable[None]) -> None:
         """Wait for it, but not for long; the run ends whatever becomes of it."""
