@@ -50,5 +50,5 @@ def test_a_file_that_is_cut_short_is_named(model: Path) -> None:
 
 def test_a_torn_configuration_is_named(model: Path) -> None:
     (model / "config.json").write_text('{"model_type": ')
-    with pytest.raises(EngineError, match="that was written here cannot be read: .*config"):
+    with pytest.raises(EngineError, match=r"that was written here cannot be read: .*config"):
         check_written(model)
