@@ -57,18 +57,21 @@ def check_inputs(cfg: Config) -> None:
 
 
 def check_files(cfg: Config) -> None:
-    """The checks that take less than a second. Raises UserError as `check_inputs` does."""
-    faults = _faults([partial(preflight, run_bundles(cfg), cfg.placement, cfg.ray)])
+    """The checks that take less than a second, and the checkpoint that a run goes on from.
+
+    Raises UserError as `check_inputs` does.
+    """
+    placed = partial(preflight, run_bundles(cfg), cfg.placement, cfg.ray)
+    faults = _faults([placed, partial(_check_checkpoints, cfg)])
     _refuse(faults + file_faults(cfg))
 
 
 def check_contents(cfg: Config) -> None:
-    """The checks that load models, read prompts and checkpoints, once `check_files` found nothing.
+    """The checks that load models and read every prompt, seconds, once `check_files` found nothing.
 
     Raises UserError as `check_inputs` does.
     """
-    checkpoints = _faults([partial(_check_checkpoints, cfg)])
-    _refuse(checkpoints + (content_faults(cfg) or text_faults(cfg)))
+    _refuse(content_faults(cfg) or text_faults(cfg))
 
 
 def _refuse(faults: Sequence[str]) -> None:
