@@ -421,8 +421,14 @@ class SelfCheckConfig:
 class CheckpointConfig:
     """Checkpoints and rollout files that a run keeps."""
 
-    every: int = key("steps between checkpoints; 0 keeps the final model only", 0, ge=0)
-    keep: int = key("checkpoints kept, newest first", 2, ge=1)
+    every: int = key("steps between checkpoints; 0 goes by the minutes alone", 0, ge=0)
+    minutes: float = key(
+        "minutes since the newest checkpoint after which the next step is followed by one; 0 goes "
+        "by the steps alone",
+        10.0,
+        ge=0,
+    )
+    keep: int = key("checkpoints kept, newest first", 2, ge=2)
     rollouts_every: int = key("steps between saved rollout files; 0 saves none", 1, ge=0)
 
 

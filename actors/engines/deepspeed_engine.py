@@ -15,7 +15,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -43,7 +42,7 @@ from actors.engines.train_model import (
     suspects,
 )
 from conf.errors import NonFiniteError, UserError
-from rl.base.files import replace_file
+from rl.base.files import replace_directory, replace_file
 from rl.loss import LossDenominators, MicrobatchTensors, Objective, Outputs
 from rl.types import FloatArray, IntArray, Microbatch, UpdateReport
 
@@ -248,7 +247,7 @@ class TrainEngine:
             index = {"metadata": {"total_size": total}, "weight_map": weight_map}
             (stage / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
             save_config_and_tokenizer(self._engine.module.model, self.spec, stage)
-            _replace_directory(stage, directory)
+            replace_directory(stage, directory)
         dist.barrier()
 
     def save_checkpoint(self, directory: Path) -> None:
@@ -421,12 +420,3 @@ class TrainEngine:
 
 def _num_bytes(parameter: nn.Parameter) -> int:
     return _full_shape(parameter).numel() * parameter.element_size()
-
-
-def _replace_directory(new: Path, target: Path) -> None:
-    """Put `new` in the place of `target`, which may exist."""
-    old = target.with_name(f"{new.name}.old")
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -120,6 +120,7 @@ class TrainGroup:
         self.packing = packing  # until a self-check says otherwise
         self.deadline_s = deadline_s
         self.start_deadline_s = start_deadline_s
+        self.num_updates_begun = 0  # optimizer steps that the ranks were asked for
 
     async def start(self, spec: TrainSpec) -> None:
         """Load the model on all ranks."""
@@ -180,6 +181,7 @@ class TrainGroup:
         """One optimizer step over all ranks."""
         norm = LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
         old = old_logprobs or (None,) * self.num_ranks
+        self.num_updates_begun += 1
         refs = [
             handle.update.remote(microbatches, old[rank], self.objective, norm)
             for rank, (handle, microbatches) in enumerate(

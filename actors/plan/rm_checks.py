@@ -18,6 +18,7 @@ from reward.model.files import (
 )
 from reward.model.loading import check_attention, check_tensors
 from reward.pairs.pairs import Pair, load_pairs, split_by_prompt
+from rl.run.checkpoint import find_resumable
 from rl.run.directory import RunDirectory
 
 
@@ -48,6 +49,8 @@ def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
         raise UserError(
             "resume=auto: checkpoint_every=0 keeps nothing to go on from; set checkpoint_every"
         )
+    if args.resume == "auto":
+        find_resumable(RunDirectory(Path(args.output)).checkpoints)
 
 
 def _check_output(output: Path, base: Path | None) -> None:

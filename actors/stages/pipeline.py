@@ -25,13 +25,13 @@ from actors.plan.problems import load_problems
 from actors.stages.rl_run import RlRun, training_sampling
 from actors.stages.rm_training import RmTraining, train_reward_model
 from actors.stages.training import warm_start
-from conf.schema import Config, Device, RewardConfig
+from conf.schema import CheckpointConfig, Config, Device, RewardConfig
 from reward.pairs.mining import MiningConfig, mine_pairs
 from reward.pairs.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs.pairs import LabelledCode, read_pairs, write_pairs
 from reward.pairs.rollout_sources import RolloutFile, iter_codes
 from rl.base.console import Console
-from rl.base.files import replace_file
+from rl.base.files import replace_directory, replace_file
 from rl.loss import PairObjective
 from rl.problems import minipy
 from rl.run.directory import RolloutFolder, RunDirectory
@@ -83,8 +83,7 @@ class StageCache:
             seconds = time.perf_counter() - start_s
             done = {"figures": figures, "seconds": seconds, "settings": dict(settings)}
             replace_file(partial / record.name, json.dumps(done, indent=1))
-            shutil.rmtree(directory, ignore_errors=True)
-            partial.rename(directory)
+            replace_directory(partial, directory)
         done = json.loads(record.read_text(encoding="utf-8"))
         stage = Stage(key, directory, done["figures"], done["seconds"])
         self.finished[name] = stage
@@ -141,7 +140,7 @@ class WholeLoop:
             algorithm=dataclasses.replace(
                 cfg.algorithm, num_steps=cfg.loop.rlvr_steps, kl_coef=0.0, max_staleness=0
             ),
-            checkpoint=dataclasses.replace(cfg.checkpoint, every=0, rollouts_every=1),
+            checkpoint=CheckpointConfig(minutes=0, rollouts_every=1),
             probe=dataclasses.replace(cfg.probe, every=0),
             resume="never",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,14 @@ from reward.verify.verdict import Verifier
 from rl.base.console import Console
 from rl.problems.prompts import load_prompts
 from rl.run.alarm import AlarmState, HackingAlarm
-from rl.run.checkpoint import HF, commit, complete_checkpoints, prune, staging_directory
+from rl.run.checkpoint import (
+    HF,
+    commit,
+    complete_checkpoints,
+    drop,
+    find_newest,
+    staging_directory,
+)
 from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.probe import (
     MIN_PROBLEMS,
@@ -109,7 +116,9 @@ class Probe:
         self._states = [self._alarm.see(reading) for reading in found]
         for best in complete_checkpoints(self._run.best):
             if best.step > step:
-                shutil.rmtree(best.directory)
+                drop(best)
+        for line in find_newest(self._run.best).refused:
+            self._console.warn(f"the best policy before an alarm is lost: {line}")
 
     async def take(self, fleet: RayFleet, verifier: Verifier, step: int) -> dict[str, float]:
         """Sample and judge the problems; returns metrics, none when the sandbox failed.
@@ -160,8 +169,7 @@ class Probe:
             root = self._run.best
             staged = staging_directory(root, state.step)
             await fleet.policy.save_hf(staged / HF)
-            commit(staged, root, state.step)
-            prune(root, keep=1)
+            await asyncio.to_thread(commit, staged, root, state.step, keep=1)
         if not state.began:
             return
         self._console.warn(
@@ -180,7 +188,7 @@ class Probe:
             return Watch()
         states = self._states
         best = max(states, key=lambda state: state.pass_at_1) if states else None
-        saved = complete_checkpoints(self._run.best)
+        saved = find_newest(self._run.best).newest
         return Watch(
             probe=ProbeFigures(
                 num_problems=len(self._problems),
@@ -197,7 +205,7 @@ class Probe:
                 action=self._action,
                 fired_at=[state.step for state in states if state.began],
                 stopped_at=self.stopped_at,
-                best_policy=str(saved[-1].hf) if saved else None,
+                best_policy=str(saved.hf) if saved else None,
             ),
             num_executed=self._num_executed,
         )

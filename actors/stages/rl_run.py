@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
 from dataclasses import dataclass
@@ -15,22 +16,17 @@ from actors.observe.dashboard import provision
 from actors.observe.watchers import make_watchers
 from actors.plan.problems import load_problems
 from actors.stages.evaluation import Evaluation, evaluate
+from actors.stages.keeping import RunCheckpoints
 from actors.stages.probe import Asking, Probe, probe_problems
 from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
+from reward.model.written import check_written
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.base.console import Console
 from rl.loop import LoopConfig, run_loop
 from rl.metrics import read_metrics
 from rl.problems.prompts import PromptSampler
 from rl.report.live import LiveReport
-from rl.run.checkpoint import (
-    HF,
-    Checkpoint,
-    commit,
-    complete_checkpoints,
-    prune,
-    staging_directory,
-)
+from rl.run.checkpoint import Checkpoint
 from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.rollouts import rollout_rows, write_rollouts
 from rl.run.summary import Watch
@@ -106,6 +102,13 @@ class RlRun:
         self._step_cfg = step_config(cfg.algorithm, sampling)
         self._sink = make_watchers(cfg, directory, console.warn)
         self._timeline = Timeline(self._run.timeline)
+        self._checkpoints = RunCheckpoints(
+            cfg.checkpoint,
+            self._run.checkpoints,
+            self._timeline,
+            console,
+            resumes=cfg.resume != "never",
+        )
         self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
         train, self._held_out = load_problems(cfg.data, cfg.seed)
         self._train, probed = probe_problems(
@@ -137,7 +140,7 @@ class RlRun:
 
     async def _train_and_evaluate(self, fleet: RayFleet, started_s: float) -> RlResult:
         cfg = self._cfg
-        newest = self._newest_checkpoint()
+        newest = self._checkpoints.newest
         self._timeline.forget_after(newest.step if newest else 0)
         partition = await fleet.policy.partition_reports()
         self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, before")
@@ -150,21 +153,12 @@ class RlRun:
             await self._take_probe(fleet, 0)
         loop_start_s = time.perf_counter()
         with self._console.steps(num_steps, first_step - 1):
-            last_step = await run_loop(
-                fleet,
-                PromptSampler(self._train, cfg.seed),
-                self._step_cfg,
-                LoopConfig(
-                    num_steps=num_steps,
-                    max_staleness=cfg.algorithm.max_staleness,
-                    first_step=first_step,
-                ),
-                lambda report, batch: self._after_step(fleet, report, batch),
-            )
+            last_step = await self._take_steps(fleet, first_step)
         loop_s = time.perf_counter() - loop_start_s
         self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, after")
         final = await self._evaluate(fleet, last_step)
         await fleet.policy.save_hf(self._run.hf)
+        await asyncio.to_thread(check_written, self._run.hf)
         steps = read_metrics(self._run.metrics)  # those before a resumption too
         return RlResult(
             base=base,
@@ -179,6 +173,24 @@ class RlRun:
             watch=self._probe.summary(loop_s),
         )
 
+    async def _take_steps(self, fleet: RayFleet, first_step: int) -> int:
+        algorithm = self._cfg.algorithm
+        try:
+            return await run_loop(
+                fleet,
+                PromptSampler(self._train, self._cfg.seed),
+                self._step_cfg,
+                LoopConfig(
+                    num_steps=algorithm.num_steps,
+                    max_staleness=algorithm.max_staleness,
+                    first_step=first_step,
+                ),
+                lambda report, batch: self._after_step(fleet, report, batch),
+            )
+        except asyncio.CancelledError:
+            await self._checkpoints.save_at_stop(fleet.policy)
+            raise
+
     def _judged(self) -> str:
         """Which problems the judge of the run decides by which means, where that is a question."""
         reward = self._cfg.reward
@@ -188,11 +200,6 @@ class RlRun:
             return ""
         num_tested = sum(prompt.tests is not None for prompt in self._train)
         return f" ({reward.execution} tests for {num_tested} of {len(self._train)} problems)"
-
-    def _newest_checkpoint(self) -> Checkpoint | None:
-        """The complete checkpoint that the run goes on from, if it does."""
-        found = complete_checkpoints(self._run.checkpoints)
-        return found[-1] if found and self._cfg.resume != "never" else None
 
     async def _resume(self, fleet: RayFleet, newest: Checkpoint | None) -> int:
         """Load the checkpoint that the run goes on from; returns the first step to run."""
@@ -225,8 +232,7 @@ class RlRun:
         if self._report is not None:
             self._report.after_step(step)
         ends = self._probe.stopped_at == step
-        if ends or (cfg.checkpoint.every and step % cfg.checkpoint.every == 0):
-            await self._save_checkpoint(fleet, step)
+        await self._checkpoints.after_step(fleet.policy, step, ends=ends)
         return ends
 
     async def _self_check(self, fleet: RayFleet, report: StepReport) -> None:
@@ -246,15 +252,6 @@ class RlRun:
         advantages = batch_advantages(batch.groups_P, self._step_cfg.advantage)
         path = self._run.rollout_file(RolloutFolder.TRAINING, step)
         write_rollouts(path, list(rollout_rows(step, batch.groups_P, advantages)))
-
-    async def _save_checkpoint(self, fleet: RayFleet, step: int) -> None:
-        root = self._run.checkpoints
-        staged = staging_directory(root, step)
-        with self._timeline.span("checkpoint", step):
-            await fleet.policy.save_checkpoint(staged)
-            await fleet.policy.save_hf(staged / HF)
-            commit(staged, root, step)
-        prune(root, self._cfg.checkpoint.keep)
 
     async def _evaluate(self, fleet: RayFleet, step: int) -> Evaluation:
         cfg = self._cfg

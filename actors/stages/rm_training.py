@@ -6,12 +6,13 @@ step; so a run that was killed and resumed ends with the weights of one that was
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,12 +30,14 @@ from conf.schema import Config, PolicyConfig, RewardConfig
 from reward.model.labels import check_one_label
 from reward.model.read_out import choose_padding
 from reward.model.text_path import TextPath
+from reward.model.written import check_written
 from reward.pairs.pairs import Pair
 from reward.train.card import reward_model_card
 from reward.train.pair_batches import (
     EncodedPairs,
     ValidationFigures,
     encode_pairs,
+    golden_probes,
     shuffled_batches,
     validation_figures,
     write_golden_scores,
@@ -44,12 +47,11 @@ from rl.base.files import replace_file, replace_json
 from rl.base.versions import installed_versions
 from rl.loss import PairObjective
 from rl.packing import shares
-from rl.run.checkpoint import commit, complete_checkpoints, prune, staging_directory
+from rl.run.checkpoint import commit, find_newest, staging_directory
 from rl.text.hub_files import model_config
 from rl.text.tokenizer import embedding_rows, tokenizer_note
 from rl.types import UpdateReport
 
-_NUM_PROBES = 4  # pairs whose scores reward actors check themselves with
 _STATE_FILE = "training.json"
 
 
@@ -138,7 +140,8 @@ async def train_reward_model(cfg: Config, job: RmTraining, console: Console) -> 
     specs = FleetSpec(train=spec, objective=job.objective)
     async with start_fleet(cfg, specs, "reward-model") as fleet:
         result = await run.run(fleet.policy)
-    write_golden_scores(job.directory, text_path, _probes(validation.pairs or train.pairs))
+    check_written(job.directory)
+    write_golden_scores(job.directory, text_path, golden_probes(validation.pairs or train.pairs))
     return result
 
 
@@ -347,20 +350,20 @@ class _Training:
         if self._best_step:  # a later best replaces it beside the checkpoints, not in here
             best = self._best_directory()
             shutil.copytree(best, staged / best.name)
-        commit(staged, root, step)
-        prune(root, self._job.keep)
+        await asyncio.to_thread(commit, staged, root, step, self._job.keep)
 
     async def _resume(self, trainer: TrainGroup) -> int:
         """Load the newest checkpoint, if asked for; returns the first step to take."""
         for left in self._job.directory.glob("best-*"):
             shutil.rmtree(left)
-        found = complete_checkpoints(self._job.directory / "checkpoints")
-        if not self._job.resume or not found:
-            shutil.rmtree(self._job.directory / "checkpoints", ignore_errors=True)
+        root = self._job.directory / "checkpoints"
+        newest, refused = find_newest(root) if self._job.resume else (None, ())
+        if newest is None:
+            shutil.rmtree(root, ignore_errors=True)
             return 1
-        newest = found[-1]
-        text = (newest.directory / _STATE_FILE).read_text(encoding="utf-8")
-        state: dict[str, Any] = json.loads(text)
+        for line in refused:
+            self._console.warn(line)
+        state: dict[str, Any] = json.loads((newest.directory / _STATE_FILE).read_text("utf-8"))
         self._check_settings(state["settings"], newest.directory)
         await trainer.load_checkpoint(newest.directory)
         self._best_step = state["best_step"]
@@ -383,11 +386,3 @@ class _Training:
         ]
         if faults:
             raise UserError("\n".join(faults))
-
-
-def _probes(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
-    """Problems with a right and a wrong program each, for golden scores."""
-    some = pairs[:_NUM_PROBES]
-    return [(p.question_content, p.code_pos) for p in some] + [
-        (p.question_content, p.code_neg) for p in some
-    ]

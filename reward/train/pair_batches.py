@@ -32,6 +32,7 @@ from rl.types import FloatArray, Sample
 
 _INTERVAL_SEED = 0  # one for all steps, so that their intervals can be compared
 _PADDED_TOLERANCE = 1e-3  # of scores in float32
+_NUM_PROBES = 4  # pairs whose scores reward actors check themselves with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,14 @@ def validation_figures(scores: FloatArray, pairs: Sequence[Pair]) -> ValidationF
         loss=found.figures["loss"].value,
         accuracy_by_source={source: figure.value for source, figure in found.by_source.items()},
     )
+
+
+def golden_probes(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
+    """Problems with a right and a wrong program each, for golden scores."""
+    some = pairs[:_NUM_PROBES]
+    return [(p.question_content, p.code_pos) for p in some] + [
+        (p.question_content, p.code_neg) for p in some
+    ]
 
 
 def write_golden_scores(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,9 @@ def replacing(path: Path) -> Generator[Path]:
     staged = path.with_name(f"{path.name}.partial")
     try:
         yield staged
-        _sync(staged)
+        sync(staged)
         staged.replace(path)
+        sync(path.parent)  # else a power failure may undo the renaming
     except BaseException:
         staged.unlink(missing_ok=True)
         raise
@@ -38,7 +40,42 @@ def replace_json(path: Path, value: object, indent: int = 2) -> None:
     replace_file(path, json.dumps(value, indent=indent) + "\n")
 
 
-def _sync(path: Path) -> None:
+def replace_directory(staged: Path, target: Path) -> None:
+    """Put a directory in the place of another, which may exist; on return it is on the disk.
+
+    Between two renamings there is neither: what `target` was then lies beside it as `.NAME.old`.
+    """
+    sync_tree(staged)
+    old = set_aside(target) if target.exists() else None
+    try:
+        staged.rename(target)
+    except OSError:
+        if old is not None:
+            old.rename(target)
+        raise
+    sync(target.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def set_aside(directory: Path) -> Path:
+    """The name `.NAME.old`, which a directory that nobody is to find any more has got."""
+    old = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    directory.rename(old)
+    return old
+
+
+def sync_tree(directory: Path) -> None:
+    """Wait until every file and directory below, and `directory` itself, is on the disk."""
+    for folder, _, files in os.walk(directory, topdown=False):
+        for name in files:
+            sync(Path(folder, name))
+        sync(Path(folder))
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

@@ -51,6 +51,13 @@ def _kill_when(process: subprocess.Popen[bytes], sign: Path) -> None:
     process.wait()
 
 
+def _flip_a_bit(checkpoint: Path, pattern: str) -> None:
+    path = next(checkpoint.glob(pattern))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(content)
+
+
 def _pairs(path: Path) -> None:
     """A right program and one of another problem, for each problem."""
     rng = random.Random(0)
@@ -98,7 +105,7 @@ def test_a_killed_reward_model_training_ends_with_the_same_weights(
 
 
 @pytest.mark.timeout(900)
-def test_a_killed_rl_run_goes_on_after_its_newest_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_rl_run_goes_on_after_its_newest_good_checkpoint(tmp_path: Path) -> None:
     command = (
         *("launch/train.py", "experiment=quickstart", "data.num_eval=6", "data.num_train=64"),
         *("algorithm.prompts_per_step=4", "algorithm.num_steps=6"),
@@ -106,10 +113,12 @@ def test_a_killed_rl_run_goes_on_after_its_newest_checkpoint(tmp_path: Path) -> 
     )
     run = tmp_path / "outputs/quickstart/run"
     process = _start(*command, cwd=tmp_path)
-    _kill_when(process, run / "checkpoints/step-000002")
+    _kill_when(process, run / "checkpoints/step-000004")
     assert not (run / "summary.json").exists()
+    _flip_a_bit(run / "checkpoints/step-000004", "zero3/*optim_states.pt")
     said = _finish(*command, cwd=tmp_path)
-    assert "resumed from" in said
+    assert "step-000004 is refused: zero3/" in said
+    assert "step-000002 after step 2" in said
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6]
     assert json.loads((run / "summary.json").read_text())["steps"] == 6

@@ -38,6 +38,8 @@ from reward.model.files import (
 )
 from reward.model.loading import check_attention
 from rl.problems.prompts import load_prompts
+from rl.run.checkpoint import find_resumable
+from rl.run.directory import RunDirectory
 from rl.run.probe import MIN_PROBLEMS
 from rl.types import Prompt
 
@@ -55,8 +57,12 @@ def check_inputs(cfg: Config) -> None:
 
 
 def check_files(cfg: Config) -> None:
-    """The checks that take less than a second. Raises UserError as `check_inputs` does."""
-    faults = _faults([partial(preflight, run_bundles(cfg), cfg.placement, cfg.ray)])
+    """The checks that take less than a second, and the checkpoint that a run goes on from.
+
+    Raises UserError as `check_inputs` does.
+    """
+    placed = partial(preflight, run_bundles(cfg), cfg.placement, cfg.ray)
+    faults = _faults([placed, partial(_check_checkpoints, cfg)])
     _refuse(faults + file_faults(cfg))
 
 
@@ -247,6 +253,11 @@ def _need_tests(key: str, prompts: Sequence[Prompt], why: str) -> None:
             f"{key}: problem {without[0]} has no tests, like {len(without)} of {len(prompts)} "
             f"problems, but {why}"
         )
+
+
+def _check_checkpoints(cfg: Config) -> None:
+    if cfg.resume != "never":
+        find_resumable(RunDirectory.of(cfg).checkpoints)
 
 
 def _read_data(key: str, path: str | None, max_bad_rows: int) -> list[Prompt]:

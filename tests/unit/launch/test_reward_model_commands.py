@@ -129,6 +129,15 @@ def test_training_into_the_directory_of_a_run_is_refused(tmp_path: Path, command
     assert (run_dir / "checkpoints").is_dir()
 
 
+def test_a_training_is_not_continued_from_damaged_checkpoints(tmp_path: Path, command: Run) -> None:
+    write_pairs(tmp_path / "pairs.parquet", [])
+    (tmp_path / "out/checkpoints/step-000008").mkdir(parents=True)
+    given = [f"data={tmp_path}/pairs.parquet", f"model={POLICY}", f"output={tmp_path / 'out'}"]
+    code, said = command(train_rm, [*given, "checkpoint_every=2", "resume=auto"])
+    assert (code, "step-000008 is refused: manifest.json is missing" in said) == (2, True)
+    assert (tmp_path / "out/checkpoints/step-000008").is_dir()
+
+
 def test_a_file_without_pairs_is_refused(tmp_path: Path, command: Run) -> None:
     write_pairs(tmp_path / "pairs.parquet", [])
     given = [f"data={tmp_path}/pairs.parquet", f"model={POLICY}", f"output={tmp_path / 'out'}"]

@@ -136,5 +136,5 @@ def test_inside_an_event_loop_the_loop_decides() -> None:
 def test_advice_after_a_stop_names_the_newest_checkpoint_or_the_key(tmp_path: Path) -> None:
     missing = how_to_go_on(tmp_path / "none", "checkpoint_every")
     assert missing == "there is no checkpoint yet (checkpoint_every)"
-    commit(staging_directory(tmp_path, 7), tmp_path, 7)
+    commit(staging_directory(tmp_path, 7), tmp_path, 7, keep=2)
     assert how_to_go_on(tmp_path, "checkpoint_every").endswith("goes on after step 7")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,17 +13,27 @@ from typing import Any
 
 import pytest
 
+from actors.cluster.signals import run_until_stopped
 from actors.observe.watchers import Watchers
-from actors.stages import rl_run
+from actors.stages import keeping, rl_run
 from actors.stages.evaluation import Evaluation
 from actors.stages.rl_run import RlRun, step_config, training_sampling
+from conf.errors import StoppedError, UserError
 from rl.base.console import Console
 from rl.metrics import JsonlSink
 from rl.problems import minipy
 from rl.problems.prompts import write_prompts
+from rl.run.checkpoint import complete_checkpoints, find_newest
 from rl.types import Minibatch, StepReport, UpdateReport
 from tests.settings import run_config
-from tests.unit.rl.fakes import FakeFleet, FakePolicy, make_group, make_judged, make_prompts
+from tests.unit.rl.fakes import (
+    FakeFleet,
+    FakePolicy,
+    FakeReward,
+    make_group,
+    make_judged,
+    make_prompts,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -29,7 +41,10 @@ pytestmark = pytest.mark.unit
 class SavingPolicy(FakePolicy):
     """A policy that can be saved, loaded and evaluated."""
 
+    num_updates_begun = 0
+
     async def update(self, minibatch: Minibatch, old_logprobs: Any) -> UpdateReport:
+        self.num_updates_begun += 1
         report = await super().update(minibatch, old_logprobs)
         shown = {"policy/grad_norm": 1.0, "policy/ref_kl": 0.0}  # on the console
         return UpdateReport(metrics={**report.metrics, **shown}, lr=report.lr)
@@ -84,6 +99,7 @@ def fleets(monkeypatch: pytest.MonkeyPatch) -> list[FakeFleet]:
 
     monkeypatch.setattr(rl_run, "start_fleet", start_fleet)
     monkeypatch.setattr(rl_run, "evaluate", evaluate)
+    monkeypatch.setattr(rl_run, "check_written", lambda _: None)
     monkeypatch.setattr(rl_run, "starts_ray", lambda _: False)
     return started
 
@@ -99,7 +115,7 @@ def run(directory: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Fa
     settings = ["++probe.every=0", "++checkpoint.every=2", "++algorithm.prompts_per_step=2"]
     settings += ["++data.num_train=8", "++data.num_eval=2"]
     cfg = run_config([*settings, *overrides])
-    asyncio.run(RlRun(cfg, directory, Console()).run())
+    run_until_stopped(RlRun(cfg, directory, Console()).run())
     return tracker
 
 
@@ -165,3 +181,125 @@ def test_trackers_learn_of_a_run_that_fails(
         run(tmp_path, monkeypatch, "++algorithm.num_steps=3")
     assert FakeTracker.newest.told == [("after", 0), 1, 2, False]
     assert ("checkpoint", 2) not in stages(tmp_path)
+
+
+def steps_of(directory: Path) -> list[int]:
+    return [checkpoint.step for checkpoint in complete_checkpoints(directory / "checkpoints")]
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join("".join(capsys.readouterr()).split())
+
+
+def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
+    tmp_path: Path,
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    run(tmp_path, monkeypatch, "++algorithm.num_steps=4")
+    (tmp_path / "checkpoints/step-000004/state").write_text("0")
+    (tmp_path / "hf").rmdir()
+    resumed = run(tmp_path, monkeypatch, "++algorithm.num_steps=4", "++resume=auto")
+    assert resumed.told == [("after", 2), 3, 4, True]
+    words = said(capsys)
+    assert "step-000004 is refused: state is 1 bytes too long (1 of 0)" in words
+    assert "step-000002 after step 2" in words
+    assert find_newest(tmp_path / "checkpoints").refused == ()  # it was written anew
+
+
+def test_without_a_good_checkpoint_no_engine_is_started(
+    tmp_path: Path, fleets: list[FakeFleet], monkeypatch: pytest.MonkeyPatch
+):
+    run(tmp_path, monkeypatch, "++algorithm.num_steps=2")
+    (tmp_path / "checkpoints/step-000002/state").unlink()
+    with pytest.raises(UserError, match="state is missing\nresume: nothing to go on from"):
+        run(tmp_path, monkeypatch, "++algorithm.num_steps=2", "++resume=auto")
+    assert len(fleets) == 1
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [("1e-7", [2, 3]), ("0", []), ("10", [])])
+def test_minutes_say_when_a_checkpoint_is_due(
+    tmp_path: Path,
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    minutes: str,
+    expected: list[int],
+):
+    settings = ("++checkpoint.every=0", f"++checkpoint.minutes={minutes}")
+    run(tmp_path, monkeypatch, "++algorithm.num_steps=3", *settings)
+    assert steps_of(tmp_path) == expected
+
+
+BY_HAND = ("++algorithm.num_steps=4", "++checkpoint.every=0", "++checkpoint.minutes=0")
+
+
+def stop_in(
+    where: type[Any], method: str, monkeypatch: pytest.MonkeyPatch, call: int, waits_s: float
+) -> None:
+    """Send SIGTERM when a method is called for the so-many-th time, which then takes longer."""
+    original = getattr(where, method)
+    numbers = iter(range(1, 10_000))
+
+    async def stopping(*args: Any, **kwargs: Any) -> Any:
+        result = await original(*args, **kwargs)
+        if next(numbers) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(waits_s)
+        return result
+
+    monkeypatch.setattr(where, method, stopping)
+
+
+def test_a_signal_saves_the_last_complete_step(
+    tmp_path: Path,
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    stop_in(FakeReward, "judge", monkeypatch, call=6, waits_s=60)  # while step 3 is sampled
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        run(tmp_path, monkeypatch, *BY_HAND)
+    assert steps_of(tmp_path) == [2]
+    assert find_newest(tmp_path / "checkpoints").refused == ()
+    assert "saving step 2 before the end; a second signal ends it at once" in said(capsys)
+    resumed = run(tmp_path, monkeypatch, *BY_HAND, "++resume=auto")
+    assert resumed.told == [("after", 2), 3, 4, True]
+
+
+def test_weights_that_the_next_step_has_begun_to_change_are_not_saved(
+    tmp_path: Path,
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    stop_in(SavingPolicy, "update", monkeypatch, call=3, waits_s=60)
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        run(tmp_path, monkeypatch, *BY_HAND)
+    assert steps_of(tmp_path) == []
+    assert "step 2 is not saved: the next has begun to change the weights" in said(capsys)
+
+
+def test_a_signal_lets_a_checkpoint_be_finished(
+    tmp_path: Path, fleets: list[FakeFleet], monkeypatch: pytest.MonkeyPatch
+):
+    stop_in(SavingPolicy, "save_checkpoint", monkeypatch, call=2, waits_s=0.05)
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        run(tmp_path, monkeypatch, "++algorithm.num_steps=9", "++checkpoint.every=2")
+    assert steps_of(tmp_path) == [2, 4]
+    assert find_newest(tmp_path / "checkpoints").refused == ()
+
+
+def test_ranks_that_do_not_answer_do_not_hold_up_the_end(
+    tmp_path: Path,
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    stop_in(SavingPolicy, "save_checkpoint", monkeypatch, call=2, waits_s=60)
+    monkeypatch.setattr(keeping, "_STOP_S", 0.05)
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        run(tmp_path, monkeypatch, "++algorithm.num_steps=9", "++checkpoint.every=2")
+    assert find_newest(tmp_path / "checkpoints").refused == ()
+    assert steps_of(tmp_path) == [2]
+    assert "step 4 is not saved: the ranks did not answer within 0.05 s" in said(capsys)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from rl.base.files import replace_file, replace_json, replacing
+from rl.base.files import replace_directory, replace_file, replace_json, replacing
 
 pytestmark = pytest.mark.unit
 
@@ -54,3 +55,33 @@ def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
     replace_file(path, "new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_directory_takes_the_place_of_another_as_a_whole(tmp_path: Path) -> None:
+    staged, target = tmp_path / "staged", tmp_path / "hf"
+    for directory, name in ((staged, "new"), (target, "old")):
+        directory.mkdir()
+        (directory / name).touch()
+    replace_directory(staged, target)
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_directory_that_cannot_be_put_in_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged, target = tmp_path / "staged", tmp_path / "hf"
+    staged.mkdir()
+    target.mkdir()
+    (target / "old").touch()
+    rename = os.rename
+
+    def fail(source: Path, goal: Path) -> None:
+        if source == staged:
+            raise OSError("no space")
+        rename(source, goal)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="no space"):
+        replace_directory(staged, target)
+    assert (target / "old").is_file()

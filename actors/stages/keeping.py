@@ -1,0 +1,96 @@
+"""Checkpoints of an RL run: the one it goes on from, when the next is due, and one at a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+
+from actors.groups.trainer import TrainGroup
+from conf.errors import ProjectError
+from conf.schema import CheckpointConfig
+from rl.base.console import Console
+from rl.run.checkpoint import HF, Found, commit, find_resumable, staging_directory
+from rl.run.timeline import Timeline
+
+_STOP_S = 60.0  # that a run which a signal ends gives its ranks to write the last step
+
+
+class RunCheckpoints:
+    """The checkpoints of one run. They are checked here, before any engine is started.
+
+    Raises:
+        UserError: when the run is to go on, and no checkpoint is as it was written.
+    """
+
+    def __init__(
+        self,
+        cfg: CheckpointConfig,
+        root: Path,
+        timeline: Timeline,
+        console: Console,
+        *,
+        resumes: bool,
+    ) -> None:
+        self._cfg = cfg
+        self._root = root
+        self._timeline = timeline
+        self._console = console
+        found = find_resumable(root) if resumes else Found(None)
+        for line in found.refused:
+            console.warn(line)
+        self.newest = found.newest
+        self._saved_s = time.monotonic()
+        self._tried = self._complete = found.newest.step if found.newest else 0
+        self._num_updates = 0  # that had begun when `_complete` was
+
+    async def after_step(self, policy: TrainGroup, step: int, *, ends: bool) -> None:
+        """Save a step when a checkpoint is due, or when the run ends with it."""
+        self._complete, self._num_updates = step, policy.num_updates_begun
+        if not ends and not self._due(step):
+            return
+        saving = asyncio.ensure_future(self._save(policy, step))
+        try:
+            await asyncio.shield(saving)
+        except asyncio.CancelledError:  # nobody can call ranks back that have begun to write
+            await self._in_time(saving)
+            raise
+
+    async def save_at_stop(self, policy: TrainGroup) -> None:
+        """Save the last complete step of a run that a signal ends, where the ranks still hold it.
+
+        Its weights are gone as soon as the next step has begun to change them.
+        """
+        step = self._complete
+        if step == self._tried:
+            return
+        if policy.num_updates_begun != self._num_updates:
+            self._console.say(f"step {step} is not saved: the next has begun to change the weights")
+            return
+        self._console.say(f"saving step {step} before the end; a second signal ends it at once")
+        await self._in_time(self._save(policy, step))
+
+    def _due(self, step: int) -> bool:
+        every, minutes = self._cfg.every, self._cfg.minutes
+        if every and step % every == 0:
+            return True
+        return minutes > 0 and time.monotonic() - self._saved_s > 60 * minutes
+
+    async def _save(self, policy: TrainGroup, step: int) -> None:
+        self._tried = step
+        staged = staging_directory(self._root, step)
+        with self._timeline.span("checkpoint", step):
+            await policy.save_checkpoint(staged)
+            await policy.save_hf(staged / HF)
+            await asyncio.to_thread(commit, staged, self._root, step, self._cfg.keep)
+        self._saved_s = time.monotonic()
+
+    async def _in_time(self, saving: Awaitable[None]) -> None:
+        """Wait for it, but not for long; the run ends whatever becomes of it."""
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await saving
+        except (ProjectError, OSError) as error:  # a TimeoutError is an OSError
+            why = str(error) or f"the ranks did not answer within {_STOP_S:g} s"
+            self._console.warn(f"step {self._complete} is not saved: {why}")
