@@ -23,10 +23,10 @@ pytestmark = pytest.mark.unit
 def summary_of(*overrides: str, watch: Watch | None = None) -> RunSummary:
     group = make_group(make_prompts(1)[0], 8)
     judged = make_judged(group, [float(i) for i in range(8)], (False, True) * 4)
-    evaluation = Evaluation(groups_P=(judged,), num_executed=8)
+    figures = Evaluation(groups_P=(judged,), num_executed=8).figures
     result = RlResult(
-        base=evaluation,
-        final=evaluation,
+        base=figures,
+        final=figures,
         num_steps=60,
         valid_rate_first=0.5,
         valid_rate_last=1.0,
