@@ -48,7 +48,7 @@ async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:
         policy, reward_model, stages = await WholeLoop(cfg, console).run()
         if cfg.loop.export_dir is not None:
             target = Path(cfg.loop.export_dir)
-            export_models(policy, reward_model, target, cfg.reward, cfg.seed)
+            export_models(policy, reward_model, target, cfg.reward, cfg.seed, console=console)
         cfg = dataclasses.replace(
             cfg,
             model=dataclasses.replace(cfg.model, path=str(policy)),

@@ -54,7 +54,9 @@ def claimed_sweep(
     For the body nobody else runs jobs there.
     """
     claim = Claim(
-        cfg=config,
+        name=config.name,
+        resume=config.resume,
+        overwrite=config.overwrite,
         roots=lambda name: sorted({job.directory.parent for job in jobs(name)}),
         held=_held,
         check=lambda: None,  # every job has been checked

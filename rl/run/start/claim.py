@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conf.errors import UserError
-from conf.schema import DEFAULT_NAME, Config
+from conf.schema import DEFAULT_NAME, Config, Resume
 from conf.validate import to_dict
 from rl.base.console import Console
 from rl.base.files import replace_file, replace_json
@@ -32,9 +32,12 @@ _NUMBERED = re.compile(rf"{DEFAULT_NAME}-\d+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What a command wants to write, under the name of its configuration or one after it."""
+    """What a command wants to write, under a name that is given or one after it."""
 
-    cfg: Config
+    name: str
+    key: str = "name"  # which the name is given by
+    resume: Resume
+    overwrite: bool
     roots: Callable[[str], Sequence[Path]]  # the directories of a name
     held: Callable[[Path], str]  # what an earlier command left there, in words; "" for nothing
     check: Check  # done before anything is moved: whether the command can run at all
@@ -44,7 +47,7 @@ class Claim:
     @property
     def chooses_name(self) -> bool:
         """Whether another name will do where there is something under this one."""
-        return not (self.named or self.cfg.overwrite or self.cfg.resume == "auto")
+        return not (self.named or self.overwrite or self.resume == "auto")
 
     def held_under(self, name: str) -> dict[Path, str]:
         """The directories of a name in which an earlier command left something, and what."""
@@ -68,6 +71,14 @@ def held_of_run(root: Path) -> str:
     return f"{count} step{'s' * (count > 1)} of an earlier run"
 
 
+def refusal(root: Path, what: str, key: str = "name") -> str:
+    """Why a command does not write into a directory, and the ways on."""
+    return (
+        f"{key}: {root} holds {what}; give resume=auto to go on with it, another {key}=, or "
+        "overwrite=true to move it aside"
+    )
+
+
 @contextmanager
 def claimed(claim: Claim, console: Console) -> Generator[str]:
     """The name under which a command writes; for the body nobody else writes there.
@@ -75,13 +86,13 @@ def claimed(claim: Claim, console: Console) -> Generator[str]:
     Raises:
         UserError: where somebody writes there already, or an earlier run would be overwritten.
     """
-    cfg = claim.cfg
     name, stack = _take(claim, console)
     with stack:
         held = claim.held_under(name)
-        if held and cfg.resume == "never":
-            if not cfg.overwrite:
-                raise UserError("\n".join(_refusal(root, held[root]) for root in held))
+        if held and claim.resume == "never":
+            if not claim.overwrite:
+                faults = [refusal(root, what, claim.key) for root, what in held.items()]
+                raise UserError("\n".join(faults))
             claim.check()
             for root, what in held.items():
                 aside = move_aside(root, console.warn, claim.keep)
@@ -99,7 +110,9 @@ def claimed_run(
         UserError: as `claimed` and `settle_resume` do.
     """
     claim = Claim(
-        cfg=cfg,
+        name=cfg.name,
+        resume=cfg.resume,
+        overwrite=cfg.overwrite,
         roots=lambda name: [RunDirectory.of(replace(cfg, name=name)).root],
         held=held_of_run,
         check=check,
@@ -145,7 +158,7 @@ def begin(run: RunDirectory, cfg: Config) -> None:
     """
     done = complete_checkpoints(run.checkpoints)
     if (what := held_of_run(run.root)) and (cfg.resume == "never" or not done):
-        raise UserError(_refusal(run.root, what))
+        raise UserError(refusal(run.root, what))
     if done and run.config.is_file():
         before = read_config(run.config)
         kept = run.config_until(done[-1].step)
@@ -190,23 +203,16 @@ def move_aside(root: Path, warn: Callable[[str], None], keep: Collection[str] = 
 
 def _take(claim: Claim, console: Console) -> tuple[str, ExitStack]:
     """The name that is taken, and the locks of its directories."""
-    name, first = claim.cfg.name, ""
+    name, first = claim.name, ""
     numbers = itertools.count(2)
     while True:
         with ExitStack() as stack:
             for root in claim.roots(name):
-                stack.enter_context(locked(root, console.warn))
+                stack.enter_context(locked(root, console.warn, claim.key))
             held = claim.held_under(name)
             if not (held and claim.chooses_name):
                 if first:
                     console.stage("name", f"{first}; this one is name={name}")
                 return name, stack.pop_all()
         first = first or ", ".join(f"{root} holds {what}" for root, what in held.items())
-        name = f"{claim.cfg.name}-{next(numbers)}"
-
-
-def _refusal(root: Path, what: str) -> str:
-    return (
-        f"name: {root} holds {what}; give resume=auto to go on with it, another name=, or "
-        "overwrite=true to move it aside"
-    )
+        name = f"{claim.name}-{next(numbers)}"

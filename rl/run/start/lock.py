@@ -22,8 +22,8 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def locked(directory: Path, warn: Callable[[str], None]) -> Generator[None]:
-    """The directory, made where it is missing, for the body alone.
+def locked(directory: Path, warn: Callable[[str], None], key: str = "name") -> Generator[None]:
+    """The directory, made where it is missing, for the body alone; `key` chooses it.
 
     A file system that knows no locks is warned of, and nobody is kept out there.
 
@@ -35,32 +35,32 @@ def locked(directory: Path, warn: Callable[[str], None]) -> Generator[None]:
         file = (directory / LOCK_FILE).open("a+", encoding="utf-8")
     except OSError as error:
         raise UserError(
-            f"name: {directory} cannot be written ({error.strerror}); give another name="
+            f"{key}: {directory} cannot be written ({error.strerror}); give another {key}="
         ) from error
     with file:
-        _lock(file, directory, warn)
+        _lock(file, directory, warn, key)
         try:
             yield
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)  # a child that was forked may hold the file open
 
 
-def _lock(file: IO[str], directory: Path, warn: Callable[[str], None]) -> None:
+def _lock(file: IO[str], directory: Path, warn: Callable[[str], None], key: str) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.seek(0)
         holder = file.read().strip() or "a process that has just started"
         raise UserError(
-            f"name: {directory} is in use by {holder}; wait until it has ended, or give another "
-            "name="
+            f"{key}: {directory} is in use by {holder}; wait until it has ended, or give another "
+            f"{key}="
         ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
         warn(
             f"{directory} is on a file system without locks ({error.strerror}): nothing keeps a "
-            "second run of this name out"
+            "second command out"
         )
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
