@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import PurePath
 
+from conf.keys import keys_of
 from conf.schema import Config, ResourceConfig
 
 
@@ -69,6 +71,11 @@ def _stays_inside(name: str) -> bool:
     return PurePath(name).as_posix() == name and not {"", ".", ".."} & set(parts)
 
 
+def _is_of_keys(pattern: str) -> bool:
+    """Whether a pattern matches some key of a run."""
+    return any(fnmatchcase(key.path, pattern) for key in keys_of(Config))
+
+
 SECRET_WORDS = frozenset({"TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS"})
 
 
@@ -103,6 +110,27 @@ RELATIONS: tuple[Relation, ...] = (
         rule="name is a path below output_dir/experiment",
         fix="give a name such as name=run or name=tries/first",
         holds=lambda c: _stays_inside(c.name),
+    ),
+    Relation(
+        path="overwrite",
+        involves=("overwrite", "resume"),
+        rule="a run goes on with the steps of its directory (resume=auto), or overwrites them",
+        fix="leave out one of the two",
+        holds=lambda c: not c.overwrite or c.resume == "never",
+    ),
+    Relation(
+        path="resume_allow",
+        involves=("resume_allow", "resume"),
+        rule="resume_allow says what a resumed run may change, so it needs resume=auto",
+        fix="give resume=auto, or no resume_allow",
+        holds=lambda c: c.resume_allow is None or c.resume == "auto",
+    ),
+    Relation(
+        path="resume_allow",
+        involves=("resume_allow",),
+        rule="each of resume_allow is a key of the run, or a pattern of some",
+        fix="give the key as the refusal of the resumed run names it",
+        holds=lambda c: all(map(_is_of_keys, c.resume_allow or ())),
     ),
     Relation(
         path="ray.env",

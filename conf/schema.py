@@ -50,6 +50,9 @@ Resume = Literal["auto", "never"]
 # would then compute log-probs of a distribution that nothing was sampled from.
 MIN_TEMPERATURE = 0.01
 
+# The name in conf/config.yaml: a run that was given no other takes the next one that is free.
+DEFAULT_NAME = "run"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -506,11 +509,24 @@ class Config:
     """One run of `launch/train.py`."""
 
     experiment: str = key("name of the experiment file")
-    name: str = key("name of the run directory")
+    name: str = key(
+        "name of the run directory; a new run that is given none takes the first of run, run-2, "
+        "run-3, ... that holds no steps"
+    )
     output_dir: str = key("run directories are `output_dir/experiment/name`", "outputs")
     seed: int = key("seed of everything random", 0, ge=0)
     resume: Resume = key(
-        "whether an earlier run in the directory is continued (auto) or removed (never)", "never"
+        "whether the run in the directory is continued from its newest checkpoint (auto), or a "
+        "new one is started, which overwrites none (never)",
+        "never",
+    )
+    resume_allow: tuple[str, ...] | None = key(
+        "keys, or patterns such as policy.*, that a resumed run may change although its earlier "
+        "steps depend on them",
+        None,
+    )
+    overwrite: bool = key(
+        "whether an earlier run of this name is moved aside, to NAME.old-DATE-TIME", False
     )
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(
         "additional metric sinks", ()

@@ -13,11 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from actors.plan.checks.engine_support import EngineNeeds, device_of, engine_note
 from actors.plan.layout.model_shape import shape_of
-from actors.plan.rm_checks import check_arguments, read_training_pairs
+from actors.plan.rm_checks import check_arguments, claim_of, read_training_pairs
 from conf.commands.train_rm import TrainRmArgs
 from launch.common.cli import main_simple
 from rl.base.console import Console
 from rl.base.outputs import check_output_dir
+from rl.run.start.claim import claimed
 
 RESULT = "training.json"
 
@@ -26,7 +27,7 @@ def run(args: TrainRmArgs) -> None:
     """Train the reward model."""
     output = check_output_dir(args.output)
     if args.resume == "auto" and (output / RESULT).is_file():
-        sys.stdout.write(f"{output} is finished; resume=never trains it again\n")
+        sys.stdout.write(f"{output} is finished; resume=never overwrite=true trains it again\n")
         return
     shape = shape_of(args.model, scores=True)
     check_arguments(args, shape)
@@ -44,7 +45,8 @@ def run(args: TrainRmArgs) -> None:
     from actors.stages.rm_training import plan_training, run_training  # noqa: PLC0415 - heavier
 
     job = plan_training(args, cfg, shape, train, validation)
-    run_training(cfg, job, output / RESULT)
+    with claimed(claim_of(args), Console()):
+        run_training(cfg, job, output / RESULT)
 
 
 def _say_what_scores(args: TrainRmArgs, architecture: str) -> None:

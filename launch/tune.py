@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -16,15 +16,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conf.commands.tune import TuneArgs
 from conf.errors import UserError
-from conf.schema import key
+from conf.schema import DEFAULT_NAME, key
 from conf.validate import build
 from launch.common.compose import compose_all
 from launch.common.exits import guarded
 from launch.common.help import help_of_schema
-from launch.common.overrides import forced_overrides, parse
+from launch.common.overrides import forced_overrides, override, parse
 from launch.common.run_checks import check_run
-from launch.sweeps.command import make_runner
+from launch.sweeps.command import claimed_sweep, make_runner, seen_from
 from launch.sweeps.search import check_ranges, edges, search
+from launch.sweeps.sweep import Job, plan
 
 _PREFIX = "tune."
 TRAIN = Path(__file__).with_name("train.py")
@@ -64,7 +65,15 @@ def _main(argv: Sequence[str]) -> int:
     if first.dry_run:
         sys.stdout.write(f"the configurations are good; {args.trials} runs would be made\n")
         return 0
-    return search(args, space, fixed, make_runner(first, TRAIN))
+    runner = make_runner(first, TRAIN)
+
+    def trials(name: str) -> list[Job]:
+        return plan([{}], [[]], seen_from(runner, [replace(first, name=name)]), "tune")
+
+    named = "name" in space or first.name != DEFAULT_NAME
+    with claimed_sweep(trials, first, named=named) as name:
+        own = [override("name", name)] if name != first.name else []
+        return search(args, space, [*fixed, *own], runner)
 
 
 if __name__ == "__main__":

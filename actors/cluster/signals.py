@@ -83,12 +83,15 @@ def _decides_on_signals() -> bool:
     return False
 
 
-def how_to_go_on(checkpoints: Path, key: str) -> str:
-    """What to do after a stop; `key` is the one that says how often checkpoints are kept."""
+def how_to_go_on(checkpoints: Path, key: str, resume: str = "resume=auto") -> str:
+    """What to do after a stop; `key` is the one that says how often checkpoints are kept.
+
+    `resume` is what has to be added to the command.
+    """
     found = complete_checkpoints(checkpoints)
     if not found:
         return f"there is no checkpoint yet ({key})"
-    return f"the same command with resume=auto goes on after step {found[-1].step}"
+    return f"the same command with {resume} goes on after step {found[-1].step}"
 
 
 async def _cancelled_by_signals(body: Coroutine[Any, Any, T]) -> T:

@@ -12,35 +12,32 @@ from pathlib import Path
 from actors.cluster.session import session
 from actors.cluster.signals import how_to_go_on
 from actors.plan.checks.inputs import check_contents
-from actors.stages.evaluation import Evaluation
 from actors.stages.export import export_models
 from actors.stages.pipeline import Stage, WholeLoop
 from actors.stages.rl_run import RlResult, RlRun
 from conf.errors import HackingError, StoppedError
 from conf.schema import Config, RewardConfig
-from conf.validate import to_dict
 from rl.base.console import Console
-from rl.base.files import replace_json
 from rl.base.versions import installed_versions
 from rl.report.live import LiveReport
 from rl.run.directory import RolloutFolder, RunDirectory
-from rl.run.summary import PolicyFigures, RunSummary, Watch, write_summary
+from rl.run.start.claim import begin, how_to_resume
+from rl.run.summary import RunSummary, Watch, write_summary
 
 
 def run_experiment(cfg: Config) -> None:
-    """Run `cfg`, whose files have been checked, to its end in its run directory."""
+    """Run `cfg`, whose files have been checked, to its end in the directory that it has claimed."""
     console = Console()
     run = RunDirectory.of(cfg)
     namespace = f"{cfg.experiment}-{cfg.name}".replace("/", "-")
     try:
         # Nothing of an earlier run is touched before the contents are good too.
         with session(cfg.ray, namespace, partial(check_contents, cfg)) as run_in:
-            run.begin(anew=cfg.resume == "never")
-            replace_json(run.config, to_dict(cfg))
+            begin(run, cfg)
             console.stage("run", str(run.root))
             run_in(_run(cfg, run, console))
     except StoppedError as error:
-        advice = how_to_go_on(run.checkpoints, "checkpoint.every")
+        advice = how_to_go_on(run.checkpoints, "checkpoint.minutes", how_to_resume(cfg.name))
         raise StoppedError(f"{error}; {advice}") from error
 
 
@@ -51,7 +48,7 @@ async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:
         policy, reward_model, stages = await WholeLoop(cfg, console).run()
         if cfg.loop.export_dir is not None:
             target = Path(cfg.loop.export_dir)
-            export_models(policy, reward_model, target, cfg.reward, cfg.seed)
+            export_models(policy, reward_model, target, cfg.reward, cfg.seed, console=console)
         cfg = dataclasses.replace(
             cfg,
             model=dataclasses.replace(cfg.model, path=str(policy)),
@@ -72,7 +69,7 @@ async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:
         raise HackingError(
             f"the alarm ended the run after step {alarm.stopped_at} (alarm.action=stop): the "
             "reward climbed while the probe fell; the best policy before that is in "
-            f"{alarm.best_policy}, and resume=auto goes on from the last"
+            f"{alarm.best_policy}, and {how_to_resume(cfg.name)} goes on from the last"
         )
 
 
@@ -90,8 +87,8 @@ def summarise(
         reward_execution=None if reward.kind == "rm" else reward.execution,
         reward_model=reward.model if reward.uses_model else None,
         num_samples=cfg.evaluation.num_samples,
-        base=_figures(result.base, cfg.evaluation.num_samples),
-        final=_figures(result.final, cfg.evaluation.num_samples),
+        base=result.base,
+        final=result.final,
         rm_pair_accuracy=rm_pair_accuracy,
         valid_rate_first=result.valid_rate_first,
         valid_rate_last=result.valid_rate_last,
@@ -104,12 +101,6 @@ def summarise(
         stage_s=stage_s,
         seed=cfg.seed,
         versions=installed_versions(),
-    )
-
-
-def _figures(found: Evaluation, num_samples: int) -> PolicyFigures:
-    return PolicyFigures(
-        pass_at_1=found.pass_at_1, best_of=found.best_of, oracle=found.pass_at(num_samples)
     )
 
 

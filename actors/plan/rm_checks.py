@@ -18,14 +18,15 @@ from reward.model.files import (
 )
 from reward.model.loading import check_attention, check_tensors
 from reward.pairs.pairs import Pair, load_pairs, split_by_prompt
-from rl.run.checkpoint import find_resumable
+from rl.run.checkpoint import Checkpoint, complete_checkpoints, find_resumable
 from rl.run.directory import RunDirectory
+from rl.run.start.claim import Claim, refusal
 
 
 def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
     """Refuse what cannot work, before anything is read or started."""
     directory = find_model(args.model, "model")
-    _check_output(Path(args.output), directory)
+    _check_output(args, directory)
     check_family(args.adapter, read_system(args.system, "system"), REWARD_KEYS)
     if directory is not None:
         check_has_template(directory, "model", "put a chat_template.jinja beside it")
@@ -53,8 +54,9 @@ def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
         find_resumable(RunDirectory(Path(args.output)).checkpoints)
 
 
-def _check_output(output: Path, base: Path | None) -> None:
+def _check_output(args: TrainRmArgs, base: Path | None) -> None:
     """Refuse a directory in which the training would overwrite or drop what is not its own."""
+    output = Path(args.output)
     if base is not None and base.resolve() == output.resolve():
         raise UserError(f"output: {output} is the base model itself; give another directory")
     if RunDirectory(output).config.is_file():
@@ -62,6 +64,48 @@ def _check_output(output: Path, base: Path | None) -> None:
             f"output: {output} is the directory of a run, whose checkpoints would be dropped; give "
             "another directory"
         )
+    if args.overwrite and args.resume == "auto":
+        raise UserError(
+            "overwrite: a training goes on with what is in its output (resume=auto), or overwrites "
+            "it; leave out one of the two"
+        )
+    what = _held(output)
+    if not what or args.overwrite or _goes_on(args):
+        return
+    if _checkpoints(output):
+        raise UserError(refusal(output, what, "output"))
+    raise UserError(
+        f"output: {output} holds {what}; give another output=, or overwrite=true to move it aside"
+    )
+
+
+def claim_of(args: TrainRmArgs) -> Claim:
+    """What a training whose arguments have been checked writes."""
+    return Claim(
+        name=args.output,
+        key="output",
+        resume="auto" if _goes_on(args) else "never",
+        overwrite=args.overwrite,
+        roots=lambda name: [Path(name)],
+        held=_held,
+        check=lambda: None,
+        named=True,
+    )
+
+
+def _goes_on(args: TrainRmArgs) -> bool:
+    return args.resume == "auto" and bool(_checkpoints(Path(args.output)))
+
+
+def _held(output: Path) -> str:
+    """What lies in an output already, in words; "" where a training takes nothing from anybody."""
+    if found := _checkpoints(output):
+        return f"an earlier training up to step {found[-1].step}"
+    return "a model" if any(output.glob("*.safetensors")) else ""
+
+
+def _checkpoints(output: Path) -> list[Checkpoint]:
+    return complete_checkpoints(output / "checkpoints")
 
 
 def read_training_pairs(args: TrainRmArgs) -> tuple[list[Pair], list[Pair]]:

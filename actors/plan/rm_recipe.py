@@ -109,8 +109,9 @@ def settings_of(
     validation: list[Pair],
 ) -> dict[str, object]:
     """Whatever the weights depend on."""
-    places = ("output", "resume", "placement", "cpu_threads", "checkpoint_every", "data")
-    given = {name: value for name, value in asdict(args).items() if name not in places}
+    places = {"output", "resume", "overwrite", "data"}
+    ways = {"placement", "cpu_threads", "checkpoint_every"}
+    given = {name: value for name, value in asdict(args).items() if name not in places | ways}
     return given | {
         "model": model_digest(Path(args.model)) if is_local(args.model) else args.model,
         "train_pairs": pairs_digest(train),

@@ -10,13 +10,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from actors.groups.fleet import RayFleet
 from conf.errors import first_cause
 from reward.verify.execute import programs_of, require_decided, verify_persistently
 from reward.verify.verdict import ProgramResult, Verifier
-from rl.run.evaluate import best_of_n, pass_at_k
+from rl.run.evaluate import mean_pass_at
+from rl.run.summary import PolicyFigures
 from rl.step import sample_and_judge
 from rl.types import JudgedGroup, Prompt, SamplingConfig, Score
 
@@ -36,29 +35,15 @@ class Evaluation:
         return tuple(tuple(score.passed for score in g.scores_G) for g in self.groups_P)
 
     @property
-    def num_samples(self) -> int:
-        """Completions per problem."""
-        return len(self.passed_PG[0])
-
-    @property
     def pass_at_1(self) -> float:
         """Unbiased pass@1."""
-        return self.pass_at(1)
-
-    def pass_at(self, k: int) -> float:
-        """Unbiased pass@k, mean over problems."""
-        return float(np.mean([pass_at_k(len(p), sum(p), k) for p in self.passed_PG]))
+        return mean_pass_at(self.passed_PG, 1)
 
     @property
-    def best_of(self) -> float:
-        """Share of problems whose completion with the highest score passes."""
-        scores = [[s.value for s in g.scores_G] for g in self.groups_P]
-        return best_of_n(scores, self.passed_PG)
-
-    @property
-    def valid_rate(self) -> float:
-        """Share of completions with code to judge."""
-        return float(np.mean([e.valid for g in self.groups_P for e in g.extractions_G]))
+    def figures(self) -> PolicyFigures:
+        """What it says of the policy."""
+        scores_PG = [[score.value for score in group.scores_G] for group in self.groups_P]
+        return PolicyFigures.of(scores_PG, self.passed_PG)
 
 
 async def evaluate(  # noqa: PLR0913 - who is asked what, and who runs the answers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,7 +16,9 @@ from reward.model.golden import GOLDEN_SCORES
 from reward.model.safetensors_files import SINGLE
 from reward.model.text_path import TextPath
 from reward.train.pair_batches import write_golden_scores
+from rl.base.console import Console
 from rl.base.files import replace_file, replace_json
+from rl.run.start.claim import move_aside
 
 _CARD = """# {title}
 
@@ -34,22 +35,30 @@ Figures: {figures}
 """
 
 
-def export_models(
-    policy: Path, reward_model: Path, target: Path, reward: RewardConfig, seed: int
+def export_models(  # noqa: PLR0913 - two models, and where from and to
+    policy: Path,
+    reward_model: Path,
+    target: Path,
+    reward: RewardConfig,
+    seed: int,
+    *,
+    console: Console,
 ) -> None:
     """Write `target/policy` and `target/rm` with float16 weights and cards."""
     rm_target = target / "rm"
-    _export(policy, target / "policy", seed, "Warm-start policy for minipy")
-    _export(reward_model, rm_target, seed, "Reward model for minipy")
+    _export(policy, target / "policy", seed, "Warm-start policy for minipy", console)
+    _export(reward_model, rm_target, seed, "Reward model for minipy", console)
     # The rounded weights score a little differently, so their golden scores are computed again.
     probes = json.loads((reward_model / GOLDEN_SCORES).read_text(encoding="utf-8"))
     text_path = TextPath.load(str(rm_target), reward.adapter, reward.max_tokens)
     write_golden_scores(rm_target, text_path, [(p["question"], p["code"]) for p in probes])
 
 
-def _export(source: Path, target: Path, seed: int, title: str) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+def _export(source: Path, target: Path, seed: int, title: str, console: Console) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    if any(target.iterdir()):
+        aside = move_aside(target, console.warn)
+        console.say(f"{target} was there already; it is kept in {aside}")
     tensors = {
         name: tensor.to(torch.float16) if tensor.is_floating_point() else tensor
         for file in sorted(source.glob("*.safetensors"))

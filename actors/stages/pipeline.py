@@ -152,11 +152,12 @@ class WholeLoop:
         async def build(directory: Path) -> Figures:
             result = await RlRun(rlvr_cfg, directory, self._console).run()
             shutil.rmtree(RunDirectory(directory).hf)
-            return {
+            figures = {
                 "base_pass@1": result.base.pass_at_1,
                 "final_pass@1": result.final.pass_at_1,
-                "oracle_pass@8": result.base.pass_at(result.base.num_samples),
+                "oracle_pass@8": result.base.oracle,
             }
+            return {name: value for name, value in figures.items() if value is not None}
 
         about = f"{cfg.loop.rlvr_steps} steps with the execution reward, for their rollouts, ~4 min"
         return await self._cache.run("rlvr", about, settings, [warm], build)

@@ -26,10 +26,11 @@ from rl.loop import LoopConfig, run_loop
 from rl.metrics import read_metrics
 from rl.problems.prompts import PromptSampler
 from rl.report.live import LiveReport
+from rl.run.before import read_before
 from rl.run.checkpoint import Checkpoint
 from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.rollouts import rollout_rows, write_rollouts
-from rl.run.summary import Watch
+from rl.run.summary import PolicyFigures, Watch
 from rl.run.timeline import Timeline
 from rl.step import Batch, StepConfig
 from rl.types import Prompt, SamplingConfig, StepReport
@@ -39,8 +40,8 @@ from rl.types import Prompt, SamplingConfig, StepReport
 class RlResult:
     """Figures of a run; shares unless the name says otherwise."""
 
-    base: Evaluation
-    final: Evaluation
+    base: PolicyFigures
+    final: PolicyFigures
     num_steps: int  # the last step
     valid_rate_first: float | None  # None where no step was run
     valid_rate_last: float | None
@@ -143,8 +144,7 @@ class RlRun:
         newest = self._checkpoints.newest
         self._timeline.forget_after(newest.step if newest else 0)
         partition = await fleet.policy.partition_reports()
-        self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, before")
-        base = await self._evaluate(fleet, 0)
+        base = await self._before(fleet, newest)
         first_step = await self._resume(fleet, newest)
         num_steps = cfg.algorithm.num_steps
         self._console.stage("rl", f"{num_steps} steps, reward: {cfg.reward.kind}{self._judged()}")
@@ -162,7 +162,7 @@ class RlRun:
         steps = read_metrics(self._run.metrics)  # those before a resumption too
         return RlResult(
             base=base,
-            final=final,
+            final=final.figures,
             num_steps=last_step,
             valid_rate_first=steps[0]["reward/valid_rate"] if steps else None,
             valid_rate_last=steps[-1]["reward/valid_rate"] if steps else None,
@@ -200,6 +200,18 @@ class RlRun:
             return ""
         num_tested = sum(prompt.tests is not None for prompt in self._train)
         return f" ({reward.execution} tests for {num_tested} of {len(self._train)} problems)"
+
+    async def _before(self, fleet: RayFleet, newest: Checkpoint | None) -> PolicyFigures:
+        """What the initial policy can do: measured, or read back by a run that goes on."""
+        about = f"{len(self._held_out)} held-out problems, before"
+        path = self._run.rollout_file(RolloutFolder.EVALUATION, 0)
+        asked = self._held_out, self._cfg.evaluation.num_samples
+        if newest is not None and (stored := read_before(path, *asked)) is not None:
+            self._console.stage("evaluation", f"{about}: read from {path}")
+            self._executed_for_evaluation += stored.num_executed
+            return stored.figures
+        self._console.stage("evaluation", about)
+        return (await self._evaluate(fleet, 0)).figures
 
     async def _resume(self, fleet: RayFleet, newest: Checkpoint | None) -> int:
         """Load the checkpoint that the run goes on from; returns the first step to run."""

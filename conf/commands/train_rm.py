@@ -60,9 +60,12 @@ class TrainRmArgs:
     )
     checkpoint_every: int = key("steps between checkpoints; 0 keeps none", 0, ge=0)
     resume: Resume = key(
-        "whether an earlier training is continued after its newest checkpoint (auto) or "
-        "replaced (never)",
+        "whether an earlier training is continued after its newest checkpoint (auto), or a new "
+        "one is started, which overwrites none (never)",
         "never",
+    )
+    overwrite: bool = key(
+        "whether a model or a training in the output is moved aside, to OUTPUT.old-DATE-TIME", False
     )
     seed: int = key("seed of the order, the split and a new score head", 0, ge=0)
     placement: PlacementName = key("layout of the ranks", "laptop")

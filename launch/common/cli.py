@@ -20,7 +20,7 @@ from conf.errors import UserError
 from conf.keys import keys_of
 from conf.schema import Config
 from conf.validate import build, cautions, to_dict
-from launch.common.compose import Check, Run, compose_all, run_under_hydra
+from launch.common.compose import Check, Run, claim, compose_all, run_under_hydra
 from launch.common.exits import guarded, report
 from launch.common.help import INFO, about, help_of_run, help_of_schema
 from launch.common.overrides import Lines, expand, forced_overrides, nested, override, parse
@@ -91,7 +91,7 @@ def _compose_and_run(run: Run, check: Check | None, sweep: Sweep, args: argparse
     lines_J = list(expand(overrides, sweep=args.multirun, intervals=by_hydra))
     configs = compose_all(lines_J, check if args.multirun and not args.cfg else None)
     if args.info:
-        return run_under_hydra(run, [f"--info={args.info}", *overrides], multirun=False)
+        return run_under_hydra(run, [f"--info={args.info}", *overrides], check, multirun=False)
     if args.cfg:
         sys.stdout.write("---\n".join(OmegaConf.to_yaml(to_dict(config)) for config in configs))
         return 0
@@ -103,9 +103,20 @@ def _compose_and_run(run: Run, check: Check | None, sweep: Sweep, args: argparse
         return max(guarded(lambda config=config: run(config)) for config in configs)
     if args.multirun and not by_hydra:
         return sweep(lines_J, configs)
-    if job_runtime_env() is not None:  # so that Hydra's records lie beside the others
-        overrides.append(override("output_dir", configs[0].output_dir))
-    return run_under_hydra(run, overrides, multirun=args.multirun)
+    if args.multirun:  # Hydra names the runs, and each claims its directory
+        return run_under_hydra(run, overrides, check, multirun=True)
+    return _run_in_its_directory(run, check, configs[0], overrides)
+
+
+def _run_in_its_directory(
+    run: Run, check: Check | None, config: Config, overrides: Sequence[str]
+) -> int:
+    """Claim the directory before Hydra writes its records there, and run."""
+    with claim(config, check) as name:
+        own = [override("name", name)] if name != config.name else []
+        if job_runtime_env() is not None:  # so that Hydra's records lie beside the others
+            own.append(override("output_dir", config.output_dir))
+        return run_under_hydra(run, [*overrides, *own], check, multirun=False)
 
 
 def _check_options(args: argparse.Namespace) -> None:

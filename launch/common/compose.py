@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from actors.plan.shipped import with_shipped_models
 from conf.errors import UserError
 from conf.groups import CONF_DIR
 from conf.keys import as_yaml, nearest
@@ -24,6 +26,8 @@ from conf.validate import ConfigError, Fault, build_config
 from launch.common.exits import guarded
 from launch.common.overrides import Lines, groups, parse
 from launch.common.ray_job import with_lasting_outputs
+from rl.base.console import Console
+from rl.run.start.claim import claimed_run
 
 HYDRA_VERSION_BASE = "1.3"
 
@@ -92,16 +96,23 @@ def _wrong_choice(group: str, choice: str, options: Sequence[str]) -> ConfigErro
     return ConfigError([Fault(group, f"{choice!r} is not one of {', '.join(options)}{advice}")])
 
 
-def run_under_hydra(run: Run, overrides: Sequence[str], *, multirun: bool) -> int:
-    """Let Hydra make the run directories and, for a sweep, launch its jobs."""
+def run_under_hydra(
+    run: Run, overrides: Sequence[str], check: Check | None, *, multirun: bool
+) -> int:
+    """Let Hydra write its records and, for a sweep, launch its jobs.
+
+    A run that is none of a sweep has claimed its directory before.
+    """
     codes: list[int] = []
 
     def task(composed: DictConfig) -> None:
         config = _checked(composed)
         job = HydraConfig.get()
-        if job.mode is RunMode.MULTIRUN:
-            config = replace(config, name=Path(job.runtime.output_dir).name)
-        codes.append(guarded(lambda: run(config)))
+        if job.mode is not RunMode.MULTIRUN:
+            codes.append(guarded(lambda: run(config)))
+            return
+        named = replace(config, name=Path(job.runtime.output_dir).name)
+        codes.append(guarded(lambda: _run_of_hydra(run, named, check)))
 
     # Hydra reads its command line from `sys.argv` only, and hides tracebacks unless told otherwise.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -112,3 +123,22 @@ def run_under_hydra(run: Run, overrides: Sequence[str], *, multirun: bool) -> in
     finally:
         sys.argv = argv
     return max(codes, default=0)
+
+
+def _run_of_hydra(run: Run, config: Config, check: Check | None) -> int | None:
+    """One run of a sweep that Hydra launches: its records are in the directory already."""
+    subdir = HydraConfig.get().output_subdir
+    with claim(config, check, keep=[subdir] if subdir else []):
+        return run(config)
+
+
+def claim(
+    config: Config, check: Check | None, keep: Collection[str] = ()
+) -> AbstractContextManager[str]:
+    """The name that a run takes, and its directory for the body; `check` is done before a move."""
+
+    def whole() -> None:
+        if check is not None:
+            check(config)
+
+    return claimed_run(with_shipped_models(config), Console(), whole, keep)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from conf.errors import UserError
-from conf.schema import Config
+from conf.schema import DEFAULT_NAME, Config
 from launch.common.exits import EXIT_FAILURE
 from launch.common.overrides import Lines
 from launch.common.ray_job import OUTPUT_ROOT, job_runtime_env
 from launch.sweeps.local_jobs import LocalJobs
 from launch.sweeps.sweep import Job, Runner, Sweep, plan
+from rl.base.console import Console
+from rl.run.start.claim import Claim, claimed, held_of_run, how_to_resume
 
 TREE = Path(__file__).resolve().parents[2]
 
@@ -23,14 +26,49 @@ def run_sweep(lines_J: Sequence[Lines], configs_J: Sequence[Config]) -> int:
     """Run checked jobs; the exit code is 1 when one fails or the sweep is interrupted."""
     runner = make_runner(configs_J[0], Path(sys.argv[0]))
     swept_J = [lines.swept for lines in lines_J]
-    jobs = plan(swept_J, [lines.overrides for lines in lines_J], seen_from(runner, configs_J))
-    sweep = Sweep(runner, directory_of(jobs[0]))
+    overrides_J = [lines.overrides for lines in lines_J]
+    configs_J = seen_from(runner, configs_J)
+
+    def jobs(name: str) -> list[Job]:
+        return plan(swept_J, overrides_J, [replace(config, name=name) for config in configs_J])
+
+    named = "name" in swept_J[0] or configs_J[0].name != DEFAULT_NAME
+    with claimed_sweep(jobs, configs_J[0], named=named) as name:
+        return _run(Sweep(runner, directory_of(jobs(name)[0])), jobs(name))
+
+
+def _run(sweep: Sweep, jobs: Sequence[Job]) -> int:
     interrupted = False
     try:
         sweep.run(jobs)
     except KeyboardInterrupt:
         interrupted = True
     return conclude(sweep, interrupted=interrupted)
+
+
+def claimed_sweep(
+    jobs: Callable[[str], Sequence[Job]], config: Config, *, named: bool
+) -> AbstractContextManager[str]:
+    """The name that a sweep takes; `jobs` are those under a name, and `named` whether it is given.
+
+    For the body nobody else runs jobs there.
+    """
+    claim = Claim(
+        name=config.name,
+        resume=config.resume,
+        overwrite=config.overwrite,
+        roots=lambda name: sorted({job.directory.parent for job in jobs(name)}),
+        held=_held,
+        check=lambda: None,  # every job has been checked
+        named=named,
+    )
+    return claimed(claim, Console())
+
+
+def _held(root: Path) -> str:
+    """What earlier jobs have left below the directory of a sweep, in words."""
+    count = sum(bool(held_of_run(path)) for path in root.iterdir() if path.is_dir())
+    return f"{count} run{'s' * (count > 1)} of an earlier sweep" if count else ""
 
 
 def seen_from(runner: Runner, configs_J: Sequence[Config]) -> list[Config]:
@@ -52,7 +90,8 @@ def conclude(sweep: Sweep, *, interrupted: bool) -> int:
     for line in sweep.failed:
         sys.stderr.write(f"error: {line}\n")
     if interrupted:
-        sys.stderr.write("error: stopped; the same command with resume=auto goes on\n")
+        again = how_to_resume(sweep.directory.name.rpartition("-")[0])
+        sys.stderr.write(f"error: stopped; the same command with {again} goes on\n")
     return EXIT_FAILURE if sweep.failed or interrupted else 0
 
 

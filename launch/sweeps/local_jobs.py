@@ -62,7 +62,7 @@ class LocalProcess:
 
     def _read(self, log: Path) -> None:
         assert self._process.stdout is not None
-        with log.open("w", encoding="utf-8") as file, self._process.stdout as lines:
+        with log.open("a", encoding="utf-8") as file, self._process.stdout as lines:
             for line in lines:
                 self._tail.append(line)
                 file.write(line)

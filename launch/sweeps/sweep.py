@@ -17,16 +17,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from conf.schema import Config
+from actors.plan.shipped import with_shipped_models
+from conf.errors import UserError
+from conf.schema import DEFAULT_NAME, Config
 from conf.validate import to_dict
 from launch.common.overrides import override
 from launch.sweeps.report import Figures, Row, draw, read_figures, write_report
+from rl.base.console import Console
 from rl.base.files import replace_file
 from rl.run.directory import RunDirectory
+from rl.run.start.changes import OF_THE_CALL
+from rl.run.start.claim import settle_resume
+from rl.run.start.lock import locked
 
 _LABEL_CHARS = 100
 _STOP_DEADLINE_S = 60.0
-_OF_THE_CALL = ("resume", "dry_run")  # keys that do not change what a run computes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +125,7 @@ def plan(
     for number, (swept, lines, config) in enumerate(
         zip(swept_J, overrides_J, configs_J, strict=True), first
     ):
-        base = "run" if "name" in swept else config.name
+        base = DEFAULT_NAME if "name" in swept else config.name
         name = f"{base}-{kind}/{label(number, swept)}"
         own = (override("name", name), override("output_dir", config.output_dir))
         named = replace(config, name=name)
@@ -148,7 +153,7 @@ def is_finished(job: Job) -> bool:
 def _record(job: Job) -> dict[str, Any]:
     """What the job computes; the run's own `config.yaml` has paths of the tree that it ran in."""
     plain = json.loads(json.dumps(to_dict(job.config)))
-    return {key: value for key, value in plain.items() if key not in _OF_THE_CALL}
+    return {key: value for key, value in plain.items() if key not in OF_THE_CALL}
 
 
 class Sweep:
@@ -168,10 +173,12 @@ class Sweep:
         the jobs that run, and start no other.
 
         Raises:
+            UserError: before any starts, where one cannot go on with what is in its directory.
             KeyboardInterrupt: after such a signal, when every job is gone.
         """
         self._jobs += jobs
         waiting = [job for job in jobs if not self._skip(job)]
+        _settle(waiting)
         running: dict[int, tuple[Job, Process]] = {}
         with _stoppable_pauses() as pause:
             try:
@@ -266,6 +273,21 @@ class Sweep:
             error=outcome.error if outcome else "",
             figures=read_figures(job.directory) if done else Figures(),
         )
+
+
+def _settle(jobs: Sequence[Job]) -> None:
+    """Make the directories ready in which jobs go on; `output.log` is there before a job is."""
+    console, faults = Console(), list[str]()
+    for job in jobs:
+        if job.config.resume != "auto" or not job.directory.is_dir():
+            continue
+        try:
+            with locked(job.directory, console.warn):
+                settle_resume(with_shipped_models(job.config), console, check=lambda: None)
+        except UserError as error:
+            faults += [f"{job}: {fault}" for fault in str(error).splitlines()]
+    if faults:
+        raise UserError("\n".join(faults))
 
 
 @contextlib.contextmanager

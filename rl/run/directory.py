@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -42,6 +41,10 @@ class RunDirectory:
         """The configuration as it was used: JSON, which is YAML."""
         return self.root / "config.yaml"
 
+    def config_until(self, step: int) -> Path:
+        """The configuration of the steps up to this one, where later steps have another."""
+        return self.root / f"config-until-step-{step:06d}.yaml"
+
     @property
     def metrics(self) -> Path:
         """A JSON line for each step."""
@@ -61,6 +64,10 @@ class RunDirectory:
     def summary(self) -> Path:
         """The final figures (`rl.run.summary`); there once the run has ended well."""
         return self.root / "summary.json"
+
+    def summary_until(self, step: int) -> Path:
+        """The figures at the end of this step, after which the run went on all the same."""
+        return self.root / f"summary-until-step-{step:06d}.json"
 
     @property
     def report(self) -> Path:
@@ -109,18 +116,3 @@ class RunDirectory:
         """The rollout files that are there up to `last_step`, oldest first."""
         files = sorted(self.rollouts(folder).glob("step-*.parquet"))
         return [file for file in files if int(file.stem.removeprefix("step-")) <= last_step]
-
-    def begin(self, *, anew: bool) -> None:
-        """Make the directory, and drop what the end of an earlier run left there.
-
-        `anew` drops whatever it left: it would mix with what the run is going to write.
-        """
-        self.root.mkdir(parents=True, exist_ok=True)
-        if anew:
-            for file in (self.metrics, self.probe_log, self.timeline):
-                file.unlink(missing_ok=True)
-            folders = map(self.rollouts, RolloutFolder)
-            for folder in (self.checkpoints, self.best, self.trackers, *folders):
-                shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.summary, self.report):
-            file.unlink(missing_ok=True)

@@ -62,6 +62,15 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return float(1.0 - np.prod(1.0 - k / remaining))
 
 
+def mean_pass_at(passed_PG: Sequence[Sequence[bool]], k: int) -> float:
+    """Unbiased pass@k, mean over problems.
+
+    >>> mean_pass_at([[True, False], [False, False]], 1)
+    0.25
+    """
+    return float(np.mean([pass_at_k(len(group), sum(group), k) for group in passed_PG]))
+
+
 def summarise(
     correct_PG: Sequence[Sequence[bool]], ks: Sequence[int], seed: int
 ) -> EvaluationReport:

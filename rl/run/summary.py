@@ -11,6 +11,7 @@ from typing import Any, cast
 from conf.errors import DataError
 from rl.base.files import replace_json
 from rl.base.json_text import JsonFault, parse_json
+from rl.run.evaluate import best_of_n, mean_pass_at
 
 _BEST_OF = re.compile(r"bon(\d+)_pass@1")
 
@@ -22,6 +23,17 @@ class PolicyFigures:
     pass_at_1: float | None
     best_of: float | None  # of num_samples, chosen by score
     oracle: float | None  # any of num_samples passes
+
+    @classmethod
+    def of(
+        cls, scores_PG: Sequence[Sequence[float | None]], passed_PG: Sequence[Sequence[bool]]
+    ) -> PolicyFigures:
+        """Figures of an evaluation, from the score and the verdict of each completion."""
+        return cls(
+            pass_at_1=mean_pass_at(passed_PG, 1),
+            best_of=best_of_n(scores_PG, passed_PG),
+            oracle=mean_pass_at(passed_PG, len(passed_PG[0])),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actors.plan.rm_checks import claim_of
+from conf.commands.train_rm import TrainRmArgs
+from conf.errors import UserError
 from launch import mine_pairs, train_rm
 from launch.common.cli import main_simple
 from reward.pairs.pairs import Pair, write_pairs
+from rl.base.console import Console
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
+from rl.run.checkpoint import commit, staging_directory
+from rl.run.start.claim import claimed
 from rl.types import Verdict
 
 pytestmark = pytest.mark.unit
@@ -136,6 +142,48 @@ def test_a_training_is_not_continued_from_damaged_checkpoints(tmp_path: Path, co
     code, said = command(train_rm, [*given, "checkpoint_every=2", "resume=auto"])
     assert (code, "step-000008 is refused: manifest.json is missing" in said) == (2, True)
     assert (tmp_path / "out/checkpoints/step-000008").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("left", "resume", "words"),
+    [
+        ("model.safetensors", "never", "holds a model; give another output="),
+        ("model.safetensors", "auto", "holds a model; give another output="),
+        ("checkpoints/step-000004", "never", "training up to step 4; give resume=auto to go on"),
+    ],
+)
+def test_a_training_overwrites_no_other(
+    tmp_path: Path, command: Run, left: str, resume: str, words: str
+) -> None:
+    pair = Pair(prompt_id="p", question_content="q", code_pos="a", code_neg="b")
+    write_pairs(tmp_path / "pairs.parquet", [pair])
+    output = tmp_path / "out"
+    output.mkdir()
+    if "step" in left:
+        commit(staging_directory(output / "checkpoints", 4), output / "checkpoints", 4, keep=2)
+    else:
+        (output / left).touch()
+    given = [f"data={tmp_path}/pairs.parquet", f"model={POLICY}", f"output={output}"]
+    code, said = command(train_rm, [*given, "checkpoint_every=4", f"resume={resume}"])
+    assert (code, words in said) == (2, True)
+    code, said = command(train_rm, [*given, "resume=auto", "overwrite=true"])
+    assert (code, "leave out one of the two" in said) == (2, True)
+    assert (output / left).exists() and len(list(output.iterdir())) == 1
+
+
+def test_what_a_training_is_to_overwrite_is_kept(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "model.safetensors").touch()
+    args = TrainRmArgs(data="d", model="m", output=str(output), overwrite=True)
+    with claimed(claim_of(args), Console()):
+        assert [path.name for path in output.iterdir()] == [".lock"]
+        with (
+            pytest.raises(UserError, match=r"^output: .* in use by .* give another output="),
+            claimed(claim_of(args), Console()),
+        ):
+            pass
+    assert list(tmp_path.glob("out.old-*/model.safetensors"))
 
 
 def test_a_file_without_pairs_is_refused(tmp_path: Path, command: Run) -> None:

@@ -112,6 +112,13 @@ def test_the_same_command_asks_the_same_and_skips_what_is_finished(
     assert len(landscape.asked) == len(unfinished) + 2
 
 
+def test_the_same_search_twice_is_two_searches(search, tmp_path: Path) -> None:
+    search("tune.trials=2")
+    assert "run-tune holds 1 run of an earlier sweep" in search("tune.trials=2").out
+    folder = tmp_path / "outputs/quickstart"
+    assert all((folder / name / "sweep.json").is_file() for name in ("run-tune", "run-2-tune"))
+
+
 def test_a_shuffled_range_is_searched_and_asked_for_again_in_the_same_way(
     search, landscape: Landscape
 ) -> None:

@@ -17,6 +17,7 @@ from actors.engines.train_model import rehearse_saving, save_config_and_tokenize
 from actors.stages.export import export_models
 from conf.errors import UserError
 from conf.schema import PolicyConfig
+from rl.base.console import Console
 from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
@@ -111,7 +112,9 @@ def test_a_link_in_the_cache_of_a_hub_becomes_the_file(base: Path, tmp_path: Pat
 
 
 def test_an_export_halves_the_weights_and_copies_the_rest(tmp_path: Path) -> None:
-    export_models(ASSETS / "policy", ASSETS / "rm", tmp_path, run_config().reward, 0)
+    export_models(
+        ASSETS / "policy", ASSETS / "rm", tmp_path, run_config().reward, 0, console=Console()
+    )
     for name in ("policy", "rm"):
         weights = load_file(tmp_path / name / "model.safetensors")
         shipped = load_file(ASSETS / name / "model.safetensors")

@@ -1,16 +1,28 @@
-"""The figures at the end say which judge they come from."""
+"""The figures at the end say which judge they come from; a run begins over no other's steps."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from actors.jobs.experiment import reward_model_accuracy, show_summary, summarise
+from actors.jobs import experiment
+from actors.jobs.experiment import (
+    reward_model_accuracy,
+    run_experiment,
+    show_summary,
+    summarise,
+)
 from actors.stages.evaluation import Evaluation
 from actors.stages.rl_run import RlResult
+from conf.errors import StoppedError, UserError
 from rl.base.console import Console
+from rl.run.checkpoint import commit, staging_directory
 from rl.run.directory import RunDirectory
 from rl.run.summary import AlarmFigures, RunSummary, Watch
 from tests.settings import shipped_config
@@ -23,10 +35,10 @@ pytestmark = pytest.mark.unit
 def summary_of(*overrides: str, watch: Watch | None = None) -> RunSummary:
     group = make_group(make_prompts(1)[0], 8)
     judged = make_judged(group, [float(i) for i in range(8)], (False, True) * 4)
-    evaluation = Evaluation(groups_P=(judged,), num_executed=8)
+    figures = Evaluation(groups_P=(judged,), num_executed=8).figures
     result = RlResult(
-        base=evaluation,
-        final=evaluation,
+        base=figures,
+        final=figures,
         num_steps=60,
         valid_rate_first=0.5,
         valid_rate_last=1.0,
@@ -88,3 +100,50 @@ def test_the_table_says_whether_the_alarm_fired_and_what_the_probe_cost(capsys, 
 def test_without_a_probe_the_table_says_that_nobody_watched(capsys):
     show_summary(Console(), summary_of(), RunDirectory(Path("run")))
     assert "no probe" in capsys.readouterr().out
+
+
+@pytest.fixture
+def stopped_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session in which every run is stopped by a signal before it does anything."""
+
+    def run_in(body: Coroutine[Any, Any, None]) -> None:
+        body.close()
+        raise StoppedError("stopped by SIGTERM")
+
+    @contextmanager
+    def session(*_: object) -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
+        yield run_in
+
+    monkeypatch.setattr(experiment, "session", session)
+
+
+@pytest.mark.usefixtures("stopped_session")
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("run", "the same command with resume=auto goes on after step 2"),
+        ("run-2", "the same command with name=run-2 resume=auto goes on after step 2"),
+    ],
+)
+def test_a_stopped_run_says_how_it_goes_on_under_the_name_that_it_took(
+    tmp_path: Path, name: str, advice: str
+):
+    cfg = shipped_config([f"output_dir={tmp_path}", f"name={name}", "checkpoint.every=2"])
+    run = RunDirectory.of(cfg)
+    with pytest.raises(StoppedError, match="there is no checkpoint yet"):
+        run_experiment(cfg)
+    assert json.loads(run.config.read_text())["checkpoint"]["every"] == 2
+    commit(staging_directory(run.checkpoints, 2), run.checkpoints, 2, keep=2)
+    with pytest.raises(StoppedError, match=f"stopped by SIGTERM; {advice}"):
+        run_experiment(dataclasses.replace(cfg, resume="auto"))
+
+
+@pytest.mark.usefixtures("stopped_session")
+def test_a_run_never_begins_over_the_steps_of_another(tmp_path: Path):
+    cfg = shipped_config([f"output_dir={tmp_path}"])
+    run = RunDirectory.of(cfg)
+    run.root.mkdir(parents=True)
+    run.metrics.write_text('{"step": 1}\n')
+    with pytest.raises(UserError, match="holds 1 step of an earlier run"):
+        run_experiment(cfg)
+    assert [path.name for path in run.root.iterdir()] == ["metrics.jsonl"]

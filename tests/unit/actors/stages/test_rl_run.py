@@ -156,6 +156,26 @@ def test_a_resumed_run_tells_its_trackers_where_and_keeps_one_timeline(
     assert len(fleets) == 2
 
 
+def test_a_resumed_run_reads_what_was_found_before_its_first_step(
+    tmp_path: Path,
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    held_out = make_prompts(1)
+    monkeypatch.setattr(
+        rl_run, "load_problems", lambda cfg, seed: (minipy.make_prompts("train", 8, 0), held_out)
+    )
+    given = ("++evaluation.num_samples=2", "++resume=auto")
+    run(tmp_path, monkeypatch, "++algorithm.num_steps=3", *given)
+    (tmp_path / "hf").rmdir()
+    capsys.readouterr()
+    run(tmp_path, monkeypatch, "++algorithm.num_steps=4", *given)
+    said = "".join(capsys.readouterr().out.split("\n"))
+    assert f"before: read from {tmp_path}/evaluation/step-000000.parquet" in said
+    assert [step for name, step in stages(tmp_path) if name == "evaluate"] == [0, 4]
+
+
 def test_held_out_problems_that_are_trained_on_are_warned_of(
     tmp_path: Path,
     fleets: list[FakeFleet],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from conf.schema import Config, key
 from launch.common.cli import main, main_simple
 from launch.common.overrides import override
 from launch.sweeps.command import run_sweep
+from rl.run.start.lock import locked
 
 pytestmark = pytest.mark.unit
 
@@ -161,6 +163,68 @@ def test_a_good_run_exits_0_and_leaves_hydras_records_in_the_run_directory(run: 
     assert Path("outputs/quickstart/mine/.hydra/overrides.yaml").is_file()
 
 
+def end(name: str, steps: int = 2) -> Path:
+    """What a run of this name leaves that has taken steps."""
+    metrics = Path("outputs/quickstart", name, "metrics.jsonl")
+    metrics.parent.mkdir(parents=True, exist_ok=True)
+    metrics.write_text("{}\n" * steps)
+    return metrics.parent
+
+
+def test_the_same_command_twice_is_two_runs(run: Command) -> None:
+    assert run().out == "quickstart run 0 {}\n"
+    first = end("run")
+    records = (first / ".hydra/overrides.yaml").stat()
+    assert run().out == (
+        "==> name  outputs/quickstart/run holds 2 steps of an earlier run; this one is name=run-2\n"
+        "quickstart run-2 0 {}\n"
+    )
+    assert Path("outputs/quickstart/run-2/.hydra/overrides.yaml").is_file()
+    assert (first / ".hydra/overrides.yaml").stat() == records
+    assert {path.name for path in first.iterdir()} == {".hydra", ".lock", "metrics.jsonl"}
+
+
+def test_a_name_that_is_taken_is_refused_before_hydra_writes_anything(run: Command) -> None:
+    end("mine")
+    assert run("name=mine") == refusal(
+        "name: outputs/quickstart/mine holds 2 steps of an earlier run; give resume=auto to go on "
+        "with it, another name=, or overwrite=true to move it aside"
+    )
+    assert not Path("outputs/quickstart/mine/.hydra").exists()
+    result = run("name=mine", "overwrite=true")
+    assert (result.code, result.out.splitlines()[-1]) == (0, "quickstart mine 0 {}")
+    (aside,) = Path("outputs/quickstart").glob("mine.old-*")
+    assert [path.name for path in aside.iterdir()] == ["metrics.jsonl"]
+    assert Path("outputs/quickstart/mine/.hydra").is_dir()
+
+
+def test_a_run_beside_one_of_the_same_name_is_refused(run: Command) -> None:
+    with locked(Path("outputs/quickstart/run"), print):
+        result = run()
+    assert result.code == 2
+    assert re.fullmatch(
+        r"error: name: outputs/quickstart/run is in use by process \d+ on \S+; wait until it has "
+        r"ended, or give another name=\n",
+        result.err,
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rule"),
+    [
+        (["overwrite=true", "resume=auto"], "overwrite: a run goes on with the steps"),
+        (["resume_allow=[seed]"], "resume_allow: resume_allow says what a resumed run may change"),
+        (["resume_allow=[sead]", "resume=auto"], "resume_allow: each of resume_allow is a key"),
+    ],
+)
+def test_keys_of_resuming_that_say_nothing_are_refused(
+    run: Command, overrides: list[str], rule: str
+) -> None:
+    result = run(*overrides)
+    assert (result.code, Path("outputs").exists()) == (2, False)
+    assert result.err.startswith(f"error: {rule}")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -257,6 +321,10 @@ def test_a_launcher_of_the_user_is_hydras_own_way(run: Command) -> None:
     result = run("--multirun", "seed=5,2,6", "hydra/launcher=basic")
     assert [line.split()[1] for line in result.out.splitlines()] == ["run-0", "run-1", "run-2"]
     assert result.code == 2
+    end("run-1")
+    again = run("--multirun", "seed=5,6", "hydra/launcher=basic")
+    assert (again.code, again.out) == (2, "quickstart run-0 5 {}\n")
+    assert "quickstart/run-1 holds 2 steps" in again.err
 
 
 def test_bad_input_of_any_job_is_reported_with_its_jobs_and_starts_none(run: Command) -> None:

@@ -12,10 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from conf.errors import UserError
 from conf.schema import Config
-from launch.sweeps.command import conclude, directory_of, seen_from
+from conf.validate import to_dict
+from launch.common.compose import compose_all
+from launch.common.overrides import expand, forced_overrides
+from launch.sweeps.command import conclude, directory_of, run_sweep, seen_from
 from launch.sweeps.local_jobs import LocalJobs
 from launch.sweeps.sweep import Outcome, Sweep, label
+from rl.run.checkpoint import commit, staging_directory
+from rl.run.start.lock import locked
 from tests.unit.launch.sweeps.sweep_jobs import jobs_of, script_in, started
 
 pytestmark = pytest.mark.unit
@@ -112,6 +118,62 @@ def test_another_run_in_the_same_directory_is_not_taken_for_a_finished_one(
     sweep_in(tmp_path).run(jobs_of(tmp_path, "seed=0,1"))
     sweep_in(tmp_path).run(jobs_of(tmp_path, "seed=0,1", *again))
     assert started(tmp_path).count("start 0") == 2
+
+
+def multirun(directory: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
+    """The exit code of `--multirun` with these overrides."""
+    monkeypatch.setattr("sys.argv", [str(script_in(directory))])
+    given = forced_overrides([f"output_dir={directory}", *overrides])
+    lines_J = list(expand(given, sweep=True))
+    return run_sweep(lines_J, compose_all(lines_J))
+
+
+def test_the_same_sweep_twice_is_two_sweeps_unless_it_is_to_overwrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sweeps = tmp_path / "quickstart"
+    assert multirun(tmp_path, monkeypatch, "seed=0,1") == 0
+    assert multirun(tmp_path, monkeypatch, "seed=0,1") == 0
+    said = "run-sweep holds 2 runs of an earlier sweep; this one is name=run-2"
+    assert said in capfd.readouterr().out.replace("\n", " ")
+    for name in ("run-sweep", "run-2-sweep"):
+        assert (sweeps / name / "sweep.json").is_file()
+        assert (sweeps / name / "1-seed_1/summary.json").is_file()
+    assert multirun(tmp_path, monkeypatch, "seed=0,3", "overwrite=true") == 0
+    (aside,) = sweeps.glob("run-sweep.old-*")
+    assert (aside / "1-seed_1/output.log").is_file() and (aside / "sweep.json").is_file()
+    assert not (sweeps / "run-sweep/1-seed_1").exists()
+
+
+def test_a_sweep_with_a_name_that_is_taken_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multirun(tmp_path, monkeypatch, "seed=0", "name=lr")
+    with pytest.raises(UserError, match="lr-sweep holds 1 run of an earlier sweep; give resume"):
+        multirun(tmp_path, monkeypatch, "seed=0", "name=lr")
+    with (
+        locked(tmp_path / "quickstart/other-sweep", print),
+        pytest.raises(UserError, match="other-sweep is in use by"),
+    ):
+        multirun(tmp_path, monkeypatch, "seed=0", "name=other")
+    assert started(tmp_path) == ["start 0", "end 0"]
+
+
+def test_a_sweep_goes_on_with_no_job_that_depends_on_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multirun(tmp_path, monkeypatch, "seed=0,1")
+    for job in jobs_of(tmp_path, "seed=0,1"):
+        job.run.config.write_text(json.dumps(to_dict(job.config)))
+        commit(staging_directory(job.run.checkpoints, 2), job.run.checkpoints, 2, keep=2)
+    with pytest.raises(UserError) as caught:
+        multirun(tmp_path, monkeypatch, "seed=0,1", "resume=auto", "reward.shaping=raw")
+    faults = str(caught.value).splitlines()
+    assert [fault.partition(": the steps")[0] for fault in faults] == [
+        "job 0 (seed=0): reward.shaping",
+        "job 1 (seed=1): reward.shaping",
+    ]
+    assert started(tmp_path).count("start 0") == 1
 
 
 @pytest.mark.usefixtures("ctrl_c")

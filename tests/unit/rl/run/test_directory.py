@@ -1,4 +1,4 @@
-"""The names of a run's files are those that scripts rely on; a new run does not mix with an old."""
+"""The names of a run's files are those that scripts rely on."""
 
 from __future__ import annotations
 
@@ -17,21 +17,6 @@ FILES = [
 FOLDERS = ["checkpoints", "best", "hf", "trackers", "rollouts", "probe", "evaluation"]
 
 
-def full(root: Path) -> RunDirectory:
-    """A directory with whatever a run leaves."""
-    root.mkdir()
-    for name in FILES:
-        (root / name).touch()
-    for name in FOLDERS:
-        (root / name).mkdir()
-        (root / name / "file").touch()
-    return RunDirectory(root)
-
-
-def names(run: RunDirectory) -> set[str]:
-    return {path.name for path in run.root.iterdir()}
-
-
 def test_files_have_the_names_that_scripts_rely_on(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     files = [
@@ -39,6 +24,8 @@ def test_files_have_the_names_that_scripts_rely_on(tmp_path: Path) -> None:
         *(run.report, run.alarm_plot, run.finished),
     ]
     assert files == [tmp_path / name for name in FILES]
+    assert run.config_until(10) == tmp_path / "config-until-step-000010.yaml"
+    assert run.summary_until(10) == tmp_path / "summary-until-step-000010.json"
     folders = [run.checkpoints, run.best, run.hf, run.trackers, *map(run.rollouts, RolloutFolder)]
     assert folders == [tmp_path / name for name in FOLDERS]
 
@@ -54,17 +41,3 @@ def test_rollout_files_are_found_in_order_of_their_steps(tmp_path: Path) -> None
     assert run.rollout_files(RolloutFolder.TRAINING, 1_000) == files[:2]
     assert run.rollout_files(RolloutFolder.PROBE, 1_000) == []
     assert RolloutFolder.TRAINING not in HELD_OUT
-
-
-def test_a_run_that_goes_on_drops_the_end_of_the_earlier_one_only(tmp_path: Path) -> None:
-    run = full(tmp_path / "run")
-    run.begin(anew=False)
-    assert names(run) == {*FILES, *FOLDERS} - {"summary.json", "report.html"}
-
-
-def test_a_new_run_drops_what_would_mix_with_it(tmp_path: Path) -> None:
-    run = full(tmp_path / "run")
-    run.begin(anew=True)
-    assert names(run) == {"config.yaml", "alarm.png", "finished.json", "hf"}
-    RunDirectory(tmp_path / "deep" / "new").begin(anew=True)
-    assert (tmp_path / "deep" / "new").is_dir()
