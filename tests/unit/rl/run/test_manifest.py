@@ -221,7 +221,7 @@ def test_with_no_good_one_left_all_are_named(root: Path) -> None:
     newest, older, advice = str(caught.value).splitlines()
     assert "step-000004 is refused: manifest.json is missing" in newest
     assert "step-000002 is refused: engine.json is " in older
-    assert advice == "resume: nothing to go on from is left; resume=never begins anew"
+    assert advice == "resume: nothing to go on from is left; begin anew with overwrite=true"
 
 
 def test_others_may_write_nothing_of_a_checkpoint_whatever_the_umask(tmp_path: Path) -> None:
