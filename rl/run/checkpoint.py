@@ -102,9 +102,7 @@ def find_resumable(root: Path) -> Found:
     """
     found = find_newest(root)
     if found.newest is None and found.refused:
-        advice = (
-            "resume: nothing to go on from is left; begin anew elsewhere, or with overwrite=true"
-        )
+        advice = "resume: nothing to go on from is left; begin anew with overwrite=true"
         raise UserError("\n".join([*found.refused, advice]))
     return found
 
