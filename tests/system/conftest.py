@@ -95,6 +95,7 @@ def live(ray_cluster: None, tiny_reward_model: Path) -> Iterator[LiveFleet]:
             "policy.lr=1e-3",
             "algorithm.prompts_per_step=4",
             "algorithm.group_size=4",
+            "reward.shards=2",
         ]
     )
     specs = FleetSpec(
