@@ -46,6 +46,7 @@ class _Group:
     index_S: tuple[int, ...]  # of the samples in the minibatch, in the order of `prefixes`
     atoms: tuple[tuple[int, ...], ...]  # ranks in that order
     num_tokens: int  # of the tree over all of them
+    longest: int  # tokens of its largest atom
 
     def units(self, most: int) -> list[_Unit]:
         """Trees of at most `most` tokens, or of one atom."""
@@ -204,6 +205,7 @@ def _group(
         tuple(indices[member] for member in prefixes.order),
         tuple(tuple(ranks) for ranks in by_atom.values()),
         prefixes.num_tokens(range(len(indices))),
+        max(prefixes.num_tokens(ranks) for ranks in by_atom.values()),
     )
 
 
@@ -213,8 +215,7 @@ def _units(groups: Iterable[_Group], budget: int, packing: Packing) -> list[_Uni
     for group in groups:
         most = budget
         if packing.dense_mask:
-            longest = max(group.prefixes.num_tokens(atom) for atom in group.atoms)
-            most = min(budget, max(packing.row_tokens, 2 * longest))
+            most = min(budget, max(packing.row_tokens, 2 * group.longest))
         units += group.units(most)
     return units
 
@@ -247,7 +248,7 @@ def _balanced_layout(groups: Sequence[_Group], packing: Packing) -> list[tuple[_
     """
     layout = _layout(groups, packing.microbatch_tokens, packing)
     num_allowed = -(-len(layout) // packing.num_ranks) * packing.num_ranks
-    low = max(group.prefixes.num_tokens(atom) for group in groups for atom in group.atoms)
+    low = max(group.longest for group in groups)
     high = packing.microbatch_tokens
     while high - low > high // 128:
         budget = (low + high) // 2

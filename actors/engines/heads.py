@@ -49,7 +49,8 @@ class _TargetLogprob(torch.autograd.Function):
         logprob_M = hidden_UH.new_empty(len(row_M), dtype=dtype)
         log_sum_U = hidden_UH.new_empty(len(hidden_UH), dtype=dtype)
         entropy_U = torch.empty_like(log_sum_U)
-        for rows, labels in _chunks(row_M, len(hidden_UH), chunk_logits // len(weight_VH)):
+        ctx.chunk_rows = chunk_logits // len(weight_VH)
+        for rows, labels in _chunks(row_M, len(hidden_UH), ctx.chunk_rows):
             logits = (hidden_UH[rows] @ weight_VH.T).to(dtype).div_(temperature)
             log_sum_U[rows] = logits.logsumexp(dim=-1)
             logprobs = logits.sub_(log_sum_U[rows, None])
@@ -58,7 +59,6 @@ class _TargetLogprob(torch.autograd.Function):
         ctx.save_for_backward(hidden_UH, weight_VH, row_M, target_M, log_sum_U, entropy_U)
         ctx.set_materialize_grads(False)
         ctx.temperature = temperature
-        ctx.chunk_rows = chunk_logits // len(weight_VH)
         return logprob_M, entropy_U
 
     @staticmethod

@@ -105,7 +105,7 @@ def _held(output: Path) -> str:
 
 
 def _checkpoints(output: Path) -> list[Checkpoint]:
-    return complete_checkpoints(output / "checkpoints")
+    return complete_checkpoints(RunDirectory(output).checkpoints)
 
 
 def read_training_pairs(args: TrainRmArgs) -> tuple[list[Pair], list[Pair]]:

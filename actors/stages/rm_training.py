@@ -48,6 +48,7 @@ from rl.base.versions import installed_versions
 from rl.loss import PairObjective
 from rl.packing import shares
 from rl.run.checkpoint import commit, find_newest, staging_directory
+from rl.run.directory import RunDirectory
 from rl.text.hub_files import model_config
 from rl.text.tokenizer import embedding_rows, tokenizer_note
 from rl.types import UpdateReport
@@ -187,7 +188,7 @@ def run_training(cfg: Config, job: RmTraining, record: Path) -> RmResult:
         with session(cfg.ray, f"rm-{job.directory.name}") as run:
             result = run(train_reward_model(cfg, job, console))
     except StoppedError as error:
-        advice = how_to_go_on(job.directory / "checkpoints", "checkpoint_every")
+        advice = how_to_go_on(RunDirectory(job.directory).checkpoints, "checkpoint_every")
         raise StoppedError(f"{error}; {advice}") from error
     facts = {
         "base": job.model,
@@ -333,12 +334,12 @@ class _Training:
         for item in source.iterdir():
             item.replace(target / item.name)
         source.rmdir()
-        shutil.rmtree(target / "checkpoints", ignore_errors=True)
+        shutil.rmtree(RunDirectory(target).checkpoints, ignore_errors=True)
 
     # --- checkpoints -----------------------------------------------------------------------------
 
     async def _save(self, trainer: TrainGroup, step: int) -> None:
-        root = self._job.directory / "checkpoints"
+        root = RunDirectory(self._job.directory).checkpoints
         staged = staging_directory(root, step)
         await trainer.save_checkpoint(staged)
         state = {
@@ -356,7 +357,7 @@ class _Training:
         """Load the newest checkpoint, if asked for; returns the first step to take."""
         for left in self._job.directory.glob("best-*"):
             shutil.rmtree(left)
-        root = self._job.directory / "checkpoints"
+        root = RunDirectory(self._job.directory).checkpoints
         newest, refused = find_newest(root) if self._job.resume else (None, ())
         if newest is None:
             shutil.rmtree(root, ignore_errors=True)

@@ -6,8 +6,10 @@ from actors.groups.fleet import FleetSpec, RayFleet, policy_spec
 from actors.plan.problems import load_problems
 from actors.stages.rl_run import step_config, training_sampling
 from conf.schema import Config
+from rl.advantage import batch_advantages
 from rl.problems.prompts import PromptSampler
-from rl.step import Batch, collect, learn
+from rl.step import Batch, build_samples, collect, learn
+from rl.types import Sample
 
 NUM_UPDATES = 1000  # of the learning rate's schedule, which is constant
 
@@ -33,6 +35,11 @@ class Steps:
         self.number += 1
         prompts = self._sampler.take(self.cfg.prompts_per_step, self.number)
         return await collect(self.number, self._fleet, prompts, self.cfg)
+
+    def samples(self, batch: Batch) -> list[Sample]:
+        """What the policy learns from a batch."""
+        advantages = batch_advantages(batch.groups_P, self.cfg.advantage)
+        return build_samples(batch.groups_P, advantages, self.cfg.keep_zero_advantage)
 
     async def run(self) -> Batch:
         """The next step as a whole: sampled, judged, learned, published."""

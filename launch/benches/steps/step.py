@@ -20,12 +20,11 @@ from launch.benches.steps.quickstart import NUM_UPDATES, Steps, fleet_spec
 from launch.benches.steps.raw_engines import RawDeepSpeed, RawVllm, Request
 from launch.benches.timing import Timing, ratio, spread, timed
 from reward.model.text_path import TextPath
-from rl.advantage import batch_advantages
 from rl.base.console import Console
 from rl.packing import build_minibatch
 from rl.seeds import derive_seed
-from rl.step import Batch, StepConfig, build_samples
-from rl.types import IntArray, JudgedGroup, Minibatch
+from rl.step import Batch, StepConfig
+from rl.types import IntArray, JudgedGroup
 
 _STILL = 1e-12  # learning rate: the policy samples the same tokens in both
 _PARTS = ("generate", "classify", "update")
@@ -49,7 +48,7 @@ async def _measure(cfg: Config, num_repeats: int) -> list[Row]:
             for _ in range(num_repeats + 1):  # the first warms up
                 batch, timing = await timed(steps.run())
                 ours.append(timing)
-                alone.append(await raw.take(steps.number, batch, fleet, steps.cfg))
+                alone.append(await raw.take(batch, fleet, steps))
     return _rows(ours[1:], alone[1:])
 
 
@@ -67,13 +66,11 @@ class _RawEngines:
         for engine in (self._sampler, self._scorer, self._trainer):
             stack.callback(engine.close)
 
-    async def take(
-        self, step: int, batch: Batch, fleet: RayFleet, step_cfg: StepConfig
-    ) -> dict[str, Timing]:
+    async def take(self, batch: Batch, fleet: RayFleet, steps: Steps) -> dict[str, Timing]:
         """What each engine takes for what it did in a step."""
-        requests = list(_requests(step, batch, step_cfg))
+        requests = list(_requests(steps.number, batch, steps.cfg))
         rows = list(_scored_rows(batch, self._text_path))
-        minibatch = _minibatch(batch, fleet, step_cfg)
+        minibatch = build_minibatch(steps.samples(batch), fleet.policy.packing)
 
         async def generate() -> None:
             self._sampler.generate(requests)
@@ -114,12 +111,6 @@ def _scored_rows(batch: Batch, text_path: TextPath) -> Iterator[IntArray]:
         codes = dict.fromkeys(e.code for e in judged.extractions_G if e.valid)
         for code in codes:
             yield text_path.encode(judged.group.prompt.question, code).token_ids
-
-
-def _minibatch(batch: Batch, fleet: RayFleet, cfg: StepConfig) -> Minibatch:
-    advantages = batch_advantages(batch.groups_P, cfg.advantage)
-    samples = build_samples(batch.groups_P, advantages, cfg.keep_zero_advantage)
-    return build_minibatch(samples, fleet.policy.packing)
 
 
 def _rows(ours: Sequence[Timing], alone: Sequence[dict[str, Timing]]) -> list[Row]:

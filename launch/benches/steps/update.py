@@ -15,10 +15,8 @@ from conf.schema import Config, SharePrefix
 from launch.benches.steps.quickstart import NUM_UPDATES, Steps, fleet_spec
 from launch.benches.timing import Timing, ratio, spread, timed
 from launch.benches.tiny_models import make_tiny
-from rl.advantage import batch_advantages
 from rl.base.console import Console
 from rl.packing import build_minibatch
-from rl.step import build_samples
 from rl.types import Sample
 
 _PROMPT_TOKENS, _COMPLETIONS, _COMPLETION_TOKENS = 2048, 16, 128  # of the long case
@@ -39,9 +37,7 @@ async def _quickstart(cfg: Config, num_repeats: int) -> list[Row]:
     """Groups that the quickstart's policy samples and its reward model scores."""
     async with start_fleet(cfg, fleet_spec(cfg), "bench-update") as fleet:
         steps = Steps(cfg, fleet)
-        groups_P = (await steps.collect()).groups_P
-        advantages = batch_advantages(groups_P, steps.cfg.advantage)
-        samples = build_samples(groups_P, advantages, steps.cfg.keep_zero_advantage)
+        samples = steps.samples(await steps.collect())
         return await _both("quickstart", fleet, samples, num_repeats)
 
 
