@@ -38,6 +38,7 @@ class Key:
     ge: float | None
     gt: float | None
     le: float | None
+    importable: bool = False  # beside its choices it takes the path of something to import
 
     @property
     def required(self) -> bool:
@@ -59,16 +60,24 @@ class Key:
     def type_name(self) -> str:
         """What a value must be, without its range: `an integer`, `true or false`, ..."""
         if self.choices:
-            names = ", ".join(self.choices)
-            return f"a list such as [a,b] of {names}" if self.is_list else f"one of {names}"
-        if get_origin(self.hint) is dict:
+            return self._choices_name
+        if self.hint == dict[str, str]:
             return "a mapping of text to text"
+        if get_origin(self.hint) is dict:
+            return "a mapping of names to values"
         if self.hint == tuple[str, ...]:
             return "one or more texts such as a,b"
         if self.is_list:
             return "one or more integers such as 1,8"
         names = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
         return names[self.hint]
+
+    @property
+    def _choices_name(self) -> str:
+        names = ", ".join(self.choices)
+        if self.importable:
+            return f"one of {names}, or what to import, as in my_package.module:make"
+        return f"a list such as [a,b] of {names}" if self.is_list else f"one of {names}"
 
     @property
     def range_name(self) -> str:
@@ -100,7 +109,7 @@ def keys_of(schema: type, prefix: str = "") -> list[Key]:
         if is_section(hint):
             keys += keys_of(hint, f"{path}.")
             continue
-        bare, optional = _without_none(hint)
+        bare, optional, importable = _parts(hint)
         meta = item.metadata
         keys.append(
             Key(
@@ -112,6 +121,7 @@ def keys_of(schema: type, prefix: str = "") -> list[Key]:
                 ge=meta["ge"],
                 gt=meta["gt"],
                 le=meta["le"],
+                importable=importable,
             )
         )
     return keys
@@ -155,9 +165,9 @@ def is_section(hint: object) -> TypeGuard[type]:
     return isinstance(hint, type) and is_dataclass(hint)
 
 
-def _without_none(hint: object) -> tuple[object, bool]:
-    """The type inside `X | None`, and whether None is allowed."""
-    if get_origin(hint) in {Union, types.UnionType}:
-        inner = [arg for arg in get_args(hint) if arg is not types.NoneType]
-        return inner[0], True
-    return hint, False
+def _parts(hint: object) -> tuple[object, bool, bool]:
+    """The type inside `X | None` or `Literal[...] | str`; whether None, whether a path may be."""
+    if get_origin(hint) not in {Union, types.UnionType}:
+        return hint, False, False
+    inner = [arg for arg in get_args(hint) if arg is not types.NoneType]
+    return inner[0], types.NoneType in get_args(hint), len(inner) > 1

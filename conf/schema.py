@@ -45,6 +45,8 @@ BlockRule = Literal["single_block", "last_block"]
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
 Resume = Literal["auto", "never"]
+# Instead of a choice: what to import, as in my_package.module:make.
+ImportPath = str
 
 # vLLM samples at this where less is asked for, save for 0, which is greedy; the trainer
 # would then compute log-probs of a distribution that nothing was sampled from.
@@ -58,7 +60,7 @@ DEFAULT_NAME = "run"
 class DataConfig:
     """Problems of a run (group `data`)."""
 
-    kind: Literal["minipy", "parquet"] = key(
+    kind: Literal["minipy", "parquet"] | ImportPath = key(
         "source of problems: minipy generates them, parquet reads canonical rows"
     )
     train_path: str | None = key("canonical parquet of training problems (kind parquet)", None)
@@ -87,7 +89,9 @@ class ModelConfig:
 class AlgorithmConfig:
     """The RL algorithm (group `algorithm`)."""
 
-    kind: Literal["grpo"] = key("RL algorithm; grpo is group-relative policy optimisation")
+    kind: Literal["grpo"] | ImportPath = key(
+        "objective of the policy gradient; grpo is group-relative policy optimisation"
+    )
     num_steps: int = key("RL steps of the run", ge=1)
     prompts_per_step: int = key("problems sampled each step", ge=1)
     group_size: int = key("completions per problem", ge=2)
@@ -156,7 +160,7 @@ class RolloutConfig:
 class RewardConfig:
     """Judges of code (group `reward`)."""
 
-    kind: Literal["rm", "execution", "hybrid"] = key(
+    kind: Literal["rm", "execution", "hybrid"] | ImportPath = key(
         "who judges: a reward model; the problem's own tests; or tests where a problem has "
         "them and the model elsewhere"
     )
@@ -192,7 +196,7 @@ class RewardConfig:
         "execution",
         "softplus",
     )
-    rule: BlockRule = key(
+    rule: BlockRule | ImportPath = key(
         "fenced block that counts as the program: the only one, or the last", "single_block"
     )
     ignore_think: bool = key(
@@ -531,6 +535,12 @@ class Config:
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(
         "additional metric sinks", ()
     )
+    recipe: Literal["grpo", "cure"] | ImportPath = key(
+        "what a step asks, rewards and learns: grpo is programs alone; others are published "
+        "systems (docs/recipes.md)",
+        "grpo",
+    )
+    recipe_args: dict[str, Any] | None = key("arguments of the recipe", None)
     dry_run: bool = key(
         "whether to only check and print the plan (layout, memory, what would not fit)", False
     )

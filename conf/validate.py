@@ -7,12 +7,14 @@ way. Relations between fields are data (`conf.relations`): check, message and do
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, asdict, dataclass, replace
 from typing import Any, TypeGuard, TypeVar, cast
 
 from conf.keys import EXAMPLES, Key, as_yaml, hinted_fields, is_section, keys_of, nearest
+from conf.recipes import ARGS
 from conf.relations import CAUTIONS, RELATIONS, Relation
 from conf.schema import Config
 
@@ -20,6 +22,8 @@ T = TypeVar("T")
 
 NOTHING = "???"  # how OmegaConf writes a value that someone has to give
 SHOWN_CHARS = 80
+
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,20 @@ def build_config(raw: Mapping[str, Any]) -> Config:
     values, faults = _check_values(Config, raw)
     config = _assemble(Config, values)
     faults += _broken(RELATIONS, config, [fault.path for fault in faults])
+    faults += _recipe_faults(config)
     if faults:
         raise ConfigError(faults)
     return _without_unused(config)
+
+
+def _recipe_faults(config: Config) -> list[Fault]:
+    """What is wrong with the arguments of a recipe of this tree; others check their own."""
+    try:
+        if config.recipe in ARGS:
+            build(ARGS[config.recipe], config.recipe_args or {})
+    except ConfigError as error:
+        return [Fault(f"recipe_args.{fault.path}", fault.message) for fault in error.faults]
+    return []
 
 
 def _without_unused(config: Config) -> Config:
@@ -149,7 +164,8 @@ def _converted(key: Key, value: object) -> object:
     if key.choices and key.is_list:
         result = _choices(key, value)
     elif key.choices:
-        result = value if value in key.choices else None
+        known = value in key.choices or (key.importable and is_import_path(value))
+        result = value if known else None
     elif key.hint is bool:
         result = value if isinstance(value, bool) else None
     elif key.hint is int:
@@ -164,8 +180,21 @@ def _converted(key: Key, value: object) -> object:
     elif key.is_list:
         result = _integers(value)
     elif isinstance(value, Mapping):
-        result = _text_mapping(cast("Mapping[object, object]", value))
+        given = cast("Mapping[object, object]", value)
+        result = _text_mapping(given) if key.hint == dict[str, str] else _named(given)
     return result
+
+
+def is_import_path(value: object) -> TypeGuard[str]:
+    """Whether a value names something to import: `my_package.module:make`."""
+    return isinstance(value, str) and _IMPORT_PATH.fullmatch(value) is not None
+
+
+def _named(value: Mapping[object, object]) -> dict[str, object] | None:
+    """Plain values by name."""
+    if not all(isinstance(name, str) for name in value):
+        return None
+    return {str(name): item for name, item in value.items()}
 
 
 def _number(value: object) -> float | None:

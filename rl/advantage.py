@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from conf.errors import NonFiniteError
 from conf.schema import AdvantageScale
-from rl.types import FloatArray, JudgedGroup, JudgeKind
+from rl.types import FloatArray, JudgedGroup
 
 _Float64Array = NDArray[np.float64]
 
@@ -32,15 +32,16 @@ class AdvantageConfig:
 
 
 def batch_advantages(groups_P: Sequence[JudgedGroup], cfg: AdvantageConfig) -> list[FloatArray]:
-    """Return the advantages of a batch; groups of different judges are scaled apart.
+    """Return the advantages of a batch; groups of different tasks or judges are scaled apart.
 
     Within a group nothing changes, because it has one judge. But a reward model's softplus and the
     0 or 1 of tests are different units: under one standard deviation for both, the judge with the
     wider rewards would decide how much the other counts, and differently so as its scores drift.
     """
     advantages: dict[int, FloatArray] = {}
-    for judge in JudgeKind:
-        own = [index for index, group in enumerate(groups_P) if group.judge is judge]
+    units = [(group.task, group.judge) for group in groups_P]
+    for unit in dict.fromkeys(units):
+        own = [index for index, found in enumerate(units) if found == unit]
         scaled_PG = group_advantages([groups_P[index].rewards_G for index in own], cfg)
         advantages |= dict(zip(own, scaled_PG, strict=True))
     return [advantages[index] for index in range(len(groups_P))]

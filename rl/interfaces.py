@@ -8,33 +8,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from rl.loss import Objective
 from rl.packing import Packing
-from rl.types import (
-    FloatArray,
-    JudgedGroup,
-    Minibatch,
-    Prompt,
-    PromptGroup,
-    SamplingConfig,
-    UpdateReport,
-)
+from rl.types import Ask, FloatArray, JudgedGroup, Minibatch, PromptGroup, UpdateReport
 
 
 class RolloutFleet(Protocol):
     """Engines that sample completions."""
 
-    def generate(
-        self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
-    ) -> AsyncIterator[PromptGroup]:
+    def generate(self, asks: Sequence[Ask], step: int) -> AsyncIterator[PromptGroup]:
         """Yield each group the moment its last completion is done, in any order."""
         ...
 
 
 class RewardFleet(Protocol):
-    """Whatever judges code: a sharded reward model, or execution."""
+    """Whatever judges answers: a sharded reward model, or execution."""
 
-    async def judge(self, group: PromptGroup) -> JudgedGroup:
-        """Extract, gate and score one group."""
+    async def judge(
+        self, groups: Sequence[PromptGroup], earlier: Sequence[JudgedGroup] = ()
+    ) -> tuple[JudgedGroup, ...]:
+        """Extract, gate and score the groups of one problem; `earlier` ones were judged before."""
         ...
 
 
@@ -51,7 +44,10 @@ class PolicyFleet(Protocol):
         ...
 
     async def update(
-        self, minibatch: Minibatch, old_logprobs: tuple[tuple[FloatArray, ...], ...] | None
+        self,
+        minibatch: Minibatch,
+        old_logprobs: tuple[tuple[FloatArray, ...], ...] | None,
+        objective: Objective,
     ) -> UpdateReport:
         """One optimizer step. `old_logprobs` None: the policy has not moved since the rollout."""
         ...

@@ -36,6 +36,9 @@ def labels_of(index: int, sample: Sample, place_T: IntArray, readout: Readout) -
         if readout != "completion":  # no engine sampled them
             logprobs = np.zeros(targets.size, np.float32)
         places = place_T[num_prompt - 1 : -1]
+        if sample.loss_mask is not None:
+            read = sample.loss_mask
+            places, targets, logprobs = places[read], targets[read], logprobs[read]
         yield Label(index, places, targets, logprobs, sample.advantage, is_token=True)
     if readout != "completion":
         target, logprob = np.zeros(1, np.int32), np.zeros(1, np.float32)
@@ -57,7 +60,7 @@ def label_arrays(labels: Sequence[Label]) -> dict[str, Any]:
             np.array([label.advantage for label in labels], np.float32), sizes
         ),
         "rollout_logprobs_M": _joined([label.logprobs_T for label in labels], np.float32),
-        "sequence_weight_M": np.repeat(1.0 / np.array(sizes, np.float32), sizes),
+        "sequence_weight_M": np.repeat(1.0 / np.maximum(np.array(sizes, np.float32), 1), sizes),
     }
     return {name: values[order] for name, values in fields.items()}
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from rl.interfaces import Fleet
 from rl.problems.prompts import PromptSampler
-from rl.step import Batch, StepConfig, collect, learn
+from rl.recipes.recipe import History, Recipe
+from rl.step import Batch, collect, learn
 from rl.types import StepReport
 
 AfterStep = Callable[[StepReport, Batch], Awaitable[bool | None]]  # True: the run ends here
@@ -26,6 +27,7 @@ class LoopConfig:
     """How long the loop runs and how far the producer may run ahead."""
 
     num_steps: int
+    prompts_per_step: int
     max_staleness: int
     first_step: int = 1  # above 1 when a run is resumed
 
@@ -49,13 +51,20 @@ class PublishedVersion:
             await self._changed.wait_for(lambda: self._version >= version)
 
 
-async def run_loop(
-    fleet: Fleet, sampler: PromptSampler, step_cfg: StepConfig, cfg: LoopConfig, after: AfterStep
+async def run_loop(  # noqa: PLR0913 - actors, problems, recipe and its state, bounds, watcher
+    fleet: Fleet,
+    sampler: PromptSampler,
+    recipe: Recipe,
+    cfg: LoopConfig,
+    *,
+    history: History,
+    after: AfterStep,
 ) -> int:
     """Run the RL steps `first_step..num_steps`; `after` sees each before the next is learned.
 
-    Returns the last step that was run: `num_steps`, unless `after` ended the run. Raises an
-    ExceptionGroup whose leaves are the errors that ended the run.
+    `history` holds the recipe's state after a step when `after` sees it. Returns the last step that
+    was run: `num_steps`, unless `after` ended the run. Raises an ExceptionGroup whose leaves are
+    the errors that ended the run.
     """
     published = PublishedVersion(cfg.first_step - 1)
     buffer: asyncio.Queue[Batch] = asyncio.Queue(maxsize=max(1, cfg.max_staleness))
@@ -65,8 +74,9 @@ async def run_loop(
     async def produce() -> None:
         for step in steps:
             await published.at_least(step - 1 - cfg.max_staleness)
-            prompts_P = sampler.take(step_cfg.prompts_per_step, step)
-            await buffer.put(await collect(step, fleet, prompts_P, step_cfg))
+            problems_P = sampler.take(cfg.prompts_per_step, step)
+            state = history.seen_by(step)
+            await buffer.put(await collect(step, fleet, recipe, problems_P, state))
 
     async def consume() -> None:
         nonlocal last
@@ -74,7 +84,8 @@ async def run_loop(
             start_s = time.perf_counter()
             batch = await buffer.get()
             wait_s = time.perf_counter() - start_s
-            report = await learn(step, batch, fleet, step_cfg)
+            report = await learn(step, batch, fleet, on_policy=cfg.max_staleness == 0)
+            history.add(step, recipe.remember(step, batch.groups_P, history.newest))
             step_s = time.perf_counter() - start_s
             times = {"time/wait_s": wait_s, "time/step_s": step_s}
             ended = await after(StepReport(step=step, metrics={**report.metrics, **times}), batch)

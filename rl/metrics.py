@@ -88,6 +88,13 @@ METRICS: dict[str, Metric] = {
     "alarm/needed_drop": Metric("share", "smallest alarm/pass_drop that counts"),
     "alarm/reward_rise": Metric("reward", "reward of the newest probe minus that of the best two"),
     "alarm/fired": Metric("0 or 1", "the reward has climbed while the probe has fallen"),
+    "task/test/readable": Metric("share", "sampled tests that can be read"),
+    "task/test/right": Metric("share", "sampled tests that every right program passes"),
+    "task/test/telling": Metric("share", "right tests that a wrong program fails, of all tests"),
+    "eval/test_readable": Metric("share", "held-out: tests that can be read"),
+    "eval/test_right": Metric("share", "held-out: tests that every right program passes"),
+    "eval/test_telling": Metric("share", "held-out: right tests that a wrong program fails"),
+    "eval/best_of_by_tests": Metric("share", "held-out: accuracy of the choice by sampled tests"),
     "time/probe_s": Metric("s", "the probe of this step: sample, judge, execute"),
     **{
         f"rm/score_p{percent:02d}": Metric("logit", f"{percent} % of the raw scores are below")

@@ -238,6 +238,11 @@ def _check(sample: Sample, readout: Readout) -> None:
             f"{name} has {num_completion} completion tokens, "
             f"but {sample.rollout_logprobs.size} rollout_logprobs"
         )
+    if sample.loss_mask is not None and sample.loss_mask.size != num_completion:
+        raise ValueError(
+            f"{name} has {num_completion} completion tokens, "
+            f"but a loss_mask of {sample.loss_mask.size}"
+        )
 
 
 def _balanced_layout(groups: Sequence[_Group], packing: Packing) -> list[tuple[_Row, ...]]:
@@ -321,6 +326,8 @@ def _num_loss_tokens(samples: Sequence[Sample], readout: Readout) -> int:
         return len(samples)
     return sum(
         sample.token_ids.size - sample.num_prompt_tokens
+        if sample.loss_mask is None
+        else int(sample.loss_mask.sum())
         for sample in samples
         if readout == "completion" or sample.num_prompt_tokens
     )

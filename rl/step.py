@@ -1,8 +1,8 @@
 """One RL step on one page.
 
-A step is two halves. `collect` samples the groups of a step and judges each one the moment its
-completions are done, while others still generate. `learn` turns the judged groups into advantages,
-updates the policy and publishes its weights. `rl.loop` runs them one after the other
+A step is two halves. `collect` samples what the recipe asks and judges the groups of a problem the
+moment the last one is done, while others still generate; the recipe says what is learned from them.
+`learn` updates the policy and publishes its weights. `rl.loop` runs them one after the other
 (`max_staleness` 0) or overlapped.
 """
 
@@ -10,45 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from conf.errors import NonFiniteError
-from rl.advantage import AdvantageConfig, batch_advantages
-from rl.interfaces import Fleet
+from rl.interfaces import Fleet, PolicyFleet
 from rl.metrics import batch_metrics
 from rl.packing import build_minibatch, split_minibatches
-from rl.types import (
-    FloatArray,
-    JudgedGroup,
-    Prompt,
-    PromptGroup,
-    Sample,
-    SamplingConfig,
-    StepReport,
-    UpdateReport,
-)
+from rl.recipes.recipe import Lesson, Recipe, State, Update, of_task
+from rl.types import Ask, JudgedGroup, Prompt, PromptGroup, StepReport, Task, UpdateReport
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepConfig:
-    """What one step needs to know."""
-
-    prompts_per_step: int
-    sampling: SamplingConfig
-    advantage: AdvantageConfig
-    minibatches_per_step: int
-    on_policy: bool  # the policy that updates is the one that sampled
-    keep_zero_advantage: bool  # the loss has a term that needs none: KL penalty, entropy bonus
+FollowUp = Callable[[Sequence[JudgedGroup]], Sequence[Ask]]
+Then = Callable[[Sequence[JudgedGroup]], Awaitable[Sequence[JudgedGroup]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """The judged groups of one step, and when things happened (`time.time()`)."""
+    """The judged groups of one step, what they teach, and when it began (`time.time()`)."""
 
     groups_P: tuple[JudgedGroup, ...]
+    lesson: Lesson
     started_s: float
 
     @property
@@ -66,55 +49,77 @@ class Batch:
         }
 
 
-async def collect(step: int, fleet: Fleet, prompts_P: Sequence[Prompt], cfg: StepConfig) -> Batch:
-    """Sample and judge the groups of one step."""
+async def collect(
+    step: int, fleet: Fleet, recipe: Recipe, problems_P: Sequence[Prompt], state: State
+) -> Batch:
+    """Sample, judge and grade what the recipe asks about the problems of a step."""
     started_s = time.time()
-    groups_P = await sample_and_judge(step, fleet, prompts_P, cfg.sampling)
-    return Batch(groups_P=groups_P, started_s=started_s)
+
+    async def grade(bundle: Sequence[JudgedGroup]) -> Sequence[JudgedGroup]:
+        return recipe.grade(bundle)
+
+    asks = recipe.ask(step, problems_P, state)
+    groups_P = await sample_and_judge(
+        step, fleet, asks, grade, lambda bundle: recipe.follow_up(step, bundle)
+    )
+    lesson = recipe.teach(step, groups_P, state)
+    return Batch(groups_P=groups_P, lesson=lesson, started_s=started_s)
 
 
 async def sample_and_judge(
-    step: int,
-    fleet: Fleet,
-    prompts_P: Sequence[Prompt],
-    sampling: SamplingConfig,
-    then: Callable[[JudgedGroup], Awaitable[JudgedGroup]] | None = None,
+    step: int, fleet: Fleet, asks: Sequence[Ask], then: Then, follow_up: FollowUp | None = None
 ) -> tuple[JudgedGroup, ...]:
-    """Judge each group as soon as it is complete; the answer is in the order of the prompts.
+    """Judge the groups of a problem together as soon as its last is complete.
 
-    `then` takes each judged group further, while others are still sampled.
+    `then` takes them further, while others are still sampled; `follow_up` says what is asked next
+    about the problem. The answer is in the order of the problems, then of asking.
     """
+    done: dict[str, list[JudgedGroup]] = {ask.problem.id: [] for ask in asks}
+    asked = Counter[str]()
 
-    async def judge(group: PromptGroup) -> JudgedGroup:
-        judged = await fleet.reward.judge(group)
-        return judged if then is None else await then(judged)
+    async def sample(asks: Sequence[Ask]) -> None:
+        asked.update(ask.prompt.id for ask in asks)
+        repeated = [prompt_id for prompt_id, times in asked.items() if times > 1]
+        if repeated:
+            raise ValueError(f"step {step} asks these prompt ids twice: {repeated}")
+        waiting = {ask.problem.id: dict[str, PromptGroup | None]() for ask in asks}
+        for ask in asks:
+            waiting[ask.problem.id][ask.prompt.id] = None
+        async with asyncio.TaskGroup() as judging:
+            async for group in fleet.rollout.generate(asks, step):
+                problem = group.ask.problem.id
+                waiting[problem][group.prompt.id] = group
+                groups = [group for group in waiting[problem].values() if group is not None]
+                if len(groups) == len(waiting[problem]):
+                    judging.create_task(judge(problem, groups))
 
-    async with asyncio.TaskGroup() as judging:
-        tasks = [
-            judging.create_task(judge(group))
-            async for group in fleet.rollout.generate(prompts_P, sampling, step)
-        ]
-    order = {prompt.id: position for position, prompt in enumerate(prompts_P)}
-    return tuple(sorted((t.result() for t in tasks), key=lambda g: order[g.group.prompt.id]))
+    async def judge(problem: str, groups: Sequence[PromptGroup]) -> None:
+        bundle = await then(await fleet.reward.judge(groups, done[problem]))
+        done[problem] += bundle
+        if follow_up is not None and (asks := follow_up(bundle)):
+            await sample(asks)
+
+    await sample(asks)
+    return tuple(group for bundle in done.values() for group in bundle)
 
 
-async def learn(step: int, batch: Batch, fleet: Fleet, cfg: StepConfig) -> StepReport:
+async def learn(step: int, batch: Batch, fleet: Fleet, *, on_policy: bool) -> StepReport:
     """Update the policy on one batch; on return every rollout engine serves version `step`."""
-    advantages_PG = batch_advantages(batch.groups_P, cfg.advantage)
-    samples_N = build_samples(batch.groups_P, advantages_PG, cfg.keep_zero_advantage)
+    lesson = batch.lesson
     start_s = time.perf_counter()
-    update_metrics = await update(samples_N, fleet, cfg)
+    update_metrics = await update(lesson.updates, fleet.policy, on_policy=on_policy)
     updated_s = time.perf_counter()
     await fleet.policy.publish(step)
     published_s = time.perf_counter()
-    staleness = [step - 1 - s.policy_version for s in samples_N]
+    staleness = [step - 1 - s.policy_version for u in lesson.updates for s in u.samples]
     return StepReport(
         step=step,
         metrics={
-            **batch_metrics(batch.groups_P),
+            **batch_metrics(of_task(batch.groups_P, Task.CODE)),
             **batch.timings,
             **update_metrics,
-            "policy/num_samples": float(len(samples_N)),
+            **lesson.metrics,
+            "policy/num_samples": float(lesson.num_samples),
             "rollout/staleness": float(np.mean(staleness)) if staleness else 0.0,
             "time/update_s": updated_s - start_s,
             "time/publish_s": published_s - updated_s,
@@ -122,58 +127,38 @@ async def learn(step: int, batch: Batch, fleet: Fleet, cfg: StepConfig) -> StepR
     )
 
 
-async def update(samples_N: Sequence[Sample], fleet: Fleet, cfg: StepConfig) -> dict[str, float]:
-    """Take the optimizer steps of one RL step; none when no sample carries a gradient."""
-    if not samples_N:
+async def update(
+    updates: Sequence[Update], policy: PolicyFleet, *, on_policy: bool
+) -> dict[str, float]:
+    """Take the optimizer steps of one RL step; none when no sample carries a gradient.
+
+    `on_policy`: the policy that learns is the one that sampled, until it has learned something.
+    """
+    steps = [
+        (build_minibatch(part, policy.packing, group_of=one.group_of), one)
+        for one in updates
+        for part in split_minibatches(one.samples, one.minibatches)
+    ]
+    if not steps:
         return {}
-    minibatches = [
-        build_minibatch(part, fleet.policy.packing)
-        for part in split_minibatches(samples_N, cfg.minibatches_per_step)
+    knows_old = on_policy and len(steps) == 1  # pi_old is the policy itself
+    old = [
+        await policy.outputs(minibatch) if one.needs_old and not knows_old else None
+        for minibatch, one in steps
     ]
-    old = [None]  # pi_old is the policy itself
-    if not cfg.on_policy or len(minibatches) > 1:
-        old = [await fleet.policy.outputs(minibatch) for minibatch in minibatches]
     reports = [
-        await fleet.policy.update(minibatch, logprobs)
-        for minibatch, logprobs in zip(minibatches, old, strict=True)
+        await policy.update(minibatch, logprobs, one.objective)
+        for (minibatch, one), logprobs in zip(steps, old, strict=True)
     ]
-    shared_frac = float(np.mean([minibatch.shared_frac for minibatch in minibatches]))
+    shared_frac = float(np.mean([minibatch.shared_frac for minibatch, _ in steps]))
     return {**mean_metrics(reports), "policy/shared_frac": shared_frac}
 
 
-def build_samples(
-    groups_P: Sequence[JudgedGroup], advantages_PG: Sequence[FloatArray], keep_zero: bool
-) -> list[Sample]:
-    """Turn completions into trainable sequences, without those that carry no gradient."""
-    return [
-        sample_of(judged.group, position, float(advantage))
-        for judged, advantages_G in zip(groups_P, advantages_PG, strict=True)
-        for position, advantage in enumerate(advantages_G)
-        if (advantage != 0.0 or keep_zero) and len(judged.group.completions_G[position].token_ids)
-    ]
-
-
-def sample_of(group: PromptGroup, position: int, advantage: float) -> Sample:
-    """The trainable sequence of one completion; raises NonFiniteError for such an advantage."""
-    completion = group.completions_G[position]
-    if not np.isfinite(advantage):
-        raise NonFiniteError(
-            f"the advantage of prompt {group.prompt.id}, sample {completion.sample_idx} is "
-            f"{advantage}; look at the scores of that group"
-        )
-    return Sample(
-        prompt_id=completion.prompt_id,
-        sample_idx=completion.sample_idx,
-        token_ids=np.concatenate([group.prompt_token_ids, completion.token_ids]),
-        num_prompt_tokens=len(group.prompt_token_ids),
-        rollout_logprobs=completion.rollout_logprobs,
-        advantage=advantage,
-        policy_version=completion.policy_version,
-    )
-
-
 def mean_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
-    """Mean over the optimizer steps; the learning rate is that of the last."""
-    names = reports[0].metrics
-    means = {name: float(np.mean([r.metrics[name] for r in reports])) for name in names}
+    """Mean over the optimizer steps that have a metric; the learning rate is that of the last."""
+    names = dict.fromkeys(name for report in reports for name in report.metrics)
+    means = {
+        name: float(np.mean([r.metrics[name] for r in reports if name in r.metrics]))
+        for name in names
+    }
     return {**means, "policy/lr": reports[-1].lr}

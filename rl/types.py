@@ -1,7 +1,7 @@
 """Every value that crosses an actor boundary, in the order in which it flows.
 
-`Prompt` -> `PromptGroup[Completion]` -> `Extraction` -> `Score` -> `JudgedGroup` -> `Sample`
--> `Minibatch[Microbatch]` -> `UpdateReport` -> `StepReport`.
+`Prompt` -> `Ask` -> `PromptGroup[Completion]` -> `Extraction` -> `Score` -> `JudgedGroup`
+-> `Sample` -> `Minibatch[Microbatch]` -> `UpdateReport` -> `StepReport`.
 
 Axes in names: P prompts, G completions of a group, N samples, R rows, L tokens of a row, T tokens.
 Arrays instead of lists: 2,048 completions of 16k tokens are 134 MB and pass through Ray without a
@@ -83,6 +83,9 @@ class JudgeKind(StrEnum):
 
     RM = "rm"  # a reward model read the program
     EXECUTION = "execution"  # the problem's own tests ran it
+    MATRIX = "matrix"  # a test, by the sampled programs that it was run on
+    TRACE = "trace"  # an answer, by what the program was seen to do
+    OWN = "own"  # a judge from outside this tree, on a scale of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +117,67 @@ class Prompt:
         return next(m.content for m in reversed(self.messages) if m.role == "user")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingConfig:
+    """How completions are sampled. Untruncated by default, see `docs/concepts.md`."""
+
+    group_size: int
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    seed: int = 0
+    purpose: str = "rollout"  # enters the seed, so that evaluation never repeats training samples
+
+
+class Task(StrEnum):
+    """What an answer is, and so who can judge it."""
+
+    CODE = "code"  # a program that solves the problem
+    TEST = "test"  # one test of such a program
+    TRACE = "trace"  # what a given program does with a given input
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """What a program was seen to do with one input: a question that execution has answered."""
+
+    code: str
+    input: str  # the call, or the text that it read
+    output: str  # Python literal of the result, or the text that it printed
+    is_stdio: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One group to sample: what the policy reads, and the problem that it is about.
+
+    `prompt.id` is unique in a step; the groups of one problem are judged together. A `prefix` is
+    the given start of every answer: part of what is judged, not of what is learned.
+    """
+
+    prompt: Prompt
+    problem: Prompt  # with its tests; the prompt itself where code is asked for
+    sampling: SamplingConfig
+    task: Task = Task.CODE
+    prefix: str = ""
+    trace: Trace | None = None  # what a trace asks for
+    traced: bool = False  # whether each program is watched on the first test's input
+
+    @classmethod
+    def code(cls, problem: Prompt, sampling: SamplingConfig) -> Ask:
+        """The problem as it is: a program is the answer."""
+        return cls(prompt=problem, problem=problem, sampling=sampling)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Completion:
     """One sampled answer, exactly as the rollout engine produced it."""
 
     prompt_id: str
     sample_idx: int  # 0 <= sample_idx < group_size
-    text: str
-    token_ids: IntArray  # [T] completion only; the end-of-sequence token included when sampled
+    text: str  # the given prefix, if there was one, and what was sampled
+    token_ids: IntArray  # [T] what was sampled; the end-of-sequence token included
     rollout_logprobs: FloatArray  # [T] natural log, of the distribution that was sampled from
     finish: Finish
     policy_version: int  # the one version that sampled every token of it
@@ -131,11 +187,16 @@ class Completion:
 class PromptGroup:
     """The G completions of one prompt."""
 
-    prompt: Prompt
-    prompt_token_ids: IntArray  # [T] with the chat template and generation prompt applied
+    ask: Ask
+    prompt_token_ids: IntArray  # [T] chat template, generation prompt and given prefix included
     completions_G: tuple[Completion, ...]
     engine: str  # name of the rollout actor
     finished_s: float  # time.time() at which the last completion was done
+
+    @property
+    def prompt(self) -> Prompt:
+        """What the policy read."""
+        return self.ask.prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +236,19 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evidence:
+    """What execution saw of a group beside its rewards; None where nobody looked."""
+
+    # Programs of the problem, in the order of their groups, x tests of this group; all False for a
+    # test that cannot be read and for a completion without a program.
+    passed_NM: BoolArray | None = None
+    traces_G: tuple[Trace | None, ...] | None = None  # of each program, where it ran to its end
+
+
+NOTHING_SEEN = Evidence()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JudgedGroup:
     """A group with its extractions, scores and rewards."""
 
@@ -186,6 +260,12 @@ class JudgedGroup:
     actor: str  # name of the actor that judged
     scored_s: float  # time.time() at which the last score was known
     num_executed: int = 0  # programs that were run to compute these rewards
+    evidence: Evidence = NOTHING_SEEN
+
+    @property
+    def task(self) -> Task:
+        """What its answers are."""
+        return self.group.ask.task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -199,6 +279,8 @@ class Sample:
     rollout_logprobs: FloatArray  # [T - num_prompt_tokens]
     advantage: float
     policy_version: int
+    # [T - num_prompt_tokens] tokens that the loss reads; None: all. Others are context only.
+    loss_mask: BoolArray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -255,16 +337,3 @@ class StepReport:
 
     step: int  # 1-based: the number of the step that has ended
     metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingConfig:
-    """How completions are sampled. Untruncated by default, see `docs/concepts.md`."""
-
-    group_size: int
-    max_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = -1
-    seed: int = 0
-    purpose: str = "rollout"  # enters the seed, so that evaluation never repeats training samples

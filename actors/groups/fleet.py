@@ -6,7 +6,7 @@ Groups start in parallel, because most of the time of a start is loading librari
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -32,14 +32,13 @@ from actors.groups.rollout import RemoteRolloutActor, RolloutEngines
 from actors.groups.self_check import check_engines, check_ranks
 from actors.groups.trainer import RemoteTrainActor, TrainGroup
 from conf.schema import (
-    AlgorithmConfig,
     Config,
     Device,
     PlacementConfig,
     PolicyConfig,
     RewardConfig,
 )
-from rl.loss import Objective, PolicyObjective
+from rl.loss import Objective
 from rl.packing import Packing
 from rl.types import FloatArray, Minibatch, UpdateReport
 
@@ -54,7 +53,6 @@ class FleetSpec:
     reward: bool = False
     reward_restarts: int = 0  # times that Ray starts a shard that died again, in its place
     train: TrainSpec | None = None
-    objective: Objective | None = None
 
 
 class TurnTakingGroup(TrainGroup):
@@ -63,7 +61,6 @@ class TurnTakingGroup(TrainGroup):
     def __init__(self, group: TrainGroup, engines: Sequence[EngineHandle]) -> None:
         super().__init__(
             group.handles,
-            group.objective,
             group.packing,
             group.deadline_s,
             group.start_deadline_s,
@@ -77,11 +74,14 @@ class TurnTakingGroup(TrainGroup):
         return await super().outputs(minibatch)
 
     async def update(
-        self, minibatch: Minibatch, old_logprobs: tuple[tuple[FloatArray, ...], ...] | None
+        self,
+        minibatch: Minibatch,
+        old_logprobs: tuple[tuple[FloatArray, ...], ...] | None,
+        objective: Objective,
     ) -> UpdateReport:
         """One optimizer step, while the engines sleep."""
         await self._put_to_sleep()
-        return await super().update(minibatch, old_logprobs)
+        return await super().update(minibatch, old_logprobs, objective)
 
     async def publish(self, policy_version: int) -> None:
         """Wake the engines and give the rollout engines the current weights."""
@@ -115,24 +115,6 @@ class RayFleet:
     rollout: RolloutEngines
     reward: RewardGroup
     policy: TrainGroup
-
-
-def policy_objective(algorithm: AlgorithmConfig) -> PolicyObjective:
-    """The GRPO objective that the configuration describes."""
-    return PolicyObjective(
-        clip_eps_low=algorithm.clip_eps_low,
-        clip_eps_high=algorithm.clip_eps_high,
-        dual_clip=algorithm.dual_clip,
-        aggregation=algorithm.loss_aggregation,
-        kl_coef=algorithm.kl_coef,
-        kl_kind=algorithm.kl_kind,
-        entropy_coef=algorithm.entropy_coef,
-        tis_cap=algorithm.tis_cap,
-    )
-
-
-# Objectives of the policy, by `algorithm.kind`; docs/howto.md shows how to add one.
-OBJECTIVES: dict[str, Callable[[AlgorithmConfig], Objective]] = {"grpo": policy_objective}
 
 
 def packing_of(policy: PolicyConfig, num_ranks: int) -> Packing:
@@ -219,7 +201,6 @@ def _create(cfg: Config, specs: FleetSpec, needs: Needs, placement: Placement) -
             _create_rank(options(name, cfg.policy.cpu_threads), rank, len(ranks))
             for rank, name in enumerate(ranks)
         ],
-        specs.objective or OBJECTIVES[cfg.algorithm.kind](cfg.algorithm),
         packing_of(cfg.policy, len(ranks)),
         cfg.policy.deadline_s,
         cfg.placement.ready_timeout_s,

@@ -16,17 +16,9 @@ if TYPE_CHECKING:  # a shard without a model loads no torch for the types of oth
     from actors.engines.forward_check import ForwardCheck
     from actors.engines.specs import TrainSpec, WeightBackend
     from conf.errors import ProjectError
-    from reward.judges.judge import Judged
+    from reward.judges.judge import Answers, Judged
     from rl.loss import LossDenominators, Objective
-    from rl.types import (
-        FloatArray,
-        Microbatch,
-        Prompt,
-        PromptGroup,
-        SamplingConfig,
-        Score,
-        UpdateReport,
-    )
+    from rl.types import Ask, FloatArray, Microbatch, Prompt, PromptGroup, Score, UpdateReport
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,7 +57,7 @@ class EngineHandle(Protocol):
 class RolloutHandle(EngineHandle, Protocol):
     """A `actors.groups.rollout.RolloutActor`."""
 
-    generate: Stream[[Sequence[Prompt], SamplingConfig, int], PromptGroup]
+    generate: Stream[[Sequence[Ask], int], PromptGroup]
     init_weight_transfer_engine: Method[[Mapping[str, Any]], None]
     start_weight_update: Method[[], None]
     update_weights: Method[[Any], None]  # a bucket, or a reference to one
@@ -76,7 +68,7 @@ class JudgeHandle(Protocol):
     """A `actors.groups.reward.JudgeActor`: a shard without an engine."""
 
     ready: Method[[], str]
-    judge: Method[[Prompt, Sequence[str]], tuple[Judged, float]]
+    judge: Method[[Sequence[Answers], Sequence[str]], tuple[list[Judged], float]]
 
 
 class RewardModelHandle(EngineHandle, JudgeHandle, Protocol):

@@ -23,10 +23,19 @@ from actors.groups.verifiers import make_verifier
 from conf.errors import ProjectError
 from conf.schema import ExecutionConfig, RewardConfig
 from reward.code.extract import ExtractConfig
-from reward.judges.judge import ExecutionJudge, HybridJudge, Judge, Judged, RewardModelJudge
+from reward.judges.bundle import BundleJudge
+from reward.judges.judge import (
+    Answers,
+    ExecutionJudge,
+    HybridJudge,
+    Judge,
+    Judged,
+    RewardModelJudge,
+)
 from reward.model.golden import GoldenScore, compare_with_golden, find_golden_scores
 from reward.model.text_path import TextPath
-from rl.types import JudgedGroup, Prompt, PromptGroup, Score
+from rl.base.imports import load
+from rl.types import JudgedGroup, Prompt, PromptGroup, Score, Task
 
 
 def extract_config(cfg: RewardConfig) -> ExtractConfig:
@@ -42,6 +51,11 @@ def execution_judge(cfg: RewardConfig, sandbox: ExecutionConfig) -> ExecutionJud
     early_stop = cfg.early_stop and cfg.execution == "binary"
     verifier = make_verifier(sandbox, cfg.test_timeout_s, early_stop=early_stop)
     return ExecutionJudge(verifier, extract_config(cfg), cfg.execution)
+
+
+def bundle_judge(programs: Judge, cfg: RewardConfig, sandbox: ExecutionConfig) -> BundleJudge:
+    """The judge of all tasks; tests and traces are run in a sandbox of its own."""
+    return BundleJudge(programs, lambda: make_verifier(sandbox, cfg.test_timeout_s))
 
 
 class RewardModelActor:
@@ -66,9 +80,10 @@ class RewardModelActor:
         self._reward_model = RewardModelJudge(
             self._loop.score_all, text_path, extract_config(cfg), cfg.shaping, cfg.cache_size
         )
-        self._judge: Judge = self._reward_model
+        programs: Judge = self._reward_model
         if cfg.kind == "hybrid":
-            self._judge = HybridJudge(self._reward_model, execution_judge(cfg, sandbox))
+            programs = HybridJudge(self._reward_model, execution_judge(cfg, sandbox))
+        self._judge = bundle_judge(programs, cfg, sandbox)
         self._check_golden_scores(spec.model, cfg, text_path)
 
     def ready(self) -> str:
@@ -76,9 +91,11 @@ class RewardModelActor:
         self._reward_model.score_problem("ready", ["pass"])
         return self._name
 
-    def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
-        """Judge the completions of one prompt; with the time at which the last score was known."""
-        return self._judge.judge(prompt, texts_G), time.time()
+    def judge(
+        self, bundle: Sequence[Answers], earlier_codes: Sequence[str]
+    ) -> tuple[list[Judged], float]:
+        """Judge the groups of one problem; with the time at which the last score was known."""
+        return self._judge.judge(bundle, earlier_codes), time.time()
 
     def judge_many(
         self, groups: Sequence[tuple[Prompt, Sequence[str]]]
@@ -113,7 +130,7 @@ class RewardModelActor:
         compare_with_golden(file, cfg.dtype, score)
 
 
-# Judges without a model, by `reward.kind`; docs/howto.md shows how to add one.
+# Judges without a model, by `reward.kind`, which may also be the path of such a function.
 JUDGES: dict[str, Callable[[RewardConfig, ExecutionConfig], Judge]] = {"execution": execution_judge}
 
 
@@ -122,15 +139,18 @@ class JudgeActor:
 
     def __init__(self, name: str, cfg: RewardConfig, sandbox: ExecutionConfig) -> None:
         self._name = name
-        self._judge = JUDGES[cfg.kind](cfg, sandbox)
+        make = JUDGES.get(cfg.kind) or load(cfg.kind, "reward.kind")
+        self._judge = bundle_judge(make(cfg, sandbox), cfg, sandbox)
 
     def ready(self) -> str:
         """Answer once the shard can judge."""
         return self._name
 
-    def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> tuple[Judged, float]:
-        """Judge the completions of one prompt; with the time at which it was done."""
-        return self._judge.judge(prompt, texts_G), time.time()
+    def judge(
+        self, bundle: Sequence[Answers], earlier_codes: Sequence[str]
+    ) -> tuple[list[Judged], float]:
+        """Judge the groups of one problem; with the time at which it was done."""
+        return self._judge.judge(bundle, earlier_codes), time.time()
 
 
 class RewardGroup:
@@ -140,33 +160,40 @@ class RewardGroup:
         self.handles = list(handles)
         self._waits = [SharedDeadline(deadline_s) for _ in self.handles]
 
-    async def judge(self, group: PromptGroup) -> JudgedGroup:
-        """Judge one group of rollouts."""
-        judged, shard, scored_s = await self.judge_texts(
-            group.prompt, [completion.text for completion in group.completions_G]
-        )
-        return JudgedGroup(
-            group=group,
-            extractions_G=judged.extractions_G,
-            scores_G=judged.scores_G,
-            rewards_G=judged.rewards_G,
-            judge=judged.judge,
-            actor=f"reward-{shard}",
-            scored_s=scored_s,
-            num_executed=judged.num_executed,
+    async def judge(
+        self, groups: Sequence[PromptGroup], earlier: Sequence[JudgedGroup] = ()
+    ) -> tuple[JudgedGroup, ...]:
+        """Judge the groups of one problem; `earlier` ones were judged before."""
+        programs = [group for group in earlier if group.task is Task.CODE]
+        earlier_codes = [e.code for group in programs for e in group.extractions_G]
+        bundle = [Answers.of(group) for group in groups]
+        found, shard, scored_s = await self.judge_answers(bundle, earlier_codes)
+        return tuple(
+            JudgedGroup(
+                group=group,
+                extractions_G=judged.extractions_G,
+                scores_G=judged.scores_G,
+                rewards_G=judged.rewards_G,
+                judge=judged.judge,
+                actor=f"reward-{shard}",
+                scored_s=scored_s,
+                num_executed=judged.num_executed,
+                evidence=judged.evidence,
+            )
+            for group, judged in zip(groups, found, strict=True)
         )
 
-    async def judge_texts(
-        self, prompt: Prompt, texts_G: Sequence[str]
-    ) -> tuple[Judged, int, float]:
-        """Judge answers to one problem on the shard with the fewest groups in flight.
+    async def judge_answers(
+        self, bundle: Sequence[Answers], earlier_codes: Sequence[str] = ()
+    ) -> tuple[list[Judged], int, float]:
+        """Judge answers about one problem on the shard with the fewest problems in flight.
 
-        Returns the judgement, the shard, and the time at which the last score was known.
+        Returns the judgements, the shard, and the time at which the last score was known.
         """
         shard = self._least_busy()
         judged, scored_s = await self._waits[shard].wait_for(
-            self.handles[shard].judge.remote(prompt, texts_G),
-            f"the judgement of prompt {prompt.id} by reward-{shard}",
+            self.handles[shard].judge.remote(bundle, earlier_codes),
+            f"the judgement of problem {bundle[0].problem.id} by reward-{shard}",
         )
         return judged, shard, scored_s
 

@@ -20,7 +20,7 @@ from rl.seeds import derive_seed
 from rl.text.chat_template import encode_prompt
 from rl.text.chat_template import load_policy_tokenizer as load_tokenizer
 from rl.text.tokenizer import decode
-from rl.types import Completion, Finish, Prompt, PromptGroup, SamplingConfig
+from rl.types import Ask, Completion, Finish, PromptGroup
 
 
 class RolloutActor:
@@ -49,21 +49,15 @@ class RolloutActor:
         await asyncio.wrap_future(self._loop.sample(ids, once))
         return self._name
 
-    async def generate(
-        self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
-    ) -> AsyncIterator[PromptGroup]:
-        """Yield the group of each prompt when its last completion is done."""
-        tasks = [
-            asyncio.ensure_future(self._sample_group(prompt, sampling, step))
-            for prompt in prompts_P
-        ]
+    async def generate(self, asks: Sequence[Ask], step: int) -> AsyncIterator[PromptGroup]:
+        """Yield the group of each ask when its last completion is done."""
+        tasks = [asyncio.ensure_future(self._sample_group(ask, step)) for ask in asks]
         for finished in asyncio.as_completed(tasks):
             yield await finished
 
-    async def _sample_group(
-        self, prompt: Prompt, sampling: SamplingConfig, step: int
-    ) -> PromptGroup:
-        prompt_ids = encode_prompt(self._tokenizer, prompt)
+    async def _sample_group(self, ask: Ask, step: int) -> PromptGroup:
+        prompt, sampling = ask.prompt, ask.sampling
+        prompt_ids = encode_prompt(self._tokenizer, prompt, ask.prefix)
         if len(prompt_ids) > self._max_prompt_tokens:
             raise UserError(
                 f"prompt {prompt.id} has {len(prompt_ids)} tokens, above model.max_prompt_tokens="
@@ -80,21 +74,21 @@ class RolloutActor:
         )
         output = await asyncio.wrap_future(self._loop.sample(prompt_ids.tolist(), how))
         return PromptGroup(
-            prompt=prompt,
+            ask=ask,
             prompt_token_ids=prompt_ids,
             completions_G=tuple(
-                self._completion(prompt, index, output.policy_version, sampled)
+                self._completion(ask, index, output.policy_version, sampled)
                 for index, sampled in enumerate(output.completions)
             ),
             engine=self._name,
             finished_s=time.time(),
         )
 
-    def _completion(self, prompt: Prompt, index: int, version: int, sampled: Sampled) -> Completion:
+    def _completion(self, ask: Ask, index: int, version: int, sampled: Sampled) -> Completion:
         return Completion(
-            prompt_id=prompt.id,
+            prompt_id=ask.prompt.id,
             sample_idx=index,
-            text=decode(self._tokenizer, sampled.token_ids),
+            text=ask.prefix + decode(self._tokenizer, sampled.token_ids),
             token_ids=sampled.token_ids,
             rollout_logprobs=sampled.logprobs,
             finish=Finish.STOP if sampled.stopped else Finish.LENGTH,
@@ -145,28 +139,36 @@ class RolloutEngines:
     def __init__(self, handles: Sequence[RolloutHandle], deadline_s: float) -> None:
         self.handles = list(handles)
         self._deadline_s = deadline_s
+        self._load = [0] * len(self.handles)  # completions in flight
 
-    async def generate(
-        self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
-    ) -> AsyncIterator[PromptGroup]:
-        """Deal the prompts to the engines and merge their streams."""
+    async def generate(self, asks: Sequence[Ask], step: int) -> AsyncIterator[PromptGroup]:
+        """Deal the asks to the least busy engines and merge their streams."""
         merged: asyncio.Queue[PromptGroup] = asyncio.Queue()
+        owed: list[list[Ask]] = [[] for _ in self.handles]
 
-        async def pump(handle: RolloutHandle, share: Sequence[Prompt]) -> None:
-            generator = handle.generate.options(num_returns="streaming").remote(
-                share, sampling, step
-            )
+        async def pump(engine: int, share: Sequence[Ask]) -> None:
+            handle = self.handles[engine]
+            generator = handle.generate.options(num_returns="streaming").remote(share, step)
             what = f"the next finished group of step {step} from {handle}"
             async for group in stream(generator, self._deadline_s, what):
+                self._load[engine] -= group.ask.sampling.group_size
+                owed[engine].remove(group.ask)
                 await merged.put(group)
 
-        async with asyncio.TaskGroup() as pumps:
-            for index, handle in enumerate(self.handles):
-                share = prompts_P[index :: len(self.handles)]
-                if share:
-                    pumps.create_task(pump(handle, share))
-            for _ in prompts_P:
-                yield await merged.get()
+        for ask in asks:
+            engine = self._load.index(min(self._load))
+            self._load[engine] += ask.sampling.group_size
+            owed[engine].append(ask)
+        try:
+            async with asyncio.TaskGroup() as pumps:
+                for engine, share in enumerate(owed):
+                    if share:
+                        pumps.create_task(pump(engine, tuple(share)))
+                for _ in asks:
+                    yield await merged.get()
+        finally:
+            for engine, share in enumerate(owed):
+                self._load[engine] -= sum(ask.sampling.group_size for ask in share)
 
 
 RemoteRolloutActor = ray.remote(RolloutActor)

@@ -18,8 +18,15 @@ from conf.errors import EngineError, ProjectError
 from conf.schema import Config, Dtype, RolloutConfig, SelfCheckConfig
 from rl.base.console import Console
 from rl.packing import build_minibatch, unpack
-from rl.step import sample_of
-from rl.types import FloatArray, Message, Prompt, Sample, SamplingConfig
+from rl.samples import sample_of
+from rl.types import (
+    Ask,
+    FloatArray,
+    Message,
+    Prompt,
+    Sample,
+    SamplingConfig,
+)
 
 # Of log-probs: the largest difference in float32, the mean one in bfloat16.
 _ENGINE_TOLERANCE: Mapping[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.1}
@@ -130,11 +137,11 @@ def _stop_or_warn(cfg: SelfCheckConfig, error: ProjectError) -> None:
 
 async def _sampled(engine: RolloutEngines, sampling: SamplingConfig, version: int) -> list[Sample]:
     """Few completions of fixed prompts by one engine."""
-    prompts = [
-        Prompt(id=f"self-check-{index}", messages=(Message("user", question),))
+    asks = [
+        Ask.code(Prompt(id=f"self-check-{index}", messages=(Message("user", question),)), sampling)
         for index, question in enumerate(_QUESTIONS)
     ]
-    groups = [group async for group in engine.generate(prompts, sampling, version)]
+    groups = [group async for group in engine.generate(asks, version)]
     return [
         sample_of(group, position, 0.0)
         for group in groups

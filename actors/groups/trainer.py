@@ -109,14 +109,12 @@ class TrainGroup:
     def __init__(
         self,
         handles: Sequence[TrainHandle],
-        objective: Objective,
         packing: Packing,
         deadline_s: float,
         start_deadline_s: float,
     ) -> None:
         self.handles = tuple(handles)
         self.num_ranks = len(self.handles)
-        self.objective = objective
         self.packing = packing  # until a self-check says otherwise
         self.deadline_s = deadline_s
         self.start_deadline_s = start_deadline_s
@@ -176,14 +174,17 @@ class TrainGroup:
         return tuple(await wait_for_all(refs, self.deadline_s, "log-probs of the policy"))
 
     async def update(
-        self, minibatch: Minibatch, old_logprobs: tuple[tuple[FloatArray, ...], ...] | None
+        self,
+        minibatch: Minibatch,
+        old_logprobs: tuple[tuple[FloatArray, ...], ...] | None,
+        objective: Objective,
     ) -> UpdateReport:
         """One optimizer step over all ranks."""
         norm = LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
         old = old_logprobs or (None,) * self.num_ranks
         self.num_updates_begun += 1
         refs = [
-            handle.update.remote(microbatches, old[rank], self.objective, norm)
+            handle.update.remote(microbatches, old[rank], objective, norm)
             for rank, (handle, microbatches) in enumerate(
                 zip(self.handles, minibatch.microbatches_by_rank, strict=True)
             )

@@ -14,12 +14,14 @@ from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
 from actors.groups.verifiers import make_verifier
 from actors.plan.problems import load_problems
 from actors.stages.evaluation import evaluate
-from actors.stages.rl_run import step_config, training_sampling
+from actors.stages.recipes import make_recipe
+from actors.stages.rl_run import loop_config, training_sampling
 from conf.schema import Config
 from rl.base.console import Console
 from rl.base.jsonlines import append_lines
-from rl.loop import LoopConfig, run_loop
+from rl.loop import run_loop
 from rl.problems.prompts import PromptSampler
+from rl.recipes.recipe import History
 from rl.step import Batch
 from rl.types import SamplingConfig, StepReport
 
@@ -53,7 +55,7 @@ async def _run(
     curve: dict[int, float] = {}
     rewards: dict[int, float] = {}
     sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, seed)
-    step_cfg = step_config(cfg.algorithm, sampling)
+    recipe = make_recipe(cfg, sampling)
     asked = SamplingConfig(
         group_size=cfg.evaluation.num_samples,
         max_tokens=cfg.model.max_completion_tokens,
@@ -64,7 +66,7 @@ async def _run(
     with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
 
         async def measure(step: int) -> None:
-            evaluation = await evaluate(fleet, held_out, asked, verifier, step)
+            evaluation = await evaluate(fleet, recipe.exam(held_out, asked), verifier, step)
             curve[step] = evaluation.pass_at_1
 
         async def after(report: StepReport, batch: Batch) -> None:
@@ -78,9 +80,10 @@ async def _run(
             await run_loop(
                 fleet,
                 PromptSampler(train, seed),
-                step_cfg,
-                LoopConfig(num_steps=cfg.algorithm.num_steps, max_staleness=0),
-                after,
+                recipe,
+                loop_config(cfg.algorithm),
+                history=History({0: recipe.start()}, cfg.algorithm.max_staleness),
+                after=after,
             )
     shown = "  ".join(f"{step}: {value:.3f}" for step, value in curve.items())
     console.say(f"{label}, seed {seed}:  {shown}")

@@ -47,7 +47,12 @@ from rl.run.evaluation_store import (
     outcomes_of,
     problem_digest,
 )
-from rl.types import Prompt, PromptGroup, SamplingConfig
+from rl.types import (
+    Ask,
+    Prompt,
+    PromptGroup,
+    SamplingConfig,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +213,8 @@ class BenchmarkRun:
         total = len(self.benchmark.problems)
         with self._console.steps(total, done=total - len(problems), what="groups"):
             async with asyncio.TaskGroup() as judging:
-                groups = rollout.generate(problems, self.benchmark.sampling, 0)
+                asks = [Ask.code(problem, self.benchmark.sampling) for problem in problems]
+                groups = rollout.generate(asks, 0)
                 async for group in groups:
                     self._sampling_s = time.perf_counter() - start_s
                     self._num_tokens += sum(len(c.token_ids) for c in group.completions_G)

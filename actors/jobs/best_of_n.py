@@ -39,11 +39,11 @@ from reward.select.best_of_n import (
 from reward.select.select import by_reward_model
 from reward.verify.execute import program_of, verify_persistently
 from reward.verify.generated_tests import (
-    CallTest,
     GeneratedTest,
     distinct_inputs,
     read_test,
     request_for_test,
+    text_of,
 )
 from reward.verify.matrix import execute_matrix
 from reward.verify.verdict import Verifier
@@ -51,7 +51,15 @@ from rl.base.console import Console
 from rl.base.jsonlines import Line, append_lines, read_lines
 from rl.interfaces import RolloutFleet
 from rl.run.evaluation_store import SampleRow, Settings
-from rl.types import Message, Prompt, PromptGroup, SamplingConfig, Score
+from rl.types import (
+    Ask,
+    Message,
+    Prompt,
+    PromptGroup,
+    SamplingConfig,
+    Score,
+    Task,
+)
 
 _WARM_UP = "warm-up"
 
@@ -216,10 +224,10 @@ class SelectionJudge:
         """Judge problems as their tests are complete, while others still generate."""
         if not prompts:
             return
-        requests = [request_for_test(prompt) for prompt in prompts]
+        asks = [_ask(prompt, self._selection.sampling) for prompt in prompts]
         slots = asyncio.Semaphore(2 * self._selection.test_workers)
         async with asyncio.TaskGroup() as judging:
-            async for group in self._rollout.generate(requests, self._selection.sampling, 0):
+            async for group in self._rollout.generate(asks, 0):
                 judging.create_task(self._beside(group, slots))
 
     async def _beside(self, group: PromptGroup, slots: asyncio.Semaphore) -> None:
@@ -273,8 +281,8 @@ class SelectionJudge:
         return scores
 
     async def _generate(self, prompt: Prompt, sampling: SamplingConfig) -> PromptGroup:
-        request = request_for_test(prompt)
-        groups = [group async for group in self._rollout.generate([request], sampling, 0)]
+        asks = [_ask(prompt, sampling)]
+        groups = [group async for group in self._rollout.generate(asks, 0)]
         return groups[0]
 
     def _evidence(
@@ -286,7 +294,7 @@ class SelectionJudge:
             problem_id=prompt.id,
             codes="",
             scores=[score.value for score in scores],
-            tests=[_text(test) for test in tests],
+            tests=[text_of(test) for test in tests],
             num_asked=len(group.completions_G),
             num_test_tokens=sum(len(c.token_ids) for c in group.completions_G),
             passed=["".join("01"[int(bit)] for bit in row) for row in matrix.passed_NM],
@@ -296,10 +304,12 @@ class SelectionJudge:
         )
 
 
+def _ask(problem: Prompt, sampling: SamplingConfig) -> Ask:
+    """Tests of a problem."""
+    prompt = request_for_test(problem)
+    return Ask(prompt=prompt, problem=problem, sampling=sampling, task=Task.TEST)
+
+
 def _tests_of(group: PromptGroup, prompt: Prompt) -> list[GeneratedTest]:
     answers = [read_test(completion.text, prompt) for completion in group.completions_G]
     return [test for test in answers if test is not None]
-
-
-def _text(test: GeneratedTest) -> str:
-    return test.text if isinstance(test, CallTest) else json.dumps(asdict(test))

@@ -11,7 +11,10 @@ from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, RayFleet, start_fleet
 from conf.schema import Config
 from reward.judges.answers import AnswerGroup, judged_rows
-from reward.judges.judge import Judged
+from reward.judges.judge import (
+    Answers,
+    Judged,
+)
 from rl.base.console import Console
 from rl.base.files import replacing
 from rl.base.jsonlines import as_line
@@ -43,9 +46,10 @@ async def _score(
 
     async def judge(fleet: RayFleet, group: AnswerGroup) -> Judged:
         async with slots:
-            judged, _, _ = await fleet.reward.judge_texts(
-                group.prompt, [row["response"] for row in group.rows]
+            answers = Answers(
+                problem=group.prompt, texts_G=tuple(row["response"] for row in group.rows)
             )
+            (judged,), _, _ = await fleet.reward.judge_answers([answers])
         console.advance()
         return judged
 

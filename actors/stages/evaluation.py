@@ -14,10 +14,11 @@ from actors.groups.fleet import RayFleet
 from conf.errors import first_cause
 from reward.verify.execute import programs_of, require_decided, verify_persistently
 from reward.verify.verdict import ProgramResult, Verifier
+from rl.recipes.recipe import of_task
 from rl.run.evaluate import mean_pass_at
 from rl.run.summary import PolicyFigures
 from rl.step import sample_and_judge
-from rl.types import JudgedGroup, Prompt, SamplingConfig, Score
+from rl.types import Ask, JudgedGroup, Score, Task
 
 _EXECUTED_AT_ONCE = 2  # groups; a verifier has workers of its own
 
@@ -26,13 +27,18 @@ _EXECUTED_AT_ONCE = 2  # groups; a verifier has workers of its own
 class Evaluation:
     """What one held-out evaluation found."""
 
-    groups_P: tuple[JudgedGroup, ...]  # each score with the verdict of execution beside it
+    groups_P: tuple[JudgedGroup, ...]  # scores of programs have the verdict of execution
     num_executed: int  # programs; those that a judge ran are among them
 
     @property
+    def programs_P(self) -> list[JudgedGroup]:
+        """The groups that were asked for programs."""
+        return of_task(self.groups_P, Task.CODE)
+
+    @property
     def passed_PG(self) -> tuple[tuple[bool, ...], ...]:
-        """Whether each completion passes all tests."""
-        return tuple(tuple(score.passed for score in g.scores_G) for g in self.groups_P)
+        """Whether each program passes all tests."""
+        return tuple(tuple(score.passed for score in g.scores_G) for g in self.programs_P)
 
     @property
     def pass_at_1(self) -> float:
@@ -42,47 +48,56 @@ class Evaluation:
     @property
     def figures(self) -> PolicyFigures:
         """What it says of the policy."""
-        scores_PG = [[score.value for score in group.scores_G] for group in self.groups_P]
+        scores_PG = [[score.value for score in group.scores_G] for group in self.programs_P]
         return PolicyFigures.of(scores_PG, self.passed_PG)
 
 
-async def evaluate(  # noqa: PLR0913 - who is asked what, and who runs the answers
+async def evaluate(
     fleet: RayFleet,
-    prompts_P: Sequence[Prompt],
-    sampling: SamplingConfig,
+    asks: Sequence[Ask],
     verifier: Verifier,
     step: int,
     *,
     hide_tests: bool = False,
 ) -> Evaluation:
-    """Sample and judge problems, and execute each group against its tests while others are sampled.
+    """Sample and judge, and execute programs against their tests while others are sampled.
 
     With `hide_tests` the judge sees problems without tests, so that a hybrid asks its model.
 
     Raises:
         SandboxError: when a program could not be run at all; that is never counted as a failure.
     """
-    tested = {prompt.id: prompt for prompt in prompts_P}
-    asked_P = [replace(prompt, tests=None) for prompt in prompts_P] if hide_tests else prompts_P
+    tested = {ask.prompt.id: ask for ask in asks}
     turns = asyncio.Semaphore(_EXECUTED_AT_ONCE)
 
-    async def with_tests(judged: JudgedGroup) -> JudgedGroup:
-        group = replace(judged.group, prompt=tested[judged.group.prompt.id])
+    async def with_tests(bundle: Sequence[JudgedGroup]) -> list[JudgedGroup]:
+        asked = [replace(j, group=replace(j.group, ask=tested[j.group.prompt.id])) for j in bundle]
         async with turns:
-            return await asyncio.to_thread(execute, replace(judged, group=group), verifier)
+            return [
+                await asyncio.to_thread(execute, judged, verifier)
+                if judged.task is Task.CODE
+                else judged
+                for judged in asked
+            ]
 
     before = verifier.num_executed
     try:
-        groups_P = await sample_and_judge(step, fleet, asked_P, sampling, with_tests)
+        shown = [_without_tests(ask) for ask in asks] if hide_tests else asks
+        groups_P = await sample_and_judge(step, fleet, shown, with_tests)
     except BaseExceptionGroup as errors:
         raise first_cause(errors) from errors
     num_executed = verifier.num_executed - before + sum(g.num_executed for g in groups_P)
     return Evaluation(groups_P=groups_P, num_executed=num_executed)
 
 
+def _without_tests(ask: Ask) -> Ask:
+    untested = replace(ask.problem, tests=None)
+    return replace(ask, prompt=replace(ask.prompt, tests=None), problem=untested)
+
+
 def execute(judged: JudgedGroup, verifier: Verifier) -> JudgedGroup:
     """The same group, with the verdict of the problem's tests on each completion."""
-    prompt = judged.group.prompt
+    prompt = judged.group.ask.problem
     results_G = verify_persistently(verifier, programs_of(prompt, judged.extractions_G))
     require_decided(results_G, f"problem {prompt.id}")
     scores_G = map(_with_verdict, judged.scores_G, results_G)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable
 from pathlib import Path
@@ -11,9 +12,12 @@ from actors.groups.trainer import TrainGroup
 from conf.errors import ProjectError
 from conf.schema import CheckpointConfig
 from rl.base.console import Console
-from rl.run.checkpoint import HF, Found, commit, find_resumable, staging_directory
+from rl.base.files import replace_json
+from rl.recipes.recipe import History, State
+from rl.run.checkpoint import HF, Checkpoint, Found, commit, find_resumable, staging_directory
 from rl.run.timeline import Timeline
 
+STATES = "recipe.json"  # of the recipe, by step
 _STOP_S = 60.0  # that a run which a signal ends gives its ranks to write the last step
 
 
@@ -45,19 +49,21 @@ class RunCheckpoints:
         self._tried = self._complete = found.newest.step if found.newest else 0
         self._num_updates = 0  # that had begun when `_complete` was
 
-    async def after_step(self, policy: TrainGroup, step: int, *, ends: bool) -> None:
+    async def after_step(
+        self, policy: TrainGroup, step: int, history: History, *, ends: bool
+    ) -> None:
         """Save a step when a checkpoint is due, or when the run ends with it."""
         self._complete, self._num_updates = step, policy.num_updates_begun
         if not ends and not self._due(step):
             return
-        saving = asyncio.ensure_future(self._save(policy, step))
+        saving = asyncio.ensure_future(self._save(policy, step, history))
         try:
             await asyncio.shield(saving)
         except asyncio.CancelledError:  # nobody can call ranks back that have begun to write
             await self._in_time(saving)
             raise
 
-    async def save_at_stop(self, policy: TrainGroup) -> None:
+    async def save_at_stop(self, policy: TrainGroup, history: History) -> None:
         """Save the last complete step of a run that a signal ends, where the ranks still hold it.
 
         Its weights are gone as soon as the next step has begun to change them.
@@ -69,7 +75,7 @@ class RunCheckpoints:
             self._console.say(f"step {step} is not saved: the next has begun to change the weights")
             return
         self._console.say(f"saving step {step} before the end; a second signal ends it at once")
-        await self._in_time(self._save(policy, step))
+        await self._in_time(self._save(policy, step, history))
 
     def _due(self, step: int) -> bool:
         every, minutes = self._cfg.every, self._cfg.minutes
@@ -77,12 +83,14 @@ class RunCheckpoints:
             return True
         return minutes > 0 and time.monotonic() - self._saved_s > 60 * minutes
 
-    async def _save(self, policy: TrainGroup, step: int) -> None:
+    async def _save(self, policy: TrainGroup, step: int, history: History) -> None:
         self._tried = step
+        states = {str(known): state for known, state in history.states.items()}
         staged = staging_directory(self._root, step)
         with self._timeline.span("checkpoint", step):
             await policy.save_checkpoint(staged)
             await policy.save_hf(staged / HF)
+            replace_json(staged / STATES, states)
             await asyncio.to_thread(commit, staged, self._root, step, self._cfg.keep)
         self._saved_s = time.monotonic()
 
@@ -94,3 +102,11 @@ class RunCheckpoints:
         except (ProjectError, OSError) as error:  # a TimeoutError is an OSError
             why = str(error) or f"the ranks did not answer within {_STOP_S:g} s"
             self._console.warn(f"step {self._complete} is not saved: {why}")
+
+
+def read_states(checkpoint: Checkpoint) -> dict[int, State]:
+    """The states of the recipe by step; none in a checkpoint of before there were any."""
+    path = checkpoint.directory / STATES
+    if not path.is_file():
+        return {}
+    return {int(step): state for step, state in json.loads(path.read_text("utf-8")).items()}

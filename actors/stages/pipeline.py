@@ -35,7 +35,11 @@ from rl.base.files import replace_directory, replace_file
 from rl.loss import PairObjective
 from rl.problems import minipy
 from rl.run.directory import RolloutFolder, RunDirectory
-from rl.types import JudgedGroup, Prompt
+from rl.types import (
+    Ask,
+    JudgedGroup,
+    Prompt,
+)
 
 Figures = dict[str, float]
 
@@ -196,9 +200,11 @@ class WholeLoop:
         cfg = self._cfg
         sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, cfg.seed)
         sampling = dataclasses.replace(sampling, purpose="pairs")
+        asks = [Ask.code(prompt, sampling) for prompt in prompts]
         labelled: list[LabelledCode] = []
-        async for group in fleet.rollout.generate(prompts, sampling, 0):
-            labelled += _labelled(await fleet.reward.judge(group))
+        async for group in fleet.rollout.generate(asks, 0):
+            (judged,) = await fleet.reward.judge([group])
+            labelled += _labelled(judged)
         return labelled
 
     async def _pairs(self, rlvr: Stage | None, sampled: Stage) -> Stage:

@@ -37,7 +37,7 @@ from rl.run.probe import (
 )
 from rl.run.rollouts import rollout_rows, write_rollouts
 from rl.run.summary import AlarmFigures, ProbeFigures, Watch
-from rl.types import Prompt, SamplingConfig
+from rl.types import Ask, Prompt, SamplingConfig
 
 
 def probe_problems(
@@ -132,8 +132,7 @@ class Probe:
             # model is asked even by a hybrid, which would run the tests.
             found = await evaluate(
                 fleet,
-                self._problems,
-                self._sampling,
+                [Ask.code(problem, self._sampling) for problem in self._problems],
                 verifier,
                 0,
                 hide_tests=not self._by_tests,

@@ -16,15 +16,16 @@ from actors.observe.dashboard import provision
 from actors.observe.watchers import make_watchers
 from actors.plan.problems import load_problems
 from actors.stages.evaluation import Evaluation, evaluate
-from actors.stages.keeping import RunCheckpoints
+from actors.stages.keeping import RunCheckpoints, read_states
 from actors.stages.probe import Asking, Probe, probe_problems
+from actors.stages.recipes import make_recipe
 from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
 from reward.model.written import check_written
-from rl.advantage import AdvantageConfig, batch_advantages
 from rl.base.console import Console
 from rl.loop import LoopConfig, run_loop
 from rl.metrics import read_metrics
 from rl.problems.prompts import PromptSampler
+from rl.recipes.recipe import History
 from rl.report.live import LiveReport
 from rl.run.before import read_before
 from rl.run.checkpoint import Checkpoint
@@ -32,7 +33,7 @@ from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.rollouts import rollout_rows, write_rollouts
 from rl.run.summary import PolicyFigures, Watch
 from rl.run.timeline import Timeline
-from rl.step import Batch, StepConfig
+from rl.step import Batch
 from rl.types import Prompt, SamplingConfig, StepReport
 
 
@@ -77,15 +78,13 @@ def training_sampling(
     )
 
 
-def step_config(algorithm: AlgorithmConfig, sampling: SamplingConfig) -> StepConfig:
-    """What the step needs of the configuration."""
-    return StepConfig(
+def loop_config(algorithm: AlgorithmConfig, first_step: int = 1) -> LoopConfig:
+    """What the loop needs of the configuration."""
+    return LoopConfig(
+        num_steps=algorithm.num_steps,
         prompts_per_step=algorithm.prompts_per_step,
-        sampling=sampling,
-        advantage=AdvantageConfig(scale=algorithm.advantage_scale, std_floor=algorithm.std_floor),
-        minibatches_per_step=algorithm.minibatches_per_step,
-        on_policy=algorithm.max_staleness == 0,
-        keep_zero_advantage=algorithm.kl_coef > 0 or algorithm.entropy_coef > 0,
+        max_staleness=algorithm.max_staleness,
+        first_step=first_step,
     )
 
 
@@ -100,7 +99,7 @@ class RlRun:
         self._console = console
         self._report = report
         sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, cfg.seed)
-        self._step_cfg = step_config(cfg.algorithm, sampling)
+        self._recipe = make_recipe(cfg, sampling)
         self._sink = make_watchers(cfg, directory, console.warn)
         self._timeline = Timeline(self._run.timeline)
         self._checkpoints = RunCheckpoints(
@@ -123,7 +122,8 @@ class RlRun:
     async def run(self) -> RlResult:
         """Run to the end and leave the final model in `hf/`."""
         cfg = self._cfg
-        total_updates = cfg.algorithm.num_steps * cfg.algorithm.minibatches_per_step
+        updates_per_step = self._recipe.max_updates * cfg.algorithm.minibatches_per_step
+        total_updates = cfg.algorithm.num_steps * updates_per_step
         specs = FleetSpec(
             rollout_model=cfg.model.path, reward=True, train=policy_spec(cfg, total_updates)
         )
@@ -145,7 +145,7 @@ class RlRun:
         self._timeline.forget_after(newest.step if newest else 0)
         partition = await fleet.policy.partition_reports()
         base = await self._before(fleet, newest)
-        first_step = await self._resume(fleet, newest)
+        first_step, history = await self._resume(fleet, newest)
         num_steps = cfg.algorithm.num_steps
         self._console.stage("rl", f"{num_steps} steps, reward: {cfg.reward.kind}{self._judged()}")
         self._probe.announce()
@@ -153,7 +153,7 @@ class RlRun:
             await self._take_probe(fleet, 0)
         loop_start_s = time.perf_counter()
         with self._console.steps(num_steps, first_step - 1):
-            last_step = await self._take_steps(fleet, first_step)
+            last_step = await self._take_steps(fleet, first_step, history)
         loop_s = time.perf_counter() - loop_start_s
         self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, after")
         final = await self._evaluate(fleet, last_step)
@@ -173,22 +173,18 @@ class RlRun:
             watch=self._probe.summary(loop_s),
         )
 
-    async def _take_steps(self, fleet: RayFleet, first_step: int) -> int:
-        algorithm = self._cfg.algorithm
+    async def _take_steps(self, fleet: RayFleet, first_step: int, history: History) -> int:
         try:
             return await run_loop(
                 fleet,
                 PromptSampler(self._train, self._cfg.seed),
-                self._step_cfg,
-                LoopConfig(
-                    num_steps=algorithm.num_steps,
-                    max_staleness=algorithm.max_staleness,
-                    first_step=first_step,
-                ),
-                lambda report, batch: self._after_step(fleet, report, batch),
+                self._recipe,
+                loop_config(self._cfg.algorithm, first_step),
+                history=history,
+                after=lambda report, batch: self._after_step(fleet, history, report, batch),
             )
         except asyncio.CancelledError:
-            await self._checkpoints.save_at_stop(fleet.policy)
+            await self._checkpoints.save_at_stop(fleet.policy, history)
             raise
 
     def _judged(self) -> str:
@@ -213,25 +209,30 @@ class RlRun:
         self._console.stage("evaluation", about)
         return (await self._evaluate(fleet, 0)).figures
 
-    async def _resume(self, fleet: RayFleet, newest: Checkpoint | None) -> int:
-        """Load the checkpoint that the run goes on from; returns the first step to run."""
+    async def _resume(self, fleet: RayFleet, newest: Checkpoint | None) -> tuple[int, History]:
+        """Load the checkpoint that the run goes on from; the first step to run, and the states."""
+        max_staleness = self._cfg.algorithm.max_staleness
         if newest is None:
             self._sink.forget_after(0)  # an earlier run may have ended before its first checkpoint
             self._probe.restore(0)
-            return 1
+            return 1, History({0: self._recipe.start()}, max_staleness)
         await fleet.policy.load_checkpoint(newest.directory)
         await fleet.policy.publish(newest.step)
         self._sink.forget_after(newest.step)
         self._probe.restore(newest.step)
         self._console.say(f"resumed from {newest.directory} after step {newest.step}")
-        return newest.step + 1
+        states = read_states(newest) or {newest.step: self._recipe.start()}
+        return newest.step + 1, History(states, max_staleness)
 
-    async def _after_step(self, fleet: RayFleet, report: StepReport, batch: Batch) -> bool:
+    async def _after_step(
+        self, fleet: RayFleet, history: History, report: StepReport, batch: Batch
+    ) -> bool:
         cfg, step = self._cfg, report.step
         self._timeline.step(report, batch, published_s=time.time())
         if cfg.evaluation.every and step % cfg.evaluation.every == 0:
             evaluation = await self._evaluate(fleet, step)
-            metrics = {**report.metrics, "eval/pass@1": evaluation.pass_at_1}
+            marks = self._recipe.mark(evaluation.groups_P)
+            metrics = {**report.metrics, "eval/pass@1": evaluation.pass_at_1, **marks}
             report = dataclasses.replace(report, metrics=metrics)
         if self._probe.due(step):
             found = await self._take_probe(fleet, step)
@@ -244,7 +245,7 @@ class RlRun:
         if self._report is not None:
             self._report.after_step(step)
         ends = self._probe.stopped_at == step
-        await self._checkpoints.after_step(fleet.policy, step, ends=ends)
+        await self._checkpoints.after_step(fleet.policy, step, history, ends=ends)
         return ends
 
     async def _self_check(self, fleet: RayFleet, report: StepReport) -> None:
@@ -261,9 +262,9 @@ class RlRun:
             return await self._probe.take(fleet, self._verifier, step)
 
     def _write_rollouts(self, step: int, batch: Batch) -> None:
-        advantages = batch_advantages(batch.groups_P, self._step_cfg.advantage)
         path = self._run.rollout_file(RolloutFolder.TRAINING, step)
-        write_rollouts(path, list(rollout_rows(step, batch.groups_P, advantages)))
+        rows = rollout_rows(step, batch.groups_P, batch.lesson.advantages_PG)
+        write_rollouts(path, list(rows))
 
     async def _evaluate(self, fleet: RayFleet, step: int) -> Evaluation:
         cfg = self._cfg
@@ -275,7 +276,8 @@ class RlRun:
             purpose="evaluation",
         )
         with self._timeline.span("evaluate", step):
-            evaluation = await evaluate(fleet, self._held_out, sampling, self._verifier, step)
+            asks = self._recipe.exam(self._held_out, sampling)
+            evaluation = await evaluate(fleet, asks, self._verifier, step)
         self._executed_for_evaluation += evaluation.num_executed
         rows = list(rollout_rows(step, evaluation.groups_P, None))
         write_rollouts(self._run.rollout_file(RolloutFolder.EVALUATION, step), rows)

@@ -138,8 +138,7 @@ async def train_reward_model(cfg: Config, job: RmTraining, console: Console) -> 
         dtype=cfg.reward.dtype,
         pad_token_id=padding_of(text_path, job.model),
     )
-    specs = FleetSpec(train=spec, objective=job.objective)
-    async with start_fleet(cfg, specs, "reward-model") as fleet:
+    async with start_fleet(cfg, FleetSpec(train=spec), "reward-model") as fleet:
         result = await run.run(fleet.policy)
     check_written(job.directory)
     write_golden_scores(job.directory, text_path, golden_probes(validation.pairs or train.pairs))
@@ -269,6 +268,7 @@ class _Training:
             group_of=2,
             readout="last_and_lm" if job.objective.lm_coef > 0 else "last",
             show="rm/loss",
+            objective=job.objective,
             first_step=first_step,
         )
 

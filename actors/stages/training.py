@@ -20,7 +20,7 @@ from conf.schema import Config, PolicyConfig
 from reward.train.pair_batches import shuffled_batches
 from rl.base.console import Console
 from rl.labels import Readout
-from rl.loss import NllObjective
+from rl.loss import NllObjective, Objective
 from rl.packing import build_minibatch
 from rl.problems.tiny_model import make_policy
 from rl.problems.warm_start import answer_samples
@@ -39,6 +39,7 @@ class OfflinePlan:
     group_of: int  # consecutive samples that belong together: 2 for preference pairs
     readout: Readout
     show: str  # the metric that the console prints
+    objective: Objective
     first_step: int = 1  # above 1 when training is resumed
 
 
@@ -68,7 +69,7 @@ async def train_offline(
             minibatch = build_minibatch(
                 batch, trainer.packing, group_of=plan.group_of, readout=plan.readout
             )
-            report = await trainer.update(minibatch, None)
+            report = await trainer.update(minibatch, None, plan.objective)
             history.append(dict(report.metrics))
             console.advance()
             if step % every == 0 or step == total:
@@ -95,15 +96,14 @@ async def warm_start(
     epochs = 1 + loop.warm_steps * loop.warm_batch // len(samples)
     batches = shuffled_batches(samples, loop.warm_batch, epochs, cfg.seed, group_of=1)
     train = offline_spec(cfg, str(start), loop.warm_lr, loop.warm_steps)
-    async with start_fleet(
-        cfg, FleetSpec(train=train, objective=NllObjective()), "warm-start"
-    ) as fleet:
+    async with start_fleet(cfg, FleetSpec(train=train), "warm-start") as fleet:
         plan = OfflinePlan(
             batches=itertools.islice(batches, loop.warm_steps),
             num_steps=loop.warm_steps,
             group_of=1,
             readout="completion",
             show="warm/loss",
+            objective=NllObjective(),
         )
         figures = await train_offline(fleet.policy, plan, cfg.policy, console)
         await fleet.policy.save_hf(directory / "hf")

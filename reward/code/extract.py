@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from conf.schema import BlockRule
+from conf.schema import BlockRule, ImportPath
 from reward.code.python_source import OPAQUE, Budget, RefusedError, check
+from rl.base.imports import load
 from rl.types import Extraction, Reason
 
 _MAX_TEXT_CHARS = 1 << 19
@@ -83,7 +84,7 @@ class ExtractConfig:
     'print(1)'
     """
 
-    rule: BlockRule = "single_block"  # of training, of evaluation
+    rule: BlockRule | ImportPath = "single_block"  # of training, of evaluation
     ignore_think: bool = True  # reasoning between its marks is no part of the answer
     trivial_is_valid: bool = False
     max_bytes: int = 262_144  # of the program, in UTF-8
@@ -116,7 +117,11 @@ def extract(text: str, cfg: ExtractConfig) -> Extraction:
     single_block: exactly one block that is not tagged as something else than a program (the rule
     of the paper). last_block: the last closed one. Line ends of the code are `\\n`; blank lines
     around it are gone. Under 50 ms of CPU for any text; the module says what bounds it.
+
+    Another rule is the path of a function from outside this tree, which takes and returns the same.
     """
+    if ":" in cfg.rule:
+        return load(cfg.rule, "reward.rule")(text, cfg)
     budget = Budget(deadline=time.thread_time() + cfg.deadline_s)
     if len(text) > _MAX_TEXT_CHARS:
         detail = f"completion of {len(text)} characters; the limit is {_MAX_TEXT_CHARS}"

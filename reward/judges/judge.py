@@ -24,7 +24,19 @@ from reward.judges.shaping import shape_rewards
 from reward.model.text_path import TextPath
 from reward.verify.execute import programs_of, require_decided, verify_persistently
 from reward.verify.verdict import ProgramResult, Verifier
-from rl.types import Extraction, FloatArray, IntArray, JudgeKind, Prompt, Score
+from rl.types import (
+    NOTHING_SEEN,
+    Evidence,
+    Extraction,
+    FloatArray,
+    IntArray,
+    JudgeKind,
+    Prompt,
+    PromptGroup,
+    Score,
+    Task,
+    Trace,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,14 +48,38 @@ class Judged:
     rewards_G: FloatArray  # [G]
     judge: JudgeKind
     num_executed: int  # programs that were run for it
+    evidence: Evidence = NOTHING_SEEN
 
 
 class Judge(Protocol):
-    """Whatever turns completions into rewards."""
+    """Whatever turns completions with programs into rewards."""
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
         """Judge the completions of one prompt."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """The texts of one group, and what was asked."""
+
+    problem: Prompt
+    texts_G: tuple[str, ...]
+    task: Task = Task.CODE
+    trace: Trace | None = None  # what a trace asks for
+    traced: bool = False  # whether the programs are watched
+
+    @classmethod
+    def of(cls, group: PromptGroup) -> Answers:
+        """Those of a group of rollouts."""
+        ask = group.ask
+        return cls(
+            problem=ask.problem,
+            texts_G=tuple(completion.text for completion in group.completions_G),
+            task=ask.task,
+            trace=ask.trace,
+            traced=ask.traced,
+        )
 
 
 @dataclass(frozen=True, slots=True)

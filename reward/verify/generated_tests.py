@@ -12,7 +12,7 @@ import builtins
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, Literal, cast
 
@@ -65,9 +65,20 @@ GeneratedTest = CallTest | StdioCase
 _TOO_LONG = 10**4300
 
 
+def text_of(test: GeneratedTest) -> str:
+    """A test as a record shows it: an assert statement, or the two texts as JSON."""
+    return test.text if isinstance(test, CallTest) else json.dumps(asdict(test))
+
+
 def form_of(prompt: Prompt) -> Form:
-    """What a test of this problem looks like. Raises DataError for a problem without tests."""
-    tests = parse_tests(prompt.tests or "", prompt.entry_point)
+    """What a test of this problem looks like.
+
+    >>> form_of(Prompt(id="a", messages=(), entry_point="f")), form_of(Prompt(id="b", messages=()))
+    ('call', 'stdio')
+    """
+    if prompt.tests is None:
+        return "call" if prompt.entry_point else "stdio"
+    tests = parse_tests(prompt.tests, prompt.entry_point)
     if isinstance(tests, StdioTests):
         return "stdio"
     return "call" if isinstance(tests, FunctionalTests) else "assert"

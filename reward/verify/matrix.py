@@ -55,9 +55,7 @@ def execute_matrix(
     A program runs once for all its tests where they are calls, and once for each where they are
     standard input. Raises SandboxError when a program cannot be run at all, after three attempts.
     """
-    programs = list(dict.fromkeys(code for code in codes_N if code)) if tests_M else []
-    outcomes = _observe_persistently(verifier, [_job(prompt, code, tests_M) for code in programs])
-    seen = {code: outcome.observations_N for code, outcome in zip(programs, outcomes, strict=True)}
+    seen = observe_tests(verifier, prompt, codes_N, tests_M)
     passed_NM = np.zeros((len(codes_N), len(tests_M)), dtype=np.bool_)
     outputs_NM = np.full((len(codes_N), len(tests_M)), -1, dtype=np.int32)
     checks_M = [_check(prompt, test) for test in tests_M]
@@ -67,7 +65,20 @@ def execute_matrix(
             if observation.kind is Ending.FINISHED:
                 passed_NM[row, column] = checks_M[column](observation.value)
                 outputs_NM[row, column] = identities_M[column].of(observation.value)
-    return ExecutionMatrix(passed_NM=passed_NM, outputs_NM=outputs_NM, num_programs=len(programs))
+    return ExecutionMatrix(passed_NM=passed_NM, outputs_NM=outputs_NM, num_programs=len(seen))
+
+
+def observe_tests(
+    verifier: Observing, prompt: Prompt, codes_N: Sequence[str], tests_M: Sequence[GeneratedTest]
+) -> dict[str, tuple[Observation, ...]]:
+    """What each distinct program was seen to do with the input of each test.
+
+    Raises SandboxError as `execute_matrix` does.
+    """
+    programs = list(dict.fromkeys(code for code in codes_N if code)) if tests_M else []
+    outcomes = _observe_persistently(verifier, [_job(prompt, code, tests_M) for code in programs])
+    observed = (tuple(outcome.observations_N) for outcome in outcomes)
+    return dict(zip(programs, observed, strict=True))
 
 
 def _observe_persistently(verifier: Observing, jobs: Sequence[Job]) -> list[Outcome]:
@@ -95,18 +106,19 @@ def _undecided(seen: Observation) -> bool:
 
 def _job(prompt: Prompt, code: str, tests_M: Sequence[GeneratedTest]) -> Job:
     """The inputs only: what is expected never enters the process of the program."""
-    tests = parse_tests(prompt.tests or "", prompt.entry_point)
-    limit_s = tests.time_limit or time_limit_of(prompt)
+    tests = None if prompt.tests is None else parse_tests(prompt.tests, prompt.entry_point)
+    setup = "" if tests is None else tests.setup
+    limit_s = (None if tests is None else tests.time_limit) or time_limit_of(prompt)
     if form_of(prompt) == "stdio":
         stdins = tuple(cast("StdioCase", test).input for test in tests_M)
-        return StdioJob(code=code, stdins_N=stdins, imports=tests.setup, time_limit_s=limit_s)
+        return StdioJob(code=code, stdins_N=stdins, imports=setup, time_limit_s=limit_s)
     calls = [cast("CallTest", test) for test in tests_M]
     if form_of(prompt) == "call":
         return CallJob(
             code=code,
             entry_point=calls[0].name,
             args_N=tuple(call.args for call in calls),
-            imports=f"{PREAMBLE}{tests.setup}",
+            imports=f"{PREAMBLE}{setup}",
             time_limit_s=limit_s,
         )
     # Arguments that JSON does not know (tuples, sets) are written into the program as literals.
@@ -115,7 +127,7 @@ def _job(prompt: Prompt, code: str, tests_M: Sequence[GeneratedTest]) -> Job:
         code=f"{code}\n\n\ndef {_CALLER}(index):\n    return ({listed},)[index]()\n",
         entry_point=_CALLER,
         args_N=tuple((index,) for index in range(len(calls))),
-        imports=imports_of(tests.setup) if isinstance(tests, AssertTests) else "",
+        imports=imports_of(setup) if isinstance(tests, AssertTests) else "",
         time_limit_s=limit_s,
     )
 

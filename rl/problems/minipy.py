@@ -17,7 +17,7 @@ from itertools import product
 from typing import Literal
 
 from rl.seeds import derive_seed
-from rl.types import Message, Prompt
+from rl.types import Message, Prompt, Trace
 
 Split = Literal["train", "eval"]
 Numbers = list[int]
@@ -231,7 +231,7 @@ def warm_start_answers(num: int, corrupted: float, seed: int) -> Iterable[tuple[
         yield spec.question, answer
 
 
-def warm_start_tests(num: int, seed: int) -> Iterator[tuple[Prompt, str]]:
+def warm_start_tests(num: int, seed: int, num_numbers: int = 4) -> Iterator[tuple[Prompt, str]]:
     """Yield (problem, test) pairs of training problems, for a model that writes tests.
 
     A test is an assert statement after the steps that lead to its output. Lists are shorter than
@@ -242,16 +242,10 @@ def warm_start_tests(num: int, seed: int) -> Iterator[tuple[Prompt, str]]:
     allowed = [c for c in COMBINATIONS if c not in held_out]
     for index in range(num):
         spec = Spec(rng.choice(allowed), rng.choice(CONSTANTS), rng.choice(CONSTANTS))
-        keep, change, _ = spec.parts
-        border = [spec.filter_k - 1, spec.filter_k, spec.filter_k + 1, -spec.filter_k, 0, 1, -1]
-        xs = rng.sample([x for x in range(-9, 19) if keep.keep(x, spec.filter_k)], 2)
-        xs += rng.sample(border, 2)
-        rng.shuffle(xs)
-        kept = [x for x in xs if keep.keep(x, spec.filter_k)]
+        xs = _short_list(spec, num_numbers, rng)
         lines = [
             f"xs = {xs}",
-            f"kept = {kept}",
-            f"mapped = {[change.apply(x, spec.map_k) for x in kept]}",
+            *_worked_out(spec, xs),
             f"assert {ENTRY_POINT}({xs}) == {spec.solve(xs)}",
         ]
         prompt = Prompt(
@@ -261,3 +255,34 @@ def warm_start_tests(num: int, seed: int) -> Iterator[tuple[Prompt, str]]:
             entry_point=ENTRY_POINT,
         )
         yield prompt, "\n".join(lines)
+
+
+def warm_start_traces(num: int, seed: int, num_numbers: int) -> Iterator[tuple[Trace, str]]:
+    """Yield (trace, answer) pairs of right programs, for a model that says what programs return."""
+    rng = random.Random(derive_seed(seed, "minipy warm start of traces"))
+    held_out = held_out_combinations()
+    allowed = [c for c in COMBINATIONS if c not in held_out]
+    for _ in range(num):
+        spec = Spec(rng.choice(allowed), rng.choice(CONSTANTS), rng.choice(CONSTANTS))
+        xs = _short_list(spec, num_numbers, rng)
+        output = str(spec.solve(xs))
+        call = f"{ENTRY_POINT}({xs})"
+        trace = Trace(code=spec.program(rng), input=call, output=output)
+        yield trace, "\n".join([*_worked_out(spec, xs), f"output = {output}"])
+
+
+def _short_list(spec: Spec, num: int, rng: random.Random) -> Numbers:
+    """Two numbers near the border, the others such as are kept."""
+    border = [spec.filter_k - 1, spec.filter_k, spec.filter_k + 1, -spec.filter_k, 0, 1, -1]
+    keep = spec.parts[0].keep
+    xs = rng.sample([x for x in range(-9, 19) if keep(x, spec.filter_k)], num - 2)
+    xs += rng.sample(border, 2)
+    rng.shuffle(xs)
+    return xs
+
+
+def _worked_out(spec: Spec, xs: Numbers) -> list[str]:
+    """The steps that lead to the output."""
+    keep, change, _ = spec.parts
+    kept = [x for x in xs if keep.keep(x, spec.filter_k)]
+    return [f"kept = {kept}", f"mapped = {[change.apply(x, spec.map_k) for x in kept]}"]

@@ -329,14 +329,16 @@ class PromptSampler:
     def take(self, num: int, step: int) -> list[Prompt]:
         """Return the `num` prompts of `step`, counted from 1: a function of its arguments alone.
 
-        No step reaches across the end of an epoch, because seeds that derive from step and prompt
-        would make two groups of one prompt equal; the fewer than `num` prompts that are left over
-        are other ones in each epoch. Only a step longer than the data set repeats prompts.
+        No step has a prompt twice or reaches across the end of an epoch, because seeds that derive
+        from step and prompt would make two groups of one prompt equal; the fewer than `num` prompts
+        that are left over are other ones in each epoch. There are fewer than `num` only where the
+        data set is smaller.
         """
         if num < 1 or step < 1:
             raise ValueError(f"take needs num >= 1 and step >= 1, got num={num}, step={step}")
         num_prompts = len(self._prompts)
-        stride = num_prompts // num * num or num_prompts  # positions of an epoch that are used
+        num = min(num, num_prompts)
+        stride = num_prompts // num * num  # positions of an epoch that are used
         positions = [divmod(k, stride) for k in range((step - 1) * num, step * num)]
         return [
             self._prompts[_epoch_order(self._run_seed, epoch, self._ids)[offset]]

@@ -133,8 +133,8 @@ def render(
     return cast(str, text)
 
 
-def encode_prompt(tokenizer: Any, prompt: Prompt) -> IntArray:  # noqa: ANN401
-    """Tokens of a prompt, the chat template and its generation prompt applied.
+def encode_prompt(tokenizer: Any, prompt: Prompt, prefix: str = "") -> IntArray:  # noqa: ANN401
+    """Tokens of a prompt, the chat template and its generation prompt applied, and of a prefix.
 
     Raises:
         UserError: naming the problem, when the template does not take its turns.
@@ -148,6 +148,8 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> IntArray:  # noqa: ANN401
             f"problem {prompt.id} has the turns {roles}, and the chat template does not take them: "
             f"{first_line(error)}; {_FIX}"
         ) from error
+    if prefix:
+        ids = [*ids, *tokenizer(prefix, add_special_tokens=False)["input_ids"]]
     return np.asarray(ids, dtype=np.int32)
 
 

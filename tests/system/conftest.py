@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,14 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForSequenceClassificat
 
 from actors.cluster.cluster import cluster
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
-from actors.stages.rl_run import step_config, training_sampling
+from actors.stages.recipes import make_recipe
+from actors.stages.rl_run import training_sampling
 from conf.schema import Config
 from launch.common.compose import compose_config
-from rl.step import StepConfig
+from rl.loop import AfterStep, LoopConfig, run_loop
+from rl.problems.prompts import PromptSampler
+from rl.recipes.recipe import History, Recipe
+from rl.types import Prompt
 
 POLICY = Path(__file__).resolve().parents[2] / "assets/minipy/policy"
 
@@ -49,11 +53,36 @@ class LiveFleet:
         return first
 
     @property
-    def step_cfg(self) -> StepConfig:
-        """What a step of the quickstart needs."""
+    def recipe(self) -> Recipe:
+        """The recipe of the quickstart."""
         cfg = self.cfg
         sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, cfg.seed)
-        return step_config(cfg.algorithm, sampling)
+        return make_recipe(cfg, sampling)
+
+    def take_steps(
+        self,
+        problems: Sequence[Prompt],
+        num_steps: int,
+        after: AfterStep,
+        *,
+        first: int,
+        max_staleness: int = 0,
+        prompts_per_step: int | None = None,
+    ) -> Coroutine[Any, Any, int]:
+        """The loop of a run over `num_steps` steps, from step `first` on."""
+        return run_loop(
+            self.fleet,
+            PromptSampler(problems, 0),
+            self.recipe,
+            LoopConfig(
+                num_steps=first + num_steps - 1,
+                prompts_per_step=prompts_per_step or self.cfg.algorithm.prompts_per_step,
+                max_staleness=max_staleness,
+                first_step=first,
+            ),
+            history=History({first - 1: {}}, max_staleness),
+            after=after,
+        )
 
     def wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine on the fleet's loop."""

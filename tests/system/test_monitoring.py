@@ -38,9 +38,9 @@ def _exported() -> tuple[set[str], str]:
 
 
 async def _one_step(live: LiveFleet, step: int) -> StepReport:
-    cfg = live.step_cfg
-    batch = await collect(step, live.fleet, minipy.make_prompts("train", 4, 0), cfg)
-    return await learn(step, batch, live.fleet, cfg)
+    problems = minipy.make_prompts("train", 4, 0)
+    batch = await collect(step, live.fleet, live.recipe, problems, {})
+    return await learn(step, batch, live.fleet, on_policy=True)
 
 
 def test_prometheus_finds_every_metric_of_the_dashboard(live: LiveFleet) -> None:

@@ -12,12 +12,11 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from actors.cluster.deadlines import all_of
-from rl.loop import LoopConfig, run_loop
 from rl.packing import build_minibatch
 from rl.problems import minipy
-from rl.problems.prompts import PromptSampler
-from rl.step import Batch, sample_of
-from rl.types import PromptGroup, Sample, SamplingConfig, StepReport
+from rl.samples import sample_of
+from rl.step import Batch
+from rl.types import Ask, PromptGroup, Sample, SamplingConfig, StepReport
 from tests.system.conftest import LiveFleet
 
 pytestmark = pytest.mark.system
@@ -46,15 +45,10 @@ def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(
 
     async def difference() -> float:
         prompts = minipy.make_prompts("train", 64, 0)
-        await run_loop(
-            live.fleet,
-            PromptSampler(prompts, 0),
-            live.step_cfg,
-            LoopConfig(num_steps=first + 5, max_staleness=0, first_step=first),
-            after,
-        )
+        await live.take_steps(prompts, 6, after, first=first)
         sampling = SamplingConfig(group_size=4, max_tokens=48, seed=5)
-        groups = [g async for g in live.fleet.rollout.generate(prompts[:8], sampling, 99)]
+        asks = [Ask.code(prompt, sampling) for prompt in prompts[:8]]
+        groups = [g async for g in live.fleet.rollout.generate(asks, 99)]
         assert {c.policy_version for g in groups for c in g.completions_G} == {first + 5}
         minibatch = build_minibatch(_samples(groups), live.fleet.policy.packing)
         outputs = await live.fleet.policy.outputs(minibatch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +9,7 @@ import pytest
 import ray
 from ray.util.state import list_actors
 
-from rl.loop import LoopConfig, run_loop
 from rl.problems import minipy
-from rl.problems.prompts import PromptSampler
 from rl.step import Batch
 from rl.types import StepReport
 from tests.system.conftest import LiveFleet
@@ -30,21 +27,15 @@ def _run(
     async def after(report: StepReport, batch: Batch) -> None:
         reports.append(report)
 
-    cfg = dataclasses.replace(
-        live.step_cfg,
-        prompts_per_step=prompts_per_step,
-        on_policy=max_staleness == 0,
-    )
-    first = live.fresh_step()
+    problems = minipy.make_prompts("train", 128, 0)
     live.wait(
-        run_loop(
-            live.fleet,
-            PromptSampler(minipy.make_prompts("train", 128, 0), 0),
-            cfg,
-            LoopConfig(
-                num_steps=first + num_steps - 1, max_staleness=max_staleness, first_step=first
-            ),
+        live.take_steps(
+            problems,
+            num_steps,
             after,
+            first=live.fresh_step(),
+            max_staleness=max_staleness,
+            prompts_per_step=prompts_per_step,
         )
     )
     return reports

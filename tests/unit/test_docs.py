@@ -14,10 +14,10 @@ import pytest
 import torch
 import yaml
 
-from actors.groups.fleet import OBJECTIVES
 from actors.groups.reward import JUDGES, JudgeActor
 from actors.plan.layout.dry_run import assumed_machine, model_shapes
 from actors.plan.layout.plan import make_plan
+from actors.stages.recipes import OBJECTIVES
 from conf.keys import keys_of
 from conf.schema import Config
 from conf.validate import build_config
@@ -25,6 +25,7 @@ from launch import tune
 from launch.common.cli import main, main_simple
 from launch.common.compose import compose_config
 from launch.sweeps.command import run_sweep
+from reward.judges.judge import Answers
 from reward.model.files import ADAPTERS, AdapterName
 from reward.model.text_path import TextPath
 from rl.loss import LossDenominators, MicrobatchTensors, Outputs, PolicyObjective
@@ -223,7 +224,8 @@ def test_a_judge_of_ones_own_judges_in_a_shard(
     own = replace(cfg.reward, kind="brevity")  # pyright: ignore[reportArgumentType]  # registered above
     shard = JudgeActor("reward-0", own, cfg.sandbox)
     texts = ["```python\nx = 1\n```", "```python\nx = 1\ny = 2\n```", "no program"]
-    judged, _ = shard.judge(shown["prompts"][0], texts)
+    answers = Answers(problem=shown["prompts"][0], texts_G=tuple(texts))
+    (judged,), _ = shard.judge([answers], [])
     assert judged.rewards_G.tolist() == pytest.approx([1 / 2, 1 / 3, 0])
     assert not own.uses_model
 

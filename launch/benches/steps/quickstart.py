@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec
 from actors.plan.problems import load_problems
-from actors.stages.rl_run import step_config, training_sampling
+from actors.stages.recipes import make_recipe
+from actors.stages.rl_run import training_sampling
 from conf.schema import Config
-from rl.advantage import batch_advantages
 from rl.problems.prompts import PromptSampler
-from rl.step import Batch, build_samples, collect, learn
-from rl.types import Sample
+from rl.step import Batch, collect, learn
 
 NUM_UPDATES = 1000  # of the learning rate's schedule, which is constant
 
@@ -24,7 +23,8 @@ class Steps:
 
     def __init__(self, cfg: Config, fleet: RayFleet) -> None:
         sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, cfg.seed)
-        self.cfg = step_config(cfg.algorithm, sampling)
+        self.recipe = make_recipe(cfg, sampling)
+        self._algorithm = cfg.algorithm
         self.problems, _ = load_problems(cfg.data, cfg.seed)
         self.number = 0  # of the step that was taken last
         self._fleet = fleet
@@ -33,16 +33,12 @@ class Steps:
     async def collect(self) -> Batch:
         """The groups of the next step."""
         self.number += 1
-        prompts = self._sampler.take(self.cfg.prompts_per_step, self.number)
-        return await collect(self.number, self._fleet, prompts, self.cfg)
-
-    def samples(self, batch: Batch) -> list[Sample]:
-        """What the policy learns from a batch."""
-        advantages = batch_advantages(batch.groups_P, self.cfg.advantage)
-        return build_samples(batch.groups_P, advantages, self.cfg.keep_zero_advantage)
+        problems = self._sampler.take(self._algorithm.prompts_per_step, self.number)
+        return await collect(self.number, self._fleet, self.recipe, problems, self.recipe.start())
 
     async def run(self) -> Batch:
         """The next step as a whole: sampled, judged, learned, published."""
         batch = await self.collect()
-        await learn(self.number, batch, self._fleet, self.cfg)
+        on_policy = self._algorithm.max_staleness == 0
+        await learn(self.number, batch, self._fleet, on_policy=on_policy)
         return batch

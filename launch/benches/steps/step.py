@@ -9,12 +9,12 @@ from dataclasses import replace
 from actors.cluster.session import session
 from actors.groups.fleet import (
     RayFleet,
-    policy_objective,
     policy_spec,
     reward_spec,
     rollout_spec,
     start_fleet,
 )
+from actors.stages.recipes import policy_objective
 from conf.schema import Config
 from launch.benches.steps.quickstart import NUM_UPDATES, Steps, fleet_spec
 from launch.benches.steps.raw_engines import RawDeepSpeed, RawVllm, Request
@@ -23,8 +23,12 @@ from reward.model.text_path import TextPath
 from rl.base.console import Console
 from rl.packing import build_minibatch
 from rl.seeds import derive_seed
-from rl.step import Batch, StepConfig
-from rl.types import IntArray, JudgedGroup
+from rl.step import Batch
+from rl.types import (
+    IntArray,
+    JudgedGroup,
+    SamplingConfig,
+)
 
 _STILL = 1e-12  # learning rate: the policy samples the same tokens in both
 _PARTS = ("generate", "classify", "update")
@@ -68,9 +72,9 @@ class _RawEngines:
 
     async def take(self, batch: Batch, fleet: RayFleet, steps: Steps) -> dict[str, Timing]:
         """What each engine takes for what it did in a step."""
-        requests = list(_requests(steps.number, batch, steps.cfg))
+        requests = list(_requests(steps.number, batch, steps.recipe.setup.sampling))
         rows = list(_scored_rows(batch, self._text_path))
-        minibatch = build_minibatch(steps.samples(batch), fleet.policy.packing)
+        minibatch = build_minibatch(batch.lesson.updates[0].samples, fleet.policy.packing)
 
         async def generate() -> None:
             self._sampler.generate(requests)
@@ -85,8 +89,7 @@ class _RawEngines:
         return {name: (await timed(work))[1] for name, work in works.items()}
 
 
-def _requests(step: int, batch: Batch, cfg: StepConfig) -> Iterator[Request]:
-    how = cfg.sampling
+def _requests(step: int, batch: Batch, how: SamplingConfig) -> Iterator[Request]:
     for judged in batch.groups_P:
         params = {
             "n": how.group_size,

@@ -11,11 +11,13 @@ import numpy as np
 
 from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
+from actors.stages.recipes import policy_objective
 from conf.schema import Config, SharePrefix
 from launch.benches.steps.quickstart import NUM_UPDATES, Steps, fleet_spec
 from launch.benches.timing import Timing, ratio, spread, timed
 from launch.benches.tiny_models import make_tiny
 from rl.base.console import Console
+from rl.loss import Objective
 from rl.packing import build_minibatch
 from rl.types import Sample
 
@@ -37,8 +39,10 @@ async def _quickstart(cfg: Config, num_repeats: int) -> list[Row]:
     """Groups that the quickstart's policy samples and its reward model scores."""
     async with start_fleet(cfg, fleet_spec(cfg), "bench-update") as fleet:
         steps = Steps(cfg, fleet)
-        samples = steps.samples(await steps.collect())
-        return await _both("quickstart", fleet, samples, num_repeats)
+        samples = (await steps.collect()).lesson.updates[0].samples
+        return await _both(
+            "quickstart", fleet, samples, policy_objective(cfg.algorithm), num_repeats
+        )
 
 
 async def _long(cfg: Config, model: Path, num_repeats: int) -> list[Row]:
@@ -65,11 +69,17 @@ async def _long(cfg: Config, model: Path, num_repeats: int) -> list[Row]:
     ]
     specs = FleetSpec(train=policy_spec(cfg, NUM_UPDATES))
     async with start_fleet(cfg, specs, "bench-update") as fleet:
-        return await _both("long prompt", fleet, samples, num_repeats)
+        return await _both(
+            "long prompt", fleet, samples, policy_objective(cfg.algorithm), num_repeats
+        )
 
 
 async def _both(
-    name: str, fleet: RayFleet, samples: Sequence[Sample], num_repeats: int
+    name: str,
+    fleet: RayFleet,
+    samples: Sequence[Sample],
+    objective: Objective,
+    num_repeats: int,
 ) -> list[Row]:
     """Updates of both kinds in turns; the first of each warms up."""
     found: dict[SharePrefix, list[Timing]] = {"off": [], "on": []}
@@ -79,7 +89,7 @@ async def _both(
             packing = replace(fleet.policy.packing, share_prefix=share)
             minibatch = build_minibatch(samples, packing)
             tokens[share] = minibatch.num_tokens
-            timings.append((await timed(fleet.policy.update(minibatch, None)))[1])
+            timings.append((await timed(fleet.policy.update(minibatch, None, objective)))[1])
     wall = {share: [t.wall_s for t in timings[1:]] for share, timings in found.items()}
     cpu = {share: [t.cpu_s for t in timings[1:]] for share, timings in found.items()}
     return [

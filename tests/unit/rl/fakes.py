@@ -7,6 +7,7 @@ reads from `FakeFleet.events` in which order things happened.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rl.advantage import AdvantageConfig
+from rl.loss import Objective, PolicyObjective
 from rl.packing import Packing
-from rl.step import StepConfig
+from rl.recipes.recipe import Recipe, Setup
 from rl.types import (
+    Ask,
     Completion,
     Extraction,
     Finish,
@@ -43,6 +46,11 @@ def make_prompts(num: int) -> list[Prompt]:
     return [Prompt(id=f"p{i}", messages=(Message("user", f"question {i}"),)) for i in range(num)]
 
 
+def ask_of(prompt: Prompt, size: int) -> Ask:
+    """A group of programs."""
+    return Ask.code(prompt, SamplingConfig(group_size=size, max_tokens=8))
+
+
 def make_completion(
     prompt_id: str, index: int, version: int = 0, num_tokens: int = 4
 ) -> Completion:
@@ -61,7 +69,7 @@ def make_completion(
 def make_group(prompt: Prompt, size: int, version: int = 0) -> PromptGroup:
     """A finished group."""
     return PromptGroup(
-        prompt=prompt,
+        ask=ask_of(prompt, size),
         prompt_token_ids=PROMPT_TOKENS,
         completions_G=tuple(make_completion(prompt.id, i, version) for i in range(size)),
         engine="rollout-0",
@@ -88,17 +96,21 @@ def make_judged(
     )
 
 
-def step_config(**changes: object) -> StepConfig:
-    """Two prompts of three completions, one minibatch, strictly on-policy."""
+def setup(**changes: object) -> Setup:
+    """Groups of three programs, one minibatch."""
     values: dict[str, object] = {
-        "prompts_per_step": 2,
         "sampling": SamplingConfig(group_size=3, max_tokens=8),
         "advantage": AdvantageConfig(scale="none", std_floor=0.05),
+        "objective": PolicyObjective(),
         "minibatches_per_step": 1,
-        "on_policy": True,
         "keep_zero_advantage": False,
     }
-    return StepConfig(**{**values, **changes})  # pyright: ignore[reportArgumentType]  # by name
+    return Setup(**{**values, **changes})  # pyright: ignore[reportArgumentType]  # by name
+
+
+def recipe(**changes: object) -> Recipe:
+    """GRPO on programs."""
+    return Recipe(setup(**changes))
 
 
 class FakeRollout:
@@ -110,18 +122,18 @@ class FakeRollout:
         self.held: dict[str, asyncio.Event] = {}  # by prompt id: generated once it is set
         self.fails_at: tuple[int, Exception] | None = None  # at this step
 
-    async def generate(
-        self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
-    ) -> AsyncIterator[PromptGroup]:
+    async def generate(self, asks: Sequence[Ask], step: int) -> AsyncIterator[PromptGroup]:
         """Yield the groups of prompts that are free first."""
         self._events.append(("rollout", step))
         if self.fails_at and self.fails_at[0] == step:
             raise self.fails_at[1]
-        for prompt in sorted(prompts_P, key=lambda p: p.id in self.held):
+        for ask in sorted(asks, key=lambda ask: ask.prompt.id in self.held):
+            prompt = ask.prompt
             if prompt.id in self.held:
                 await self.held[prompt.id].wait()
             self._events.append(("generated", prompt.id))
-            yield make_group(prompt, sampling.group_size, self.version)
+            group = make_group(prompt, ask.sampling.group_size, self.version)
+            yield dataclasses.replace(group, ask=ask)
             await asyncio.sleep(0)
 
 
@@ -132,9 +144,17 @@ class FakeReward:
         self._events = events
         self.rewards: Mapping[str, Sequence[float]] = {}  # by prompt id
         self.on_judged: Callable[[str], None] = _nothing
+        self.earlier: dict[str, int] = {}  # groups judged before the newest ones, by problem
         self.fails_at: tuple[str, Exception] | None = None  # at this prompt
 
-    async def judge(self, group: PromptGroup) -> JudgedGroup:
+    async def judge(
+        self, groups: Sequence[PromptGroup], earlier: Sequence[JudgedGroup] = ()
+    ) -> tuple[JudgedGroup, ...]:
+        """Judge the groups of a problem."""
+        self.earlier[groups[0].ask.problem.id] = len(earlier)
+        return tuple(map(self.judge_one, groups))
+
+    def judge_one(self, group: PromptGroup) -> JudgedGroup:
         """Judge one group."""
         prompt_id = group.prompt.id
         if self.fails_at and self.fails_at[0] == prompt_id:
@@ -154,6 +174,7 @@ class FakePolicy:
         self.packing = Packing(num_ranks=2, microbatch_tokens=64)
         self.turns = 0
         self.updates: list[Minibatch] = []
+        self.objectives: list[Objective] = []
         self.fails: Exception | None = None
 
     async def outputs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
@@ -164,9 +185,13 @@ class FakePolicy:
         )
 
     async def update(
-        self, minibatch: Minibatch, old_logprobs: tuple[tuple[FloatArray, ...], ...] | None
+        self,
+        minibatch: Minibatch,
+        old_logprobs: tuple[tuple[FloatArray, ...], ...] | None,
+        objective: Objective,
     ) -> UpdateReport:
         """Loss 1.0 for the first update, 2.0 for the second, ..."""
+        self.objectives.append(objective)
         for _ in range(self.turns):
             await asyncio.sleep(0)
         if self.fails is not None:

@@ -11,9 +11,10 @@ from conf.errors import EngineError, NonFiniteError, VersionMismatchError
 from rl.loop import LoopConfig, run_loop
 from rl.metrics import check_names
 from rl.problems.prompts import PromptSampler
+from rl.recipes.recipe import History
 from rl.step import Batch
 from rl.types import StepReport
-from tests.unit.rl.fakes import FakeFleet, leaves, make_prompts, step_config
+from tests.unit.rl.fakes import FakeFleet, leaves, make_prompts, recipe
 
 pytestmark = pytest.mark.unit
 
@@ -32,9 +33,19 @@ def run(
 ) -> None:
     """Run a loop; one that hangs fails instead."""
     sampler = PromptSampler(make_prompts(5), run_seed=0)
-    step_cfg = step_config(on_policy=cfg.max_staleness == 0)
-    loop = run_loop(fleet, sampler, step_cfg, cfg, after)
-    asyncio.run(asyncio.wait_for(loop, 5.0))
+    history = History({cfg.first_step - 1: {}}, cfg.max_staleness)
+    looping = run_loop(fleet, sampler, recipe(), cfg, history=history, after=after)
+    asyncio.run(asyncio.wait_for(looping, 5.0))
+
+
+def loop(num_steps: int, max_staleness: int, first_step: int = 1) -> LoopConfig:
+    """Two problems a step."""
+    return LoopConfig(
+        num_steps=num_steps,
+        prompts_per_step=2,
+        max_staleness=max_staleness,
+        first_step=first_step,
+    )
 
 
 def lags(fleet: FakeFleet) -> list[int]:
@@ -51,7 +62,7 @@ def lags(fleet: FakeFleet) -> list[int]:
 def test_without_staleness_a_rollout_never_starts_before_the_version_before_it_is_published():
     fleet = FakeFleet()
     fleet.policy.turns = SLOW
-    run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=0))
+    run(fleet, loop(num_steps=NUM_STEPS, max_staleness=0))
     order = [event for event in fleet.events if event[0] in {"rollout", "published"}]
     assert order == [
         (what, s) for s in range(1, NUM_STEPS + 1) for what in ("rollout", "published")
@@ -68,7 +79,7 @@ def test_rollouts_never_lag_more_versions_than_allowed(max_staleness, turns):
     async def after(report: StepReport, _: Batch) -> None:
         seen.append(report.metrics["rollout/staleness"])
 
-    run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness), after)
+    run(fleet, loop(num_steps=NUM_STEPS, max_staleness=max_staleness), after)
     assert max(lags(fleet)) <= max_staleness
     assert max(seen) <= max_staleness
 
@@ -77,7 +88,7 @@ def test_rollouts_never_lag_more_versions_than_allowed(max_staleness, turns):
 def test_a_slow_learner_lets_the_producer_run_ahead_as_far_as_allowed(max_staleness):
     fleet = FakeFleet()
     fleet.policy.turns = SLOW
-    run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness))
+    run(fleet, loop(num_steps=NUM_STEPS, max_staleness=max_staleness))
     assert lags(fleet)[max_staleness:] == [max_staleness] * (NUM_STEPS - max_staleness)
 
 
@@ -91,7 +102,7 @@ def test_every_step_is_learned_once_in_order_and_reported_with_registered_metric
         reports.append(report)
 
     fleet = FakeFleet()
-    run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness), after)
+    run(fleet, loop(num_steps=NUM_STEPS, max_staleness=max_staleness), after)
     assert [report.step for report in reports] == list(range(1, NUM_STEPS + 1))
     assert fleet.subjects("published") == list(range(1, NUM_STEPS + 1))
     for report in reports:
@@ -107,7 +118,7 @@ def test_what_follows_a_step_ends_before_the_next_rollout_starts_on_policy():
             await asyncio.sleep(0)
         fleet.events.append(("after", report.step))
 
-    run(fleet, LoopConfig(num_steps=3, max_staleness=0), after)
+    run(fleet, loop(num_steps=3, max_staleness=0), after)
     order = [event for event in fleet.events if event[0] in {"rollout", "after"}]
     assert order == [(what, step) for step in (1, 2, 3) for what in ("rollout", "after")]
 
@@ -117,7 +128,7 @@ def test_a_failing_producer_ends_the_loop_with_its_own_error(max_staleness):
     fleet = FakeFleet()
     fleet.rollout.fails_at = (3, EngineError("rollout-0 died"))
     with pytest.raises(ExceptionGroup) as caught:
-        run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness))
+        run(fleet, loop(num_steps=NUM_STEPS, max_staleness=max_staleness))
     assert leaves(caught.value) == [fleet.rollout.fails_at[1]]
 
 
@@ -126,7 +137,7 @@ def test_a_failing_judge_ends_the_loop_with_its_own_error(max_staleness):
     fleet = FakeFleet()
     fleet.reward.fails_at = ("p4", NonFiniteError("p4 has no score"))
     with pytest.raises(ExceptionGroup) as caught:
-        run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness))
+        run(fleet, loop(num_steps=NUM_STEPS, max_staleness=max_staleness))
     assert leaves(caught.value) == [fleet.reward.fails_at[1]]
 
 
@@ -136,7 +147,7 @@ def test_a_failing_update_ends_a_loop_whose_producer_waits(max_staleness):
     fleet.policy.turns = SLOW
     fleet.policy.fails = EngineError("policy-1 died")
     with pytest.raises(ExceptionGroup) as caught:
-        run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness))
+        run(fleet, loop(num_steps=NUM_STEPS, max_staleness=max_staleness))
     assert leaves(caught.value) == [fleet.policy.fails]
 
 
@@ -148,7 +159,7 @@ def test_a_failure_after_a_step_ends_the_loop_with_its_own_error():
 
     fleet = FakeFleet()
     with pytest.raises(ExceptionGroup) as caught:
-        run(fleet, LoopConfig(num_steps=NUM_STEPS, max_staleness=1), after)
+        run(fleet, loop(num_steps=NUM_STEPS, max_staleness=1), after)
     assert leaves(caught.value) == [error]
 
 
@@ -162,9 +173,10 @@ def test_what_follows_a_step_can_end_the_run_there(max_staleness):
 
     async def last_step() -> int:
         sampler = PromptSampler(make_prompts(5), run_seed=0)
-        cfg = LoopConfig(num_steps=NUM_STEPS, max_staleness=max_staleness)
-        step_cfg = step_config(on_policy=max_staleness == 0)
-        return await asyncio.wait_for(run_loop(fleet, sampler, step_cfg, cfg, after), 5.0)
+        cfg = loop(num_steps=NUM_STEPS, max_staleness=max_staleness)
+        history = History({0: {}}, max_staleness)
+        looping = run_loop(fleet, sampler, recipe(), cfg, history=history, after=after)
+        return await asyncio.wait_for(looping, 5.0)
 
     assert asyncio.run(last_step()) == 3
     assert fleet.subjects("published") == [1, 2, 3]
@@ -174,14 +186,14 @@ def test_what_follows_a_step_can_end_the_run_there(max_staleness):
 @pytest.mark.parametrize("max_staleness", [0, 2])
 def test_a_resumed_run_asks_for_the_prompts_that_an_uninterrupted_one_would(max_staleness):
     whole, resumed = FakeFleet(), FakeFleet()
-    run(whole, LoopConfig(num_steps=4, max_staleness=max_staleness))
+    run(whole, loop(num_steps=4, max_staleness=max_staleness))
     resumed.rollout.version = 2
-    run(resumed, LoopConfig(num_steps=4, max_staleness=max_staleness, first_step=3))
+    run(resumed, loop(num_steps=4, max_staleness=max_staleness, first_step=3))
     assert resumed.subjects("published") == [3, 4]
     assert resumed.subjects("generated") == whole.subjects("generated")[4:]
 
 
 def test_a_run_that_is_complete_does_nothing():
     fleet = FakeFleet()
-    run(fleet, LoopConfig(num_steps=4, max_staleness=1, first_step=5))
+    run(fleet, loop(num_steps=4, max_staleness=1, first_step=5))
     assert fleet.events == []

@@ -15,7 +15,9 @@ from conf.errors import NonFiniteError
 from rl.interfaces import Fleet
 from rl.metrics import check_names
 from rl.packing import Packing
-from rl.step import Batch, build_samples, collect, learn, mean_metrics
+from rl.recipes.recipe import Lesson, Recipe
+from rl.samples import build_samples
+from rl.step import Batch, collect, learn, mean_metrics
 from rl.types import UpdateReport
 from tests.unit.rl.fakes import (
     PROMPT_TOKENS,
@@ -25,12 +27,12 @@ from tests.unit.rl.fakes import (
     make_group,
     make_judged,
     make_prompts,
-    step_config,
+    recipe,
 )
 
 pytestmark = pytest.mark.unit
 
-CFG = step_config()
+GRPO = recipe()
 
 
 def wait(coroutine: Coroutine[Any, Any, Any], deadline_s: float = 5.0) -> Any:
@@ -38,20 +40,21 @@ def wait(coroutine: Coroutine[Any, Any, Any], deadline_s: float = 5.0) -> Any:
     return asyncio.run(asyncio.wait_for(coroutine, deadline_s))
 
 
-def batch_of(*rewards: tuple[float, ...], version: int = 0) -> Batch:
+def batch_of(*rewards: tuple[float, ...], version: int = 0, taught_by: Recipe = GRPO) -> Batch:
     groups = [
         make_judged(make_group(prompt, len(values), version), values)
         for prompt, values in zip(make_prompts(len(rewards)), rewards, strict=True)
     ]
-    return Batch(groups_P=tuple(groups), started_s=time.time() - 1.0)
+    lesson = taught_by.teach(1, groups, {})
+    return Batch(groups_P=tuple(groups), lesson=lesson, started_s=time.time() - 1.0)
 
 
 def test_a_whole_step_runs_in_process_in_less_than_a_second_and_reports_registered_metrics():
     fleet: Fleet = FakeFleet()
 
     async def step():
-        batch = await collect(1, fleet, make_prompts(2), CFG)
-        return await learn(1, batch, fleet, CFG)
+        batch = await collect(1, fleet, GRPO, make_prompts(2), {})
+        return await learn(1, batch, fleet, on_policy=True)
 
     start_s = time.perf_counter()
     report = wait(step())
@@ -70,7 +73,7 @@ def test_the_first_group_is_judged_before_the_last_one_is_generated():
         first_judged = asyncio.Event()
         fleet.rollout.held = {"p2": first_judged}
         fleet.reward.on_judged = lambda _: first_judged.set()
-        return await collect(1, fleet, prompts, CFG)
+        return await collect(1, fleet, GRPO, prompts, {})
 
     batch = wait(run())  # would wait for ever if judging began after generation
     assert fleet.events.index(("judged", "p0")) < fleet.events.index(("generated", "p2"))
@@ -84,7 +87,7 @@ def test_groups_come_back_in_the_order_of_the_prompts_however_they_finish():
         p2_judged = asyncio.Event()
         fleet.rollout.held = {"p0": p2_judged}
         fleet.reward.on_judged = lambda prompt_id: p2_judged.set() if prompt_id == "p2" else None
-        return await collect(1, fleet, make_prompts(3), CFG)
+        return await collect(1, fleet, GRPO, make_prompts(3), {})
 
     batch = wait(run())
     assert fleet.subjects("generated") == ["p1", "p2", "p0"]
@@ -97,7 +100,7 @@ def test_a_failing_judge_ends_the_step_with_its_own_error_while_others_still_gen
 
     async def run():
         fleet.rollout.held = {"p1": asyncio.Event()}  # never set
-        await collect(1, fleet, make_prompts(2), CFG)
+        await collect(1, fleet, GRPO, make_prompts(2), {})
 
     with pytest.raises(ExceptionGroup) as caught:
         wait(run())
@@ -108,7 +111,7 @@ def test_a_failing_engine_ends_the_step_with_its_own_error():
     fleet = FakeFleet()
     fleet.rollout.fails_at = (1, RuntimeError("engine lost"))
     with pytest.raises(ExceptionGroup) as caught:
-        wait(collect(1, fleet, make_prompts(2), CFG))
+        wait(collect(1, fleet, GRPO, make_prompts(2), {}))
     assert leaves(caught.value) == [fleet.rollout.fails_at[1]]
 
 
@@ -124,8 +127,8 @@ def test_old_logprobs_are_asked_for_only_when_needed_and_before_any_update(
     on_policy, minibatches, expected
 ):
     fleet = FakeFleet()
-    cfg = step_config(on_policy=on_policy, minibatches_per_step=minibatches)
-    wait(learn(1, batch_of((0.0, 1.0), (0.0, 1.0)), fleet, cfg))
+    batch = batch_of((0.0, 1.0), (0.0, 1.0), taught_by=recipe(minibatches_per_step=minibatches))
+    wait(learn(1, batch, fleet, on_policy=on_policy))
     assert [what for what, _ in fleet.events] == [*expected, "published"]
     assert set(fleet.subjects("update")) == {"given" if "logprobs" in expected else "own"}
 
@@ -134,7 +137,7 @@ def test_old_logprobs_are_asked_for_only_when_needed_and_before_any_update(
 def test_samples_without_gradient_are_dropped_unless_a_kl_term_needs_them(keep_zero, expected):
     batch = batch_of((1.0, 1.0), (0.0, 2.0))
     advantages = [np.zeros(2, np.float32), np.array([-1, 1], np.float32)]
-    samples = build_samples(batch.groups_P, advantages, keep_zero)
+    samples = build_samples(batch.groups_P, advantages, keep_zero=keep_zero)
     assert [s.prompt_id for s in samples[:2]] == expected
     assert len(samples) == (4 if keep_zero else 2)
 
@@ -146,7 +149,7 @@ def test_an_empty_completion_is_never_trained_on(keep_zero):
     empty = make_completion("p0", 1, num_tokens=0)
     group = dataclasses.replace(group, completions_G=(group.completions_G[0], empty))
     judged = dataclasses.replace(batch.groups_P[0], group=group)
-    samples = build_samples([judged], [np.array([-1, 1], np.float32)], keep_zero)
+    samples = build_samples([judged], [np.array([-1, 1], np.float32)], keep_zero=keep_zero)
     assert [s.sample_idx for s in samples] == [0]
 
 
@@ -164,7 +167,7 @@ def test_a_sample_is_the_prompt_then_the_completion_with_its_own_advantage_and_l
 
 def test_a_step_without_any_gradient_updates_nothing_and_still_publishes_its_version():
     fleet = FakeFleet()
-    report = wait(learn(4, batch_of((1.0, 1.0), (2.0, 2.0)), fleet, CFG))
+    report = wait(learn(4, batch_of((1.0, 1.0), (2.0, 2.0)), fleet, on_policy=True))
     assert fleet.events == [("published", 4)]
     assert report.metrics["policy/num_samples"] == 0.0
     assert "policy/loss" not in report.metrics
@@ -180,8 +183,8 @@ def test_a_non_finite_advantage_names_prompt_and_sample(bad):
 
 def test_every_sample_is_trained_on_once_and_prompts_stay_whole_in_a_minibatch():
     fleet = FakeFleet()
-    cfg = step_config(minibatches_per_step=3)
-    wait(learn(1, batch_of(*[(0.0, 1.0)] * 6), fleet, cfg))
+    batch = batch_of(*[(0.0, 1.0)] * 6, taught_by=recipe(minibatches_per_step=3))
+    wait(learn(1, batch, fleet, on_policy=True))
     assert [minibatch.num_samples for minibatch in fleet.policy.updates] == [4, 4, 4]
     assert {len(m.microbatches_by_rank) for m in fleet.policy.updates} == {
         fleet.policy.packing.num_ranks
@@ -198,7 +201,7 @@ def test_metrics_of_several_updates_are_means_and_the_learning_rate_is_the_last(
 
 
 def test_staleness_counts_versions_between_the_sampling_policy_and_the_one_that_learns():
-    report = wait(learn(5, batch_of((0.0, 1.0), version=2), FakeFleet(), CFG))
+    report = wait(learn(5, batch_of((0.0, 1.0), version=2), FakeFleet(), on_policy=True))
     assert report.metrics["rollout/staleness"] == 2.0
 
 
@@ -214,7 +217,8 @@ def test_timings_say_how_much_of_the_scoring_was_not_hidden_behind_the_rollout()
             )
             for judged, (finished_s, scored_s) in zip(groups, finished_and_scored_s, strict=True)
         ]
-        return Batch(groups_P=tuple(timed), started_s=100.0).timings
+        lesson = Lesson(updates=(), advantages_PG=())
+        return Batch(groups_P=tuple(timed), lesson=lesson, started_s=100.0).timings
 
     assert timings((101.0, 102.0), (108.0, 108.5)) == {
         "time/rollout_s": 8.0,
@@ -228,7 +232,7 @@ def test_timings_say_how_much_of_the_scoring_was_not_hidden_behind_the_rollout()
 def test_samples_share_rows_only_where_the_policy_says_that_they_may(packs: bool):
     fleet = FakeFleet()
     fleet.policy.packing = dataclasses.replace(fleet.policy.packing, packs=packs)
-    wait(learn(1, batch_of((0.0, 1.0), (1.0, 0.0)), fleet, CFG))
+    wait(learn(1, batch_of((0.0, 1.0), (1.0, 0.0)), fleet, on_policy=True))
     (minibatch,) = fleet.policy.updates
     rows = [
         set(mb.sample_index_M[mb.place_M // mb.token_ids_RL.shape[1] == row].tolist())
@@ -245,8 +249,8 @@ def test_a_step_says_how_many_of_its_tokens_were_not_computed_again(share_prefix
     fleet = FakeFleet()
     fleet.policy.packing = Packing(num_ranks=1, microbatch_tokens=64, share_prefix=share_prefix)
     # Both minibatches hold two completions of 4 tokens after the same prompt of 3.
-    cfg = step_config(minibatches_per_step=2)
-    report = wait(learn(1, batch_of((0.0, 1.0), (1.0, 0.0)), fleet, cfg))
+    batch = batch_of((0.0, 1.0), (1.0, 0.0), taught_by=recipe(minibatches_per_step=2))
+    report = wait(learn(1, batch, fleet, on_policy=True))
     assert report.metrics["policy/shared_frac"] == pytest.approx(1 - num_tokens / 14)
     assert [minibatch.num_tokens for minibatch in fleet.policy.updates] == [num_tokens] * 2
     check_names(report.metrics)

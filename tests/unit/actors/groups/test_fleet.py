@@ -47,7 +47,7 @@ class Method:
 
 def test_the_engines_sleep_once_from_the_first_look_at_the_policy_to_its_publication():
     calls: list[str] = []
-    trainer = TrainGroup([actor("policy", calls)], NllObjective(), PACKING, 5.0, 5.0)
+    trainer = TrainGroup([actor("policy", calls)], PACKING, 5.0, 5.0)
     taking_turns = TurnTakingGroup(trainer, [actor("rollout", calls), actor("reward", calls)])
     minibatch = Minibatch(
         microbatches_by_rank=((),),
@@ -60,8 +60,8 @@ def test_the_engines_sleep_once_from_the_first_look_at_the_policy_to_its_publica
     async def step() -> None:
         await taking_turns.publish(0)
         await taking_turns.outputs(minibatch)
-        await taking_turns.update(minibatch, None)
-        await taking_turns.update(minibatch, None)
+        await taking_turns.update(minibatch, None, NllObjective())
+        await taking_turns.update(minibatch, None, NllObjective())
         await taking_turns.publish(1)
 
     asyncio.run(step())
@@ -96,7 +96,7 @@ def self_checked(monkeypatch: pytest.MonkeyPatch, check: ForwardCheck) -> tuple[
         return check
 
     monkeypatch.setattr(Method, "remote", answer)
-    trainer = TrainGroup([actor("policy", calls)], NllObjective(), PACKING, 5.0, 5.0)
+    trainer = TrainGroup([actor("policy", calls)], PACKING, 5.0, 5.0)
     taking_turns = TurnTakingGroup(trainer, [actor("rollout", calls)])
 
     async def run() -> None:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,15 @@ from actors.engines.specs import EngineSpec, Sampled, SampledGroup, Sampling
 from actors.groups import rollout
 from actors.groups.rollout import RolloutActor, RolloutEngines
 from conf.errors import UserError
-from rl.types import Finish, Message, Prompt, PromptGroup, SamplingConfig
+from rl.types import (
+    Ask,
+    Finish,
+    Message,
+    Prompt,
+    PromptGroup,
+    SamplingConfig,
+)
+from tests.unit.rl.fakes import make_group
 
 pytestmark = pytest.mark.unit
 
@@ -27,8 +36,9 @@ POLICY = Path(__file__).resolve().parents[4] / "assets/minipy/policy"
 SAMPLING = SamplingConfig(group_size=2, max_tokens=8, seed=3, purpose="train")
 
 
-def prompts(num: int) -> list[Prompt]:
-    return [Prompt(id=f"p{n}", messages=(Message("user", f"add {n}"),)) for n in range(num)]
+def asks(num: int) -> list[Ask]:
+    prompts = [Prompt(id=f"p{n}", messages=(Message("user", f"add {n}"),)) for n in range(num)]
+    return [Ask.code(prompt, SAMPLING) for prompt in prompts]
 
 
 class FakeEngine:
@@ -42,12 +52,10 @@ class FakeEngine:
         assert num_returns == "streaming"
         return self
 
-    async def remote(
-        self, share: Sequence[Prompt], _sampling: SamplingConfig, _step: int
-    ) -> AsyncIterator[Any]:
-        self.shares.append([prompt.id for prompt in share])
-        for prompt in share:
-            yield prompt.id
+    async def remote(self, share: Sequence[Ask], _step: int) -> AsyncIterator[PromptGroup]:
+        self.shares.append([ask.prompt.id for ask in share])
+        for ask in share:
+            yield replace(make_group(ask.prompt, 1), ask=ask)
 
 
 def deal(monkeypatch: pytest.MonkeyPatch, engines: list[Any], num: int) -> list[str]:
@@ -59,7 +67,7 @@ def deal(monkeypatch: pytest.MonkeyPatch, engines: list[Any], num: int) -> list[
 
     async def collect() -> list[Any]:
         group = RolloutEngines(engines, deadline_s=5.0)
-        return [found async for found in group.generate(prompts(num), SAMPLING, 1)]
+        return [found.prompt.id async for found in group.generate(asks(num), 1)]
 
     return asyncio.run(collect())
 
@@ -122,7 +130,7 @@ def actor(monkeypatch: pytest.MonkeyPatch, model: Path, max_prompt_tokens: int) 
 
 def sampled(actor: Any) -> PromptGroup:
     async def first() -> PromptGroup:
-        return await anext(actor.generate(prompts(1), SAMPLING, 1))
+        return await anext(actor.generate(asks(1), 1))
 
     return asyncio.run(first())
 

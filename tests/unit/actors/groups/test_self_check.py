@@ -17,6 +17,7 @@ from conf.schema import Config
 from rl.packing import Packing
 from rl.types import Completion, Finish, Minibatch, PromptGroup
 from tests.settings import run_config
+from tests.unit.rl.fakes import ask_of
 
 pytestmark = pytest.mark.unit
 
@@ -39,7 +40,7 @@ def group(prompt: Any, gap: float) -> PromptGroup:
         for index in range(2)
     )
     return PromptGroup(
-        prompt=prompt,
+        ask=ask_of(prompt, 2),
         prompt_token_ids=np.arange(3, 10, dtype=np.int32),
         completions_G=completions,
         engine="rollout-0",

@@ -16,7 +16,15 @@ from conf.errors import DataError, NonFiniteError
 from reward.select.best_of_n import METHODS, Evidence, SelectionPlan, SelectionSettings
 from reward.verify.verdict import Verifier
 from rl.run.evaluation_store import SampleRow, problem_digest
-from rl.types import Message, Prompt, PromptGroup, SamplingConfig, Score, Verdict
+from rl.types import (
+    Ask,
+    Message,
+    Prompt,
+    PromptGroup,
+    SamplingConfig,
+    Score,
+    Verdict,
+)
 from tests.unit.rl.fakes import make_completion
 
 pytestmark = pytest.mark.unit
@@ -73,19 +81,18 @@ class FakeTester:
     def __init__(self) -> None:
         self.asked: list[tuple[str, ...]] = []
 
-    async def generate(
-        self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
-    ) -> AsyncIterator[PromptGroup]:
-        self.asked.append(tuple(prompt.id for prompt in prompts_P))
+    async def generate(self, asks: Sequence[Ask], step: int) -> AsyncIterator[PromptGroup]:
+        self.asked.append(tuple(ask.prompt.id for ask in asks))
         answers = ["assert f(1) == 2", "assert f(1) == 7", "no", "assert f(3) == 4"]
-        for prompt in prompts_P:
+        for ask in asks:
+            prompt = ask.prompt
             assert "assert f(...) == ..." in prompt.question and prompt.tests is None
             completions = [
                 dataclasses.replace(make_completion(prompt.id, index), text=answers[index % 4])
-                for index in range(sampling.group_size)
+                for index in range(ask.sampling.group_size)
             ]
             yield PromptGroup(
-                prompt=prompt,
+                ask=ask,
                 prompt_token_ids=np.zeros(1, dtype=np.int32),
                 completions_G=tuple(completions),
                 engine="rollout-0",

@@ -22,7 +22,13 @@ from rl.problems.prompts import write_prompts
 from rl.run.probe import Problems
 from rl.run.rollouts import read_rollouts
 from rl.run.summary import AlarmFigures, Watch
-from rl.types import Prompt, PromptGroup, SamplingConfig, Verdict
+from rl.types import (
+    JudgedGroup,
+    Prompt,
+    PromptGroup,
+    SamplingConfig,
+    Verdict,
+)
 from tests.settings import run_config
 from tests.unit.rl.fakes import FakeFleet, FakeReward, make_judged
 
@@ -59,7 +65,7 @@ class SeeingReward(FakeReward):
         self.shown: list[Prompt] = []
         self.reward = 1.0
 
-    async def judge(self, group: PromptGroup) -> Any:
+    def judge_one(self, group: PromptGroup) -> JudgedGroup:
         self.shown.append(group.prompt)
         return make_judged(group, [self.reward] * len(group.completions_G))
 

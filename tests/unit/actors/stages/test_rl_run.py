@@ -17,9 +17,11 @@ from actors.cluster.signals import run_until_stopped
 from actors.observe.watchers import Watchers
 from actors.stages import keeping, rl_run
 from actors.stages.evaluation import Evaluation
-from actors.stages.rl_run import RlRun, step_config, training_sampling
+from actors.stages.recipes import make_recipe
+from actors.stages.rl_run import RlRun, training_sampling
 from conf.errors import StoppedError, UserError
 from rl.base.console import Console
+from rl.loss import Objective
 from rl.metrics import JsonlSink
 from rl.problems import minipy
 from rl.problems.prompts import write_prompts
@@ -43,9 +45,11 @@ class SavingPolicy(FakePolicy):
 
     num_updates_begun = 0
 
-    async def update(self, minibatch: Minibatch, old_logprobs: Any) -> UpdateReport:
+    async def update(
+        self, minibatch: Minibatch, old_logprobs: Any, objective: Objective
+    ) -> UpdateReport:
         self.num_updates_begun += 1
-        report = await super().update(minibatch, old_logprobs)
+        report = await super().update(minibatch, old_logprobs, objective)
         shown = {"policy/grad_norm": 1.0, "policy/ref_kl": 0.0}  # on the console
         return UpdateReport(metrics={**report.metrics, **shown}, lr=report.lr)
 
@@ -128,7 +132,7 @@ def test_samples_without_advantage_are_kept_for_a_term_of_the_loss_that_needs_no
 ):
     cfg = run_config([f"++algorithm.{override}"])
     sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, cfg.seed)
-    assert step_config(cfg.algorithm, sampling).keep_zero_advantage == keeps
+    assert make_recipe(cfg, sampling).setup.keep_zero_advantage == keeps
 
 
 def stages(directory: Path) -> list[tuple[str, int]]:

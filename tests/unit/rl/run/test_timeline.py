@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from rl.recipes.recipe import Lesson
 from rl.run.timeline import GROUPS_PID, STAGES, STAGES_PID, Timeline
 from rl.step import Batch
 from rl.types import StepReport
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
+
+NOTHING = Lesson(updates=(), advantages_PG=())
 
 
 def batch(started_s: float) -> Batch:
@@ -24,7 +27,7 @@ def batch(started_s: float) -> Batch:
         group = dataclasses.replace(make_group(prompt, 2), finished_s=finished_s)
         judged = make_judged(group, (0.0, 1.0))
         groups.append(dataclasses.replace(judged, scored_s=finished_s + 0.5))
-    return Batch(groups_P=tuple(groups), started_s=started_s)
+    return Batch(groups_P=tuple(groups), lesson=NOTHING, started_s=started_s)
 
 
 def add_step(timeline: Timeline, step: int) -> None:
@@ -108,7 +111,7 @@ def test_a_clock_that_is_behind_makes_no_negative_span(path: Path):
     timeline.forget_after(0)
     group = dataclasses.replace(make_group(make_prompts(1)[0], 1), finished_s=90.0)
     judged = dataclasses.replace(make_judged(group, (0.0,)), scored_s=80.0)
-    late = Batch(groups_P=(judged,), started_s=100.0)
+    late = Batch(groups_P=(judged,), lesson=NOTHING, started_s=100.0)
     report = StepReport(step=1, metrics={"time/update_s": 2.0, "time/publish_s": 1.0})
     timeline.step(report, late, published_s=110.0)
     assert all(e["dur"] >= 0 for e in events(path) if e["ph"] == "X")

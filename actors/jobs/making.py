@@ -1,0 +1,61 @@
+"""A tiny policy of several tasks, made from nothing by supervised training on minipy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from actors.cluster.session import session
+from actors.stages.training import warm_start
+from conf.commands.make_policy import MakePolicyArgs
+from conf.errors import UserError
+from conf.schema import Config
+from reward.verify.generated_tests import request_for_test
+from reward.verify.traces import request_for_trace
+from rl.base.console import Console
+from rl.base.files import replace_json
+from rl.problems import minipy
+
+_NUMBERS = 3  # of a list in a test or a trace: a tiny model has to work the output out
+
+
+def make_policy(cfg: Config, args: MakePolicyArgs) -> None:
+    """Train it into `args.output`, with a record of how beside it.
+
+    Raises:
+        UserError: where something is there already.
+    """
+    target = Path(args.output)
+    if target.exists() and any(target.iterdir()):
+        raise UserError(f"output: {target} is not empty; give another directory")
+    target.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    console.stage("policy", f"{args.num_steps} supervised steps on {args.num_answers} answers")
+    answers = list(answers_of(args))
+    with session(cfg.ray, "make-policy") as run:
+        figures = run(warm_start(cfg, answers, target, console))
+    settings = {"tasks": args.tasks, "answers": args.num_answers, "steps": args.num_steps}
+    replace_json(target / "stage.json", {"figures": figures, "settings": settings}, indent=1)
+    console.say(f"policy  {target}")
+
+
+def answers_of(args: MakePolicyArgs) -> Iterator[tuple[str, str]]:
+    """(question, answer) pairs of all tasks, in turns."""
+    each = -(-args.num_answers // len(args.tasks))
+    made = {
+        "code": lambda: minipy.warm_start_answers(each, args.corrupted, args.seed),
+        "test": lambda: _tests(each, args.seed),
+        "trace": lambda: _traces(each, args.seed),
+    }
+    for answers in zip(*(made[task]() for task in args.tasks), strict=True):
+        yield from answers
+
+
+def _tests(num: int, seed: int) -> Iterator[tuple[str, str]]:
+    for prompt, test in minipy.warm_start_tests(num, seed, _NUMBERS):
+        yield request_for_test(prompt).question, minipy.fenced(test)
+
+
+def _traces(num: int, seed: int) -> Iterator[tuple[str, str]]:
+    for trace, answer in minipy.warm_start_traces(num, seed, _NUMBERS):
+        yield request_for_trace(trace, "trace").question, answer

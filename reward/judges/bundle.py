@@ -1,0 +1,110 @@
+"""Judging of a bundle: the answers about one problem, of all tasks, together.
+
+Programs go to the judge of the run. Tests and traces are judged by what programs were seen to do in
+the sandbox; what a test is worth, a recipe says (`rl.recipes`). Nothing here raises a reward that a
+text could claim for itself: what an answer expects never enters the process of a program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from reward.judges.judge import Answers, Judge, Judged
+from reward.verify.generated_tests import read_test, text_of
+from reward.verify.matrix import execute_matrix
+from reward.verify.traces import is_right, read_trace, run_traces
+from reward.verify.verdict import Verifier
+from rl.types import Evidence, Extraction, JudgeKind, Reason, Score, Task
+
+
+class BundleJudge:
+    """Judges the groups of one problem; `verifier` is made when the first test or trace comes."""
+
+    def __init__(self, programs: Judge, verifier: Callable[[], Verifier]) -> None:
+        self._programs = programs
+        self._make_verifier = verifier
+
+    @cached_property
+    def _verifier(self) -> Verifier:
+        return self._make_verifier()
+
+    def judge(self, bundle: Sequence[Answers], earlier_codes: Sequence[str] = ()) -> list[Judged]:
+        """Judge the groups of one problem, in their order.
+
+        `earlier_codes` are programs of groups that were judged before, "" where one has none.
+        Raises SandboxError when a program cannot be run at all.
+        """
+        programs = {
+            index: self._judge_programs(answers)
+            for index, answers in enumerate(bundle)
+            if answers.task is Task.CODE
+        }
+        codes_N = [*earlier_codes, *(e.code for j in programs.values() for e in j.extractions_G)]
+        return [
+            programs[index] if index in programs else self._judge_other(answers, codes_N)
+            for index, answers in enumerate(bundle)
+        ]
+
+    def _judge_programs(self, answers: Answers) -> Judged:
+        judged = self._programs.judge(answers.problem, answers.texts_G)
+        if not answers.traced:
+            return judged
+        codes_G = [extraction.code for extraction in judged.extractions_G]
+        traces_G = run_traces(self._verifier, answers.problem, codes_G)
+        return replace(judged, evidence=Evidence(traces_G=tuple(traces_G)))
+
+    def _judge_other(self, answers: Answers, codes_N: Sequence[str]) -> Judged:
+        if answers.task is Task.TRACE:
+            return judge_traces(answers)
+        return self._judge_tests(answers, codes_N)
+
+    def _judge_tests(self, answers: Answers, codes_N: Sequence[str]) -> Judged:
+        """Run every program on every test that can be read; the tests get no reward here."""
+        tests_G = [read_test(text, answers.problem) for text in answers.texts_G]
+        readable = [index for index, test in enumerate(tests_G) if test is not None]
+        tests_M = [test for test in tests_G if test is not None]
+        matrix = execute_matrix(self._verifier, answers.problem, codes_N, tests_M)
+        passed_NM = np.zeros((len(codes_N), len(tests_G)), dtype=np.bool_)
+        passed_NM[:, readable] = matrix.passed_NM
+        return Judged(
+            extractions_G=tuple(
+                _NO_TEST if test is None else Extraction(reason=Reason.OK, code=text_of(test))
+                for test in tests_G
+            ),
+            scores_G=(Score(value=None),) * len(tests_G),
+            rewards_G=np.zeros(len(tests_G), dtype=np.float32),
+            judge=JudgeKind.MATRIX,
+            num_executed=matrix.num_programs,
+            evidence=Evidence(passed_NM=passed_NM),
+        )
+
+
+_NO_TEST = Extraction(reason=Reason.NO_BLOCK, detail="no test of this problem can be read")
+
+
+def judge_traces(answers: Answers) -> Judged:
+    """Compare each answer with what the program was seen to do: 1 where it is the same, else 0."""
+    if answers.trace is None:
+        raise ValueError(f"problem {answers.problem.id}: a trace is asked for, and none is given")
+    found_G = [read_trace(text) for text in answers.texts_G]
+    scores_G = tuple(
+        Score(value=None if found is None else float(is_right(found, answers.trace)))
+        for found in found_G
+    )
+    return Judged(
+        extractions_G=tuple(
+            _NO_TRACE if found is None else Extraction(reason=Reason.OK, code=found)
+            for found in found_G
+        ),
+        scores_G=scores_G,
+        rewards_G=np.array([score.value or 0.0 for score in scores_G], dtype=np.float32),
+        judge=JudgeKind.TRACE,
+        num_executed=0,
+    )
+
+
+_NO_TRACE = Extraction(reason=Reason.NO_BLOCK, detail="no output can be read")

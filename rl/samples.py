@@ -1,0 +1,44 @@
+"""Completions -> trainable sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from conf.errors import NonFiniteError
+from rl.types import FloatArray, JudgedGroup, PromptGroup, Sample
+
+
+def build_samples(
+    groups_P: Sequence[JudgedGroup], advantages_PG: Sequence[FloatArray], *, keep_zero: bool
+) -> list[Sample]:
+    """Samples of the completions that carry a gradient; with `keep_zero` of all that have tokens.
+
+    Raises NonFiniteError for an advantage that is no number.
+    """
+    return [
+        sample_of(judged.group, position, float(advantage))
+        for judged, advantages_G in zip(groups_P, advantages_PG, strict=True)
+        for position, advantage in enumerate(advantages_G)
+        if (advantage != 0.0 or keep_zero) and len(judged.group.completions_G[position].token_ids)
+    ]
+
+
+def sample_of(group: PromptGroup, position: int, advantage: float) -> Sample:
+    """The trainable sequence of one completion; raises NonFiniteError for such an advantage."""
+    completion = group.completions_G[position]
+    if not np.isfinite(advantage):
+        raise NonFiniteError(
+            f"the advantage of prompt {group.prompt.id}, sample {completion.sample_idx} is "
+            f"{advantage}; look at the scores of that group"
+        )
+    return Sample(
+        prompt_id=completion.prompt_id,
+        sample_idx=completion.sample_idx,
+        token_ids=np.concatenate([group.prompt_token_ids, completion.token_ids]),
+        num_prompt_tokens=len(group.prompt_token_ids),
+        rollout_logprobs=completion.rollout_logprobs,
+        advantage=advantage,
+        policy_version=completion.policy_version,
+    )

@@ -1,0 +1,182 @@
+"""CURE: what a test earns, by the formulas of the paper, and what a step of it asks and learns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from conf.recipes import CureArgs
+from rl.recipes.cure import Cure, chosen_by_tests, length_regularised, rewards_of_tests
+from rl.types import (
+    Ask,
+    Evidence,
+    Extraction,
+    JudgedGroup,
+    JudgeKind,
+    Prompt,
+    Reason,
+    Score,
+    Task,
+)
+from tests.unit.rl.fakes import make_group, make_judged, make_prompts, setup
+
+pytestmark = pytest.mark.unit
+
+# Programs: right, right, wrong, wrong. Tests: right and telling; right and dull; wrong, passed by
+# one wrong program; wrong, passed by none; right for one of the right programs only.
+PASSED = np.array(
+    [
+        [1, 1, 0, 0, 1],
+        [1, 1, 0, 0, 0],
+        [0, 1, 1, 0, 1],
+        [0, 1, 0, 0, 1],
+    ],
+    np.bool_,
+)
+RIGHT = np.array([True, True, False, False])
+ALL = np.ones(5, np.bool_)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("mean", [1.0, 0.0, -0.5, 0.0, -1.0]),
+        ("strict", [1.0, 0.0, -1.0, 0.0, -1.0]),
+        ("sign", [1.0, 1.0, -1.0, -1.0, -1.0]),
+    ],
+)
+def test_the_sign_is_by_right_programs_and_the_size_by_wrong_ones(kind, expected):
+    found = rewards_of_tests(PASSED, RIGHT, ALL, kind, unreadable_lowest=True)
+    assert found.tolist() == expected
+
+
+def test_without_a_right_program_nothing_is_said_and_without_a_wrong_one_the_sign_alone():
+    nobody = rewards_of_tests(PASSED, ~RIGHT & False, ALL, "mean", unreadable_lowest=True)
+    assert nobody.tolist() == [0.0] * 5
+    all_right = rewards_of_tests(PASSED[:2], RIGHT[:2], ALL, "mean", unreadable_lowest=True)
+    assert all_right.tolist() == [1.0, 1.0, -1.0, -1.0, -1.0]
+
+
+@pytest.mark.parametrize(("lowest", "expected"), [(True, -1.0), (False, 0.0)])
+def test_a_test_that_cannot_be_read_is_the_worst_or_by_cures_rule_as_good_as_a_dull_one(
+    lowest, expected
+):
+    readable = np.array([1, 1, 1, 0, 1], np.bool_)
+    found = rewards_of_tests(PASSED, RIGHT, readable, "mean", unreadable_lowest=lowest)
+    assert found[3] == expected
+
+
+def test_regularised_lengths_prefer_the_short_and_both_sides_weigh_the_same():
+    rewards = np.array([1, 0.5, 1, -1, -0.2], np.float32)
+    found = length_regularised(rewards, np.array([10, 20, 40, 5, 90], np.int32), (1, 1000))
+    assert found[0] > found[1] > found[2]
+    assert found[3] == found[4] == found[2]  # all the lowest: 20 - 40
+    assert found.sum() == pytest.approx(0.0, abs=1e-6)
+    assert found.std() == pytest.approx(1.0, abs=1e-6)
+    assert not length_regularised(np.abs(rewards), np.arange(5, dtype=np.int32), (1, 9)).any()
+
+
+def group_of_tests(problem: Prompt, passed_NM: np.ndarray, num_unreadable: int = 0) -> JudgedGroup:
+    size = passed_NM.shape[1]
+    ask = Ask(
+        prompt=dataclasses.replace(problem, id=f"{problem.id}#test"),
+        problem=problem,
+        sampling=setup().sampling,
+        task=Task.TEST,
+    )
+    group = dataclasses.replace(make_group(ask.prompt, size), ask=ask)
+    bad = Extraction(reason=Reason.NO_BLOCK)
+    good = Extraction(reason=Reason.OK, code="assert f(1) == 1")
+    return JudgedGroup(
+        group=group,
+        extractions_G=(bad,) * num_unreadable + (good,) * (size - num_unreadable),
+        scores_G=(Score(value=None),) * size,
+        rewards_G=np.zeros(size, np.float32),
+        judge=JudgeKind.MATRIX,
+        actor="reward-0",
+        scored_s=0.0,
+        evidence=Evidence(passed_NM=passed_NM),
+    )
+
+
+def programs_of(
+    problem: Prompt, scores: Sequence[float | None], passed: Sequence[bool] | None
+) -> JudgedGroup:
+    judged = make_judged(make_group(problem, len(scores)), [s or 0.0 for s in scores], passed)
+    return dataclasses.replace(
+        judged,
+        scores_G=tuple(
+            dataclasses.replace(score, value=value)
+            for score, value in zip(judged.scores_G, scores, strict=True)
+        ),
+    )
+
+
+def cure(**args: object) -> Cure:
+    def request(problem: Prompt) -> Prompt:
+        return dataclasses.replace(problem, tests=None)
+
+    return Cure(setup(), CureArgs(**args), request)  # pyright: ignore[reportArgumentType]  # by name
+
+
+def test_a_problem_is_asked_for_programs_and_for_tests_under_ids_of_their_own():
+    asks = cure(num_tests=5).ask(1, make_prompts(2), {})
+    assert [(ask.prompt.id, ask.task, ask.sampling.group_size) for ask in asks] == [
+        ("p0", "code", 3),
+        ("p0#test", "test", 5),
+        ("p1", "code", 3),
+        ("p1#test", "test", 5),
+    ]
+
+
+def test_right_are_the_programs_that_pass_the_problems_tests_where_these_ran():
+    problem = make_prompts(1)[0]
+    bundle = [
+        programs_of(problem, [0.0, 0.0, 9.0, 9.0], [True, True, False, False]),
+        group_of_tests(problem, PASSED),
+    ]
+    _, graded = cure().grade(bundle)
+    assert graded.rewards_G.tolist() == [1.0, 0.0, -0.5, 0.0, -1.0]
+
+
+def test_elsewhere_the_better_half_by_the_reward_model_counts_as_right():
+    problem = make_prompts(1)[0]
+    bundle = [programs_of(problem, [2.0, 1.5, -1.0, None], None), group_of_tests(problem, PASSED)]
+    _, graded = cure().grade(bundle)
+    # Right is the first alone: 1.5 is the median.
+    expected = rewards_of_tests(
+        PASSED, np.array([1, 0, 0, 0], np.bool_), ALL, "mean", unreadable_lowest=True
+    )
+    assert graded.rewards_G.tolist() == expected.tolist()
+
+
+def test_programs_keep_their_rewards_and_both_tasks_are_learned_in_one_update_or_in_two():
+    problem = make_prompts(1)[0]
+    bundle = [
+        programs_of(problem, [0.0, 1.0, 2.0, 3.0], [True, True, False, False]),
+        group_of_tests(problem, PASSED),
+    ]
+    graded = cure().grade(bundle)
+    assert graded[0] is bundle[0]
+    for separate, sizes in ((False, [9]), (True, [4, 5])):
+        recipe = cure(separate_updates=separate)
+        lesson = recipe.teach(1, graded, {})
+        assert recipe.max_updates == len(sizes)
+        assert [len(update.samples) for update in lesson.updates] == sizes
+
+
+def test_marks_say_what_tests_are_worth_and_how_well_they_choose():
+    problem = make_prompts(1)[0]
+    groups = [
+        programs_of(problem, [0.0] * 4, [True, True, False, False]),
+        group_of_tests(problem, PASSED, num_unreadable=1),
+    ]
+    marks = cure().mark(groups)
+    assert marks["eval/test_readable"] == pytest.approx(4 / 5)
+    assert marks["eval/test_right"] == pytest.approx(2 / 5)
+    assert marks["eval/test_telling"] == pytest.approx(1 / 5)
+    # Votes are 3, 2, 3, 2: a right and a wrong program share the choice.
+    assert marks["eval/best_of_by_tests"] == chosen_by_tests(groups) == pytest.approx(0.5)
