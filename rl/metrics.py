@@ -62,6 +62,9 @@ METRICS: dict[str, Metric] = {
         "share", "tokens of the update that were not computed again, since prefixes are shared"
     ),
     "policy/tis_capped_frac": Metric("share", "tokens whose importance weight was capped"),
+    "policy/mismatch_masked_frac": Metric(
+        "share", "tokens left out, since the engine sampled from other probabilities"
+    ),
     "policy/grad_norm": Metric("", "global gradient norm before clipping"),
     "policy/lr": Metric("", "learning rate of the last optimizer step"),
     "policy/num_samples": Metric("samples", "completions that carried a gradient"),

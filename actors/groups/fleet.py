@@ -32,7 +32,6 @@ from actors.groups.rollout import RemoteRolloutActor, RolloutEngines
 from actors.groups.self_check import check_engines, check_ranks
 from actors.groups.trainer import RemoteTrainActor, TrainGroup
 from conf.schema import (
-    AlgorithmConfig,
     Config,
     Device,
     PlacementConfig,
@@ -117,22 +116,33 @@ class RayFleet:
     policy: TrainGroup
 
 
-def policy_objective(algorithm: AlgorithmConfig) -> PolicyObjective:
-    """The GRPO objective that the configuration describes."""
+def policy_objective(cfg: Config) -> PolicyObjective:
+    """The policy gradient that the configuration describes."""
+    algorithm = cfg.algorithm
+    prompts = algorithm.prompts_per_step // algorithm.minibatches_per_step
     return PolicyObjective(
+        surrogate=algorithm.surrogate,
+        ratio_level=algorithm.ratio_level,
         clip_eps_low=algorithm.clip_eps_low,
         clip_eps_high=algorithm.clip_eps_high,
         dual_clip=algorithm.dual_clip,
+        sapo_tau_pos=algorithm.sapo_tau_pos,
+        sapo_tau_neg=algorithm.sapo_tau_neg,
         aggregation=algorithm.loss_aggregation,
+        constant_tokens=prompts * algorithm.group_size * cfg.model.max_completion_tokens,
         kl_coef=algorithm.kl_coef,
         kl_kind=algorithm.kl_kind,
+        kl_gradient=algorithm.kl_gradient,
         entropy_coef=algorithm.entropy_coef,
         tis_cap=algorithm.tis_cap,
+        tis_level=algorithm.tis_level,
+        mismatch_bound=algorithm.mismatch_bound,
+        mismatch_level=algorithm.mismatch_level,
     )
 
 
 # Objectives of the policy, by `algorithm.kind`; docs/howto.md shows how to add one.
-OBJECTIVES: dict[str, Callable[[AlgorithmConfig], Objective]] = {"grpo": policy_objective}
+OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
 
 
 def packing_of(policy: PolicyConfig, num_ranks: int) -> Packing:
@@ -219,7 +229,7 @@ def _create(cfg: Config, specs: FleetSpec, needs: Needs, placement: Placement) -
             _create_rank(options(name, cfg.policy.cpu_threads), rank, len(ranks))
             for rank, name in enumerate(ranks)
         ],
-        specs.objective or OBJECTIVES[cfg.algorithm.kind](cfg.algorithm),
+        specs.objective or OBJECTIVES[cfg.algorithm.kind](cfg),
         packing_of(cfg.policy, len(ranks)),
         cfg.policy.deadline_s,
         cfg.placement.ready_timeout_s,

@@ -82,7 +82,11 @@ def step_config(algorithm: AlgorithmConfig, sampling: SamplingConfig) -> StepCon
     return StepConfig(
         prompts_per_step=algorithm.prompts_per_step,
         sampling=sampling,
-        advantage=AdvantageConfig(scale=algorithm.advantage_scale, std_floor=algorithm.std_floor),
+        advantage=AdvantageConfig(
+            baseline=algorithm.advantage_baseline,
+            scale=algorithm.advantage_scale,
+            std_floor=algorithm.std_floor,
+        ),
         minibatches_per_step=algorithm.minibatches_per_step,
         on_policy=algorithm.max_staleness == 0,
         keep_zero_advantage=algorithm.kl_coef > 0 or algorithm.entropy_coef > 0,
