@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from conf.relation import Relation
+from conf.schema import Config
 
 _TOKEN_CLIP = 0.05  # a clip range that no geometric mean of a completion's ratios reaches
+
+
+def _cache_fits(config: Config) -> bool:
+    cache = config.algorithm.truncated_cache_tokens
+    if config.algorithm.truncated != "penalty":
+        return cache is None
+    return cache is not None and cache <= config.model.max_completion_tokens
+
 
 ALGORITHM_RELATIONS: tuple[Relation, ...] = (
     Relation(
@@ -38,6 +47,29 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: (
             c.algorithm.advantage_scale != "group_std" or c.algorithm.advantage_baseline != "batch"
         ),
+    ),
+    Relation(
+        path="algorithm.truncated",
+        involves=("algorithm.truncated", "reward.kind", "reward.shaping"),
+        rule="raw scores of a reward model have no zero: a reward of 0 may be the best of a group",
+        fix="set algorithm.truncated=mask, or another reward.shaping",
+        holds=lambda c: (
+            c.algorithm.truncated != "zero" or c.reward.shaping != "raw" or not c.reward.uses_model
+        ),
+    ),
+    Relation(
+        path="algorithm.truncated_cache_tokens",
+        involves=(
+            "algorithm.truncated",
+            "algorithm.truncated_cache_tokens",
+            "model.max_completion_tokens",
+        ),
+        rule=(
+            "truncated_cache_tokens belongs to algorithm.truncated=penalty, and is at most the "
+            "longest completion"
+        ),
+        fix="set algorithm.truncated_cache_tokens, e.g. to a fifth of model.max_completion_tokens",
+        holds=_cache_fits,
     ),
     Relation(
         path="algorithm.dual_clip",

@@ -45,6 +45,7 @@ Level = Literal["token", "sequence", "geometric"]
 Aggregation = Literal["token_mean", "sequence_mean", "constant"]
 KlKind = Literal["k1", "k2", "k3"]
 KlGradient = Literal["estimator", "expectation"]
+Truncated = Literal["score", "zero", "mask", "penalty"]
 ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
 Credit = Literal["binary", "pass_rate"]
 BlockRule = Literal["single_block", "last_block"]
@@ -113,6 +114,20 @@ class AlgorithmConfig:
         "lower bound of the standard deviation that divides advantages, in units of reward",
         0.05,
         gt=0,
+    )
+    truncated: Truncated = key(
+        "lesson of a completion that ran out of budget: its score; a reward of 0; none (mask); or, "
+        "for any completion, a penalty that grows over the last tokens of the budget",
+        "score",
+    )
+    truncated_cache_tokens: int | None = key(
+        "last tokens of the budget, over which the penalty grows; null except with truncated "
+        "penalty",
+        None,
+        ge=1,
+    )
+    truncated_penalty: float = key(
+        "largest penalty of a long completion, in units of reward (truncated penalty)", 1.0, gt=0
     )
     surrogate: SurrogateName = key(
         "bound on what an update gains: clip of the ratio (PPO), of the weight of the gradient "

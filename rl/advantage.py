@@ -38,12 +38,19 @@ def batch_advantages(groups_P: Sequence[JudgedGroup], cfg: AdvantageConfig) -> l
     Within a group nothing changes, because it has one judge. But a reward model's softplus and the
     0 or 1 of tests are different units: under one standard deviation for both, the judge with the
     wider rewards would decide how much the other counts, and differently so as its scores drift.
+    A masked completion has 0, and counts neither in a baseline nor in a scale.
     """
     advantages: dict[int, FloatArray] = {}
     for judge in JudgeKind:
         own = [index for index, group in enumerate(groups_P) if group.judge is judge]
-        scaled_PG = group_advantages([groups_P[index].rewards_G for index in own], cfg)
-        advantages |= dict(zip(own, scaled_PG, strict=True))
+        taught_PG = [groups_P[index].taught_G for index in own]
+        taught = zip(own, taught_PG, strict=True)
+        scaled_PG = group_advantages(
+            [groups_P[i].rewards_G[taught_G] for i, taught_G in taught], cfg
+        )
+        for index, taught_G, scaled_G in zip(own, taught_PG, scaled_PG, strict=True):
+            advantages[index] = np.zeros(len(taught_G), np.float32)
+            advantages[index][taught_G] = scaled_G
     return [advantages[index] for index in range(len(groups_P))]
 
 

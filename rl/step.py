@@ -18,6 +18,7 @@ import numpy as np
 from conf.errors import NonFiniteError
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.interfaces import Fleet
+from rl.lessons.truncated import TruncationConfig, settle
 from rl.metrics import batch_metrics
 from rl.packing import build_minibatch, split_minibatches
 from rl.types import (
@@ -42,6 +43,7 @@ class StepConfig:
     minibatches_per_step: int
     on_policy: bool  # the policy that updates is the one that sampled
     keep_zero_advantage: bool  # the loss has a term that needs none: KL penalty, entropy bonus
+    truncation: TruncationConfig = TruncationConfig()  # noqa: RUF009 - it cannot change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,7 +72,8 @@ async def collect(step: int, fleet: Fleet, prompts_P: Sequence[Prompt], cfg: Ste
     """Sample and judge the groups of one step."""
     started_s = time.time()
     groups_P = await sample_and_judge(step, fleet, prompts_P, cfg.sampling)
-    return Batch(groups_P=groups_P, started_s=started_s)
+    settled_P = tuple(settle(judged, cfg.truncation) for judged in groups_P)
+    return Batch(groups_P=settled_P, started_s=started_s)
 
 
 async def sample_and_judge(
@@ -149,7 +152,9 @@ def build_samples(
         sample_of(judged.group, position, float(advantage))
         for judged, advantages_G in zip(groups_P, advantages_PG, strict=True)
         for position, advantage in enumerate(advantages_G)
-        if (advantage != 0.0 or keep_zero) and len(judged.group.completions_G[position].token_ids)
+        if (advantage != 0.0 or keep_zero)
+        and judged.taught_G[position]
+        and len(judged.group.completions_G[position].token_ids)
     ]
 
 

@@ -186,6 +186,14 @@ class JudgedGroup:
     actor: str  # name of the actor that judged
     scored_s: float  # time.time() at which the last score was known
     num_executed: int = 0  # programs that were run to compute these rewards
+    deducted_G: FloatArray | None = None  # what `rewards_G` has lost for length; None: nothing
+    masked_G: BoolArray | None = None  # completions that carry no loss; None: there are none
+
+    @property
+    def taught_G(self) -> BoolArray:
+        """Completions that the policy learns from."""
+        everything = np.ones(len(self.group.completions_G), np.bool_)
+        return everything if self.masked_G is None else ~self.masked_G
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -20,7 +20,7 @@ from rl.seeds import derive_seed
 from rl.text.chat_template import encode_prompt
 from rl.text.chat_template import load_policy_tokenizer as load_tokenizer
 from rl.text.tokenizer import decode
-from rl.types import Completion, Finish, Prompt, PromptGroup, SamplingConfig
+from rl.types import Completion, Prompt, PromptGroup, SamplingConfig
 
 
 class RolloutActor:
@@ -97,7 +97,7 @@ class RolloutActor:
             text=decode(self._tokenizer, sampled.token_ids),
             token_ids=sampled.token_ids,
             rollout_logprobs=sampled.logprobs,
-            finish=Finish.STOP if sampled.stopped else Finish.LENGTH,
+            finish=sampled.finish,
             policy_version=version,
         )
 

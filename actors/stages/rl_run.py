@@ -22,6 +22,7 @@ from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
 from reward.model.written import check_written
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.base.console import Console
+from rl.lessons.truncated import TruncationConfig
 from rl.loop import LoopConfig, run_loop
 from rl.metrics import read_metrics
 from rl.problems.prompts import PromptSampler
@@ -90,6 +91,12 @@ def step_config(algorithm: AlgorithmConfig, sampling: SamplingConfig) -> StepCon
         minibatches_per_step=algorithm.minibatches_per_step,
         on_policy=algorithm.max_staleness == 0,
         keep_zero_advantage=algorithm.kl_coef > 0 or algorithm.entropy_coef > 0,
+        truncation=TruncationConfig(
+            kind=algorithm.truncated,
+            max_tokens=sampling.max_tokens,
+            cache_tokens=algorithm.truncated_cache_tokens or 0,
+            penalty=algorithm.truncated_penalty,
+        ),
     )
 
 

@@ -211,6 +211,26 @@ def test_a_wrong_value_is_reported_with_key_value_rule_and_fix(
             "algorithm.kl_gradient",
             "algorithm.kl_gradient=expectation, algorithm.kl_kind=k2",
         ),
+        (
+            {"algorithm__truncated": "zero", "reward__shaping": "raw"},
+            "algorithm.truncated",
+            "algorithm.truncated=zero, reward.kind=rm, reward.shaping=raw",
+        ),
+        (
+            {"algorithm__truncated": "penalty"},
+            "algorithm.truncated_cache_tokens",
+            "algorithm.truncated=penalty, algorithm.truncated_cache_tokens=null",
+        ),
+        (
+            {"algorithm__truncated": "penalty", "algorithm__truncated_cache_tokens": 65},
+            "algorithm.truncated_cache_tokens",
+            "algorithm.truncated_cache_tokens=65, model.max_completion_tokens=64",
+        ),
+        (
+            {"algorithm__truncated_cache_tokens": 8},
+            "algorithm.truncated_cache_tokens",
+            "algorithm.truncated=score, algorithm.truncated_cache_tokens=8",
+        ),
         ({"policy__ranks": 129}, "policy.ranks", "policy.ranks=129"),
         (
             {"algorithm__max_staleness": 1, "algorithm__tis_cap": None},
