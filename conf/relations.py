@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
+from conf.algorithm_relations import ALGORITHM_CAUTIONS, ALGORITHM_RELATIONS
 from conf.keys import keys_of
+from conf.relation import Relation
 from conf.schema import Config, ResourceConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relation:
-    """One rule: where it is reported, which keys it ties, when it holds, and what to do if not."""
-
-    path: str  # the key that the fault is reported at; one of `involves`
-    involves: tuple[str, ...]  # dotted; their values are shown in the fault
-    rule: str
-    fix: str
-    holds: Callable[[Config], bool]
 
 
 def _owned_gpus(group: str, tensor_parallel: str | None) -> Relation:
@@ -195,13 +184,7 @@ RELATIONS: tuple[Relation, ...] = (
         fix="set data=minipy, or loop.enabled=false",
         holds=lambda c: not c.loop.enabled or c.data.kind == "minipy",
     ),
-    Relation(
-        path="algorithm.minibatches_per_step",
-        involves=("algorithm.prompts_per_step", "algorithm.minibatches_per_step"),
-        rule="algorithm.minibatches_per_step divides algorithm.prompts_per_step",
-        fix="a minibatch holds whole groups: change either",
-        holds=lambda c: c.algorithm.prompts_per_step % c.algorithm.minibatches_per_step == 0,
-    ),
+    *ALGORITHM_RELATIONS,
     Relation(
         path="policy.ranks",
         involves=(
@@ -213,20 +196,6 @@ RELATIONS: tuple[Relation, ...] = (
         rule="a minibatch has at least one sample for each of policy.ranks",
         fix="lower policy.ranks or algorithm.minibatches_per_step",
         holds=_minibatch_feeds_ranks,
-    ),
-    Relation(
-        path="algorithm.tis_cap",
-        involves=("algorithm.tis_cap", "algorithm.max_staleness"),
-        rule="stale rollouts (algorithm.max_staleness > 0) need algorithm.tis_cap",
-        fix="set algorithm.tis_cap=2.0, or algorithm.max_staleness=0",
-        holds=lambda c: c.algorithm.max_staleness == 0 or c.algorithm.tis_cap is not None,
-    ),
-    Relation(
-        path="algorithm.max_staleness",
-        involves=("algorithm.max_staleness", "placement.colocate"),
-        rule="groups that share a device take turns, so placement.colocate needs max_staleness 0",
-        fix="set algorithm.max_staleness=0, or choose a placement that does not colocate",
-        holds=lambda c: not c.placement.colocate or c.algorithm.max_staleness == 0,
     ),
     Relation(
         path="policy.microbatch_tokens",
@@ -341,33 +310,13 @@ RELATIONS: tuple[Relation, ...] = (
 )
 
 CAUTIONS: tuple[Relation, ...] = (
-    Relation(
-        path="algorithm.kl_kind",
-        involves=("algorithm.kl_kind", "algorithm.kl_coef"),
-        rule="k1 as a loss has a gradient of expectation zero: it adds noise and restrains nothing",
-        fix="set algorithm.kl_kind=k2 or k3, or algorithm.kl_coef=0",
-        holds=lambda c: c.algorithm.kl_coef == 0 or c.algorithm.kl_kind != "k1",
-    ),
-    Relation(
-        path="algorithm.advantage_scale",
-        involves=("algorithm.advantage_scale", "reward.kind"),
-        rule="advantage_scale=none compares rewards of a hybrid's two judges, whose units differ",
-        fix="set algorithm.advantage_scale=batch_std, which scales each judge's groups apart",
-        holds=lambda c: c.reward.kind != "hybrid" or c.algorithm.advantage_scale != "none",
-    ),
+    *ALGORITHM_CAUTIONS,
     Relation(
         path="reward.kind",
         involves=("reward.kind", "data.kind"),
         rule="every problem of data.kind=minipy has tests, so a hybrid never asks its reward model",
         fix="set reward=execution, or give problems without tests with data=parquet",
         holds=lambda c: c.reward.kind != "hybrid" or c.data.kind != "minipy",
-    ),
-    Relation(
-        path="rollout.top_p",
-        involves=("rollout.top_p", "rollout.top_k", "algorithm.max_staleness"),
-        rule="truncated sampling biases the importance ratio, more so with stale rollouts",
-        fix="set rollout.top_p=1 rollout.top_k=-1",
-        holds=lambda c: c.rollout.top_p == 1 and c.rollout.top_k <= 0,
     ),
     Relation(
         path="policy.warmup_steps",

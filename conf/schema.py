@@ -38,7 +38,14 @@ PlacementName = Literal["laptop", "one_gpu", "one_node", "multi_node"]
 Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 Attention = Literal["sdpa", "flash_attention_2", "flex_attention", "eager"]
 SharePrefix = Literal["auto", "on", "off"]
+AdvantageBaseline = Literal["group", "leave_one_out", "batch"]
 AdvantageScale = Literal["group_std", "batch_std", "none", "rank"]
+SurrogateName = Literal["clip", "cispo", "sapo"]
+Level = Literal["token", "sequence", "geometric"]
+Aggregation = Literal["token_mean", "sequence_mean", "constant"]
+KlKind = Literal["k1", "k2", "k3"]
+KlGradient = Literal["estimator", "expectation"]
+Truncated = Literal["score", "zero", "mask", "penalty"]
 ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
 Credit = Literal["binary", "pass_rate"]
 BlockRule = Literal["single_block", "last_block"]
@@ -90,36 +97,79 @@ class AlgorithmConfig:
     """The RL algorithm (group `algorithm`)."""
 
     kind: Literal["grpo"] | ImportPath = key(
-        "objective of the policy gradient; grpo is group-relative policy optimisation"
+        "family of losses; grpo is the policy gradient with advantages of groups, made of the "
+        "parts below"
     )
     num_steps: int = key("RL steps of the run", ge=1)
     prompts_per_step: int = key("problems sampled each step", ge=1)
-    group_size: int = key("completions per problem", ge=2)
+    group_size: int = key("completions per problem", ge=1)
     minibatches_per_step: int = key("optimizer steps per RL step", 1, ge=1)
-    clip_eps_low: float = key("lower clip range of the probability ratio", 0.2, gt=0, le=1)
-    clip_eps_high: float = key(
-        "upper clip range of the probability ratio (clip-higher)", 0.28, gt=0
-    )
-    dual_clip: float | None = key(
-        "bound of the loss at negative advantages (dual clip); null turns it off", 3.0, gt=1
-    )
-    loss_aggregation: Literal["token_mean", "sequence_mean"] = key(
-        "aggregation of the loss: mean over all completion tokens of the minibatch, or over "
-        "its sequences",
-        "token_mean",
+    advantage_baseline: AdvantageBaseline = key(
+        "what a reward is compared with: the mean of its group, of the others of its group, or of "
+        "the batch",
+        "group",
     )
     advantage_scale: AdvantageScale = key(
-        "scale of advantages: divisor of (reward - group mean), or ranks in the group", "batch_std"
+        "scale of advantages: divisor of (reward - baseline), or ranks in the group", "batch_std"
     )
     std_floor: float = key(
         "lower bound of the standard deviation that divides advantages, in units of reward",
         0.05,
         gt=0,
     )
+    truncated: Truncated = key(
+        "lesson of a completion that ran out of budget: its score; a reward of 0; none (mask); or, "
+        "for any completion, a penalty that grows over the last tokens of the budget",
+        "score",
+    )
+    truncated_cache_tokens: int | None = key(
+        "last tokens of the budget, over which the penalty grows; null except with truncated "
+        "penalty",
+        None,
+        ge=1,
+    )
+    truncated_penalty: float = key(
+        "largest penalty of a long completion, in units of reward (truncated penalty)", 1.0, gt=0
+    )
+    surrogate: SurrogateName = key(
+        "bound on what an update gains: clip of the ratio (PPO), of the weight of the gradient "
+        "(CISPO), or a soft gate (SAPO)",
+        "clip",
+    )
+    ratio_level: Level = key(
+        "probability ratio of an update, new over old: of each token, of the whole completion, or "
+        "its geometric mean (GSPO)",
+        "token",
+    )
+    clip_eps_low: float = key(
+        "lower clip range of the probability ratio; 1 is no bound", 0.2, gt=0, le=1
+    )
+    clip_eps_high: float = key(
+        "upper clip range of the probability ratio (clip-higher)", 0.28, gt=0
+    )
+    dual_clip: float | None = key(
+        "bound of the loss at negative advantages (dual clip); null turns it off", 3.0, gt=1
+    )
+    sapo_tau_pos: float = key(
+        "steepness of the soft gate at positive advantages (surrogate sapo)", 1.0, gt=0
+    )
+    sapo_tau_neg: float = key(
+        "steepness of the soft gate at other advantages (surrogate sapo)", 1.05, gt=0
+    )
+    loss_aggregation: Aggregation = key(
+        "aggregation of the loss: mean over all completion tokens of the minibatch, mean over "
+        "its sequences, or sum over a constant: the most tokens that a minibatch can have",
+        "token_mean",
+    )
     kl_coef: float = key(
         "weight of the KL penalty to the initial policy; 0 loads no reference", 0.0, ge=0
     )
-    kl_kind: Literal["k1", "k2", "k3"] = key("estimator of the KL penalty", "k3")
+    kl_kind: KlKind = key("estimator of the KL penalty", "k3")
+    kl_gradient: KlGradient = key(
+        "gradient of the KL penalty: of the estimator at the sampled tokens, or of its expectation "
+        "over what the policy samples",
+        "estimator",
+    )
     entropy_coef: float = key(
         "weight of the entropy bonus in the loss of a token; 0 gives none", 0.0, ge=0
     )
@@ -127,7 +177,21 @@ class AlgorithmConfig:
         "policy versions that rollouts may lag; 0 is strictly on-policy", 0, ge=0
     )
     tis_cap: float | None = key(
-        "cap of the truncated importance weight; null turns the correction off", 2.0, gt=0
+        "cap of the truncated importance weight, trainer over engine; null turns it off", 2.0, gt=0
+    )
+    tis_level: Level = key(
+        "importance weight of each token, of the whole completion, or its geometric mean", "token"
+    )
+    mismatch_bound: float | None = key(
+        "largest ratio of trainer over engine, and of engine over trainer; what is beyond carries "
+        "no policy gradient; null leaves nothing out",
+        None,
+        gt=1,
+    )
+    mismatch_level: Level = key(
+        "ratio that mismatch_bound bounds: of each token, of the whole completion, or its "
+        "geometric mean",
+        "geometric",
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from actors.plan.shipped import with_shipped_models
-from conf.schema import AdvantageScale, key
+from conf.schema import AdvantageScale, KlGradient, KlKind, key
 from launch.common.arms import draw_arms
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
@@ -30,6 +30,10 @@ class AblationArgs:
         "scale of advantages: divisor of (reward - group mean), or ranks in the group", "batch_std"
     )
     kl_coef: float = key("weight of the KL penalty", 0.1, ge=0)
+    kl_kind: KlKind = key("estimator of the KL penalty", "k3")
+    kl_gradient: KlGradient = key(
+        "gradient of the KL penalty: of the estimator, or of its expectation", "estimator"
+    )
     num_steps: int = key("RL steps of each run", 60, ge=1)
     every: int = key("steps between evaluations", 30, ge=1)
     seeds: tuple[int, ...] = key("run seeds", (0, 1, 2), ge=0)
@@ -46,6 +50,8 @@ def run(args: AblationArgs) -> None:
                 f"++reward.model={args.reward_model}",
                 f"++algorithm.advantage_scale={args.scale}",
                 f"++algorithm.kl_coef={args.kl_coef}",
+                f"++algorithm.kl_kind={args.kl_kind}",
+                f"++algorithm.kl_gradient={args.kl_gradient}",
                 f"++algorithm.num_steps={args.num_steps}",
                 f"++evaluation.every={args.every}",
             ]

@@ -1,4 +1,4 @@
-"""Group-relative advantages: what a completion earned above the other answers to its prompt.
+"""Advantages: what a completion earned above other answers, as a rule those to its prompt.
 
 Axes: P prompts, G completions of a group. Groups may differ in size after faults.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conf.errors import NonFiniteError
-from conf.schema import AdvantageScale
+from conf.schema import AdvantageBaseline, AdvantageScale
 from rl.types import FloatArray, JudgedGroup
 
 _Float64Array = NDArray[np.float64]
@@ -20,7 +20,7 @@ _Float64Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdvantageConfig:
-    """What (reward - group mean) is divided by.
+    """What a reward is compared with, and what the difference is divided by.
 
     `group_std` is GRPO's (arXiv 2402.03300); with the continuous scores of a reward model it turns
     noise among equally good answers into full-size advantages. `batch_std` keeps the sizes of the
@@ -29,6 +29,7 @@ class AdvantageConfig:
 
     scale: AdvantageScale
     std_floor: float  # lower bound of the standard deviation, in units of reward
+    baseline: AdvantageBaseline = "group"
 
 
 def batch_advantages(groups_P: Sequence[JudgedGroup], cfg: AdvantageConfig) -> list[FloatArray]:
@@ -37,20 +38,35 @@ def batch_advantages(groups_P: Sequence[JudgedGroup], cfg: AdvantageConfig) -> l
     Within a group nothing changes, because it has one judge. But a reward model's softplus and the
     0 or 1 of tests are different units: under one standard deviation for both, the judge with the
     wider rewards would decide how much the other counts, and differently so as its scores drift.
+    A masked completion has 0, and counts neither in a baseline nor in a scale.
     """
     advantages: dict[int, FloatArray] = {}
     units = [(group.task, group.judge) for group in groups_P]
     for unit in dict.fromkeys(units):
         own = [index for index, found in enumerate(units) if found == unit]
-        scaled_PG = group_advantages([groups_P[index].rewards_G for index in own], cfg)
-        advantages |= dict(zip(own, scaled_PG, strict=True))
+        taught_PG = [groups_P[index].taught_G for index in own]
+        taught = zip(own, taught_PG, strict=True)
+        scaled_PG = group_advantages(
+            [groups_P[i].rewards_G[taught_G] for i, taught_G in taught], cfg
+        )
+        for index, taught_G, scaled_G in zip(own, taught_PG, scaled_PG, strict=True):
+            advantages[index] = np.zeros(len(taught_G), np.float32)
+            advantages[index][taught_G] = scaled_G
     return [advantages[index] for index in range(len(groups_P))]
 
 
 def group_advantages(rewards_PG: Sequence[FloatArray], cfg: AdvantageConfig) -> list[FloatArray]:
-    """Return the advantages of each group; they sum to 0 in every group (computed in float64).
+    """Return the advantages of each group (computed in float64).
 
-    With c = reward - group mean:
+    With c = reward - baseline, where the baseline is
+
+    - `group`: the mean of the group, so that advantages sum to 0 in every group (GRPO)
+    - `leave_one_out`: the mean of the others of the group, which makes c larger by G / (G - 1) and
+      keeps it unbiased (RLOO, arXiv 2402.14740)
+    - `batch`: the mean over all completions of the batch, for groups of one too (REINFORCE++,
+      arXiv 2501.03262)
+
+    the advantage is
 
     - `group_std`: c / max(sqrt(mean of c**2 in the group), std_floor)
     - `batch_std`: c / max(sqrt(mean of c**2 over all completions of the batch), std_floor)
@@ -58,7 +74,8 @@ def group_advantages(rewards_PG: Sequence[FloatArray], cfg: AdvantageConfig) -> 
     - `rank`: ranks in the group (ties share their average), centred and divided by
       sqrt((G**2 - 1) / 12), so that a group without ties has a standard deviation of 1
 
-    A group of one, or of equal rewards, gets zeros. Raises NonFiniteError for a NaN or an infinity.
+    A group of equal rewards, or of one, gets zeros, save with the baseline of the batch. Raises
+    NonFiniteError for a NaN or an infinity.
 
     >>> cfg = AdvantageConfig(scale="none", std_floor=0.05)
     >>> group_advantages([np.array([0.0, 1.0], np.float32)], cfg)
@@ -68,7 +85,7 @@ def group_advantages(rewards_PG: Sequence[FloatArray], cfg: AdvantageConfig) -> 
     if cfg.scale == "rank":
         advantages_PG = [_centred_ranks(rewards_G) for rewards_G in rewards_PG]
     else:
-        centred_PG = [_centred(rewards_G) for rewards_G in rewards_PG]
+        centred_PG = _centred(rewards_PG, cfg.baseline)
         batch_std = _std(np.concatenate(centred_PG)) if centred_PG else 0.0
         advantages_PG = [
             centred_G / _divisor(_std(centred_G), batch_std, cfg) for centred_G in centred_PG
@@ -82,10 +99,18 @@ def _divisor(group_std: float, batch_std: float, cfg: AdvantageConfig) -> float:
     return max(group_std if cfg.scale == "group_std" else batch_std, cfg.std_floor)
 
 
-def _centred(rewards_G: FloatArray) -> _Float64Array:
-    """Rewards minus their mean: exactly 0 for equal float32 rewards, whose float64 sum is exact."""
-    values_G = rewards_G.astype(np.float64)
-    return values_G - values_G.mean() if values_G.size else values_G
+def _centred(rewards_PG: Sequence[FloatArray], baseline: AdvantageBaseline) -> list[_Float64Array]:
+    """Rewards minus baseline: exactly 0 for equal float32 rewards, whose float64 sum is exact."""
+    values_PG = [rewards_G.astype(np.float64) for rewards_G in rewards_PG]
+    if baseline == "batch":
+        mean = np.concatenate(values_PG).mean() if any(v.size for v in values_PG) else 0.0
+        return [values_G - mean for values_G in values_PG]
+    centred_PG = [
+        values_G - values_G.mean() if values_G.size else values_G for values_G in values_PG
+    ]
+    if baseline == "group":
+        return centred_PG
+    return [centred_G * (centred_G.size / max(1, centred_G.size - 1)) for centred_G in centred_PG]
 
 
 def _std(centred: _Float64Array) -> float:

@@ -11,18 +11,19 @@ packing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from conf.schema import Aggregation, KlGradient, KlKind, Level, SurrogateName
+from rl.terms.kl import bounded, k3, kl_estimate, kl_penalty
+from rl.terms.mismatch import masked, weighed
+from rl.terms.samples import at_level
+from rl.terms.surrogate import Surrogate, clipped, gated, weighted
 from rl.types import Microbatch
-
-# exp() of a larger log-ratio is infinite in float32, and infinity times the zero gradient of a
-# clipped term is NaN. e**20 is far outside every clip range, so no useful gradient is lost.
-_LOG_RATIO_BOUND = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,30 +105,42 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyObjective:
-    """Clipped surrogate of the policy gradient, with optional KL penalty and entropy bonus.
+    """A surrogate of the policy gradient, with optional KL penalty and entropy bonus.
 
-    Per token, with r = exp(logprob - old), advantage A and w the weight of truncated importance
-    sampling: -w * min(r A, clip(r, 1 - eps_low, 1 + eps_high) A) (PPO, arXiv 1707.06347 eq. 7;
-    clip-higher: DAPO, arXiv 2503.14476), bounded below by dual_clip * A inside the minus sign
-    where A < 0 (dual-clip, arXiv 1912.09729). `old_M` None means that the policy has not moved
-    since: r is exactly 1, and the gradient is that of the plain policy gradient.
+    Each part is chosen by itself; docs/algorithms.md has the table. With r the ratio of
+    probabilities, new over old, at `ratio_level` (`geometric`: GSPO), the loss of a label is
 
-    w = min(exp(old - rollout), tis_cap), without gradient, corrects for an engine that sampled
-    from other probabilities than the trainer computes. It weighs neither the KL penalty nor the
-    entropy bonus.
+        -surrogate(r, advantage) * importance weight + kl_coef * KL - entropy_coef * entropy
 
-    >>> PolicyObjective(clip_eps_high=0.28, tis_cap=None).clip_eps_low
+    `surrogate` is one of `rl.terms.surrogate`, the weight is that of `rl.terms.mismatch`, without
+    gradient, and weighs neither the KL penalty nor the entropy bonus. `old_M` None means that the
+    policy has not moved since: r is exactly 1, and the gradient that of the plain policy gradient.
+
+    Losses of labels are summed over the minibatch and divided by its tokens (`token_mean`,
+    DAPO), by its samples after a mean over each (`sequence_mean`, GRPO), or by `constant_tokens`,
+    which depends on no completion (`constant`; Dr. GRPO, arXiv 2503.20783).
+
+    >>> PolicyObjective(clip_eps_high=0.28, surrogate="cispo", dual_clip=None).clip_eps_low
     0.2
     """
 
+    surrogate: SurrogateName = "clip"
+    ratio_level: Level = "token"
     clip_eps_low: float = 0.2
     clip_eps_high: float = 0.28
     dual_clip: float | None = 3.0
-    aggregation: Literal["token_mean", "sequence_mean"] = "token_mean"
+    sapo_tau_pos: float = 1.0
+    sapo_tau_neg: float = 1.05
+    aggregation: Aggregation = "token_mean"
+    constant_tokens: int = 0  # with aggregation `constant` alone
     kl_coef: float = 0.0
-    kl_kind: Literal["k1", "k2", "k3"] = "k3"
+    kl_kind: KlKind = "k3"
+    kl_gradient: KlGradient = "estimator"
     entropy_coef: float = 0.0
     tis_cap: float | None = 2.0
+    tis_level: Level = "token"
+    mismatch_bound: float | None = None
+    mismatch_level: Level = "geometric"
 
     def __call__(
         self,
@@ -142,47 +155,72 @@ class PolicyObjective:
             raise ValueError(f"kl_coef={self.kl_coef} needs reference log-probs; ref_M is None")
         logprobs_M = outputs.values_M
         old_logprobs_M = logprobs_M.detach() if old_M is None else old_M.detach()
-        log_ratio_M = _bounded(logprobs_M - old_logprobs_M)
-        mismatch_M = _bounded(old_logprobs_M - mb.rollout_logprobs_M)
-
-        surrogate_M, clipped_M = self._surrogate(log_ratio_M.exp(), mb.advantages_M)
-        loss_M = -surrogate_M
+        log_ratio_M = logprobs_M - old_logprobs_M
+        mismatch_M = old_logprobs_M - mb.rollout_logprobs_M
         means_M = {
-            "policy/clip_frac": clipped_M.to(loss_M.dtype),
-            "policy/approx_kl": _k3(log_ratio_M),
+            "policy/approx_kl": k3(bounded(log_ratio_M)),
             "policy/entropy": outputs.entropy_M,
-            "rollout/mismatch_kl": _k3(mismatch_M),
+            "rollout/mismatch_kl": k3(bounded(mismatch_M)),
         }
-        if self.tis_cap is not None:
-            weight_M = mismatch_M.exp()
-            loss_M = loss_M * weight_M.clamp(max=self.tis_cap)
-            means_M["policy/tis_capped_frac"] = (weight_M > self.tis_cap).to(loss_M.dtype)
+        gain_M, clipped_M = self._surrogate(log_ratio_M, logprobs_M, mb)
+        if clipped_M is not None:
+            means_M["policy/clip_frac"] = clipped_M.to(gain_M.dtype)
+        gain_M, corrected_M = self._correct(gain_M, mismatch_M, mb.sample_index_M)
+        loss_M = -gain_M
+        means_M |= corrected_M
         if ref_M is not None:
-            means_M["policy/ref_kl"] = kl_penalty(logprobs_M, ref_M.detach(), "k3")
+            means_M["policy/ref_kl"] = kl_estimate(logprobs_M, ref_M.detach(), "k3")
             if self.kl_coef > 0:
-                penalty_M = kl_penalty(logprobs_M, ref_M.detach(), self.kl_kind)
+                penalty_M = kl_penalty(
+                    logprobs_M, ref_M.detach(), mb.sample_index_M, self.kl_kind, self.kl_gradient
+                )
                 loss_M = loss_M + self.kl_coef * penalty_M
         if self.entropy_coef > 0:
             loss_M = loss_M - self.entropy_coef * outputs.entropy_M
-
-        if self.aggregation == "token_mean":
-            loss = loss_M.sum() / norm.num_loss_tokens
-        else:
-            loss = (loss_M * mb.sequence_weight_M).sum() / norm.num_samples
+        loss = self._aggregate(loss_M, mb, norm)
         metrics = {
             name: value_M.detach().sum() / norm.num_loss_tokens for name, value_M in means_M.items()
         }
         return loss, {"policy/loss": loss.detach(), **metrics}
 
-    def _surrogate(self, ratio_M: Tensor, advantages_M: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the term to maximise, and where a bound (not the ratio) decides it."""
-        free_M = ratio_M * advantages_M
-        ratio_clip_M = ratio_M.clamp(1.0 - self.clip_eps_low, 1.0 + self.clip_eps_high)
-        surrogate_M = torch.minimum(free_M, ratio_clip_M * advantages_M)
-        if self.dual_clip is not None:
-            bound_M = torch.maximum(surrogate_M, self.dual_clip * advantages_M)
-            surrogate_M = torch.where(advantages_M < 0, bound_M, surrogate_M)
-        return surrogate_M, surrogate_M != free_M
+    def _surrogate(
+        self, log_ratio_M: Tensor, logprobs_M: Tensor, mb: MicrobatchTensors
+    ) -> Surrogate:
+        ratio_M = bounded(at_level(log_ratio_M, mb.sample_index_M, self.ratio_level)).exp()
+        clip = {"eps_low": self.clip_eps_low, "eps_high": self.clip_eps_high}
+        match self.surrogate:
+            case "clip":
+                return clipped(ratio_M, mb.advantages_M, **clip, dual_clip=self.dual_clip)
+            case "cispo":
+                return weighted(ratio_M, mb.advantages_M, logprobs_M, **clip)
+            case "sapo":
+                tau_pos, tau_neg = self.sapo_tau_pos, self.sapo_tau_neg
+                return gated(ratio_M, mb.advantages_M, tau_pos=tau_pos, tau_neg=tau_neg)
+
+    def _correct(
+        self, gain_M: Tensor, mismatch_M: Tensor, sample_index_M: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gain corrected for what the engine sampled from; None turns a correction off."""
+        found_M: dict[str, Tensor] = {}
+        if self.tis_cap is not None:
+            gain_M, capped_M = weighed(
+                gain_M, mismatch_M, sample_index_M, cap=self.tis_cap, level=self.tis_level
+            )
+            found_M["policy/tis_capped_frac"] = capped_M.to(gain_M.dtype)
+        if self.mismatch_bound is not None:
+            bound, level = self.mismatch_bound, self.mismatch_level
+            gain_M, outside_M = masked(gain_M, mismatch_M, sample_index_M, bound=bound, level=level)
+            found_M["policy/mismatch_masked_frac"] = outside_M.to(gain_M.dtype)
+        return gain_M, found_M
+
+    def _aggregate(self, loss_M: Tensor, mb: MicrobatchTensors, norm: LossDenominators) -> Tensor:
+        match self.aggregation:
+            case "token_mean":
+                return loss_M.sum() / norm.num_loss_tokens
+            case "sequence_mean":
+                return (loss_M * mb.sequence_weight_M).sum() / norm.num_samples
+            case "constant":
+                return loss_M.sum() / self.constant_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,36 +284,6 @@ class PairObjective:
             "rm/accuracy": (margin > 0).to(margin.dtype).sum() / num_pairs,
             "rm/margin": margin.detach().sum() / num_pairs,
         }
-
-
-def kl_penalty(
-    logprobs_M: Tensor, ref_logprobs_M: Tensor, kind: Literal["k1", "k2", "k3"]
-) -> Tensor:
-    """Estimate KL(policy || reference) per token, from tokens that the policy sampled.
-
-    With d = logprob - ref_logprob the values are k1 = d, k2 = d**2 / 2, k3 = exp(-d) - 1 + d
-    (Schulman, "Approximating KL divergence", 2020): k1 and k3 are unbiased, k2 is biased but small.
-    As a loss what counts is the expected gradient under the policy's own samples:
-
-    - k1: the gradient is that of the log-prob alone, of expectation 0. It only adds noise.
-    - k2: d * grad(logprob), which is the gradient of KL(policy || reference).
-    - k3: (1 - exp(-d)) * grad(logprob), which is the gradient of the *other* direction,
-      KL(reference || policy). Never more than 1 per token where the policy overshoots (d > 0).
-    """
-    if kind == "k1":
-        return logprobs_M - ref_logprobs_M
-    if kind == "k2":
-        return 0.5 * (logprobs_M - ref_logprobs_M).square()
-    return _k3(_bounded(ref_logprobs_M - logprobs_M))
-
-
-def _k3(log_ratio_M: Tensor) -> Tensor:
-    """exp(x) - 1 - x, which is >= 0; x = log p - log q of samples from q estimates KL(q || p)."""
-    return torch.expm1(log_ratio_M) - log_ratio_M
-
-
-def _bounded(log_ratio_M: Tensor) -> Tensor:
-    return log_ratio_M.clamp(-_LOG_RATIO_BOUND, _LOG_RATIO_BOUND)
 
 
 def _split_pairs(values_M: Tensor, mb: MicrobatchTensors) -> tuple[Tensor, Tensor]:

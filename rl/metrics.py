@@ -34,6 +34,13 @@ METRICS: dict[str, Metric] = {
     "reward/group_std": Metric("reward", "mean standard deviation within a group"),
     "reward/valid_rate": Metric("share", "completions with code to judge"),
     "reward/num_executed": Metric("programs", "programs that were run to compute the rewards"),
+    "reward/deducted_rate": Metric(
+        "share", "completions that lost reward for their length (algorithm.truncated)"
+    ),
+    "reward/deducted_mean": Metric("reward", "what completions lost for their length, mean of all"),
+    "reward/masked_rate": Metric(
+        "share", "completions that ran out of budget and carry no loss (algorithm.truncated=mask)"
+    ),
     "reward/exec_share": Metric("share", "groups judged by execution; the others by the RM"),
     "reward/exec_pass_rate": Metric("share", "executed groups: completions that pass every test"),
     "reward/exec_unjudged_rate": Metric(
@@ -62,6 +69,9 @@ METRICS: dict[str, Metric] = {
         "share", "tokens of the update that were not computed again, since prefixes are shared"
     ),
     "policy/tis_capped_frac": Metric("share", "tokens whose importance weight was capped"),
+    "policy/mismatch_masked_frac": Metric(
+        "share", "tokens left out, since the engine sampled from other probabilities"
+    ),
     "policy/grad_norm": Metric("", "global gradient norm before clipping"),
     "policy/lr": Metric("", "learning rate of the last optimizer step"),
     "policy/num_samples": Metric("samples", "completions that carried a gradient"),
@@ -148,6 +158,7 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         "rollout/completion_tokens": float(num_tokens.mean()),
         "rollout/truncated_rate": float(np.mean([c.finish is Finish.LENGTH for c in completions])),
     }
+    metrics |= _length_metrics(groups_P)
     if by_tests:
         metrics["reward/exec_pass_rate"] = float(np.mean([s.passed for s in by_tests]))
         metrics["reward/exec_unjudged_rate"] = float(np.mean([s.unjudged for s in by_tests]))
@@ -160,6 +171,20 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
     for reason in Reason:
         share = float(np.mean([e.reason is reason for e in extractions]))
         metrics[f"reward/reason/{reason.value}"] = share
+    return metrics
+
+
+def _length_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
+    """What `algorithm.truncated` did; nothing where it does nothing."""
+    metrics: dict[str, float] = {}
+    deducted = [g.deducted_G for g in groups_P if g.deducted_G is not None]
+    if deducted:
+        lost = np.concatenate(deducted)
+        metrics["reward/deducted_rate"] = np.count_nonzero(lost) / len(lost)
+        metrics["reward/deducted_mean"] = float(lost.mean())
+    masked = [g.masked_G for g in groups_P if g.masked_G is not None]
+    if masked:
+        metrics["reward/masked_rate"] = float(np.concatenate(masked).mean())
     return metrics
 
 

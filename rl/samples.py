@@ -21,7 +21,9 @@ def build_samples(
         sample_of(judged.group, position, float(advantage))
         for judged, advantages_G in zip(groups_P, advantages_PG, strict=True)
         for position, advantage in enumerate(advantages_G)
-        if (advantage != 0.0 or keep_zero) and len(judged.group.completions_G[position].token_ids)
+        if (advantage != 0.0 or keep_zero)
+        and judged.taught_G[position]
+        and len(judged.group.completions_G[position].token_ids)
     ]
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rl.interfaces import Fleet, PolicyFleet
+from rl.lessons.truncated import settle
 from rl.metrics import batch_metrics
 from rl.packing import build_minibatch, split_minibatches
 from rl.recipes.recipe import Lesson, Recipe, State, Update, of_task
@@ -56,7 +57,7 @@ async def collect(
     started_s = time.time()
 
     async def grade(bundle: Sequence[JudgedGroup]) -> Sequence[JudgedGroup]:
-        return recipe.grade(bundle)
+        return [settle(group, recipe.setup.truncation) for group in recipe.grade(bundle)]
 
     asks = recipe.ask(step, problems_P, state)
     groups_P = await sample_and_judge(

@@ -261,11 +261,19 @@ class JudgedGroup:
     scored_s: float  # time.time() at which the last score was known
     num_executed: int = 0  # programs that were run to compute these rewards
     evidence: Evidence = NOTHING_SEEN
+    deducted_G: FloatArray | None = None  # what `rewards_G` has lost for length; None: nothing
+    masked_G: BoolArray | None = None  # completions that carry no loss; None: there are none
 
     @property
     def task(self) -> Task:
         """What its answers are."""
         return self.group.ask.task
+
+    @property
+    def taught_G(self) -> BoolArray:
+        """Completions that the policy learns from."""
+        everything = np.ones(len(self.group.completions_G), np.bool_)
+        return everything if self.masked_G is None else ~self.masked_G
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from conf.schema import Device, Dtype, PolicyConfig
-from rl.types import FloatArray, IntArray
+from rl.types import Finish, FloatArray, IntArray
 
 Runner = Literal["generate", "pooling"]
 Head = Literal["lm", "score", "score_lm"]
@@ -72,7 +72,7 @@ class Sampled:
 
     token_ids: IntArray  # [T]
     logprobs: FloatArray  # [T] f32, of the distribution that was sampled from
-    stopped: bool  # a stop token was sampled; it is the last of `token_ids`
+    finish: Finish  # STOP: a stop token was sampled; it is the last of `token_ids`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

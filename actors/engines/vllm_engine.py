@@ -41,10 +41,13 @@ from actors.engines.specs import EngineSpec, Sampled, SampledGroup, Sampling
 from actors.engines.vllm_cpu import cpu_engine_args, register_cpu_kernels
 from actors.engines.vllm_transports import register_host_memory
 from conf.errors import EngineError
-from rl.types import IntArray
+from rl.types import Finish, IntArray
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+# What vLLM says of the end of a completion; whatever else it may say is no end of an answer.
+_FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH}
 
 
 class StatsSink(Protocol):
@@ -404,5 +407,5 @@ def _sampled(one: CompletionOutput) -> Sampled:
             ],
             dtype=np.float32,
         ),
-        stopped=one.finish_reason == "stop",
+        finish=_FINISHES.get(one.finish_reason or "", Finish.ABORTED),
     )

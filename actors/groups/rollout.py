@@ -20,7 +20,7 @@ from rl.seeds import derive_seed
 from rl.text.chat_template import encode_prompt
 from rl.text.chat_template import load_policy_tokenizer as load_tokenizer
 from rl.text.tokenizer import decode
-from rl.types import Ask, Completion, Finish, PromptGroup
+from rl.types import Ask, Completion, PromptGroup
 
 
 class RolloutActor:
@@ -91,7 +91,7 @@ class RolloutActor:
             text=ask.prefix + decode(self._tokenizer, sampled.token_ids),
             token_ids=sampled.token_ids,
             rollout_logprobs=sampled.logprobs,
-            finish=Finish.STOP if sampled.stopped else Finish.LENGTH,
+            finish=sampled.finish,
             policy_version=version,
         )
 

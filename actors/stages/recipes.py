@@ -7,11 +7,12 @@ from typing import Any
 
 from conf.errors import UserError
 from conf.recipes import CureArgs
-from conf.schema import AlgorithmConfig, Config
+from conf.schema import Config
 from conf.validate import build
 from reward.verify.generated_tests import request_for_test
 from rl.advantage import AdvantageConfig
 from rl.base.imports import load
+from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective, PolicyObjective
 from rl.recipes.cure import Cure
 from rl.recipes.recipe import Recipe, Setup
@@ -20,17 +21,28 @@ from rl.types import SamplingConfig
 Args = Mapping[str, Any]
 
 
-def policy_objective(algorithm: AlgorithmConfig) -> PolicyObjective:
-    """The GRPO objective that the configuration describes."""
+def policy_objective(cfg: Config) -> PolicyObjective:
+    """The policy gradient that the configuration describes."""
+    algorithm = cfg.algorithm
+    prompts = algorithm.prompts_per_step // algorithm.minibatches_per_step
     return PolicyObjective(
+        surrogate=algorithm.surrogate,
+        ratio_level=algorithm.ratio_level,
         clip_eps_low=algorithm.clip_eps_low,
         clip_eps_high=algorithm.clip_eps_high,
         dual_clip=algorithm.dual_clip,
+        sapo_tau_pos=algorithm.sapo_tau_pos,
+        sapo_tau_neg=algorithm.sapo_tau_neg,
         aggregation=algorithm.loss_aggregation,
+        constant_tokens=prompts * algorithm.group_size * cfg.model.max_completion_tokens,
         kl_coef=algorithm.kl_coef,
         kl_kind=algorithm.kl_kind,
+        kl_gradient=algorithm.kl_gradient,
         entropy_coef=algorithm.entropy_coef,
         tis_cap=algorithm.tis_cap,
+        tis_level=algorithm.tis_level,
+        mismatch_bound=algorithm.mismatch_bound,
+        mismatch_level=algorithm.mismatch_level,
     )
 
 
@@ -44,7 +56,7 @@ def _cure(setup: Setup, args: Args) -> Recipe:
 
 # Objectives of the policy by `algorithm.kind`, and recipes by `recipe`; either may be the path of
 # a function from outside this tree that takes the same and returns the same.
-OBJECTIVES: dict[str, Callable[[AlgorithmConfig], Objective]] = {"grpo": policy_objective}
+OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
 RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {"grpo": _grpo, "cure": _cure}
 
 
@@ -58,10 +70,20 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
     objective = OBJECTIVES.get(algorithm.kind) or load(algorithm.kind, "algorithm.kind")
     setup = Setup(
         sampling=sampling,
-        advantage=AdvantageConfig(scale=algorithm.advantage_scale, std_floor=algorithm.std_floor),
-        objective=objective(algorithm),
+        advantage=AdvantageConfig(
+            baseline=algorithm.advantage_baseline,
+            scale=algorithm.advantage_scale,
+            std_floor=algorithm.std_floor,
+        ),
+        objective=objective(cfg),
         minibatches_per_step=algorithm.minibatches_per_step,
         keep_zero_advantage=algorithm.kl_coef > 0 or algorithm.entropy_coef > 0,
+        truncation=TruncationConfig(
+            kind=algorithm.truncated,
+            max_tokens=sampling.max_tokens,
+            cache_tokens=algorithm.truncated_cache_tokens or 0,
+            penalty=algorithm.truncated_penalty,
+        ),
     )
     make = RECIPES.get(cfg.recipe) or load(cfg.recipe, "recipe")
     recipe = make(setup, cfg.recipe_args or {})

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from rl.advantage import AdvantageConfig, batch_advantages
+from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective
 from rl.metrics import Metric
 from rl.samples import build_samples
@@ -32,6 +33,7 @@ class Setup:
     objective: Objective
     minibatches_per_step: int
     keep_zero_advantage: bool  # the loss has a term that needs none: KL penalty, entropy bonus
+    truncation: TruncationConfig = TruncationConfig()  # noqa: RUF009 - it cannot change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -83,7 +83,7 @@ class _RawEngines:
             self._scorer.classify(rows)
 
         async def update() -> None:
-            self._trainer.update(minibatch, policy_objective(self._cfg.algorithm))
+            self._trainer.update(minibatch, policy_objective(self._cfg))
 
         works = {"generate": generate(), "classify": classify(), "update": update()}
         return {name: (await timed(work))[1] for name, work in works.items()}

@@ -40,9 +40,7 @@ async def _quickstart(cfg: Config, num_repeats: int) -> list[Row]:
     async with start_fleet(cfg, fleet_spec(cfg), "bench-update") as fleet:
         steps = Steps(cfg, fleet)
         samples = (await steps.collect()).lesson.updates[0].samples
-        return await _both(
-            "quickstart", fleet, samples, policy_objective(cfg.algorithm), num_repeats
-        )
+        return await _both("quickstart", fleet, samples, policy_objective(cfg), num_repeats)
 
 
 async def _long(cfg: Config, model: Path, num_repeats: int) -> list[Row]:
@@ -69,9 +67,7 @@ async def _long(cfg: Config, model: Path, num_repeats: int) -> list[Row]:
     ]
     specs = FleetSpec(train=policy_spec(cfg, NUM_UPDATES))
     async with start_fleet(cfg, specs, "bench-update") as fleet:
-        return await _both(
-            "long prompt", fleet, samples, policy_objective(cfg.algorithm), num_repeats
-        )
+        return await _both("long prompt", fleet, samples, policy_objective(cfg), num_repeats)
 
 
 async def _both(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from conf.groups import CONF_DIR
 from conf.keys import EXAMPLES, keys_of, nearest
 from conf.schema import Config, key
 from conf.validate import (
@@ -179,6 +182,54 @@ def test_a_wrong_value_is_reported_with_key_value_rule_and_fix(
             {"algorithm__minibatches_per_step": 3},
             "algorithm.minibatches_per_step",
             "algorithm.prompts_per_step=16, algorithm.minibatches_per_step=3",
+        ),
+        (
+            {"algorithm__group_size": 1},
+            "algorithm.group_size",
+            "algorithm.group_size=1, algorithm.advantage_baseline=group",
+        ),
+        (
+            {
+                "algorithm__advantage_baseline": "leave_one_out",
+                "algorithm__advantage_scale": "rank",
+            },
+            "algorithm.advantage_baseline",
+            "algorithm.advantage_baseline=leave_one_out, algorithm.advantage_scale=rank",
+        ),
+        (
+            {"algorithm__advantage_baseline": "batch", "algorithm__advantage_scale": "group_std"},
+            "algorithm.advantage_baseline",
+            "algorithm.advantage_baseline=batch, algorithm.advantage_scale=group_std",
+        ),
+        (
+            {"algorithm__surrogate": "cispo"},
+            "algorithm.dual_clip",
+            "algorithm.dual_clip=3, algorithm.surrogate=cispo",
+        ),
+        (
+            {"algorithm__kl_kind": "k2", "algorithm__kl_gradient": "expectation"},
+            "algorithm.kl_gradient",
+            "algorithm.kl_gradient=expectation, algorithm.kl_kind=k2",
+        ),
+        (
+            {"algorithm__truncated": "zero", "reward__shaping": "raw"},
+            "algorithm.truncated",
+            "algorithm.truncated=zero, reward.kind=rm, reward.shaping=raw",
+        ),
+        (
+            {"algorithm__truncated": "penalty"},
+            "algorithm.truncated_cache_tokens",
+            "algorithm.truncated=penalty, algorithm.truncated_cache_tokens=null",
+        ),
+        (
+            {"algorithm__truncated": "penalty", "algorithm__truncated_cache_tokens": 65},
+            "algorithm.truncated_cache_tokens",
+            "algorithm.truncated_cache_tokens=65, model.max_completion_tokens=64",
+        ),
+        (
+            {"algorithm__truncated_cache_tokens": 8},
+            "algorithm.truncated_cache_tokens",
+            "algorithm.truncated=score, algorithm.truncated_cache_tokens=8",
         ),
         ({"policy__ranks": 129}, "policy.ranks", "policy.ranks=129"),
         (
@@ -384,6 +435,28 @@ def test_a_kl_penalty_without_a_gradient_is_allowed_with_a_warning() -> None:
     assert caution.path == "algorithm.kl_kind"
     assert cautions(run_config(["++algorithm.kl_kind=k1", "++algorithm.kl_coef=0"])) == []
     assert cautions(run_config(["++algorithm.kl_kind=k3", "++algorithm.kl_coef=0.1"])) == []
+    whole = ["++algorithm.kl_kind=k1", "++algorithm.kl_gradient=expectation"]
+    assert cautions(run_config([*whole, "++algorithm.kl_coef=0.1"])) == []
+
+
+def test_a_ratio_of_completions_with_what_is_made_for_tokens_is_allowed_with_a_warning() -> None:
+    geometric = ["++algorithm.ratio_level=geometric"]
+    found = [caution.path for caution in cautions(run_config(geometric))]
+    assert found == ["algorithm.clip_eps_high", "algorithm.loss_aggregation"]
+    assert cautions(run_config(["algorithm=gspo"])) == []
+
+
+@pytest.mark.parametrize(
+    "file", sorted((CONF_DIR / "algorithm").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_an_algorithm_is_chosen_by_its_name_in_every_experiment(file: Path) -> None:
+    config = run_config([f"algorithm={file.stem}"])
+    sizes = {"defaults", "num_steps", "prompts_per_step", "minibatches_per_step", "kl_coef"}
+    for name, value in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+        if name not in sizes:  # which an experiment may choose
+            expected = float(value) if isinstance(value, str) and "e-" in value else value
+            assert getattr(config.algorithm, name) == expected
+    assert cautions(config) == []
 
 
 def test_the_quickstart_gives_no_warning(quickstart: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.errors import NonFiniteError
+from conf.schema import AdvantageBaseline
 from rl.advantage import AdvantageConfig, batch_advantages, group_advantages
 from rl.types import JudgedGroup, JudgeKind
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
@@ -25,9 +26,10 @@ groups = st.lists(
 )
 
 
-def advantages(scale, *groups_PG, std_floor=0.05):
+def advantages(scale, *groups_PG, std_floor=0.05, baseline: AdvantageBaseline = "group"):
     rewards_PG = [np.array(group, np.float32) for group in groups_PG]
-    return group_advantages(rewards_PG, AdvantageConfig(scale=scale, std_floor=std_floor))
+    cfg = AdvantageConfig(scale=scale, std_floor=std_floor, baseline=baseline)
+    return group_advantages(rewards_PG, cfg)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -91,6 +93,50 @@ def test_rank_shares_the_average_rank_of_ties_and_has_unit_std_without_them():
     np.testing.assert_allclose(untied_G, np.array([0.5, -1.5, -0.5, 1.5]) / np.sqrt(15 / 12))
     assert np.std(untied_G) == pytest.approx(1.0)
     np.testing.assert_allclose(tied_G, np.array([-0.5, -0.5, 1.0]) / np.sqrt(8 / 12), rtol=1e-6)
+
+
+@given(rewards_PG=groups)
+def test_leave_one_out_compares_each_reward_with_the_mean_of_the_others(rewards_PG):
+    """RLOO: r_i - 1 / (G - 1) * (sum of r_j over j != i); a group of one teaches nothing."""
+    for rewards_G, found_G in zip(
+        rewards_PG, advantages("none", *rewards_PG, baseline="leave_one_out"), strict=True
+    ):
+        values_G = rewards_G.astype(np.float64)
+        expected_G = [
+            own - np.delete(values_G, index).mean() if values_G.size > 1 else 0.0
+            for index, own in enumerate(values_G)
+        ]
+        np.testing.assert_allclose(found_G, expected_G, rtol=1e-6, atol=1e-5)
+
+
+@given(rewards_PG=groups)
+def test_the_baseline_of_the_batch_normalises_over_all_completions(rewards_PG):
+    """REINFORCE++: (r - mean over the batch) / standard deviation over the batch."""
+    found_PG = advantages("batch_std", *rewards_PG, baseline="batch")
+    together = np.concatenate(rewards_PG).astype(np.float64)
+    expected = (together - together.mean()) / max(together.std(), 0.05)
+    np.testing.assert_allclose(np.concatenate(found_PG), expected, rtol=1e-6, atol=1e-5)
+
+
+def test_with_the_baseline_of_the_batch_groups_of_one_and_flat_groups_teach():
+    assert advantages("none", [0], [1], [5], baseline="batch") == [[-2], [-1], [3]]
+    flat_G, other_G = advantages("none", [0, 0], [1, 3], baseline="batch")
+    assert (flat_G.tolist(), other_G.tolist()) == ([-1, -1], [0, 2])
+
+
+@given(rewards_PG=groups)
+def test_reinforce_pp_with_the_baseline_of_the_group_is_batch_std(rewards_PG):
+    """Centred in the group, then normalised over the batch, whose mean is 0 by then."""
+    centred = np.concatenate([r.astype(np.float64) - r.mean(dtype=np.float64) for r in rewards_PG])
+    expected = (centred - centred.mean()) / max(centred.std(), 0.05)
+    found_PG = advantages("batch_std", *rewards_PG)
+    np.testing.assert_allclose(np.concatenate(found_PG), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("baseline", ["leave_one_out", "batch"])
+def test_no_groups_have_no_advantages_whatever_the_baseline(baseline):
+    assert advantages("none", baseline=baseline) == []
+    assert [a.tolist() for a in advantages("none", [], baseline=baseline)] == [[]]
 
 
 @pytest.mark.parametrize("scale", ["group_std", "batch_std"])

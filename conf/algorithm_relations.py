@@ -1,0 +1,158 @@
+"""Rules between the parts of the algorithm: what cannot be combined, and what should not."""
+
+from __future__ import annotations
+
+from conf.relation import Relation
+from conf.schema import Config
+
+_TOKEN_CLIP = 0.05  # a clip range that no geometric mean of a completion's ratios reaches
+
+
+def _cache_fits(config: Config) -> bool:
+    cache = config.algorithm.truncated_cache_tokens
+    if config.algorithm.truncated != "penalty":
+        return cache is None
+    return cache is not None and cache <= config.model.max_completion_tokens
+
+
+ALGORITHM_RELATIONS: tuple[Relation, ...] = (
+    Relation(
+        path="algorithm.minibatches_per_step",
+        involves=("algorithm.prompts_per_step", "algorithm.minibatches_per_step"),
+        rule="algorithm.minibatches_per_step divides algorithm.prompts_per_step",
+        fix="a minibatch holds whole groups: change either",
+        holds=lambda c: c.algorithm.prompts_per_step % c.algorithm.minibatches_per_step == 0,
+    ),
+    Relation(
+        path="algorithm.group_size",
+        involves=("algorithm.group_size", "algorithm.advantage_baseline"),
+        rule="a group of one has nothing to be compared with but the batch",
+        fix="set algorithm.advantage_baseline=batch, or algorithm.group_size=2 or more",
+        holds=lambda c: c.algorithm.group_size > 1 or c.algorithm.advantage_baseline == "batch",
+    ),
+    Relation(
+        path="algorithm.advantage_baseline",
+        involves=("algorithm.advantage_baseline", "algorithm.advantage_scale"),
+        rule="ranks are those in the group, so advantage_scale=rank has the baseline of the group",
+        fix="set algorithm.advantage_baseline=group, or another algorithm.advantage_scale",
+        holds=lambda c: (
+            c.algorithm.advantage_scale != "rank" or c.algorithm.advantage_baseline == "group"
+        ),
+    ),
+    Relation(
+        path="algorithm.advantage_baseline",
+        involves=("algorithm.advantage_baseline", "algorithm.advantage_scale"),
+        rule="the distance to the mean of the batch is no multiple of a group's spread",
+        fix="set algorithm.advantage_scale=batch_std or none, or another baseline",
+        holds=lambda c: (
+            c.algorithm.advantage_scale != "group_std" or c.algorithm.advantage_baseline != "batch"
+        ),
+    ),
+    Relation(
+        path="algorithm.truncated",
+        involves=("algorithm.truncated", "reward.kind", "reward.shaping"),
+        rule="raw scores of a reward model have no zero: a reward of 0 may be the best of a group",
+        fix="set algorithm.truncated=mask, or another reward.shaping",
+        holds=lambda c: (
+            c.algorithm.truncated != "zero" or c.reward.shaping != "raw" or not c.reward.uses_model
+        ),
+    ),
+    Relation(
+        path="algorithm.truncated_cache_tokens",
+        involves=(
+            "algorithm.truncated",
+            "algorithm.truncated_cache_tokens",
+            "model.max_completion_tokens",
+        ),
+        rule=(
+            "truncated_cache_tokens belongs to algorithm.truncated=penalty, and is at most the "
+            "longest completion"
+        ),
+        fix="set algorithm.truncated_cache_tokens, e.g. to a fifth of model.max_completion_tokens",
+        holds=_cache_fits,
+    ),
+    Relation(
+        path="algorithm.dual_clip",
+        involves=("algorithm.dual_clip", "algorithm.surrogate"),
+        rule="algorithm.dual_clip bounds the surrogate clip, and no other",
+        fix="set algorithm.dual_clip=null, or algorithm.surrogate=clip",
+        holds=lambda c: c.algorithm.dual_clip is None or c.algorithm.surrogate == "clip",
+    ),
+    Relation(
+        path="algorithm.kl_gradient",
+        involves=("algorithm.kl_gradient", "algorithm.kl_kind"),
+        rule="the expectation of k2 is no KL, so its gradient is not that of one",
+        fix="set algorithm.kl_kind=k1 or k3, or algorithm.kl_gradient=estimator",
+        holds=lambda c: c.algorithm.kl_gradient == "estimator" or c.algorithm.kl_kind != "k2",
+    ),
+    Relation(
+        path="algorithm.tis_cap",
+        involves=("algorithm.tis_cap", "algorithm.max_staleness"),
+        rule="stale rollouts (algorithm.max_staleness > 0) need algorithm.tis_cap",
+        fix="set algorithm.tis_cap=2.0, or algorithm.max_staleness=0",
+        holds=lambda c: c.algorithm.max_staleness == 0 or c.algorithm.tis_cap is not None,
+    ),
+    Relation(
+        path="algorithm.max_staleness",
+        involves=("algorithm.max_staleness", "placement.colocate"),
+        rule="groups that share a device take turns, so placement.colocate needs max_staleness 0",
+        fix="set algorithm.max_staleness=0, or choose a placement that does not colocate",
+        holds=lambda c: not c.placement.colocate or c.algorithm.max_staleness == 0,
+    ),
+)
+
+ALGORITHM_CAUTIONS: tuple[Relation, ...] = (
+    Relation(
+        path="algorithm.kl_kind",
+        involves=("algorithm.kl_kind", "algorithm.kl_gradient", "algorithm.kl_coef"),
+        rule="k1 as a loss has a gradient of expectation zero: it adds noise and restrains nothing",
+        fix="set algorithm.kl_gradient=expectation, or algorithm.kl_kind=k2 or k3",
+        holds=lambda c: (
+            c.algorithm.kl_coef == 0
+            or c.algorithm.kl_kind != "k1"
+            or c.algorithm.kl_gradient == "expectation"
+        ),
+    ),
+    Relation(
+        path="algorithm.advantage_scale",
+        involves=("algorithm.advantage_scale", "reward.kind"),
+        rule="advantage_scale=none compares rewards of a hybrid's two judges, whose units differ",
+        fix="set algorithm.advantage_scale=batch_std, which scales each judge's groups apart",
+        holds=lambda c: c.reward.kind != "hybrid" or c.algorithm.advantage_scale != "none",
+    ),
+    Relation(
+        path="algorithm.clip_eps_high",
+        involves=(
+            "algorithm.ratio_level",
+            "algorithm.surrogate",
+            "algorithm.clip_eps_low",
+            "algorithm.clip_eps_high",
+        ),
+        rule=(
+            "a geometric mean of a completion's ratios stays close to 1: clip ranges that are made "
+            "for tokens never bind it"
+        ),
+        fix="set e.g. algorithm.clip_eps_low=3e-4 algorithm.clip_eps_high=4e-4 (algorithm=gspo)",
+        holds=lambda c: (
+            c.algorithm.ratio_level != "geometric"
+            or c.algorithm.surrogate == "sapo"
+            or c.algorithm.clip_eps_high < _TOKEN_CLIP
+        ),
+    ),
+    Relation(
+        path="algorithm.loss_aggregation",
+        involves=("algorithm.ratio_level", "algorithm.loss_aggregation"),
+        rule="the ratio of a whole completion, summed over its tokens, counts long ones more often",
+        fix="set algorithm.loss_aggregation=sequence_mean",
+        holds=lambda c: (
+            c.algorithm.ratio_level == "token" or c.algorithm.loss_aggregation == "sequence_mean"
+        ),
+    ),
+    Relation(
+        path="rollout.top_p",
+        involves=("rollout.top_p", "rollout.top_k", "algorithm.max_staleness"),
+        rule="truncated sampling biases the importance ratio, more so with stale rollouts",
+        fix="set rollout.top_p=1 rollout.top_k=-1",
+        holds=lambda c: c.rollout.top_p == 1 and c.rollout.top_k <= 0,
+    ),
+)

@@ -1,0 +1,6 @@
+"""What a judged group teaches: answers that were cut off.
+
+Begin with `truncated.py`.
+
+Imports: `conf` and `rl.types` only.
+"""
