@@ -421,6 +421,23 @@ class SelfCheckConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SupervisionConfig:
+    """What becomes of actors that die or no longer answer."""
+
+    restarts: int = key(
+        "times that an actor which is lost is started again in its place, the policy ranks "
+        "together; 0 ends the run at the first loss",
+        3,
+        ge=0,
+    )
+    backoff_s: float = key(
+        "pause before the first restart of an actor, seconds; it doubles with each further one",
+        1.0,
+        ge=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """Checkpoints and rollout files that a run keeps."""
 
@@ -546,6 +563,7 @@ class Config:
     probe: ProbeConfig = key("held-out problems executed during the run")
     alarm: AlarmConfig = key("alarm for a hacked reward model")
     self_check: SelfCheckConfig = key("comparison of ranks and engines")
+    supervision: SupervisionConfig = key("restarts of lost actors")
     checkpoint: CheckpointConfig = key("what a run keeps")
     report: ReportConfig = key("report page of the run")
     ray: RayConfig = key("Ray cluster")

@@ -40,7 +40,7 @@ from actors.engines.class_names import engine_name
 from actors.engines.specs import EngineSpec, Sampled, SampledGroup, Sampling
 from actors.engines.vllm_cpu import cpu_engine_args, register_cpu_kernels
 from actors.engines.vllm_transports import register_host_memory
-from conf.errors import EngineError
+from conf.errors import EngineError, LostActorError
 from rl.types import IntArray
 
 logger = logging.getLogger(__name__)
@@ -368,7 +368,7 @@ class EngineLoop:
             outputs = self._engine.step()
         except Exception as error:  # every caller gets it through its future
             logger.exception("the engine failed in a step")
-            self._fail(EngineError(f"the engine failed in a step: {error!r}"))
+            self._fail(LostActorError(f"the engine failed in a step: {error!r}"))
             return
         for output in outputs:
             if output.finished:

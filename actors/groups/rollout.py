@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 from transformers import AutoConfig, GenerationConfig
 
-from actors.cluster.deadlines import stream
+from actors.cluster.deadlines import LOST, all_of, stream, wait_for
 from actors.cluster.gauges import engine_gauges
 from actors.engines.specs import EngineSpec, Sampled, Sampling
-from actors.groups.handles import RolloutHandle
+from actors.groups.handles import RolloutHandle, Served
+from actors.groups.supervision import Seat, Supervisor
+from actors.groups.weights import checksum
 from conf.errors import UserError
 from rl.seeds import derive_seed
 from rl.text.chat_template import encode_prompt
@@ -38,6 +40,7 @@ class RolloutActor:
 
         self._name = name
         self._max_prompt_tokens = max_prompt_tokens
+        self._checksum = 0  # of the weights of the update in progress
         self._tokenizer = load_tokenizer(spec.model, chat_template)
         self._stop_token_ids = _stop_token_ids(spec.model, self._tokenizer)
         self._loop = EngineLoop(spec, name, engine_gauges(tags, name, spec.model))
@@ -109,15 +112,19 @@ class RolloutActor:
 
     async def start_weight_update(self) -> None:
         """Finish what is in flight, hold back what comes, open the update."""
+        self._checksum = 0
         await asyncio.wrap_future(self._loop.start_weight_update())
 
     async def update_weights(self, update_info: Mapping[str, Any]) -> None:
         """Load one bucket."""
         await asyncio.wrap_future(self._loop.update_weights(update_info))
+        if "arrays" in update_info:
+            self._checksum = checksum(update_info, self._checksum)
 
-    async def finish_weight_update(self, policy_version: int) -> int:
-        """Close the update; the version that is served from now on."""
-        return await asyncio.wrap_future(self._loop.finish_weight_update(policy_version))
+    async def finish_weight_update(self, policy_version: int) -> Served:
+        """Close the update; what is served from now on."""
+        version = await asyncio.wrap_future(self._loop.finish_weight_update(policy_version))
+        return Served(version, self._checksum)
 
     async def sleep(self) -> None:
         """Give the device to another group (colocated placement)."""
@@ -140,33 +147,80 @@ def _stop_token_ids(model: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 - 
 
 
 class RolloutEngines:
-    """The rollout group as the driver sees it."""
+    """The rollout group as the driver sees it.
 
-    def __init__(self, handles: Sequence[RolloutHandle], deadline_s: float) -> None:
-        self.handles = list(handles)
+    Seeds go by step and prompt, so that it does not matter which engine samples a group: what an
+    engine that is lost still owed is asked again of the others, while another engine starts in its
+    place, takes the current weights and only then gets prompts.
+    """
+
+    def __init__(
+        self,
+        seats: Sequence[Seat[RolloutHandle]],
+        deadline_s: float,
+        supervisor: Supervisor,
+    ) -> None:
+        self.seats = tuple(seats)
+        self.give_weights: Callable[[Seat[RolloutHandle]], Awaitable[None]] = _keep_weights
         self._deadline_s = deadline_s
+        self._supervisor = supervisor
+
+    def alone(self, seat: Seat[RolloutHandle]) -> RolloutEngines:
+        """A group of one of the engines."""
+        group = RolloutEngines([seat], self._deadline_s, self._supervisor)
+        group.give_weights = self.give_weights
+        return group
+
+    async def start(self) -> None:
+        """Wait until every engine works."""
+        await all_of(map(self._admit, self.seats))
 
     async def generate(
         self, prompts_P: Sequence[Prompt], sampling: SamplingConfig, step: int
     ) -> AsyncIterator[PromptGroup]:
         """Deal the prompts to the engines and merge their streams."""
+        await self.start()
         merged: asyncio.Queue[PromptGroup] = asyncio.Queue()
-
-        async def pump(handle: RolloutHandle, share: Sequence[Prompt]) -> None:
-            generator = handle.generate.options(num_returns="streaming").remote(
-                share, sampling, step
-            )
-            what = f"the next finished group of step {step} from {handle}"
-            async for group in stream(generator, self._deadline_s, what):
-                await merged.put(group)
-
         async with asyncio.TaskGroup() as pumps:
-            for index, handle in enumerate(self.handles):
-                share = prompts_P[index :: len(self.handles)]
-                if share:
-                    pumps.create_task(pump(handle, share))
+
+            async def pump(seat: Seat[RolloutHandle], share: Sequence[Prompt]) -> None:
+                await self._admit(seat)
+                handle, owed = seat.handle, {prompt.id: prompt for prompt in share}
+                generator = handle.generate.options(num_returns="streaming").remote(
+                    share, sampling, step
+                )
+                what = f"the next finished group of step {step} from {seat.name}"
+                try:
+                    async for group in stream(generator, self._deadline_s, what):
+                        del owed[group.prompt.id]
+                        await merged.put(group)
+                except LOST as why:
+                    seat.lose(handle, why)
+                    self._supervisor.note("fault/asked_again", len(owed))
+                    deal(list(owed.values()))
+                    await self._admit(seat)
+
+            def deal(prompts: Sequence[Prompt]) -> None:
+                seats = [seat for seat in self.seats if seat.admitted] or self.seats
+                for index, seat in enumerate(seats):
+                    if share := prompts[index :: len(seats)]:
+                        pumps.create_task(pump(seat, share))
+
+            deal(prompts_P)
             for _ in prompts_P:
                 yield await merged.get()
+
+    async def _admit(self, seat: Seat[RolloutHandle]) -> None:
+        async def start(handle: RolloutHandle) -> None:
+            what = f"the start of {seat.name}"
+            await wait_for(handle.ready.remote(), self._supervisor.start_deadline_s, what)
+            await self.give_weights(seat)
+
+        await self._supervisor.admit(seat, start)
+
+
+async def _keep_weights(_: Seat[RolloutHandle]) -> None:
+    """The weights that an engine has loaded are those that it samples with."""
 
 
 RemoteRolloutActor = ray.remote(RolloutActor)

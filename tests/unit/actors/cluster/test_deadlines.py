@@ -25,7 +25,7 @@ from actors.cluster.deadlines import (
     wait_for,
     wait_for_all,
 )
-from conf.errors import DeadlineError, EngineError, NonFiniteError
+from conf.errors import DeadlineError, EngineError, LostActorError, NonFiniteError
 
 pytestmark = pytest.mark.unit
 
@@ -67,6 +67,26 @@ async def never() -> str:
 
 def wait(ref: Awaitable[str], deadline_s: float = LONG_S) -> str:
     return asyncio.run(wait_for(ref, deadline_s, "the score of reward-0"))
+
+
+def test_an_actor_that_died_is_lost_and_one_whose_constructor_raises_is_not():
+    said = (
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: A\n\tpid: 3\n"
+        "Its process has died. Some common causes include: (1) memory"
+    )
+    with pytest.raises(LostActorError) as caught:
+        wait(failure(RayActorError(error_msg=said)))
+    assert str(caught.value) == (
+        "the score of reward-0 failed: RayActorError: The actor died unexpectedly before finishing "
+        "this task.; Its process has died."
+    )
+    for error in (
+        RayActorError(error_msg="no head", actor_init_failed=True),
+        task_error(OSError()),
+    ):
+        with pytest.raises(EngineError) as caught:
+            wait(failure(error))
+        assert not isinstance(caught.value, LostActorError)
 
 
 def test_a_result_is_handed_on():

@@ -1,0 +1,72 @@
+"""A fault: which process is hit, in which phase of which step, and how."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+Target = Literal["driver", "rollout", "reward", "policy", "sandbox", "raylet", "gcs"]
+Phase = Literal["startup", "rollout", "score", "update", "publish", "checkpoint", "evaluation"]
+
+MARK = "CODESCALER_FAULTS_ID"  # in the environment of all processes of one run
+# What stands in the command of a process; Ray names its workers after the actor.
+_TITLES: dict[Target, str] = {
+    "rollout": "ray::RolloutActor",
+    "reward": "ray::RewardModelActor",
+    "policy": "ray::TrainActor",
+    "sandbox": "reward/sandbox/inside",
+    "raylet": "raylet/raylet",
+    "gcs": "gcs/gcs_server",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One process that is hit once."""
+
+    target: Target
+    phase: Phase
+    step: int
+    number: int = 0  # of several such processes, in the order of their starts
+    stops: bool = False  # SIGSTOP in place of SIGKILL
+    delay_s: float = 0.0  # after the begin of the phase
+
+    def strike(self) -> None:
+        """Hit the process, if it is there."""
+        how = signal.SIGSTOP if self.stops else signal.SIGKILL
+        if self.target == "driver":
+            os.kill(os.getpid(), how)
+        found = processes(os.environ[MARK], _TITLES[self.target])
+        if self.number < len(found):
+            os.kill(found[self.number], how)
+
+
+def processes(mark: str, title: str = "") -> list[int]:
+    """The processes of the run with this mark whose command has this title, by their starts."""
+    wanted = f"{MARK}={mark}".encode()
+    found: list[int] = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (directory / "environ").read_bytes().split(b"\0")
+            command = (directory / "cmdline").read_bytes().decode(errors="replace")
+            state = (directory / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:  # it has ended, or is not ours
+            continue
+        if wanted in environment and title in command and state != "Z":
+            found.append(int(directory.name))
+    return sorted(found)
+
+
+def to_json(faults: Sequence[Fault]) -> str:
+    """As the saboteur reads them."""
+    return json.dumps([asdict(fault) for fault in faults])
+
+
+def from_json(text: str) -> list[Fault]:
+    """What `to_json` wrote."""
+    return [Fault(**fields) for fields in json.loads(text)]
