@@ -344,7 +344,7 @@ class TrainGroup:
         """What the ranks answer.
 
         Raises:
-            LostActorError: naming the ranks that died or do not answer.
+            LostActorError: naming the ranks that died, or at a deadline those that are silent.
         """
         ranks = self.gang.handle
         try:
@@ -352,25 +352,29 @@ class TrainGroup:
             return await wait_for_all(refs, deadline_s, what)
         except (EngineError, DeadlineError) as error:
             # What fails first is often a rank that lost its connection to the one that died.
-            if lost := await self._silent(ranks):
-                raise LostActorError(
-                    f"{', '.join(lost)} died or does not answer: {error}"
-                ) from error
+            dead, silent = await self._signs_of_life(ranks)
+            if dead:
+                raise LostActorError(f"{', '.join(dead)} died: {error}") from error
+            # One that raises leaves the others waiting: only at a deadline is silence a loss.
+            if silent and isinstance(error, DeadlineError):
+                raise LostActorError(f"no answer from {', '.join(silent)}: {error}") from error
             raise
 
-    async def _silent(self, ranks: Ranks) -> list[str]:
-        """The ranks that do not say at once where they are."""
+    async def _signs_of_life(self, ranks: Ranks) -> tuple[list[str], list[str]]:
+        """The ranks that are dead, and those that do not say at once where they are."""
+        dead: list[str] = []
+        silent: list[str] = []
 
-        async def is_silent(name: str, rank: TrainHandle) -> bool:
+        async def listen(name: str, rank: TrainHandle) -> None:
             try:
                 await wait_for(rank.address.remote(), _SIGN_OF_LIFE_S, f"a sign of life of {name}")
-            except (EngineError, DeadlineError):
-                return True
-            return False
+            except EngineError:
+                dead.append(name)
+            except DeadlineError:
+                silent.append(name)
 
-        names = self.gang.actors
-        silent = await all_of(map(is_silent, names, ranks))
-        return [name for name, is_lost in zip(names, silent, strict=True) if is_lost]
+        await all_of(map(listen, self.gang.actors, ranks))
+        return sorted(dead), sorted(silent)
 
 
 RemoteTrainActor = ray.remote(TrainActor)

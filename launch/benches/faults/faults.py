@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,14 +15,16 @@ Target = Literal["driver", "rollout", "reward", "policy", "sandbox", "raylet", "
 Phase = Literal["startup", "rollout", "score", "update", "publish", "checkpoint", "evaluation"]
 
 MARK = "CODESCALER_FAULTS_ID"  # in the environment of all processes of one run
+STRUCK = "saboteur: "  # begins the line that a fault writes
 # What stands in the command of a process; Ray names its workers after the actor.
-_TITLES: dict[Target, str] = {
-    "rollout": "ray::RolloutActor",
-    "reward": "ray::RewardModelActor",
-    "policy": "ray::TrainActor",
-    "sandbox": "reward/sandbox/inside",
-    "raylet": "raylet/raylet",
-    "gcs": "gcs/gcs_server",
+_TITLES: dict[Target, tuple[str, ...]] = {
+    "driver": ("faults.saboteur",),
+    "rollout": ("ray::RolloutActor",),
+    "reward": ("ray::RewardModelActor",),
+    "policy": ("ray::TrainActor",),
+    "sandbox": ("bwrap", "reward/sandbox"),
+    "raylet": ("raylet/raylet",),
+    "gcs": ("gcs/gcs_server",),
 }
 
 
@@ -32,22 +35,22 @@ class Fault:
     target: Target
     phase: Phase
     step: int
-    number: int = 0  # of several such processes, in the order of their starts
+    number: int = 0  # of several such processes, in the order of their ids
     stops: bool = False  # SIGSTOP in place of SIGKILL
     delay_s: float = 0.0  # after the begin of the phase
 
     def strike(self) -> None:
         """Hit the process, if it is there."""
         how = signal.SIGSTOP if self.stops else signal.SIGKILL
-        if self.target == "driver":
-            os.kill(os.getpid(), how)
         found = processes(os.environ[MARK], _TITLES[self.target])
         if self.number < len(found):
+            sys.stderr.write(f"{STRUCK}{how.name} for {self.target} {self.number}\n")
+            sys.stderr.flush()
             os.kill(found[self.number], how)
 
 
-def processes(mark: str, title: str = "") -> list[int]:
-    """The processes of the run with this mark whose command has this title, by their starts."""
+def processes(mark: str, titles: Sequence[str] = ("",)) -> list[int]:
+    """The processes of the run with this mark whose command has such a title, by their ids."""
     wanted = f"{MARK}={mark}".encode()
     found: list[int] = []
     for directory in Path("/proc").glob("[0-9]*"):
@@ -57,7 +60,8 @@ def processes(mark: str, title: str = "") -> list[int]:
             state = (directory / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:  # it has ended, or is not ours
             continue
-        if wanted in environment and title in command and state != "Z":
+        named = any(title in command for title in titles)
+        if wanted in environment and named and state != "Z":
             found.append(int(directory.name))
     return sorted(found)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import get_args
 
 from conf.errors import EngineError
-from launch.benches.faults.faults import MARK, Fault, Phase, Target
+from launch.benches.faults.faults import MARK, STRUCK, Fault, Phase, Target
 from launch.benches.faults.runs import Ended, differences, end_all, lost, run_small
 from rl.base.console import Console
 
@@ -38,6 +38,7 @@ class Cell:
     """One fault, and what became of the run."""
 
     fault: Fault
+    struck: bool  # False: there was no such process
     resumed: bool
     losses: int  # actors that were started again, and the policy as one
     wrong: tuple[str, ...]  # empty: the run has ended as one that was left alone
@@ -45,7 +46,7 @@ class Cell:
     @property
     def row(self) -> tuple[str, ...]:
         """As the table shows it."""
-        how = "resumed" if self.resumed else "by itself"
+        how = "resumed" if self.resumed else "by itself" if self.struck else "not there"
         place = f"{self.fault.phase}, step {self.fault.step}, +{self.fault.delay_s:.2f} s"
         return (
             self.fault.target,
@@ -56,8 +57,8 @@ class Cell:
         )
 
 
-def measure_faults(targets: Sequence[str], phases: Sequence[str], seeds: int) -> None:
-    """Run the matrix and print it.
+def measure_faults(targets: Sequence[Target], phases: Sequence[Phase], seeds: int) -> None:
+    """Run the matrix, or the part of it that has these targets and phases, and print it.
 
     Raises:
         EngineError: when a run ended otherwise than the one that was left alone.
@@ -69,7 +70,9 @@ def measure_faults(targets: Sequence[str], phases: Sequence[str], seeds: int) ->
         if whole.code != 0:
             raise EngineError(f"the run that is left alone ended with {whole.code}: {whole.reason}")
         cells: list[Cell] = []
-        for number, fault in enumerate(_faults(targets, phases, seeds)):
+        wanted = (targets or get_args(Target), phases or get_args(Phase), range(seeds))
+        for number, (target, phase, seed) in enumerate(itertools.product(*wanted)):
+            fault = fault_of(target, phase, seed)
             cells.append(try_fault(fault, whole, root / str(number)))
             console.say("  ".join(cells[-1].row))
     about = ("killed", "when", "ended", "restarts", "weights, metrics, evaluations")
@@ -86,29 +89,29 @@ def try_fault(fault: Fault, whole: Ended, cwd: Path) -> Cell:
             ended = run_small(cwd, [fault], ["placement.strategy=SPREAD"], environment=environment)
     else:
         ended = run_small(cwd, [fault])
-    resumed = fault.target in ENDS_THE_RUN
-    if resumed and ended.code != 0:
+    struck = STRUCK in ended.said
+    resumed = fault.target in ENDS_THE_RUN and ended.code != 0
+    if resumed:
         ended = run_small(cwd, (), ["resume=auto"])
-    if ended.code != 0:
-        wrong = [f"exit code {ended.code}: {ended.reason}"]
-        return Cell(fault=fault, resumed=resumed, losses=0, wrong=tuple(wrong))
-    costs = lost(ended.directory)
-    losses = sum(count for name, count in costs.items() if name.endswith("_restarts"))
-    wrong = differences(whole.directory, ended.directory)
-    return Cell(fault=fault, resumed=resumed, losses=losses, wrong=tuple(wrong))
+    losses = 0
+    wrong = [f"exit code {ended.code}: {ended.reason}"]
+    if ended.code == 0:
+        costs = lost(ended.directory)
+        losses = sum(count for name, count in costs.items() if name.endswith("_restarts"))
+        wrong = list(differences(whole.directory, ended.directory))
+    return Cell(fault=fault, struck=struck, resumed=resumed, losses=losses, wrong=tuple(wrong))
 
 
-def _faults(targets: Sequence[str], phases: Sequence[str], seeds: int) -> Iterator[Fault]:
-    """A fault for each cell and seed; the seed says how long after the begin of the phase."""
-    wanted = itertools.product(get_args(Target), get_args(Phase), range(seeds))
-    for target, phase, seed in wanted:
-        if (targets and target not in targets) or (phases and phase not in phases):
-            continue
-        longest_s = _LONGEST_S.get(phase, 0.15)
-        delay_s = random.Random(f"{target} {phase} {seed}").uniform(0.0, longest_s)
-        number = 1 if target in ("policy", "raylet") else 0  # rank 1; the second node
-        step = _STEPS.get(phase, _STEP)
-        yield Fault(target=target, phase=phase, step=step, number=number, delay_s=delay_s)
+def fault_of(target: Target, phase: Phase, seed: int) -> Fault:
+    """The fault of one cell; the seed says how long after the begin of the phase."""
+    longest_s = _LONGEST_S.get(phase, 0.15)
+    return Fault(
+        target=target,
+        phase=phase,
+        step=_STEPS.get(phase, _STEP),
+        number=1 if target in ("policy", "raylet") else 0,  # the second rank; the second node
+        delay_s=random.Random(f"{target} {phase} {seed}").uniform(0.0, longest_s),
+    )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,7 +95,7 @@ def test_a_rank_that_dies_ends_all_and_is_named_whoever_fails_first():
         group.ranks[0].fails["update"] = EngineError("an optimizer step failed: connection closed")
         group.ranks[1].dead = True
 
-    with pytest.raises(LostPolicyError, match="policy-1 died or does not answer: an optimizer"):
+    with pytest.raises(LostPolicyError, match="policy-1 died: an optimizer"):
         group.run(kill, lambda: group.policy.update(MINIBATCH, None))
     assert group.policy.gang.lost is not None
 
@@ -110,6 +111,23 @@ def test_an_error_of_living_ranks_is_theirs(error: Exception):
     assert group.policy.gang.lost is None
 
 
+def test_ranks_that_wait_for_one_which_raised_are_not_lost(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trainer, "_SIGN_OF_LIFE_S", 0.01)
+    group = Group()
+
+    def fail() -> None:
+        async def waits(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        group.ranks[0].fails["update"] = EngineError("out of memory")
+        group.ranks[1].address = SimpleNamespace(remote=waits)
+        group.ranks[1].update = SimpleNamespace(remote=waits)
+
+    with pytest.raises(EngineError, match="out of memory"):
+        group.run(fail, lambda: group.policy.update(MINIBATCH, None))
+    assert group.policy.gang.lost is None
+
+
 def test_a_rank_that_stands_still_is_noticed_at_the_deadline(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trainer, "_SIGN_OF_LIFE_S", 0.01)
     group = Group()
@@ -121,7 +139,9 @@ def test_a_rank_that_stands_still_is_noticed_at_the_deadline(monkeypatch: pytest
         monkeypatch.setattr(group.policy, "_deadline_s", 0.01)
         monkeypatch.setattr(Method, "remote", never)
 
-    with pytest.raises(LostPolicyError, match=r"policy-0, policy-1 died .* within 0\.01 s"):
+    with pytest.raises(
+        LostPolicyError, match=r"no answer from policy-0, policy-1: .* within 0\.01 s"
+    ):
         group.run(stop, lambda: group.policy.update(MINIBATCH, None))
 
 

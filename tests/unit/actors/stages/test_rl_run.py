@@ -54,7 +54,7 @@ class SavingPolicy(FakePolicy):
         self.num_updates_begun += 1
         if self.num_updates_begun == self.lost_at:
             self.lost_at = None
-            raise LostPolicyError("policy-1 died or does not answer: an optimizer step failed")
+            raise LostPolicyError("policy-1 died: an optimizer step failed")
         report = await super().update(minibatch, old_logprobs)
         shown = {"policy/grad_norm": 1.0, "policy/ref_kl": 0.0}  # on the console
         return UpdateReport(metrics={**report.metrics, **shown}, lr=report.lr)
