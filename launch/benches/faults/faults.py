@@ -19,9 +19,9 @@ STRUCK = "saboteur: "  # begins the line that a fault writes
 # What stands in the command of a process; Ray names its workers after the actor.
 _TITLES: dict[Target, tuple[str, ...]] = {
     "driver": ("faults.saboteur",),
-    "rollout": ("ray::RolloutActor",),
-    "reward": ("ray::RewardModelActor",),
-    "policy": ("ray::TrainActor",),
+    "rollout": ("RolloutActor",),
+    "reward": ("RewardModelActor",),
+    "policy": ("TrainActor",),
     "sandbox": ("bwrap", "reward/sandbox"),
     "raylet": ("raylet/raylet",),
     "gcs": ("gcs/gcs_server",),
