@@ -435,6 +435,12 @@ class SupervisionConfig:
         1.0,
         ge=0,
     )
+    straggler_factor: float | None = key(
+        "times the median of a step's finished groups after which an idle engine is asked for the "
+        "missing ones too, and the first answer wins; null never does that",
+        4.0,
+        gt=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,6 +76,7 @@ METRICS: dict[str, Metric] = {
     "fault/reward_restarts": Metric("actors", "reward shards that were lost and started again"),
     "fault/policy_restarts": Metric("times", "restarts of all policy ranks, since one was lost"),
     "fault/asked_again": Metric("groups", "groups on lost actors that were asked again"),
+    "fault/stragglers": Metric("groups", "slow groups that an idle engine was asked for too"),
     "eval/pass@1": Metric("share", "held-out problems solved by one completion, unbiased"),
     "warm/loss": Metric("nats", "mean negative log-prob of the warm start's answers"),
     "rm/loss": Metric("nats", "Bradley-Terry loss"),

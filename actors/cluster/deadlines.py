@@ -102,18 +102,27 @@ async def all_of(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def stream(generator: Any, deadline_s: float, what: str) -> AsyncIterator[Any]:  # noqa: ANN401 - Ray's streaming generator is untyped
-    """Yield what a streaming actor call yields, with a deadline on each item."""
+    """Yield what a streaming actor call yields, with a deadline on each item.
+
+    A call whose caller leaves before its end is cancelled.
+    """
     iterator = generator.__aiter__()
-    while True:
-        try:
-            ref = await asyncio.wait_for(iterator.__anext__(), deadline_s)
-        except StopAsyncIteration:
-            return
-        except RayError as error:
-            raise translate(error, what) from error
-        except TimeoutError as error:
-            raise DeadlineError(f"{what} did not happen within {deadline_s:g} s") from error
-        yield await wait_for(ref, deadline_s, what)
+    ended = False
+    try:
+        while True:
+            try:
+                ref = await asyncio.wait_for(iterator.__anext__(), deadline_s)
+            except StopAsyncIteration:
+                ended = True
+                return
+            except RayError as error:
+                raise translate(error, what) from error
+            except TimeoutError as error:
+                raise DeadlineError(f"{what} did not happen within {deadline_s:g} s") from error
+            yield await wait_for(ref, deadline_s, what)
+    finally:
+        if not ended:
+            ray.cancel(generator)
 
 
 def get(ref: Any, deadline_s: float, what: str) -> Any:  # noqa: ANN401 - object references are untyped

@@ -309,6 +309,7 @@ class EngineLoop:
             return
         ready.set_result(None)
         while self._take():
+            self._drop_abandoned()
             self._admit()
             if self._in_flight:
                 self._step()
@@ -329,6 +330,15 @@ class EngineLoop:
                 self._fail(EngineError("the engine was closed"))
                 return False
             self._waiting.append(item)
+
+    def _drop_abandoned(self) -> None:
+        """Forget requests whose futures were cancelled: nobody waits for them any more."""
+        gone = [key for key, (request, _) in self._in_flight.items() if request.future.cancelled()]
+        if gone:
+            self._engine.abort_request(gone)
+            for key in gone:
+                del self._in_flight[key]
+        self._waiting = [item for item in self._waiting if not item.future.cancelled()]
 
     def _admit(self) -> None:
         """Start requests and run commands in the order in which they came."""
@@ -374,7 +384,8 @@ class EngineLoop:
             if output.finished:
                 request, row = self._in_flight.pop(output.request_id)
                 request.answers[row] = self._answer(output)
-                if len(request.answers) == len(request.rows):
+                complete = len(request.answers) == len(request.rows)
+                if complete and request.future.set_running_or_notify_cancel():
                     request.future.set_result(request.all_answers())
 
     def _answer(self, output: RequestOutput | PoolingRequestOutput[Any]) -> SampledGroup | float:

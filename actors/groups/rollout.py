@@ -11,9 +11,10 @@ from typing import Any
 import ray
 from transformers import AutoConfig, GenerationConfig
 
-from actors.cluster.deadlines import LOST, all_of, stream, wait_for
+from actors.cluster.deadlines import all_of, stream, wait_for
 from actors.cluster.gauges import engine_gauges
 from actors.engines.specs import EngineSpec, Sampled, Sampling
+from actors.groups.dealing import Dealing
 from actors.groups.handles import RolloutHandle, Served
 from actors.groups.supervision import Seat, Supervisor
 from actors.groups.weights import checksum
@@ -60,8 +61,12 @@ class RolloutActor:
             asyncio.ensure_future(self._sample_group(prompt, sampling, step))
             for prompt in prompts_P
         ]
-        for finished in asyncio.as_completed(tasks):
-            yield await finished
+        try:
+            for finished in asyncio.as_completed(tasks):
+                yield await finished
+        finally:  # whoever asked may need the rest no longer
+            for task in tasks:
+                task.cancel()
 
     async def _sample_group(
         self, prompt: Prompt, sampling: SamplingConfig, step: int
@@ -149,9 +154,8 @@ def _stop_token_ids(model: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 - 
 class RolloutEngines:
     """The rollout group as the driver sees it.
 
-    Seeds go by step and prompt, so that it does not matter which engine samples a group: what an
-    engine that is lost still owed is asked again of the others, while another engine starts in its
-    place, takes the current weights and only then gets prompts.
+    What an engine that is lost still owed is asked again of the others, while another engine starts
+    in its place, takes the current weights and only then gets prompts.
     """
 
     def __init__(
@@ -180,35 +184,19 @@ class RolloutEngines:
     ) -> AsyncIterator[PromptGroup]:
         """Deal the prompts to the engines and merge their streams."""
         await self.start()
-        merged: asyncio.Queue[PromptGroup] = asyncio.Queue()
-        async with asyncio.TaskGroup() as pumps:
 
-            async def pump(seat: Seat[RolloutHandle], share: Sequence[Prompt]) -> None:
-                await self._admit(seat)
-                handle, owed = seat.handle, {prompt.id: prompt for prompt in share}
-                generator = handle.generate.options(num_returns="streaming").remote(
-                    share, sampling, step
-                )
-                what = f"the next finished group of step {step} from {seat.name}"
-                try:
-                    async for group in stream(generator, self._deadline_s, what):
-                        del owed[group.prompt.id]
-                        await merged.put(group)
-                except LOST as why:
-                    seat.lose(handle, why)
-                    self._supervisor.note("fault/asked_again", len(owed))
-                    deal(list(owed.values()))
-                    await self._admit(seat)
+        def sample(
+            seat: Seat[RolloutHandle], share: Sequence[Prompt]
+        ) -> AsyncIterator[PromptGroup]:
+            generator = seat.handle.generate.options(num_returns="streaming").remote(
+                share, sampling, step
+            )
+            what = f"the next finished group of step {step} from {seat.name}"
+            return stream(generator, self._deadline_s, what)
 
-            def deal(prompts: Sequence[Prompt]) -> None:
-                seats = [seat for seat in self.seats if seat.admitted] or self.seats
-                for index, seat in enumerate(seats):
-                    if share := prompts[index :: len(seats)]:
-                        pumps.create_task(pump(seat, share))
-
-            deal(prompts_P)
-            for _ in prompts_P:
-                yield await merged.get()
+        dealing = Dealing(self.seats, sample, self._admit, self._supervisor)
+        async for group in dealing.groups(prompts_P):
+            yield group
 
     async def _admit(self, seat: Seat[RolloutHandle]) -> None:
         async def start(handle: RolloutHandle) -> None:

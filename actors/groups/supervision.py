@@ -83,6 +83,7 @@ class Supervisor:
         console: Console,
     ) -> None:
         self.start_deadline_s = start_deadline_s  # of one actor
+        self.straggler_factor = cfg.straggler_factor
         self._cfg = cfg
         self._node_of = node_of
         self._console = console
@@ -94,7 +95,7 @@ class Supervisor:
 
     def take_counts(self) -> dict[str, float]:
         """What was counted since the last call."""
-        found = {name: float(count) for name, count in self._counts.items()}
+        found = {name: float(count) for name, count in self._counts.items() if count}
         self._counts.clear()
         return found
 

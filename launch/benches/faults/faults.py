@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,20 +50,36 @@ class Fault:
 
 
 def processes(mark: str, titles: Sequence[str] = ("",)) -> list[int]:
-    """The processes of the run with this mark whose command has such a title, by their ids."""
+    """The processes of the run with this mark whose command has such a title, by their ids.
+
+    The mark is in the environment of a process, or of one that it descends from.
+    """
     wanted = f"{MARK}={mark}".encode()
-    found: list[int] = []
+    marked: set[int] = set()
+    parents: dict[int, int] = {}
+    named: list[int] = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             environment = (directory / "environ").read_bytes().split(b"\0")
             command = (directory / "cmdline").read_bytes().decode(errors="replace")
-            state = (directory / "stat").read_text().rpartition(")")[2].split()[0]
+            state, parent, *_ = (directory / "stat").read_text().rpartition(")")[2].split()
         except OSError:  # it has ended, or is not ours
             continue
-        named = any(title in command for title in titles)
-        if wanted in environment and named and state != "Z":
-            found.append(int(directory.name))
-    return sorted(found)
+        pid = int(directory.name)
+        parents[pid] = int(parent)
+        if wanted in environment:
+            marked.add(pid)
+        if state != "Z" and any(title in command for title in titles):
+            named.append(pid)
+    return sorted(pid for pid in named if _descends(pid, marked, parents))
+
+
+def _descends(pid: int, marked: Collection[int], parents: Mapping[int, int]) -> bool:
+    while pid in parents:
+        if pid in marked:
+            return True
+        pid = parents[pid]
+    return False
 
 
 def to_json(faults: Sequence[Fault]) -> str:

@@ -47,6 +47,14 @@ input_value=ArgsKwargs((), {'model':...}), input_type=ArgsKwargs]
 """
 
 
+@pytest.fixture
+def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The calls that were cancelled."""
+    found: list[object] = []
+    monkeypatch.setattr(ray, "cancel", found.append)
+    return found
+
+
 def task_error(cause: Exception) -> RayError:
     """An actor's exception, as Ray hands it to the caller."""
     return RayTaskError("judge", "traceback", cause, ip="127.0.0.1").as_instanceof_cause()
@@ -202,19 +210,25 @@ def test_a_stream_hands_on_every_item_and_ends_with_its_source():
     assert asyncio.run(collected(refs_of())) == []
 
 
-def test_a_stream_that_stalls_ends_at_the_deadline_of_its_next_item():
+def test_a_stream_that_stalls_ends_at_the_deadline_of_its_next_item(cancelled: list[object]):
     async def stalling() -> AsyncIterator[Awaitable[str]]:
         yield result("a")
         await asyncio.Event().wait()
 
     with pytest.raises(DeadlineError, match="the next group of rollout-0"):
         asyncio.run(collected(stalling(), SHORT_S))
+    assert len(cancelled) == 1
 
 
-def test_a_failing_item_ends_a_stream_with_its_own_error():
+def test_a_failing_item_ends_a_stream_with_its_own_error(cancelled: list[object]):
     refs = refs_of(result("a"), failure(task_error(NonFiniteError("NaN"))))
     with pytest.raises(NonFiniteError, match="NaN"):
         asyncio.run(collected(refs))
+
+
+def test_a_stream_that_is_read_to_its_end_is_not_cancelled(cancelled: list[object]):
+    assert asyncio.run(collected(refs_of(result("a"), result("b")))) == ["a", "b"]
+    assert cancelled == []
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from actors.engines.specs import EngineSpec, Sampled, SampledGroup, Sampling
-from actors.groups import rollout
+from actors.groups import dealing, rollout
 from actors.groups.rollout import RolloutActor, RolloutEngines
 from conf.errors import LostActorError, UserError, first_cause
 from rl.types import Finish, Message, Prompt, PromptGroup, SamplingConfig
@@ -36,10 +36,12 @@ def prompts(num: int) -> list[Prompt]:
 class FakeEngine:
     """An actor that answers each prompt, or dies after so many."""
 
-    def __init__(self, dies_after: int | None = None) -> None:
+    def __init__(self, dies_after: int | None = None, *, hangs: bool = False) -> None:
         self.shares: list[list[str]] = []
         self.generate = self.ready = self
+        self.abandoned = False
         self._dies_after = dies_after
+        self._hangs = hangs
 
     def options(self, *, num_returns: str) -> FakeEngine:
         assert num_returns == "streaming"
@@ -58,6 +60,11 @@ class FakeEngine:
         for number, prompt in enumerate(share):
             if number == self._dies_after:
                 raise LostActorError("the next finished group failed: it died")
+            if self._hangs and number == len(share) - 1:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self.abandoned = True
             yield SimpleNamespace(prompt=prompt)
 
 
@@ -122,6 +129,18 @@ def test_what_a_lost_engine_owes_is_asked_of_the_others_and_it_takes_part_again(
     }
     assert sorted(answers(group, 2)) == ["p0", "p1"]
     assert fresh.shares == [["p0"]]
+
+
+def test_an_idle_engine_is_asked_for_stragglers_and_nobody_waits_for_the_slow_one(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(dealing, "_LOOK_S", 0.001)
+    slow, idle = FakeEngine(hangs=True), FakeEngine()
+    group = group_of(monkeypatch, [slow], [idle])
+    assert sorted(answers(group, 6)) == [f"p{n}" for n in range(6)]
+    assert idle.shares == [["p1", "p3", "p5"], ["p4"]]
+    assert slow.abandoned
+    assert group._supervisor.take_counts() == {"fault/stragglers": 1.0}
 
 
 def test_the_only_engine_answers_the_rest_after_its_restart(monkeypatch: pytest.MonkeyPatch):

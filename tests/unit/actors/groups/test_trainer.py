@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,6 +36,7 @@ class Rank:
     def __init__(self, calls: list[str]) -> None:
         self.calls = calls
         self.fails: dict[str, Exception] = {}
+        self.waits = False
         self.dead = False
         self.lost_engines: dict[str, str] = {}
 
@@ -51,6 +51,8 @@ class Method:
     async def remote(self, *_: object) -> Any:
         if self._rank.dead:
             raise LostActorError(f"{self._name} failed: it died")
+        if self._rank.waits:
+            await asyncio.Event().wait()
         if self._name in self._rank.fails:
             raise self._rank.fails[self._name]
         if self._name == "address":
@@ -116,12 +118,8 @@ def test_ranks_that_wait_for_one_which_raised_are_not_lost(monkeypatch: pytest.M
     group = Group()
 
     def fail() -> None:
-        async def waits(*_: object) -> None:
-            await asyncio.Event().wait()
-
         group.ranks[0].fails["update"] = EngineError("out of memory")
-        group.ranks[1].address = SimpleNamespace(remote=waits)
-        group.ranks[1].update = SimpleNamespace(remote=waits)
+        group.ranks[1].waits = True
 
     with pytest.raises(EngineError, match="out of memory"):
         group.run(fail, lambda: group.policy.update(MINIBATCH, None))
@@ -133,11 +131,9 @@ def test_a_rank_that_stands_still_is_noticed_at_the_deadline(monkeypatch: pytest
     group = Group()
 
     def stop() -> None:
-        async def never(*_: object) -> None:
-            await asyncio.Event().wait()
-
         monkeypatch.setattr(group.policy, "_deadline_s", 0.01)
-        monkeypatch.setattr(Method, "remote", never)
+        for rank in group.ranks:
+            rank.waits = True
 
     with pytest.raises(
         LostPolicyError, match=r"no answer from policy-0, policy-1: .* within 0\.01 s"
