@@ -22,7 +22,7 @@ from typing import get_args
 
 from conf.errors import EngineError
 from launch.benches.faults.faults import MARK, STRUCK, Fault, Phase, Target
-from launch.benches.faults.runs import Ended, differences, end_all, lost, run_small
+from launch.benches.faults.runs import ROOT, Ended, differences, end_all, lost, run_small
 from rl.base.console import Console
 
 ENDS_THE_RUN: tuple[Target, ...] = ("driver", "gcs")  # whose loss nothing survives
@@ -85,7 +85,7 @@ def measure_faults(targets: Sequence[Target], phases: Sequence[Phase], seeds: in
 def try_fault(fault: Fault, whole: Ended, cwd: Path) -> Cell:
     """Run with one fault, resume where that is needed, and compare."""
     if fault.target == "raylet":
-        with _two_nodes() as environment:
+        with _two_nodes(cwd) as environment:
             ended = run_small(cwd, [fault], ["placement.strategy=SPREAD"], environment=environment)
     else:
         ended = run_small(cwd, [fault])
@@ -115,8 +115,12 @@ def fault_of(target: Target, phase: Phase, seed: int) -> Fault:
 
 
 @contextmanager
-def _two_nodes() -> Iterator[dict[str, str]]:
-    """A Ray cluster of two nodes on this machine; the environment of a run that joins it."""
+def _two_nodes(cwd: Path) -> Iterator[dict[str, str]]:
+    """A Ray cluster of two nodes on this machine; the environment of a run in `cwd` that joins it.
+
+    Actors work in the directory in which their node was started.
+    """
+    cwd.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
     port = random.SystemRandom().randint(20_000, 30_000)
     address = f"127.0.0.1:{port}"
@@ -128,7 +132,8 @@ def _two_nodes() -> Iterator[dict[str, str]]:
         for how in (head, [f"--address={address}"]):
             done = subprocess.run(
                 [*node, *how],
-                env={**alone, MARK: mark, "RAY_AUTH_MODE": "disabled"},
+                cwd=cwd,
+                env={**alone, MARK: mark, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
                 capture_output=True,
                 text=True,
                 timeout=120,
