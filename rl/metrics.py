@@ -82,6 +82,11 @@ METRICS: dict[str, Metric] = {
     "time/update_s": Metric("s", "forward, backward and optimizer"),
     "time/publish_s": Metric("s", "weights from the policy to every rollout engine"),
     "time/step_s": Metric("s", "whole step as the learner sees it"),
+    "fault/rollout_restarts": Metric("actors", "rollout actors that were lost and started again"),
+    "fault/reward_restarts": Metric("actors", "reward shards that were lost and started again"),
+    "fault/policy_restarts": Metric("times", "restarts of all policy ranks, since one was lost"),
+    "fault/asked_again": Metric("groups", "groups on lost actors that were asked again"),
+    "fault/stragglers": Metric("groups", "slow groups that an idle engine was asked for too"),
     "eval/pass@1": Metric("share", "held-out problems solved by one completion, unbiased"),
     "warm/loss": Metric("nats", "mean negative log-prob of the warm start's answers"),
     "rm/loss": Metric("nats", "Bradley-Terry loss"),
@@ -241,7 +246,7 @@ class Sink(Protocol):
     def forget_after(self, step: int) -> None:
         """Drop what is known of steps after `step`: the run takes them again; 0 begins anew.
 
-        Called once, before the first `write`.
+        Called before the first `write`, and again by a run that goes back to a checkpoint.
         """
         ...
 

@@ -11,13 +11,28 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Seque
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import (
+    GetTimeoutError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
-from conf.errors import DeadlineError, EngineError, ProjectError, in_one_line
+from conf.errors import DeadlineError, EngineError, LostActorError, ProjectError, in_one_line
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+LOST = (LostActorError, DeadlineError)  # an actor died, or has made no progress in its time
+_DEATHS = (
+    *(RayActorError, WorkerCrashedError, NodeDiedError, LocalRayletDiedError),
+    ObjectLostError,  # an answer that was on a node which died
+)
 
 
 async def wait_for(ref: Awaitable[T], deadline_s: float, what: str) -> T:
@@ -25,7 +40,8 @@ async def wait_for(ref: Awaitable[T], deadline_s: float, what: str) -> T:
 
     Raises:
         DeadlineError: after `deadline_s`, saying what was waited for.
-        EngineError: when the actor died, or its call failed for a reason that is not ours.
+        LostActorError: when the actor died.
+        EngineError: when its call failed for a reason that is not ours.
         ProjectError: our own exception, as the actor raised it.
     """
     return await SharedDeadline(deadline_s).wait_for(ref, what)
@@ -86,16 +102,27 @@ async def all_of(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def stream(generator: Any, deadline_s: float, what: str) -> AsyncIterator[Any]:  # noqa: ANN401 - Ray's streaming generator is untyped
-    """Yield what a streaming actor call yields, with a deadline on each item."""
+    """Yield what a streaming actor call yields, with a deadline on each item.
+
+    A call whose caller leaves before its end is cancelled.
+    """
     iterator = generator.__aiter__()
-    while True:
-        try:
-            ref = await asyncio.wait_for(iterator.__anext__(), deadline_s)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise DeadlineError(f"{what} did not happen within {deadline_s:g} s") from error
-        yield await wait_for(ref, deadline_s, what)
+    ended = False
+    try:
+        while True:
+            try:
+                ref = await asyncio.wait_for(iterator.__anext__(), deadline_s)
+            except StopAsyncIteration:
+                ended = True
+                return
+            except RayError as error:
+                raise translate(error, what) from error
+            except TimeoutError as error:
+                raise DeadlineError(f"{what} did not happen within {deadline_s:g} s") from error
+            yield await wait_for(ref, deadline_s, what)
+    finally:
+        if not ended:
+            ray.cancel(generator)
 
 
 def get(ref: Any, deadline_s: float, what: str) -> Any:  # noqa: ANN401 - object references are untyped
@@ -111,9 +138,21 @@ def get(ref: Any, deadline_s: float, what: str) -> Any:  # noqa: ANN401 - object
 
 
 def translate(error: Exception, what: str) -> ProjectError:
-    """The project's own exception inside one of Ray's, or an EngineError that names the cause."""
+    """The project's own exception inside one of Ray's, or an EngineError that names the cause.
+
+    An actor whose constructor raises has not been lost: another would raise the same.
+    """
     cause = getattr(error, "cause", None)
     if isinstance(cause, ProjectError):
         return cause
     logger.debug("%s failed", what, exc_info=error)
+    if isinstance(error, _DEATHS) and not getattr(error, "actor_init_failed", False):
+        return LostActorError(f"{what} failed: {_death(error)}")
     return EngineError(f"{what} failed: {in_one_line(cause or error)}")
+
+
+def _death(error: Exception) -> str:
+    """What Ray says of a death, without the list of identifiers and of what is common."""
+    lines = [line for line in str(error).splitlines() if not line.startswith("\t")]
+    said, *_ = "\n".join(lines).partition(" Some common causes include")
+    return f"{type(error).__name__}: {in_one_line(said)}"

@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.cluster.bundles import Bundle, check_fits
@@ -56,6 +61,13 @@ class Placement:
                 placement_group=self._group, placement_group_bundle_index=index
             ),
         }
+
+    def node_of(self, actor: str) -> str:
+        """Address of the node that holds the bundle of this actor."""
+        index, _ = self._wanted[actor]
+        node_id = placement_group_table(self._group)["bundles_to_node_id"].get(index)
+        addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+        return addresses.get(node_id, "of unknown address")
 
     def release(self) -> None:
         """Give the bundles back."""

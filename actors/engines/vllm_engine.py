@@ -40,7 +40,7 @@ from actors.engines.class_names import engine_name
 from actors.engines.specs import EngineSpec, Sampled, SampledGroup, Sampling
 from actors.engines.vllm_cpu import cpu_engine_args, register_cpu_kernels
 from actors.engines.vllm_transports import register_host_memory
-from conf.errors import EngineError
+from conf.errors import EngineError, LostActorError
 from rl.types import Finish, IntArray
 
 logger = logging.getLogger(__name__)
@@ -312,6 +312,7 @@ class EngineLoop:
             return
         ready.set_result(None)
         while self._take():
+            self._drop_abandoned()
             self._admit()
             if self._in_flight:
                 self._step()
@@ -332,6 +333,15 @@ class EngineLoop:
                 self._fail(EngineError("the engine was closed"))
                 return False
             self._waiting.append(item)
+
+    def _drop_abandoned(self) -> None:
+        """Forget requests whose futures were cancelled: nobody waits for them any more."""
+        gone = [key for key, (request, _) in self._in_flight.items() if request.future.cancelled()]
+        if gone:
+            self._engine.abort_request(gone)
+            for key in gone:
+                del self._in_flight[key]
+        self._waiting = [item for item in self._waiting if not item.future.cancelled()]
 
     def _admit(self) -> None:
         """Start requests and run commands in the order in which they came."""
@@ -371,13 +381,14 @@ class EngineLoop:
             outputs = self._engine.step()
         except Exception as error:  # every caller gets it through its future
             logger.exception("the engine failed in a step")
-            self._fail(EngineError(f"the engine failed in a step: {error!r}"))
+            self._fail(LostActorError(f"the engine failed in a step: {error!r}"))
             return
         for output in outputs:
             if output.finished:
                 request, row = self._in_flight.pop(output.request_id)
                 request.answers[row] = self._answer(output)
-                if len(request.answers) == len(request.rows):
+                complete = len(request.answers) == len(request.rows)
+                if complete and request.future.set_running_or_notify_cancel():
                     request.future.set_result(request.all_answers())
 
     def _answer(self, output: RequestOutput | PoolingRequestOutput[Any]) -> SampledGroup | float:

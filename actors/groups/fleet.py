@@ -6,18 +6,16 @@ Groups start in parallel, because most of the time of a start is loading librari
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
-
-import ray
 
 from actors.cluster.bundles import Needs, bundles
 from actors.cluster.deadlines import all_of
 from actors.cluster.gauges import run_tags
 from actors.cluster.placement import Placement
-from actors.engines.forward_check import ForwardCheck
 from actors.engines.specs import EngineSpec, TrainSpec, WeightBackend
 from actors.groups.handles import (
     EngineHandle,
@@ -25,12 +23,14 @@ from actors.groups.handles import (
     RewardModelHandle,
     RolloutHandle,
     TrainHandle,
-    call,
 )
 from actors.groups.reward import RemoteJudgeActor, RemoteRewardModelActor, RewardGroup
 from actors.groups.rollout import RemoteRolloutActor, RolloutEngines
 from actors.groups.self_check import check_engines, check_ranks
-from actors.groups.trainer import RemoteTrainActor, TrainGroup
+from actors.groups.supervision import Seat, Supervisor, kill
+from actors.groups.trainer import Ranks, RemoteTrainActor, Routing, TrainGroup
+from actors.groups.turns import TurnTakingGroup
+from conf.errors import LostPolicyError
 from conf.schema import (
     Config,
     Device,
@@ -38,9 +38,8 @@ from conf.schema import (
     PolicyConfig,
     RewardConfig,
 )
-from rl.loss import Objective
+from rl.base.console import Console
 from rl.packing import Packing
-from rl.types import FloatArray, Minibatch, UpdateReport
 
 logger = logging.getLogger(__name__)
 
@@ -55,59 +54,6 @@ class FleetSpec:
     train: TrainSpec | None = None
 
 
-class TurnTakingGroup(TrainGroup):
-    """Policy ranks that share their devices: the engines sleep while the policy is updated."""
-
-    def __init__(self, group: TrainGroup, engines: Sequence[EngineHandle]) -> None:
-        super().__init__(
-            group.handles,
-            group.packing,
-            group.deadline_s,
-            group.start_deadline_s,
-        )
-        self._engines = engines
-        self._asleep = False
-
-    async def outputs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
-        """Log-probs of the targets, while the engines sleep."""
-        await self._put_to_sleep()
-        return await super().outputs(minibatch)
-
-    async def update(
-        self,
-        minibatch: Minibatch,
-        old_logprobs: tuple[tuple[FloatArray, ...], ...] | None,
-        objective: Objective,
-    ) -> UpdateReport:
-        """One optimizer step, while the engines sleep."""
-        await self._put_to_sleep()
-        return await super().update(minibatch, old_logprobs, objective)
-
-    async def publish(self, policy_version: int) -> None:
-        """Wake the engines and give the rollout engines the current weights."""
-        await self.give_way()
-        await super().publish(policy_version)
-
-    async def self_check(self, model: str, plain_bytes: int) -> ForwardCheck:
-        """Check how samples are read, while the engines sleep."""
-        await self._put_to_sleep()
-        return await super().self_check(model, plain_bytes)
-
-    async def give_way(self) -> None:
-        """Wake the engines."""
-        if self._asleep:
-            await call(
-                self._engines, lambda it: it.wake.remote(), self.deadline_s, "waking the engines"
-            )
-            self._asleep = False
-
-    async def _put_to_sleep(self) -> None:
-        if not self._asleep:
-            what = "putting the engines to sleep"
-            await call(self._engines, lambda it: it.sleep.remote(), self.deadline_s, what)
-            self._asleep = True
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayFleet:
     """The groups of a run; satisfies `rl.interfaces.Fleet` when all three are there."""
@@ -115,6 +61,16 @@ class RayFleet:
     rollout: RolloutEngines
     reward: RewardGroup
     policy: TrainGroup
+    supervisor: Supervisor
+
+    def faults(self) -> dict[str, float]:
+        """What losses have cost since the last call, under names of `rl.metrics`."""
+        return self.supervisor.take_counts()
+
+    def end(self) -> None:
+        """End the process of every actor."""
+        for seat in (*self.rollout.seats, *self.reward.seats, self.policy.gang):
+            seat.end()
 
 
 def packing_of(policy: PolicyConfig, num_ranks: int) -> Packing:
@@ -153,16 +109,14 @@ async def start_fleet(cfg: Config, specs: FleetSpec, name: str) -> AsyncIterator
         judges_hold_model=cfg.reward.uses_model,
     )
     placement = await Placement.reserve(cfg.placement, bundles(cfg.placement, needs), name)
-    handles: list[Any] = []
+    fleet: RayFleet | None = None
     try:
         fleet = _create(cfg, specs, needs, placement)
-        handles = [*fleet.rollout.handles, *fleet.reward.handles, *fleet.policy.handles]
-        await _start(cfg.placement, cfg.rollout.tensor_parallel, specs.train, fleet)
-        await _self_check(cfg, specs, fleet)
+        await _start(cfg, specs, fleet)
         yield fleet
     finally:
-        for handle in handles:
-            ray.kill(handle)
+        if fleet is not None:
+            fleet.end()
         placement.release()
 
 
@@ -187,33 +141,45 @@ def _create(cfg: Config, specs: FleetSpec, needs: Needs, placement: Placement) -
     def options(name: str, threads: int) -> dict[str, object]:
         return placement.options(name, _env(cfg.placement.device, cfg.ray.env, threads))
 
-    rollout = [
-        _create_rollout(cfg, specs, name, options(name, cfg.rollout.cpu_threads))
-        for name in _names("rollout", needs.rollout)
-    ]
-    reward = [
-        _create_judge(cfg, specs, name, options(name, cfg.reward.cpu_threads))
-        for name in _names("reward", needs.reward)
-    ]
-    ranks = _names("policy", needs.policy)
-    policy = TrainGroup(
-        [
-            _create_rank(options(name, cfg.policy.cpu_threads), rank, len(ranks))
-            for rank, name in enumerate(ranks)
-        ],
-        packing_of(cfg.policy, len(ranks)),
+    def rollout(name: str) -> RolloutHandle:
+        return _create_rollout(cfg, specs, name, options(name, cfg.rollout.cpu_threads))
+
+    def judge(name: str) -> JudgeHandle:
+        return _create_judge(cfg, specs, name, options(name, cfg.reward.cpu_threads))
+
+    def ranks() -> Ranks:
+        return tuple(
+            _create_rank(options(name, cfg.policy.cpu_threads), rank, needs.policy)
+            for rank, name in enumerate(_names("policy", needs.policy))
+        )
+
+    start_s = cfg.placement.ready_timeout_s
+    supervisor = Supervisor(cfg.supervision, start_s, placement.node_of, Console())
+    engines = [Seat(name, partial(rollout, name)) for name in _names("rollout", needs.rollout)]
+    shards = [Seat(name, partial(judge, name)) for name in _names("reward", needs.reward)]
+    gang = Seat("policy", ranks, actors=_names("policy", needs.policy), kill=_kill_all)
+    policy = (
+        gang,
+        packing_of(cfg.policy, needs.policy),
         cfg.policy.deadline_s,
-        cfg.placement.ready_timeout_s,
+        supervisor,
     )
-    if cfg.placement.colocate:
-        # Judges without a model hold no device.
-        models = cast("list[RewardModelHandle]", reward if cfg.reward.uses_model else [])
-        policy = TurnTakingGroup(policy, [*rollout, *models])
+    # Judges without a model hold no device.
+    models = cast("list[Seat[RewardModelHandle]]", shards if cfg.reward.uses_model else [])
+    sharing = cast("list[Seat[EngineHandle]]", [*engines, *models])
     return RayFleet(
-        rollout=RolloutEngines(rollout, cfg.rollout.deadline_s),
-        reward=RewardGroup(reward, cfg.reward.deadline_s),
-        policy=policy,
+        rollout=RolloutEngines(engines, cfg.rollout.deadline_s, supervisor),
+        reward=RewardGroup(shards, cfg.reward.deadline_s, supervisor),
+        policy=TurnTakingGroup(*policy, engines=sharing)
+        if cfg.placement.colocate
+        else TrainGroup(*policy),
+        supervisor=supervisor,
     )
+
+
+def _kill_all(ranks: Ranks) -> None:
+    for rank in ranks:
+        kill(rank)
 
 
 def _names(group: str, count: int) -> list[str]:
@@ -252,40 +218,36 @@ def _create_judge(
     return cast("JudgeHandle", actor.remote(name, spec, tags, cfg.reward, cfg.sandbox))
 
 
-async def _start(
-    place: PlacementConfig, tensor_parallel: int, train: TrainSpec | None, fleet: RayFleet
-) -> None:
-    """Wait for all actors, and connect the ranks with the engines that they publish to."""
-    ready_s = place.ready_timeout_s
-    starts: list[Coroutine[Any, Any, Any]] = [
-        call(
-            fleet.rollout.handles,
-            lambda engine: engine.ready.remote(),
-            ready_s,
-            "the start of the rollout actors",
-        ),
-        call(
-            fleet.reward.handles,
-            lambda shard: shard.ready.remote(),
-            ready_s,
-            "the start of the reward actors",
-        ),
-    ]
-    if train is not None:
-        starts.append(fleet.policy.start(train))
+async def _start(cfg: Config, specs: FleetSpec, fleet: RayFleet) -> None:
+    """Wait for all actors, connect the ranks with their engines, and check what they compute."""
+    starts: list[Coroutine[Any, Any, None]] = [fleet.rollout.start(), fleet.reward.start()]
+    if specs.train is not None:
+        starts.append(fleet.policy.start(specs.train))
     await all_of(starts)
-    if train is not None and fleet.rollout.handles:
-        await fleet.policy.connect(fleet.rollout.handles, tensor_parallel, weight_backend(place))
-
-
-async def _self_check(cfg: Config, specs: FleetSpec, fleet: RayFleet) -> None:
-    """Numbers before any work: a model that is read in two ways is found out here."""
     if specs.train is None:
         return
-    await check_ranks(cfg.self_check, fleet.policy, specs.train.model_path)
-    await fleet.policy.give_way()
-    if specs.rollout_model is not None and cfg.self_check.action != "off":
-        rollout, policy = fleet.rollout, fleet.policy
+    routing = Routing(
+        engines=fleet.rollout.seats,
+        tensor_parallel=cfg.rollout.tensor_parallel,
+        backend=weight_backend(cfg.placement),
+    )
+    fleet.policy.route(routing)
+    fleet.rollout.give_weights = fleet.policy.give_weights
+    while True:
+        try:
+            await _self_check(cfg, specs.train, fleet)
+        except LostPolicyError:
+            await fleet.policy.rebuild()
+        else:
+            return
+
+
+async def _self_check(cfg: Config, train: TrainSpec, fleet: RayFleet) -> None:
+    """Numbers before any work: a model that is read in two ways is found out here."""
+    rollout, policy = fleet.rollout, fleet.policy
+    await check_ranks(cfg.self_check, policy, train.model_path)
+    await policy.give_way()
+    if rollout.seats and cfg.self_check.action != "off":
         await check_engines(cfg, rollout, policy, 0, "the weights that it loaded")
         await policy.publish(0)
         await check_engines(cfg, rollout, policy, 0, "the weights that were published to it")

@@ -46,6 +46,14 @@ class Stream(Protocol[P, Result_co]):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What an engine serves after an update of its weights."""
+
+    version: int
+    checksum: int  # of what it received through host memory
+
+
 class EngineHandle(Protocol):
     """An actor that owns an inference engine."""
 
@@ -61,7 +69,7 @@ class RolloutHandle(EngineHandle, Protocol):
     init_weight_transfer_engine: Method[[Mapping[str, Any]], None]
     start_weight_update: Method[[], None]
     update_weights: Method[[Any], None]  # a bucket, or a reference to one
-    finish_weight_update: Method[[int], int]
+    finish_weight_update: Method[[int], Served]
 
 
 class JudgeHandle(Protocol):
@@ -82,7 +90,7 @@ class RewardModelHandle(EngineHandle, JudgeHandle, Protocol):
 class WeightRoute:
     """The way of weights from the ranks to the rollout engines."""
 
-    engines: tuple[RolloutHandle, ...]
+    engines: Mapping[str, RolloutHandle]  # by name
     tensor_parallel: int  # GPUs of one engine
     backend: WeightBackend
     deadline_s: float  # of each call
@@ -100,7 +108,7 @@ class TrainHandle(Protocol):
         [Sequence[Microbatch], tuple[FloatArray, ...] | None, Objective, LossDenominators],
         UpdateReport,
     ]
-    publish: Method[[int], None]
+    publish: Method[[int], dict[str, str]]
     save_hf: Method[[str], None]
     save_checkpoint: Method[[str], None]
     load_checkpoint: Method[[str], None]

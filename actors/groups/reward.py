@@ -9,16 +9,16 @@ engine.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar, cast
 
-import numpy as np
 import ray
 
-from actors.cluster.deadlines import SharedDeadline
+from actors.cluster.deadlines import LOST, SharedDeadline, all_of, wait_for
 from actors.cluster.gauges import engine_gauges
 from actors.engines.specs import EngineSpec
 from actors.groups.handles import JudgeHandle, RewardModelHandle
+from actors.groups.supervision import Seat, Supervisor
 from actors.groups.verifiers import make_verifier
 from conf.errors import ProjectError
 from conf.schema import ExecutionConfig, RewardConfig
@@ -36,6 +36,8 @@ from reward.model.golden import GoldenScore, compare_with_golden, find_golden_sc
 from reward.model.text_path import TextPath
 from rl.base.imports import load
 from rl.types import JudgedGroup, Prompt, PromptGroup, Score, Task
+
+T = TypeVar("T")
 
 
 def extract_config(cfg: RewardConfig) -> ExtractConfig:
@@ -154,11 +156,25 @@ class JudgeActor:
 
 
 class RewardGroup:
-    """The reward group as the driver sees it."""
+    """The reward group as the driver sees it.
 
-    def __init__(self, handles: Sequence[JudgeHandle], deadline_s: float) -> None:
-        self.handles = list(handles)
-        self._waits = [SharedDeadline(deadline_s) for _ in self.handles]
+    A shard holds no state but a cache: what was on one that is lost is asked again, of another
+    where there is one, while the lost one starts anew.
+    """
+
+    def __init__(
+        self,
+        seats: Sequence[Seat[JudgeHandle]],
+        deadline_s: float,
+        supervisor: Supervisor,
+    ) -> None:
+        self.seats = tuple(seats)
+        self._waits = [SharedDeadline(deadline_s) for _ in self.seats]
+        self._supervisor = supervisor
+
+    async def start(self) -> None:
+        """Wait until every shard works."""
+        await all_of(map(self._admit, self.seats))
 
     async def judge(
         self, groups: Sequence[PromptGroup], earlier: Sequence[JudgedGroup] = ()
@@ -190,10 +206,9 @@ class RewardGroup:
 
         Returns the judgements, the shard, and the time at which the last score was known.
         """
-        shard = self._least_busy()
-        judged, scored_s = await self._waits[shard].wait_for(
-            self.handles[shard].judge.remote(bundle, earlier_codes),
-            f"the judgement of problem {bundle[0].problem.id} by reward-{shard}",
+        (judged, scored_s), shard = await self._ask(
+            lambda handle: handle.judge.remote(bundle, earlier_codes),
+            f"the judgement of problem {bundle[0].problem.id}",
         )
         return judged, shard, scored_s
 
@@ -208,15 +223,39 @@ class RewardGroup:
 
         They go to the engine as one batch, and are answered together: one deadline for all.
         """
-        shard = self._least_busy()
-        handle = cast("RewardModelHandle", self.handles[shard])
-        return await self._waits[shard].wait_for(
-            handle.score_problems.remote(problems),
-            f"scores from reward-{shard}",
+        scores, _ = await self._ask(
+            lambda handle: cast("RewardModelHandle", handle).score_problems.remote(problems),
+            "scores",
         )
+        return scores
+
+    async def _ask(self, ask: Callable[[JudgeHandle], Awaitable[T]], what: str) -> tuple[T, int]:
+        """The answer of the shard with the fewest calls in flight, and which shard that is."""
+        shard = self._least_busy()
+        seat, wait = self.seats[shard], self._waits[shard]
+        await self._admit(seat)
+        handle = seat.handle
+        try:
+            return await wait.wait_for(ask(handle), f"{what} by {seat.name}"), shard
+        except LOST as why:
+            seat.lose(handle, why)
+        self._supervisor.note("fault/asked_again")
+        _, answer = await all_of((self._admit(seat), self._ask(ask, what)))
+        return cast("tuple[T, int]", answer)
 
     def _least_busy(self) -> int:
-        return int(np.argmin([wait.num_waiting for wait in self._waits]))
+        """Of the shards that work; of all, while none does."""
+        working = [shard for shard, seat in enumerate(self.seats) if seat.admitted]
+        return min(
+            working or range(len(self.seats)), key=lambda shard: self._waits[shard].num_waiting
+        )
+
+    async def _admit(self, seat: Seat[JudgeHandle]) -> None:
+        async def start(handle: JudgeHandle) -> None:
+            what = f"the start of {seat.name}"
+            await wait_for(handle.ready.remote(), self._supervisor.start_deadline_s, what)
+
+        await self._supervisor.admit(seat, start)
 
 
 RemoteRewardModelActor = ray.remote(RewardModelActor)

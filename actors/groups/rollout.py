@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 from transformers import AutoConfig, GenerationConfig
 
-from actors.cluster.deadlines import stream
+from actors.cluster.deadlines import all_of, stream, wait_for
 from actors.cluster.gauges import engine_gauges
 from actors.engines.specs import EngineSpec, Sampled, Sampling
-from actors.groups.handles import RolloutHandle
+from actors.groups.dealing import Dealing
+from actors.groups.handles import RolloutHandle, Served
+from actors.groups.supervision import Seat, Supervisor
+from actors.groups.weights import checksum
 from conf.errors import UserError
 from rl.seeds import derive_seed
 from rl.text.chat_template import encode_prompt
@@ -38,6 +41,7 @@ class RolloutActor:
 
         self._name = name
         self._max_prompt_tokens = max_prompt_tokens
+        self._checksum = 0  # of the weights of the update in progress
         self._tokenizer = load_tokenizer(spec.model, chat_template)
         self._stop_token_ids = _stop_token_ids(spec.model, self._tokenizer)
         self._loop = EngineLoop(spec, name, engine_gauges(tags, name, spec.model))
@@ -52,8 +56,12 @@ class RolloutActor:
     async def generate(self, asks: Sequence[Ask], step: int) -> AsyncIterator[PromptGroup]:
         """Yield the group of each ask when its last completion is done."""
         tasks = [asyncio.ensure_future(self._sample_group(ask, step)) for ask in asks]
-        for finished in asyncio.as_completed(tasks):
-            yield await finished
+        try:
+            for finished in asyncio.as_completed(tasks):
+                yield await finished
+        finally:  # whoever asked may need the rest no longer
+            for task in tasks:
+                task.cancel()
 
     async def _sample_group(self, ask: Ask, step: int) -> PromptGroup:
         prompt, sampling = ask.prompt, ask.sampling
@@ -103,15 +111,19 @@ class RolloutActor:
 
     async def start_weight_update(self) -> None:
         """Finish what is in flight, hold back what comes, open the update."""
+        self._checksum = 0
         await asyncio.wrap_future(self._loop.start_weight_update())
 
     async def update_weights(self, update_info: Mapping[str, Any]) -> None:
         """Load one bucket."""
         await asyncio.wrap_future(self._loop.update_weights(update_info))
+        if "arrays" in update_info:
+            self._checksum = checksum(update_info, self._checksum)
 
-    async def finish_weight_update(self, policy_version: int) -> int:
-        """Close the update; the version that is served from now on."""
-        return await asyncio.wrap_future(self._loop.finish_weight_update(policy_version))
+    async def finish_weight_update(self, policy_version: int) -> Served:
+        """Close the update; what is served from now on."""
+        version = await asyncio.wrap_future(self._loop.finish_weight_update(policy_version))
+        return Served(version, self._checksum)
 
     async def sleep(self) -> None:
         """Give the device to another group (colocated placement)."""
@@ -134,41 +146,58 @@ def _stop_token_ids(model: str, tokenizer: Any) -> list[int]:  # noqa: ANN401 - 
 
 
 class RolloutEngines:
-    """The rollout group as the driver sees it."""
+    """The rollout group as the driver sees it.
 
-    def __init__(self, handles: Sequence[RolloutHandle], deadline_s: float) -> None:
-        self.handles = list(handles)
+    What an engine that is lost still owed is asked again of the others, while another engine starts
+    in its place, takes the current weights and only then gets prompts.
+    """
+
+    def __init__(
+        self,
+        seats: Sequence[Seat[RolloutHandle]],
+        deadline_s: float,
+        supervisor: Supervisor,
+    ) -> None:
+        self.seats = tuple(seats)
+        self.give_weights: Callable[[Seat[RolloutHandle]], Awaitable[None]] = _keep_weights
         self._deadline_s = deadline_s
-        self._load = [0] * len(self.handles)  # completions in flight
+        self._supervisor = supervisor
+        self._owed: dict[str, set[str]] = {seat.name: set() for seat in self.seats}  # prompt ids
+
+    def alone(self, seat: Seat[RolloutHandle]) -> RolloutEngines:
+        """A group of one of the engines."""
+        group = RolloutEngines([seat], self._deadline_s, self._supervisor)
+        group.give_weights = self.give_weights
+        return group
+
+    async def start(self) -> None:
+        """Wait until every engine works."""
+        await all_of(map(self._admit, self.seats))
 
     async def generate(self, asks: Sequence[Ask], step: int) -> AsyncIterator[PromptGroup]:
-        """Deal the asks to the least busy engines and merge their streams."""
-        merged: asyncio.Queue[PromptGroup] = asyncio.Queue()
-        owed: list[list[Ask]] = [[] for _ in self.handles]
+        """Deal the asks to the engines and merge their streams."""
+        await self.start()
 
-        async def pump(engine: int, share: Sequence[Ask]) -> None:
-            handle = self.handles[engine]
-            generator = handle.generate.options(num_returns="streaming").remote(share, step)
-            what = f"the next finished group of step {step} from {handle}"
-            async for group in stream(generator, self._deadline_s, what):
-                self._load[engine] -= group.ask.sampling.group_size
-                owed[engine].remove(group.ask)
-                await merged.put(group)
+        def sample(seat: Seat[RolloutHandle], share: Sequence[Ask]) -> AsyncIterator[PromptGroup]:
+            generator = seat.handle.generate.options(num_returns="streaming").remote(share, step)
+            what = f"the next finished group of step {step} from {seat.name}"
+            return stream(generator, self._deadline_s, what)
 
-        for ask in asks:
-            engine = self._load.index(min(self._load))
-            self._load[engine] += ask.sampling.group_size
-            owed[engine].append(ask)
-        try:
-            async with asyncio.TaskGroup() as pumps:
-                for engine, share in enumerate(owed):
-                    if share:
-                        pumps.create_task(pump(engine, tuple(share)))
-                for _ in asks:
-                    yield await merged.get()
-        finally:
-            for engine, share in enumerate(owed):
-                self._load[engine] -= sum(ask.sampling.group_size for ask in share)
+        dealing = Dealing(self.seats, self._owed, sample, self._admit, self._supervisor)
+        async for group in dealing.groups(asks):
+            yield group
+
+    async def _admit(self, seat: Seat[RolloutHandle]) -> None:
+        async def start(handle: RolloutHandle) -> None:
+            what = f"the start of {seat.name}"
+            await wait_for(handle.ready.remote(), self._supervisor.start_deadline_s, what)
+            await self.give_weights(seat)
+
+        await self._supervisor.admit(seat, start)
+
+
+async def _keep_weights(_: Seat[RolloutHandle]) -> None:
+    """The weights that an engine has loaded are those that it samples with."""
 
 
 RemoteRolloutActor = ray.remote(RolloutActor)

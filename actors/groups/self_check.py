@@ -82,9 +82,8 @@ async def check_engines(
         seed=cfg.seed,
         purpose="self-check",
     )
-    engines = [RolloutEngines([handle], cfg.rollout.deadline_s) for handle in rollout.handles]
     # All of them before the ranks take the devices.
-    samples = [await _sampled(engine, sampling, version) for engine in engines]
+    samples = [await _sampled(rollout.alone(seat), sampling, version) for seat in rollout.seats]
     gaps: list[float] = []
     for of_engine in samples:
         theirs = [sample.rollout_logprobs for sample in of_engine]

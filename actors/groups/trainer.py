@@ -6,19 +6,22 @@ an update is passed with the call.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import ray
 
-from actors.cluster.deadlines import wait_for, wait_for_all
+from actors.cluster.deadlines import all_of, wait_for, wait_for_all
 from actors.engines.forward_check import ForwardCheck
 from actors.engines.specs import TrainSpec, WeightBackend
-from actors.groups.handles import RolloutHandle, TrainHandle, WeightRoute, call
+from actors.groups.handles import RolloutHandle, TrainHandle, WeightRoute
+from actors.groups.supervision import Seat, Supervisor
 from actors.groups.weights import WeightPublisher
+from conf.errors import DeadlineError, EngineError, LostActorError, LostPolicyError
 from rl.loss import LossDenominators, Objective
 from rl.packing import Packing
 from rl.types import FloatArray, Microbatch, Minibatch, UpdateReport
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
     from actors.engines.deepspeed_engine import TrainEngine
 
 T = TypeVar("T")
+Ranks = tuple[TrainHandle, ...]
+
+_FREE_PORT = "a free port of policy-0"
+_SIGN_OF_LIFE_S = 10.0  # for an answer to a question that needs no work
 
 
 class TrainActor:
@@ -45,7 +52,7 @@ class TrainActor:
         return self._started
 
     def address(self) -> tuple[str, int]:
-        """Where rank 0 listens for the others."""
+        """Where rank 0 can listen for the others."""
         with socket.socket() as probe:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
@@ -80,11 +87,11 @@ class TrainActor:
         """One optimizer step."""
         return self._engine.update(microbatches, old_logprobs, objective, norm)
 
-    def publish(self, policy_version: int) -> None:
-        """Send the weights to the rollout engines."""
+    def publish(self, policy_version: int) -> dict[str, str]:
+        """Send the weights to the rollout engines; those that were lost on the way, and why."""
         if self._publisher is None:
             raise RuntimeError("connect() comes before publish()")
-        self._publisher.publish(policy_version)
+        return self._publisher.publish(policy_version)
 
     def save_hf(self, directory: str) -> None:
         """Write a Hugging Face directory."""
@@ -103,32 +110,83 @@ class TrainActor:
         return self._engine.partition_report()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """The rollout engines that weights are published to, and how they travel."""
+
+    engines: tuple[Seat[RolloutHandle], ...]
+    tensor_parallel: int  # GPUs of one engine
+    backend: WeightBackend
+
+
 class TrainGroup:
-    """All ranks of one model; satisfies `rl.interfaces.PolicyFleet`."""
+    """All ranks of one model; satisfies `rl.interfaces.PolicyFleet`.
+
+    What a rank holds is nothing without the others, so that one which is lost ends them all, with a
+    LostPolicyError. `rebuild` starts them again, from the initial weights.
+    """
 
     def __init__(
         self,
-        handles: Sequence[TrainHandle],
+        gang: Seat[Ranks],
         packing: Packing,
         deadline_s: float,
-        start_deadline_s: float,
+        supervisor: Supervisor,
     ) -> None:
-        self.handles = tuple(handles)
-        self.num_ranks = len(self.handles)
         self.packing = packing  # until a self-check says otherwise
-        self.deadline_s = deadline_s
-        self.start_deadline_s = start_deadline_s
         self.num_updates_begun = 0  # optimizer steps that the ranks were asked for
+        self.gang = gang
+        self._deadline_s = deadline_s
+        self._supervisor = supervisor
+        self._spec: TrainSpec | None = None
+        self._routing: Routing | None = None
+        self._connected: list[RolloutHandle] = []
+        self._version = 0  # that was published last
+        self._changed = False  # the weights are no longer those of `_version`
+        self._weights = asyncio.Condition()  # its lock: who changes or publishes the weights
+
+    @property
+    def handles(self) -> Ranks:
+        """The ranks, in order."""
+        return self.gang.handle
+
+    @property
+    def num_ranks(self) -> int:
+        """How many there are."""
+        return len(self.gang.actors)
 
     async def start(self, spec: TrainSpec) -> None:
         """Load the model on all ranks."""
-        address, port = await self._free_address()
-        await call(
-            self.handles,
-            lambda rank: rank.start.remote(spec, address, port),
-            self.start_deadline_s,
-            "the start of the policy ranks",
-        )
+        self._spec = spec
+        await self._admit()
+
+    async def rebuild(self) -> None:
+        """Start the ranks anew, and give the engines their initial weights as version 0.
+
+        Raises:
+            LostActorError: when they have been started as often as they may.
+        """
+        await self._admit()
+        self.num_updates_begun = 0
+        self._connected = []
+        await self.publish(0)
+
+    async def _admit(self) -> None:
+        spec = self._spec
+        if spec is None:
+            raise RuntimeError("start() comes first")
+
+        async def start(_: Ranks) -> None:
+            deadline_s = self._supervisor.start_deadline_s
+            found = await self._ask(lambda _, rank: rank.address.remote(), _FREE_PORT, deadline_s)
+            address, port = found[0]
+            await self._ask(
+                lambda _, rank: rank.start.remote(spec, address, port),
+                "the start of the policy ranks",
+                deadline_s,
+            )
+
+        await self._supervisor.admit(self.gang, start)
 
     def unchecked(self) -> None:
         """Share nothing by `auto`: without a self-check nobody knows that it changes no number."""
@@ -147,31 +205,17 @@ class TrainGroup:
         found[0].check(model)
         return found[0]
 
-    async def connect(
-        self, engines: Sequence[RolloutHandle], tensor_parallel: int, backend: WeightBackend
-    ) -> None:
-        """Agree with the rollout engines on how weights travel."""
-        route = WeightRoute(
-            engines=tuple(engines),
-            tensor_parallel=tensor_parallel,
-            backend=backend,
-            deadline_s=self.deadline_s,
-        )
-        address, port = await self._free_address()
-        await self._call(
-            lambda rank: rank.connect.remote(route, address, port),
-            "the connection of policy and rollout",
-        )
+    def route(self, routing: Routing) -> None:
+        """Publish to these rollout engines from now on."""
+        self._routing = routing
 
     async def outputs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
         """Log-probs of the labels, or scores: by rank, by microbatch, [M]."""
-        refs = [
-            handle.outputs.remote(microbatches)
-            for handle, microbatches in zip(
-                self.handles, minibatch.microbatches_by_rank, strict=True
-            )
-        ]
-        return tuple(await wait_for_all(refs, self.deadline_s, "log-probs of the policy"))
+        of_rank = minibatch.microbatches_by_rank
+        what = "log-probs of the policy"
+        return tuple(
+            await self._call_ranks(lambda number, rank: rank.outputs.remote(of_rank[number]), what)
+        )
 
     async def update(
         self,
@@ -182,25 +226,80 @@ class TrainGroup:
         """One optimizer step over all ranks."""
         norm = LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
         old = old_logprobs or (None,) * self.num_ranks
+        of_rank = minibatch.microbatches_by_rank
+        async with self._weights:
+            self._changed = True
         self.num_updates_begun += 1
-        refs = [
-            handle.update.remote(microbatches, old[rank], objective, norm)
-            for rank, (handle, microbatches) in enumerate(
-                zip(self.handles, minibatch.microbatches_by_rank, strict=True)
-            )
-        ]
-        reports = await wait_for_all(refs, self.deadline_s, "an optimizer step")
+        reports = await self._call_ranks(
+            lambda number, rank: rank.update.remote(of_rank[number], old[number], objective, norm),
+            "an optimizer step",
+        )
         return reports[0]
 
+    # --- weights ---------------------------------------------------------------------------------
+
     async def publish(self, policy_version: int) -> None:
-        """Make every rollout engine serve the current weights."""
-        await self._call(
-            lambda rank: rank.publish.remote(policy_version),
-            f"publication of version {policy_version}",
+        """Make every rollout engine that works serve the current weights.
+
+        One that is lost on the way gets them when another has taken its place.
+        """
+        async with self._weights:
+            if self._routing is not None:
+                working = [seat for seat in self._routing.engines if seat.admitted]
+                await self._send(self._routing, working, policy_version)
+            self._version, self._changed = policy_version, False
+            self._weights.notify_all()
+
+    async def give_weights(self, engine: Seat[RolloutHandle]) -> None:
+        """Make a new engine serve the version that was published last.
+
+        While an optimizer step changes the weights, it waits for the publication that follows.
+        """
+        async with self._weights:
+            await self._weights.wait_for(lambda: not self._changed)
+            if self._routing is not None:
+                await self._send(self._routing, [engine], self._version)
+        if engine.lost is not None:
+            raise LostActorError(str(engine.lost))
+
+    async def _send(
+        self, routing: Routing, engines: Sequence[Seat[RolloutHandle]], version: int
+    ) -> None:
+        if not engines:
+            return
+        handles = {seat.name: seat.handle for seat in engines}
+        if list(handles.values()) != self._connected:
+            await self._connect(routing, engines)
+        what = f"publication of version {version}"
+        try:
+            lost, *_ = await self._call(lambda rank: rank.publish.remote(version), what)
+        except LostPolicyError as error:  # whoever was sent a part has weights of two versions
+            lost = dict.fromkeys(handles, f"{what} was cut short: {error}")
+        for seat in engines:
+            if (why := lost.get(seat.name)) is not None:
+                seat.lose(handles[seat.name], LostActorError(why))
+        if self.gang.lost is not None:
+            raise LostPolicyError(str(self.gang.lost))
+
+    async def _connect(self, routing: Routing, engines: Sequence[Seat[RolloutHandle]]) -> None:
+        route = WeightRoute(
+            engines={seat.name: seat.handle for seat in engines},
+            tensor_parallel=routing.tensor_parallel,
+            backend=routing.backend,
+            # Less than that of the publication: it goes on when an engine has not answered.
+            deadline_s=self._deadline_s / 2,
         )
+        address, port = (await self._call(lambda rank: rank.address.remote(), _FREE_PORT))[0]
+        await self._call(
+            lambda rank: rank.connect.remote(route, address, port),
+            "the connection of policy and rollout",
+        )
+        self._connected = list(route.engines.values())
 
     async def give_way(self) -> None:
         """Leave the devices to the engines, where they are shared."""
+
+    # --- files -----------------------------------------------------------------------------------
 
     async def save_hf(self, directory: Path) -> None:
         """Write a Hugging Face directory."""
@@ -222,13 +321,59 @@ class TrainGroup:
         """What each rank holds: the proof that parameters are partitioned."""
         return await self._call(lambda rank: rank.partition_report.remote(), "the partition report")
 
-    async def _free_address(self) -> tuple[str, int]:
-        return await wait_for(
-            self.handles[0].address.remote(), self.start_deadline_s, "a free port of policy-0"
-        )
+    # --- calls -----------------------------------------------------------------------------------
 
     async def _call(self, ask: Callable[[TrainHandle], Awaitable[T]], what: str) -> list[T]:
-        return await call(self.handles, ask, self.deadline_s, what)
+        return await self._call_ranks(lambda _, rank: ask(rank), what)
+
+    async def _call_ranks(
+        self, ask: Callable[[int, TrainHandle], Awaitable[T]], what: str
+    ) -> list[T]:
+        """What the ranks answer; with one that is lost all are given up."""
+        ranks = self.gang.handle
+        try:
+            return await self._ask(ask, what, self._deadline_s)
+        except LostActorError as error:
+            self.gang.lose(ranks, error)
+            raise LostPolicyError(str(error)) from error
+
+    async def _ask(
+        self, ask: Callable[[int, TrainHandle], Awaitable[T]], what: str, deadline_s: float
+    ) -> list[T]:
+        """What the ranks answer.
+
+        Raises:
+            LostActorError: naming the ranks that died, or at a deadline those that are silent.
+        """
+        ranks = self.gang.handle
+        try:
+            refs = [ask(number, rank) for number, rank in enumerate(ranks)]
+            return await wait_for_all(refs, deadline_s, what)
+        except (EngineError, DeadlineError) as error:
+            # What fails first is often a rank that lost its connection to the one that died.
+            dead, silent = await self._signs_of_life(ranks)
+            if dead:
+                raise LostActorError(f"{', '.join(dead)} died: {error}") from error
+            # One that raises leaves the others waiting: only at a deadline is silence a loss.
+            if silent and isinstance(error, DeadlineError):
+                raise LostActorError(f"no answer from {', '.join(silent)}: {error}") from error
+            raise
+
+    async def _signs_of_life(self, ranks: Ranks) -> tuple[list[str], list[str]]:
+        """The ranks that are dead, and those that do not say at once where they are."""
+        dead: list[str] = []
+        silent: list[str] = []
+
+        async def listen(name: str, rank: TrainHandle) -> None:
+            try:
+                await wait_for(rank.address.remote(), _SIGN_OF_LIFE_S, f"a sign of life of {name}")
+            except EngineError:
+                dead.append(name)
+            except DeadlineError:
+                silent.append(name)
+
+        await all_of(map(listen, self.gang.actors, ranks))
+        return sorted(dead), sorted(silent)
 
 
 RemoteTrainActor = ray.remote(TrainActor)

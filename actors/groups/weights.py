@@ -3,8 +3,9 @@
 All ZeRO ranks walk through the same buckets in lockstep, because gathering a bucket is a
 collective. Rank 0 drives the four calls of the API on every rollout engine: start (in-flight
 completions end first), one update per bucket, finish (the prefix cache is reset afterwards). Each
-call has a deadline, and the version that the engines serve at the end is compared with the one
-published.
+call has a deadline. At the end the version that an engine serves is compared with the one that was
+published, and on CPU the checksum of what it received with that of what was sent. An engine that is
+lost on the way is left out of the rest, and reported: the others get their weights.
 
 On CPU a bucket travels through Ray's shared-memory object store (backend `host_memory`). On GPUs
 `actors.engines.vllm_transports.gpu_sender` runs vLLM's own `nccl` (separate devices) or `ipc`
@@ -13,13 +14,15 @@ On CPU a bucket travels through Ray's shared-memory object store (backend `host_
 
 from __future__ import annotations
 
+import time
+import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 import torch
 
-from actors.cluster.deadlines import get
+from actors.cluster.deadlines import LOST, get
 from actors.groups.handles import RolloutHandle, WeightRoute
 from conf.errors import VersionMismatchError
 
@@ -29,10 +32,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BUCKET_BYTES = 512 * 2**20
+_LAST_S = 1.0  # for an answer that may have come while others were waited for
 
 
 class RolloutClient:
-    """vLLM's weight-sync client over the rollout actors: each call reaches all of them.
+    """vLLM's weight-sync client over the rollout actors: each call reaches all that are left.
 
     A call goes through three methods of one name: here, of `RolloutActor`, of `EngineLoop`.
     """
@@ -40,65 +44,90 @@ class RolloutClient:
     def __init__(self, route: WeightRoute) -> None:
         self._route = route
         self.policy_version = 0  # of the publication in progress
+        self.sent: int | None = None  # the checksum of its buckets, where they are sent from here
+        self.lost: dict[str, str] = {}  # engines that are left out of it, by name: why
 
     def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> None:
         """Agree on the transport; with NCCL, engine by engine, workers follow one another."""
-        infos = [dict(init_info) for _ in self._route.engines]
-        for index, info in enumerate(infos):
+        infos = {name: dict(init_info) for name in self._route.engines}
+        for index, info in enumerate(infos.values()):
             if "rank_offset" in info:
                 info["rank_offset"] += index * self._route.tensor_parallel
-        refs = [
-            engine.init_weight_transfer_engine.remote(info)
-            for engine, info in zip(self._route.engines, infos, strict=True)
-        ]
-        get(refs, self._route.deadline_s, "the agreement on the weight transport")
+        what = "the agreement on the weight transport"
+        self._call(
+            lambda name, engine: engine.init_weight_transfer_engine.remote(infos[name]), what
+        )
 
     def start_weight_update(self) -> None:
         """Open an update on every engine."""
-        self._call(
-            lambda engine: engine.start_weight_update.remote(), "the end of in-flight completions"
-        )
+        what = "the end of in-flight completions"
+        self._call(lambda _, engine: engine.start_weight_update.remote(), what)
 
     def update_weights(self, update_info: Any) -> None:  # noqa: ANN401 - backend-specific
         """Load one bucket on every engine."""
-        self._call(
-            lambda engine: engine.update_weights.remote(update_info), "loading a bucket of weights"
-        )
+        what = "loading a bucket of weights"
+        self._call(lambda _, engine: engine.update_weights.remote(update_info), what)
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         """Close the update and check what is served.
 
         Raises:
-            VersionMismatchError: when an engine serves another version than the one published.
+            VersionMismatchError: when an engine serves another version than the one published, or
+                has received through host memory something else than was sent.
         """
         version = self.policy_version if weight_version is None else int(weight_version)
-        served = self._call(
-            lambda engine: engine.finish_weight_update.remote(version),
-            "the end of a weight update",
-        )
-        check_versions(served, version)
+        what = "the end of a weight update"
+        served = self._call(lambda _, engine: engine.finish_weight_update.remote(version), what)
+        check_versions({name: found.version for name, found in served.items()}, version)
+        if self.sent is not None:
+            check_checksums({name: found.checksum for name, found in served.items()}, self.sent)
 
     @property
     def num_workers(self) -> int:
         """GPUs of all rollout engines."""
         return len(self._route.engines) * self._route.tensor_parallel
 
-    def _call(self, ask: Callable[[RolloutHandle], Awaitable[T]], what: str) -> list[T]:
-        refs = [ask(engine) for engine in self._route.engines]
-        what = f"{what} of policy version {self.policy_version}"
-        return get(refs, self._route.deadline_s, what)
+    def _call(self, ask: Callable[[str, RolloutHandle], Awaitable[T]], what: str) -> dict[str, T]:
+        """What each engine that is left answers, under one deadline."""
+        refs = {
+            name: ask(name, engine)
+            for name, engine in self._route.engines.items()
+            if name not in self.lost
+        }
+        end_s = time.monotonic() + self._route.deadline_s
+        answers: dict[str, T] = {}
+        for name, ref in refs.items():
+            about = f"{what} of policy version {self.policy_version} on {name}"
+            try:
+                answers[name] = get(ref, max(_LAST_S, end_s - time.monotonic()), about)
+            except LOST as why:
+                self.lost[name] = str(why)
+        return answers
 
 
-def check_versions(served: Sequence[int], policy_version: int) -> None:
+def check_versions(served: Mapping[str, int], policy_version: int) -> None:
     """Compare the versions that the engines serve with the one that was published.
 
     Raises:
         VersionMismatchError: naming the engines that serve something else.
     """
-    wrong = {index: version for index, version in enumerate(served) if version != policy_version}
+    wrong = {name: version for name, version in served.items() if version != policy_version}
     if wrong:
         raise VersionMismatchError(
             f"policy version {policy_version} was published, but rollout engines serve {wrong}"
+        )
+
+
+def check_checksums(served: Mapping[str, int], sent: int) -> None:
+    """Compare what the engines received with what was sent.
+
+    Raises:
+        VersionMismatchError: naming the engines that received something else.
+    """
+    wrong = [name for name, received in served.items() if received != sent]
+    if wrong:
+        raise VersionMismatchError(
+            f"the weights that {', '.join(wrong)} received are not those that were sent"
         )
 
 
@@ -128,19 +157,35 @@ class WeightPublisher:
                 lambda: engine.iter_full_parameters(BUCKET_BYTES),
             )
 
-    def publish(self, policy_version: int) -> None:
-        """Send the current weights; all ranks call this together."""
-        self._client.policy_version = policy_version
+    def publish(self, policy_version: int) -> dict[str, str]:
+        """Send the current weights; all ranks call this together.
+
+        Returns the engines that were lost on the way, by name, with the reason; that of rank 0
+        counts.
+        """
+        client = self._client
+        client.policy_version, client.lost = policy_version, {}
         if self._gpu_sender is not None:
             self._gpu_sender.send_weights()
-            return
+            return client.lost
         if self._is_sender:
-            self._client.start_weight_update()
+            client.start_weight_update()
+        client.sent = 0
         for bucket in self._engine.iter_full_parameters(BUCKET_BYTES):
             if self._is_sender:
-                self._client.update_weights(ray.put(host_bucket(bucket)))
+                raw = host_bucket(bucket)
+                client.sent = checksum(raw, client.sent)
+                client.update_weights(ray.put(raw))
         if self._is_sender:
-            self._client.finish_weight_update()
+            client.finish_weight_update()
+        return client.lost
+
+
+def checksum(bucket: Mapping[str, Any], before: int) -> int:
+    """The checksum of the buckets of an update up to this one; `before` is that up to the last."""
+    for array in bucket["arrays"]:
+        before = zlib.crc32(array, before)
+    return before
 
 
 def host_bucket(bucket: Sequence[tuple[str, torch.Tensor]]) -> dict[str, Any]:

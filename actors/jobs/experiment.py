@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from actors.cluster.deadlines import LOST
 from actors.cluster.session import session
 from actors.cluster.signals import how_to_go_on
 from actors.plan.checks.inputs import check_contents
@@ -36,9 +37,9 @@ def run_experiment(cfg: Config) -> None:
             begin(run, cfg)
             console.stage("run", str(run.root))
             run_in(_run(cfg, run, console))
-    except StoppedError as error:
+    except (StoppedError, *LOST) as error:
         advice = how_to_go_on(run.checkpoints, "checkpoint.minutes", how_to_resume(cfg.name))
-        raise StoppedError(f"{error}; {advice}") from error
+        raise type(error)(f"{error}; {advice}") from error
 
 
 async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:

@@ -82,6 +82,8 @@ class TensorBoardTracker:
         """Open a new event file, whose readers drop what older ones say of later steps."""
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - only when chosen
 
+        if self._writer is not None:
+            self._writer.close()
         self._writer = SummaryWriter(str(self._dir), purge_step=step + 1 if step else None)
 
     def write(self, report: StepReport) -> None:
@@ -108,6 +110,8 @@ class WandbTracker:
         Steps that are taken again are shown once more beside their first values: W&B keeps a
         history as it was written.
         """
+        if self._run is not None:
+            return
         import wandb  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  # optional
 
         about = self._about

@@ -151,7 +151,8 @@ async def _until(
     specs = FleetSpec(reward=True, reward_restarts=_RESTARTS)
     async with start_fleet(cfg, specs, "serve") as fleet:
         try:
-            ingress = await asyncio.to_thread(_start_serve, serving, http, fleet.reward.handles)
+            shards = [seat.handle for seat in fleet.reward.seats]
+            ingress = await asyncio.to_thread(_start_serve, serving, http, shards)
             started.set()
             _announce(serving, http, console)
             await stop.wait()

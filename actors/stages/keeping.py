@@ -41,9 +41,19 @@ class RunCheckpoints:
         self._root = root
         self._timeline = timeline
         self._console = console
-        found = find_resumable(root) if resumes else Found(None)
+        self._take_up(find_resumable(root) if resumes else Found(None))
+
+    def go_back(self) -> None:
+        """Go on from the newest checkpoint on the disk, with ranks that have begun no update.
+
+        Raises:
+            UserError: when there are checkpoints, and none is as it was written.
+        """
+        self._take_up(find_resumable(self._root))
+
+    def _take_up(self, found: Found) -> None:
         for line in found.refused:
-            console.warn(line)
+            self._console.warn(line)
         self.newest = found.newest
         self._saved_s = time.monotonic()
         self._tried = self._complete = found.newest.step if found.newest else 0

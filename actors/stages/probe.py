@@ -88,6 +88,7 @@ class Probe:
         self._run = RunDirectory(directory)
         self._console = console
         self._log = ProbeLog(self._run.probe_log)
+        self._false_rate = alarm.false_rate
         self._alarm = HackingAlarm(alarm.false_rate)
         self._states: list[AlarmState] = []
         self._num_executed = 0  # programs
@@ -113,6 +114,7 @@ class Probe:
     def restore(self, step: int) -> None:
         """Take up what an earlier part of this run has found up to `step`; 0 begins anew."""
         found = self._log.keep_until(step if step else -1, len(self._problems))
+        self._alarm = HackingAlarm(self._false_rate)
         self._states = [self._alarm.see(reading) for reading in found]
         for best in complete_checkpoints(self._run.best):
             if best.step > step:

@@ -68,7 +68,7 @@ async def score_all(
         return scores
 
     slots = asyncio.Semaphore(_IN_FLIGHT)
-    calls = _calls(problems, len(reward.handles))
+    calls = _calls(problems, len(reward.seats))
     return [found for scores in await all_of(map(score, calls)) for found in scores]
 
 

@@ -19,6 +19,7 @@ from actors.stages.evaluation import Evaluation, evaluate
 from actors.stages.keeping import RunCheckpoints, read_states
 from actors.stages.probe import Asking, Probe, probe_problems
 from actors.stages.recipes import make_recipe
+from conf.errors import LostPolicyError, is_lost_policy
 from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
 from reward.model.written import check_written
 from rl.base.console import Console
@@ -140,6 +141,28 @@ class RlRun:
                 return await self._train_and_evaluate(fleet, started_s)
 
     async def _train_and_evaluate(self, fleet: RayFleet, started_s: float) -> RlResult:
+        """All steps; when the policy is lost they go on from the newest checkpoint."""
+        while True:
+            try:
+                return await self._go_on(fleet, started_s)
+            except (LostPolicyError, BaseExceptionGroup) as error:
+                if not is_lost_policy(error):
+                    raise
+            await self._recover(fleet)
+
+    async def _recover(self, fleet: RayFleet) -> None:
+        """Rebuild the ranks, and go back to the newest checkpoint of this run."""
+        while True:
+            try:
+                await fleet.policy.rebuild()
+            except LostPolicyError:
+                continue
+            break
+        self._checkpoints.go_back()
+        self._executed_for_evaluation = 0
+
+    async def _go_on(self, fleet: RayFleet, started_s: float) -> RlResult:
+        """From the newest checkpoint, or the initial policy, to the end."""
         cfg = self._cfg
         newest = self._checkpoints.newest
         self._timeline.forget_after(newest.step if newest else 0)
@@ -237,6 +260,7 @@ class RlRun:
         if self._probe.due(step):
             found = await self._take_probe(fleet, step)
             report = dataclasses.replace(report, metrics={**report.metrics, **found})
+        report = dataclasses.replace(report, metrics={**report.metrics, **fleet.faults()})
         self._sink.write(report)
         self._console.step(report, cfg.algorithm.num_steps)
         await self._self_check(fleet, report)

@@ -79,7 +79,7 @@ async def _beside(
         Console().say(f"group {seconds:.2f} s, snippet {snippet_s[-1]:.2f} s")
     ratios = [theirs / ours for theirs, ours in zip(snippet_s, group_s, strict=True)]
     shown = f"{min(ratios):.1f} to {max(ratios):.1f} over {num_repeats} repeats"
-    threads, shards = torch.get_num_threads(), len(fleet.reward.handles)
+    threads, shards = torch.get_num_threads(), len(fleet.reward.seats)
     return [
         ("- snippet", f"{statistics.median(snippet_s):.2f} s", f"{threads} threads"),
         ("- group", f"{statistics.median(group_s):.2f} s", f"{shards} shards of one thread"),

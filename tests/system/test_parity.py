@@ -117,7 +117,9 @@ def test_scores_do_not_depend_on_order_batch_or_shard(live: LiveFleet) -> None:
     codes = [[spec.program(rng)] for spec in specs]
 
     async def scores(shards: list[int], order: list[int]) -> np.ndarray:
-        fleet = type(live.fleet.reward)([live.fleet.reward.handles[i] for i in shards], 60.0)
+        of_all = live.fleet.reward
+        seats = [of_all.seats[i] for i in shards]
+        fleet = type(of_all)(seats, 60.0, live.fleet.supervisor)
         rows = await all_of(fleet.score_problem(questions[i], codes[i]) for i in order)
         values = np.zeros(len(order))
         values[order] = [row[0].value for row in rows]

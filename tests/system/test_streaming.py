@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, cast
 
 import pytest
 import ray
@@ -11,7 +12,7 @@ from ray.util.state import list_actors
 
 from rl.problems import minipy
 from rl.step import Batch
-from rl.types import StepReport
+from rl.types import Ask, PromptGroup, StepReport
 from tests.system.conftest import LiveFleet
 
 pytestmark = pytest.mark.system
@@ -59,6 +60,31 @@ def test_stale_rollouts_lag_by_one_version_and_are_corrected(live: LiveFleet) ->
     assert lags[0] == 0
     assert lags[1:] == [1.0, 1.0, 1.0]
     assert all("policy/tis_capped_frac" in report.metrics for report in reports)
+
+
+def test_an_engine_drops_groups_that_nobody_waits_for(live: LiveFleet, record: Record) -> None:
+    sampling = live.recipe.setup.sampling
+    asks = [Ask.code(prompt, sampling) for prompt in minipy.make_prompts("train", 64, 0)]
+    first = live.fresh_step()
+
+    async def groups(num: int) -> float:
+        """Take so many groups of all; the seconds until the engine has new weights afterwards."""
+        called = live.fleet.rollout.generate(asks, first)
+        found = cast("AsyncGenerator[PromptGroup]", called)
+        taken = [await anext(found) for _ in range(num)]
+        await found.aclose()
+        assert len({group.prompt.id for group in taken}) == num
+        start_s = time.perf_counter()
+        await live.fleet.policy.publish(first)
+        return time.perf_counter() - start_s
+
+    start_s = time.perf_counter()
+    live.wait(groups(64))
+    all_s = time.perf_counter() - start_s
+    dropped_s = live.wait(groups(1))
+    live.wait(groups(64))
+    record(f"64 groups: {all_s:.2f} s; publication after 63 were dropped: {dropped_s:.2f} s")
+    assert dropped_s < all_s / 2
 
 
 def test_actors_are_named(live: LiveFleet) -> None:

@@ -221,6 +221,10 @@ class FakeFleet:
         self.reward = FakeReward(self.events)
         self.policy = FakePolicy(self.events, self.rollout)
 
+    def faults(self) -> dict[str, float]:
+        """Nothing is lost."""
+        return {}
+
     def subjects(self, what: str) -> list[object]:
         """What happened under this name, in order."""
         return [subject for name, subject in self.events if name == what]

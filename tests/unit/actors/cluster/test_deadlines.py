@@ -25,7 +25,7 @@ from actors.cluster.deadlines import (
     wait_for,
     wait_for_all,
 )
-from conf.errors import DeadlineError, EngineError, NonFiniteError
+from conf.errors import DeadlineError, EngineError, LostActorError, NonFiniteError
 
 pytestmark = pytest.mark.unit
 
@@ -45,6 +45,14 @@ pydantic_core.ValidationError: 1 validation error for ModelConfig
 input_value=ArgsKwargs((), {'model':...}), input_type=ArgsKwargs]
     For further information visit https://errors.pydantic.dev/2.13/v/value_error
 """
+
+
+@pytest.fixture
+def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The calls that were cancelled."""
+    found: list[object] = []
+    monkeypatch.setattr(ray, "cancel", found.append)
+    return found
 
 
 def task_error(cause: Exception) -> RayError:
@@ -67,6 +75,26 @@ async def never() -> str:
 
 def wait(ref: Awaitable[str], deadline_s: float = LONG_S) -> str:
     return asyncio.run(wait_for(ref, deadline_s, "the score of reward-0"))
+
+
+def test_an_actor_that_died_is_lost_and_one_whose_constructor_raises_is_not():
+    said = (
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: A\n\tpid: 3\n"
+        "Its process has died. Some common causes include: (1) memory"
+    )
+    with pytest.raises(LostActorError) as caught:
+        wait(failure(RayActorError(error_msg=said)))
+    assert str(caught.value) == (
+        "the score of reward-0 failed: RayActorError: The actor died unexpectedly before finishing "
+        "this task.; Its process has died."
+    )
+    for error in (
+        RayActorError(error_msg="no head", actor_init_failed=True),
+        task_error(OSError()),
+    ):
+        with pytest.raises(EngineError) as caught:
+            wait(failure(error))
+        assert not isinstance(caught.value, LostActorError)
 
 
 def test_a_result_is_handed_on():
@@ -182,19 +210,25 @@ def test_a_stream_hands_on_every_item_and_ends_with_its_source():
     assert asyncio.run(collected(refs_of())) == []
 
 
-def test_a_stream_that_stalls_ends_at_the_deadline_of_its_next_item():
+def test_a_stream_that_stalls_ends_at_the_deadline_of_its_next_item(cancelled: list[object]):
     async def stalling() -> AsyncIterator[Awaitable[str]]:
         yield result("a")
         await asyncio.Event().wait()
 
     with pytest.raises(DeadlineError, match="the next group of rollout-0"):
         asyncio.run(collected(stalling(), SHORT_S))
+    assert len(cancelled) == 1
 
 
-def test_a_failing_item_ends_a_stream_with_its_own_error():
+def test_a_failing_item_ends_a_stream_with_its_own_error(cancelled: list[object]):
     refs = refs_of(result("a"), failure(task_error(NonFiniteError("NaN"))))
     with pytest.raises(NonFiniteError, match="NaN"):
         asyncio.run(collected(refs))
+
+
+def test_a_stream_that_is_read_to_its_end_is_not_cancelled(cancelled: list[object]):
+    assert asyncio.run(collected(refs_of(result("a"), result("b")))) == ["a", "b"]
+    assert cancelled == []
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from actors.engines.forward_check import ForwardCheck
-from actors.groups.fleet import TurnTakingGroup, packing_of
-from actors.groups.trainer import TrainGroup
+from actors.groups.fleet import packing_of
+from actors.groups.trainer import Routing
+from actors.groups.turns import TurnTakingGroup
 from conf.schema import Attention, PolicyConfig, SharePrefix
 from rl.loss import NllObjective
 from rl.packing import Packing
 from rl.types import Minibatch
+from tests.unit.actors.groups.seats import seat, supervisor
 
 pytestmark = pytest.mark.unit
 
@@ -36,19 +39,31 @@ def actor(name: str, calls: list[str]) -> Any:
     return Actor(name, calls)
 
 
+def turn_taking(calls: list[str], *engines: str) -> TurnTakingGroup:
+    """One rank that takes turns with these engines, and publishes to those of rollout."""
+    seats = [seat(name, partial(actor, name, calls)) for name in engines]
+    ranks = seat("policy", lambda: (actor("policy", calls),))
+    group = TurnTakingGroup(ranks, PACKING, 5.0, supervisor(), engines=seats)
+    rollout = tuple(one for one in seats if one.group == "rollout")
+    group.route(Routing(engines=rollout, tensor_parallel=1, backend="ipc"))
+    return group
+
+
 class Method:
     def __init__(self, name: str, calls: list[str]) -> None:
         self._name = name
         self._calls = calls
 
-    async def remote(self, *_: object) -> None:
+    async def remote(self, *_: object) -> Any:
+        if self._name.endswith(".address"):
+            return "127.0.0.1", 1
         self._calls.append(self._name)
+        return {} if self._name.endswith(".publish") else None
 
 
 def test_the_engines_sleep_once_from_the_first_look_at_the_policy_to_its_publication():
     calls: list[str] = []
-    trainer = TrainGroup([actor("policy", calls)], PACKING, 5.0, 5.0)
-    taking_turns = TurnTakingGroup(trainer, [actor("rollout", calls), actor("reward", calls)])
+    taking_turns = turn_taking(calls, "rollout-0", "reward-0")
     minibatch = Minibatch(
         microbatches_by_rank=((),),
         num_samples=1,
@@ -66,10 +81,10 @@ def test_the_engines_sleep_once_from_the_first_look_at_the_policy_to_its_publica
 
     asyncio.run(step())
     assert calls == [
-        "policy.publish",
-        *("rollout.sleep", "reward.sleep"),
+        *("policy.connect", "policy.publish"),
+        *("rollout-0.sleep", "reward-0.sleep"),
         *("policy.outputs", "policy.update", "policy.update"),
-        *("rollout.wake", "reward.wake"),
+        *("rollout-0.wake", "reward-0.wake"),
         "policy.publish",
     ]
 
@@ -96,8 +111,7 @@ def self_checked(monkeypatch: pytest.MonkeyPatch, check: ForwardCheck) -> tuple[
         return check
 
     monkeypatch.setattr(Method, "remote", answer)
-    trainer = TrainGroup([actor("policy", calls)], PACKING, 5.0, 5.0)
-    taking_turns = TurnTakingGroup(trainer, [actor("rollout", calls)])
+    taking_turns = turn_taking(calls, "rollout-0")
 
     async def run() -> None:
         assert taking_turns.packing == PACKING
@@ -113,7 +127,7 @@ def test_the_self_check_happens_while_the_engines_sleep_and_leaves_them_awake(
     monkeypatch: pytest.MonkeyPatch,
 ):
     calls, _ = self_checked(monkeypatch, found())
-    assert calls == ["rollout.sleep", "policy.self_check", "rollout.wake"]
+    assert calls == ["rollout-0.sleep", "policy.self_check", "rollout-0.wake"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.groups import self_check
 from actors.groups.self_check import check_engines, check_mismatch, check_ranks, is_strict
 from conf.errors import EngineError
 from conf.schema import Config
@@ -66,34 +65,33 @@ class Ranks:
         self.gave_way = True
 
 
-def engines(monkeypatch: pytest.MonkeyPatch, *gaps: float) -> tuple[Any, Ranks]:
+def engines(*gaps: float) -> tuple[Any, Ranks]:
     """Engines that are that far away from the ranks, and the ranks."""
 
     class Engine:
-        def __init__(self, handles: list[float], deadline_s: float) -> None:
-            self.gap = handles[0]
+        def __init__(self, gap: float) -> None:
+            self.gap = gap
 
         async def generate(self, prompts: Any, sampling: Any, step: int) -> Any:
             assert sampling.top_p == 1.0 and sampling.top_k == -1
             for prompt in prompts:
                 yield group(prompt, self.gap)
 
-    monkeypatch.setattr(self_check, "RolloutEngines", Engine)
-    return SimpleNamespace(handles=list(gaps)), Ranks()
+    return SimpleNamespace(seats=gaps, alone=Engine), Ranks()
 
 
 def check(rollout: Any, ranks: Any, *overrides: str, weights: str = "its weights") -> None:
     asyncio.run(check_engines(config(*overrides), rollout, ranks, 0, weights))
 
 
-def test_engines_that_agree_to_rounding_go_on_awake(monkeypatch: pytest.MonkeyPatch):
-    rollout, ranks = engines(monkeypatch, 1e-6, -1e-5)
+def test_engines_that_agree_to_rounding_go_on_awake():
+    rollout, ranks = engines(1e-6, -1e-5)
     check(rollout, ranks)
     assert ranks.gave_way
 
 
-def test_the_engine_that_differs_is_named_with_its_weights(monkeypatch: pytest.MonkeyPatch):
-    rollout, ranks = engines(monkeypatch, 0.0, 0.5)
+def test_the_engine_that_differs_is_named_with_its_weights():
+    rollout, ranks = engines(0.0, 0.5)
     with pytest.raises(EngineError) as caught:
         check(rollout, ranks, weights="the weights that were published to it")
     message = str(caught.value)
@@ -102,15 +100,13 @@ def test_the_engine_that_differs_is_named_with_its_weights(monkeypatch: pytest.M
     assert "samples from another model" in message
 
 
-def test_nan_differs(monkeypatch: pytest.MonkeyPatch):
+def test_nan_differs():
     with pytest.raises(EngineError):
-        check(*engines(monkeypatch, float("nan")))
+        check(*engines(float("nan")))
 
 
-def test_a_warning_goes_on_and_off_does_not_look(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    rollout, ranks = engines(monkeypatch, 0.5)
+def test_a_warning_goes_on_and_off_does_not_look(capsys: pytest.CaptureFixture[str]):
+    rollout, ranks = engines(0.5)
     check(rollout, ranks, "++self_check.action=warn")
     assert "0.5 apart" in "".join(capsys.readouterr())
     check(rollout, ranks, "++self_check.action=off")

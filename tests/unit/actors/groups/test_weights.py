@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from actors.groups import weights
-from actors.groups.handles import WeightRoute
-from actors.groups.weights import RolloutClient, WeightPublisher
-from conf.errors import VersionMismatchError
+from actors.groups.handles import Served, WeightRoute
+from actors.groups.weights import RolloutClient, WeightPublisher, checksum
+from conf.errors import LostActorError, VersionMismatchError
 
 pytestmark = pytest.mark.unit
 
@@ -22,15 +22,18 @@ class FakeEngine:
     def __init__(self, served: int | None = None) -> None:
         self.calls: list[tuple[str, Any]] = []
         self._served = served
+        self._checksum = 0
 
     def __getattr__(self, name: str) -> Any:
         return _Method(name, self)
 
     def answer(self, name: str, argument: Any) -> Any:
         self.calls.append((name, argument))
+        if name == "update_weights":
+            self._checksum = checksum(argument, self._checksum)
         if name != "finish_weight_update":
             return None
-        return argument if self._served is None else self._served
+        return Served(argument if self._served is None else self._served, self._checksum)
 
 
 class _Method:
@@ -61,7 +64,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def route(*engines: Any, tensor_parallel: int = 1) -> WeightRoute:
     return WeightRoute(
-        engines=engines,
+        engines={f"rollout-{index}": engine for index, engine in enumerate(engines)},
         tensor_parallel=tensor_parallel,
         backend="host_memory",
         deadline_s=1.0,
@@ -91,8 +94,39 @@ def test_the_other_ranks_gather_and_send_nothing():
 def test_an_engine_that_serves_another_version_ends_the_publication():
     trainer: Any = FakeTrainEngine()
     publisher = WeightPublisher(trainer, 0, route(FakeEngine(), FakeEngine(served=6)), ("", 0))
-    with pytest.raises(VersionMismatchError, match=r"version 7 was published.*serve \{1: 6\}"):
+    with pytest.raises(
+        VersionMismatchError, match=r"version 7 was published.*serve \{'rollout-1': 6\}"
+    ):
         publisher.publish(7)
+
+
+def test_an_engine_that_received_something_else_ends_the_publication():
+    engine, trainer = FakeEngine(), FakeTrainEngine()
+    engine._checksum = 1  # as if a bucket had come before
+    with pytest.raises(VersionMismatchError, match="rollout-0 received are not those"):
+        WeightPublisher(trainer, 0, route(engine), ("", 0)).publish(7)  # pyright: ignore[reportArgumentType]
+
+
+def test_an_engine_that_is_lost_on_the_way_is_reported_and_the_others_get_their_weights(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Every rank goes on to the last bucket, because gathering one is a collective."""
+
+    def get(value: Any, _: float, what: str) -> Any:
+        if "loading a bucket" in what and "rollout-0" in what:
+            raise LostActorError(f"{what} failed")
+        return value
+
+    monkeypatch.setattr(weights, "get", get)
+    engines, trainer = [FakeEngine(), FakeEngine()], FakeTrainEngine()
+    publisher = WeightPublisher(trainer, 0, route(*engines), ("", 0))  # pyright: ignore[reportArgumentType]
+    lost = publisher.publish(7)
+    assert lost == {
+        "rollout-0": "loading a bucket of weights of policy version 7 on rollout-0 failed"
+    }
+    assert [name for name, _ in engines[0].calls] == ["start_weight_update", "update_weights"]
+    assert engines[1].calls[-1] == ("finish_weight_update", 7)
+    assert trainer.gathered == 2
 
 
 def test_workers_of_the_engines_follow_one_another():

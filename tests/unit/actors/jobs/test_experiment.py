@@ -20,7 +20,7 @@ from actors.jobs.experiment import (
 )
 from actors.stages.evaluation import Evaluation
 from actors.stages.rl_run import RlResult
-from conf.errors import StoppedError, UserError
+from conf.errors import LostActorError, StoppedError, UserError
 from rl.base.console import Console
 from rl.run.checkpoint import commit, staging_directory
 from rl.run.directory import RunDirectory
@@ -102,22 +102,25 @@ def test_without_a_probe_the_table_says_that_nobody_watched(capsys):
     assert "no probe" in capsys.readouterr().out
 
 
-@pytest.fixture
-def stopped_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session in which every run is stopped by a signal before it does anything."""
+ENDS = [StoppedError("stopped by SIGTERM"), LostActorError("rollout-0 is lost")]
+
+
+@pytest.fixture(params=ENDS, ids=str)
+def ended(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Exception:
+    """What ends every run before it does anything."""
 
     def run_in(body: Coroutine[Any, Any, None]) -> None:
         body.close()
-        raise StoppedError("stopped by SIGTERM")
+        raise request.param
 
     @contextmanager
     def session(*_: object) -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
         yield run_in
 
     monkeypatch.setattr(experiment, "session", session)
+    return request.param
 
 
-@pytest.mark.usefixtures("stopped_session")
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
@@ -125,20 +128,20 @@ def stopped_session(monkeypatch: pytest.MonkeyPatch) -> None:
         ("run-2", "the same command with name=run-2 resume=auto goes on after step 2"),
     ],
 )
-def test_a_stopped_run_says_how_it_goes_on_under_the_name_that_it_took(
-    tmp_path: Path, name: str, advice: str
+def test_a_run_that_is_ended_says_how_it_goes_on_under_the_name_that_it_took(
+    tmp_path: Path, ended: Exception, name: str, advice: str
 ):
     cfg = shipped_config([f"output_dir={tmp_path}", f"name={name}", "checkpoint.every=2"])
     run = RunDirectory.of(cfg)
-    with pytest.raises(StoppedError, match="there is no checkpoint yet"):
+    with pytest.raises(type(ended), match="there is no checkpoint yet"):
         run_experiment(cfg)
     assert json.loads(run.config.read_text())["checkpoint"]["every"] == 2
     commit(staging_directory(run.checkpoints, 2), run.checkpoints, 2, keep=2)
-    with pytest.raises(StoppedError, match=f"stopped by SIGTERM; {advice}"):
+    with pytest.raises(type(ended), match=f"{ended}; {advice}"):
         run_experiment(dataclasses.replace(cfg, resume="auto"))
 
 
-@pytest.mark.usefixtures("stopped_session")
+@pytest.mark.usefixtures("ended")
 def test_a_run_never_begins_over_the_steps_of_another(tmp_path: Path):
     cfg = shipped_config([f"output_dir={tmp_path}"])
     run = RunDirectory.of(cfg)

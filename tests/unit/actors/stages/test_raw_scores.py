@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -12,6 +11,7 @@ from actors.groups.reward import RewardGroup
 from actors.stages.raw_scores import Candidates, score_all
 from conf.errors import NonFiniteError
 from rl.types import Score
+from tests.unit.actors.groups.seats import seat, supervisor
 
 pytestmark = pytest.mark.unit
 
@@ -20,8 +20,8 @@ class FakeGroup(RewardGroup):
     """Scores a text by its length, and remembers the problems of each call."""
 
     def __init__(self, shards: int = 2) -> None:
-        handles: list[Any] = [None] * shards
-        super().__init__(handles, deadline_s=1.0)
+        seats = [seat(f"reward-{shard}", lambda: None) for shard in range(shards)]
+        super().__init__(seats, 1.0, supervisor())
         self.calls: list[int] = []
 
     async def score_problems(

@@ -19,7 +19,7 @@ from actors.stages import keeping, rl_run
 from actors.stages.evaluation import Evaluation
 from actors.stages.recipes import make_recipe
 from actors.stages.rl_run import RlRun, training_sampling
-from conf.errors import StoppedError, UserError
+from conf.errors import LostPolicyError, StoppedError, UserError
 from rl.base.console import Console
 from rl.loss import Objective
 from rl.metrics import JsonlSink
@@ -44,11 +44,21 @@ class SavingPolicy(FakePolicy):
     """A policy that can be saved, loaded and evaluated."""
 
     num_updates_begun = 0
+    lost_at: int | None = None  # at this optimizer step, once
+    num_rebuilt = 0
+
+    async def rebuild(self) -> None:
+        self.num_rebuilt += 1
+        self.num_updates_begun = 0
+        await self.publish(0)
 
     async def update(
         self, minibatch: Minibatch, old_logprobs: Any, objective: Objective
     ) -> UpdateReport:
         self.num_updates_begun += 1
+        if self.num_updates_begun == self.lost_at:
+            self.lost_at = None
+            raise LostPolicyError("policy-1 died: an optimizer step failed")
         report = await super().update(minibatch, old_logprobs, objective)
         shown = {"policy/grad_norm": 1.0, "policy/ref_kl": 0.0}  # on the console
         return UpdateReport(metrics={**report.metrics, **shown}, lr=report.lr)
@@ -327,3 +337,25 @@ def test_ranks_that_do_not_answer_do_not_hold_up_the_end(
     assert find_newest(tmp_path / "checkpoints").refused == ()
     assert steps_of(tmp_path) == [2]
     assert "step 4 is not saved: the ranks did not answer within 0.05 s" in said(capsys)
+
+
+@pytest.mark.parametrize(("lost_at", "again_from"), [(1, 0), (2, 0), (3, 2), (4, 2)])
+def test_a_run_that_loses_its_policy_goes_back_to_its_newest_checkpoint_and_ends_by_itself(
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    lost_at: int,
+    again_from: int,
+):
+    monkeypatch.setattr(SavingPolicy, "lost_at", lost_at)
+    tracker = run(tmp_path, monkeypatch, "++algorithm.num_steps=4", "++algorithm.max_staleness=0")
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    assert ("after", again_from) in tracker.told[1:]
+    (fleet,) = fleets
+    versions = fleet.subjects("published")
+    before = list(range(1, lost_at))
+    loaded = [again_from] if again_from else []
+    assert versions == [*before, 0, *loaded, *range(again_from + 1, 5)]
+    assert [step for name, step in stages(tmp_path) if name == "update"] == [1, 2, 3, 4]
+    assert complete_checkpoints(tmp_path / "checkpoints")[-1].step == 4

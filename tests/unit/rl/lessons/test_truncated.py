@@ -53,7 +53,7 @@ def test_a_masked_completion_has_no_sample_and_counts_in_no_baseline(keep_zero):
     (advantages_G,) = batch_advantages([found], NONE)
     mean = (1 + 3 + 6) / 3
     np.testing.assert_allclose(advantages_G, [1 - mean, 0, 3 - mean, 6 - mean], rtol=1e-6)
-    samples = build_samples([found], [advantages_G], keep_zero)
+    samples = build_samples([found], [advantages_G], keep_zero=keep_zero)
     assert [sample.sample_idx for sample in samples] == [0, 2, 3]
     assert batch_metrics([found])["reward/masked_rate"] == 0.25
 

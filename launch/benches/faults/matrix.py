@@ -1,0 +1,146 @@
+"""The kill matrix: each kind of process, killed in each phase, beside a run that was left alone.
+
+A run whose rollout actor, reward shard, policy rank, sandbox worker or second node dies goes on by
+itself. One whose driver, GCS or head node dies is started again with `resume=auto`, once. Both have
+to end with the weights, metrics and evaluations of the run that was left alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from conf.errors import EngineError
+from launch.benches.faults.faults import MARK, STRUCK, Fault, Phase, Target
+from launch.benches.faults.runs import ROOT, Ended, differences, end_all, lost, run_small
+from rl.base.console import Console
+
+ENDS_THE_RUN: tuple[Target, ...] = ("driver", "gcs")  # whose loss nothing survives
+_STEP = 3  # the first after the checkpoint of step 2
+# Phases that are not those of a step in the middle; a checkpoint and an evaluation follow step 4.
+_STEPS: dict[Phase, int] = {"startup": 0, "checkpoint": 4, "evaluation": 4}
+_LONGEST_S: dict[Phase, float] = {"startup": 8.0, "checkpoint": 0.3, "evaluation": 0.3}
+_NODE_CPUS = 16  # of a Ray node: numbers by which actors are placed, not cores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One fault, and what became of the run."""
+
+    fault: Fault
+    struck: bool  # False: there was no such process
+    resumed: bool
+    losses: int  # actors that were started again, and the policy as one
+    wrong: tuple[str, ...]  # empty: the run has ended as one that was left alone
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """As the table shows it."""
+        how = "resumed" if self.resumed else "by itself" if self.struck else "not there"
+        place = f"{self.fault.phase}, step {self.fault.step}, +{self.fault.delay_s:.2f} s"
+        return (
+            self.fault.target,
+            place,
+            how,
+            str(self.losses),
+            "; ".join(self.wrong) or "the same",
+        )
+
+
+def measure_faults(targets: Sequence[Target], phases: Sequence[Phase], seeds: int) -> None:
+    """Run the matrix, or the part of it that has these targets and phases, and print it.
+
+    Raises:
+        EngineError: when a run ended otherwise than the one that was left alone.
+    """
+    console = Console()
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        whole = run_small(root / "whole")
+        if whole.code != 0:
+            raise EngineError(f"the run that is left alone ended with {whole.code}: {whole.reason}")
+        cells: list[Cell] = []
+        wanted = (targets or get_args(Target), phases or get_args(Phase), range(seeds))
+        for number, (target, phase, seed) in enumerate(itertools.product(*wanted)):
+            fault = fault_of(target, phase, seed)
+            cells.append(try_fault(fault, whole, root / str(number)))
+            console.say("  ".join(cells[-1].row))
+    about = ("killed", "when", "ended", "restarts", "weights, metrics, evaluations")
+    console.table("kill matrix", [cell.row for cell in cells], about)
+    wrong = sum(bool(cell.wrong) for cell in cells)
+    if wrong:
+        raise EngineError(f"{wrong} of {len(cells)} runs ended otherwise than one left alone")
+
+
+def try_fault(fault: Fault, whole: Ended, cwd: Path) -> Cell:
+    """Run with one fault, resume where that is needed, and compare."""
+    if fault.target == "raylet":
+        with _two_nodes(cwd) as environment:
+            ended = run_small(cwd, [fault], ["placement.strategy=SPREAD"], environment=environment)
+    else:
+        ended = run_small(cwd, [fault])
+    struck = STRUCK in ended.said
+    resumed = fault.target in ENDS_THE_RUN and ended.code != 0
+    if resumed:
+        ended = run_small(cwd, (), ["resume=auto"])
+    losses = 0
+    wrong = [f"exit code {ended.code}: {ended.reason}"]
+    if ended.code == 0:
+        costs = lost(ended.directory)
+        losses = sum(count for name, count in costs.items() if name.endswith("_restarts"))
+        wrong = list(differences(whole.directory, ended.directory))
+    return Cell(fault=fault, struck=struck, resumed=resumed, losses=losses, wrong=tuple(wrong))
+
+
+def fault_of(target: Target, phase: Phase, seed: int) -> Fault:
+    """The fault of one cell; the seed says how long after the begin of the phase."""
+    longest_s = _LONGEST_S.get(phase, 0.15)
+    return Fault(
+        target=target,
+        phase=phase,
+        step=_STEPS.get(phase, _STEP),
+        number=1 if target in ("policy", "raylet") else 0,  # the second rank; the second node
+        delay_s=random.Random(f"{target} {phase} {seed}").uniform(0.0, longest_s),
+    )
+
+
+@contextmanager
+def _two_nodes(cwd: Path) -> Iterator[dict[str, str]]:
+    """A Ray cluster of two nodes on this machine; the environment of a run in `cwd` that joins it.
+
+    Actors work in the directory in which their node was started.
+    """
+    cwd.mkdir(parents=True, exist_ok=True)
+    mark = uuid.uuid4().hex
+    port = random.SystemRandom().randint(20_000, 30_000)
+    address = f"127.0.0.1:{port}"
+    environment = {MARK: mark, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": address}
+    node = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--num-cpus={_NODE_CPUS}"]
+    head = ["--head", f"--port={port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+    alone = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    try:
+        for how in (head, [f"--address={address}"]):
+            done = subprocess.run(
+                [*node, *how],
+                cwd=cwd,
+                env={**alone, MARK: mark, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            if done.returncode != 0:
+                raise EngineError(f"ray start failed: {done.stderr[-500:]}")
+        yield environment
+    finally:
+        end_all(mark)

@@ -1,0 +1,92 @@
+"""Reward shards: dealing, and what becomes of calls on a shard that is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actors.cluster.deadlines import all_of
+from actors.groups.reward import RewardGroup
+from conf.errors import LostActorError, NonFiniteError
+from tests.unit.actors.groups.seats import seat, supervisor
+
+pytestmark = pytest.mark.unit
+
+
+class FakeShard:
+    """Scores a question by its length, or fails at each call."""
+
+    def __init__(self, fails: Exception | None = None) -> None:
+        self.ready = self.score_problems = self
+        self.asked: list[str] = []
+        self._fails = fails
+
+    async def remote(self, problems: Any = None) -> Any:
+        await asyncio.sleep(0)
+        if problems is None:
+            return None
+        self.asked += [question for question, _ in problems]
+        if self._fails is not None:
+            raise self._fails
+        return [(len(question),) for question, _ in problems]
+
+
+def dead() -> FakeShard:
+    return FakeShard(LostActorError("scores failed: it died"))
+
+
+def group_of(*shards: Callable[[], Any]) -> RewardGroup:
+    seats = [seat(f"reward-{index}", create) for index, create in enumerate(shards)]
+    return RewardGroup(seats, 5.0, supervisor())
+
+
+def scores(group: RewardGroup, num: int) -> list[Any]:
+    async def score() -> list[Any]:
+        return await all_of(group.score_problem("q" * i, ["x"]) for i in range(num))
+
+    return asyncio.run(score())
+
+
+def test_groups_go_to_the_shard_with_the_fewest_in_flight():
+    shards = [FakeShard(), FakeShard()]
+    assert scores(group_of(*(lambda one=one: one for one in shards)), 4) == [(i,) for i in range(4)]
+    assert [len(shard.asked) for shard in shards] == [2, 2]
+
+
+def test_what_was_on_a_lost_shard_is_asked_again_and_every_score_is_the_same():
+    made = [dead(), FakeShard()]
+    waiting, healthy = list(made), FakeShard()
+    group = group_of(lambda: waiting.pop(0), lambda: healthy)
+    assert scores(group, 4) == [(i,) for i in range(4)]
+    assert waiting == [] and made[0].asked == ["", "qq"]
+    assert group._supervisor.take_counts() == {
+        "fault/asked_again": 2.0,
+        "fault/reward_restarts": 1.0,
+    }
+
+
+def test_the_only_shard_is_started_again_as_often_as_it_may_and_then_the_error_names_it():
+    made: list[FakeShard] = []
+
+    def create() -> FakeShard:
+        made.append(dead())
+        return made[-1]
+
+    with pytest.raises(LostActorError, match=r"reward-0 \(node 10\.0\.0\.1\) is lost: scores f"):
+        scores(group_of(create), 2)
+    assert len(made) == 4
+
+
+def test_an_error_of_the_data_restarts_nothing():
+    made: list[FakeShard] = []
+
+    def create() -> FakeShard:
+        made.append(FakeShard(NonFiniteError("NaN for p3")))
+        return made[-1]
+
+    with pytest.raises(NonFiniteError):
+        scores(group_of(create), 1)
+    assert len(made) == 1

@@ -1,0 +1,208 @@
+"""The policy ranks: how a loss is noticed, what it means for the engines, how they come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actors.engines.specs import TrainSpec
+from actors.groups import trainer
+from actors.groups.trainer import Routing, TrainGroup
+from conf.errors import EngineError, LostActorError, LostPolicyError, NonFiniteError
+from conf.schema import PolicyConfig
+from rl.loss import NllObjective
+from rl.packing import Packing
+from rl.types import Minibatch
+from tests.unit.actors.groups.seats import seat, supervisor
+
+pytestmark = pytest.mark.unit
+
+SPEC = TrainSpec(model_path="m", policy=PolicyConfig(lr=1e-3, microbatch_tokens=256), total_steps=9)
+MINIBATCH = Minibatch(
+    microbatches_by_rank=((), ()),
+    num_samples=1,
+    num_loss_tokens=1,
+    num_sample_tokens=1,
+    num_tokens=1,
+)
+
+
+class Rank:
+    """A rank that notes its calls; some fail, and a dead one fails at all of them."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+        self.fails: dict[str, Exception] = {}
+        self.waits = False
+        self.dead = False
+        self.lost_engines: dict[str, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return Method(name, self)
+
+
+class Method:
+    def __init__(self, name: str, rank: Rank) -> None:
+        self._name, self._rank = name, rank
+
+    async def remote(self, *_: object) -> Any:
+        if self._rank.dead:
+            raise LostActorError(f"{self._name} failed: it died")
+        if self._rank.waits:
+            await asyncio.Event().wait()
+        if self._name in self._rank.fails:
+            raise self._rank.fails[self._name]
+        if self._name == "address":
+            return "10.0.0.1", 1
+        self._rank.calls.append(self._name)
+        return self._rank.lost_engines if self._name == "publish" else None
+
+
+class Group:
+    """Two ranks and two engines, of which others take the place."""
+
+    def __init__(self, restarts: int = 3) -> None:
+        self.calls: list[str] = []
+        self.ranks: list[Rank] = []
+        self.supervisor = supervisor(restarts)
+        gang = seat("policy", self._make, admitted=False)
+        gang.actors = ("policy-0", "policy-1")
+        self.engines = tuple(seat(f"rollout-{n}", object) for n in range(2))
+        packing = Packing(num_ranks=2, microbatch_tokens=256)
+        self.policy = TrainGroup(gang, packing, 5.0, self.supervisor)
+        self.policy.route(Routing(engines=self.engines, tensor_parallel=1, backend="host_memory"))
+
+    def _make(self) -> tuple[Rank, ...]:
+        self.ranks = [Rank(self.calls), Rank([])]
+        return tuple(self.ranks)
+
+    def run(self, *bodies: Callable[[], Any]) -> None:
+        async def all_bodies() -> None:
+            await self.policy.start(SPEC)
+            for body in bodies:
+                found = body()
+                if found is not None:
+                    await found
+
+        asyncio.run(all_bodies())
+
+
+def test_a_rank_that_dies_ends_all_and_is_named_whoever_fails_first():
+    group = Group()
+
+    def kill() -> None:
+        group.ranks[0].fails["update"] = EngineError("an optimizer step failed: connection closed")
+        group.ranks[1].dead = True
+
+    with pytest.raises(LostPolicyError, match="policy-1 died: an optimizer"):
+        group.run(kill, lambda: group.policy.update(MINIBATCH, None, NllObjective()))
+    assert group.policy.gang.lost is not None
+
+
+@pytest.mark.parametrize("error", [NonFiniteError("NaN"), EngineError("out of memory")])
+def test_an_error_of_living_ranks_is_theirs(error: Exception):
+    group = Group()
+    with pytest.raises(type(error), match=str(error)):
+        group.run(
+            lambda: group.ranks[0].fails.update(update=error),
+            lambda: group.policy.update(MINIBATCH, None, NllObjective()),
+        )
+    assert group.policy.gang.lost is None
+
+
+def test_ranks_that_wait_for_one_which_raised_are_not_lost(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trainer, "_SIGN_OF_LIFE_S", 0.01)
+    group = Group()
+
+    def fail() -> None:
+        group.ranks[0].fails["update"] = EngineError("out of memory")
+        group.ranks[1].waits = True
+
+    with pytest.raises(EngineError, match="out of memory"):
+        group.run(fail, lambda: group.policy.update(MINIBATCH, None, NllObjective()))
+    assert group.policy.gang.lost is None
+
+
+def test_a_rank_that_stands_still_is_noticed_at_the_deadline(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trainer, "_SIGN_OF_LIFE_S", 0.01)
+    group = Group()
+
+    def stop() -> None:
+        monkeypatch.setattr(group.policy, "_deadline_s", 0.01)
+        for rank in group.ranks:
+            rank.waits = True
+
+    with pytest.raises(
+        LostPolicyError, match=r"no answer from policy-0, policy-1: .* within 0\.01 s"
+    ):
+        group.run(stop, lambda: group.policy.update(MINIBATCH, None, NllObjective()))
+
+
+def test_ranks_that_were_lost_come_back_with_their_initial_weights_as_version_0():
+    group = Group()
+
+    async def lose() -> None:
+        group.ranks[1].dead = True
+        with pytest.raises(LostPolicyError):
+            await group.policy.update(MINIBATCH, None, NllObjective())
+        group.calls.clear()
+
+    group.run(lambda: group.policy.publish(3), lose, group.policy.rebuild)
+    assert group.calls == ["start", "connect", "publish"]
+    assert group.policy.num_updates_begun == 0
+    assert group.supervisor.take_counts() == {"fault/policy_restarts": 1.0}
+
+
+def test_ranks_that_are_lost_too_often_end_the_run():
+    group = Group(restarts=0)
+
+    async def lose() -> None:
+        group.ranks[0].dead = True
+        with pytest.raises(LostPolicyError):
+            await group.policy.publish(1)
+
+    with pytest.raises(LostActorError, match=r"policy \(node 10.0.0.1\) .*restarts=0 allows no"):
+        group.run(lose, group.policy.rebuild)
+
+
+def test_an_engine_that_is_lost_in_a_publication_is_given_up_and_the_policy_goes_on():
+    group = Group()
+    group.run(
+        lambda: group.ranks[0].lost_engines.update({"rollout-1": "it died"}),
+        lambda: group.policy.publish(1),
+    )
+    assert [engine.admitted for engine in group.engines] == [True, False]
+
+
+def test_engines_of_a_publication_that_was_cut_short_are_given_up():
+    group = Group()
+
+    async def lose() -> None:
+        await group.policy.publish(1)
+        group.ranks[1].dead = True
+        with pytest.raises(LostPolicyError):
+            await group.policy.publish(2)
+
+    group.run(lose)
+    assert [engine.admitted for engine in group.engines] == [False, False]
+
+
+def test_a_new_engine_waits_for_the_publication_that_follows_an_update():
+    group = Group()
+    order: list[str] = []
+
+    async def overlap() -> None:
+        await group.policy.update(MINIBATCH, None, NllObjective())
+        given = asyncio.ensure_future(group.policy.give_weights(group.engines[0]))
+        given.add_done_callback(lambda _: order.append("given"))
+        await asyncio.sleep(0.01)
+        await group.policy.publish(1)
+        order.append("published")
+        await given
+
+    group.run(overlap)
+    assert order == ["published", "given"]
+    assert group.calls[-2:] == ["connect", "publish"]  # to this engine alone

@@ -1,0 +1,63 @@
+"""The parts of the kill matrix that need no run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from launch.benches.faults.faults import MARK, Fault, from_json, processes, to_json
+from launch.benches.faults.runs import differences, lost
+
+pytestmark = pytest.mark.unit
+
+
+def test_faults_travel_to_the_saboteur_as_they_are():
+    faults = [Fault(target="policy", phase="update", step=3, number=1, stops=True, delay_s=0.5)]
+    assert from_json(to_json(faults)) == faults
+
+
+def test_processes_of_a_run_are_found_by_its_mark_also_below_one_that_has_it():
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', '{}'], env={{}})"
+    code = child.format("import time; time.sleep(60)  # below")
+    started = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, MARK: "abc"})
+    found: list[int] = []
+    try:
+        deadline_s = time.monotonic() + 20
+        while len(found := processes("abc", ["# below"])) < 2 and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        assert len(found) == 2
+        assert processes("another", ["# below"]) == []
+    finally:
+        for pid in found:
+            os.kill(pid, 9)
+        started.wait()
+
+
+def run_directory(root: Path, loss: float, weight: float, **more: float) -> Path:
+    line = {"step": 1, "policy/loss": loss, "time/step_s": loss, **more}
+    (root / "hf").mkdir(parents=True)
+    (root / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    (root / "summary.json").write_text(json.dumps({"final_pass@1": loss, "wall_s": weight}))
+    save_file({"w": torch.tensor([weight])}, root / "hf/model.safetensors")
+    return root
+
+
+def test_runs_differ_in_weights_metrics_and_evaluations_but_not_in_times_and_losses(tmp_path: Path):
+    whole = run_directory(tmp_path / "whole", 1.0, 2.0)
+    same = run_directory(tmp_path / "same", 1.0, 2.0, **{"fault/policy_restarts": 1.0})
+    assert list(differences(whole, same)) == []
+    assert lost(same) == {"fault/policy_restarts": 1}
+    other = run_directory(tmp_path / "other", 1.5, 2.5)
+    assert list(differences(whole, other)) == [
+        "step 1: policy/loss",
+        "1 of 1 tensors of model.safetensors",
+        "the evaluations: {'final_pass@1': 1.5} in place of {'final_pass@1': 1.0}",
+    ]
