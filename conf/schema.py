@@ -46,6 +46,8 @@ AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
 Resume = Literal["auto", "never"]
 
+BY_TESTS = ("execution", "hybrid")  # kinds of judges that run a problem's tests
+
 # vLLM samples at this where less is asked for, save for 0, which is greedy; the trainer
 # would then compute log-probs of a distribution that nothing was sampled from.
 MIN_TEMPERATURE = 0.01

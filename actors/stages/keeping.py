@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from actors.groups.trainer import TrainGroup
-from conf.errors import ProjectError
-from conf.schema import CheckpointConfig
+from conf.errors import ProjectError, SaveError
+from conf.schema import Config
 from rl.base.console import Console
-from rl.run.checkpoint import HF, Found, commit, find_resumable, staging_directory
+from rl.run.checkpoint import GOES_ON, HF, Found, commit, find_resumable, staging
 from rl.run.timeline import Timeline
 
 _STOP_S = 60.0  # that a run which a signal ends gives its ranks to write the last step
@@ -26,18 +26,19 @@ class RunCheckpoints:
 
     def __init__(
         self,
-        cfg: CheckpointConfig,
+        cfg: Config,
         root: Path,
         timeline: Timeline,
         console: Console,
-        *,
-        resumes: bool,
+        before_commit: Callable[[], None],
     ) -> None:
-        self._cfg = cfg
+        """`before_commit` sees that what a resumed run needs beside a checkpoint is on the disk."""
+        self._cfg = cfg.checkpoint
         self._root = root
         self._timeline = timeline
         self._console = console
-        found = find_resumable(root) if resumes else Found(None)
+        self._before_commit = before_commit
+        found = Found(None) if cfg.resume == "never" else find_resumable(root)
         for line in found.refused:
             console.warn(line)
         self.newest = found.newest
@@ -50,7 +51,7 @@ class RunCheckpoints:
         self._complete, self._num_updates = step, policy.num_updates_begun
         if not ends and not self._due(step):
             return
-        saving = asyncio.ensure_future(self._save(policy, step))
+        saving = asyncio.ensure_future(self._try_to_save(policy, step))
         try:
             await asyncio.shield(saving)
         except asyncio.CancelledError:  # nobody can call ranks back that have begun to write
@@ -77,12 +78,20 @@ class RunCheckpoints:
             return True
         return minutes > 0 and time.monotonic() - self._saved_s > 60 * minutes
 
+    async def _try_to_save(self, policy: TrainGroup, step: int) -> None:
+        """Save a step; a disk that does not take it costs this checkpoint, and not the run."""
+        try:
+            await self._save(policy, step)
+        except SaveError as error:
+            self._console.warn(f"step {step} is not saved: {error}; {GOES_ON}")
+
     async def _save(self, policy: TrainGroup, step: int) -> None:
         self._tried = step
-        staged = staging_directory(self._root, step)
-        with self._timeline.span("checkpoint", step):
+        self._saved_s = time.monotonic()
+        with staging(self._root, step) as staged, self._timeline.span("checkpoint", step):
             await policy.save_checkpoint(staged)
             await policy.save_hf(staged / HF)
+            self._before_commit()
             await asyncio.to_thread(commit, staged, self._root, step, self._cfg.keep)
         self._saved_s = time.monotonic()
 
