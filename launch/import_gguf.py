@@ -43,7 +43,7 @@ def run(args: ImportArgs) -> None:
         raise UserError(f"input: {source} is not a file; give input=FILE.gguf")
     with source.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
-            raise UserError(f"input: {source} is no GGUF file; give input=FILE.gguf")
+            raise UserError(f"input: {source} is not a GGUF file; give input=FILE.gguf")
     own = None if args.tokenizer is None else _tokenizer_directory(args.tokenizer)
     file, carried = read_gguf(source), Carried()
     convert(file, target, args.dtype, own, carried)

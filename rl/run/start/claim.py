@@ -109,7 +109,23 @@ def claimed_run(
     Raises:
         UserError: as `claimed` and `settle_resume` do.
     """
-    claim = Claim(
+    with claimed(_claim_of(cfg, check, keep), console) as name:
+        if cfg.resume == "auto":
+            settle_resume(cfg, console, check, keep)
+        yield name
+
+
+def name_to_take(cfg: Config) -> str:
+    """The name that a run would take now; nothing is locked, made or moved."""
+    claim = _claim_of(cfg, lambda: None)
+    if not claim.chooses_name:
+        return cfg.name
+    names = itertools.chain([cfg.name], (f"{cfg.name}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not claim.held_under(name))
+
+
+def _claim_of(cfg: Config, check: Check, keep: Collection[str] = ()) -> Claim:
+    return Claim(
         name=cfg.name,
         resume=cfg.resume,
         overwrite=cfg.overwrite,
@@ -119,10 +135,6 @@ def claimed_run(
         keep=keep,
         named=cfg.name != DEFAULT_NAME,
     )
-    with claimed(claim, console) as name:
-        if cfg.resume == "auto":
-            settle_resume(cfg, console, check, keep)
-        yield name
 
 
 def settle_resume(cfg: Config, console: Console, check: Check, keep: Collection[str] = ()) -> None:
@@ -140,8 +152,8 @@ def settle_resume(cfg: Config, console: Console, check: Check, keep: Collection[
         aside = move_aside(run.root, console.warn, keep)
         console.stage(
             "resume",
-            f"{run.root} held {what} and no checkpoint (checkpoint.every); they are kept in "
-            f"{aside}, and the run starts anew",
+            f"{run.root} held {what} and no checkpoint (checkpoint.every, checkpoint.minutes); "
+            f"they are kept in {aside}, and the run starts anew",
         )
     else:
         console.stage("resume", f"{run.root} has no checkpoint; the run starts anew")
