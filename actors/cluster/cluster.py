@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Thread
 from typing import Any
 
@@ -17,7 +17,8 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from actors.cluster.environment import inherited, setting
-from actors.cluster.signals import stopped_by_signals
+from actors.cluster.leftovers import marked_session
+from actors.cluster.signals import stopped_by_signals, through_foreign_handlers
 from conf.errors import EngineError, UserError, in_one_line
 from conf.schema import RayConfig
 
@@ -44,13 +45,15 @@ def cluster(
         StoppedError: in the body, when a signal ends it.
     """
     checked = _in_thread(check or _nothing)
-    try:
-        _connect(cfg, namespace)
-        checked.result()
-        with stopped_by_signals():
-            yield
-    finally:
-        ray.shutdown()
+    with marked_session() if starts_ray(cfg) else nullcontext():
+        try:
+            with through_foreign_handlers():
+                _connect(cfg, namespace)
+            with stopped_by_signals():
+                checked.result()
+                yield
+        finally:
+            ray.shutdown()
 
 
 def _nothing() -> None:

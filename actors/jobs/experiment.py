@@ -23,7 +23,7 @@ from rl.base.versions import installed_versions
 from rl.report.live import LiveReport
 from rl.run.alarm import MIN_READINGS
 from rl.run.directory import RolloutFolder, RunDirectory
-from rl.run.start.claim import begin, how_to_resume
+from rl.run.start.claim import begin, how_to_resume, remove_staged
 from rl.run.summary import RunSummary, Watch, write_summary
 
 _WHEN = "checkpoint.every, checkpoint.minutes"  # keys that say when one is written
@@ -38,6 +38,8 @@ def run_experiment(cfg: Config) -> None:
         # Nothing of an earlier run is touched before the contents are good too.
         with session(cfg.ray, namespace, partial(check_contents, cfg)) as run_in:
             begin(run, cfg)
+            if found := ", ".join(map(str, remove_staged(run.root))):
+                console.say(f"removed what a killed run was still writing: {found}")
             console.stage("run", str(run.root))
             run_in(_run(cfg, run, console))
     except StoppedError as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from actors.cluster.signals import stopped_by_signals
 from conf.errors import ProjectError, UserError
 from conf.validate import ConfigError
 
@@ -25,7 +26,8 @@ EXIT_BAD_INPUT = 2
 def guarded(call: Callable[[], int | None]) -> int:
     """The exit code of `call`; the errors that are part of the contract become messages."""
     try:
-        return call() or 0
+        with stopped_by_signals():
+            return call() or 0
     except OverrideParseException as error:
         message, code = _unreadable(error.override, error.message), EXIT_BAD_INPUT
     except (UserError, ConfigError, HydraException, OmegaConfBaseException) as error:
@@ -37,7 +39,7 @@ def guarded(call: Callable[[], int | None]) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""
         message, code = f"{where}{error.strerror}; make room and start again", EXIT_FAILURE
-    except KeyboardInterrupt:  # before there was anything to take down, or for the second time
+    except KeyboardInterrupt:  # for the second time
         message, code = "stopped by SIGINT", EXIT_FAILURE
     report(message)
     return code

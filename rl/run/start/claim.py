@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -182,6 +183,17 @@ def begin(run: RunDirectory, cfg: Config) -> None:
         run.summary.replace(run.summary_until(summary.num_steps or 0))
     run.report.unlink(missing_ok=True)
     replace_json(run.config, to_dict(cfg))
+
+
+def remove_staged(root: Path) -> list[Path]:
+    """Remove from a locked directory what a process that was killed was still writing there."""
+    found = list(root.rglob("*.partial"))
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return found
 
 
 def how_to_resume(name: str) -> str:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from actors.cluster.signals import how_to_go_on, run_until_stopped, stopped_by_signals
+from actors.cluster.signals import (
+    how_to_go_on,
+    run_until_stopped,
+    stopped_by_signals,
+    through_foreign_handlers,
+)
 from conf.errors import EngineError, StoppedError
 from rl.run.checkpoint import commit, staging_directory
 
@@ -138,3 +145,51 @@ def test_advice_after_a_stop_names_the_newest_checkpoint_or_the_key(tmp_path: Pa
     assert missing == "there is no checkpoint yet (checkpoint_every)"
     commit(staging_directory(tmp_path, 7), tmp_path, 7, keep=2)
     assert how_to_go_on(tmp_path, "checkpoint_every").endswith("goes on after step 7")
+
+
+def _exit_as_ray_does(number: int, _: object) -> None:
+    sys.exit(number)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_the_exit_of_a_foreign_handler_is_the_same_error() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"), through_foreign_handlers():
+        signal.signal(signal.SIGTERM, _exit_as_ray_does)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_handler_below_python_is_undone_at_once() -> None:
+    default = ctypes.c_void_p(0)
+    stopped = pytest.raises(StoppedError, match="stopped by SIGTERM")
+    with stopped, stopped_by_signals(), through_foreign_handlers():
+        ctypes.CDLL(None).signal(int(signal.SIGTERM), default)  # Python does not know of it
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)  # would end this process
+        time.sleep(60)
+
+
+def test_an_exit_that_no_signal_asked_for_stays_one() -> None:
+    with pytest.raises(SystemExit), through_foreign_handlers():
+        sys.exit(2)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_signal_whose_exception_is_lost_is_told_before_anything_is_started() -> None:
+    async def start() -> None:
+        pytest.fail("started")
+
+    body = start()
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"), stopped_by_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+        try:
+            run_until_stopped(body)
+        finally:
+            body.close()

@@ -15,7 +15,7 @@ from conf.validate import to_dict
 from rl.base.console import Console
 from rl.run.checkpoint import commit, staging_directory
 from rl.run.directory import RolloutFolder, RunDirectory
-from rl.run.start.claim import begin, claimed_run, held_of_run, move_aside
+from rl.run.start.claim import begin, claimed_run, held_of_run, move_aside, remove_staged
 from rl.run.start.lock import locked
 from tests.settings import shipped_config
 
@@ -223,3 +223,18 @@ def test_steps_that_a_run_does_not_go_on_from_are_never_begun_over(
     with pytest.raises(UserError, match="holds 3 steps"):
         begin(run, shipped_config([override]))
     assert tries.files() == before
+
+
+def test_what_a_killed_run_was_still_writing_is_removed(tmp_path: Path) -> None:
+    half = [tmp_path / "checkpoints/.step-000004.partial", tmp_path / ".hf.partial"]
+    for directory in half:
+        directory.mkdir(parents=True)
+        (directory / "weights").touch()
+    half.append(tmp_path / "report.html.partial")
+    half[-1].touch()
+    whole = tmp_path / "checkpoints/step-000002"
+    whole.mkdir()
+    assert sorted(remove_staged(tmp_path)) == sorted(half)
+    assert not any(path.exists() for path in half)
+    assert whole.is_dir()
+    assert remove_staged(tmp_path) == []
