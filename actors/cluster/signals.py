@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import signal
 import threading
 from collections.abc import Coroutine, Generator, Sequence
@@ -85,19 +86,31 @@ def stopped_by_signals() -> Generator[None]:
 
 
 @contextmanager
-def through_foreign_handlers() -> Generator[None]:
-    """A body that puts handlers of its own in the place of ours, as the start of Ray does.
+def held_signals() -> Generator[None]:
+    """A body that must not be cut in the middle, as the start of Ray: a signal waits for its end.
 
-    Ray's SIGTERM raises SystemExit, and that of its C++ part prints a stack and dies. The latter is
-    undone from a thread while the body runs: the kernel calls what it called before, Python's own.
+    Ray would leave processes behind. The second signal ends this process at once, and the kernel
+    those that it has started. A library may put its own handler below Python's, as Ray's C++ part
+    does, which prints a stack and dies: a thread undoes that while the body runs.
 
     Raises:
-        StoppedError: where Ray has heard the signal.
+        StoppedError: when the body has ended, naming the first signal.
     """
     if not _decides_on_signals():
         yield
         return
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    received: list[signal.Signals] = []
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+        if len(received) > 1:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, on_signal)
     kernel = KernelHandlers(SIGNALS)
     done = threading.Event()
 
@@ -109,16 +122,13 @@ def through_foreign_handlers() -> Generator[None]:
     keeper.start()
     try:
         yield
-    except SystemExit as error:
-        if error.code == signal.SIGTERM:  # the one that Ray listens to
-            raise StoppedError(f"stopped by {signal.SIGTERM.name}") from error
-        raise
     finally:
         done.set()
         keeper.join()
-        kernel.restore()
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        if received:
+            raise StoppedError(f"stopped by {received[0].name}")
 
 
 class KernelHandlers:

@@ -6,17 +6,16 @@ import asyncio
 import ctypes
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from actors.cluster.signals import (
+    held_signals,
     how_to_go_on,
     run_until_stopped,
     stopped_by_signals,
-    through_foreign_handlers,
 )
 from conf.errors import EngineError, StoppedError
 from rl.run.checkpoint import commit, staging_directory
@@ -147,34 +146,34 @@ def test_advice_after_a_stop_names_the_newest_checkpoint_or_the_key(tmp_path: Pa
     assert how_to_go_on(tmp_path, "checkpoint_every").endswith("goes on after step 7")
 
 
-def _exit_as_ray_does(number: int, _: object) -> None:
-    sys.exit(number)
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_held_signal_waits_for_the_end_of_the_body(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    done: list[str] = []
+    with pytest.raises(StoppedError, match=f"stopped by {number.name}"), held_signals():
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
+        done.append("all of it")
+    assert done == ["all of it"]
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_the_exit_of_a_foreign_handler_is_the_same_error() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(StoppedError, match="stopped by SIGTERM"), through_foreign_handlers():
-        signal.signal(signal.SIGTERM, _exit_as_ray_does)
+def test_a_held_signal_takes_the_place_of_what_it_has_broken() -> None:
+    with pytest.raises(StoppedError, match="stopped by SIGTERM") as caught, held_signals():
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)
-    assert signal.getsignal(signal.SIGTERM) is before
+        raise EngineError("Ray did not start")
+    assert isinstance(caught.value.__context__, EngineError)
 
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_a_handler_below_python_is_undone_at_once() -> None:
     default = ctypes.c_void_p(0)
-    stopped = pytest.raises(StoppedError, match="stopped by SIGTERM")
-    with stopped, stopped_by_signals(), through_foreign_handlers():
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"), held_signals():
         ctypes.CDLL(None).signal(int(signal.SIGTERM), default)  # Python does not know of it
         time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)  # would end this process
-        time.sleep(60)
-
-
-def test_an_exit_that_no_signal_asked_for_stays_one() -> None:
-    with pytest.raises(SystemExit), through_foreign_handlers():
-        sys.exit(2)
 
 
 @pytest.mark.usefixtures("ctrl_c")
