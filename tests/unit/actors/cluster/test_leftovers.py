@@ -34,7 +34,8 @@ def session(temporary: Path, *, began_s: float = 0.0, pid: int | None = None) ->
 def age(temporary: Path, seconds: float = 60.0) -> None:
     """Let everything have been made earlier."""
     for path in temporary.glob("codescaler-*"):
-        os.utime(path, (path.stat().st_mtime - seconds,) * 2)
+        earlier_s = path.stat().st_mtime - seconds
+        os.utime(path, (earlier_s, earlier_s))
 
 
 def test_the_session_of_a_run_that_has_ended_goes_with_the_next_start(temporary: Path):
