@@ -48,6 +48,14 @@ class LostPolicyError(ProjectError, RuntimeError):
     """A rank of the policy is lost, and with it the state of all ranks; the message names it."""
 
 
+class SaveError(ProjectError):
+    """A checkpoint or a model could not be written; the ranks still hold what it was to be."""
+
+
+class IncompleteError(ProjectError):
+    """A run is done and its model saved, but not all that tells of it; names what is missing."""
+
+
 class NonFiniteError(ProjectError, ArithmeticError):
     """A score, loss or gradient is NaN or infinite; the message names prompt and sample."""
 

@@ -144,6 +144,40 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     return best if best is not None and likeness(best)[0] >= MIN_LIKENESS else None
 
 
+# What other tools call a key, and ours; a name that is neither is guessed by its letters.
+SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "actors": ("engines", "shards", "ranks"),
+    "workers": ("engines", "shards", "ranks", "test_workers"),
+    "replicas": ("engines", "shards"),
+    "n": ("num_samples", "group_size"),
+    "samples": ("num_samples",),
+    "num_generations": ("group_size",),
+    "steps": ("num_steps",),
+    "max_steps": ("num_steps",),
+    "batch_size": ("prompts_per_step", "batch_pairs"),
+    "train_batch_size": ("prompts_per_step",),
+    "learning_rate": ("lr",),
+    "beta": ("kl_coef",),
+    "max_length": ("max_tokens",),
+    "tp": ("tensor_parallel",),
+    "save_every": ("every",),
+}
+
+
+def meant(path: str, known: Iterable[str]) -> str | None:
+    """The key that another tool's name for it stands for: of the same group, if there is one.
+
+    >>> meant("rollout.actors", ["reward.shards", "rollout.engines"]), meant("n", ["num_samples"])
+    ('rollout.engines', 'num_samples')
+    """
+    group, _, word = path.rpartition(".")
+    words = SYNONYMS.get(word, ())
+    found = [name for name in known if name.rpartition(".")[2] in words]
+    return next((name for name in found if name.rpartition(".")[0] == group), None) or (
+        found[0] if len(found) == 1 else None
+    )
+
+
 def as_yaml(value: object) -> str:
     """A value as one writes it in YAML and in an override."""
     if value is None or isinstance(value, bool):

@@ -60,6 +60,13 @@ def _stays_inside(name: str) -> bool:
     return PurePath(name).as_posix() == name and not {"", ".", ".."} & set(parts)
 
 
+MAX_NAME_BYTES = 200  # of a part of a name: ".old-20260131-235959" and the like come after it
+
+
+def _has_short_parts(name: str) -> bool:
+    return all(len(part.encode()) <= MAX_NAME_BYTES for part in name.split("/"))
+
+
 def _is_of_keys(pattern: str) -> bool:
     """Whether a pattern matches some key of a run."""
     return any(fnmatchcase(key.path, pattern) for key in keys_of(Config))
@@ -99,6 +106,13 @@ RELATIONS: tuple[Relation, ...] = (
         rule="name is a path below output_dir/experiment",
         fix="give a name such as name=run or name=tries/first",
         holds=lambda c: _stays_inside(c.name),
+    ),
+    Relation(
+        path="name",
+        involves=("name",),
+        rule=f"each part of name has at most {MAX_NAME_BYTES} bytes, as it names a directory",
+        fix="give a shorter one",
+        holds=lambda c: _has_short_parts(c.name),
     ),
     Relation(
         path="overwrite",

@@ -55,6 +55,8 @@ Resume = Literal["auto", "never"]
 # Instead of a choice: what to import, as in my_package.module:make.
 ImportPath = str
 
+BY_TESTS = ("execution", "hybrid")  # kinds of judges that run a problem's tests
+
 # vLLM samples at this where less is asked for, save for 0, which is greedy; the trainer
 # would then compute log-probs of a distribution that nothing was sampled from.
 MIN_TEMPERATURE = 0.01

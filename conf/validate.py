@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, asdict, dataclass, replace
 from typing import Any, TypeGuard, TypeVar, cast
 
-from conf.keys import EXAMPLES, Key, as_yaml, hinted_fields, is_section, keys_of, nearest
+from conf.keys import EXAMPLES, Key, as_yaml, hinted_fields, is_section, keys_of, meant, nearest
 from conf.recipes import ARGS
 from conf.relations import CAUTIONS, RELATIONS, Relation
 from conf.schema import Config
@@ -49,9 +49,22 @@ class ConfigError(ValueError):
         self.faults = list(faults)
         super().__init__(self.faults)  # what pickle calls the constructor with
 
+    def under(self, names: Mapping[str, str]) -> ConfigError:
+        """The same faults in the words of a command whose keys fill those of `names`."""
+        return ConfigError(
+            Fault(names.get(fault.path, fault.path), _renamed(fault.message, names))
+            for fault in self.faults
+        )
+
     def __str__(self) -> str:
         """All faults, in the order of the schema; relations come last."""
         return "\n".join(map(str, self.faults))
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    for path, name in names.items():
+        text = re.sub(rf"(?<![\w.]){re.escape(path)}(?!\w)", name, text)
+    return text
 
 
 def build(schema: type[T], raw: Mapping[str, Any]) -> T:
@@ -268,7 +281,8 @@ def _in_range(key: Key, value: object) -> bool:
 
 
 def _unknown(path: str, known: Iterable[str]) -> Fault:
-    close = nearest(path, known)
+    names = list(known)
+    close = meant(path, names) or nearest(path, names)
     advice = f"nearest valid: {close}" if close else "--help lists the keys"
     return Fault(path, f"unknown key; {advice}")
 

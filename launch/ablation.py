@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan.shipped import with_shipped_models
 from conf.schema import AdvantageScale, KlGradient, KlKind, key
 from launch.common.arms import draw_arms

@@ -32,6 +32,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan.reward_group import reward_config
 from actors.plan.shipped import with_shipped_models
 from conf.commands.reward_model import RewardGroupArgs

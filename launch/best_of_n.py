@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan import selection as plan
 from actors.plan.evaluation import configure
 from actors.plan.shipped import shipped

@@ -13,6 +13,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from launch.common.cli import main_simple
 from launch.common.findings import (
     Finding,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan.evaluation import check_arguments, check_model, configure, read_benchmark
 from conf.commands.benchmark import EvaluationArgs
 from conf.schema import key

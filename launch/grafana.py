@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from conf.errors import UserError
 from conf.schema import key
 from launch.common.cli import main_simple
@@ -35,8 +36,8 @@ def run(args: GrafanaArgs) -> None:
     folder = Path(args.folder) if args.folder else _rays_folder(FOLDER)
     if not folder.is_dir():
         raise UserError(
-            f"folder: {folder} is no directory; start Ray with its dashboard on this machine, or "
-            "give folder=DIR, one that Grafana reads dashboards from"
+            f"folder: {folder} is not a directory; start Ray with its dashboard on this machine, "
+            "or give folder=DIR, one that Grafana reads dashboards from"
         )
     written = copy_to(folder)
     sys.stdout.write(f"{written}: Grafana shows it within half a minute, as CodeScaler\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from conf.errors import UserError
 from conf.schema import Dtype, key
 from launch.common.cli import main_simple
@@ -43,7 +44,7 @@ def run(args: ImportArgs) -> None:
         raise UserError(f"input: {source} is not a file; give input=FILE.gguf")
     with source.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
-            raise UserError(f"input: {source} is no GGUF file; give input=FILE.gguf")
+            raise UserError(f"input: {source} is not a GGUF file; give input=FILE.gguf")
     own = None if args.tokenizer is None else _tokenizer_directory(args.tokenizer)
     file, carried = read_gguf(source), Carried()
     convert(file, target, args.dtype, own, carried)

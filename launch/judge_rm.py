@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan.assessment import read_material
 from actors.plan.reward_group import REWARD_KEYS, rehearse_reward_model, reward_config
 from conf.commands.judge_rm import JudgeArgs

@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan.mining import check_problems, known_problems, made_per_problem
 from conf.commands.mine_pairs import MineArgs
 from conf.offline import offline_config

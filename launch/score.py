@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan.reward_group import REWARD_KEYS, answer_config, rehearse_reward_model
 from conf.commands.reward_model import AnswerArgs
 from conf.schema import key

@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan.reward_group import REWARD_KEYS, answer_config, rehearse_reward_model
 from actors.serve.listening import check_address, read_token
 from conf.commands.reward_model import AnswerArgs

@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan.checks.engine_support import EngineNeeds, device_of, engine_note
 from actors.plan.layout.model_shape import shape_of
 from actors.plan.rm_checks import check_arguments, claim_of, read_training_pairs

@@ -14,6 +14,7 @@ from typing import cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from conf.commands.tune import TuneArgs
 from conf.errors import UserError
 from conf.schema import DEFAULT_NAME, key

@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import rl.base.early  # noqa: F401 - signals are heard from here on
 from conf.offline import offline_config
 from conf.schema import BlockRule, ProtocolConfig, SandboxConfig, key
 from launch.common.cli import main_simple

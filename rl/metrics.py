@@ -264,15 +264,29 @@ class JsonlSink:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.name = path.name
+        self._waiting: list[Mapping[str, float]] = []  # lines that no disk has taken yet
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps after `step`."""
         keep_lines(self._path, lambda line: line.value["step"] <= step)
 
     def write(self, report: StepReport) -> None:
-        """Append one line; it is on disk when this returns."""
+        """Append one line; it is on disk when this returns.
+
+        Raises:
+            OSError: when the disk does not take it; it is kept, and written before the next one.
+            KeyError: on a name that is not registered.
+        """
         check_names(report.metrics)
-        append_lines(self._path, [{"step": report.step, **report.metrics}])
+        self._waiting.append({"step": report.step, **report.metrics})
+        self.flush()
+
+    def flush(self) -> None:
+        """Append what no disk has taken so far; raises OSError when none does now."""
+        if self._waiting:
+            append_lines(self._path, self._waiting)
+            self._waiting.clear()
 
     def close(self, *, ok: bool) -> None:
         """Nothing is left open between two lines."""

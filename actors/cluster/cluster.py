@@ -9,15 +9,18 @@ import logging
 import os
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Thread
 from typing import Any
 
 import ray
+from ray._private import ray_constants
+from ray._private import utils as ray_utils
 from ray.exceptions import AuthenticationError
 
 from actors.cluster.environment import inherited, setting
-from actors.cluster.signals import stopped_by_signals
+from actors.cluster.leftovers import marked_session
+from actors.cluster.signals import held_signals, stopped_by_signals
 from conf.errors import EngineError, UserError, in_one_line
 from conf.schema import RayConfig
 
@@ -44,13 +47,19 @@ def cluster(
         StoppedError: in the body, when a signal ends it.
     """
     checked = _in_thread(check or _nothing)
-    try:
-        _connect(cfg, namespace)
-        checked.result()
-        with stopped_by_signals():
-            yield
-    finally:
-        ray.shutdown()
+    with marked_session() if starts_ray(cfg) else nullcontext():
+        try:
+            with held_signals():
+                _connect(cfg, namespace)
+            with stopped_by_signals():
+                checked.result()
+                yield
+        finally:
+            ray.shutdown()
+
+
+def _nothing_of(_: object) -> None:
+    """Set no handler."""
 
 
 def _nothing() -> None:
@@ -104,12 +113,14 @@ def _connect(cfg: RayConfig, namespace: str) -> None:
     }
     if address is None:
         # A cluster of one process tree on the loopback interface: nobody else can reach it.
+        _stay_on_loopback()
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         options |= {"dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
         options["include_dashboard"] = True
     else:
         options["address"] = address
     what = f"the cluster at {address}" if address else "a local cluster"
+    ray_utils.set_sigterm_handler = _nothing_of  # ours hold the signals meanwhile
     try:
         ray.init(**options)
     except AuthenticationError as error:
@@ -122,6 +133,16 @@ def _connect(cfg: RayConfig, namespace: str) -> None:
         if address is None and _without_dashboard(options):
             return
         raise EngineError(f"Ray could not reach or start {what}: {in_one_line(error)}") from error
+
+
+def _stay_on_loopback() -> None:
+    """Let Ray keep the address 127.0.0.1.
+
+    It would take that of a network interface instead, so that other machines can join, and its
+    servers would listen on all interfaces; where it has no clusters, as on macOS, it does not.
+    """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for the processes it starts
+    ray_constants.ENABLE_RAY_CLUSTER = False  # read when Ray was imported
 
 
 def _without_dashboard(options: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from actors.cluster.cluster import cluster
+from actors.cluster.leftovers import remove_leftovers
 from actors.cluster.signals import run_until_stopped
 from conf.errors import ProjectError, first_cause
 from conf.schema import RayConfig
@@ -34,8 +35,8 @@ def session(
 ) -> Generator[Runner]:
     """The cluster that `cfg` names for the body, and what runs coroutines in it.
 
-    `check` is done while the cluster starts, which is mostly waiting; what it raises is raised
-    before the body.
+    What dead runs of this user left on this machine is removed first. `check` is done while the
+    cluster starts, which is mostly waiting; what it raises is raised before the body.
 
     Raises:
         UserError: as `cluster` does.
@@ -43,6 +44,8 @@ def session(
         StoppedError: when a signal ends the body.
         ProjectError: in place of the exception group that a failed task leaves.
     """
+    if said := remove_leftovers():
+        Console().say(said)
     try:
         with cluster(cfg, namespace, check):
             yield run_until_stopped

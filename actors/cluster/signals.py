@@ -6,20 +6,25 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
 import signal
 import threading
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
 from conf.errors import StoppedError
+from rl.base.early import SIGNALS
 from rl.run.checkpoint import complete_checkpoints
 
 T = TypeVar("T")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_KEEP_S = 0.001
+_heard: list[signal.Signals] = []  # signals of which some `stopped_by_signals` is still to tell
+_SIGACTION_BYTES = 256  # more than `struct sigaction` of any libc; it is kept as it is
 
 
 def run_until_stopped(body: Coroutine[Any, Any, T]) -> T:
@@ -31,7 +36,9 @@ def run_until_stopped(body: Coroutine[Any, Any, T]) -> T:
     Raises:
         StoppedError: naming the signal, when the body is gone.
     """
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    if _heard:
+        raise StoppedError(f"stopped by {_heard[0].name}")
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         return asyncio.run(_cancelled_by_signals(body))
     finally:
@@ -43,13 +50,13 @@ def run_until_stopped(body: Coroutine[Any, Any, T]) -> T:
 def stopped_by_signals() -> Generator[None]:
     """A signal raises StoppedError in the body, where it has no event loop that listens.
 
-    Without it Ctrl-C ends a command with a traceback, and SIGTERM with one of Ray's C++ part. The
-    second signal is obeyed at once. What the shell that started the command ignores stays ignored.
+    Without it Ctrl-C ends a command with a traceback. The second signal is obeyed at once. What the
+    shell that started the command ignores stays ignored.
     """
     if not _decides_on_signals():
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     received: list[signal.Signals] = []
 
     def restore() -> None:
@@ -59,6 +66,7 @@ def stopped_by_signals() -> Generator[None]:
     def on_signal(number: int, _: FrameType | None) -> None:
         restore()
         received.append(signal.Signals(number))
+        _heard.append(received[0])
         raise KeyboardInterrupt  # libraries catch, and Ray Data reports, what is an Exception
 
     for number, handler in handlers.items():
@@ -66,12 +74,78 @@ def stopped_by_signals() -> Generator[None]:
             signal.signal(number, on_signal)
     try:
         yield
+        if received:  # and the exception was raised where nobody passes one on, as in a `__del__`
+            raise StoppedError(f"stopped by {received[0].name}")
     except BaseException as error:
         if received:
             raise StoppedError(f"stopped by {received[0].name}") from error
         raise
     finally:
         restore()
+        _heard[:] = [number for number in _heard if number not in received]
+
+
+@contextmanager
+def held_signals() -> Generator[None]:
+    """A body that must not be cut in the middle, as the start of Ray: a signal waits for its end.
+
+    Ray would leave processes behind. The second signal ends this process at once, and the kernel
+    those that it has started. A library may put its own handler below Python's, as Ray's C++ part
+    does, which prints a stack and dies: a thread undoes that while the body runs.
+
+    Raises:
+        StoppedError: when the body has ended, naming the first signal.
+    """
+    if not _decides_on_signals():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    received: list[signal.Signals] = []
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        received.append(signal.Signals(number))
+        if len(received) > 1:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, on_signal)
+    kernel = KernelHandlers(SIGNALS)
+    done = threading.Event()
+
+    def keep() -> None:
+        while not done.wait(_KEEP_S):
+            kernel.restore()
+
+    keeper = threading.Thread(target=keep, name="signals", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        done.set()
+        keeper.join()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if received:
+            raise StoppedError(f"stopped by {received[0].name}")
+
+
+class KernelHandlers:
+    """What the kernel calls at each signal, below Python, which knows of its own handlers only."""
+
+    def __init__(self, numbers: Sequence[signal.Signals]) -> None:
+        self._call = ctypes.CDLL(None).sigaction
+        self._actions = {
+            number: ctypes.create_string_buffer(_SIGACTION_BYTES) for number in numbers
+        }
+        for number, action in self._actions.items():
+            self._call(int(number), None, action)
+
+    def restore(self) -> None:
+        """Put back what was there when this was made; any thread may."""
+        for number, action in self._actions.items():
+            self._call(int(number), action, None)
 
 
 def _decides_on_signals() -> bool:
@@ -101,11 +175,11 @@ async def _cancelled_by_signals(body: Coroutine[Any, Any, T]) -> T:
 
     def on_signal(number: signal.Signals) -> None:
         received.append(number)
-        for listened in _SIGNALS:
+        for listened in SIGNALS:
             loop.remove_signal_handler(listened)
         task.cancel()
 
-    for number in _SIGNALS:
+    for number in SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
     try:
         return await task

@@ -18,9 +18,9 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -30,6 +30,7 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from actors.engines.forward_check import ForwardCheck, check_forward
+from actors.engines.lockstep_writes import LockstepWrites
 from actors.engines.specs import TrainSpec
 from actors.engines.train_model import (
     TrainModel,
@@ -41,8 +42,7 @@ from actors.engines.train_model import (
     save_config_and_tokenizer,
     suspects,
 )
-from conf.errors import NonFiniteError, UserError
-from rl.base.files import replace_directory, replace_file
+from conf.errors import NonFiniteError, SaveError, UserError
 from rl.loss import LossDenominators, MicrobatchTensors, Objective, Outputs
 from rl.types import FloatArray, IntArray, Microbatch, UpdateReport
 
@@ -226,41 +226,52 @@ class TrainEngine:
                 yield [(name, p.detach()) for names, p in bucket for name in names]
 
     def save_hf(self, directory: Path) -> None:
-        """Write a Hugging Face directory that `from_pretrained` loads; it appears as a whole.
+        """Write a Hugging Face directory that `from_pretrained` loads; the caller puts it in place.
 
         All ranks call; rank 0 writes safetensors shard by shard, so it never holds the whole model.
+        SaveError on all ranks, which are as before, when the disk does not take it.
         """
-        stage = directory.with_name(f".{directory.name}.{uuid4().hex}")
+        write = LockstepWrites()
         buckets = self._buckets(_SHARD_BYTES)
         weight_map: dict[str, str] = {}
         if self.rank == 0:
-            stage.mkdir(parents=True)
+            write(lambda: directory.mkdir(parents=True, exist_ok=True))
         for number, bucket in enumerate(buckets, start=1):
             shard = f"model-{number:05d}-of-{len(buckets):05d}.safetensors"
             with deepspeed.zero.GatheredParameters([p for _, p in bucket]):
                 if self.rank == 0:
                     tensors = {names[0]: p.detach().cpu().contiguous() for names, p in bucket}
-                    save_file(tensors, stage / shard, metadata={"format": "pt"})
+                    write(partial(save_file, tensors, directory / shard, {"format": "pt"}))
                     weight_map |= dict.fromkeys(tensors, shard)
         if self.rank == 0:
             total = sum(_num_bytes(p) for _, p in self._parameters)
             index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-            (stage / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
-            save_config_and_tokenizer(self._engine.module.model, self.spec, stage)
-            replace_directory(stage, directory)
-        dist.barrier()
+            path = directory / "model.safetensors.index.json"
+            write(lambda: path.write_text(json.dumps(index, indent=2)))
+            model = self._engine.module.model
+            write(lambda: save_config_and_tokenizer(model, self.spec, directory))
+        self._agree(write, directory)
 
     def save_checkpoint(self, directory: Path) -> None:
         """Write parameters, optimizer state and step of all ranks into `directory`.
 
         The files are pickles of this world size: load only what this run wrote. The caller stages,
-        verifies and commits the directory.
+        verifies and commits the directory. SaveError on all ranks, which are as before, when the
+        disk does not take it.
         """
-        self._engine.save_checkpoint(str(directory), tag=_CHECKPOINT_TAG, save_latest=False)
+        write = LockstepWrites()
+        writer = self._engine.checkpoint_engine
+        for name in ("makedirs", "save"):
+            method = getattr(writer, name)
+            setattr(writer, name, lambda *args, to=method, **kw: write(partial(to, *args, **kw)))
+        try:
+            self._engine.save_checkpoint(str(directory), tag=_CHECKPOINT_TAG, save_latest=False)
+        finally:
+            del writer.makedirs, writer.save  # the methods of its class again
         if self.rank == 0:
             state = {"world_size": self.world_size, "num_updates": self._num_updates}
-            replace_file(directory / _STATE_FILE, json.dumps(state))
-        dist.barrier()
+            write(lambda: (directory / _STATE_FILE).write_text(json.dumps(state)))
+        self._agree(write, directory)
 
     def load_checkpoint(self, directory: Path) -> None:
         """Continue exactly where `save_checkpoint` stopped. UserError when it does not fit."""
@@ -405,6 +416,14 @@ class TrainEngine:
         vector = torch.stack([sums[name].double() for name in names])
         dist.all_reduce(vector)
         return dict(zip(names, vector.tolist(), strict=True))
+
+    def _agree(self, write: LockstepWrites, directory: Path) -> None:
+        """Raise SaveError on every rank when the writes of any have failed."""
+        by_rank: list[Any] = [None] * self.world_size
+        dist.all_gather_object(by_rank, write.fault)
+        faults = [f"{fault} (rank {rank})" for rank, fault in enumerate(by_rank) if fault]
+        if faults:
+            raise SaveError(f"{directory} cannot be written: {'; '.join(faults)}")
 
     def _raise_non_finite(self, what: str, suspected: set[int]) -> None:
         """Raise NonFiniteError with the samples that any rank suspects, on every rank."""

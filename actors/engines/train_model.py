@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +44,7 @@ from actors.engines.specs import TrainSpec
 from conf.errors import UserError, in_one_line
 from conf.schema import PolicyConfig
 from reward.model.loading import LoadingReport, check_report, is_causal
+from rl.base.scratch import Scratch
 from rl.loss import MicrobatchTensors, Outputs
 from rl.text.tokenizer import read_tokenizer
 from rl.types import FloatArray, IntArray
@@ -221,8 +221,8 @@ def rehearse_saving(model: PreTrainedModel, spec: TrainSpec) -> None:
     Raises:
         UserError: when it cannot be written or read; a run would lose its model.
     """
-    with TemporaryDirectory(prefix="rehearsal-") as folder:
-        directory = Path(folder)
+    with Scratch("rehearsal") as scratch:
+        directory = scratch.path
         try:
             save_config_and_tokenizer(model, spec, directory)
             AutoConfig.from_pretrained(directory)

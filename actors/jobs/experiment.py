@@ -16,14 +16,18 @@ from actors.plan.checks.inputs import check_contents
 from actors.stages.export import export_models
 from actors.stages.pipeline import Stage, WholeLoop
 from actors.stages.rl_run import RlResult, RlRun
-from conf.errors import HackingError, StoppedError
-from conf.schema import Config, RewardConfig
+from conf.errors import HackingError, IncompleteError, SaveError, StoppedError
+from conf.schema import BY_TESTS, Config, RewardConfig
+from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.versions import installed_versions
 from rl.report.live import LiveReport
+from rl.run.alarm import MIN_READINGS
 from rl.run.directory import RolloutFolder, RunDirectory
-from rl.run.start.claim import begin, how_to_resume
+from rl.run.start.claim import begin, how_to_resume, remove_staged
 from rl.run.summary import RunSummary, Watch, write_summary
+
+_WHEN = "checkpoint.every, checkpoint.minutes"  # keys that say when one is written
 
 
 def run_experiment(cfg: Config) -> None:
@@ -35,11 +39,16 @@ def run_experiment(cfg: Config) -> None:
         # Nothing of an earlier run is touched before the contents are good too.
         with session(cfg.ray, namespace, partial(check_contents, cfg)) as run_in:
             begin(run, cfg)
+            if found := ", ".join(map(str, remove_staged(run.root))):
+                console.say(f"removed what a killed run was still writing: {found}")
             console.stage("run", str(run.root))
             run_in(_run(cfg, run, console))
     except (StoppedError, *LOST) as error:
-        advice = how_to_go_on(run.checkpoints, "checkpoint.minutes", how_to_resume(cfg.name))
+        advice = how_to_go_on(run.checkpoints, _WHEN, how_to_resume(cfg.name))
         raise type(error)(f"{error}; {advice}") from error
+    except SaveError as error:
+        advice = how_to_go_on(run.checkpoints, _WHEN, how_to_resume(cfg.name))
+        raise SaveError(f"{error}; make room: {advice}") from error
 
 
 async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:
@@ -56,14 +65,16 @@ async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:
             reward=dataclasses.replace(cfg.reward, model=str(reward_model)),
         )
     rl_start_s = time.perf_counter()
-    with LiveReport(run.root, cfg.report.every, console.warn) as report:
-        result = await RlRun(cfg, run.root, console, report).run()
+    effort = BestEffort(console.warn)
+    with LiveReport(run.root, cfg.report.every, effort) as report:
+        result = await RlRun(cfg, run.root, console, effort, report).run()
         now_s = time.perf_counter()
         seconds = {name: stage.seconds for name, stage in stages.items()}
         seconds |= {"engines": result.start_s, "rl": now_s - rl_start_s - result.start_s}
         accuracy = reward_model_accuracy(cfg.reward, stages)
         summary = summarise(cfg, result, accuracy, now_s - start_s, seconds)
-        write_summary(run.summary, summary)
+        with effort.trying(run.summary.name):
+            write_summary(run.summary, summary)
     show_summary(console, summary, run)
     alarm = summary.watch.alarm
     if alarm is not None and alarm.stopped_at is not None:
@@ -71,6 +82,11 @@ async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:
             f"the alarm ended the run after step {alarm.stopped_at} (alarm.action=stop): the "
             "reward climbed while the probe fell; the best policy before that is in "
             f"{alarm.best_policy}, and {how_to_resume(cfg.name)} goes on from the last"
+        )
+    if effort.missing:
+        raise IncompleteError(
+            f"the policy in {run.hf} is complete, but not what tells of the run: "
+            f"{', '.join(effort.missing)} (the warnings above say why)"
         )
 
 
@@ -85,7 +101,7 @@ def summarise(
     reward = cfg.reward
     return RunSummary(
         reward=reward.kind,
-        reward_execution=None if reward.kind == "rm" else reward.execution,
+        reward_execution=reward.execution if reward.kind in BY_TESTS else None,
         reward_model=reward.model if reward.uses_model else None,
         num_samples=cfg.evaluation.num_samples,
         base=result.base,
@@ -120,7 +136,8 @@ def reward_model_accuracy(reward: RewardConfig, stages: Mapping[str, Stage]) -> 
 def show_summary(console: Console, summary: RunSummary, run: RunDirectory) -> None:
     """The table at the end, and where the files are."""
     n, base = summary.num_samples, summary.base
-    chosen = "the RM" if summary.reward == "rm" else "tests"
+    by_tests = summary.reward in BY_TESTS
+    chosen = "the RM" if summary.reward == "rm" else "tests" if by_tests else "your judge"
     console.table(
         "held-out problems",
         [
@@ -157,9 +174,12 @@ def _share(value: float | None) -> str:
 def _about_alarm(watch: Watch) -> tuple[str, str]:
     if watch.alarm is None or watch.probe is None:
         return "-", "no probe: nobody watched the reward model"
-    cost = f"{watch.probe.num_probes} probes, {watch.probe.time_share:.0%} of the time"
+    num, share = watch.probe.num_probes, f"{watch.probe.time_share:.0%} of the time"
+    cost = f"{num} probes, {share}"
     if watch.alarm.fired_at:
         return f"step {watch.alarm.fired_at[0]}", f"reward climbed, probe fell; {cost}"
+    if num < MIN_READINGS:
+        return "never", f"too few probes to judge ({num} of {MIN_READINGS}), {share}"
     return "never", f"the probe held; {cost}"
 
 

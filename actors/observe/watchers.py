@@ -6,7 +6,6 @@ server makes a step wait; one that fails is reported once and receives nothing m
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -18,24 +17,21 @@ from actors.cluster.gauges import StepGauges, run_tags
 from actors.observe.trackers import TRACKERS, tracked_run
 from conf.errors import in_one_line
 from conf.schema import Config
+from rl.base.best_effort import BestEffort
 from rl.metrics import JsonlSink, Sink
 from rl.run.directory import RunDirectory
 from rl.types import StepReport
 
-logger = logging.getLogger(__name__)
-
 CLOSE_DEADLINE_S = 60.0  # how long the end of a run waits for its watchers, all together
-
-Warn = Callable[[str], None]
 
 
 class Watcher:
     """A sink on its own thread; the first error ends it."""
 
-    def __init__(self, name: str, sink: Sink, warn: Warn) -> None:
+    def __init__(self, name: str, sink: Sink, effort: BestEffort) -> None:
         self._name = name
         self._sink = sink
-        self._warn = warn
+        self._effort = effort
         self._began = False
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._live, name=f"watcher-{name}", daemon=True)
@@ -60,25 +56,21 @@ class Watcher:
         """Wait until everything has arrived; warn when that takes too long."""
         self._thread.join(timeout_s)
         if self._thread.is_alive():
-            self._warn(f"{self._name} did not finish; its last steps may be missing there")
+            self._effort.failed(self._name, "it has not taken the last steps in time")
 
     def _live(self) -> None:
-        while (call := self._inbox.get()) is not None:
-            try:
+        with self._effort.trying(self._name):
+            while (call := self._inbox.get()) is not None:
                 call()
-            except Exception as error:  # whatever it is, it must not end the run
-                logger.debug("%s failed", self._name, exc_info=True)
-                reason = in_one_line(str(error)) or type(error).__name__
-                self._warn(f"{self._name} failed and receives nothing more: {reason}")
-                return
 
 
 class Watchers:
     """All sinks of a run as one; a context manager, whose exit passes on how the run ended."""
 
-    def __init__(self, jsonl: JsonlSink, sinks: Mapping[str, Sink], warn: Warn) -> None:
+    def __init__(self, jsonl: JsonlSink, sinks: Mapping[str, Sink], effort: BestEffort) -> None:
         self._jsonl = jsonl
-        self._watchers = [Watcher(name, sink, warn) for name, sink in sinks.items()]
+        self._effort = effort
+        self._watchers = [Watcher(name, sink, effort) for name, sink in sinks.items()]
 
     def forget_after(self, step: int) -> None:
         """Drop what is known of steps after `step`."""
@@ -89,12 +81,22 @@ class Watchers:
     def write(self, report: StepReport) -> None:
         """Take the metrics of one step; the line of `metrics.jsonl` is on disk when this returns.
 
+        A line that a full disk does not take is warned of and tried again with the next one.
+
         Raises:
             KeyError: on a name that is not registered.
         """
-        self._jsonl.write(report)
+        try:
+            self._jsonl.write(report)
+        except OSError as error:
+            self._effort.failed(self._jsonl.name, in_one_line(str(error)))
         for watcher in self._watchers:
             watcher.write(report)
+
+    def flush(self) -> None:
+        """See that every line of `metrics.jsonl` so far is on the disk, or raise OSError."""
+        self._jsonl.flush()
+        self._effort.complete(self._jsonl.name)
 
     def __enter__(self) -> Self:
         """Nothing starts here: a watcher starts with the first thing that it receives."""
@@ -107,15 +109,17 @@ class Watchers:
         traceback: TracebackType | None,
     ) -> None:
         """Close every watcher, with one deadline for all."""
+        with self._effort.trying(self._jsonl.name):
+            self.flush()
         for watcher in self._watchers:
             watcher.close(ok=error is None)
         for watcher in self._watchers:
             watcher.join(CLOSE_DEADLINE_S / len(self._watchers))
 
 
-def make_watchers(cfg: Config, directory: Path, warn: Warn) -> Watchers:
+def make_watchers(cfg: Config, directory: Path, effort: BestEffort) -> Watchers:
     """The sinks that the configuration of a run names."""
     run = tracked_run(cfg, directory)
     sinks: dict[str, Sink] = {name: TRACKERS[name](run) for name in cfg.trackers}
     sinks["the dashboard"] = StepGauges(run_tags(cfg.experiment, cfg.name))
-    return Watchers(JsonlSink(RunDirectory(directory).metrics), sinks, warn)
+    return Watchers(JsonlSink(RunDirectory(directory).metrics), sinks, effort)

@@ -13,6 +13,7 @@ from actors.plan.reward_group import default_context
 from conf.commands.train_rm import TrainRmArgs
 from conf.offline import offline_config
 from conf.schema import Config, PolicyConfig, RewardConfig
+from conf.validate import ConfigError
 from reward.model.files import is_local, model_digest, read_system
 from reward.pairs.pairs import Pair, pairs_digest
 
@@ -27,23 +28,25 @@ def configure(args: TrainRmArgs, shape: ModelShape | None) -> Config:
     on_cpu = args.placement == "laptop"
     dtype = dtype_of(args.dtype, args.placement)
     max_tokens = args.max_tokens or default_context(args.model)
-    base = offline_config(
-        {
-            "placement": args.placement,
-            "policy": "cpu" if on_cpu else "zero3",
-            "reward": "codescaler",
-        },
-        {
-            "policy.attention": args.attention,
-            "policy.share_prefix": args.share_prefix,
-            "model.dtype": dtype,
-            "reward.model": args.model,
-            "reward.adapter": args.adapter,
-            "reward.dtype": dtype,
-            "reward.max_tokens": max_tokens,
-            "reward.system": read_system(args.system, "system"),
-        },
-    )
+    chosen = {
+        "placement": args.placement,
+        "policy": "cpu" if on_cpu else "zero3",
+        "reward": "codescaler",
+    }
+    keys = {
+        "policy.attention": args.attention,
+        "policy.share_prefix": args.share_prefix,
+        "model.dtype": dtype,
+        "reward.model": args.model,
+        "reward.adapter": args.adapter,
+        "reward.dtype": dtype,
+        "reward.max_tokens": max_tokens,
+        "reward.system": read_system(args.system, "system"),
+    }
+    try:
+        base = offline_config(chosen, keys)
+    except ConfigError as error:  # in the words of this command, where each key is its last part
+        raise error.under({path: path.rpartition(".")[2] for path in keys}) from error
     pair_tokens = 2 * max_tokens
     ranks = args.ranks or {"laptop": 2, "one_gpu": 1}.get(args.placement, 8)
     lr = args.lr

@@ -200,8 +200,8 @@ def _answers(body: dict[str, Any] | list[Any]) -> list[tuple[str, Answer]]:
                 raise DataError(f"an answer is an object, not {type(row).__name__}")
             answers.append((f"answer-{index}", parse_answer(row)))
         except DataError as error:
-            faults.append(f"{place}{error}")
-            if len(faults) == _MAX_FAULTS:
+            faults += [f"{place}{fault}" for fault in str(error).splitlines()]
+            if len(faults) >= _MAX_FAULTS:
                 break
     if faults:
         raise HTTPException(422, "\n".join(faults))

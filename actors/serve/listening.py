@@ -46,7 +46,7 @@ def check_address(host: str, port: int, token: str | None) -> None:
             host, port, type=socket.SOCK_STREAM
         )
     except OSError as error:
-        raise UserError(f"host: {host!r} is no address of this machine ({error})") from error
+        raise UserError(f"host: {host!r} is not an address of this machine ({error})") from error
     if token is None and not ip_address(str(address[0])).is_loopback:
         raise UserError(
             f"host: {host!r} can be reached by others, so requests need a token; give "

@@ -115,7 +115,8 @@ def serve_rewards(cfg: Config, serving: ServeConfig) -> None:
         token_sha256=None if token is None else sha256(token.encode()).digest(),
     )
     console = Console()
-    console.stage("serve", f"{cfg.reward.shards} shards of {cfg.reward.model}")
+    num = cfg.reward.shards
+    console.stage("serve", f"{num} {'shard' if num == 1 else 'shards'} of {cfg.reward.model}")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with session(cfg.ray, f"serve-{serving.port}"):
         _refuse_other_serve()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from actors.groups.trainer import TrainGroup
-from conf.errors import ProjectError
-from conf.schema import CheckpointConfig
+from conf.errors import ProjectError, SaveError
+from conf.schema import Config
 from rl.base.console import Console
 from rl.base.files import replace_json
 from rl.recipes.recipe import History, State
-from rl.run.checkpoint import HF, Checkpoint, Found, commit, find_resumable, staging_directory
+from rl.run.checkpoint import GOES_ON, HF, Checkpoint, Found, commit, find_resumable, staging
 from rl.run.timeline import Timeline
 
 STATES = "recipe.json"  # of the recipe, by step
@@ -30,18 +30,19 @@ class RunCheckpoints:
 
     def __init__(
         self,
-        cfg: CheckpointConfig,
+        cfg: Config,
         root: Path,
         timeline: Timeline,
         console: Console,
-        *,
-        resumes: bool,
+        before_commit: Callable[[], None],
     ) -> None:
-        self._cfg = cfg
+        """`before_commit` sees that what a resumed run needs beside a checkpoint is on the disk."""
+        self._cfg = cfg.checkpoint
         self._root = root
         self._timeline = timeline
         self._console = console
-        self._take_up(find_resumable(root) if resumes else Found(None))
+        self._before_commit = before_commit
+        self._take_up(find_resumable(root) if cfg.resume != "never" else Found(None))
 
     def go_back(self) -> None:
         """Go on from the newest checkpoint on the disk, with ranks that have begun no update.
@@ -66,7 +67,7 @@ class RunCheckpoints:
         self._complete, self._num_updates = step, policy.num_updates_begun
         if not ends and not self._due(step):
             return
-        saving = asyncio.ensure_future(self._save(policy, step, history))
+        saving = asyncio.ensure_future(self._try_to_save(policy, step, history))
         try:
             await asyncio.shield(saving)
         except asyncio.CancelledError:  # nobody can call ranks back that have begun to write
@@ -93,14 +94,22 @@ class RunCheckpoints:
             return True
         return minutes > 0 and time.monotonic() - self._saved_s > 60 * minutes
 
+    async def _try_to_save(self, policy: TrainGroup, step: int, history: History) -> None:
+        """Save a step; a disk that does not take it costs this checkpoint, and not the run."""
+        try:
+            await self._save(policy, step, history)
+        except SaveError as error:
+            self._console.warn(f"step {step} is not saved: {error}; {GOES_ON}")
+
     async def _save(self, policy: TrainGroup, step: int, history: History) -> None:
         self._tried = step
+        self._saved_s = time.monotonic()
         states = {str(known): state for known, state in history.states.items()}
-        staged = staging_directory(self._root, step)
-        with self._timeline.span("checkpoint", step):
+        with staging(self._root, step) as staged, self._timeline.span("checkpoint", step):
             await policy.save_checkpoint(staged)
             await policy.save_hf(staged / HF)
             replace_json(staged / STATES, states)
+            self._before_commit()
             await asyncio.to_thread(commit, staged, self._root, step, self._cfg.keep)
         self._saved_s = time.monotonic()
 

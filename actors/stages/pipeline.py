@@ -25,11 +25,13 @@ from actors.plan.problems import load_problems
 from actors.stages.rl_run import RlRun, training_sampling
 from actors.stages.rm_training import RmTraining, train_reward_model
 from actors.stages.training import warm_start
+from conf.errors import SaveError
 from conf.schema import CheckpointConfig, Config, Device, RewardConfig
 from reward.pairs.mining import MiningConfig, mine_pairs
 from reward.pairs.near_miss import NearMissConfig, near_miss_pairs
 from reward.pairs.pairs import LabelledCode, read_pairs, write_pairs
 from reward.pairs.rollout_sources import RolloutFile, iter_codes
+from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.files import replace_directory, replace_file
 from rl.loss import PairObjective
@@ -154,7 +156,10 @@ class WholeLoop:
         }
 
         async def build(directory: Path) -> Figures:
-            result = await RlRun(rlvr_cfg, directory, self._console).run()
+            effort = BestEffort(self._console.warn)
+            result = await RlRun(rlvr_cfg, directory, self._console, effort).run()
+            if effort.missing:  # the rollouts are what the next stages learn from
+                raise SaveError(f"{directory}: {', '.join(effort.missing)} cannot be written")
             shutil.rmtree(RunDirectory(directory).hf)
             figures = {
                 "base_pass@1": result.base.pass_at_1,

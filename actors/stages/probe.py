@@ -10,9 +10,11 @@ from pathlib import Path
 
 from actors.groups.fleet import RayFleet
 from actors.stages.evaluation import evaluate
-from conf.schema import AlarmConfig, DataConfig, ProbeConfig
+from conf.errors import SaveError
+from conf.schema import Config, DataConfig, ProbeConfig
 from reward.sandbox.pool import SandboxError
 from reward.verify.verdict import Verifier
+from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.problems.prompts import load_prompts
 from rl.run.alarm import AlarmState, HackingAlarm
@@ -22,7 +24,7 @@ from rl.run.checkpoint import (
     complete_checkpoints,
     drop,
     find_newest,
-    staging_directory,
+    staging,
 )
 from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.probe import (
@@ -73,23 +75,24 @@ class Probe:
 
     def __init__(
         self,
-        cfg: ProbeConfig,
-        alarm: AlarmConfig,
+        cfg: Config,
         asking: Asking,
         directory: Path,
         console: Console,
+        effort: BestEffort,
     ) -> None:
-        self._cfg = cfg
-        self._action = alarm.action
+        self._cfg = cfg.probe
+        self._action = cfg.alarm.action
         self._problems = asking.problems
         self._by_tests = asking.by_tests
         # As training samples, but for the purpose, which enters the seed.
-        self._sampling = replace(asking.sampling, group_size=cfg.num_samples, purpose="probe")
+        self._sampling = replace(asking.sampling, group_size=cfg.probe.num_samples, purpose="probe")
         self._run = RunDirectory(directory)
         self._console = console
+        self._effort = effort
         self._log = ProbeLog(self._run.probe_log)
-        self._false_rate = alarm.false_rate
-        self._alarm = HackingAlarm(alarm.false_rate)
+        self._false_rate = cfg.alarm.false_rate
+        self._alarm = HackingAlarm(cfg.alarm.false_rate)
         self._states: list[AlarmState] = []
         self._num_executed = 0  # programs
         self._seconds = 0.0
@@ -113,9 +116,11 @@ class Probe:
 
     def restore(self, step: int) -> None:
         """Take up what an earlier part of this run has found up to `step`; 0 begins anew."""
-        found = self._log.keep_until(step if step else -1, len(self._problems))
         self._alarm = HackingAlarm(self._false_rate)
-        self._states = [self._alarm.see(reading) for reading in found]
+        self._states = []
+        with self._effort.trying(self._run.probe_log.name):
+            for reading in self._log.keep_until(step if step else -1, len(self._problems)):
+                self._states.append(self._alarm.see(reading))
         for best in complete_checkpoints(self._run.best):
             if best.step > step:
                 drop(best)
@@ -148,9 +153,11 @@ class Probe:
         reading = probe_reading(step, found.groups_P, found.passed_PG)
         state = self._alarm.see(reading)
         self._states.append(state)
-        self._log.write(reading)
-        rows = list(rollout_rows(step, found.groups_P, None))
-        write_rollouts(self._run.rollout_file(RolloutFolder.PROBE, step), rows)
+        with self._effort.trying(self._run.probe_log.name):
+            self._log.write(reading)
+        with self._effort.trying(f"{RolloutFolder.PROBE}/"):
+            rows = list(rollout_rows(step, found.groups_P, None))
+            write_rollouts(self._run.rollout_file(RolloutFolder.PROBE, step), rows)
         await self._act(fleet, state)
         agreement = exec_agreement(found.groups_P, found.passed_PG)
         return {
@@ -167,10 +174,7 @@ class Probe:
     async def _act(self, fleet: RayFleet, state: AlarmState) -> None:
         stops = self._action == "stop"
         if stops and state.is_best:
-            root = self._run.best
-            staged = staging_directory(root, state.step)
-            await fleet.policy.save_hf(staged / HF)
-            await asyncio.to_thread(commit, staged, root, state.step, keep=1)
+            await self._keep_best(fleet, state.step)
         if not state.began:
             return
         self._console.warn(
@@ -182,6 +186,15 @@ class Probe:
         )
         if stops:
             self.stopped_at = state.step
+
+    async def _keep_best(self, fleet: RayFleet, step: int) -> None:
+        root = self._run.best
+        try:
+            with staging(root, step) as staged:
+                await fleet.policy.save_hf(staged / HF)
+                await asyncio.to_thread(commit, staged, root, step, keep=1)
+        except SaveError as error:
+            self._console.warn(f"the policy of step {step} is not kept for an alarm: {error}")
 
     def summary(self, loop_s: float) -> Watch:
         """Its part of the summary; `loop_s` is how long the steps took, probes included."""

@@ -22,7 +22,9 @@ from actors.stages.recipes import make_recipe
 from conf.errors import LostPolicyError, is_lost_policy
 from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
 from reward.model.written import check_written
+from rl.base.best_effort import BestEffort
 from rl.base.console import Console
+from rl.base.files import replacing_directory
 from rl.loop import LoopConfig, run_loop
 from rl.metrics import read_metrics
 from rl.problems.prompts import PromptSampler
@@ -93,22 +95,24 @@ class RlRun:
     """One run in one directory; `report`, where there is one, shows it while it goes on."""
 
     def __init__(
-        self, cfg: Config, directory: Path, console: Console, report: LiveReport | None = None
+        self,
+        cfg: Config,
+        directory: Path,
+        console: Console,
+        effort: BestEffort,
+        report: LiveReport | None = None,
     ) -> None:
         self._cfg = cfg
+        self._effort = effort
         self._run = RunDirectory(directory)
         self._console = console
         self._report = report
         sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, cfg.seed)
         self._recipe = make_recipe(cfg, sampling)
-        self._sink = make_watchers(cfg, directory, console.warn)
-        self._timeline = Timeline(self._run.timeline)
+        self._sink = make_watchers(cfg, directory, effort)
+        self._timeline = Timeline(self._run.timeline, effort)
         self._checkpoints = RunCheckpoints(
-            cfg.checkpoint,
-            self._run.checkpoints,
-            self._timeline,
-            console,
-            resumes=cfg.resume != "never",
+            cfg, self._run.checkpoints, self._timeline, console, self._sink.flush
         )
         self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
         train, self._held_out = load_problems(cfg.data, cfg.seed)
@@ -117,7 +121,7 @@ class RlRun:
         )
         _warn_of_shared(self._train, self._held_out, console)
         asking = Asking(problems=probed, sampling=sampling, by_tests=cfg.reward.kind == "execution")
-        self._probe = Probe(cfg.probe, cfg.alarm, asking, directory, console)
+        self._probe = Probe(cfg, asking, directory, console, effort)
         self._executed_for_evaluation = 0
 
     async def run(self) -> RlResult:
@@ -137,7 +141,8 @@ class RlRun:
             async with start_fleet(cfg, specs, f"{cfg.experiment}-{cfg.name}") as fleet:
                 started_s = time.perf_counter() - start_s
                 if starts_ray(cfg.ray):  # on a cluster that is the business of `launch/grafana.py`
-                    provision()
+                    with self._effort.trying("the dashboard"):
+                        provision()
                 return await self._train_and_evaluate(fleet, started_s)
 
     async def _train_and_evaluate(self, fleet: RayFleet, started_s: float) -> RlResult:
@@ -180,8 +185,7 @@ class RlRun:
         loop_s = time.perf_counter() - loop_start_s
         self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, after")
         final = await self._evaluate(fleet, last_step)
-        await fleet.policy.save_hf(self._run.hf)
-        await asyncio.to_thread(check_written, self._run.hf)
+        await self._save_model(fleet)
         steps = read_metrics(self._run.metrics)  # those before a resumption too
         return RlResult(
             base=base,
@@ -195,6 +199,12 @@ class RlRun:
             start_s=started_s,
             watch=self._probe.summary(loop_s),
         )
+
+    async def _save_model(self, fleet: RayFleet) -> None:
+        """Leave the policy in `hf/`, where it appears once all of it has been read back."""
+        with replacing_directory(self._run.hf) as staged:
+            await fleet.policy.save_hf(staged)
+            await asyncio.to_thread(check_written, staged)
 
     async def _take_steps(self, fleet: RayFleet, first_step: int, history: History) -> int:
         try:
@@ -286,9 +296,10 @@ class RlRun:
             return await self._probe.take(fleet, self._verifier, step)
 
     def _write_rollouts(self, step: int, batch: Batch) -> None:
-        path = self._run.rollout_file(RolloutFolder.TRAINING, step)
-        rows = rollout_rows(step, batch.groups_P, batch.lesson.advantages_PG)
-        write_rollouts(path, list(rows))
+        with self._effort.trying(f"{RolloutFolder.TRAINING}/"):
+            path = self._run.rollout_file(RolloutFolder.TRAINING, step)
+            rows = rollout_rows(step, batch.groups_P, batch.lesson.advantages_PG)
+            write_rollouts(path, list(rows))
 
     async def _evaluate(self, fleet: RayFleet, step: int) -> Evaluation:
         cfg = self._cfg
@@ -303,6 +314,7 @@ class RlRun:
             asks = self._recipe.exam(self._held_out, sampling)
             evaluation = await evaluate(fleet, asks, self._verifier, step)
         self._executed_for_evaluation += evaluation.num_executed
-        rows = list(rollout_rows(step, evaluation.groups_P, None))
-        write_rollouts(self._run.rollout_file(RolloutFolder.EVALUATION, step), rows)
+        with self._effort.trying(f"{RolloutFolder.EVALUATION}/"):
+            rows = list(rollout_rows(step, evaluation.groups_P, None))
+            write_rollouts(self._run.rollout_file(RolloutFolder.EVALUATION, step), rows)
         return evaluation

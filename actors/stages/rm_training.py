@@ -25,7 +25,7 @@ from actors.plan.layout.model_shape import ModelShape
 from actors.plan.rm_recipe import epochs_of_size, settings_of
 from actors.stages.training import OfflinePlan, offline_spec, score_pairs, train_offline
 from conf.commands.train_rm import TrainRmArgs
-from conf.errors import DataError, StoppedError, UserError
+from conf.errors import DataError, SaveError, StoppedError, UserError
 from conf.schema import Config, PolicyConfig, RewardConfig
 from reward.model.labels import check_one_label
 from reward.model.read_out import choose_padding
@@ -43,11 +43,11 @@ from reward.train.pair_batches import (
     write_golden_scores,
 )
 from rl.base.console import Console
-from rl.base.files import replace_file, replace_json
+from rl.base.files import replace_file, replace_json, replacing_directory, sync
 from rl.base.versions import installed_versions
 from rl.loss import PairObjective
 from rl.packing import shares
-from rl.run.checkpoint import commit, find_newest, staging_directory
+from rl.run.checkpoint import GOES_ON, commit, find_newest, staging
 from rl.run.directory import RunDirectory
 from rl.text.hub_files import model_config
 from rl.text.tokenizer import embedding_rows, tokenizer_note
@@ -181,7 +181,6 @@ def run_training(cfg: Config, job: RmTraining, record: Path) -> RmResult:
     console = Console()
     start_s = time.perf_counter()
     check_base(cfg.reward, job.model)
-    job.directory.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)  # of an earlier training; this one is not finished
     try:
         with session(cfg.ray, f"rm-{job.directory.name}") as run:
@@ -276,7 +275,7 @@ class _Training:
             if step == self.num_steps or (job.evaluate_every and step % job.evaluate_every == 0):
                 await self._keep_best(trainer, step)
             if job.checkpoint_every and step % job.checkpoint_every == 0:
-                await self._save(trainer, step)
+                await self._try_to_save(trainer, step)
 
         training = await train_offline(trainer, plan, self._policy, self._console, after)
         self._publish_best()
@@ -317,41 +316,53 @@ class _Training:
         best, now = self._history.get(self._best_step), self._history.get(step)
         if self._best_step and best is not None and now is not None and best.rank >= now.rank:
             return
-        old = self._best_directory()
+        try:
+            with replacing_directory(self._best_directory(step)) as staged:
+                await trainer.save_hf(staged)
+        except SaveError as error:
+            if step == self.num_steps:
+                raise
+            self._console.warn(f"the weights of step {step} are not kept: {error}")
+            return
+        shutil.rmtree(self._best_directory(self._best_step), ignore_errors=True)
         self._best_step = step
-        await trainer.save_hf(self._best_directory())
-        if old != self._best_directory():
-            shutil.rmtree(old, ignore_errors=True)
 
-    def _best_directory(self) -> Path:
-        return self._job.directory / f"best-{self._best_step:06d}"
+    def _best_directory(self, step: int) -> Path:
+        return self._job.directory / f"best-{step:06d}"
 
     def _publish_best(self) -> None:
         """Move the best weights to where the result belongs, and drop what training needed."""
-        source, target = self._best_directory(), self._job.directory
+        source, target = self._best_directory(self._best_step), self._job.directory
         for stale in target.glob("*.safetensors*"):  # of an earlier training, with other shards
             stale.unlink()
         for item in source.iterdir():
             item.replace(target / item.name)
         source.rmdir()
+        sync(target)
         shutil.rmtree(RunDirectory(target).checkpoints, ignore_errors=True)
 
-    # --- checkpoints -----------------------------------------------------------------------------
-
-    async def _save(self, trainer: TrainGroup, step: int) -> None:
+    async def _try_to_save(self, trainer: TrainGroup, step: int) -> None:
+        """Save a step; a disk that does not take it costs this checkpoint, not the training."""
         root = RunDirectory(self._job.directory).checkpoints
-        staged = staging_directory(root, step)
-        await trainer.save_checkpoint(staged)
+        try:
+            with staging(root, step) as staged:
+                await trainer.save_checkpoint(staged)
+                self._write_state(staged)
+                await asyncio.to_thread(commit, staged, root, step, self._job.keep)
+        except SaveError as error:
+            self._console.warn(f"step {step} is not saved: {error}; {GOES_ON}")
+
+    def _write_state(self, staged: Path) -> None:
+        """Put what only the driver knows beside the files of the ranks."""
         state = {
             "settings": dict(self._job.settings),
             "best_step": self._best_step,
             "history": {number: asdict(figures) for number, figures in self._history.items()},
         }
-        replace_file(staged / _STATE_FILE, json.dumps(state))
+        (staged / _STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
         if self._best_step:  # a later best replaces it beside the checkpoints, not in here
-            best = self._best_directory()
+            best = self._best_directory(self._best_step)
             shutil.copytree(best, staged / best.name)
-        await asyncio.to_thread(commit, staged, root, step, self._job.keep)
 
     async def _resume(self, trainer: TrainGroup) -> int:
         """Load the newest checkpoint, if asked for; returns the first step to take."""
@@ -372,7 +383,7 @@ class _Training:
             int(step): ValidationFigures(**figures) for step, figures in state["history"].items()
         }
         if self._best_step:
-            best = self._best_directory()
+            best = self._best_directory(self._best_step)
             shutil.copytree(newest.directory / best.name, best)
         self._console.say(f"resumed from {newest.directory} after step {newest.step}")
         return newest.step + 1

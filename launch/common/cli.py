@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from omegaconf import OmegaConf
 
@@ -49,26 +49,61 @@ def main(
     this command again, in a process and a run directory of its own. With a `hydra/launcher` or
     `hydra/sweeper` of the user, Hydra calls `run` for each job.
     """
-    args = _parser(composed=True).parse_intermixed_args(argv)
-    if args.help:
-        sys.stdout.write(help_of_run(about(run)))
-        return 0
-    return guarded(lambda: _compose_and_run(run, check, sweep, args))
+
+    def command() -> int:
+        args = _parsed(argv, composed=True)
+        if args.help:
+            sys.stdout.write(help_of_run(about(run)))
+            return 0
+        return _compose_and_run(run, check, sweep, args)
+
+    return guarded(command)
 
 
 def main_simple(
     schema: type[T], run: Callable[[T], int | None], argv: Sequence[str] | None = None
 ) -> int:
     """Fill `schema` (declared with `conf.schema.key`) from overrides, then `run`; the exit code."""
-    args = _parser(composed=False).parse_intermixed_args(argv)
-    if args.help:
-        sys.stdout.write(help_of_schema(schema, about(run)))
-        return 0
-    return guarded(lambda: _fill_and_run(schema, run, args))
+
+    def command() -> int | None:
+        args = _parsed(argv, composed=False)
+        if args.help:
+            sys.stdout.write(help_of_schema(schema, about(run)))
+            return 0
+        return _fill_and_run(schema, run, args)
+
+    return guarded(command)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong as every other check does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"options: {message}; --help lists them, and keys are given as key=value")
+
+
+def _parsed(argv: Sequence[str] | None, *, composed: bool) -> argparse.Namespace:
+    """The options and overrides of a command line; raises UserError for what is neither."""
+    given = sys.argv[1:] if argv is None else list(argv)
+    args, unknown = _parser(composed=composed).parse_known_intermixed_args(given)
+    if options := [text for text in unknown if text.startswith("-")]:
+        raise UserError("\n".join(_not_an_option(option, given) for option in options))
+    args.overrides += unknown
+    return args
+
+
+def _not_an_option(option: str, given: Sequence[str]) -> str:
+    """What to say of `--seed`, which probably stands for `seed=...`."""
+    name, equals, value = option.lstrip("-").partition("=")
+    after = given[given.index(option) + 1 :]
+    if not equals and after and "=" not in after[0] and not after[0].startswith("-"):
+        value = after[0]
+    key = name.replace("-", "_") or "key"
+    return f"{option}: is not an option; a key is given as {key}={value or 'VALUE'}"
 
 
 def _parser(*, composed: bool) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-c", "--cfg", choices=["job"])

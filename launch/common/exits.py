@@ -1,19 +1,23 @@
 """Exit codes of every command: 0 good, 2 bad input, 1 other failures that are part of the contract.
 
 Bad input ends with its message on stderr; other failures that the project raises on purpose with
-one line. Anything else is a defect and shows its traceback.
+one line, as a full disk does. Anything else is a defect and shows its traceback.
 """
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from actors.cluster.signals import stopped_by_signals
 from conf.errors import ProjectError, UserError
 from conf.validate import ConfigError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}  # a disk or a quota
 
 EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
@@ -22,22 +26,23 @@ EXIT_BAD_INPUT = 2
 def guarded(call: Callable[[], int | None]) -> int:
     """The exit code of `call`; the errors that are part of the contract become messages."""
     try:
-        return call() or 0
-    except (UserError, ConfigError) as error:
-        report(str(error))
-        return EXIT_BAD_INPUT
+        with stopped_by_signals():
+            return call() or 0
     except OverrideParseException as error:
-        report(_unreadable(error.override, error.message))
-        return EXIT_BAD_INPUT
-    except (HydraException, OmegaConfBaseException) as error:
-        report(str(error))
-        return EXIT_BAD_INPUT
+        message, code = _unreadable(error.override, error.message), EXIT_BAD_INPUT
+    except (UserError, ConfigError, HydraException, OmegaConfBaseException) as error:
+        message, code = str(error), EXIT_BAD_INPUT
     except ProjectError as error:
-        report(f"{type(error).__name__}: {error}")
-        return EXIT_FAILURE
-    except KeyboardInterrupt:  # before there was anything to take down, or for the second time
-        report("stopped by SIGINT")
-        return EXIT_FAILURE
+        message, code = f"{type(error).__name__}: {error}", EXIT_FAILURE
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        message, code = f"{where}{error.strerror}; make room and start again", EXIT_FAILURE
+    except KeyboardInterrupt:  # for the second time
+        message, code = "stopped by SIGINT", EXIT_FAILURE
+    report(message)
+    return code
 
 
 def report(message: str, kind: str = "error") -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from actors.plan.shipped import with_shipped_models
 from conf.schema import Config
 from rl.base.outputs import check_output_dir
+from rl.run.checkpoint import find_resumable
+from rl.run.directory import RunDirectory
 
 
 def check_run(cfg: Config) -> None:
@@ -20,6 +22,8 @@ def check_run_files(cfg: Config) -> None:
     """Refuse what can be refused within a second: the first part of `check_run`."""
     if cfg.dry_run:
         return
+    if cfg.resume != "never":  # reads every byte, and needs nothing of what follows
+        find_resumable(RunDirectory.of(cfg).checkpoints)
     # Each import is heavier than the one before, so that bad input is refused at once.
     from actors.plan.checks.inputs import check_files  # noqa: PLC0415
 

@@ -38,20 +38,31 @@ class AnswerGroup:
 
 
 def parse_answer(row: dict[str, Any]) -> Answer:
-    """Check one row. Raises DataError that starts with the field at fault.
+    """Check one row. Raises DataError with a line for each field at fault.
 
     >>> parse_answer({"prompt": "Add.", "response": "..."}).messages[0].role
     'user'
     """
+    faults: list[str] = []
+    messages: tuple[Message, ...] = ()
+    try:
+        messages = _prompt(row.get("prompt"))
+    except DataError as error:
+        faults.append(str(error))
     if not isinstance(row.get("response"), str):
-        raise DataError(f"response: a text is needed ({row.get('response')!r:.80})")
-    prompt: Any = row.get("prompt")
+        faults.append(f"response: a text is needed ({row.get('response')!r:.80})")
+    if faults:
+        raise DataError("\n".join(faults))
+    return Answer(row, messages)
+
+
+def _prompt(prompt: Any) -> tuple[Message, ...]:  # noqa: ANN401 - whatever JSON holds
     try:
         json.dumps(prompt, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError("prompt: holds a lone surrogate, no text") from error
+        raise DataError("prompt: holds a lone surrogate, which is not text") from error
     if isinstance(prompt, str):
-        return Answer(row, (Message("user", prompt),))
+        return (Message("user", prompt),)
     turns = cast("list[Any]", prompt) if isinstance(prompt, list) else []
     messages = tuple(_messages(turns))
     if len(messages) != len(turns) or not any(m.role == "user" for m in messages):
@@ -59,7 +70,7 @@ def parse_answer(row: dict[str, Any]) -> Answer:
             "prompt: a text, or messages with role and content and a user turn, is needed "
             f"({prompt!r:.80})"
         )
-    return Answer(row, messages)
+    return messages
 
 
 def _messages(turns: list[Any]) -> Iterator[Message]:
@@ -100,7 +111,7 @@ def read_answers(source: Path) -> list[AnswerGroup]:
         except DataError as error:
             num_bad += 1
             if num_bad <= _MAX_FAULTS:
-                faults.append(f"{source}:{number}:{error}")
+                faults += [f"{source}:{number}:{fault}" for fault in str(error).splitlines()]
     if faults:
         raise DataError("\n".join([*faults, f"{num_bad} of {num_lines} lines are malformed"]))
     if not answers:

@@ -69,7 +69,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def _constant(name: str) -> float:
     """Infinity, which some models have as a bound; NaN is a fault of whoever wrote the file."""
     if name == "NaN":
-        raise ValueError("NaN is no number")
+        raise ValueError("NaN is not a number")
     return float(name.replace("Infinity", "inf"))
 
 
@@ -213,8 +213,8 @@ def _of_ids(directory: Path, read: Mapping[str, Mapping[str, Any]]) -> Iterator[
                 low = -1 if key in _MAY_BE_NEGATIVE else 0
                 if not _is_number(value) or not low <= value < vocabulary:
                     yield (
-                        f"{directory / name}: {key} {value!r:.40} is no token of the model, which "
-                        f"has {vocabulary}; correct it"
+                        f"{directory / name}: {key} {value!r:.40} is not a token of the model, "
+                        f"which has {vocabulary}; correct it"
                     )
     texts = _template(directory, read)
     for token, index, special in _tokens(read.get("tokenizer.json", {})):

@@ -51,8 +51,8 @@ def check_score_head(directory: Path, key: str) -> None:
     others = [name for name in shapes if name not in scores]
     if not scores and others:
         raise UserError(
-            f"{key}: {directory} keeps its score in a value head ({others[0]}), which is no head "
-            "of a sequence classifier; save it as one: score.weight with one row, without bias"
+            f"{key}: {directory} keeps its score in a value head ({others[0]}), which is not a "
+            "head of a sequence classifier; save it as one: score.weight with one row, without bias"
         )
     for name, shape in scores.items():
         if len(shape) != 2 or shape[0] != 1:

@@ -78,7 +78,7 @@ def read_header(path: Path) -> Header:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {_FETCH}") from error
     except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
         raise UserError(
-            f"{path}: is no safetensors file (its header cannot be read); fetch the "
+            f"{path}: is not a safetensors file (its header cannot be read); fetch the "
             "weights, with `git lfs pull` where it is a pointer"
         ) from error
     return Header(tensors, 8 + length)
@@ -182,13 +182,13 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         found: Any = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{index}: is no index with a weight_map; {_FETCH}") from error
+        raise UserError(f"{index}: is not an index with a weight_map; {_FETCH}") from error
     if not isinstance(found, dict) or not found:
         raise UserError(f"{index}: its weight_map names no tensor; {_FETCH}")
     weight_map = cast("dict[str, object]", found)
     outside = [file for file in weight_map.values() if file != Path(str(file)).name]
     if outside:
-        raise UserError(f"{index}: {outside[0]!r} is no name of a file beside it; {_FETCH}")
+        raise UserError(f"{index}: {outside[0]!r} is not the name of a file beside it; {_FETCH}")
     return {name: str(file) for name, file in weight_map.items()}
 
 

@@ -181,7 +181,7 @@ def read_pairs(path: str | Path) -> list[Pair]:
     try:
         rows = table.select(known).to_pylist()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: holds text that is no UTF-8 ({error})") from error
+        raise DataError(f"{path}: holds text that is not UTF-8 ({error})") from error
     return [_pair_of_row(f"{path}:{number}", row) for number, row in enumerate(rows)]
 
 

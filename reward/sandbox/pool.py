@@ -25,7 +25,6 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +49,7 @@ from reward.sandbox.levels import (
     server_command,
 )
 from reward.sandbox.report import Ending, Observation, observe_stdio, observe_values
+from rl.base.scratch import Scratch
 
 _log = logging.getLogger(__name__)
 
@@ -224,9 +224,9 @@ def choose_level(config: Confinement) -> Level:
 def _why_not(level: Level) -> str | None:
     if not sys.platform.startswith("linux"):
         return f"programs are only run on Linux, this is {sys.platform}"
-    with tempfile.TemporaryDirectory(prefix="sandbox-") as scratch:
-        os.chmod(scratch, 0o711)
-        server = _Server(Path(scratch), Limits(), level)
+    with Scratch("sandbox") as scratch:
+        scratch.path.chmod(0o711)
+        server = _Server(scratch.path, Limits(), level)
         try:
             server.start()
         except (SandboxError, OSError) as error:
@@ -257,10 +257,10 @@ class Sandbox:
             raise UserError(f"workers={workers}: must be at least 1")
         self.level = choose_level(config or Confinement())
         self._limits = limits or Limits()
-        self._scratch = tempfile.TemporaryDirectory(prefix="sandbox-")
-        os.chmod(self._scratch.name, 0o711)  # a program must be able to reach its own
+        self._scratch = Scratch("sandbox")
+        self._scratch.path.chmod(0o711)  # a program must be able to reach its own
         self._servers = [
-            _Server(Path(self._scratch.name), self._limits, self.level) for _ in range(workers)
+            _Server(self._scratch.path, self._limits, self.level) for _ in range(workers)
         ]
         self._idle: queue.LifoQueue[_Server] = queue.LifoQueue()
         for server in reversed(self._servers):
@@ -317,7 +317,7 @@ class Sandbox:
         self._threads.shutdown(cancel_futures=True)
         for server in self._servers:
             server.stop()
-        empty_directory(self._scratch.name)  # whatever the programs of a killed server left
+        empty_directory(str(self._scratch.path))  # whatever the programs of a killed server left
         self._scratch.cleanup()
 
     def __enter__(self) -> Self:

@@ -8,6 +8,9 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from conf.errors import ProjectError, SaveError, in_one_line
 
 
 @contextmanager
@@ -40,8 +43,48 @@ def replace_json(path: Path, value: object, indent: int = 2) -> None:
     replace_file(path, json.dumps(value, indent=indent) + "\n")
 
 
+def write_all(file: IO[bytes], content: bytes) -> None:
+    """Write to a file that is open without a buffer; a full disk takes a part and then raises."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+@contextmanager
+def replacing_directory(target: Path) -> Generator[Path]:
+    """An empty directory beside `target`, which takes its place when the body has ended.
+
+    Raises:
+        SaveError: when the disk does not take it; what `target` was stays.
+    """
+    staged = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(staged, ignore_errors=True)
+    with discarding(staged):
+        staged.mkdir(parents=True)
+        yield staged
+        replace_directory(staged, target)
+
+
+@contextmanager
+def discarding(staged: Path) -> Generator[None]:
+    """A body that fills `staged`: where it raises, nothing is left there to fill the disk.
+
+    Raises:
+        SaveError: when the disk does not take it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(staged, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, ProjectError):
+            raise SaveError(f"{staged} cannot be written: {in_one_line(str(error))}") from error
+        raise
+
+
 def replace_directory(staged: Path, target: Path) -> None:
     """Put a directory in the place of another, which may exist; on return it is on the disk.
+
+    This is where every directory becomes durable; whoever fills one waits for no disk.
 
     Between two renamings there is neither: what `target` was then lies beside it as `.NAME.old`.
     """

@@ -39,5 +39,5 @@ def parse_json(raw: bytes, *, finite: bool = False) -> Any:  # noqa: ANN401 - wh
 
 def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is no number of JSON")
+        raise ValueError(f"{text} is not a number of JSON")
     return value

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from conf.errors import DataError
-from rl.base.files import replacing
+from rl.base.files import replacing, write_all
 from rl.base.json_text import JsonFault, parse_json
 
 _BLOCK_BYTES = 1 << 16
@@ -49,21 +49,28 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 
 def append_lines(path: Path, values: Iterable[object]) -> None:
-    """Add a line for each value, in one write; on return they are on the disk."""
-    text = "".join(map(as_line, values))
+    """Add a line for each value; on return they are on the disk, and where it raises none is."""
+    text = "".join(map(as_line, values)).encode("ascii")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        _cut_torn(file)
-        file.write(text.encode("ascii"))
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open("ab+", buffering=0) as file:
+        end = _cut_torn(file)
+        try:
+            write_all(file, text)
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)  # else a second try would leave some lines twice
+            raise
 
 
 def keep_lines(path: Path, keep: Callable[[Line], bool]) -> None:
-    """Drop the other lines, and a torn one; nothing happens where there is no file."""
-    if path.is_file():
-        with replacing(path) as staged, staged.open("wb") as file:
-            file.writelines(line.raw for line in read_lines(path) if keep(line))
+    """Drop the other lines, and a torn one; nothing is written where all of a file is kept."""
+    if not path.is_file():
+        return
+    kept = [line.raw for line in read_lines(path) if keep(line)]
+    if sum(map(len, kept)) == path.stat().st_size:
+        return
+    with replacing(path) as staged, staged.open("wb") as file:
+        file.writelines(kept)
 
 
 def as_line(value: object) -> str:
@@ -95,8 +102,8 @@ def _parse(place: str, raw: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
         raise DataError(f"{place}:{fault.column}: {fault}") from fault
 
 
-def _cut_torn(file: IO[bytes]) -> None:
-    """Cut off what follows the last end of a line."""
+def _cut_torn(file: IO[bytes]) -> int:
+    """Cut off what follows the last end of a line; returns where the file ends then."""
     end = size = file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - _BLOCK_BYTES)
@@ -108,3 +115,4 @@ def _cut_torn(file: IO[bytes]) -> None:
         end = start
     if end < size:
         file.truncate(end)
+    return end

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rl.base.best_effort import BestEffort
 from rl.run.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 class LiveReport:
     """Rewrites `report.html` in a thread of its own; on exit it writes the last one.
 
-    A report that cannot be written is no reason to end a run: it is reported once.
+    A report that cannot be written is no reason to end a run; one that the end of the run could
+    write after all is complete.
     """
 
-    def __init__(self, directory: Path, every: int, warn: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, every: int, effort: BestEffort) -> None:
         """`every`: steps between rewrites; 0 writes on exit only."""
         self._dir = directory
         self._every = every
-        self._warn = warn
+        self._effort = effort
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="report")
         self._report: Report | None = None
         self._writing: Future[None] | None = None
-        self._warned = False
 
     def __enter__(self) -> LiveReport:
         return self
@@ -42,6 +42,7 @@ class LiveReport:
         with self._thread:
             last = self._thread.submit(self._write, live=False)
         self._collect()
+        self._effort.complete(RunDirectory(self._dir).report.name)  # the last one has it all
         self._writing = last
         self._collect()
 
@@ -60,8 +61,6 @@ class LiveReport:
             return True
         if not self._writing.done():
             return False
-        error = self._writing.exception()
-        if error is not None and not self._warned:
-            self._warned = True
-            self._warn(f"the report could not be written: {type(error).__name__}: {error}")
+        with self._effort.trying(RunDirectory(self._dir).report.name):
+            self._writing.result()
         return True

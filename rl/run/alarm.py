@@ -19,6 +19,7 @@ import numpy as np
 
 from rl.types import FloatArray
 
+MIN_READINGS = 4  # two pairs of readings that share none; with fewer it cannot fire
 MIN_DROP = 0.03  # of pass@1: what is less is not worth an alarm, however sure
 
 

@@ -10,19 +10,26 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from conf.errors import UserError
-from rl.base.files import replace_directory, set_aside
+from rl.base.files import discarding, replace_directory, set_aside
 from rl.run.manifest import faults, seal
 
 _PREFIX = "step-"
 _NAME = re.compile(_PREFIX + r"(\d{6,})")
 _OWNER_ONLY = 0o700
 _MAX_FAULTS = 3  # that are shown of one checkpoint
+GOES_ON = "the older checkpoints stay, and the training goes on to the next that is due"
 HF = "hf"  # the policy as safetensors, of a checkpoint and of a run
+
+
+def _staged_name(step: int) -> str:
+    return f".{_PREFIX}{step:06d}.partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +54,25 @@ class Found(NamedTuple):
 
 def staging_directory(root: Path, step: int) -> Path:
     """An empty directory in which a checkpoint is assembled."""
-    directory = root / f".{_PREFIX}{step:06d}.partial"
+    directory = root / _staged_name(step)
     shutil.rmtree(directory, ignore_errors=True)
     root.parent.mkdir(parents=True, exist_ok=True)
     root.mkdir(mode=_OWNER_ONLY, exist_ok=True)
     directory.mkdir(mode=_OWNER_ONLY)
     return directory
+
+
+@contextmanager
+def staging(root: Path, step: int) -> Generator[Path]:
+    """An empty directory in which the body assembles a checkpoint and commits it.
+
+    Where the body raises, nothing of it is left to fill the disk.
+
+    Raises:
+        SaveError: when the disk does not take it.
+    """
+    with discarding(root / _staged_name(step)):
+        yield staging_directory(root, step)
 
 
 def commit(staged: Path, root: Path, step: int, keep: int) -> Checkpoint:

@@ -18,8 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from rl.base.files import replacing, sync
-
 FILE = "manifest.json"
 _FORMAT = 2  # 1 had the step alone
 _BLOCK_BYTES = 2**20
@@ -42,25 +40,22 @@ class _BadManifestError(Exception):
 
 
 def seal(directory: Path, step: int) -> None:
-    """Write the manifest of a complete directory; its files are on the disk on return.
+    """Write the manifest of a complete directory, which gets its name after this.
 
-    Nobody but their owner may write to them any more.
+    Nobody but their owner may write to its files any more.
     """
     found = list(_tree(directory))
     for path, _ in found:
         _close_to_others(path)
     files = [path for path, status in found if stat.S_ISREG(status.st_mode)]
-    digests = _in_threads(_synced_digest, files)
-    for path, status in reversed(found):
-        if stat.S_ISDIR(status.st_mode):
-            sync(path)
+    digests = _in_threads(_digest, files)
     entries = {
         path.relative_to(directory).as_posix(): Entry(path.stat().st_size, digest)
         for path, digest in zip(files, digests, strict=True)
     }
-    with replacing(directory / FILE) as staged:
-        staged.write_text(_encode(step, entries), encoding="ascii")
-        _close_to_others(staged)
+    manifest = directory / FILE
+    manifest.write_text(_encode(step, entries), encoding="ascii")
+    _close_to_others(manifest)
 
 
 def _close_to_others(path: Path) -> None:
@@ -197,11 +192,6 @@ def _of_before(directory: Path) -> str:
 def _in_threads(work: Callable[[Path], T], paths: list[Path]) -> list[T]:
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(work, paths))
-
-
-def _synced_digest(path: Path) -> str:
-    sync(path)
-    return _digest(path)
 
 
 def _known_digest(path: Path) -> str:

@@ -8,13 +8,15 @@ after each write, so that the file can be opened while the run goes on and after
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rl.base.files import replace_file
+from rl.base.best_effort import BestEffort
+from rl.base.files import replace_file, write_all
 from rl.step import Batch
 from rl.types import JudgedGroup, StepReport
 
@@ -32,16 +34,19 @@ class Timeline:
     together, and a batch starts after the one before is judged, so rows never overlap.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, effort: BestEffort) -> None:
         self._path = path
+        self._effort = effort
         self._num_rows = 0  # of groups that have a name
 
     def forget_after(self, step: int) -> None:
         """Begin the file, or take it up without the steps after `step`; what is torn is dropped."""
-        kept = [e for e in _read(self._path) if e["ph"] == "M" or e["args"]["step"] <= step]
-        self._num_rows = sum(e["pid"] == GROUPS_PID and e["name"] == "thread_name" for e in kept)
-        lines = ",\n".join(map(json.dumps, kept or list(_headings())))
-        replace_file(self._path, f"[\n{lines}{_END}")
+        with self._effort.trying(self._path.name):
+            kept = [e for e in _read(self._path) if e["ph"] == "M" or e["args"]["step"] <= step]
+            rows = (e["pid"] == GROUPS_PID and e["name"] == "thread_name" for e in kept)
+            self._num_rows = sum(rows)
+            lines = ",\n".join(map(json.dumps, kept or list(_headings())))
+            replace_file(self._path, f"[\n{lines}{_END}")
 
     def step(self, report: StepReport, batch: Batch, published_s: float) -> None:
         """Add the spans of one step; `published_s` is the `time.time()` at which it had ended."""
@@ -75,9 +80,15 @@ class Timeline:
     def _append(self, events: Sequence[Event]) -> None:
         """Write over the end of the array, in one call, so that no reader sees half an event."""
         text = "".join(f",\n{json.dumps(event)}" for event in events) + _END
-        with self._path.open("r+b") as file:
-            file.seek(-len(_END), 2)
-            file.write(text.encode("ascii"))
+        with self._effort.trying(self._path.name), self._path.open("r+b", buffering=0) as file:
+            end = file.seek(-len(_END), os.SEEK_END)
+            try:
+                write_all(file, text.encode("ascii"))
+            except OSError:
+                file.truncate(end + len(_END))
+                file.seek(end)
+                write_all(file, _END.encode("ascii"))  # over what was there: takes no room
+                raise
 
 
 def _read(path: Path) -> list[Event]:

@@ -35,7 +35,7 @@ def read_template(value: str | None, key: str = "chat_template") -> str | None:
         text = path.read_text(encoding="utf-8")
     except ValueError as error:
         raise UserError(
-            f"{key}: {path} is no UTF-8 text ({error}); give a Jinja template"
+            f"{key}: {path} is not UTF-8 text ({error}); give a Jinja template"
         ) from error
     if "{" not in text:
         raise UserError(

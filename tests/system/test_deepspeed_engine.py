@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from transformers import (
 from actors.engines.deepspeed_engine import TrainEngine
 from actors.engines.specs import TrainSpec
 from actors.engines.train_model import lr_at
-from conf.errors import NonFiniteError, UserError
+from conf.errors import NonFiniteError, SaveError, UserError
 from conf.schema import PolicyConfig
 from rl.loss import (
     LossDenominators,
@@ -166,13 +167,17 @@ def run_policy(rank: int, directory: Path, port: int) -> dict[str, Any]:
     result["initial"] = weights_of(engine)
     reports = [engine.update(batch, None, OBJECTIVE, norm)]
     reports.append(engine.update(batch, old, OBJECTIVE, norm))
+    for name in ("rank0", "rank1"):
+        result[f"full_{name}"] = message_of(
+            SaveError, partial(engine.save_checkpoint, directory / "full" / name)
+        )
+    result["full_hf"] = message_of(SaveError, lambda: engine.save_hf(directory / "full/hf"))
     engine.save_checkpoint(directory / "checkpoint")
     reports.append(engine.update(batch, old, OBJECTIVE, norm))
     result["reports"] = reports
     result["weights"] = weights_of(engine)
     result["partition"] = engine.partition_report()
     engine.save_hf(directory / "exports" / "policy")
-    engine.save_hf(directory / "exports" / "policy")  # replaces the first
     result["logprobs_after"] = engine.outputs(batch)
     engine.close()
 
@@ -272,6 +277,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, 
         )
         Qwen3ForCausalLM(config).save_pretrained(directory / name)
         tokenizer.save_pretrained(directory / name)
+    make_full(directory / "full")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -288,6 +294,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, 
         torch.load(directory / f"rank{rank}.pt", weights_only=False) for rank in range(NUM_RANKS)
     ]
     return directory, results
+
+
+def make_full(directory: Path) -> None:
+    """Directories in which some files of a checkpoint or a model find no room."""
+    for rank in range(NUM_RANKS):
+        zero = directory / f"rank{rank}/zero3"
+        zero.mkdir(parents=True)
+        for kind in ("model", "optim"):
+            (zero / f"zero_pp_rank_{rank}_mp_rank_00_{kind}_states.pt").symlink_to("/dev/full")
+    (directory / "hf").mkdir()
+    (directory / "hf/model.safetensors.index.json").symlink_to("/dev/full")
 
 
 def plain_logprobs(model: nn.Module, sample: Sample, temperature: float) -> Tensor:
@@ -471,6 +488,17 @@ def test_resumed_training_gives_the_very_same_weights(run):
         assert policy["resumed_report"] == policy["reports"][-1]
         for name, tensor in policy["weights"].items():
             assert torch.equal(policy["resumed"][name], tensor), name
+
+
+def test_a_disk_that_is_full_is_said_by_every_rank_and_changes_nothing(run):
+    _, results = run
+    # The updates that follow are compared with plain torch above.
+    for result in (found["policy"] for found in results):
+        for rank in range(NUM_RANKS):
+            assert f"(rank {rank})" in result[f"full_rank{rank}"]
+            assert f"(rank {1 - rank})" not in result[f"full_rank{rank}"]
+        assert "full/hf cannot be written: " in result["full_hf"]
+        assert "(rank 0)" in result["full_hf"]
 
 
 def test_updates_move_the_weights(run):

@@ -38,8 +38,6 @@ from reward.model.files import (
 )
 from reward.model.loading import check_attention
 from rl.problems.prompts import load_prompts
-from rl.run.checkpoint import find_resumable
-from rl.run.directory import RunDirectory
 from rl.run.probe import MIN_PROBLEMS
 from rl.types import Prompt
 
@@ -57,13 +55,9 @@ def check_inputs(cfg: Config) -> None:
 
 
 def check_files(cfg: Config) -> None:
-    """The checks that take less than a second, and the checkpoint that a run goes on from.
-
-    Raises UserError as `check_inputs` does.
-    """
+    """The checks that load no model and read no prompt. Raises UserError as `check_inputs` does."""
     placed = partial(preflight, run_bundles(cfg), cfg.placement, cfg.ray)
-    faults = _faults([placed, partial(_check_checkpoints, cfg)])
-    _refuse(faults + file_faults(cfg))
+    _refuse(_faults([placed]) + file_faults(cfg))
 
 
 def check_contents(cfg: Config) -> None:
@@ -253,11 +247,6 @@ def _need_tests(key: str, prompts: Sequence[Prompt], why: str) -> None:
             f"{key}: problem {without[0]} has no tests, like {len(without)} of {len(prompts)} "
             f"problems, but {why}"
         )
-
-
-def _check_checkpoints(cfg: Config) -> None:
-    if cfg.resume != "never":
-        find_resumable(RunDirectory.of(cfg).checkpoints)
 
 
 def _read_data(key: str, path: str | None, max_bad_rows: int) -> list[Prompt]:

@@ -12,13 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from conf.errors import UserError, in_one_line
 from reward.model.directory import CONTEXT_KEYS, read_object
 from reward.model.files import architectures_of, find_model
 from reward.model.loading import Head
+from rl.base.scratch import Scratch
 
 T = TypeVar("T")
 # What a model is loaded as: the class of transformers, and what it is in words.
@@ -134,8 +134,8 @@ def _save(directory: Path, key: str, architecture: str, task: Head) -> None:
     from actors.engines.saved_model import copy_generation, copy_tokenizer, one_label, write_config  # noqa: PLC0415
 
     def save() -> None:
-        with TemporaryDirectory(prefix="rehearsal-") as folder:
-            target = Path(folder)
+        with Scratch("rehearsal") as scratch:
+            target = scratch.path
             changes = {} if task == "lm" else one_label()
             write_config(directory, target, architecture, "float32", changes)
             copy_tokenizer(directory, target)

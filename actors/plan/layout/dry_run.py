@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.cluster.bundles import check_fits, local_gpu_bytes, local_gpus, run_bundles
 from actors.cluster.placement import cluster_nodes
@@ -18,6 +18,7 @@ from actors.plan.layout.plan_text import describe
 from conf.errors import EngineError, PlacementError, UserError
 from conf.schema import Config, NodeConfig, RayConfig
 from rl.base.console import Console
+from rl.run.start.claim import name_to_take
 
 _REACH_S = 3.0  # longest wait for the cluster to accept a connection
 
@@ -40,6 +41,7 @@ def dry_run(cfg: Config) -> None:
         UserError: when something would not fit, or when files are wrong where the run could start.
     """
     console = Console()
+    cfg = replace(cfg, name=name_to_take(cfg))
     site = find_site(cfg)
     shapes = model_shapes(cfg.model.path, cfg.reward.model, made=cfg.loop.enabled)
     plan = make_plan(cfg, site.machines, shapes)

@@ -52,7 +52,7 @@ def raw_files(source: Source, selection: Selection) -> list[RawFile]:
     is_hub = not local.is_dir()
     if is_hub and (suffix_of(path) is not None or not _HUB_ID.fullmatch(path)):
         raise DataError(
-            f"data.path: {path!r} is no file, no directory and no hub id (owner/name); "
+            f"data.path: {path!r} is neither a file nor a directory nor a hub id (owner/name); "
             "give data.path=FILE"
         )
     subsets = (selection.subset,) if selection.subset else source.subsets or (None,)

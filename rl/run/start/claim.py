@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import time
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -109,7 +110,23 @@ def claimed_run(
     Raises:
         UserError: as `claimed` and `settle_resume` do.
     """
-    claim = Claim(
+    with claimed(_claim_of(cfg, check, keep), console) as name:
+        if cfg.resume == "auto":
+            settle_resume(cfg, console, check, keep)
+        yield name
+
+
+def name_to_take(cfg: Config) -> str:
+    """The name that a run would take now; nothing is locked, made or moved."""
+    claim = _claim_of(cfg, lambda: None)
+    if not claim.chooses_name:
+        return cfg.name
+    names = itertools.chain([cfg.name], (f"{cfg.name}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not claim.held_under(name))
+
+
+def _claim_of(cfg: Config, check: Check, keep: Collection[str] = ()) -> Claim:
+    return Claim(
         name=cfg.name,
         resume=cfg.resume,
         overwrite=cfg.overwrite,
@@ -119,10 +136,6 @@ def claimed_run(
         keep=keep,
         named=cfg.name != DEFAULT_NAME,
     )
-    with claimed(claim, console) as name:
-        if cfg.resume == "auto":
-            settle_resume(cfg, console, check, keep)
-        yield name
 
 
 def settle_resume(cfg: Config, console: Console, check: Check, keep: Collection[str] = ()) -> None:
@@ -140,8 +153,8 @@ def settle_resume(cfg: Config, console: Console, check: Check, keep: Collection[
         aside = move_aside(run.root, console.warn, keep)
         console.stage(
             "resume",
-            f"{run.root} held {what} and no checkpoint (checkpoint.every); they are kept in "
-            f"{aside}, and the run starts anew",
+            f"{run.root} held {what} and no checkpoint (checkpoint.every, checkpoint.minutes); "
+            f"they are kept in {aside}, and the run starts anew",
         )
     else:
         console.stage("resume", f"{run.root} has no checkpoint; the run starts anew")
@@ -170,6 +183,17 @@ def begin(run: RunDirectory, cfg: Config) -> None:
         run.summary.replace(run.summary_until(summary.num_steps or 0))
     run.report.unlink(missing_ok=True)
     replace_json(run.config, to_dict(cfg))
+
+
+def remove_staged(root: Path) -> list[Path]:
+    """Remove from a locked directory what a process that was killed was still writing there."""
+    found = list(root.rglob("*.partial"))
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return found
 
 
 def how_to_resume(name: str) -> str:

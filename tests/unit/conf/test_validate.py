@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from conf.commands.best_of_n import BestOfNArgs
 from conf.groups import CONF_DIR
 from conf.keys import EXAMPLES, keys_of, nearest
 from conf.schema import Config, key
@@ -471,3 +472,42 @@ def test_an_error_survives_pickling_with_its_faults() -> None:
 
 def test_no_suggestion_is_better_than_a_wild_one() -> None:
     assert nearest("xyzzy", ["policy.lr", "seed"]) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("rollout__actors", "rollout.engines"),
+        ("reward__actors", "reward.shards"),
+        ("policy__workers", "policy.ranks"),
+        ("policy__learning_rate", "policy.lr"),
+        ("algorithm__batch_size", "algorithm.prompts_per_step"),
+        ("algorithm__num_generations", "algorithm.group_size"),
+    ],
+)
+def test_the_name_that_other_tools_give_a_key_is_understood(
+    quickstart: dict[str, Any], path: str, meant: str
+) -> None:
+    (fault,) = faults_of(changed(quickstart, **{path: 2}))
+    assert fault == f"{path.replace('__', '.')}: unknown key; nearest valid: {meant}"
+
+
+def test_another_tools_name_is_understood_by_small_commands_too() -> None:
+    with pytest.raises(ConfigError, match="n: unknown key; nearest valid: num_samples"):
+        build(BestOfNArgs, {"n": 4})
+
+
+def test_faults_are_told_in_the_words_of_a_command() -> None:
+    error = ConfigError([Fault("policy.attention", "set policy.attention=a; policy.attentions")])
+    assert str(error.under({"policy.attention": "attention"})) == (
+        "attention: set attention=a; policy.attentions"
+    )
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "tries/" + "x" * 201, "\u00e9" * 101])
+def test_a_name_that_no_directory_can_have_is_refused(
+    quickstart: dict[str, Any], name: str
+) -> None:
+    (fault,) = faults_of(changed(quickstart, name=name))
+    assert "each part of name has at most 200 bytes" in fault
+    build_config(changed(quickstart, name="x" * 200))

@@ -215,7 +215,7 @@ class Watch:
             method = next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None)
             if name in vars(kind) and not isinstance(method, types.FunctionType):
                 if name in OPERATORS and method is not None:
-                    self.note(f"{kind.__name__}.{name} is no plain method")
+                    self.note(f"{kind.__name__}.{name} is not a plain method")
             elif _is_written(method) and method not in self._guards:
                 guarded = self._guard(method, name)
                 self._guards.add(guarded)
@@ -317,7 +317,7 @@ class Watch:
 
         def made(this: Any, arg: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
             if isinstance(arg, str) and not _is_annotation(arg):
-                self.note("an annotation that is no type")
+                self.note("an annotation that is not a type")
             make(this, arg, *args, **kwargs)
 
         def formed(this: Any, record: logging.LogRecord) -> str:  # noqa: ANN401

@@ -442,7 +442,7 @@ class _Reading(ast.NodeVisitor):
         for decorator in node.decorator_list:
             text = ast.unparse(decorator).rpartition(".")[2]
             if text in ("staticmethod", "classmethod", "property", "singledispatchmethod"):
-                raise NotHonestError(f"line {node.lineno}: {node.name} is no plain method")
+                raise NotHonestError(f"line {node.lineno}: {node.name} is not a plain method")
 
     def _comprehension(
         self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import time
@@ -10,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from actors.cluster.signals import how_to_go_on, run_until_stopped, stopped_by_signals
+from actors.cluster.signals import (
+    held_signals,
+    how_to_go_on,
+    run_until_stopped,
+    stopped_by_signals,
+)
 from conf.errors import EngineError, StoppedError
 from rl.run.checkpoint import commit, staging_directory
 
@@ -138,3 +144,51 @@ def test_advice_after_a_stop_names_the_newest_checkpoint_or_the_key(tmp_path: Pa
     assert missing == "there is no checkpoint yet (checkpoint_every)"
     commit(staging_directory(tmp_path, 7), tmp_path, 7, keep=2)
     assert how_to_go_on(tmp_path, "checkpoint_every").endswith("goes on after step 7")
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_held_signal_waits_for_the_end_of_the_body(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    done: list[str] = []
+    with pytest.raises(StoppedError, match=f"stopped by {number.name}"), held_signals():
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
+        done.append("all of it")
+    assert done == ["all of it"]
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_held_signal_takes_the_place_of_what_it_has_broken() -> None:
+    with pytest.raises(StoppedError, match="stopped by SIGTERM") as caught, held_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise EngineError("Ray did not start")
+    assert isinstance(caught.value.__context__, EngineError)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_handler_below_python_is_undone_at_once() -> None:
+    default = ctypes.c_void_p(0)
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"), held_signals():
+        ctypes.CDLL(None).signal(int(signal.SIGTERM), default)  # Python does not know of it
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)  # would end this process
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_signal_whose_exception_is_lost_is_told_before_anything_is_started() -> None:
+    async def start() -> None:
+        pytest.fail("started")
+
+    body = start()
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"), stopped_by_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+        try:
+            run_until_stopped(body)
+        finally:
+            body.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import errno
 import json
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,7 +22,9 @@ from actors.jobs.experiment import (
 )
 from actors.stages.evaluation import Evaluation
 from actors.stages.rl_run import RlResult
-from conf.errors import LostActorError, StoppedError, UserError
+from conf.errors import IncompleteError, LostActorError, SaveError, StoppedError, UserError
+from conf.schema import Config
+from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.run.checkpoint import commit, staging_directory
 from rl.run.directory import RunDirectory
@@ -32,11 +36,11 @@ from tests.unit.rl.run.test_summary import PROBE
 pytestmark = pytest.mark.unit
 
 
-def summary_of(*overrides: str, watch: Watch | None = None) -> RunSummary:
+def rl_result(watch: Watch | None = None) -> RlResult:
     group = make_group(make_prompts(1)[0], 8)
     judged = make_judged(group, [float(i) for i in range(8)], (False, True) * 4)
     figures = Evaluation(groups_P=(judged,), num_executed=8).figures
-    result = RlResult(
+    return RlResult(
         base=figures,
         final=figures,
         num_steps=60,
@@ -48,9 +52,12 @@ def summary_of(*overrides: str, watch: Watch | None = None) -> RunSummary:
         start_s=1.0,
         watch=watch or Watch(),
     )
+
+
+def summary_of(*overrides: str, watch: Watch | None = None) -> RunSummary:
     cfg = shipped_config(list(overrides))
     accuracy = reward_model_accuracy(cfg.reward, {})
-    return summarise(cfg, result, accuracy, 1.0, {"rl": 1.0})
+    return summarise(cfg, rl_result(watch), accuracy, 1.0, {"rl": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -72,6 +79,17 @@ def test_the_summary_and_its_table_name_the_reward(capsys, override, kind, tests
     assert "chosen by the RM" in table if kind == "rm" else "chosen by tests" in table
 
 
+def test_a_judge_of_ones_own_is_not_called_tests(capsys):
+    cfg = shipped_config()
+    own = dataclasses.replace(cfg, reward=dataclasses.replace(cfg.reward, kind=cast("Any", "mine")))
+    summary = summarise(own, rl_result(), None, 1.0, {"rl": 1.0})
+    assert (summary.reward, summary.reward_execution) == ("mine", None)
+    show_summary(Console(), summary, RunDirectory(Path("run")))
+    table = capsys.readouterr().out
+    assert "chosen by your judge" in table and "a judge of your own" in table
+    assert "tests" not in table
+
+
 def test_the_figures_before_and_after_are_of_the_samples_of_the_evaluation():
     summary = summary_of()
     assert summary.num_samples == 8
@@ -85,16 +103,32 @@ def test_the_figures_before_and_after_are_of_the_samples_of_the_evaluation():
     [([], ["never", "held"]), ([44, 60], ["step 44", "probe fell"])],
 )
 def test_the_table_says_whether_the_alarm_fired_and_what_the_probe_cost(capsys, fired_at, cells):
-    watch = Watch(
-        probe=dataclasses.replace(PROBE, num_probes=13, time_share=0.08),
-        alarm=AlarmFigures(action="warn", fired_at=fired_at, stopped_at=None, best_policy=None),
-        num_executed=9,
-    )
-    summary = summary_of(watch=watch)
+    summary = summary_of(watch=watched(13, fired_at))
     assert summary.to_json()["programs_executed_for_probe"] == 9
     show_summary(Console(), summary, RunDirectory(Path("run")))
     table = capsys.readouterr().out
     assert all(cell in table for cell in [*cells, "13 probes, 8% of the time"])
+
+
+def watched(num_probes: int, fired_at: list[int]) -> Watch:
+    return Watch(
+        probe=dataclasses.replace(PROBE, num_probes=num_probes, time_share=0.08),
+        alarm=AlarmFigures(action="warn", fired_at=fired_at, stopped_at=None, best_policy=None),
+        num_executed=9,
+    )
+
+
+@pytest.mark.parametrize(
+    ("num", "words"),
+    [
+        (1, "too few probes to judge (1 of 4), 8% of the time"),
+        (3, "too few probes to judge (3 of 4), 8% of the time"),
+        (4, "the probe held; 4 probes, 8% of the time"),
+    ],
+)
+def test_an_alarm_that_could_not_fire_yet_is_not_called_quiet(capsys, num, words):
+    show_summary(Console(), summary_of(watch=watched(num, [])), RunDirectory(Path("run")))
+    assert words in " ".join(capsys.readouterr().out.split())
 
 
 def test_without_a_probe_the_table_says_that_nobody_watched(capsys):
@@ -121,6 +155,58 @@ def ended(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Ex
     return request.param
 
 
+def end_of(monkeypatch: pytest.MonkeyPatch, run: Callable[[Any], Any]) -> None:
+    """Let `run`, which is given the best effort of the run, take the place of the RL."""
+
+    class Run:
+        def __init__(self, cfg: Config, directory: Path, console: Console, *rest: Any) -> None:
+            self._effort = rest[0]
+
+        async def run(self) -> RlResult:
+            return run(self._effort)
+
+    @contextmanager
+    def session(*_: object) -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
+        yield asyncio.run
+
+    monkeypatch.setattr(experiment, "session", session)
+    monkeypatch.setattr(experiment, "RlRun", Run)
+
+
+def test_a_run_that_is_done_says_what_it_could_not_write_about_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def finish(effort: BestEffort) -> RlResult:
+        effort.failed("timeline.json", "No space left on device")
+        return rl_result()
+
+    end_of(monkeypatch, finish)
+    monkeypatch.setattr(experiment, "write_summary", no_space)
+    cfg = shipped_config([f"output_dir={tmp_path}"])
+    hf = RunDirectory.of(cfg).hf
+    with pytest.raises(IncompleteError) as caught:
+        run_experiment(cfg)
+    assert str(caught.value).startswith(f"the policy in {hf} is complete, but not what tells of")
+    assert "timeline.json, summary.json" in str(caught.value)
+    assert "held-out problems" in capsys.readouterr().out  # the table is shown all the same
+
+
+def test_a_model_that_could_not_be_saved_is_one_line_that_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(_: BestEffort) -> RlResult:
+        raise SaveError("hf cannot be written: No space left on device")
+
+    end_of(monkeypatch, fail)
+    with pytest.raises(SaveError, match="No space left on device; make room: there is no check"):
+        run_experiment(shipped_config([f"output_dir={tmp_path}"]))
+
+
+def no_space(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.usefixtures("stopped_session")
 @pytest.mark.parametrize(
     ("name", "advice"),
     [

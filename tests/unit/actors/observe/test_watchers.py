@@ -10,6 +10,7 @@ import pytest
 
 from actors.observe import watchers
 from actors.observe.watchers import Watchers
+from rl.base.best_effort import BestEffort
 from rl.metrics import JsonlSink
 from rl.types import StepReport
 
@@ -44,7 +45,7 @@ def lines(path: Path) -> list[int]:
 def test_every_sink_is_told_of_every_step_and_of_the_end(tmp_path: Path):
     sink, warnings = FakeSink(), []
     path = tmp_path / "metrics.jsonl"
-    with Watchers(JsonlSink(path), {"fake": sink}, warnings.append) as all_sinks:
+    with Watchers(JsonlSink(path), {"fake": sink}, BestEffort(warnings.append)) as all_sinks:
         all_sinks.forget_after(0)
         for report in REPORTS:
             all_sinks.write(report)
@@ -57,12 +58,12 @@ def test_a_tracker_that_fails_is_reported_once_and_the_run_goes_on(tmp_path: Pat
     broken, healthy, warnings = FakeSink(fails_at=2), FakeSink(), []
     path = tmp_path / "metrics.jsonl"
     sinks = {"wandb": broken, "mlflow": healthy}
-    with Watchers(JsonlSink(path), sinks, warnings.append) as all_sinks:
+    with Watchers(JsonlSink(path), sinks, BestEffort(warnings.append)) as all_sinks:
         all_sinks.forget_after(0)
         for report in REPORTS:
             all_sinks.write(report)
     assert warnings == [
-        "wandb failed and receives nothing more: no route to the tracker; with details"
+        "wandb is not complete: no route to the tracker; with details; the run goes on"
     ]
     assert broken.told == ["after 0", 1]
     assert healthy.told == ["after 0", 1, 2, 3, "ok"]
@@ -73,7 +74,9 @@ def test_trackers_learn_that_a_run_has_failed(tmp_path: Path):
     sink = FakeSink()
     with (
         pytest.raises(RuntimeError),
-        Watchers(JsonlSink(tmp_path / "metrics.jsonl"), {"fake": sink}, print) as all_sinks,
+        Watchers(
+            JsonlSink(tmp_path / "metrics.jsonl"), {"fake": sink}, BestEffort(print)
+        ) as all_sinks,
     ):
         all_sinks.forget_after(0)
         raise RuntimeError
@@ -83,7 +86,7 @@ def test_trackers_learn_that_a_run_has_failed(tmp_path: Path):
 def test_a_tracker_that_has_not_begun_has_nothing_to_end(tmp_path: Path):
     sink = FakeSink()
     jsonl = JsonlSink(tmp_path / "metrics.jsonl")
-    with pytest.raises(RuntimeError), Watchers(jsonl, {"fake": sink}, pytest.fail):
+    with pytest.raises(RuntimeError), Watchers(jsonl, {"fake": sink}, BestEffort(pytest.fail)):
         raise RuntimeError("the engines did not start")
     assert sink.told == []
 
@@ -99,19 +102,23 @@ def test_a_tracker_that_hangs_delays_neither_a_step_nor_the_end(
             never.wait()
 
     path = tmp_path / "metrics.jsonl"
-    with Watchers(JsonlSink(path), {"mlflow": Hanging()}, warnings.append) as all_sinks:
+    with Watchers(JsonlSink(path), {"mlflow": Hanging()}, BestEffort(warnings.append)) as all_sinks:
         for report in REPORTS:
             all_sinks.write(report)
         assert lines(path) == [1, 2, 3]
     never.set()
-    assert warnings == ["mlflow did not finish; its last steps may be missing there"]
+    assert warnings == [
+        "mlflow is not complete: it has not taken the last steps in time; the run goes on"
+    ]
 
 
 def test_a_name_that_is_not_registered_is_our_error_and_stops_the_run(tmp_path: Path):
     sink = FakeSink()
     with (
         pytest.raises(KeyError, match="reward/maen"),
-        Watchers(JsonlSink(tmp_path / "metrics.jsonl"), {"fake": sink}, print) as all_sinks,
+        Watchers(
+            JsonlSink(tmp_path / "metrics.jsonl"), {"fake": sink}, BestEffort(print)
+        ) as all_sinks,
     ):
         all_sinks.forget_after(0)
         all_sinks.write(StepReport(step=1, metrics={"reward/maen": 1.0}))

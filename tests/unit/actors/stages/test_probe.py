@@ -16,6 +16,7 @@ from actors.stages.probe import Asking, Probe, probe_problems
 from conf.schema import Config
 from reward.sandbox.pool import SandboxError
 from reward.verify.verdict import Program, ProgramResult, Verifier
+from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
@@ -84,10 +85,10 @@ class Run:
         sampling = SamplingConfig(group_size=8, max_tokens=8)
         by_tests = cfg.reward.kind == "execution"
         asking = Asking(problems=PROBLEMS, sampling=sampling, by_tests=by_tests)
-        self.probe = Probe(cfg.probe, cfg.alarm, asking, directory, Console())
+        self.probe = Probe(cfg, asking, directory, Console(), BestEffort(pytest.fail))
 
     async def _save_hf(self, directory: Path) -> None:
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         self.saved.append(directory)
 
     def take(self, step: int, share: float, reward: float) -> dict[str, float]:
@@ -168,7 +169,7 @@ def test_probes_are_due_every_so_many_steps_and_never_without_problems(tmp_path,
     cfg = run_config()
     sampling = SamplingConfig(group_size=8, max_tokens=8)
     nothing = Asking(problems=[], sampling=sampling, by_tests=False)
-    none = Probe(cfg.probe, cfg.alarm, nothing, tmp_path, Console())
+    none = Probe(cfg, nothing, tmp_path, Console(), BestEffort(pytest.fail))
     assert not any(none.due(step) for step in range(10))
     none.announce()
     assert "probe: off" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -19,12 +20,15 @@ from actors.stages import keeping, rl_run
 from actors.stages.evaluation import Evaluation
 from actors.stages.recipes import make_recipe
 from actors.stages.rl_run import RlRun, training_sampling
-from conf.errors import LostPolicyError, StoppedError, UserError
+from conf.errors import LostPolicyError, SaveError, StoppedError, UserError
+from rl import metrics
+from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.loss import Objective
 from rl.metrics import JsonlSink
 from rl.problems import minipy
 from rl.problems.prompts import write_prompts
+from rl.run import timeline
 from rl.run.checkpoint import complete_checkpoints, find_newest
 from rl.types import Minibatch, StepReport, UpdateReport
 from tests.settings import run_config
@@ -67,7 +71,7 @@ class SavingPolicy(FakePolicy):
         return []
 
     async def save_hf(self, directory: Path) -> None:
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
 
     async def save_checkpoint(self, directory: Path) -> None:
         (directory / "state").touch()
@@ -80,6 +84,7 @@ class FakeTracker:
     """Remembers the steps that it was told of, and how the run ended."""
 
     newest: FakeTracker
+    effort: BestEffort  # of the run
 
     def __init__(self) -> None:
         self.told: list[object] = []
@@ -122,14 +127,16 @@ def run(directory: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Fa
     """Run to the end, or leave what the tracker was told to `FakeTracker.newest`."""
     tracker = FakeTracker()
 
-    def make_watchers(_: Any, where: Path, warn: Any) -> Watchers:
-        return Watchers(JsonlSink(where / "metrics.jsonl"), {"fake": tracker}, warn)
+    def make_watchers(_: Any, where: Path, effort: BestEffort) -> Watchers:
+        return Watchers(JsonlSink(where / "metrics.jsonl"), {"fake": tracker}, effort)
 
     monkeypatch.setattr(rl_run, "make_watchers", make_watchers)
     settings = ["++probe.every=0", "++checkpoint.every=2", "++algorithm.prompts_per_step=2"]
     settings += ["++data.num_train=8", "++data.num_eval=2"]
     cfg = run_config([*settings, *overrides])
-    run_until_stopped(RlRun(cfg, directory, Console()).run())
+    console = Console()
+    tracker.effort = BestEffort(console.warn)
+    run_until_stopped(RlRun(cfg, directory, console, tracker.effort).run())
     return tracker
 
 
@@ -202,6 +209,98 @@ def test_held_out_problems_that_are_trained_on_are_warned_of(
     run(tmp_path, monkeypatch, "data=parquet", *files, "++algorithm.num_steps=1")
     said = " ".join("".join(capsys.readouterr()).split())
     assert "3 of 3 held-out problems are trained on, the first is" in said
+
+
+def no_space(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_only_informs_is_lost_with_one_line_each_and_the_run_goes_on(
+    tmp_path: Path,
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(rl_run, "write_rollouts", no_space)
+    monkeypatch.setattr(timeline, "write_all", no_space)
+    monkeypatch.setattr(FakeTracker, "write", no_space)
+    settings = ("++algorithm.num_steps=4", "++checkpoint.rollouts_every=1")
+    tracker = run(tmp_path, monkeypatch, *settings)
+    lost = {"evaluation/", "timeline.json", "fake", "rollouts/"}
+    assert set(tracker.effort.missing) == lost
+    words = said(capsys)
+    assert all(words.count(f"{what} is not complete: ") == 1 for what in lost)
+    assert words.count("No space left on device") == len(lost)
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="ascii").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    assert (tmp_path / "hf").is_dir() and steps_of(tmp_path) == [2, 4]
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_leaves_the_older_ones_and_nothing_else(
+    tmp_path: Path,
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    save_hf = SavingPolicy.save_hf
+
+    async def save_with_room(policy: SavingPolicy, directory: Path) -> None:
+        if "step-000004" in str(directory):
+            (directory.parent / "half").write_text("half")
+            raise SaveError(f"{directory} cannot be written: No space left on device (rank 1)")
+        await save_hf(policy, directory)
+
+    monkeypatch.setattr(SavingPolicy, "save_hf", save_with_room)
+    seen: list[list[str]] = []
+
+    def look(*_: Any) -> None:
+        root = tmp_path / "checkpoints"
+        seen.append(sorted(path.name for path in root.glob("*")) if root.is_dir() else [])
+
+    monkeypatch.setattr(FakeTracker, "write", look)
+    tracker = run(tmp_path, monkeypatch, "++algorithm.num_steps=6")
+    words = said(capsys)
+    assert words.count("step 4 is not saved") == 1
+    assert "No space left on device (rank 1); the older checkpoints stay" in words
+    assert steps_of(tmp_path) == [2, 6]
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    assert tracker.effort.missing == ()
+    assert (tmp_path / "hf").is_dir()
+
+
+def test_a_step_is_no_checkpoint_before_its_metrics_are_on_the_disk(
+    tmp_path: Path,
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    append, full = metrics.append_lines, {2, 3}
+
+    def append_with_room(path: Path, lines: list[dict[str, float]]) -> None:
+        if lines[-1]["step"] in full:
+            no_space()
+        append(path, lines)
+
+    monkeypatch.setattr(metrics, "append_lines", append_with_room)
+    tracker = run(tmp_path, monkeypatch, "++algorithm.num_steps=4")
+    assert "step 2 is not saved" in said(capsys)
+    assert steps_of(tmp_path) == [4]
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="ascii").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    assert tracker.effort.missing == ()
+
+
+def test_a_model_that_the_disk_does_not_take_ends_the_run_with_one_error(
+    tmp_path: Path, fleets: list[FakeFleet], monkeypatch: pytest.MonkeyPatch
+):
+    async def save_without_room(_: SavingPolicy, directory: Path) -> None:
+        (directory / "half").write_text("half")
+        no_space()
+
+    monkeypatch.setattr(SavingPolicy, "save_hf", save_without_room)
+    with pytest.raises(SaveError, match=r"hf\.partial cannot be written: .*No space left"):
+        run(tmp_path, monkeypatch, "++algorithm.num_steps=1")
+    assert not list(tmp_path.glob("*hf*")) and not list(tmp_path.glob(".hf*"))
 
 
 def test_trackers_learn_of_a_run_that_fails(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import subprocess
@@ -89,6 +90,8 @@ def run_config(config: Config) -> None:
         raise UserError("reward.model: 'x' is not a directory (give reward.model=DIR)")
     if config.seed == 3:
         raise EngineError("rollout-0 died")
+    if config.seed == 8:
+        raise OSError(errno.ENOSPC, "No space left on device", "config.yaml")
     if config.seed == 9:
         raise KeyboardInterrupt
 
@@ -155,6 +158,42 @@ def test_bad_input_exits_2_for_the_shell_with_the_message_only(tmp_path: Path) -
     result = in_a_process(tmp_path, "polcy.lr=1")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "error: polcy.lr: unknown key; nearest valid: policy.lr\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (["--seed", "3"], ["--seed: is not an option; a key is given as seed=3"]),
+        (["--seed=3"], ["--seed=3: is not an option; a key is given as seed=3"]),
+        (
+            ["--policy.lr", "-x", "dry_run=true"],
+            [
+                "--policy.lr: is not an option; a key is given as policy.lr=VALUE",
+                "-x: is not an option; a key is given as x=VALUE",
+            ],
+        ),
+    ],
+)
+def test_what_looks_like_an_option_is_refused_with_the_key_that_is_meant(
+    run: Command, arguments: list[str], lines: list[str]
+) -> None:
+    expected = Result(2, "", "".join(f"error: {line}\n" for line in lines))
+    assert run(*arguments) == expected
+
+
+def test_a_wrong_value_of_an_option_is_one_line(run: Command) -> None:
+    code, out, err = run("--info", "nonsense")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: options: argument --info: invalid choice: 'nonsense'")
+    assert err.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line_and_exit_code_1(run: Command) -> None:
+    code, _, err = run("seed=8")
+    assert (code, err) == (
+        1,
+        "error: config.yaml: No space left on device; make room and start again\n",
+    )
 
 
 def test_a_good_run_exits_0_and_leaves_hydras_records_in_the_run_directory(run: Command) -> None:
@@ -273,9 +312,7 @@ def test_an_unknown_interpolation_exits_2_and_names_it(run: Command) -> None:
 
 
 def test_an_unknown_option_exits_2(run: Command) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run("--fast")
-    assert caught.value.code == 2
+    assert run("--fast") == refusal("--fast: is not an option; a key is given as fast=VALUE")
 
 
 def test_a_user_error_of_the_run_exits_2_with_its_message_only(run: Command) -> None:

@@ -77,6 +77,16 @@ def test_a_malformed_row_is_named_by_file_line_and_column(source: Path, row, pla
     assert rule in message
 
 
+def test_all_faults_of_a_row_are_named(source: Path):
+    write(source, {"prompt": 3}, {"prompt": "q", "response": "r"}, {})
+    assert [line.removeprefix(f"{source}:") for line in fault(source).splitlines()[:-1]] == [
+        "1:prompt: a text, or messages with role and content and a user turn, is needed (3)",
+        "1:response: a text is needed (None)",
+        "3:prompt: a text, or messages with role and content and a user turn, is needed (None)",
+        "3:response: a text is needed (None)",
+    ]
+
+
 def test_bytes_that_are_no_text_are_named_by_file_line_and_column(source: Path):
     source.write_bytes(b'{"prompt": "q", "response": "r"}\n{"prompt": "\xff"}\n')
     assert fault(source).splitlines()[0] == f"{source}:2:13: not UTF-8"

@@ -59,7 +59,7 @@ def test_a_broken_configuration_is_refused_by_name(copy: Path, text: str) -> Non
 def test_weights_that_are_none_are_refused_by_name(copy: Path, content: bytes) -> None:
     assert num_parameters(copy) > 500_000
     (copy / "model.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"model\.safetensors: is no safetensors file"):
+    with pytest.raises(UserError, match=r"model\.safetensors: is not a safetensors file"):
         num_parameters(copy)
 
 

@@ -102,7 +102,7 @@ def test_text_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
     wrong = pa.array([b"\xff"]).cast(pa.string(), safe=False)
     columns = {"question_content": ["q"], "code_pos": wrong, "code_neg": ["b"]}
     pq.write_table(pa.table(columns), tmp_path / "bad.parquet")
-    with pytest.raises(DataError, match=r"bad\.parquet: holds text that is no UTF-8"):
+    with pytest.raises(DataError, match=r"bad\.parquet: holds text that is not UTF-8"):
         read_pairs(tmp_path / "bad.parquet")
 
 

@@ -36,7 +36,7 @@ def test_a_fault_has_a_place_and_a_rule(raw, line, column, rule):
 def test_numbers_that_json_can_not_write_back_are_refused_where_asked(number):
     raw = f'{{"a": [{number}]}}'.encode()
     assert not math.isfinite(parse_json(raw)["a"][0])
-    with pytest.raises(JsonFault, match=f"{number} is no number of JSON"):
+    with pytest.raises(JsonFault, match=f"{number} is not a number of JSON"):
         parse_json(raw, finite=True)
 
 

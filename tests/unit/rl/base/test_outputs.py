@@ -24,8 +24,30 @@ def test_a_file_in_the_way_is_named_with_the_key(tmp_path: Path) -> None:
     for check in (lambda path: check_output(path, "FILE"), check_output_dir):
         with pytest.raises(UserError, match=r"output: .*file/out.* cannot be written.*output="):
             check(str(tmp_path / "file/out"))
-    with pytest.raises(UserError, match=r"output_dir: .*/file is no directory.*output_dir=DIR"):
+    with pytest.raises(UserError, match=r"output_dir: .*/file is not a directory.*output_dir=DIR"):
         check_output_dir(str(tmp_path / "file"), "output_dir")
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/proc/x/run", "/sys/x"])
+def test_a_file_system_that_takes_no_files_is_named(place: str) -> None:
+    for check in (lambda path: check_output(f"{path}/page.html", "FILE"), check_output_dir):
+        with pytest.raises(UserError, match=f"output: {place}.* cannot be .*takes no files"):
+            check(place)
+
+
+def test_a_name_that_is_too_long_is_shown_in_part(tmp_path: Path) -> None:
+    long = "x" * 300
+    check_output_dir(str(tmp_path / long[:255]))
+    for place in (long, f"new/{long}", f"{long}/new", "é" * 128):
+        with pytest.raises(UserError, match=r"\.\.\. is longer than the 255 bytes of a name"):
+            check_output_dir(str(tmp_path / place))
+        with pytest.raises(UserError, match="is longer than the 255 bytes of a name"):
+            check_output(str(tmp_path / place), "FILE")
+
+
+def test_looking_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_output_dir(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:

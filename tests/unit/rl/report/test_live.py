@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rl.base.best_effort import BestEffort
 from rl.report.live import LiveReport
 from rl.report.page import Report
 from tests.unit.rl.report.runs import line, make_run, rows
@@ -27,7 +28,7 @@ def test_the_page_is_written_as_the_run_goes_on_and_once_more_at_its_end(
 
     monkeypatch.setattr(Report, "write", write)
     (tmp_path / "metrics.jsonl").touch()
-    with LiveReport(tmp_path, 2, pytest.fail) as report:
+    with LiveReport(tmp_path, 2, BestEffort(pytest.fail)) as report:
         report.after_step(1)
         report.after_step(2)
         assert due.wait(30)
@@ -44,7 +45,7 @@ def test_a_step_does_not_wait_for_the_page(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Report, "write", write)
     (tmp_path / "metrics.jsonl").touch()
-    with LiveReport(tmp_path, 1, pytest.fail) as report:
+    with LiveReport(tmp_path, 1, BestEffort(pytest.fail)) as report:
         for step in range(1, 6):
             report.after_step(step)  # returns, although the first is still being written
         go_on.set()
@@ -60,28 +61,31 @@ def test_a_report_that_can_not_be_written_is_said_once(
     monkeypatch.setattr(Report, "write", write)
     make_run(tmp_path, [rows(1)])
     said: list[str] = []
-    with LiveReport(tmp_path, 1, said.append) as report:
+    with LiveReport(tmp_path, 1, BestEffort(said.append)) as report:
         for step in range(1, 4):
             report.after_step(step)
-    assert said == ["the report could not be written: OSError: no space left"]
+    assert said == ["report.html is not complete: no space left; the run goes on"]
 
 
 def test_a_run_that_ends_before_its_first_step_has_no_report_and_no_warning(tmp_path: Path) -> None:
-    with LiveReport(tmp_path, 1, pytest.fail):
+    with LiveReport(tmp_path, 1, BestEffort(pytest.fail)):
         pass
     assert not (tmp_path / "report.html").exists()
 
 
 def test_the_error_of_the_run_is_not_hidden(tmp_path: Path) -> None:
     make_run(tmp_path, [rows(1)])
-    with pytest.raises(RuntimeError, match="engine"), LiveReport(tmp_path, 0, pytest.fail):
+    with (
+        pytest.raises(RuntimeError, match="engine"),
+        LiveReport(tmp_path, 0, BestEffort(pytest.fail)),
+    ):
         raise RuntimeError("engine")
     assert "unfinished, step 1" in (tmp_path / "report.html").read_text()
 
 
 def test_every_0_writes_at_the_end_only(tmp_path: Path) -> None:
     make_run(tmp_path, [rows(1)])
-    with LiveReport(tmp_path, 0, pytest.fail) as report:
+    with LiveReport(tmp_path, 0, BestEffort(pytest.fail)) as report:
         report.after_step(10)
         assert not (tmp_path / "report.html").exists()
         (tmp_path / "metrics.jsonl").write_text(json.dumps(line(1)) + "\n")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from rl.run.alarm import AlarmState, HackingAlarm, Reading
+from rl.run.alarm import MIN_READINGS, AlarmState, HackingAlarm, Reading
 
 pytestmark = pytest.mark.unit
 
@@ -123,3 +123,13 @@ def test_the_more_windows_were_compared_and_the_lower_the_rate_the_more_is_neede
     found = readings([0.88] * 40, [1.0] * 40, seed=3)
     assert see(found)[-1].needed_drop > see(found[-5:])[-1].needed_drop
     assert see(found, 1e-4)[-1].needed_drop > see(found, 0.2)[-1].needed_drop
+
+
+def test_it_can_fire_from_that_many_readings_on_and_not_before():
+    hacked = flat([(1.0, 0.0)] * 2 + [(0.0, 9.0)] * 4)
+    states = see(hacked)
+    first = next(number for number, state in enumerate(states, start=1) if state.fired)
+    assert first == MIN_READINGS
+    for good in range(1, MIN_READINGS):  # whatever the few readings before were
+        few = flat([(1.0, 0.0)] * good + [(0.0, 9.0)] * (MIN_READINGS - 1 - good))
+        assert not any(state.fired for state in see(few))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rl.base.best_effort import BestEffort
 from rl.recipes.recipe import Lesson
 from rl.run.timeline import GROUPS_PID, STAGES, STAGES_PID, Timeline
 from rl.step import Batch
@@ -55,7 +56,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_step_has_a_span_on_the_row_of_each_of_its_stages(path: Path):
-    timeline = Timeline(path)
+    timeline = Timeline(path, BestEffort(pytest.fail))
     timeline.forget_after(0)
     add_step(timeline, 1)
     assert spans(path, STAGES_PID) == [
@@ -69,7 +70,7 @@ def test_a_step_has_a_span_on_the_row_of_each_of_its_stages(path: Path):
 
 
 def test_each_group_shows_when_it_was_generated_and_when_scored(path: Path):
-    timeline = Timeline(path)
+    timeline = Timeline(path, BestEffort(pytest.fail))
     timeline.forget_after(0)
     add_step(timeline, 1)
     assert spans(path, GROUPS_PID) == [
@@ -81,7 +82,7 @@ def test_each_group_shows_when_it_was_generated_and_when_scored(path: Path):
 
 
 def test_a_stage_that_fails_leaves_no_span_and_a_readable_file(path: Path):
-    timeline = Timeline(path)
+    timeline = Timeline(path, BestEffort(pytest.fail))
     timeline.forget_after(0)
     with timeline.span("evaluate", 0):
         pass
@@ -91,13 +92,13 @@ def test_a_stage_that_fails_leaves_no_span_and_a_readable_file(path: Path):
 
 
 def test_a_resumed_run_drops_what_it_takes_again_and_what_a_crash_has_torn(path: Path):
-    timeline = Timeline(path)
+    timeline = Timeline(path, BestEffort(pytest.fail))
     timeline.forget_after(0)
     for step in (1, 2, 3):
         add_step(timeline, step)
     torn = path.read_text(encoding="ascii")[:-40]
     path.write_text(torn, encoding="ascii")
-    resumed = Timeline(path)
+    resumed = Timeline(path, BestEffort(pytest.fail))
     resumed.forget_after(2)
     add_step(resumed, 3)
     starts = [start for name, _, start, _ in spans(path, STAGES_PID) if name == "rollout"]
@@ -107,7 +108,7 @@ def test_a_resumed_run_drops_what_it_takes_again_and_what_a_crash_has_torn(path:
 
 
 def test_a_clock_that_is_behind_makes_no_negative_span(path: Path):
-    timeline = Timeline(path)
+    timeline = Timeline(path, BestEffort(pytest.fail))
     timeline.forget_after(0)
     group = dataclasses.replace(make_group(make_prompts(1)[0], 1), finished_s=90.0)
     judged = dataclasses.replace(make_judged(group, (0.0,)), scored_s=80.0)

@@ -11,8 +11,6 @@ from actors.plan.checks.inputs import check_inputs
 from conf.errors import UserError
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
-from rl.run.checkpoint import commit, staging_directory
-from rl.run.directory import RunDirectory
 from tests.settings import shipped_config
 
 pytestmark = pytest.mark.unit
@@ -54,21 +52,6 @@ def test_a_step_longer_than_the_data_set_is_refused(overrides: list[str]):
     message = refusal([*overrides, "++algorithm.prompts_per_step=9"])
     assert "holds 8 problems" in message
     assert "set algorithm.prompts_per_step=8" in message
-
-
-def test_damaged_checkpoints_are_refused_where_the_run_is_to_go_on(
-    overrides: list[str], tmp_path: Path
-):
-    place = ["++name=n", f"++output_dir={tmp_path}"]
-    root = RunDirectory.of(shipped_config([*overrides, *place])).checkpoints
-    staged = staging_directory(root, 3)
-    (staged / "engine.json").touch()
-    commit(staged, root, 3, keep=2)
-    check([*overrides, *place, "++resume=auto"])
-    (root / "step-000003/engine.json").unlink()
-    check([*overrides, *place, "++resume=never"])
-    message = refusal([*overrides, *place, "++resume=auto"])
-    assert "step-000003 is refused: engine.json is missing" in message
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,21 @@ def test_a_run_that_fits_here_is_planned_on_this_machine(capsys: pytest.CaptureF
     text = shown(capsys)
     assert "+- node 0, 1.25 of 2 CPUs taken" in text
     assert "all of it fits" in text and "not here" not in text
+
+
+def test_the_plan_names_the_directory_that_a_run_would_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    place = f"output_dir={tmp_path}"
+    assert f"written to {tmp_path}/quickstart/run\n" in shown(capsys, place)
+    for taken in ("run", "run-2"):
+        (tmp_path / "quickstart" / taken).mkdir(parents=True)
+        (tmp_path / "quickstart" / taken / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert f"written to {tmp_path}/quickstart/run-3\n" in shown(capsys, place)
+    for given in ("name=mine", "resume=auto", "overwrite=true"):
+        name = "mine" if given == "name=mine" else "run"
+        assert f"written to {tmp_path}/quickstart/{name}\n" in shown(capsys, place, given)
+    assert not (tmp_path / "quickstart/run-3").exists()
 
 
 def test_a_run_for_other_hardware_is_planned_and_says_what_is_missing_here(

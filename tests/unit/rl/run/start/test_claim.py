@@ -15,7 +15,7 @@ from conf.validate import to_dict
 from rl.base.console import Console
 from rl.run.checkpoint import commit, staging_directory
 from rl.run.directory import RolloutFolder, RunDirectory
-from rl.run.start.claim import begin, claimed_run, held_of_run, move_aside
+from rl.run.start.claim import begin, claimed_run, held_of_run, move_aside, remove_staged
 from rl.run.start.lock import locked
 from tests.settings import shipped_config
 
@@ -160,7 +160,8 @@ def test_resume_without_a_checkpoint_starts_anew_and_keeps_what_was_there(tries:
     assert tries.claimed("resume=auto") == ("run", said)
     tries.run("old", steps=3)
     _, said = tries.claimed("resume=auto", "name=old")
-    assert "old held 3 steps of an earlier run and no checkpoint (checkpoint.every)" in said
+    assert "old held 3 steps of an earlier run and no checkpoint" in said
+    assert "(checkpoint.every, checkpoint.minutes)" in said
     assert "the run starts anew" in said
     assert list(tries.root.glob("old.old-*/metrics.jsonl"))
     assert [path.name for path in (tries.root / "old").iterdir()] == [".lock"]
@@ -222,3 +223,18 @@ def test_steps_that_a_run_does_not_go_on_from_are_never_begun_over(
     with pytest.raises(UserError, match="holds 3 steps"):
         begin(run, shipped_config([override]))
     assert tries.files() == before
+
+
+def test_what_a_killed_run_was_still_writing_is_removed(tmp_path: Path) -> None:
+    half = [tmp_path / "checkpoints/.step-000004.partial", tmp_path / ".hf.partial"]
+    for directory in half:
+        directory.mkdir(parents=True)
+        (directory / "weights").touch()
+    half.append(tmp_path / "report.html.partial")
+    half[-1].touch()
+    whole = tmp_path / "checkpoints/step-000002"
+    whole.mkdir()
+    assert sorted(remove_staged(tmp_path)) == sorted(half)
+    assert not any(path.exists() for path in half)
+    assert whole.is_dir()
+    assert remove_staged(tmp_path) == []

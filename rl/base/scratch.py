@@ -1,0 +1,74 @@
+"""Scratch directories of this user's processes, and how those of dead ones are told from others.
+
+A process holds a lock in each of its own for as long as it lives; the kernel gives it back however
+the process ends. So a directory whose lock can be had is nobody's any more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+_PREFIX = "codescaler-"
+_LOCK = ".lock"
+_YOUNG_S = 2.0  # a directory that its process may not have locked yet
+
+
+class Scratch:
+    """A new directory below the temporary one, gone when it is left; `what` is part of its name."""
+
+    def __init__(self, what: str) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{what}-"))
+        self._lock = _open(self.path / _LOCK)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        """Leave the directory to the next `remove_dead`."""
+        self._lock.close()
+
+    def cleanup(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.cleanup()
+
+
+def dead(root: Path | None = None) -> Iterator[Path]:
+    """The directories below `root` that dead processes of this user left, each locked meanwhile."""
+    folder = root or Path(tempfile.gettempdir())
+    for path in sorted(folder.glob(f"{_PREFIX}*")):
+        if not _is_ours(path) or time.time() - path.stat().st_mtime < _YOUNG_S:
+            continue
+        try:
+            with _open(path / _LOCK) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield path
+        except OSError:  # alive, or removed by somebody else just now
+            continue
+
+
+def _open(path: Path) -> IO[bytes]:
+    """The file of a lock, which only its owner may open: a program in there is another user."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+
+
+def _is_ours(path: Path) -> bool:
+    status = path.lstat()
+    return path.is_dir() and not path.is_symlink() and status.st_uid == os.geteuid()

@@ -1,0 +1,91 @@
+"""A scratch directory is removed when its process is dead, and never before."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rl.base.scratch import Scratch, dead
+
+pytestmark = pytest.mark.unit
+
+KILLED = """
+import os, sys
+from rl.base.scratch import Scratch
+print(Scratch("sandbox").path, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def aged(path: Path) -> Path:
+    os.utime(path, (path.stat().st_atime - 60,) * 2)
+    return path
+
+
+def killed(temporary: Path) -> Path:
+    """A directory whose process was killed."""
+    result = subprocess.run(
+        [sys.executable, "-c", KILLED],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    return aged(Path(result.stdout.strip()))
+
+
+def test_it_is_there_for_a_body_and_gone_after_it(temporary: Path):
+    with Scratch("sandbox") as scratch:
+        (scratch.path / "file").touch()
+        assert scratch.path.parent == temporary
+        assert scratch.path.stat().st_mode & 0o077 == 0
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_found_and_what_lives_is_not(temporary: Path):
+    left = killed(temporary)
+    with Scratch("sandbox") as living:
+        aged(living.path)
+        assert list(dead()) == [left]
+
+
+def test_a_directory_that_is_just_being_made_is_left_alone(temporary: Path):
+    young = temporary / "codescaler-sandbox-new"
+    young.mkdir()
+    assert list(dead()) == []
+    assert list(dead()) == [] and aged(young).is_dir()
+    assert list(dead()) == [young]
+
+
+def test_what_others_made_is_left_alone(temporary: Path, monkeypatch: pytest.MonkeyPatch):
+    aged_ones = [temporary / name for name in ("sandbox-x", "codescaler", "other-codescaler-x")]
+    for path in aged_ones:
+        path.mkdir()
+        aged(path)
+    (temporary / "codescaler-link").symlink_to(aged_ones[0])
+    (temporary / "codescaler-file").touch()
+    assert list(dead()) == []
+    foreign = temporary / "codescaler-sandbox-foreign"
+    foreign.mkdir()
+    aged(foreign)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert list(dead()) == []
+
+
+def test_a_released_one_is_nobodys(temporary: Path):
+    scratch = Scratch("ray-1")
+    scratch.release()
+    assert list(dead()) == []  # too young
+    assert list(dead()) == [] and aged(scratch.path).is_dir()
+    assert list(dead()) == [scratch.path]
