@@ -21,6 +21,7 @@ from actors.groups.handles import JudgeHandle, RewardModelHandle
 from actors.groups.supervision import Seat, Supervisor
 from actors.groups.verifiers import make_verifier
 from conf.errors import ProjectError
+from conf.imports import load
 from conf.schema import ExecutionConfig, RewardConfig
 from reward.code.extract import ExtractConfig
 from reward.judges.bundle import BundleJudge
@@ -34,7 +35,6 @@ from reward.judges.judge import (
 )
 from reward.model.golden import GoldenScore, compare_with_golden, find_golden_scores
 from reward.model.text_path import TextPath
-from rl.base.imports import load
 from rl.types import JudgedGroup, Prompt, PromptGroup, Score, Task
 
 T = TypeVar("T")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from conf.imports import load
 from conf.schema import DataConfig
-from rl.base.imports import load
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import load_prompts
 from rl.types import Prompt

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from conf.errors import UserError
+from conf.imports import load
 from conf.recipes import CureArgs
 from conf.schema import Config
 from conf.validate import build
 from reward.verify.generated_tests import request_for_test
 from rl.advantage import AdvantageConfig
-from rl.base.imports import load
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective, PolicyObjective
 from rl.recipes.cure import Cure

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from conf.imports import load
 from conf.schema import BlockRule, ImportPath
 from reward.code.python_source import OPAQUE, Budget, RefusedError, check
-from rl.base.imports import load
 from rl.types import Extraction, Reason
 
 _MAX_TEXT_CHARS = 1 << 19

@@ -28,7 +28,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def aged(path: Path) -> Path:
-    os.utime(path, (path.stat().st_atime - 60,) * 2)
+    before_s = path.stat().st_atime - 60
+    os.utime(path, (before_s, before_s))
     return path
 
 
