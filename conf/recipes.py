@@ -36,5 +36,26 @@ class CureArgs:
     )
 
 
-RecipeArgs = GrpoArgs | CureArgs
-ARGS: dict[str, type[RecipeArgs]] = {"grpo": GrpoArgs, "cure": CureArgs}
+@dataclass(frozen=True, kw_only=True)
+class CodrlPlusArgs:
+    """Programs, and what programs do, by one policy (CodeRL+, arXiv 2510.18471)."""
+
+    trace_share: float = key("share of the groups of a step that are traces", 0.4, gt=0, le=0.9)
+    group_size: int = key("answers to a trace", 8, ge=2)
+    buffer_size: int = key("traces that are kept, the newest; 20000 in CodeRL+", 2000, ge=1)
+    draw: Literal["uniform", "newest"] = key(
+        "traces that are asked for: any of the buffer, or the newest, as its code really does",
+        "uniform",
+    )
+    answers: Literal["seen", "shuffled"] = key(
+        "right answer to a trace: what was seen, or that of another trace, which is a control",
+        "seen",
+    )
+
+
+RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs
+ARGS: dict[str, type[RecipeArgs]] = {
+    "grpo": GrpoArgs,
+    "cure": CureArgs,
+    "codrlplus": CodrlPlusArgs,
+}

@@ -88,7 +88,8 @@ def build_config(raw: Mapping[str, Any]) -> Config:
     values, faults = _check_values(Config, raw)
     config = _assemble(Config, values)
     faults += _broken(RELATIONS, config, [fault.path for fault in faults])
-    faults += _recipe_faults(config)
+    if all(fault.path not in ("recipe", "recipe_args") for fault in faults):
+        faults += _recipe_faults(config)
     if faults:
         raise ConfigError(faults)
     return _without_unused(config)

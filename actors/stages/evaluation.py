@@ -7,7 +7,7 @@ reward; both are counted apart.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from actors.groups.fleet import RayFleet
@@ -17,7 +17,7 @@ from reward.verify.verdict import ProgramResult, Verifier
 from rl.recipes.recipe import of_task
 from rl.run.evaluate import mean_pass_at
 from rl.run.summary import PolicyFigures
-from rl.step import sample_and_judge
+from rl.step import FollowUp, sample_and_judge
 from rl.types import Ask, JudgedGroup, Score, Task
 
 _EXECUTED_AT_ONCE = 2  # groups; a verifier has workers of its own
@@ -52,17 +52,19 @@ class Evaluation:
         return PolicyFigures.of(scores_PG, self.passed_PG)
 
 
-async def evaluate(
+async def evaluate(  # noqa: PLR0913 - who is asked what, and who runs the answers
     fleet: RayFleet,
     asks: Sequence[Ask],
     verifier: Verifier,
     step: int,
     *,
+    follow_up: FollowUp | None = None,
     hide_tests: bool = False,
 ) -> Evaluation:
     """Sample and judge, and execute programs against their tests while others are sampled.
 
-    With `hide_tests` the judge sees problems without tests, so that a hybrid asks its model.
+    `follow_up` says what is asked next about a problem. With `hide_tests` the judge sees problems
+    without tests, so that a hybrid asks its model.
 
     Raises:
         SandboxError: when a program could not be run at all; that is never counted as a failure.
@@ -71,7 +73,7 @@ async def evaluate(
     turns = asyncio.Semaphore(_EXECUTED_AT_ONCE)
 
     async def with_tests(bundle: Sequence[JudgedGroup]) -> list[JudgedGroup]:
-        asked = [replace(j, group=replace(j.group, ask=tested[j.group.prompt.id])) for j in bundle]
+        asked = [_asked(judged, tested) for judged in bundle]
         async with turns:
             return [
                 await asyncio.to_thread(execute, judged, verifier)
@@ -83,11 +85,17 @@ async def evaluate(
     before = verifier.num_executed
     try:
         shown = [_without_tests(ask) for ask in asks] if hide_tests else asks
-        groups_P = await sample_and_judge(step, fleet, shown, with_tests)
+        groups_P = await sample_and_judge(step, fleet, shown, with_tests, follow_up)
     except BaseExceptionGroup as errors:
         raise first_cause(errors) from errors
     num_executed = verifier.num_executed - before + sum(g.num_executed for g in groups_P)
     return Evaluation(groups_P=groups_P, num_executed=num_executed)
+
+
+def _asked(judged: JudgedGroup, asks: Mapping[str, Ask]) -> JudgedGroup:
+    """The group as it was asked for: with tests, where the judge saw none."""
+    ask = asks.get(judged.group.prompt.id, judged.group.ask)
+    return replace(judged, group=replace(judged.group, ask=ask))
 
 
 def _without_tests(ask: Ask) -> Ask:

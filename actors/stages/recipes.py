@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from conf.errors import UserError
 from conf.imports import load
-from conf.recipes import CureArgs
-from conf.schema import Config
+from conf.recipes import CodrlPlusArgs, CureArgs
+from conf.schema import Config, ModelConfig
 from conf.validate import build
 from reward.verify.generated_tests import request_for_test
+from reward.verify.traces import request_for_trace
 from rl.advantage import AdvantageConfig
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective, PolicyObjective
+from rl.recipes.codrlplus import CodrlPlus
 from rl.recipes.cure import Cure
 from rl.recipes.recipe import Recipe, Setup
-from rl.types import SamplingConfig
+from rl.text.chat_template import encode_prompt, load_policy_tokenizer
+from rl.types import Prompt, SamplingConfig
 
 Args = Mapping[str, Any]
 
@@ -54,10 +58,33 @@ def _cure(setup: Setup, args: Args) -> Recipe:
     return Cure(setup, build(CureArgs, args), request_for_test)
 
 
+def _codrlplus(setup: Setup, args: Args) -> Recipe:
+    return CodrlPlus(setup, build(CodrlPlusArgs, args), request_for_trace)
+
+
 # Objectives of the policy by `algorithm.kind`, and recipes by `recipe`; either may be the path of
 # a function from outside this tree that takes the same and returns the same.
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
-RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {"grpo": _grpo, "cure": _cure}
+RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {
+    "grpo": _grpo,
+    "cure": _cure,
+    "codrlplus": _codrlplus,
+}
+
+
+class _Fits:
+    """Whether a prompt is within the limit; the tokenizer is loaded when the first one is made."""
+
+    def __init__(self, model: ModelConfig) -> None:
+        self._model = model
+
+    @cached_property
+    def _tokenizer(self) -> Any:  # noqa: ANN401 - tokenizers have no common typed base
+        return load_policy_tokenizer(self._model.path, self._model.chat_template)
+
+    def __call__(self, prompt: Prompt) -> bool:
+        num_tokens = len(encode_prompt(self._tokenizer, prompt))
+        return num_tokens <= self._model.max_prompt_tokens
 
 
 def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
@@ -84,6 +111,7 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
             cache_tokens=algorithm.truncated_cache_tokens or 0,
             penalty=algorithm.truncated_penalty,
         ),
+        fits=_Fits(cfg.model),
     )
     make = RECIPES.get(cfg.recipe) or load(cfg.recipe, "recipe")
     recipe = make(setup, cfg.recipe_args or {})

@@ -312,7 +312,13 @@ class RlRun:
         )
         with self._timeline.span("evaluate", step):
             asks = self._recipe.exam(self._held_out, sampling)
-            evaluation = await evaluate(fleet, asks, self._verifier, step)
+            evaluation = await evaluate(
+                fleet,
+                asks,
+                self._verifier,
+                step,
+                follow_up=lambda bundle: self._recipe.examine(bundle, sampling),
+            )
         self._executed_for_evaluation += evaluation.num_executed
         with self._effort.trying(f"{RolloutFolder.EVALUATION}/"):
             rows = list(rollout_rows(step, evaluation.groups_P, None))

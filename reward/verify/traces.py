@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from reward.sandbox.report import Ending
 from reward.verify.generated_tests import CallTest, GeneratedTest, read_test
@@ -105,10 +105,31 @@ def is_right(answer: str, trace: Trace) -> bool:
     """
     if trace.is_stdio:
         return _lines(answer) == _lines(trace.output)
+    found = _literal(answer)
+    return found is not None and found == _literal(trace.output)
+
+
+def _literal(text: str) -> str | None:
+    """One text for each Python literal, so that types count and the order of a set does not."""
     try:
-        return repr(ast.literal_eval(answer)) == trace.output
+        return _written(ast.literal_eval(text))
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        return False
+        return None
+
+
+def _written(value: object) -> str:
+    match value:
+        case list():
+            return f"list({', '.join(map(_written, cast('list[object]', value)))})"
+        case tuple():
+            return f"tuple({', '.join(map(_written, cast('tuple[object, ...]', value)))})"
+        case set():
+            return f"set({', '.join(sorted(map(_written, cast('set[object]', value))))})"
+        case dict():
+            pairs = cast("dict[object, object]", value).items()
+            return f"dict({', '.join(sorted(f'{_written(k)}: {_written(v)}' for k, v in pairs))})"
+        case _:
+            return repr(value)
 
 
 _STDIO_PROBLEM = Prompt(id="trace", messages=())
@@ -141,4 +162,4 @@ def _as_output(value: Any, test: GeneratedTest) -> str | None:  # noqa: ANN401 -
     text = str(value) if isinstance(test, StdioCase) else repr(value)
     if not text.strip() or len(text) > _MAX_CHARS:
         return None
-    return text
+    return text if isinstance(test, StdioCase) or _literal(text) is not None else None

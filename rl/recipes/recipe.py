@@ -9,7 +9,7 @@ Axes: P groups, in the order of their problems and then of asking; G completions
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -34,6 +34,7 @@ class Setup:
     minibatches_per_step: int
     keep_zero_advantage: bool  # the loss has a term that needs none: KL penalty, entropy bonus
     truncation: TruncationConfig = TruncationConfig()  # noqa: RUF009 - it cannot change
+    fits: Callable[[Prompt], bool] = lambda _: True  # whether a prompt that is made is short enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,6 +114,11 @@ class Recipe:
     def exam(self, problems_P: Sequence[Prompt], sampling: SamplingConfig) -> Sequence[Ask]:
         """What the held-out evaluation asks."""
         return [Ask.code(problem, sampling) for problem in problems_P]
+
+    def examine(self, bundle: Sequence[JudgedGroup], sampling: SamplingConfig) -> Sequence[Ask]:
+        """What the evaluation asks next about a problem; nothing ends it."""
+        del bundle, sampling
+        return ()
 
     def mark(self, groups_P: Sequence[JudgedGroup]) -> Mapping[str, float]:
         """Figures of the evaluation beside pass@1; programs have the verdict of their tests."""

@@ -1,0 +1,143 @@
+"""CodeRL+: besides writing programs, say what wrong ones do (arXiv 2510.18471).
+
+A program that fails its tests but runs is a lesson in what programs do: it goes into a buffer with
+the input and the output that were seen, and later steps ask for that output. The buffer is the
+state of the recipe. In the published code a draw ignores the indices that the sampler chose and
+reads the newest records only, with repeats; here `draw` says which.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from conf.recipes import CodrlPlusArgs
+from rl.advantage import batch_advantages
+from rl.recipes.recipe import Lesson, Recipe, Setup, State, of_task
+from rl.seeds import derive_seed
+from rl.types import Ask, JudgedGroup, Prompt, SamplingConfig, Task, Trace
+
+_BUFFER = "traces"
+_HELD_OUT = 2  # traces of each held-out problem's programs
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A trace in the buffer, with the step and the problem that it comes from."""
+
+    step: int
+    problem: str
+    trace: Trace
+
+
+class CodrlPlus(Recipe):
+    """Programs and traces; `request` makes the prompt that asks for a trace."""
+
+    def __init__(
+        self, setup: Setup, args: CodrlPlusArgs, request: Callable[[Trace, str], Prompt]
+    ) -> None:
+        super().__init__(setup)
+        self._args = args
+        self._request = request
+
+    def start(self) -> State:
+        """An empty buffer."""
+        return {_BUFFER: []}
+
+    def ask(self, step: int, problems_P: Sequence[Prompt], state: State) -> Sequence[Ask]:
+        """Programs for every problem, each watched on one input; traces from the buffer."""
+        programs = [replace(ask, traced=True) for ask in super().ask(step, problems_P, state)]
+        share = self._args.trace_share
+        num_traces = round(len(programs) * share / (1 - share))
+        sampling = replace(self.setup.sampling, group_size=self._args.group_size)
+        kept = self._draw(step, _read(state), num_traces)
+        traces = [
+            self._ask(one.trace, f"trace-{index}", sampling) for index, one in enumerate(kept)
+        ]
+        return [*programs, *traces]
+
+    def _draw(self, step: int, kept: Sequence[_Kept], num: int) -> list[_Kept]:
+        """Different traces of the buffer, fewer while it has not as many."""
+        if self._args.draw == "newest":
+            return list(kept[-num:])
+        rng = random.Random(derive_seed(self.setup.sampling.seed, "traces", step))
+        return rng.sample(list(kept), min(num, len(kept)))
+
+    def _ask(self, trace: Trace, prompt_id: str, sampling: SamplingConfig) -> Ask:
+        prompt = self._request(trace, prompt_id)
+        return Ask(prompt=prompt, problem=prompt, sampling=sampling, task=Task.TRACE, trace=trace)
+
+    def teach(self, step: int, groups_P: Sequence[JudgedGroup], state: State) -> Lesson:
+        """One update of both tasks; their advantages are scaled apart."""
+        advantages_PG = batch_advantages(groups_P, self.setup.advantage)
+        update = self.policy_gradient(groups_P, advantages_PG)
+        traces = of_task(groups_P, Task.TRACE)
+        kept = _read(state)
+        metrics = {
+            "task/trace/num_groups": float(len(traces)),
+            "task/trace/num_kept": float(len(kept)),
+        }
+        if traces:
+            asked = self._draw(step, kept, len(traces))
+            metrics["task/trace/right"] = _share_right(traces)
+            metrics["task/trace/age"] = float(np.mean([step - one.step for one in asked]))
+        return Lesson(updates=(update,), advantages_PG=advantages_PG, metrics=metrics)
+
+    def remember(self, step: int, groups_P: Sequence[JudgedGroup], state: State) -> State:
+        """The buffer with what the failed programs of this step were seen to do, each once."""
+        found: dict[tuple[str, str], _Kept] = {}
+        for group in of_task(groups_P, Task.CODE):
+            problem = group.group.ask.problem.id
+            traces_G = group.evidence.traces_G or (None,) * len(group.scores_G)
+            for score, trace in zip(group.scores_G, traces_G, strict=True):
+                if trace is None or score.passed:
+                    continue
+                if self.setup.fits(self._request(trace, problem)):
+                    found.setdefault((trace.code, trace.input), _Kept(step, problem, trace))
+        new = list(found.values())
+        if self._args.answers == "shuffled":
+            new = _shuffled(new, derive_seed(self.setup.sampling.seed, "shuffled traces", step))
+        kept = [*_read(state), *new][-self._args.buffer_size :]
+        return {_BUFFER: [asdict(one) for one in kept]}
+
+    def exam(self, problems_P: Sequence[Prompt], sampling: SamplingConfig) -> Sequence[Ask]:
+        """Programs, watched, so that traces of some can be asked for."""
+        return [replace(ask, traced=True) for ask in super().exam(problems_P, sampling)]
+
+    def examine(self, bundle: Sequence[JudgedGroup], sampling: SamplingConfig) -> Sequence[Ask]:
+        """Traces of the first programs of a held-out problem, right or wrong."""
+        asks: list[Ask] = []
+        for group in of_task(bundle, Task.CODE):
+            known = dict.fromkeys(trace for trace in group.evidence.traces_G or () if trace)
+            for index, trace in enumerate([*known][:_HELD_OUT]):
+                prompt_id = f"{group.group.ask.problem.id}#trace-{index}"
+                ask = self._ask(trace, prompt_id, sampling)
+                asks.append(replace(ask, problem=group.group.ask.problem))
+        return asks
+
+    def mark(self, groups_P: Sequence[JudgedGroup]) -> Mapping[str, float]:
+        """How often the policy says what a program of its own does."""
+        traces = of_task(groups_P, Task.TRACE)
+        return {"eval/trace_right": _share_right(traces)} if traces else {}
+
+
+def _share_right(traces: Sequence[JudgedGroup]) -> float:
+    return float(np.mean(np.concatenate([group.rewards_G for group in traces])))
+
+
+def _read(state: State) -> list[_Kept]:
+    """The buffer, oldest first."""
+    return [_Kept(one["step"], one["problem"], Trace(**one["trace"])) for one in state[_BUFFER]]
+
+
+def _shuffled(kept: Sequence[_Kept], seed: int) -> list[_Kept]:
+    """Each trace with the output of another."""
+    outputs = [one.trace.output for one in kept]
+    random.Random(seed).shuffle(outputs)
+    return [
+        replace(one, trace=replace(one.trace, output=output))
+        for one, output in zip(kept, outputs, strict=True)
+    ]

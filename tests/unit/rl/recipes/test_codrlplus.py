@@ -1,0 +1,144 @@
+"""CodeRL+: what goes into the buffer of traces, what is drawn from it, and what is learned."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from conf.recipes import CodrlPlusArgs
+from rl.recipes.codrlplus import CodrlPlus
+from rl.recipes.recipe import State
+from rl.types import Evidence, JudgedGroup, JudgeKind, Message, Prompt, Task, Trace
+from tests.unit.rl.fakes import make_group, make_judged, make_prompts, setup
+
+pytestmark = pytest.mark.unit
+
+
+def request(trace: Trace, prompt_id: str) -> Prompt:
+    return Prompt(id=prompt_id, messages=(Message("user", f"{trace.code}: {trace.input}?"),))
+
+
+def codrlplus(fits: object = lambda _: True, **args: object) -> CodrlPlus:
+    made = CodrlPlusArgs(**args)  # pyright: ignore[reportArgumentType]  # by name
+    return CodrlPlus(setup(fits=fits), made, request)
+
+
+def trace(name: str) -> Trace:
+    return Trace(code=name, input=f"{name}(1)", output=f"'{name}'")
+
+
+def programs(problem: Prompt, passed: list[bool], traces: list[Trace | None]) -> JudgedGroup:
+    judged = make_judged(make_group(problem, len(passed)), [0.0] * len(passed), passed)
+    return dataclasses.replace(judged, evidence=Evidence(traces_G=tuple(traces)))
+
+
+def stepped(recipe: CodrlPlus, num_steps: int, per_step: int = 3) -> State:
+    """The state after steps whose programs all fail."""
+    state = recipe.start()
+    (problem,) = make_prompts(1)
+    for step in range(1, num_steps + 1):
+        names = [f"s{step}n{n}" for n in range(per_step)]
+        group = programs(problem, [False] * per_step, [trace(name) for name in names])
+        state = recipe.remember(step, [group], state)
+    return state
+
+
+def codes(state: State) -> list[str]:
+    return [one["trace"]["code"] for one in state["traces"]]
+
+
+def test_the_buffer_holds_each_failed_program_that_ran_once_and_no_other():
+    (problem,) = make_prompts(1)
+    group = programs(
+        problem,
+        [False, True, False, False],
+        [trace("a"), trace("right"), None, trace("a")],
+    )
+    assert codes(codrlplus().remember(1, [group], codrlplus().start())) == ["a"]
+
+
+def test_a_program_whose_question_would_be_too_long_is_left_out():
+    (problem,) = make_prompts(1)
+    group = programs(problem, [False, False], [trace("short"), trace("l" * 50)])
+    recipe = codrlplus(fits=lambda prompt: len(prompt.question) < 40)
+    assert codes(recipe.remember(1, [group], recipe.start())) == ["short"]
+
+
+def test_the_buffer_forgets_the_oldest_and_is_plain_json():
+    recipe = codrlplus(buffer_size=4)
+    state = stepped(recipe, 3)
+    assert codes(state) == ["s2n2", "s3n0", "s3n1", "s3n2"]
+    assert json.loads(json.dumps(state)) == state
+
+
+def test_a_step_asks_for_its_share_of_traces_once_the_buffer_has_them():
+    recipe = codrlplus(trace_share=0.4)
+    first = recipe.ask(1, make_prompts(6), recipe.start())
+    assert [ask.task for ask in first] == [Task.CODE] * 6
+    assert all(ask.traced for ask in first)
+    later = recipe.ask(9, make_prompts(6), stepped(recipe, 8))
+    traces = [ask for ask in later if ask.task is Task.TRACE]
+    assert len(traces) == 4  # of 10 groups
+    assert len({ask.trace for ask in traces}) == len({ask.prompt.id for ask in traces}) == 4
+    assert all(ask.trace and ask.trace.output not in ask.prompt.question for ask in traces)
+
+
+def test_a_draw_is_over_the_whole_buffer_and_a_function_of_the_step():
+    recipe = codrlplus()
+    state = stepped(recipe, 30)
+    drawn = {
+        step: [ask.trace for ask in recipe.ask(step, make_prompts(6), state) if ask.trace]
+        for step in range(31, 51)
+    }
+    assert drawn[31] == [a.trace for a in recipe.ask(31, make_prompts(6), state) if a.trace]
+    assert drawn[31] != drawn[32]
+    ages = [int(t.code[1:].split("n")[0]) for found in drawn.values() for t in found]
+    assert min(ages) < 8 and max(ages) > 22
+    newest = codrlplus(draw="newest")
+    asked = [ask.trace for ask in newest.ask(31, make_prompts(6), state) if ask.trace]
+    assert [t.code for t in asked] == ["s29n2", "s30n0", "s30n1", "s30n2"]
+
+
+def test_shuffled_answers_are_those_of_other_traces():
+    recipe = codrlplus(answers="shuffled")
+    state = stepped(recipe, 1, per_step=20)
+    outputs = [one["trace"]["output"] for one in state["traces"]]
+    own = [f"'{code}'" for code in codes(state)]
+    assert sorted(outputs) == sorted(own) and outputs != own
+
+
+def test_both_tasks_are_one_update_whose_metrics_tell_them_apart():
+    recipe = codrlplus()
+    state = stepped(recipe, 5)
+    asks = recipe.ask(6, make_prompts(3), state)
+    groups: list[JudgedGroup] = []
+    for ask in asks:
+        made = make_judged(make_group(ask.prompt, 3), (0.0, 0.0, 1.0))
+        kind = JudgeKind.TRACE if ask.task is Task.TRACE else JudgeKind.EXECUTION
+        group = dataclasses.replace(made.group, ask=ask)
+        groups.append(dataclasses.replace(made, group=group, judge=kind))
+    lesson = recipe.teach(6, groups, state)
+    assert [len(update.samples) for update in lesson.updates] == [3 * len(asks)]
+    assert lesson.metrics["task/trace/right"] == pytest.approx(1 / 3)
+    assert lesson.metrics["task/trace/num_groups"] == 2.0
+    assert lesson.metrics["task/trace/num_kept"] == 15.0
+    assert 1.0 <= lesson.metrics["task/trace/age"] <= 5.0
+
+
+def test_the_exam_asks_what_the_policys_own_programs_do():
+    recipe = codrlplus()
+    (problem,) = make_prompts(1)
+    asks = recipe.exam([problem], setup().sampling)
+    assert [(ask.task, ask.traced) for ask in asks] == [(Task.CODE, True)]
+    group = programs(problem, [True] * 4, [trace("a"), trace("a"), None, trace("b")])
+    followed = recipe.examine([group], setup().sampling)
+    assert [ask.trace for ask in followed] == [trace("a"), trace("b")]
+    assert {ask.problem.id for ask in followed} == {problem.id}
+    answered = make_judged(make_group(followed[0].prompt, 4), (1.0, 0.0, 0.0, 0.0))
+    answered = dataclasses.replace(
+        answered, group=dataclasses.replace(answered.group, ask=followed[0])
+    )
+    assert recipe.mark([group, answered]) == {"eval/trace_right": 0.25}
+    assert recipe.examine([answered], setup().sampling) == []
