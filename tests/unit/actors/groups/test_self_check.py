@@ -130,13 +130,18 @@ def test_a_strict_run_ends_in_the_step_whose_mismatch_is_above_the_bound():
 @pytest.mark.parametrize(
     "override",
     [
-        *("algorithm.max_staleness=1", "++rollout.top_p=0.9", "++rollout.top_k=20"),
+        *("algorithm.max_staleness=1", "++rollout.top_p=0.9", "++rollout.top_k=101"),
         "++self_check.action=off",
     ],
 )
 def test_a_run_that_samples_from_another_distribution_on_purpose_has_no_bound(override: str):
     cfg = config(override)
     assert not is_strict(cfg.self_check, cfg.rollout, cfg.algorithm.max_staleness)
+
+
+def test_truncated_sampling_that_the_engines_record_has_the_bound():
+    cfg = config("++rollout.top_p=0.9", "++rollout.top_k=20")
+    assert is_strict(cfg.self_check, cfg.rollout, cfg.algorithm.max_staleness)
 
 
 class TrainGroup:
