@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conf.relation import Relation
-from conf.schema import Config
+from conf.schema import MAX_TOP_K, Config
 
 _TOKEN_CLIP = 0.05  # a clip range that no geometric mean of a completion's ratios reaches
 
@@ -151,8 +151,11 @@ ALGORITHM_CAUTIONS: tuple[Relation, ...] = (
     Relation(
         path="rollout.top_p",
         involves=("rollout.top_p", "rollout.top_k", "algorithm.max_staleness"),
-        rule="truncated sampling biases the importance ratio, more so with stale rollouts",
-        fix="set rollout.top_p=1 rollout.top_k=-1",
-        holds=lambda c: c.rollout.top_p == 1 and c.rollout.top_k <= 0,
+        rule=(
+            "truncated sampling whose tokens are not recorded biases the importance ratio, more so "
+            f"with stale rollouts: only a rollout.top_k of 1 to {MAX_TOP_K} is recorded"
+        ),
+        fix="set e.g. rollout.top_k=20 beside rollout.top_p, or rollout.top_p=1 rollout.top_k=-1",
+        holds=lambda c: c.rollout.is_exact,
     ),
 )

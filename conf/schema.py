@@ -61,6 +61,9 @@ BY_TESTS = ("execution", "hybrid")  # kinds of judges that run a problem's tests
 # would then compute log-probs of a distribution that nothing was sampled from.
 MIN_TEMPERATURE = 0.01
 
+# Tokens that an engine can say it sampled among; the update then knows the distribution exactly.
+MAX_TOP_K = 100
+
 # The name in conf/config.yaml: a run that was given no other takes the next one that is free.
 DEFAULT_NAME = "run"
 
@@ -205,11 +208,14 @@ class RolloutConfig:
     tensor_parallel: int = key("GPUs of one engine", 1, ge=1)
     temperature: float = key("sampling temperature of training rollouts", 1.0, ge=MIN_TEMPERATURE)
     top_p: float = key(
-        "nucleus of training rollouts; below 1 biases the importance ratio", 1.0, gt=0, le=1
+        "nucleus of training rollouts; below 1 it is exact together with top_k only",
+        1.0,
+        gt=0,
+        le=1,
     )
     top_k: int = key(
-        "tokens to sample from, the most likely first; -1 is all, anything else biases the "
-        "importance ratio",
+        "tokens to sample from, the most likely first, which the update then normalises over; -1 "
+        "is all",
         -1,
         ge=-1,
     )
@@ -220,6 +226,11 @@ class RolloutConfig:
     kv_cache_gib: float = key("KV cache of a rollout engine on a CPU, GiB", 1.0, gt=0)
     cpu_threads: int = key("threads of one engine on a CPU", 1, ge=1)
     deadline_s: float = key("longest wait for the next finished group, seconds", 600.0, gt=0)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the ranks can compute the probabilities that were sampled from."""
+        return 1 <= self.top_k <= MAX_TOP_K or (self.top_p == 1 and self.top_k < 1)
 
 
 @dataclass(frozen=True, kw_only=True)

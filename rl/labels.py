@@ -1,6 +1,6 @@
 """Labels of a microbatch: what the loss reads of each sample, and where.
 
-Axes: T tokens of a sample, M labels of a microbatch.
+Axes: T tokens of a sample, M labels of a microbatch, K tokens that a token was sampled among.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Label(NamedTuple):
     logprobs_T: FloatArray
     advantage: float
     is_token: bool
+    support_TK: IntArray | None = None
 
 
 def labels_of(index: int, sample: Sample, place_T: IntArray, readout: Readout) -> Iterator[Label]:
@@ -36,10 +37,12 @@ def labels_of(index: int, sample: Sample, place_T: IntArray, readout: Readout) -
         if readout != "completion":  # no engine sampled them
             logprobs = np.zeros(targets.size, np.float32)
         places = place_T[num_prompt - 1 : -1]
+        support_TK = sample.support_TK
         if sample.loss_mask is not None:
             read = sample.loss_mask
             places, targets, logprobs = places[read], targets[read], logprobs[read]
-        yield Label(index, places, targets, logprobs, sample.advantage, is_token=True)
+            support_TK = None if support_TK is None else support_TK[read]
+        yield Label(index, places, targets, logprobs, sample.advantage, True, support_TK)
     if readout != "completion":
         target, logprob = np.zeros(1, np.int32), np.zeros(1, np.float32)
         yield Label(index, place_T[-1:], target, logprob, sample.advantage, is_token=False)
@@ -62,7 +65,24 @@ def label_arrays(labels: Sequence[Label]) -> dict[str, Any]:
         "rollout_logprobs_M": _joined([label.logprobs_T for label in labels], np.float32),
         "sequence_weight_M": np.repeat(1.0 / np.maximum(np.array(sizes, np.float32), 1), sizes),
     }
-    return {name: values[order] for name, values in fields.items()}
+    support_MK = _support([label.support_TK for label in labels])
+    return {
+        **{name: values[order] for name, values in fields.items()},
+        "support_MK": None if support_MK is None else support_MK[order],
+    }
+
+
+def _support(supports: Sequence[IntArray | None]) -> IntArray | None:
+    """Supports of all labels, as wide as the widest; None where samples have none."""
+    given = [support_TK for support_TK in supports if support_TK is not None]
+    if not given:
+        return None
+    if len(given) < len(supports):
+        raise ValueError("samples with and without recorded tokens do not share a microbatch")
+    width = max(support_TK.shape[1] for support_TK in given)
+    return np.concatenate(
+        [np.pad(s, ((0, 0), (0, width - s.shape[1])), constant_values=-1) for s in given]
+    )
 
 
 def _joined(arrays: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:

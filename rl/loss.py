@@ -40,6 +40,7 @@ class MicrobatchTensors:
     advantages_M: Tensor
     rollout_logprobs_M: Tensor
     sequence_weight_M: Tensor
+    support_MK: Tensor | None = None
 
     @classmethod
     def from_microbatch(cls, mb: Microbatch, device: torch.device | str) -> Self:
@@ -61,6 +62,7 @@ class MicrobatchTensors:
             advantages_M=on_device(mb.advantages_M),
             rollout_logprobs_M=on_device(mb.rollout_logprobs_M),
             sequence_weight_M=on_device(mb.sequence_weight_M),
+            support_MK=None if mb.support_MK is None else on_device(mb.support_MK),
         )
 
 

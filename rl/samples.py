@@ -43,4 +43,5 @@ def sample_of(group: PromptGroup, position: int, advantage: float) -> Sample:
         rollout_logprobs=completion.rollout_logprobs,
         advantage=advantage,
         policy_version=completion.policy_version,
+        support_TK=completion.support_TK,
     )

@@ -3,7 +3,8 @@
 `Prompt` -> `Ask` -> `PromptGroup[Completion]` -> `Extraction` -> `Score` -> `JudgedGroup`
 -> `Sample` -> `Minibatch[Microbatch]` -> `UpdateReport` -> `StepReport`.
 
-Axes in names: P prompts, G completions of a group, N samples, R rows, L tokens of a row, T tokens.
+Axes in names: P prompts, G completions of a group, N samples, R rows, L tokens of a row, T tokens,
+K tokens that a token was sampled among.
 Arrays instead of lists: 2,048 completions of 16k tokens are 134 MB and pass through Ray without a
 copy; as Python integers they are more than 1 GB and are pickled.
 """
@@ -181,6 +182,7 @@ class Completion:
     rollout_logprobs: FloatArray  # [T] natural log, of the distribution that was sampled from
     finish: Finish
     policy_version: int  # the one version that sampled every token of it
+    support_TK: IntArray | None = None  # tokens sampled among, -1 where fewer; None: all tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -289,6 +291,7 @@ class Sample:
     policy_version: int
     # [T - num_prompt_tokens] tokens that the loss reads; None: all. Others are context only.
     loss_mask: BoolArray | None = None
+    support_TK: IntArray | None = None  # as of the completion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -313,6 +316,7 @@ class Microbatch:
     advantages_M: FloatArray
     rollout_logprobs_M: FloatArray  # 0 where no engine sampled
     sequence_weight_M: FloatArray  # 1 / labels of the sample, for the mean over sequences
+    support_MK: IntArray | None  # tokens that log-probs are normalised over, -1 where fewer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

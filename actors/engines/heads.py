@@ -2,7 +2,8 @@
 
 Plain torch; which weight of a transformers model a head reads is found here too.
 
-Axes: M labels, P positions of all rows, U places that labels read, H hidden size, V vocabulary.
+Axes: M labels, P positions of all rows, U places that labels read, H hidden size, V vocabulary,
+K tokens that a label's token was sampled among.
 """
 
 from __future__ import annotations
@@ -98,6 +99,77 @@ def _chunks(row_M: Tensor, num_rows: int, size: int) -> Iterator[tuple[slice, sl
         yield slice(number * size, (number + 1) * size), slice(first, last)
 
 
+class _SupportLogprob(torch.autograd.Function):
+    """The same at labels whose tokens were sampled among few: normalised over these alone.
+
+    Only the rows of the head that a label's support names are multiplied, chunk by chunk, in the
+    backward pass once more.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0913, PLR0917 - what autograd passes
+        ctx: Any,  # noqa: ANN401 - autograd's context takes any attribute
+        hidden_MH: Tensor,
+        weight_VH: Tensor,
+        target_M: Tensor,
+        support_MK: Tensor,  # -1 where a support is smaller
+        temperature: float,
+        chunk_logits: int,
+    ) -> tuple[Tensor, Tensor]:
+        dtype = torch.promote_types(hidden_MH.dtype, torch.float32)
+        logprob_M = hidden_MH.new_empty(len(hidden_MH), dtype=dtype)
+        entropy_M = torch.empty_like(logprob_M)
+        ctx.chunk_labels = max(1, chunk_logits // (support_MK.shape[1] * hidden_MH.shape[1]))
+        for start in range(0, len(hidden_MH), ctx.chunk_labels):
+            at = slice(start, start + ctx.chunk_labels)
+            support = support_MK[at]
+            logprobs = _support_logprobs(hidden_MH[at], weight_VH, support, temperature)
+            is_target = support == target_M[at, None]
+            logprob_M[at] = logprobs.masked_fill(~is_target, 0).sum(dim=-1)
+            entropy_M[at] = -(logprobs.exp() * logprobs.masked_fill(support < 0, 0)).sum(dim=-1)
+        ctx.save_for_backward(hidden_MH, weight_VH, target_M, support_MK, entropy_M)
+        ctx.set_materialize_grads(False)
+        ctx.temperature = temperature
+        return logprob_M, entropy_M
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # one gradient an output
+        ctx: Any,  # noqa: ANN401 - autograd's context takes any attribute
+        grad_logprob_M: Tensor | None,
+        grad_entropy_M: Tensor | None,
+    ) -> tuple[Tensor, Tensor, None, None, None, None]:
+        hidden_MH, weight_VH, target_M, support_MK, entropy_M = ctx.saved_tensors
+        grad_hidden_MH = torch.empty_like(hidden_MH)
+        grad_weight_VH = torch.zeros_like(weight_VH, dtype=entropy_M.dtype)
+        for start in range(0, len(hidden_MH), ctx.chunk_labels):
+            at = slice(start, start + ctx.chunk_labels)
+            support, hidden = support_MK[at], hidden_MH[at]
+            logprobs = _support_logprobs(hidden, weight_VH, support, ctx.temperature)
+            p = logprobs.exp()
+            grad = torch.zeros_like(p)
+            if grad_logprob_M is not None:
+                is_target = (support == target_M[at, None]).to(p.dtype)
+                grad += grad_logprob_M[at, None] * (is_target - p)
+            if grad_entropy_M is not None:
+                distance = logprobs.masked_fill(support < 0, 0) + entropy_M[at, None]
+                grad -= grad_entropy_M[at, None] * p * distance
+            grad = grad.div_(ctx.temperature).to(weight_VH.dtype)
+            used = support.clamp(min=0)
+            grad_hidden_MH[at] = torch.einsum("mk,mkh->mh", grad, weight_VH[used])
+            shares = torch.einsum("mk,mh->mkh", grad, hidden).to(grad_weight_VH.dtype)
+            grad_weight_VH.index_add_(0, used.flatten(), shares.flatten(0, 1))
+        return grad_hidden_MH, grad_weight_VH.to(weight_VH.dtype), None, None, None, None
+
+
+def _support_logprobs(
+    hidden_MH: Tensor, weight_VH: Tensor, support_MK: Tensor, temperature: float
+) -> Tensor:
+    """Log-probs of the tokens of each support; -inf where it is smaller."""
+    dtype = torch.promote_types(hidden_MH.dtype, torch.float32)
+    logits_MK = torch.einsum("mh,mkh->mk", hidden_MH, weight_VH[support_MK.clamp(min=0)]).to(dtype)
+    return logits_MK.div_(temperature).masked_fill(support_MK < 0, -torch.inf).log_softmax(dim=-1)
+
+
 class LogprobHead(nn.Module):
     """Log-probs of the targets, and entropies, at places of the hidden states."""
 
@@ -109,8 +181,28 @@ class LogprobHead(nn.Module):
         self.temperature = temperature
         self._chunk_logits = chunk_logits  # held at once
 
-    def forward(self, hidden_PH: Tensor, place_M: Tensor, target_ids_M: Tensor) -> Outputs:
-        """Read the labels at `place_M`, ascending, of all positions P of the rows."""
+    def forward(
+        self,
+        hidden_PH: Tensor,
+        place_M: Tensor,
+        target_ids_M: Tensor,
+        support_MK: Tensor | None = None,
+    ) -> Outputs:
+        """Read the labels at `place_M`, ascending, of all positions P of the rows.
+
+        Probabilities are those among `support_MK`, the tokens that each was sampled among, which
+        holds the target; None is all tokens.
+        """
+        if support_MK is not None:
+            logprob_M, entropy_M = _SupportLogprob.apply(
+                hidden_PH[place_M],
+                self.weight,
+                target_ids_M,
+                support_MK,
+                self.temperature,
+                self._chunk_logits,
+            )
+            return Outputs(logprob_M, entropy_M)
         place_U, row_M = place_M.unique_consecutive(return_inverse=True)
         logprob_M, entropy_U = _TargetLogprob.apply(
             hidden_PH[place_U],
@@ -130,7 +222,13 @@ class ScoreHead(nn.Module):
         super().__init__()
         self.weight = weight_1H
 
-    def forward(self, hidden_PH: Tensor, place_M: Tensor, target_ids_M: Tensor) -> Outputs:
+    def forward(
+        self,
+        hidden_PH: Tensor,
+        place_M: Tensor,
+        target_ids_M: Tensor,
+        support_MK: Tensor | None = None,
+    ) -> Outputs:
         """Read the labels at `place_M` of all positions P of the rows; they have no targets."""
         dtype = torch.promote_types(hidden_PH.dtype, torch.float32)
         scores_M = nn.functional.linear(hidden_PH[place_M].to(dtype), self.weight.to(dtype))[:, 0]

@@ -72,6 +72,7 @@ class Sampled:
 
     token_ids: IntArray  # [T]
     logprobs: FloatArray  # [T] f32, of the distribution that was sampled from
+    support_TK: IntArray | None  # tokens sampled among, -1 where fewer; None: not recorded
     finish: Finish  # STOP: a stop token was sampled; it is the last of `token_ids`
 
 

@@ -103,10 +103,10 @@ class TrainModel(nn.Module):
             use_cache=False,
         ).last_hidden_state
         hidden_PH = hidden_RLH.flatten(0, 1)
-        outputs: Outputs = self.head(hidden_PH, mb.place_M, mb.target_ids_M)
+        outputs: Outputs = self.head(hidden_PH, mb.place_M, mb.target_ids_M, mb.support_MK)
         if self.lm_head is None:
             return outputs
-        logprobs: Outputs = self.lm_head(hidden_PH, mb.place_M, mb.target_ids_M)
+        logprobs: Outputs = self.lm_head(hidden_PH, mb.place_M, mb.target_ids_M, mb.support_MK)
         return Outputs(
             torch.where(mb.is_token_M, logprobs.values_M, outputs.values_M),
             torch.where(mb.is_token_M, logprobs.entropy_M, outputs.entropy_M),

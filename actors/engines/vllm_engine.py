@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import queue
 import threading
@@ -30,6 +31,7 @@ from vllm.config import VllmConfig
 from vllm.config.weight_transfer import WeightTransferConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.inputs.engine import tokens_input
+from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, PoolingRequestOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
@@ -41,6 +43,7 @@ from actors.engines.specs import EngineSpec, Sampled, SampledGroup, Sampling
 from actors.engines.vllm_cpu import cpu_engine_args, register_cpu_kernels
 from actors.engines.vllm_transports import register_host_memory
 from conf.errors import EngineError, LostActorError
+from conf.schema import MAX_TOP_K
 from rl.types import Finish, IntArray
 
 logger = logging.getLogger(__name__)
@@ -126,6 +129,7 @@ def build_engine(spec: EngineSpec, stats: StatsSink | None) -> LLMEngine:
     if spec.runner == "generate":
         args["generation_config"] = "vllm"  # the sampling is ours, not that of the model's card
         args["logprobs_mode"] = "processed_logprobs"  # of the distribution that is sampled from
+        args["max_logprobs"] = _asked_of(MAX_TOP_K)
     else:
         args["hf_overrides"] = _rename_architectures
     if spec.weight_backend is not None:
@@ -200,7 +204,7 @@ class EngineLoop:
             top_k=how.top_k,
             seed=how.seed,
             stop_token_ids=list(how.stop_token_ids),
-            logprobs=0,
+            logprobs=_asked_of(how.top_k),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         return self._submit([token_ids], params)
@@ -386,15 +390,22 @@ class EngineLoop:
         for output in outputs:
             if output.finished:
                 request, row = self._in_flight.pop(output.request_id)
-                request.answers[row] = self._answer(output)
+                request.answers[row] = self._answer(output, request.params)
                 complete = len(request.answers) == len(request.rows)
                 if complete and request.future.set_running_or_notify_cancel():
                     request.future.set_result(request.all_answers())
 
-    def _answer(self, output: RequestOutput | PoolingRequestOutput[Any]) -> SampledGroup | float:
+    def _answer(
+        self,
+        output: RequestOutput | PoolingRequestOutput[Any],
+        params: SamplingParams | PoolingParams,
+    ) -> SampledGroup | float:
         if isinstance(output, PoolingRequestOutput):
             return float(output.outputs.data.reshape(-1)[0])
-        completions = tuple(_sampled(one) for one in output.outputs)
+        records_support = isinstance(params, SamplingParams) and bool(params.logprobs)
+        completions = tuple(
+            _sampled(one, records_support=records_support) for one in output.outputs
+        )
         return SampledGroup(completions=completions, policy_version=self.policy_version)
 
     def _fail(self, error: EngineError) -> None:
@@ -406,17 +417,30 @@ class EngineLoop:
         self._waiting.clear()
 
 
-def _sampled(one: CompletionOutput) -> Sampled:
-    logprobs = one.logprobs or []
+def _asked_of(top_k: int) -> int:
+    """Log-probs to ask for: of what may be sampled, or of the token that is.
+
+    Twice as many as `top_k`, because tokens that tie with the last are sampled among too, which is
+    common with logits in bfloat16.
+    """
+    return 2 * top_k if 1 <= top_k <= MAX_TOP_K else 0
+
+
+def _support(logprobs: Sequence[Mapping[int, Logprob]]) -> IntArray:
+    """Tokens with a probability, of each place; -1 fills up to the most."""
+    found = [[token for token, about in at.items() if about.logprob > -math.inf] for at in logprobs]
+    width = max(map(len, found), default=1)
+    return np.array([tokens + [-1] * (width - len(tokens)) for tokens in found], dtype=np.int32)
+
+
+def _sampled(one: CompletionOutput, *, records_support: bool) -> Sampled:
+    logprobs = [at for at in one.logprobs or [] if at is not None]  # None: of prompt tokens only
     return Sampled(
         token_ids=np.asarray(one.token_ids, dtype=np.int32),
         logprobs=np.array(
-            [
-                at[token].logprob
-                for at, token in zip(logprobs, one.token_ids, strict=True)
-                if at is not None  # of prompt tokens only
-            ],
+            [at[token].logprob for at, token in zip(logprobs, one.token_ids, strict=True)],
             dtype=np.float32,
         ),
+        support_TK=_support(logprobs) if records_support else None,
         finish=_FINISHES.get(one.finish_reason or "", Finish.ABORTED),
     )

@@ -100,6 +100,7 @@ class RolloutActor:
             token_ids=sampled.token_ids,
             rollout_logprobs=sampled.logprobs,
             finish=sampled.finish,
+            support_TK=sampled.support_TK,
             policy_version=version,
         )
 

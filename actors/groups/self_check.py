@@ -124,8 +124,7 @@ def check_mismatch(
 
 def is_strict(cfg: SelfCheckConfig, rollout: RolloutConfig, max_staleness: int) -> bool:
     """Whether engines and ranks should agree to rounding in every step, and somebody looks."""
-    untruncated = rollout.top_p == 1.0 and rollout.top_k == -1
-    return cfg.action != "off" and untruncated and max_staleness == 0
+    return cfg.action != "off" and rollout.is_exact and max_staleness == 0
 
 
 def _stop_or_warn(cfg: SelfCheckConfig, error: ProjectError) -> None:

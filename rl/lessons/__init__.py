@@ -1,4 +1,4 @@
-"""What a judged group teaches: answers that were cut off.
+"""What a judged group teaches: answers that were cut off, groups without differences.
 
 Begin with `truncated.py`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,18 @@ def _samples(groups: list[PromptGroup]) -> list[Sample]:
     ]
 
 
+async def _gap(live: LiveFleet, samples: list[Sample]) -> float:
+    """Largest difference between the log-probs of the engines and of the policy."""
+    minibatch = build_minibatch(samples, live.fleet.policy.packing)
+    outputs = await live.fleet.policy.outputs(minibatch)
+    gaps = [
+        np.abs(values - mb.rollout_logprobs_M).max(initial=0.0)
+        for mbs, rank in zip(minibatch.microbatches_by_rank, outputs, strict=True)
+        for mb, values in zip(mbs, rank, strict=True)
+    ]
+    return float(max(gaps))
+
+
 def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(
     live: LiveFleet, record: Record
 ) -> None:
@@ -50,14 +63,7 @@ def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(
         asks = [Ask.code(prompt, sampling) for prompt in prompts[:8]]
         groups = [g async for g in live.fleet.rollout.generate(asks, 99)]
         assert {c.policy_version for g in groups for c in g.completions_G} == {first + 5}
-        minibatch = build_minibatch(_samples(groups), live.fleet.policy.packing)
-        outputs = await live.fleet.policy.outputs(minibatch)
-        gaps = [
-            np.abs(values - mb.rollout_logprobs_M).max(initial=0.0)
-            for mbs, rank in zip(minibatch.microbatches_by_rank, outputs, strict=True)
-            for mb, values in zip(mbs, rank, strict=True)
-        ]
-        return float(max(gaps))
+        return await _gap(live, _samples(groups))
 
     gap = live.wait(difference())
     record(f"max |logprob difference| after 6 updates: {gap:.2e}")
@@ -67,6 +73,26 @@ def test_after_six_updates_vllm_and_the_policy_agree_on_logprobs(
     assert all(report.metrics["rollout/staleness"] == 0 for report in reports)
     # Something was learned, so the agreement is not that of a policy that never moved.
     assert all(report.metrics["policy/grad_norm"] > 0 for report in reports)
+
+
+def test_truncated_sampling_is_known_exactly(live: LiveFleet, record: Record) -> None:
+    """The engine says what it sampled among, and the policy normalises over that alone."""
+    sampling = SamplingConfig(group_size=4, max_tokens=48, top_p=0.9, top_k=5, seed=5)
+
+    async def differences() -> tuple[float, float]:
+        prompts = minipy.make_prompts("train", 8, 0)
+        asks = [Ask.code(prompt, sampling) for prompt in prompts]
+        groups = [g async for g in live.fleet.rollout.generate(asks, 99)]
+        samples = _samples(groups)
+        sizes = [(s.support_TK >= 0).sum(axis=1) for s in samples if s.support_TK is not None]
+        assert len(sizes) == len(samples)
+        assert 1 <= np.concatenate(sizes).min() < np.concatenate(sizes).max() <= 5
+        untold = [dataclasses.replace(s, support_TK=None) for s in samples]
+        return await _gap(live, samples), await _gap(live, untold)
+
+    exact, biased = live.wait(differences())
+    record(f"max |logprob difference| under top_p 0.9, top_k 5: {exact:.2e}, else {biased:.2e}")
+    assert exact <= 1e-4 < biased
 
 
 def test_parameters_are_partitioned_over_the_ranks(live: LiveFleet, record: Record) -> None:

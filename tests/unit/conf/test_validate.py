@@ -410,11 +410,18 @@ def test_a_small_schema_is_built_by_the_same_rules() -> None:
     ]
 
 
-@pytest.mark.parametrize("override", ["rollout.top_p=0.95", "rollout.top_k=20"])
-def test_truncated_sampling_is_allowed_with_a_warning(override: str) -> None:
+@pytest.mark.parametrize("override", ["rollout.top_p=0.95", "rollout.top_k=101"])
+def test_truncated_sampling_that_is_not_recorded_is_allowed_with_a_warning(override: str) -> None:
     (caution,) = cautions(run_config([f"++{override}"]))
     assert caution.path == "rollout.top_p"
     assert "importance ratio" in caution.message
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.95])
+def test_the_sampling_of_the_authors_is_exact(top_p: float) -> None:
+    config = run_config([f"++rollout.top_p={top_p}", "++rollout.top_k=20"])
+    assert config.rollout.is_exact
+    assert cautions(config) == []
 
 
 def test_a_hybrid_that_has_only_one_judge_or_mixes_their_units_is_allowed_with_a_warning() -> None:

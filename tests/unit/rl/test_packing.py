@@ -839,3 +839,41 @@ def test_without_packing_ranks_take_equally_many_microbatches():
     samples = [make_sample(2, 8, prompt_id=str(i)) for i in range(7)]
     minibatch = build_minibatch(samples, packing(20, num_ranks=3, packs=False))
     assert len({len(rank) for rank in minibatch.microbatches_by_rank}) == 1
+
+
+def with_supports(made):
+    """Samples with what each of their tokens was sampled among, of another width each."""
+    rng = np.random.default_rng(7)
+    result = []
+    for width, sample in enumerate(made, start=1):
+        targets = sample.token_ids[sample.num_prompt_tokens :]
+        support_TK = rng.integers(100, 200, (targets.size, width)).astype(np.int32)
+        support_TK[:, 0] = targets
+        result.append(replace(sample, support_TK=support_TK))
+    return result
+
+
+@pytest.mark.parametrize("how", [packing(512), packing(40, 30, num_ranks=3)])
+@pytest.mark.parametrize("share_prefix", ["on", "off"])
+def test_every_label_keeps_the_support_of_its_token(how, share_prefix):
+    made = with_supports(group_samples())
+    minibatch = build_minibatch(made, replace(how, share_prefix=share_prefix))
+    for mb in microbatches(minibatch):
+        if not len(mb.place_M):
+            assert mb.support_MK is None
+            continue
+        assert mb.support_MK is not None
+        np.testing.assert_array_equal(mb.support_MK[:, 0], mb.target_ids_M)
+        for index in np.unique(mb.sample_index_M):
+            own = mb.support_MK[mb.sample_index_M == index]
+            support_TK = made[index].support_TK
+            width = support_TK.shape[1]
+            np.testing.assert_array_equal(own[:, :width], support_TK)
+            assert (own[:, width:] == -1).all()
+
+
+def test_samples_with_and_without_a_support_are_refused():
+    made = group_samples()
+    mixed = [*with_supports(made[:1]), *made[1:]]
+    with pytest.raises(ValueError, match="with and without recorded tokens"):
+        build_minibatch(mixed, packing(512))

@@ -172,6 +172,66 @@ def test_gradients_of_values_and_entropies_are_finite_differences(chunk_logits: 
         )
 
 
+# Tokens that each target was sampled among; the target is one of them, -1 fills up.
+SUPPORT_MK = torch.tensor(
+    [
+        [4, 1, 9],
+        [1, -1, -1],  # the only one
+        [7, 4, -1],
+        [0, 2, 3],
+        [10, 9, 8],
+        [3, 10, -1],
+        [1, 2, 7],
+        [2, 0, -1],
+    ]
+)
+
+
+@pytest.mark.parametrize("chunk_logits", [2**26, 2 * 15, 1])
+def test_probabilities_are_those_among_the_support(chunk_logits: int):
+    hidden_PH, weight = head_inputs()
+    found = LogprobHead(weight, 0.7, chunk_logits)(hidden_PH, PLACE_M, TARGET_M, SUPPORT_MK)
+    logits_MV = (hidden_PH @ weight.T / 0.7)[PLACE_M]
+    values, entropies = [], []
+    for logits_V, target, support_K in zip(logits_MV, TARGET_M, SUPPORT_MK, strict=True):
+        logprobs = logits_V[support_K[support_K >= 0]].log_softmax(-1)
+        values.append(logits_V[target] - logits_V[support_K[support_K >= 0]].logsumexp(-1))
+        entropies.append(-(logprobs.exp() * logprobs).sum())
+    expected = torch.stack(values), torch.stack(entropies)
+    torch.testing.assert_close(tuple(found), expected, rtol=1e-12, atol=1e-12)
+    weights_M = torch.linspace(-1, 2, 8, dtype=torch.float64)
+    ours, theirs = (
+        torch.autograd.grad((weights_M * v + weights_M.square() * h).sum(), [hidden_PH, weight])
+        for v, h in (found, expected)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_gradients_among_the_support_are_finite_differences_for_each_output():
+    hidden_PH, weight = head_inputs()
+
+    def read(hidden_PH: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        head = LogprobHead(weight, 0.7, 30)  # pyright: ignore[reportArgumentType]  # a copy
+        return tuple(head(hidden_PH, PLACE_M, TARGET_M, SUPPORT_MK))
+
+    for only in (slice(0, 2), slice(0, 1), slice(1, 2)):
+        assert torch.autograd.gradcheck(
+            lambda h, w, only=only: read(h, w)[only], (hidden_PH, weight)
+        )
+
+
+def test_a_support_of_all_tokens_is_none():
+    hidden_PH, weight = head_inputs()
+    head = LogprobHead(weight, 0.7)
+    everything_MK = torch.arange(11).repeat(len(PLACE_M), 1)
+    torch.testing.assert_close(
+        tuple(head(hidden_PH, PLACE_M, TARGET_M, everything_MK)),
+        tuple(head(hidden_PH, PLACE_M, TARGET_M)),
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+
 def test_a_head_without_labels_has_a_gradient_of_zero():
     hidden_PH, weight = head_inputs()
     nothing = torch.zeros(0, dtype=torch.int64)

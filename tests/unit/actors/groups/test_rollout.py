@@ -175,6 +175,7 @@ class FakeLoop:
             Sampled(
                 token_ids=np.array([5, 6], np.int32),
                 logprobs=np.array([-0.5, -0.25], np.float32),
+                support_TK=None,
                 finish=list(Finish)[index],
             )
             for index in range(how.num)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from actors.groups.self_check import check_engines, check_mismatch, check_ranks,
 from conf.errors import EngineError
 from conf.schema import Config
 from rl.packing import Packing
-from rl.types import Completion, Finish, Minibatch, PromptGroup
+from rl.types import Ask, Completion, Finish, Minibatch, PromptGroup
 from tests.settings import run_config
 from tests.unit.rl.fakes import ask_of
 
@@ -72,10 +73,10 @@ def engines(*gaps: float) -> tuple[Any, Ranks]:
         def __init__(self, gap: float) -> None:
             self.gap = gap
 
-        async def generate(self, prompts: Any, sampling: Any, step: int) -> Any:
-            assert sampling.top_p == 1.0 and sampling.top_k == -1
-            for prompt in prompts:
-                yield group(prompt, self.gap)
+        async def generate(self, asks: Sequence[Ask], step: int) -> Any:
+            for ask in asks:
+                assert ask.sampling.top_p == 1.0 and ask.sampling.top_k == -1
+                yield group(ask.prompt, self.gap)
 
     return SimpleNamespace(seats=gaps, alone=Engine), Ranks()
 
@@ -127,13 +128,18 @@ def test_a_strict_run_ends_in_the_step_whose_mismatch_is_above_the_bound():
 @pytest.mark.parametrize(
     "override",
     [
-        *("algorithm.max_staleness=1", "++rollout.top_p=0.9", "++rollout.top_k=20"),
+        *("algorithm.max_staleness=1", "++rollout.top_p=0.9", "++rollout.top_k=101"),
         "++self_check.action=off",
     ],
 )
 def test_a_run_that_samples_from_another_distribution_on_purpose_has_no_bound(override: str):
     cfg = config(override)
     assert not is_strict(cfg.self_check, cfg.rollout, cfg.algorithm.max_staleness)
+
+
+def test_truncated_sampling_that_the_engines_record_has_the_bound():
+    cfg = config("++rollout.top_p=0.9", "++rollout.top_k=20")
+    assert is_strict(cfg.self_check, cfg.rollout, cfg.algorithm.max_staleness)
 
 
 class TrainGroup:
