@@ -24,7 +24,7 @@ from reward.model.written import check_written
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.base.console import Console
 from rl.loop import LoopConfig, run_loop
-from rl.metrics import read_metrics
+from rl.metrics import FAULTS, read_metrics
 from rl.problems.prompts import PromptSampler
 from rl.report.live import LiveReport
 from rl.run.before import read_before
@@ -160,6 +160,11 @@ class RlRun:
             break
         self._checkpoints.go_back()
         self._executed_for_evaluation = 0
+        newest = self._checkpoints.newest
+        for line in read_metrics(self._run.metrics) if self._run.metrics.exists() else ():
+            if line["step"] > (newest.step if newest else 0):  # taken again, but its losses stay
+                for name in line.keys() & FAULTS:
+                    fleet.note(name, int(line[name]))
 
     async def _go_on(self, fleet: RayFleet, started_s: float) -> RlResult:
         """From the newest checkpoint, or the initial policy, to the end."""
