@@ -126,6 +126,8 @@ METRICS: dict[str, Metric] = {
     },
 }
 
+FAULTS = frozenset(name for name in METRICS if name.startswith("fault/"))  # counts of a step
+
 
 def metrics_markdown() -> str:
     """Table of every metric: the text of docs/metrics.md."""

@@ -67,6 +67,10 @@ class RayFleet:
         """What losses have cost since the last call, under names of `rl.metrics`."""
         return self.supervisor.take_counts()
 
+    def note(self, metric: str, number: int) -> None:
+        """Count what a loss has cost, under a name of `rl.metrics`."""
+        self.supervisor.note(metric, number)
+
     def end(self) -> None:
         """End the process of every actor."""
         for seat in (*self.rollout.seats, *self.reward.seats, self.policy.gang):

@@ -26,7 +26,7 @@ from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.files import replacing_directory
 from rl.loop import LoopConfig, run_loop
-from rl.metrics import read_metrics
+from rl.metrics import FAULTS, read_metrics
 from rl.problems.prompts import PromptSampler
 from rl.recipes.recipe import History
 from rl.report.live import LiveReport
@@ -165,6 +165,11 @@ class RlRun:
             break
         self._checkpoints.go_back()
         self._executed_for_evaluation = 0
+        newest = self._checkpoints.newest
+        for line in read_metrics(self._run.metrics) if self._run.metrics.exists() else ():
+            if line["step"] > (newest.step if newest else 0):  # taken again, but its losses stay
+                for name in line.keys() & FAULTS:
+                    fleet.note(name, int(line[name]))
 
     async def _go_on(self, fleet: RayFleet, started_s: float) -> RlResult:
         """From the newest checkpoint, or the initial policy, to the end."""

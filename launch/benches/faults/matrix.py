@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ _STEP = 3  # the first after the checkpoint of step 2
 # Phases that are not those of a step in the middle; a checkpoint and an evaluation follow step 4.
 _STEPS: dict[Phase, int] = {"startup": 0, "checkpoint": 4, "evaluation": 4}
 _LONGEST_S: dict[Phase, float] = {"startup": 8.0, "checkpoint": 0.3, "evaluation": 0.3}
+_NODE_S = 120  # for its start
 _NODE_CPUS = 16  # of a Ray node: numbers by which actors are placed, not cores
 
 
@@ -118,29 +119,34 @@ def fault_of(target: Target, phase: Phase, seed: int) -> Fault:
 def _two_nodes(cwd: Path) -> Iterator[dict[str, str]]:
     """A Ray cluster of two nodes on this machine; the environment of a run in `cwd` that joins it.
 
-    Actors work in the directory in which their node was started.
+    Actors work in the directory in which their node was started. What Ray writes lies in a
+    directory of its own: in the common one, other programs would join the cluster unasked.
     """
     cwd.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex
     port = random.SystemRandom().randint(20_000, 30_000)
     address = f"127.0.0.1:{port}"
-    environment = {MARK: mark, "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": address}
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as own:  # sockets take short paths
+        mark = uuid.uuid4().hex
+        environment = {MARK: mark, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": own}
+        try:
+            _start_node(["--head", f"--port={port}", "--include-dashboard=false"], cwd, environment)
+            _start_node([f"--address={address}"], cwd, environment)
+            yield {**environment, "RAY_ADDRESS": address}
+        finally:
+            end_all(mark)
+
+
+def _start_node(options: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> None:
     node = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--num-cpus={_NODE_CPUS}"]
-    head = ["--head", f"--port={port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
-    alone = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    try:
-        for how in (head, [f"--address={address}"]):
-            done = subprocess.run(
-                [*node, *how],
-                cwd=cwd,
-                env={**alone, MARK: mark, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise EngineError(f"ray start failed: {done.stderr[-500:]}")
-        yield environment
-    finally:
-        end_all(mark)
+    others = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [*node, "--node-ip-address=127.0.0.1", *options],
+        cwd=cwd,
+        env={**others, **environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=_NODE_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise EngineError(f"ray start failed: {done.stderr[-500:]}")

@@ -212,6 +212,7 @@ class FakeFleet:
     """All actors of a run, in one process."""
 
     events: list[Event] = field(default_factory=list[Event])
+    noted: dict[str, float] = field(default_factory=dict[str, float])
     rollout: FakeRollout = field(init=False)
     reward: FakeReward = field(init=False)
     policy: FakePolicy = field(init=False)
@@ -222,8 +223,13 @@ class FakeFleet:
         self.policy = FakePolicy(self.events, self.rollout)
 
     def faults(self) -> dict[str, float]:
-        """Nothing is lost."""
-        return {}
+        """What was noted since the last call."""
+        noted, self.noted = self.noted, {}
+        return noted
+
+    def note(self, metric: str, number: int) -> None:
+        """Count it."""
+        self.noted[metric] = self.noted.get(metric, 0.0) + number
 
     def subjects(self, what: str) -> list[object]:
         """What happened under this name, in order."""

@@ -36,6 +36,7 @@ from tests.unit.rl.fakes import (
     FakeFleet,
     FakePolicy,
     FakeReward,
+    FakeRollout,
     make_group,
     make_judged,
     make_prompts,
@@ -458,3 +459,20 @@ def test_a_run_that_loses_its_policy_goes_back_to_its_newest_checkpoint_and_ends
     assert versions == [*before, 0, *loaded, *range(again_from + 1, 5)]
     assert [step for name, step in stages(tmp_path) if name == "update"] == [1, 2, 3, 4]
     assert complete_checkpoints(tmp_path / "checkpoints")[-1].step == 4
+
+
+def test_what_losses_cost_in_steps_that_are_taken_again_is_not_forgotten(
+    fleets: list[FakeFleet], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    generate = FakeRollout.generate
+
+    def lossy(self: FakeRollout, prompts_P: Any, sampling: Any, step: int) -> Any:
+        if step == 3 and not fleets[0].noted and not fleets[0].policy.updates[2:]:
+            fleets[0].note("fault/reward_restarts", 2)
+        return generate(self, prompts_P, sampling, step)
+
+    monkeypatch.setattr(FakeRollout, "generate", lossy)
+    monkeypatch.setattr(SavingPolicy, "lost_at", 4)
+    run(tmp_path, monkeypatch, "++algorithm.num_steps=4", "++algorithm.max_staleness=0")
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line.get("fault/reward_restarts") for line in lines] == [None, None, 2.0, None]
