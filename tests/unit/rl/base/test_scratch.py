@@ -28,7 +28,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def aged(path: Path) -> Path:
-    os.utime(path, (path.stat().st_atime - 60,) * 2)
+    earlier_s = path.stat().st_mtime - 60
+    os.utime(path, (earlier_s, earlier_s))
     return path
 
 
