@@ -28,8 +28,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def aged(path: Path) -> Path:
-    before_s = path.stat().st_atime - 60
-    os.utime(path, (before_s, before_s))
+    earlier_s = path.stat().st_mtime - 60
+    os.utime(path, (earlier_s, earlier_s))
     return path
 
 
