@@ -466,10 +466,10 @@ def test_what_losses_cost_in_steps_that_are_taken_again_is_not_forgotten(
 ):
     generate = FakeRollout.generate
 
-    def lossy(self: FakeRollout, prompts_P: Any, sampling: Any, step: int) -> Any:
+    def lossy(self: FakeRollout, asks: Any, step: int) -> Any:
         if step == 3 and not fleets[0].noted and not fleets[0].policy.updates[2:]:
             fleets[0].note("fault/reward_restarts", 2)
-        return generate(self, prompts_P, sampling, step)
+        return generate(self, asks, step)
 
     monkeypatch.setattr(FakeRollout, "generate", lossy)
     monkeypatch.setattr(SavingPolicy, "lost_at", 4)
