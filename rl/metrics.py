@@ -144,11 +144,26 @@ def metrics_markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
+_OWN = "recipe/"  # of a recipe from outside this tree
+
+
+def is_own(name: str) -> bool:
+    """Whether a metric is one that a recipe from outside this tree has named."""
+    return name.startswith(_OWN)
+
+
+def about(name: str) -> Metric:
+    """What a name means."""
+    return METRICS[name] if name in METRICS else Metric("", "a metric of the recipe")
+
+
 def check_names(metrics: Mapping[str, float]) -> None:
     """Raise `KeyError` on a name that is not registered."""
-    unknown = sorted(set(metrics) - set(METRICS))
+    unknown = sorted(name for name in metrics if name not in METRICS and not is_own(name))
     if unknown:
-        raise KeyError(f"unregistered metrics {unknown}; add them to rl/metrics.py")
+        raise KeyError(
+            f"unregistered metrics {unknown}; add them to rl/metrics.py, or begin them with {_OWN}"
+        )
 
 
 def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:

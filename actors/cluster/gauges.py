@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ray.util.metrics import Gauge
 
-from rl.metrics import METRICS
+from rl.metrics import about
 from rl.types import StepReport
 
 PREFIX = "codescaler_"
@@ -68,7 +68,7 @@ class StepGauges:
     def write(self, report: StepReport) -> None:
         """Set the gauges; a metric that this step does not have keeps its last value."""
         for name, value in report.metrics.items():
-            metric = METRICS[name]
+            metric = about(name)
             self._set(name, f"{metric.meaning} [{metric.unit}]", value)
         self._set("step", "RL steps done", report.step)
 

@@ -21,6 +21,7 @@ from conf.schema import BY_TESTS, Config, RewardConfig
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.versions import installed_versions
+from rl.metrics import about
 from rl.report.live import LiveReport
 from rl.run.alarm import MIN_READINGS
 from rl.run.directory import RolloutFolder, RunDirectory
@@ -146,6 +147,7 @@ def show_summary(console: Console, summary: RunSummary, run: RunDirectory) -> No
             ("after", _share(summary.final.pass_at_1), "pass@1 of the trained policy"),
             (f"best of {n}", _share(base.best_of), f"initial policy, chosen by {chosen}"),
             ("oracle", _share(base.oracle), f"initial policy, any of {n} passes"),
+            *_marks(summary),
             (
                 "RM accuracy",
                 _share(summary.rm_pair_accuracy),
@@ -165,6 +167,19 @@ def show_summary(console: Console, summary: RunSummary, run: RunDirectory) -> No
     console.say(f"figures   {run.summary}, {run.metrics}")
     console.say(f"rollouts  {run.rollouts(RolloutFolder.TRAINING)}")
     console.say(f"report    {run.report}")
+
+
+def _marks(summary: RunSummary) -> list[tuple[str, str, str]]:
+    """Figures of the recipe, before and after."""
+    before, after = summary.base.marks, summary.final.marks
+    return [
+        (
+            name.removeprefix("eval/").replace("_", " "),
+            f"{_share(before.get(name))} -> {_share(value)}",
+            about(name).meaning,
+        )
+        for name, value in after.items()
+    ]
 
 
 def _share(value: float | None) -> str:

@@ -114,7 +114,12 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
         fits=_Fits(cfg.model),
     )
     make = RECIPES.get(cfg.recipe) or load(cfg.recipe, "recipe")
-    recipe = make(setup, cfg.recipe_args or {})
+    try:
+        recipe = make(setup, cfg.recipe_args or {})
+    except TypeError as error:
+        raise UserError(
+            f"recipe: {cfg.recipe} cannot be called with a Setup and arguments ({error})"
+        ) from error
     if not isinstance(recipe, Recipe):
         raise UserError(
             f"recipe: {cfg.recipe} returns a {type(recipe).__name__}; it must return a "

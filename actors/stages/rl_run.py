@@ -180,7 +180,9 @@ class RlRun:
         base = await self._before(fleet, newest)
         first_step, history = await self._resume(fleet, newest)
         num_steps = cfg.algorithm.num_steps
-        self._console.stage("rl", f"{num_steps} steps, reward: {cfg.reward.kind}{self._judged()}")
+        named = "" if cfg.recipe == "grpo" else f"recipe: {cfg.recipe}, "
+        about = f"{num_steps} steps, {named}reward: {cfg.reward.kind}{self._judged()}"
+        self._console.stage("rl", f"{about}; labels: {self._labels()}")
         self._probe.announce()
         if first_step == 1 and self._probe.due(0):
             await self._take_probe(fleet, 0)
@@ -194,7 +196,7 @@ class RlRun:
         steps = read_metrics(self._run.metrics)  # those before a resumption too
         return RlResult(
             base=base,
-            final=final.figures,
+            final=self._figures(final),
             num_steps=last_step,
             valid_rate_first=steps[0]["reward/valid_rate"] if steps else None,
             valid_rate_last=steps[-1]["reward/valid_rate"] if steps else None,
@@ -235,6 +237,12 @@ class RlRun:
         num_tested = sum(prompt.tests is not None for prompt in self._train)
         return f" ({reward.execution} tests for {num_tested} of {len(self._train)} problems)"
 
+    def _labels(self) -> str:
+        """What is learned from."""
+        kind = self._cfg.reward.kind
+        of_judge = {"rm": "rm", "execution": "gold_tests", "hybrid": "gold_tests, rm"}
+        return self._recipe.labels or of_judge.get(kind, f"those of {kind}")
+
     async def _before(self, fleet: RayFleet, newest: Checkpoint | None) -> PolicyFigures:
         """What the initial policy can do: measured, or read back by a run that goes on."""
         about = f"{len(self._held_out)} held-out problems, before"
@@ -245,7 +253,11 @@ class RlRun:
             self._executed_for_evaluation += stored.num_executed
             return stored.figures
         self._console.stage("evaluation", about)
-        return (await self._evaluate(fleet, 0)).figures
+        return self._figures(await self._evaluate(fleet, 0))
+
+    def _figures(self, evaluation: Evaluation) -> PolicyFigures:
+        marks = self._recipe.mark(evaluation.groups_P)
+        return dataclasses.replace(evaluation.figures, marks=marks)
 
     async def _resume(self, fleet: RayFleet, newest: Checkpoint | None) -> tuple[int, History]:
         """Load the checkpoint that the run goes on from; the first step to run, and the states."""

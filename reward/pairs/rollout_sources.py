@@ -16,7 +16,7 @@ from reward.pairs.pairs import LabelledCode
 from rl.run.directory import HELD_OUT, RolloutFolder, RunDirectory
 from rl.run.evaluation_store import read_samples
 from rl.run.rollouts import LongText, read_rows
-from rl.types import Verdict
+from rl.types import Task, Verdict
 
 _SAMPLES = ".samples.jsonl"
 
@@ -44,6 +44,7 @@ class RolloutCode:
     verdict: Verdict | None = None  # None: no test was run
     num_passed: int | None = None  # None: not all tests were run
     num_tests: int | None = None
+    task: str = "code"
 
     def labelled(self) -> LabelledCode:
         """The program with its label. ValueError when there is none."""
@@ -169,10 +170,11 @@ def question_digest(question: str) -> bytes:
 
 
 def iter_rows(file: RolloutFile) -> Iterator[RolloutCode]:
-    """Yield every completion, those without a program too. DataError `file:row:column`."""
+    """Yield every completion that was asked for a program. DataError `file:row:column`."""
     if file.path.name.endswith(".jsonl"):
         return _sample_rows(file)
-    return read_rows(file.path, RolloutCode, run=file.run)
+    rows = read_rows(file.path, RolloutCode, run=file.run)
+    return (row for row in rows if row.task == Task.CODE)
 
 
 def _sample_rows(file: RolloutFile) -> Iterator[RolloutCode]:

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Literal
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective
-from rl.metrics import Metric
 from rl.samples import build_samples
 from rl.types import Ask, FloatArray, JudgedGroup, Prompt, Sample, SamplingConfig, Task
 
@@ -54,7 +53,7 @@ class Lesson:
 
     updates: Sequence[Update]
     advantages_PG: Sequence[FloatArray]  # of the judged groups, for the record
-    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])  # of `rl.metrics`
 
     @property
     def num_samples(self) -> int:
@@ -67,13 +66,11 @@ class Recipe:
 
     `max_updates` bounds the updates of a lesson: the learning rate's schedule counts on it, and a
     step with fewer does not shift it. `labels` says what the recipe learns from, None that it is
-    what the judge of programs has. `metrics` are the names that a recipe adds to those of
-    `rl.metrics`.
+    what the judge of programs has.
     """
 
     max_updates: int = 1
     labels: ClassVar[Labels | None] = None
-    metrics: ClassVar[Mapping[str, Metric]] = {}
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup

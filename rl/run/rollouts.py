@@ -54,6 +54,7 @@ class RolloutRow:
     verdict: Verdict | None = None  # None where no test was run
     num_passed: Int32OrNone = None  # tests; None where they were not all run
     num_tests: Int32OrNone = None
+    task: str = "code"  # what the answer is: a program, a test, a trace
 
 
 def rollout_rows(
@@ -81,6 +82,7 @@ def rollout_rows(
                 verdict=judged.scores_G[index].verdict,
                 num_passed=judged.scores_G[index].num_passed,
                 num_tests=judged.scores_G[index].num_tests,
+                task=judged.task.value,
             )
 
 

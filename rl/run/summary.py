@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ class PolicyFigures:
     pass_at_1: float | None
     best_of: float | None  # of num_samples, chosen by score
     oracle: float | None  # any of num_samples passes
+    marks: Mapping[str, float] = field(default_factory=dict[str, float])  # of the recipe
 
     @classmethod
     def of(
@@ -115,6 +116,8 @@ class RunSummary:
             f"oracle_pass@{n}": self.base.oracle,
             f"final_bon{n}_pass@1": self.final.best_of,
             f"final_oracle_pass@{n}": self.final.oracle,
+            "base_marks": dict(self.base.marks),
+            "final_marks": dict(self.final.marks),
             "rm_pair_accuracy": self.rm_pair_accuracy,
             "valid_rate_first": self.valid_rate_first,
             "valid_rate_last": self.valid_rate_last,
@@ -146,11 +149,13 @@ class RunSummary:
                 pass_at_1=get("base_pass@1"),
                 best_of=get(f"bon{n}_pass@1"),
                 oracle=get(f"oracle_pass@{n}"),
+                marks=get("base_marks", {}),
             ),
             final=PolicyFigures(
                 pass_at_1=get("final_pass@1"),
                 best_of=get(f"final_bon{n}_pass@1"),
                 oracle=get(f"final_oracle_pass@{n}"),
+                marks=get("final_marks", {}),
             ),
             rm_pair_accuracy=get("rm_pair_accuracy"),
             valid_rate_first=get("valid_rate_first"),

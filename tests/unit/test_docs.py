@@ -17,10 +17,17 @@ import yaml
 from actors.groups.reward import JUDGES, JudgeActor
 from actors.plan.layout.dry_run import assumed_machine, model_shapes
 from actors.plan.layout.plan import make_plan
-from actors.stages.recipes import OBJECTIVES
+from actors.stages.recipes import (
+    OBJECTIVES,
+    make_recipe,
+)
+from conf.errors import UserError
 from conf.keys import keys_of
 from conf.schema import Config
-from conf.validate import build_config
+from conf.validate import (
+    ConfigError,
+    build_config,
+)
 from launch import tune
 from launch.common.cli import main, main_simple
 from launch.common.compose import compose_config
@@ -31,6 +38,7 @@ from reward.model.text_path import TextPath
 from rl.loss import LossDenominators, MicrobatchTensors, Outputs, PolicyObjective
 from rl.problems.datasets.rows import Row
 from rl.problems.prompts import AssertTests, parse_tests
+from rl.types import JudgeKind, SamplingConfig
 from tests.unit.docs_text import (
     PAGES,
     TREE,
@@ -42,6 +50,7 @@ from tests.unit.docs_text import (
     links,
     shell_lines,
 )
+from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
 
@@ -226,6 +235,7 @@ def test_a_judge_of_ones_own_judges_in_a_shard(
     texts = ["```python\nx = 1\n```", "```python\nx = 1\ny = 2\n```", "no program"]
     answers = Answers(problem=shown["prompts"][0], texts_G=tuple(texts))
     (judged,), _ = shard.judge([answers], [])
+    assert judged.judge is JudgeKind.OWN
     assert judged.rewards_G.tolist() == pytest.approx([1 / 2, 1 / 3, 0])
     assert not own.uses_model
 
@@ -250,12 +260,45 @@ def test_an_objective_of_ones_own_has_the_gradient_of_the_policy_gradient(
     )
     norm = LossDenominators(num_loss_tokens=6, num_samples=2)
     gradients = []
-    for objective in (shown["reinforce"](compose_config([]).algorithm), PolicyObjective()):
+    for objective in (shown["reinforce"](compose_config([])), PolicyObjective()):
         values_M = logprobs_M.clone().requires_grad_()
         objective(Outputs(values_M, torch.ones(6)), mb, None, None, norm)[0].backward()
         assert values_M.grad is not None
         gradients.append(values_M.grad.numpy())
     np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-5)
+
+
+def test_a_recipe_of_ones_own_is_the_one_that_its_path_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = blocks(TREE / "docs/recipes.md", "python")
+    (tmp_path / "my_recipes.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = compose_config(["++recipe=my_recipes:make", "++recipe_args.share=0.25"])
+    recipe = make_recipe(cfg, SamplingConfig(group_size=4, max_tokens=8))
+    judged = make_judged(make_group(make_prompts(1)[0], 4), (0.0, 1.0, 2.0, 3.0))
+    (update,) = recipe.teach(1, [judged], recipe.start()).updates
+    assert [sample.sample_idx for sample in update.samples] == [3]
+    assert type(update.objective).__name__ == "NllObjective"
+    wrong = compose_config(["++recipe=my_recipes:make", "++recipe_args.shar=1"])
+    with pytest.raises(ConfigError, match="shar: unknown key; nearest valid: share"):
+        make_recipe(wrong, SamplingConfig(group_size=4, max_tokens=8))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("no_such_module:make", "recipe: 'no_such_module' cannot be imported"),
+        ("json:make", "recipe: 'json' has no 'make'"),
+        ("builtins:dict", "recipe: builtins:dict cannot be called with a Setup and arguments"),
+        ("builtins:print", "recipe: builtins:print returns a NoneType"),
+    ],
+)
+def test_a_path_that_names_no_recipe_is_refused_in_words(path: str, message: str) -> None:
+    cfg = compose_config([f"++recipe={path}"])
+    with pytest.raises(UserError) as caught:
+        make_recipe(cfg, SamplingConfig(group_size=4, max_tokens=8))
+    assert str(caught.value).startswith(message)
 
 
 def test_a_layout_of_ones_own_can_be_planned(

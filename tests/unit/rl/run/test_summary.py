@@ -38,7 +38,9 @@ SUMMARY = RunSummary(
     reward_execution=None,
     reward_model="assets/minipy/rm",
     num_samples=8,
-    base=PolicyFigures(pass_at_1=0.634375, best_of=0.9, oracle=1.0),
+    base=PolicyFigures(
+        pass_at_1=0.634375, best_of=0.9, oracle=1.0, marks={"eval/test_right": 0.125}
+    ),
     final=PolicyFigures(pass_at_1=0.7552083333333334, best_of=0.95, oracle=0.99),
     rm_pair_accuracy=0.9929078014184397,
     valid_rate_first=0.8828125,
@@ -70,6 +72,10 @@ FILE = """{
   "oracle_pass@8": 1.0,
   "final_bon8_pass@1": 0.95,
   "final_oracle_pass@8": 0.99,
+  "base_marks": {
+    "eval/test_right": 0.125
+  },
+  "final_marks": {},
   "rm_pair_accuracy": 0.9929078014184397,
   "valid_rate_first": 0.8828125,
   "valid_rate_last": 0.921875,
