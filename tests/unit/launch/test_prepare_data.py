@@ -65,7 +65,7 @@ def test_faults_end_with_code_2_and_nothing_is_written(
     ("given", "said"),
     [
         ("source=nope", "'nope' is not one of"),
-        ("data.path=nope.jsonl", "no file, no directory and no hub id"),
+        ("data.path=nope.jsonl", "neither a file nor a directory nor a hub id"),
         ("eval_share=2", "eval_share"),
     ],
 )

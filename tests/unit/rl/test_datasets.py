@@ -167,9 +167,9 @@ def test_a_file_of_another_kind_or_without_any_known_column_is_refused(tmp_path:
 
 
 def test_a_path_that_is_nothing_says_what_it_could_be(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no file, no directory and no hub id"):
+    with pytest.raises(DataError, match="neither a file nor a directory nor a hub id"):
         read_problems("mbpp", tmp_path / "missing.jsonl")
-    with pytest.raises(DataError, match="no file, no directory and no hub id"):
+    with pytest.raises(DataError, match="neither a file nor a directory nor a hub id"):
         read_problems("mbpp", "data/missing.jsonl")
 
 
