@@ -10,14 +10,14 @@ import re
 import runpy
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actors.groups.reward import RewardGroup
 from actors.groups.rollout import RolloutEngines
 from actors.groups.trainer import TrainGroup
 from launch.benches.faults.faults import Fault, Phase, from_json
-from rl.types import SamplingConfig
+from rl.types import Ask
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
@@ -38,10 +38,11 @@ class Saboteur:
         _before(TrainGroup, "publish", lambda version: self._begins("publish", version))
         _before(TrainGroup, "save_checkpoint", self._on_checkpoint)
 
-    def _on_generate(self, _: object, sampling: SamplingConfig, step: int) -> None:
-        if sampling.purpose == "evaluation":
+    def _on_generate(self, asks: Sequence[Ask], step: int) -> None:
+        purposes = {ask.sampling.purpose for ask in asks}
+        if "evaluation" in purposes:
             self._begins("evaluation", step)
-        elif sampling.purpose == "rollout":
+        elif "rollout" in purposes:
             self._step = step
             self._begins("rollout", step)
 

@@ -18,7 +18,7 @@ def test_the_command_copies_the_dashboard_into_the_folder_of_the_newest_session(
 ) -> None:
     monkeypatch.delenv("RAY_METRICS_GRAFANA_DASHBOARD_OUTPUT_DIR", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    with pytest.raises(UserError, match="not a directory; start Ray"):
+    with pytest.raises(UserError, match="is not a directory; start Ray"):
         run(GrafanaArgs())
     folder = tmp_path / "ray/session_latest" / FOLDER
     folder.mkdir(parents=True)
