@@ -206,7 +206,6 @@ def no_space(*_: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.usefixtures("stopped_session")
 @pytest.mark.parametrize(
     ("name", "advice"),
     [

@@ -113,7 +113,7 @@ def fleets(monkeypatch: pytest.MonkeyPatch) -> list[FakeFleet]:
         started.append(fleet)
         yield fleet
 
-    async def evaluate(*_: Any) -> Evaluation:
+    async def evaluate(*_: Any, **__: Any) -> Evaluation:
         judged = make_judged(make_group(make_prompts(1)[0], 2), (0.0, 1.0), (False, True))
         return Evaluation(groups_P=(judged,), num_executed=2)
 

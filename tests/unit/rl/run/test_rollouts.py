@@ -154,4 +154,5 @@ def test_the_columns_of_a_file_stay_what_scripts_read(tmp_path: Path):
         "verdict": "string",
         "num_passed": "int32",
         "num_tests": "int32",
+        "task": "string",
     }
