@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -70,6 +70,22 @@ RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {
     "cure": _cure,
     "codrlplus": _codrlplus,
 }
+
+
+def check_asks(recipe: Recipe, problems: Sequence[Prompt], held_out: Sequence[Prompt]) -> None:
+    """Refuse problems about which the recipe would ask in more tokens than a prompt may have.
+
+    Raises:
+        UserError: with the first of them, and how many there are.
+    """
+    asks = [*recipe.ask(1, problems, recipe.start()), *recipe.exam(held_out, recipe.setup.sampling)]
+    made = [ask.prompt for ask in asks if ask.prompt is not ask.problem]  # others were checked
+    long = [prompt.id for prompt in made if not recipe.setup.fits(prompt)]
+    if long:
+        raise UserError(
+            f"model.max_prompt_tokens: {len(long)} of {len(made)} prompts that the recipe makes are "
+            f"longer, the first is {long[0]}; raise the limit, or drop these problems"
+        )
 
 
 class _Fits:

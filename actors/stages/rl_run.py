@@ -18,7 +18,7 @@ from actors.plan.problems import load_problems
 from actors.stages.evaluation import Evaluation, evaluate
 from actors.stages.keeping import RunCheckpoints, read_states
 from actors.stages.probe import Asking, Probe, probe_problems
-from actors.stages.recipes import make_recipe
+from actors.stages.recipes import check_asks, make_recipe
 from conf.errors import LostPolicyError, is_lost_policy
 from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
 from reward.model.written import check_written
@@ -120,6 +120,7 @@ class RlRun:
             cfg.probe, cfg.data, cfg.algorithm.prompts_per_step, train, self._held_out
         )
         _warn_of_shared(self._train, self._held_out, console)
+        check_asks(self._recipe, self._train, self._held_out)
         asking = Asking(problems=probed, sampling=sampling, by_tests=cfg.reward.kind == "execution")
         self._probe = Probe(cfg, asking, directory, console, effort)
         self._executed_for_evaluation = 0

@@ -19,6 +19,7 @@ from actors.plan.layout.dry_run import assumed_machine, model_shapes
 from actors.plan.layout.plan import make_plan
 from actors.stages.recipes import (
     OBJECTIVES,
+    check_asks,
     make_recipe,
 )
 from conf.errors import UserError
@@ -36,6 +37,7 @@ from reward.judges.judge import Answers
 from reward.model.files import ADAPTERS, AdapterName
 from reward.model.text_path import TextPath
 from rl.loss import LossDenominators, MicrobatchTensors, Outputs, PolicyObjective
+from rl.problems import minipy
 from rl.problems.datasets.rows import Row
 from rl.problems.prompts import AssertTests, parse_tests
 from rl.types import JudgeKind, SamplingConfig
@@ -299,6 +301,15 @@ def test_a_path_that_names_no_recipe_is_refused_in_words(path: str, message: str
     with pytest.raises(UserError) as caught:
         make_recipe(cfg, SamplingConfig(group_size=4, max_tokens=8))
     assert str(caught.value).startswith(message)
+
+
+def test_prompts_that_a_recipe_makes_too_long_are_refused_before_any_engine() -> None:
+    cfg = compose_config(["++recipe=cure", "++model.max_prompt_tokens=40"])
+    problems = minipy.make_prompts("train", 3, 0)
+    recipe = make_recipe(cfg, SamplingConfig(group_size=4, max_tokens=8))
+    with pytest.raises(UserError, match="3 of 3 prompts that the recipe makes are longer, the fi"):
+        check_asks(recipe, problems, [])
+    check_asks(make_recipe(replace(cfg, recipe="grpo"), recipe.setup.sampling), problems, problems)
 
 
 def test_a_layout_of_ones_own_can_be_planned(
