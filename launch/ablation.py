@@ -1,6 +1,6 @@
-"""One arm of the ablation behind the recipe: `python launch/ablation.py label=NAME kl_coef=0`.
+"""One arm of an ablation: `python launch/ablation.py label=NAME 'changes=["reward=execution"]'`.
 
-Runs the quickstart's RL with other choices, for several seeds on one fleet of engines. Each run is
+Runs the RL of an experiment with other choices, for several seeds on one fleet. Each run is
 a line of `output/runs.jsonl`; the Markdown table and the plot there show every arm run so far.
 """
 
@@ -14,10 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan.shipped import with_shipped_models
-from conf.schema import AdvantageScale, KlGradient, KlKind, key
+from conf.schema import key
 from launch.common.arms import draw_arms
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
+from launch.common.overrides import forced_overrides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +26,12 @@ class AblationArgs:
     """What `launch/ablation.py` takes."""
 
     label: str = key("name of the arm in table and plot")
-    policy: str = key("directory of the initial policy", "assets/minipy/policy")
-    reward_model: str = key("directory of the reward model", "assets/minipy/rm")
-    scale: AdvantageScale = key(
-        "scale of advantages: divisor of (reward - group mean), or ranks in the group", "batch_std"
+    experiment: str = key("experiment that the arm starts from", "quickstart")
+    changes: tuple[str, ...] = key(
+        'overrides of the experiment, as in ["recipe=grpo","reward=execution"]', ()
     )
-    kl_coef: float = key("weight of the KL penalty", 0.1, ge=0)
-    kl_kind: KlKind = key("estimator of the KL penalty", "k3")
-    kl_gradient: KlGradient = key(
-        "gradient of the KL penalty: of the estimator, or of its expectation", "estimator"
+    exam: str | None = key(
+        "recipe whose evaluation measures the arm; null is that of the arm", None
     )
     num_steps: int = key("RL steps of each run", 60, ge=1)
     every: int = key("steps between evaluations", 30, ge=1)
@@ -46,25 +44,21 @@ def run(args: AblationArgs) -> None:
     cfg = with_shipped_models(
         compose_config(
             [
-                "experiment=quickstart",
-                f"++model.path={args.policy}",
-                f"++reward.model={args.reward_model}",
-                f"++algorithm.advantage_scale={args.scale}",
-                f"++algorithm.kl_coef={args.kl_coef}",
-                f"++algorithm.kl_kind={args.kl_kind}",
-                f"++algorithm.kl_gradient={args.kl_gradient}",
+                f"experiment={args.experiment}",
                 f"++algorithm.num_steps={args.num_steps}",
                 f"++evaluation.every={args.every}",
+                *forced_overrides(args.changes),
             ]
         )
     )
-    from actors.jobs.ablation import run_arm  # noqa: PLC0415 - after the arguments are good
+    from actors.jobs.ablation import Arm, run_arm  # noqa: PLC0415 - after the arguments are good
     from actors.plan.checks.inputs import check_inputs  # noqa: PLC0415
 
     check_inputs(cfg)
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
-    run_arm(cfg, args.label, args.seeds, output / "runs.jsonl")
+    arm = Arm(label=args.label, seeds=args.seeds, exam=args.exam)
+    run_arm(cfg, arm, output / "runs.jsonl")
     draw_arms(output / "runs.jsonl", output)
 
 

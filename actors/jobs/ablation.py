@@ -6,7 +6,8 @@ another seed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.cluster.session import session
@@ -26,36 +27,47 @@ from rl.step import Batch
 from rl.types import SamplingConfig, StepReport
 
 
-def run_arm(cfg: Config, label: str, seeds: Sequence[int], output: Path) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One set of choices, run with several seeds."""
+
+    label: str
+    seeds: tuple[int, ...]
+    exam: str | None  # recipe whose evaluation measures it; None: its own
+
+
+def run_arm(cfg: Config, arm: Arm, output: Path) -> None:
     """Run one arm with every seed; each finished run is one line of `output`."""
     with session(cfg.ray, "ablation") as run:
-        run(_run_arm(cfg, label, seeds, output, Console()))
+        run(_run_arm(cfg, arm, output, Console()))
 
 
-async def _run_arm(
-    cfg: Config, label: str, seeds: Sequence[int], output: Path, console: Console
-) -> None:
-    total_steps = cfg.algorithm.num_steps * len(seeds)
+async def _run_arm(cfg: Config, arm: Arm, output: Path, console: Console) -> None:
+    total_steps = cfg.algorithm.num_steps * len(arm.seeds)
     specs = FleetSpec(
         rollout_model=cfg.model.path, reward=True, train=policy_spec(cfg, total_steps)
     )
     async with start_fleet(cfg, specs, "ablation") as fleet:
         start = output.parent / "initial"
         await fleet.policy.save_checkpoint(start)
-        for seed in seeds:
+        for seed in arm.seeds:
             await fleet.policy.load_checkpoint(start)
-            line = await _run(cfg, seed, label, fleet, console)
+            line = await _run(cfg, seed, arm, fleet, console)
             append_lines(output, [line])
 
 
 async def _run(
-    cfg: Config, seed: int, label: str, fleet: RayFleet, console: Console
+    cfg: Config, seed: int, arm: Arm, fleet: RayFleet, console: Console
 ) -> dict[str, object]:
     train, held_out = load_problems(cfg.data, seed)
     curve: dict[int, float] = {}
     rewards: dict[int, float] = {}
     sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, seed)
     recipe = make_recipe(cfg, sampling)
+    examiner = recipe
+    if arm.exam is not None:
+        examiner = make_recipe(replace(cfg, recipe=arm.exam, recipe_args=None), sampling)
+    marks: dict[int, Mapping[str, float]] = {}
     asked = SamplingConfig(
         group_size=cfg.evaluation.num_samples,
         max_tokens=cfg.model.max_completion_tokens,
@@ -66,8 +78,15 @@ async def _run(
     with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
 
         async def measure(step: int) -> None:
-            evaluation = await evaluate(fleet, recipe.exam(held_out, asked), verifier, step)
+            evaluation = await evaluate(
+                fleet,
+                examiner.exam(held_out, asked),
+                verifier,
+                step,
+                follow_up=lambda bundle: examiner.examine(bundle, asked),
+            )
             curve[step] = evaluation.pass_at_1
+            marks[step] = examiner.mark(evaluation.groups_P)
 
         async def after(report: StepReport, batch: Batch) -> None:
             rewards[report.step] = report.metrics["reward/mean"]
@@ -86,5 +105,15 @@ async def _run(
                 after=after,
             )
     shown = "  ".join(f"{step}: {value:.3f}" for step, value in curve.items())
-    console.say(f"{label}, seed {seed}:  {shown}")
-    return {"label": label, "seed": seed, "pass@1": curve, "reward": rewards}
+    console.say(f"{arm.label}, seed {seed}:  {shown}")
+    for step, found in marks.items():
+        if found:
+            named = "  ".join(f"{name} {value:.3f}" for name, value in found.items())
+            console.say(f"  step {step}: {named}")
+    return {
+        "label": arm.label,
+        "seed": seed,
+        "pass@1": curve,
+        "reward": rewards,
+        "marks": marks,
+    }

@@ -83,8 +83,8 @@ def check_asks(recipe: Recipe, problems: Sequence[Prompt], held_out: Sequence[Pr
     long = [prompt.id for prompt in made if not recipe.setup.fits(prompt)]
     if long:
         raise UserError(
-            f"model.max_prompt_tokens: {len(long)} of {len(made)} prompts that the recipe makes are "
-            f"longer, the first is {long[0]}; raise the limit, or drop these problems"
+            f"model.max_prompt_tokens: {len(long)} of {len(made)} prompts that the recipe makes "
+            f"are longer, the first is {long[0]}; raise the limit, or drop these problems"
         )
 
 

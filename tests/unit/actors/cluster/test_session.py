@@ -85,7 +85,8 @@ def test_an_engine_that_dies_ends_an_ablation_with_one_error(
 
     monkeypatch.setattr(ablation, "_run_arm", arm)
     with pytest.raises(EngineError, match="rollout-0 died"):
-        ablation.run_arm(cfg, "arm", (0,), tmp_path / "runs.jsonl")
+        made = ablation.Arm(label="arm", seeds=(0,), exam=None)
+        ablation.run_arm(cfg, made, tmp_path / "runs.jsonl")
     assert shutdowns == ["ray"]
 
 
