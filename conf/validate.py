@@ -101,7 +101,13 @@ def _recipe_faults(config: Config) -> list[Fault]:
         if config.recipe in ARGS:
             build(ARGS[config.recipe], config.recipe_args or {})
     except ConfigError as error:
-        return [Fault(f"recipe_args.{fault.path}", fault.message) for fault in error.faults]
+        return [
+            Fault(
+                f"recipe_args.{fault.path}",
+                fault.message.replace(f"e.g. {fault.path}=", f"e.g. recipe_args.{fault.path}="),
+            )
+            for fault in error.faults
+        ]
     return []
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from conf.errors import UserError
 from conf.imports import load
 from conf.schema import DataConfig
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import load_prompts
 from rl.types import Prompt
+
+_FORM = "it must take a DataConfig and a seed, and return problems of training and held-out ones"
 
 
 def load_problems(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Prompt]]:
@@ -19,8 +22,19 @@ def load_problems(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Promp
         # The test split is that of seed 0 for every run, so that figures can be compared.
         return train, make_prompts("eval", data.num_eval, 0)
     if data.kind != "parquet":
-        return load(data.kind, "data.kind")(data, seed)
+        return _made(data, seed)
     return (
         load_prompts(data.train_path or "", data.max_bad_rows),
         load_prompts(data.eval_path or "", data.max_bad_rows),
     )
+
+
+def _made(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Prompt]]:
+    """What a function from outside this tree returns. Raises UserError where it is not problems."""
+    try:
+        train, held_out = map(list, load(data.kind, "data.kind")(data, seed))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"data.kind: {data.kind}: {_FORM} ({error})") from error
+    if not all(isinstance(prompt, Prompt) for prompt in [*train, *held_out]):
+        raise UserError(f"data.kind: {data.kind}: {_FORM}")
+    return train, held_out

@@ -16,6 +16,7 @@ from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
 from conf.errors import UserError
+from conf.imports import load
 from conf.schema import (
     Attention,
     Config,
@@ -27,6 +28,7 @@ from conf.schema import (
     RayConfig,
     RewardConfig,
 )
+from conf.validate import is_import_path
 from reward.model.directory import check_trainable
 from reward.model.files import (
     check_context,
@@ -80,6 +82,7 @@ def file_faults(cfg: Config) -> list[str]:
         partial(check_cluster, cfg.ray),
         partial(check_trackers, cfg.trackers),
         partial(check_sandbox, cfg.sandbox),  # every run evaluates
+        *(partial(load, path, key) for key, path in _imported(cfg)),
     ]
     if not cfg.loop.enabled:  # which makes its models
         quick.append(partial(_check_policy, model, device, cfg.policy.attention))
@@ -90,6 +93,18 @@ def file_faults(cfg: Config) -> list[str]:
         quick.append(partial(_check_eval_data, data))
         quick.append(partial(_check_probe_data, data, cfg.probe))
     return _faults(quick)
+
+
+def _imported(cfg: Config) -> list[tuple[str, str]]:
+    """The settings that name something to import, with what they name."""
+    named = {
+        "recipe": cfg.recipe,
+        "algorithm.kind": cfg.algorithm.kind,
+        "reward.kind": cfg.reward.kind,
+        "reward.rule": cfg.reward.rule,
+        "data.kind": cfg.data.kind,
+    }
+    return [(key, path) for key, path in named.items() if is_import_path(path)]
 
 
 def content_faults(cfg: Config) -> list[str]:

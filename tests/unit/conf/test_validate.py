@@ -360,6 +360,33 @@ def test_all_faults_are_reported_at_once(quickstart: dict[str, Any]) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "args", "expected"),
+    [
+        (
+            "cure",
+            {"reward": "big"},
+            "'big' is not one of mean, strict, sign (give e.g. recipe_",
+        ),
+        ("cure", {"num_tests": 1}, "1 is not an integer >= 2 (give e.g. recipe_args.num_tests=8)"),
+        ("codrlplus", {"drw": 1}, "unknown key; nearest valid: draw"),
+        ("grpo", {"anything": 1}, "unknown key; --help lists the keys"),
+    ],
+)
+def test_arguments_of_a_recipe_are_checked_like_keys(
+    quickstart: dict[str, Any], recipe: str, args: dict[str, Any], expected: str
+) -> None:
+    (fault,) = faults_of(quickstart | {"recipe": recipe, "recipe_args": args})
+    assert fault.startswith(f"recipe_args.{next(iter(args))}: {expected}")
+
+
+def test_a_wrong_recipe_is_one_fault_whatever_its_arguments(quickstart: dict[str, Any]) -> None:
+    (fault,) = faults_of(quickstart | {"recipe": "cur", "recipe_args": {"num_tests": 3}})
+    assert fault.startswith("recipe: 'cur' is not one of grpo, cure") and "nearest: cure" in fault
+    own = quickstart | {"recipe": "my.module:make", "recipe_args": {"x": [1]}}
+    assert build_config(own).recipe_args == {"x": [1]}  # it checks its own
+
+
 def test_a_relation_is_not_judged_when_a_key_of_it_is_wrong(quickstart: dict[str, Any]) -> None:
     raw = changed(quickstart, policy__microbatch_tokens="many", policy__row_tokens=32768)
     assert [fault.partition(":")[0] for fault in faults_of(raw)] == ["policy.microbatch_tokens"]

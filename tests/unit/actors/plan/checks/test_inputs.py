@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.plan.checks.inputs import check_inputs
+from actors.plan.problems import load_problems
 from conf.errors import UserError
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
@@ -90,3 +91,48 @@ def test_a_probe_needs_tests_and_enough_problems(overrides: list[str], probed: s
 def test_held_out_problems_need_tests_whoever_judges(overrides: list[str], tmp_path: Path):
     message = refusal([*overrides, f"++data.eval_path={tmp_path / 'train.parquet'}"])
     assert message.startswith("data.eval_path: problem minipy-train-0-4 has no tests")
+
+
+def test_what_settings_import_is_looked_for_before_anything_starts_all_at_once():
+    said = refusal(
+        [
+            "++recipe=no_module:make",
+            "++algorithm.kind=json:no_name",
+            "++reward.kind=no_judges:make",
+            "++reward.rule=no_rules:read",
+            "++data.kind=no_problems:make",
+        ]
+    )
+    assert [line.split(": ", 1)[0] for line in said.splitlines()] == [
+        "recipe",
+        "algorithm.kind",
+        "reward.kind",
+        "reward.rule",
+        "data.kind",
+    ]
+    assert "'json' has no 'no_name'" in said and "must be on PYTHONPATH" in said
+
+
+OWN = """
+from dataclasses import replace
+from rl.problems.minipy import make_prompts
+
+def problems(data, seed):
+    return make_prompts("train", 5, seed), make_prompts("eval", 3, 0)
+
+def words(data, seed):
+    return ["one"], ["two"]
+"""
+
+
+def test_problems_of_ones_own_come_from_the_function_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "own_problems.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    data = shipped_config(["++data.kind=own_problems:problems"]).data
+    train, held_out = load_problems(data, 7)
+    assert (len(train), len(held_out)) == (5, 3)
+    for kind in ("own_problems:words", "json:loads", "builtins:print"):
+        with pytest.raises(UserError, match=f"data.kind: {kind}: it must take a DataConfig"):
+            load_problems(replace(data, kind=kind), 7)
