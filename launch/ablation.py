@@ -27,8 +27,8 @@ class AblationArgs:
 
     label: str = key("name of the arm in table and plot")
     experiment: str = key("experiment that the arm starts from", "quickstart")
-    changes: tuple[str, ...] = key(
-        'overrides of the experiment, as in ["recipe=grpo","reward=execution"]', ()
+    changes: tuple[str, ...] | None = key(
+        'overrides of the experiment, as in ["recipe=grpo","reward=execution"]', None
     )
     exam: str | None = key(
         "recipe whose evaluation measures the arm; null is that of the arm", None
@@ -47,7 +47,7 @@ def run(args: AblationArgs) -> None:
                 f"experiment={args.experiment}",
                 f"++algorithm.num_steps={args.num_steps}",
                 f"++evaluation.every={args.every}",
-                *forced_overrides(args.changes),
+                *forced_overrides(args.changes or ()),
             ]
         )
     )
