@@ -220,13 +220,18 @@ def corrupt(spec: Spec, rng: random.Random) -> str:
     return code if fault == 5 else fenced(code)
 
 
-def warm_start_answers(num: int, corrupted: float, seed: int) -> Iterable[tuple[str, str]]:
-    """Yield (question, answer) pairs of training problems; a share of the answers is corrupted."""
-    rng = random.Random(derive_seed(seed, "minipy warm start"))
+def _training_specs(num: int, rng: random.Random) -> Iterator[Spec]:
+    """Draw specs of combinations that are not held out, each when it is asked for."""
     held_out = held_out_combinations()
     allowed = [c for c in COMBINATIONS if c not in held_out]
     for _ in range(num):
-        spec = Spec(rng.choice(allowed), rng.choice(CONSTANTS), rng.choice(CONSTANTS))
+        yield Spec(rng.choice(allowed), rng.choice(CONSTANTS), rng.choice(CONSTANTS))
+
+
+def warm_start_answers(num: int, corrupted: float, seed: int) -> Iterable[tuple[str, str]]:
+    """Yield (question, answer) pairs of training problems; a share of the answers is corrupted."""
+    rng = random.Random(derive_seed(seed, "minipy warm start"))
+    for spec in _training_specs(num, rng):
         answer = corrupt(spec, rng) if rng.random() < corrupted else fenced(spec.program(rng))
         yield spec.question, answer
 
@@ -238,10 +243,7 @@ def warm_start_tests(num: int, seed: int, num_numbers: int = 4) -> Iterator[tupl
     those of `Spec.tests`: a tiny model has to work the output out.
     """
     rng = random.Random(derive_seed(seed, "minipy warm start of tests"))
-    held_out = held_out_combinations()
-    allowed = [c for c in COMBINATIONS if c not in held_out]
-    for index in range(num):
-        spec = Spec(rng.choice(allowed), rng.choice(CONSTANTS), rng.choice(CONSTANTS))
+    for index, spec in enumerate(_training_specs(num, rng)):
         xs = _short_list(spec, num_numbers, rng)
         lines = [
             f"xs = {xs}",
@@ -260,10 +262,7 @@ def warm_start_tests(num: int, seed: int, num_numbers: int = 4) -> Iterator[tupl
 def warm_start_traces(num: int, seed: int, num_numbers: int) -> Iterator[tuple[Trace, str]]:
     """Yield (trace, answer) pairs of right programs, for a model that says what programs return."""
     rng = random.Random(derive_seed(seed, "minipy warm start of traces"))
-    held_out = held_out_combinations()
-    allowed = [c for c in COMBINATIONS if c not in held_out]
-    for _ in range(num):
-        spec = Spec(rng.choice(allowed), rng.choice(CONSTANTS), rng.choice(CONSTANTS))
+    for spec in _training_specs(num, rng):
         xs = _short_list(spec, num_numbers, rng)
         output = str(spec.solve(xs))
         call = f"{ENTRY_POINT}({xs})"

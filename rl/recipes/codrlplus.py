@@ -26,10 +26,9 @@ _HELD_OUT = 2  # traces of each held-out problem's programs
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A trace in the buffer, with the step and the problem that it comes from."""
+    """A trace in the buffer, with the step that it comes from."""
 
     step: int
-    problem: str
     trace: Trace
 
 
@@ -96,7 +95,7 @@ class CodrlPlus(Recipe):
                 if trace is None or score.passed:
                     continue
                 if self.setup.fits(self._request(trace, problem)):
-                    found.setdefault((trace.code, trace.input), _Kept(step, problem, trace))
+                    found.setdefault((trace.code, trace.input), _Kept(step, trace))
         new = list(found.values())
         if self._args.answers == "shuffled":
             new = _shuffled(new, derive_seed(self.setup.sampling.seed, "shuffled traces", step))
@@ -130,7 +129,7 @@ def _share_right(traces: Sequence[JudgedGroup]) -> float:
 
 def _read(state: State) -> list[_Kept]:
     """The buffer, oldest first."""
-    return [_Kept(one["step"], one["problem"], Trace(**one["trace"])) for one in state[_BUFFER]]
+    return [_Kept(one["step"], Trace(**one["trace"])) for one in state[_BUFFER]]
 
 
 def _shuffled(kept: Sequence[_Kept], seed: int) -> list[_Kept]:
