@@ -21,6 +21,14 @@ from launch.common.compose import compose_config
 from launch.common.overrides import forced_overrides
 
 
+MOVED = {
+    "policy": "changes=[\"model.path=DIR\"]",
+    "reward_model": "changes=[\"reward.model=DIR\"]",
+    "scale": "changes=[\"algorithm.advantage_scale=NAME\"]",
+    "kl_coef": "changes=[\"algorithm.kl_coef=NUMBER\"]",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class AblationArgs:
     """What `launch/ablation.py` takes."""
@@ -63,4 +71,4 @@ def run(args: AblationArgs) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main_simple(AblationArgs, run))
+    sys.exit(main_simple(AblationArgs, run, moved=MOVED))
