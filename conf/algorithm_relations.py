@@ -49,6 +49,13 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
         ),
     ),
     Relation(
+        path="algorithm.num_refills",
+        involves=("algorithm.num_refills", "algorithm.min_spread"),
+        rule="which groups teach nothing says algorithm.min_spread",
+        fix="set algorithm.min_spread, e.g. 0 for groups whose scores are all equal",
+        holds=lambda c: c.algorithm.num_refills == 0 or c.algorithm.min_spread is not None,
+    ),
+    Relation(
         path="algorithm.truncated",
         involves=("algorithm.truncated", "reward.kind", "reward.shaping"),
         rule="raw scores of a reward model have no zero: a reward of 0 may be the best of a group",

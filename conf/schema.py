@@ -122,6 +122,17 @@ class AlgorithmConfig:
         0.05,
         gt=0,
     )
+    min_spread: float | None = key(
+        "largest difference of raw scores in a group of programs that teaches nothing; null: all "
+        "teach",
+        None,
+        ge=0,
+    )
+    num_refills: int = key(
+        "problems that are tried, one after the other, in the place of one that taught nothing",
+        0,
+        ge=0,
+    )
     truncated: Truncated = key(
         "lesson of a completion that ran out of budget: its score; a reward of 0; none (mask); or, "
         "for any completion, a penalty that grows over the last tokens of the budget",

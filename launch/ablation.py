@@ -20,12 +20,11 @@ from launch.common.cli import main_simple
 from launch.common.compose import compose_config
 from launch.common.overrides import forced_overrides
 
-
 MOVED = {
-    "policy": "changes=[\"model.path=DIR\"]",
-    "reward_model": "changes=[\"reward.model=DIR\"]",
-    "scale": "changes=[\"algorithm.advantage_scale=NAME\"]",
-    "kl_coef": "changes=[\"algorithm.kl_coef=NUMBER\"]",
+    "policy": 'changes=["model.path=DIR"]',
+    "reward_model": 'changes=["reward.model=DIR"]',
+    "scale": 'changes=["algorithm.advantage_scale=NAME"]',
+    "kl_coef": 'changes=["algorithm.kl_coef=NUMBER"]',
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from conf.errors import DataError
 from rl.base.jsonlines import append_lines, keep_lines, read_lines
-from rl.types import Finish, JudgedGroup, JudgeKind, Reason, StepReport
+from rl.types import Finish, JudgedGroup, JudgeKind, Reason, StepReport, UpdateReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,10 @@ METRICS: dict[str, Metric] = {
     "rollout/completion_tokens": Metric("tokens", "mean length of a completion"),
     "rollout/truncated_rate": Metric("share", "completions that ran out of budget"),
     "rollout/tokens_per_s": Metric("tokens/s", "completion tokens over the time of the rollout"),
+    "rollout/num_flat": Metric(
+        "problems", "problems whose programs score alike, and teach nothing (algorithm.min_spread)"
+    ),
+    "rollout/num_dropped": Metric("problems", "problems whose programs could not be run"),
     "rollout/staleness": Metric("versions", "mean lag of the policy version behind the learner"),
     "rollout/mismatch_kl": Metric("nats", "k3 estimate of KL(rollout engine || trainer)"),
     "policy/loss": Metric("nats", "objective of the minibatch"),
@@ -201,6 +205,16 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
     return metrics
 
 
+def mean_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
+    """Mean over the optimizer steps that have a metric; the learning rate is that of the last."""
+    names = dict.fromkeys(name for report in reports for name in report.metrics)
+    means = {
+        name: float(np.mean([r.metrics[name] for r in reports if name in r.metrics]))
+        for name in names
+    }
+    return {**means, "policy/lr": reports[-1].lr}
+
+
 def _length_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
     """What `algorithm.truncated` did; nothing where it does nothing."""
     metrics: dict[str, float] = {}
@@ -209,9 +223,10 @@ def _length_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         lost = np.concatenate(deducted)
         metrics["reward/deducted_rate"] = np.count_nonzero(lost) / len(lost)
         metrics["reward/deducted_mean"] = float(lost.mean())
-    masked = [g.masked_G for g in groups_P if g.masked_G is not None]
-    if masked:
-        metrics["reward/masked_rate"] = float(np.concatenate(masked).mean())
+    if any(g.masked_G is not None for g in groups_P):
+        cut_G = [c.finish is Finish.LENGTH for g in groups_P for c in g.group.completions_G]
+        taught_G = np.concatenate([g.taught_G for g in groups_P])
+        metrics["reward/masked_rate"] = float(np.mean(cut_G & ~taught_G))
     return metrics
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from actors.groups.fleet import RayFleet
 from actors.stages.evaluation import evaluate
-from conf.errors import SaveError
+from conf.errors import SandboxError, SaveError
 from conf.schema import Config, DataConfig, ProbeConfig
-from reward.sandbox.pool import SandboxError
 from reward.verify.verdict import Verifier
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console

@@ -88,6 +88,8 @@ def loop_config(algorithm: AlgorithmConfig, first_step: int = 1) -> LoopConfig:
         prompts_per_step=algorithm.prompts_per_step,
         max_staleness=algorithm.max_staleness,
         first_step=first_step,
+        min_spread=algorithm.min_spread,
+        num_refills=algorithm.num_refills,
     )
 
 

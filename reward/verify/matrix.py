@@ -13,8 +13,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.errors import SandboxError
 from reward.sandbox.inside.preamble import PREAMBLE
-from reward.sandbox.pool import CallJob, Job, Outcome, SandboxError, StdioJob
+from reward.sandbox.pool import CallJob, Job, Outcome, StdioJob
 from reward.sandbox.report import Ending, Observation
 from reward.verify.comparison import same_output, same_value
 from reward.verify.generated_tests import CallTest, GeneratedTest, form_of

@@ -87,6 +87,10 @@ class Recipe:
         del step, state
         return [Ask.code(problem, self.setup.sampling) for problem in problems_P]
 
+    def ask_instead(self, step: int, problem: Prompt, state: State) -> Sequence[Ask]:
+        """What is asked about a problem that takes the place of one that taught nothing."""
+        return self.ask(step, [problem], state)
+
     def grade(self, bundle: Sequence[JudgedGroup]) -> Sequence[JudgedGroup]:
         """The judged groups of one problem, with the rewards that this recipe gives them."""
         return bundle

@@ -122,7 +122,7 @@ def test_a_source_from_outside_is_named_by_its_path(
     (tmp_path / "own_source.py").write_text(OWN_SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
     assert len(read_problems("own_source:MINE", _file(tmp_path, ROW))) == 1
-    with pytest.raises(DataError, match="data.path: mine lies on no hub; give data.path=FILE"):
+    with pytest.raises(DataError, match=r"data\.path: mine lies on no hub; give data.path=FILE"):
         read_problems("own_source:MINE", None)
     with pytest.raises(UserError, match="own_source:COLUMNS is a tuple; it must be a"):
         source_named("own_source:COLUMNS")
