@@ -88,7 +88,14 @@ METRICS: dict[str, Metric] = {
     "fault/asked_again": Metric("groups", "groups on lost actors that were asked again"),
     "fault/stragglers": Metric("groups", "slow groups that an idle engine was asked for too"),
     "eval/pass@1": Metric("share", "held-out problems solved by one completion, unbiased"),
-    "warm/loss": Metric("nats", "mean negative log-prob of the warm start's answers"),
+    "warm/loss": Metric("nats", "mean negative log-prob of the answers that are imitated"),
+    "policy/dpo/loss": Metric("nats", "DPO loss, mean of the preference pairs"),
+    "policy/dpo/accuracy": Metric("share", "pairs whose chosen answer has gained more"),
+    "policy/dpo/margin": Metric("nats", "gain of the chosen answer less that of the rejected one"),
+    "policy/dpo/chosen": Metric(
+        "nats", "gain of chosen answers: beta x log-ratio of policy and reference"
+    ),
+    "policy/dpo/rejected": Metric("nats", "gain of rejected answers"),
     "rm/loss": Metric("nats", "Bradley-Terry loss"),
     "rm/lm_loss": Metric("nats", "mean negative log-prob of chosen programs (LM regulariser)"),
     "rm/accuracy": Metric("share", "pairs in which the chosen program scores higher"),
