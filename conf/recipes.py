@@ -53,9 +53,30 @@ class CodrlPlusArgs:
     )
 
 
-RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs
+@dataclass(frozen=True, kw_only=True)
+class SftArgs:
+    """Given answers, imitated; nothing is sampled."""
+
+    data: str = key("file of prompts and answers: JSON lines or parquet (docs/recipes.md)")
+    batch: int = key("answers of a step", 64, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoArgs:
+    """Given pairs of answers, the better one preferred (arXiv 2305.18290); nothing is sampled."""
+
+    data: str = key("file of prompts and pairs of answers: JSON lines or parquet")
+    batch: int = key("pairs of a step", 32, ge=1)
+    beta: float = key("weight of the log-ratio to the initial policy", 0.1, gt=0)
+
+
+RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs | SftArgs | DpoArgs
 ARGS: dict[str, type[RecipeArgs]] = {
     "grpo": GrpoArgs,
     "cure": CureArgs,
     "codrlplus": CodrlPlusArgs,
+    "sft": SftArgs,
+    "dpo": DpoArgs,
 }
+OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pairs"}  # of `data`
+ANCHORED = ("dpo",)  # the ranks hold the initial policy too

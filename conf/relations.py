@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from conf.algorithm_relations import ALGORITHM_CAUTIONS, ALGORITHM_RELATIONS
 from conf.keys import keys_of
+from conf.recipes import OFFLINE
 from conf.relation import Relation
 from conf.schema import Config, ResourceConfig
 
@@ -144,10 +145,10 @@ RELATIONS: tuple[Relation, ...] = (
     ),
     Relation(
         path="data.train_path",
-        involves=("data.kind", "data.train_path"),
-        rule="data.kind=parquet needs data.train_path",
+        involves=("data.kind", "data.train_path", "recipe"),
+        rule="data.kind=parquet needs data.train_path, except with recipe=sft and recipe=dpo",
         fix="give data.train_path=FILE, or data=minipy",
-        holds=lambda c: c.data.kind != "parquet" or bool(c.data.train_path),
+        holds=lambda c: c.data.kind != "parquet" or bool(c.data.train_path) or c.recipe in OFFLINE,
     ),
     Relation(
         path="data.eval_path",

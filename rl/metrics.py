@@ -89,6 +89,7 @@ METRICS: dict[str, Metric] = {
     "fault/stragglers": Metric("groups", "slow groups that an idle engine was asked for too"),
     "eval/pass@1": Metric("share", "held-out problems solved by one completion, unbiased"),
     "warm/loss": Metric("nats", "mean negative log-prob of the answers that are imitated"),
+    "data/passes": Metric("passes", "passes over the given examples, this step included"),
     "policy/dpo/loss": Metric("nats", "DPO loss, mean of the preference pairs"),
     "policy/dpo/accuracy": Metric("share", "pairs whose chosen answer has gained more"),
     "policy/dpo/margin": Metric("nats", "gain of the chosen answer less that of the rejected one"),
@@ -174,7 +175,9 @@ def check_names(metrics: Mapping[str, float]) -> None:
 
 
 def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
-    """What a batch of judged groups says of rollouts, extraction and rewards."""
+    """What a batch of judged groups says of rollouts, extraction and rewards; of none, nothing."""
+    if not groups_P:
+        return {}
     rewards = np.concatenate([g.rewards_G for g in groups_P]).astype(np.float64)
     extractions = [e for g in groups_P for e in g.extractions_G]
     by_rm = [s for g in groups_P if g.judge is JudgeKind.RM for s in g.scores_G]

@@ -37,7 +37,12 @@ class Batch:
 
     @property
     def timings(self) -> dict[str, float]:
-        """How long sampling and scoring took, and how far scoring hid behind sampling."""
+        """How long sampling and scoring took, and how far scoring hid behind sampling.
+
+        Nothing where nothing was asked.
+        """
+        if not self.groups_P:
+            return {}
         last_completion_s = max(g.group.finished_s for g in self.groups_P)
         scored_s = [g.scored_s for g in self.groups_P]
         rollout_s = last_completion_s - self.started_s
@@ -59,10 +64,11 @@ async def collect(
     async def grade(bundle: Sequence[JudgedGroup]) -> Sequence[JudgedGroup]:
         return [settle(group, recipe.setup.truncation) for group in recipe.grade(bundle)]
 
-    asks = recipe.ask(step, problems_P, state)
-    groups_P = await sample_and_judge(
-        step, fleet, asks, grade, lambda bundle: recipe.follow_up(step, bundle)
-    )
+    groups_P: tuple[JudgedGroup, ...] = ()
+    if asks := recipe.ask(step, problems_P, state):
+        groups_P = await sample_and_judge(
+            step, fleet, asks, grade, lambda bundle: recipe.follow_up(step, bundle)
+        )
     lesson = recipe.teach(step, groups_P, state)
     return Batch(groups_P=groups_P, lesson=lesson, started_s=started_s)
 
@@ -112,7 +118,8 @@ async def learn(step: int, batch: Batch, fleet: Fleet, *, on_policy: bool) -> St
     updated_s = time.perf_counter()
     await fleet.policy.publish(step)
     published_s = time.perf_counter()
-    staleness = [step - 1 - s.policy_version for u in lesson.updates for s in u.samples]
+    sampled = [s for u in lesson.updates for s in u.samples if batch.groups_P]
+    staleness = [step - 1 - s.policy_version for s in sampled]
     return StepReport(
         step=step,
         metrics={

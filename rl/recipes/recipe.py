@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.lessons.truncated import TruncationConfig
@@ -20,7 +20,26 @@ from rl.samples import build_samples
 from rl.types import Ask, FloatArray, JudgedGroup, Prompt, Sample, SamplingConfig, Task
 
 State = Mapping[str, Any]  # plain JSON values: a state travels through checkpoints
-Labels = Literal["gold_tests", "gold_code", "rm", "none"]  # what is taken from outside
+# What is taken from outside.
+Labels = Literal["gold_tests", "gold_code", "rm", "given_answers", "given_pairs", "none"]
+
+
+class Encode(Protocol):
+    """Makes given texts trainable, with the policy's tokenizer and chat template."""
+
+    def __call__(
+        self, prompt: Prompt, answer: str, *, prefix: str = "", ends: bool = True
+    ) -> Sample:
+        """The sequence of an answer that begins with `prefix`, which the prompt's tokens end with.
+
+        `ends`: the end-of-sequence token closes it. Raises DataError where it is too long.
+        """
+        ...
+
+
+def no_tokenizer(prompt: Prompt, answer: str, *, prefix: str = "", ends: bool = True) -> Sample:
+    """Raise: a recipe that encodes texts needs the policy's tokenizer."""
+    raise ValueError(f"{prompt.id}: there is no tokenizer to encode {answer!r:.40} with")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +53,7 @@ class Setup:
     keep_zero_advantage: bool  # the loss has a term that needs none: KL penalty, entropy bonus
     truncation: TruncationConfig = TruncationConfig()  # noqa: RUF009 - it cannot change
     fits: Callable[[Prompt], bool] = lambda _: True  # whether a prompt that is made is short enough
+    encode: Encode = no_tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,11 +86,12 @@ class Recipe:
 
     `max_updates` bounds the updates of a lesson: the learning rate's schedule counts on it, and a
     step with fewer does not shift it. `labels` says what the recipe learns from, None that it is
-    what the judge of programs has.
+    what the judge of programs has. With `needs_reference` the ranks hold the initial policy too.
     """
 
     max_updates: int = 1
     labels: ClassVar[Labels | None] = None
+    needs_reference: ClassVar[bool] = False
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -80,7 +101,7 @@ class Recipe:
         return {}
 
     def ask(self, step: int, problems_P: Sequence[Prompt], state: State) -> Sequence[Ask]:
-        """What is sampled for the problems of a step.
+        """What is sampled for the problems of a step; nothing costs nothing.
 
         `state` is that of the step before, of `max_staleness` steps earlier in an asynchronous run.
         """

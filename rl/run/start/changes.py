@@ -23,7 +23,7 @@ _SHOWN_CHARS = 60
 
 # What the recorded steps depend on, so that steps with another value are not of the same run.
 FIXED = (
-    *("seed", "data.*", "model.*", "algorithm.*", "loop.*"),
+    *("seed", "recipe", "recipe_args", "data.*", "model.*", "algorithm.*", "loop.*"),
     *("rollout.temperature", "rollout.top_p", "rollout.top_k"),
     *("reward.kind", "reward.model", "reward.adapter", "reward.system", "reward.dtype"),
     *("reward.max_tokens", "reward.shaping", "reward.rule", "reward.ignore_think"),
