@@ -70,13 +70,36 @@ class DpoArgs:
     beta: float = key("weight of the log-ratio to the initial policy", 0.1, gt=0)
 
 
-RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs | SftArgs | DpoArgs
+@dataclass(frozen=True, kw_only=True)
+class SolVerArgs:
+    """Programs and tests by one policy that judge each other (Sol-Ver, arXiv 2502.14948).
+
+    Its counts, threshold and beta are not published; the defaults are ours.
+    """
+
+    num_tests: int = key("tests of a group", 8, ge=2)
+    tests_see: Literal["program", "problem"] = key(
+        "what a test is written from: a program beside the problem, as in Sol-Ver, or the problem",
+        "program",
+    )
+    num_programs: int = key(
+        "different programs of a problem that a group of tests is asked for each", 4, ge=1
+    )
+    accept: float = key("least share of the tests that an accepted program passes", 0.5, gt=0, le=1)
+    learn: Literal["both", "sft", "dpo"] = key(
+        "what is done with accepted and rejected answers: imitation, preference, or both", "both"
+    )
+    beta: float = key("weight of the log-ratio to the policy that began the DPO", 0.1, gt=0)
+
+
+RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs | SftArgs | DpoArgs | SolVerArgs
 ARGS: dict[str, type[RecipeArgs]] = {
     "grpo": GrpoArgs,
     "cure": CureArgs,
     "codrlplus": CodrlPlusArgs,
     "sft": SftArgs,
     "dpo": DpoArgs,
+    "sol_ver": SolVerArgs,
 }
 OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pairs"}  # of `data`
 ANCHORED = ("dpo",)  # the ranks hold the initial policy too

@@ -114,6 +114,14 @@ METRICS: dict[str, Metric] = {
     "task/test/readable": Metric("share", "sampled tests that can be read"),
     "task/test/right": Metric("share", "sampled tests that every right program passes"),
     "task/test/telling": Metric("share", "right tests that a wrong program fails, of all tests"),
+    "task/pair/accepted": Metric("share", "problems of which a program is accepted"),
+    "task/pair/program_right": Metric("share", "accepted programs that the gold tests call right"),
+    "task/pair/test_right": Metric(
+        "share", "accepted tests that every right program passes, where there is one"
+    ),
+    "task/pair/collusion": Metric(
+        "share", "accepted pairs whose program and test are both wrong, where a program is right"
+    ),
     "task/trace/right": Metric("share", "answers to traces that are what was seen"),
     "task/trace/num_groups": Metric("groups", "traces that were asked for"),
     "task/trace/num_kept": Metric("traces", "traces in the buffer that the step drew from"),

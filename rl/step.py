@@ -142,24 +142,38 @@ async def update(
 
     `on_policy`: the policy that learns is the one that sampled, until it has learned something.
     """
-    steps = [
-        (build_minibatch(part, policy.packing, group_of=one.group_of), one)
-        for one in updates
-        for part in split_minibatches(one.samples, one.minibatches)
-    ]
-    if not steps:
+    reports: list[UpdateReport] = []
+    shared: list[float] = []
+    for part in parts_of(updates):
+        steps = [
+            (build_minibatch(samples, policy.packing, group_of=one.group_of), one)
+            for one in part
+            for samples in split_minibatches(one.samples, one.minibatches)
+        ]
+        is_current = on_policy or part[0].begins_anew
+        knows_old = is_current and len(steps) == 1  # pi_old is the policy itself
+        old = [
+            await policy.outputs(minibatch) if one.needs_old and not knows_old else None
+            for minibatch, one in steps
+        ]
+        reports += [
+            await policy.update(minibatch, logprobs, one.objective)
+            for (minibatch, one), logprobs in zip(steps, old, strict=True)
+        ]
+        shared += [minibatch.shared_frac for minibatch, _ in steps]
+    if not reports:
         return {}
-    knows_old = on_policy and len(steps) == 1  # pi_old is the policy itself
-    old = [
-        await policy.outputs(minibatch) if one.needs_old and not knows_old else None
-        for minibatch, one in steps
-    ]
-    reports = [
-        await policy.update(minibatch, logprobs, one.objective)
-        for (minibatch, one), logprobs in zip(steps, old, strict=True)
-    ]
-    shared_frac = float(np.mean([minibatch.shared_frac for minibatch, _ in steps]))
-    return {**mean_metrics(reports), "policy/shared_frac": shared_frac}
+    return {**mean_metrics(reports), "policy/shared_frac": float(np.mean(shared))}
+
+
+def parts_of(updates: Sequence[Update]) -> list[list[Update]]:
+    """Updates that have their old policy in common, in order."""
+    parts: list[list[Update]] = []
+    for one in updates:
+        if one.begins_anew or not parts:
+            parts.append([])
+        parts[-1].append(one)
+    return parts
 
 
 def mean_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 from actors.plan.examples import PolicyTexts, load_examples
 from conf.errors import UserError
 from conf.imports import load
-from conf.recipes import CodrlPlusArgs, CureArgs, DpoArgs, SftArgs
+from conf.recipes import CodrlPlusArgs, CureArgs, DpoArgs, SftArgs, SolVerArgs
 from conf.schema import Config
 from conf.validate import build
 from reward.verify.generated_tests import request_for_test
@@ -20,6 +20,7 @@ from rl.recipes.codrlplus import CodrlPlus
 from rl.recipes.cure import Cure
 from rl.recipes.given import Dpo, Sft
 from rl.recipes.recipe import Recipe, Setup
+from rl.recipes.sol_ver import SolVer
 from rl.types import Prompt, SamplingConfig
 
 Args = Mapping[str, Any]
@@ -72,6 +73,10 @@ def _dpo(setup: Setup, args: Args) -> Recipe:
     return Dpo(setup, load_examples(given.data, "pairs", setup.encode), given.batch, given.beta)
 
 
+def _sol_ver(setup: Setup, args: Args) -> Recipe:
+    return SolVer(setup, build(SolVerArgs, args), request_for_test)
+
+
 # Objectives of the policy by `algorithm.kind`, and recipes by `recipe`; either may be the path of
 # a function from outside this tree that takes the same and returns the same.
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
@@ -81,6 +86,7 @@ RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {
     "codrlplus": _codrlplus,
     "sft": _sft,
     "dpo": _dpo,
+    "sol_ver": _sol_ver,
 }
 
 

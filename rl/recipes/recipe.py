@@ -65,6 +65,7 @@ class Update:
     minibatches: int = 1
     group_of: int = 1  # consecutive samples that belong together: 2 for preference pairs
     needs_old: bool = True  # the objective reads log-probs of the policy that began the step
+    begins_anew: bool = False  # or rather of the policy after the updates before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
