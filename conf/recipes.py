@@ -92,7 +92,20 @@ class SolVerArgs:
     beta: float = key("weight of the log-ratio to the policy that began the DPO", 0.1, gt=0)
 
 
-RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs | SftArgs | DpoArgs | SolVerArgs
+@dataclass(frozen=True, kw_only=True)
+class CrpeArgs:
+    """The first wrong step of a program, and Step-DPO (CRPE's third stage, arXiv 2505.10594).
+
+    What CRPE chooses is not published; the defaults are ours.
+    """
+
+    step_end: str = key("regular expression; a step of an answer ends where it matches", "\n")
+    num_rollouts: int = key("answers from each beginning of a wrong one", 4, ge=1)
+    max_prefixes: int = key("beginnings of a wrong answer that are looked at", 16, ge=1)
+    beta: float = key("weight of the log-ratio to the initial policy", 0.1, gt=0)
+
+
+RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs | SftArgs | DpoArgs | SolVerArgs | CrpeArgs
 ARGS: dict[str, type[RecipeArgs]] = {
     "grpo": GrpoArgs,
     "cure": CureArgs,
@@ -100,6 +113,7 @@ ARGS: dict[str, type[RecipeArgs]] = {
     "sft": SftArgs,
     "dpo": DpoArgs,
     "sol_ver": SolVerArgs,
+    "crpe": CrpeArgs,
 }
 OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pairs"}  # of `data`
-ANCHORED = ("dpo",)  # the ranks hold the initial policy too
+ANCHORED = ("dpo", "crpe")  # the ranks hold the initial policy too

@@ -193,6 +193,13 @@ RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: not c.reward.uses_model or bool(c.reward.model) or c.loop.enabled,
     ),
     Relation(
+        path="recipe",
+        involves=("recipe", "reward.kind"),
+        rule="recipe=crpe learns from programs that tests call right and wrong",
+        fix="give reward=execution",
+        holds=lambda c: c.recipe != "crpe" or c.reward.kind == "execution",
+    ),
+    Relation(
         path="loop.enabled",
         involves=("loop.enabled", "data.kind"),
         rule="the loop makes its own problems, so loop.enabled needs data.kind=minipy",

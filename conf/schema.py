@@ -636,10 +636,12 @@ class Config:
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(
         "additional metric sinks", ()
     )
-    recipe: Literal["grpo", "cure", "codrlplus", "sft", "dpo", "sol_ver"] | ImportPath = key(
-        "what a step asks, rewards and learns: grpo is programs alone; others are published "
-        "systems (docs/recipes.md)",
-        "grpo",
+    recipe: Literal["grpo", "cure", "codrlplus", "sft", "dpo", "sol_ver", "crpe"] | ImportPath = (
+        key(
+            "what a step asks, rewards and learns: grpo is programs alone; others are published "
+            "systems (docs/recipes.md)",
+            "grpo",
+        )
     )
     recipe_args: dict[str, Any] | None = key("arguments of the recipe", None)
     dry_run: bool = key(

@@ -122,6 +122,10 @@ METRICS: dict[str, Metric] = {
     "task/pair/collusion": Metric(
         "share", "accepted pairs whose program and test are both wrong, where a program is right"
     ),
+    "task/step/pairs": Metric("pairs", "problems of which a first wrong step was found"),
+    "task/step/right": Metric("share", "right programs from the beginnings of wrong ones"),
+    "task/step/number": Metric("steps", "mean number of steps before the first wrong one"),
+    "task/step/num_steps": Metric("steps", "mean number of steps of the wrong programs"),
     "task/trace/right": Metric("share", "answers to traces that are what was seen"),
     "task/trace/num_groups": Metric("groups", "traces that were asked for"),
     "task/trace/num_kept": Metric("traces", "traces in the buffer that the step drew from"),

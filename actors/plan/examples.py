@@ -26,9 +26,10 @@ class PolicyTexts:
     def _tokenizer(self) -> Any:  # noqa: ANN401 - tokenizers have no common typed base
         return load_policy_tokenizer(self._model.path, self._model.chat_template)
 
-    def fits(self, prompt: Prompt) -> bool:
-        """Whether a prompt is within the limit."""
-        return len(encode_prompt(self._tokenizer, prompt)) <= self._model.max_prompt_tokens
+    def fits(self, prompt: Prompt, prefix: str = "") -> bool:
+        """Whether a prompt, with a given start of the answer, is within the limit."""
+        num_tokens = len(encode_prompt(self._tokenizer, prompt, prefix))
+        return num_tokens <= self._model.max_prompt_tokens
 
     def encode(self, prompt: Prompt, answer: str, *, prefix: str = "", ends: bool = True) -> Sample:
         """A given answer as a trainable sequence: see `rl.recipes.recipe.Encode`.

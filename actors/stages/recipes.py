@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from actors.plan.examples import PolicyTexts, load_examples
 from conf.errors import UserError
 from conf.imports import load
-from conf.recipes import CodrlPlusArgs, CureArgs, DpoArgs, SftArgs, SolVerArgs
+from conf.recipes import CodrlPlusArgs, CrpeArgs, CureArgs, DpoArgs, SftArgs, SolVerArgs
 from conf.schema import Config
 from conf.validate import build
 from reward.verify.generated_tests import request_for_test
@@ -17,6 +18,7 @@ from rl.advantage import AdvantageConfig
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective, PolicyObjective
 from rl.recipes.codrlplus import CodrlPlus
+from rl.recipes.crpe import Crpe
 from rl.recipes.cure import Cure
 from rl.recipes.given import Dpo, Sft
 from rl.recipes.recipe import Recipe, Setup
@@ -77,6 +79,17 @@ def _sol_ver(setup: Setup, args: Args) -> Recipe:
     return SolVer(setup, build(SolVerArgs, args), request_for_test)
 
 
+def _crpe(setup: Setup, args: Args) -> Recipe:
+    given = build(CrpeArgs, args)
+    try:
+        re.compile(given.step_end)
+    except re.error as error:
+        raise UserError(
+            f"recipe_args.step_end: {given.step_end!r} is no regular expression ({error})"
+        ) from error
+    return Crpe(setup, given)
+
+
 # Objectives of the policy by `algorithm.kind`, and recipes by `recipe`; either may be the path of
 # a function from outside this tree that takes the same and returns the same.
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
@@ -87,6 +100,7 @@ RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {
     "sft": _sft,
     "dpo": _dpo,
     "sol_ver": _sol_ver,
+    "crpe": _crpe,
 }
 
 

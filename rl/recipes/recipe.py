@@ -9,7 +9,7 @@ Axes: P groups, in the order of their problems and then of asking; G completions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -22,6 +22,14 @@ from rl.types import Ask, FloatArray, JudgedGroup, Prompt, Sample, SamplingConfi
 State = Mapping[str, Any]  # plain JSON values: a state travels through checkpoints
 # What is taken from outside.
 Labels = Literal["gold_tests", "gold_code", "rm", "given_answers", "given_pairs", "none"]
+
+
+class Fits(Protocol):
+    """Says whether a prompt is short enough."""
+
+    def __call__(self, prompt: Prompt, prefix: str = "") -> bool:
+        """Whether it may be asked, with a given start of the answer."""
+        ...
 
 
 class Encode(Protocol):
@@ -52,7 +60,7 @@ class Setup:
     minibatches_per_step: int
     keep_zero_advantage: bool  # the loss has a term that needs none: KL penalty, entropy bonus
     truncation: TruncationConfig = TruncationConfig()  # noqa: RUF009 - it cannot change
-    fits: Callable[[Prompt], bool] = lambda _: True  # whether a prompt that is made is short enough
+    fits: Fits = lambda prompt, prefix="": True  # of prompts that are made
     encode: Encode = no_tokenizer
 
 
