@@ -53,9 +53,67 @@ class CodrlPlusArgs:
     )
 
 
-RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs
+@dataclass(frozen=True, kw_only=True)
+class SftArgs:
+    """Given answers, imitated; nothing is sampled."""
+
+    data: str = key("file of prompts and answers: JSON lines or parquet (docs/recipes.md)")
+    batch: int = key("answers of a step", 64, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoArgs:
+    """Given pairs of answers, the better one preferred (arXiv 2305.18290); nothing is sampled."""
+
+    data: str = key("file of prompts and pairs of answers: JSON lines or parquet")
+    batch: int = key("pairs of a step", 32, ge=1)
+    beta: float = key("weight of the log-ratio to the initial policy", 0.1, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolVerArgs:
+    """Programs and tests by one policy that judge each other (Sol-Ver, arXiv 2502.14948).
+
+    Its counts, threshold and beta are not published; the defaults are ours.
+    """
+
+    num_tests: int = key("tests of a group", 8, ge=2)
+    tests_see: Literal["program", "problem"] = key(
+        "what a test is written from: a program beside the problem, as in Sol-Ver, or the problem",
+        "program",
+    )
+    num_programs: int = key(
+        "different programs of a problem that a group of tests is asked for each", 4, ge=1
+    )
+    accept: float = key("least share of the tests that an accepted program passes", 0.5, gt=0, le=1)
+    learn: Literal["both", "sft", "dpo"] = key(
+        "what is done with accepted and rejected answers: imitation, preference, or both", "both"
+    )
+    beta: float = key("weight of the log-ratio to the policy that began the DPO", 0.1, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrpeArgs:
+    """The first wrong step of a program, and Step-DPO (CRPE's third stage, arXiv 2505.10594).
+
+    What CRPE chooses is not published; the defaults are ours.
+    """
+
+    step_end: str = key("regular expression; a step of an answer ends where it matches", "\n")
+    num_rollouts: int = key("answers from each beginning of a wrong one", 4, ge=1)
+    max_prefixes: int = key("beginnings of a wrong answer that are looked at", 16, ge=1)
+    beta: float = key("weight of the log-ratio to the initial policy", 0.1, gt=0)
+
+
+RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs | SftArgs | DpoArgs | SolVerArgs | CrpeArgs
 ARGS: dict[str, type[RecipeArgs]] = {
     "grpo": GrpoArgs,
     "cure": CureArgs,
     "codrlplus": CodrlPlusArgs,
+    "sft": SftArgs,
+    "dpo": DpoArgs,
+    "sol_ver": SolVerArgs,
+    "crpe": CrpeArgs,
 }
+OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pairs"}  # of `data`
+ANCHORED = ("dpo", "crpe")  # the ranks hold the initial policy too

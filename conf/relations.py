@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from conf.algorithm_relations import ALGORITHM_CAUTIONS, ALGORITHM_RELATIONS
 from conf.keys import keys_of
+from conf.recipes import OFFLINE
 from conf.relation import Relation
 from conf.schema import Config, ResourceConfig
 
@@ -144,10 +145,10 @@ RELATIONS: tuple[Relation, ...] = (
     ),
     Relation(
         path="data.train_path",
-        involves=("data.kind", "data.train_path"),
-        rule="data.kind=parquet needs data.train_path",
+        involves=("data.kind", "data.train_path", "recipe"),
+        rule="data.kind=parquet needs data.train_path, except with recipe=sft and recipe=dpo",
         fix="give data.train_path=FILE, or data=minipy",
-        holds=lambda c: c.data.kind != "parquet" or bool(c.data.train_path),
+        holds=lambda c: c.data.kind != "parquet" or bool(c.data.train_path) or c.recipe in OFFLINE,
     ),
     Relation(
         path="data.eval_path",
@@ -190,6 +191,13 @@ RELATIONS: tuple[Relation, ...] = (
         rule="reward.kind=rm and hybrid need reward.model, unless the loop makes one",
         fix="give reward.model=DIR, or reward=execution",
         holds=lambda c: not c.reward.uses_model or bool(c.reward.model) or c.loop.enabled,
+    ),
+    Relation(
+        path="recipe",
+        involves=("recipe", "reward.kind"),
+        rule="recipe=crpe learns from programs that tests call right and wrong",
+        fix="give reward=execution",
+        holds=lambda c: c.recipe != "crpe" or c.reward.kind == "execution",
     ),
     Relation(
         path="loop.enabled",

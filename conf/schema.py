@@ -45,6 +45,7 @@ Level = Literal["token", "sequence", "geometric"]
 Aggregation = Literal["token_mean", "sequence_mean", "constant"]
 KlKind = Literal["k1", "k2", "k3"]
 KlGradient = Literal["estimator", "expectation"]
+PairReference = Literal["initial", "start"]
 Truncated = Literal["score", "zero", "mask", "penalty"]
 ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
 Credit = Literal["binary", "pass_rate"]
@@ -646,10 +647,12 @@ class Config:
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(
         "additional metric sinks", ()
     )
-    recipe: Literal["grpo", "cure", "codrlplus"] | ImportPath = key(
-        "what a step asks, rewards and learns: grpo is programs alone; others are published "
-        "systems (docs/recipes.md)",
-        "grpo",
+    recipe: Literal["grpo", "cure", "codrlplus", "sft", "dpo", "sol_ver", "crpe"] | ImportPath = (
+        key(
+            "what a step asks, rewards and learns: grpo is programs alone; others are published "
+            "systems (docs/recipes.md)",
+            "grpo",
+        )
     )
     recipe_args: dict[str, Any] | None = key("arguments of the recipe", None)
     dry_run: bool = key(

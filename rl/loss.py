@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from conf.schema import Aggregation, KlGradient, KlKind, Level, SurrogateName
+from conf.schema import Aggregation, KlGradient, KlKind, Level, PairReference, SurrogateName
 from rl.terms.kl import bounded, k3, kl_estimate, kl_penalty
 from rl.terms.mismatch import masked, weighed
-from rl.terms.samples import at_level
+from rl.terms.samples import at_level, sums_of_samples
 from rl.terms.surrogate import Surrogate, clipped, gated, weighted
 from rl.types import Microbatch
 
@@ -288,17 +288,73 @@ class PairObjective:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DpoObjective:
+    """Direct preference optimisation (DPO, arXiv 2305.18290): a mean over pairs of
+
+        -log sigmoid(beta * (gain_chosen - gain_rejected))
+
+    with the gain of a sample its log-prob under the policy less that under the reference, summed
+    over its labels. Samples 2i (chosen) and 2i + 1 (rejected) of the minibatch share a microbatch
+    (`Update.group_of=2`). Two samples whose prompt ends with the steps that they share, and whose
+    completion is one step each, make it Step-DPO (arXiv 2406.18629).
+
+    The reference is the `initial` policy (`ref_M`), or that of the `start` of the update (`old_M`;
+    None where the policy has not moved since, so that all gains are 0).
+    """
+
+    beta: float = 0.1
+    reference: PairReference = "initial"
+
+    def __call__(
+        self,
+        outputs: Outputs,
+        mb: MicrobatchTensors,
+        old_M: Tensor | None,
+        ref_M: Tensor | None,
+        norm: LossDenominators,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and metrics; ValueError without the reference, or for samples that are no pairs.
+
+        `policy/dpo/accuracy` counts ties as wrong; margin and gains are in units of beta.
+        """
+        known_M = old_M if self.reference == "start" else ref_M
+        if known_M is None and self.reference == "initial":
+            raise ValueError("reference='initial' needs reference log-probs; ref_M is None")
+        values_M = outputs.values_M
+        gain_M = values_M - (values_M if known_M is None else known_M).detach()
+        present_N = torch.bincount(mb.sample_index_M).nonzero().flatten()
+        _check_pairs(present_N)
+        gain_N = sums_of_samples(gain_M, mb.sample_index_M)[present_N]
+        chosen, rejected = self.beta * gain_N[0::2], self.beta * gain_N[1::2]
+        margin = chosen - rejected
+        num_pairs = norm.num_samples / 2
+        loss = functional.softplus(-margin).sum() / num_pairs
+        return loss, {
+            "policy/dpo/loss": loss.detach(),
+            "policy/dpo/accuracy": (margin > 0).to(margin.dtype).sum() / num_pairs,
+            "policy/dpo/margin": margin.detach().sum() / num_pairs,
+            "policy/dpo/chosen": chosen.detach().sum() / num_pairs,
+            "policy/dpo/rejected": rejected.detach().sum() / num_pairs,
+        }
+
+
 def _split_pairs(values_M: Tensor, mb: MicrobatchTensors) -> tuple[Tensor, Tensor]:
     """Scores of the chosen and of the rejected samples of this microbatch, pair by pair."""
     score_M = ~mb.is_token_M
     sample_index_N, order_N = mb.sample_index_M[score_M].sort()
+    _check_pairs(sample_index_N)
+    scores_N = values_M[score_M][order_N]
+    return scores_N[0::2], scores_N[1::2]
+
+
+def _check_pairs(sample_index_N: Tensor) -> None:
+    """Raise ValueError unless the samples, in order, are 2i and 2i + 1 for some i each."""
     even_N = sample_index_N[0::2]
     odd_N = sample_index_N[1::2]
     if len(even_N) != len(odd_N) or bool(((even_N % 2 != 0) | (odd_N != even_N + 1)).any()):
         found = ", ".join(str(int(index)) for index in sample_index_N)
         raise ValueError(
-            "preference pairs need one score of samples 2i and 2i + 1 each in the same "
-            f"microbatch; it reads samples {found}"
+            "preference pairs need samples 2i and 2i + 1, with one score each where scores are "
+            f"read, in the same microbatch; it reads samples {found}"
         )
-    scores_N = values_M[score_M][order_N]
-    return scores_N[0::2], scores_N[1::2]

@@ -92,7 +92,15 @@ METRICS: dict[str, Metric] = {
     "fault/asked_again": Metric("groups", "groups on lost actors that were asked again"),
     "fault/stragglers": Metric("groups", "slow groups that an idle engine was asked for too"),
     "eval/pass@1": Metric("share", "held-out problems solved by one completion, unbiased"),
-    "warm/loss": Metric("nats", "mean negative log-prob of the warm start's answers"),
+    "warm/loss": Metric("nats", "mean negative log-prob of the answers that are imitated"),
+    "data/passes": Metric("passes", "passes over the given examples, this step included"),
+    "policy/dpo/loss": Metric("nats", "DPO loss, mean of the preference pairs"),
+    "policy/dpo/accuracy": Metric("share", "pairs whose chosen answer has gained more"),
+    "policy/dpo/margin": Metric("nats", "gain of the chosen answer less that of the rejected one"),
+    "policy/dpo/chosen": Metric(
+        "nats", "gain of chosen answers: beta x log-ratio of policy and reference"
+    ),
+    "policy/dpo/rejected": Metric("nats", "gain of rejected answers"),
     "rm/loss": Metric("nats", "Bradley-Terry loss"),
     "rm/lm_loss": Metric("nats", "mean negative log-prob of chosen programs (LM regulariser)"),
     "rm/accuracy": Metric("share", "pairs in which the chosen program scores higher"),
@@ -110,6 +118,18 @@ METRICS: dict[str, Metric] = {
     "task/test/readable": Metric("share", "sampled tests that can be read"),
     "task/test/right": Metric("share", "sampled tests that every right program passes"),
     "task/test/telling": Metric("share", "right tests that a wrong program fails, of all tests"),
+    "task/pair/accepted": Metric("share", "problems of which a program is accepted"),
+    "task/pair/program_right": Metric("share", "accepted programs that the gold tests call right"),
+    "task/pair/test_right": Metric(
+        "share", "accepted tests that every right program passes, where there is one"
+    ),
+    "task/pair/collusion": Metric(
+        "share", "accepted pairs whose program and test are both wrong, where a program is right"
+    ),
+    "task/step/pairs": Metric("pairs", "problems of which a first wrong step was found"),
+    "task/step/right": Metric("share", "right programs from the beginnings of wrong ones"),
+    "task/step/number": Metric("steps", "mean number of steps before the first wrong one"),
+    "task/step/num_steps": Metric("steps", "mean number of steps of the wrong programs"),
     "task/trace/right": Metric("share", "answers to traces that are what was seen"),
     "task/trace/num_groups": Metric("groups", "traces that were asked for"),
     "task/trace/num_kept": Metric("traces", "traces in the buffer that the step drew from"),
@@ -171,7 +191,9 @@ def check_names(metrics: Mapping[str, float]) -> None:
 
 
 def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
-    """What a batch of judged groups says of rollouts, extraction and rewards."""
+    """What a batch of judged groups says of rollouts, extraction and rewards; of none, nothing."""
+    if not groups_P:
+        return {}
     rewards = np.concatenate([g.rewards_G for g in groups_P]).astype(np.float64)
     extractions = [e for g in groups_P for e in g.extractions_G]
     by_rm = [s for g in groups_P if g.judge is JudgeKind.RM for s in g.scores_G]

@@ -23,8 +23,8 @@ from rl.lessons.spread import NO_REFILL, Refill, problem_of, without_loss
 from rl.lessons.truncated import settle
 from rl.metrics import batch_metrics, mean_metrics
 from rl.packing import build_minibatch, split_minibatches
-from rl.recipes.recipe import Lesson, Recipe, State, Update, of_task
-from rl.types import Ask, JudgedGroup, Prompt, PromptGroup, StepReport, Task
+from rl.recipes.recipe import Lesson, Recipe, State, Update, of_task, sharing_old
+from rl.types import Ask, JudgedGroup, Prompt, PromptGroup, StepReport, Task, UpdateReport
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,12 @@ class Batch:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """How long sampling and scoring took, how far the one hid the other, what is left out."""
+        """How long sampling and scoring took, how far the one hid the other, what is left out.
+
+        Nothing where nothing was asked.
+        """
+        if not self.groups_P:
+            return {}
         last_completion_s = max(g.group.finished_s for g in self.groups_P)
         scored_s = [g.scored_s for g in self.groups_P]
         rollout_s = last_completion_s - self.started_s
@@ -157,7 +162,8 @@ async def sample_and_judge(  # noqa: PLR0913 - who works, what is asked, and wha
         if follow_up is not None and (asks := follow_up(bundle)):
             await sample(asks)
 
-    await sample(asks)
+    if asks:
+        await sample(asks)
     return tuple(group for bundle in done.values() for group in bundle)
 
 
@@ -169,7 +175,8 @@ async def learn(step: int, batch: Batch, fleet: Fleet, *, on_policy: bool) -> St
     updated_s = time.perf_counter()
     await fleet.policy.publish(step)
     published_s = time.perf_counter()
-    staleness = [step - 1 - s.policy_version for u in lesson.updates for s in u.samples]
+    sampled = [s for u in lesson.updates for s in u.samples if batch.groups_P]
+    staleness = [step - 1 - s.policy_version for s in sampled]
     return StepReport(
         step=step,
         metrics={
@@ -192,21 +199,25 @@ async def update(
 
     `on_policy`: the policy that learns is the one that sampled, until it has learned something.
     """
-    steps = [
-        (build_minibatch(part, policy.packing, group_of=one.group_of), one)
-        for one in updates
-        for part in split_minibatches(one.samples, one.minibatches)
-    ]
-    if not steps:
+    reports: list[UpdateReport] = []
+    shared: list[float] = []
+    for part in sharing_old(updates):
+        steps = [
+            (build_minibatch(samples, policy.packing, group_of=one.group_of), one)
+            for one in part
+            for samples in split_minibatches(one.samples, one.minibatches)
+        ]
+        is_current = on_policy or part[0].begins_anew
+        knows_old = is_current and len(steps) == 1  # pi_old is the policy itself
+        old = [
+            await policy.outputs(minibatch) if one.needs_old and not knows_old else None
+            for minibatch, one in steps
+        ]
+        reports += [
+            await policy.update(minibatch, logprobs, one.objective)
+            for (minibatch, one), logprobs in zip(steps, old, strict=True)
+        ]
+        shared += [minibatch.shared_frac for minibatch, _ in steps]
+    if not reports:
         return {}
-    knows_old = on_policy and len(steps) == 1  # pi_old is the policy itself
-    old = [
-        await policy.outputs(minibatch) if one.needs_old and not knows_old else None
-        for minibatch, one in steps
-    ]
-    reports = [
-        await policy.update(minibatch, logprobs, one.objective)
-        for (minibatch, one), logprobs in zip(steps, old, strict=True)
-    ]
-    shared_frac = float(np.mean([minibatch.shared_frac for minibatch, _ in steps]))
-    return {**mean_metrics(reports), "policy/shared_frac": shared_frac}
+    return {**mean_metrics(reports), "policy/shared_frac": float(np.mean(shared))}

@@ -137,6 +137,7 @@ class Task(StrEnum):
     CODE = "code"  # a program that solves the problem
     TEST = "test"  # one test of such a program
     TRACE = "trace"  # what a given program does with a given input
+    STEP = "step"  # a program that goes on from the beginning of another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,8 +88,8 @@ def packing_of(policy: PolicyConfig, num_ranks: int) -> Packing:
     )
 
 
-def policy_spec(cfg: Config, total_steps: int) -> TrainSpec:
-    """The training engine of the policy."""
+def policy_spec(cfg: Config, total_steps: int, *, reference: bool = False) -> TrainSpec:
+    """The training engine of the policy; `reference`: beside the initial one, as a KL term is."""
     return TrainSpec(
         model_path=cfg.model.path,
         dtype=cfg.model.dtype,
@@ -97,7 +97,7 @@ def policy_spec(cfg: Config, total_steps: int) -> TrainSpec:
         policy=cfg.policy,
         total_steps=total_steps,
         temperature=cfg.rollout.temperature,
-        with_reference=cfg.algorithm.kl_coef > 0,
+        with_reference=reference or cfg.algorithm.kl_coef > 0,
         chat_template=cfg.model.chat_template,
         seed=cfg.seed,
     )

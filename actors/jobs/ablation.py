@@ -44,8 +44,12 @@ def run_arm(cfg: Config, arm: Arm, output: Path) -> None:
 
 async def _run_arm(cfg: Config, arm: Arm, output: Path, console: Console) -> None:
     total_steps = cfg.algorithm.num_steps * len(arm.seeds)
+    sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, arm.seeds[0])
+    reference = make_recipe(cfg, sampling).needs_reference
     specs = FleetSpec(
-        rollout_model=cfg.model.path, reward=True, train=policy_spec(cfg, total_steps)
+        rollout_model=cfg.model.path,
+        reward=True,
+        train=policy_spec(cfg, total_steps, reference=reference),
     )
     async with start_fleet(cfg, specs, "ablation") as fleet:
         start = output.parent / "initial"
@@ -89,7 +93,8 @@ async def _run(
             marks[step] = examiner.mark(evaluation.groups_P)
 
         async def after(report: StepReport, batch: Batch) -> None:
-            rewards[report.step] = report.metrics["reward/mean"]
+            if batch.groups_P:
+                rewards[report.step] = report.metrics["reward/mean"]
             if report.step % cfg.evaluation.every == 0:
                 await measure(report.step)
 

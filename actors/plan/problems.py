@@ -13,7 +13,7 @@ _FORM = "it must take a DataConfig and a seed, and return problems of training a
 
 
 def load_problems(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Prompt]]:
-    """Training and held-out problems of a run with this seed.
+    """Training and held-out problems of a run with this seed; those of a recipe may be none.
 
     `data.kind` may be the path of a function from outside this tree that returns them.
     """
@@ -24,7 +24,7 @@ def load_problems(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Promp
     if data.kind != "parquet":
         return _made(data, seed)
     return (
-        load_prompts(data.train_path or "", data.max_bad_rows),
+        load_prompts(data.train_path, data.max_bad_rows) if data.train_path else [],
         load_prompts(data.eval_path or "", data.max_bad_rows),
     )
 
@@ -37,4 +37,6 @@ def _made(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Prompt]]:
         raise UserError(f"data.kind: {data.kind}: {_FORM} ({error})") from error
     if not all(isinstance(prompt, Prompt) for prompt in [*train, *held_out]):
         raise UserError(f"data.kind: {data.kind}: {_FORM}")
+    if not train:
+        raise UserError(f"data.kind: {data.kind} returns no training problem; {_FORM}")
     return train, held_out

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
+from actors.plan.examples import PolicyTexts, load_examples
 from conf.errors import UserError
 from conf.imports import load
-from conf.recipes import CodrlPlusArgs, CureArgs
-from conf.schema import Config, ModelConfig
+from conf.recipes import CodrlPlusArgs, CrpeArgs, CureArgs, DpoArgs, SftArgs, SolVerArgs
+from conf.schema import Config
 from conf.validate import build
 from reward.verify.generated_tests import request_for_test
 from reward.verify.traces import request_for_trace
@@ -17,9 +18,11 @@ from rl.advantage import AdvantageConfig
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective, PolicyObjective
 from rl.recipes.codrlplus import CodrlPlus
+from rl.recipes.crpe import Crpe
 from rl.recipes.cure import Cure
+from rl.recipes.given import Dpo, Sft
 from rl.recipes.recipe import Recipe, Setup
-from rl.text.chat_template import encode_prompt, load_policy_tokenizer
+from rl.recipes.sol_ver import SolVer
 from rl.types import Prompt, SamplingConfig
 
 Args = Mapping[str, Any]
@@ -62,6 +65,31 @@ def _codrlplus(setup: Setup, args: Args) -> Recipe:
     return CodrlPlus(setup, build(CodrlPlusArgs, args), request_for_trace)
 
 
+def _sft(setup: Setup, args: Args) -> Recipe:
+    given = build(SftArgs, args)
+    return Sft(setup, load_examples(given.data, "answers", setup.encode), given.batch)
+
+
+def _dpo(setup: Setup, args: Args) -> Recipe:
+    given = build(DpoArgs, args)
+    return Dpo(setup, load_examples(given.data, "pairs", setup.encode), given.batch, given.beta)
+
+
+def _sol_ver(setup: Setup, args: Args) -> Recipe:
+    return SolVer(setup, build(SolVerArgs, args), request_for_test)
+
+
+def _crpe(setup: Setup, args: Args) -> Recipe:
+    given = build(CrpeArgs, args)
+    try:
+        re.compile(given.step_end)
+    except re.error as error:
+        raise UserError(
+            f"recipe_args.step_end: {given.step_end!r} is no regular expression ({error})"
+        ) from error
+    return Crpe(setup, given)
+
+
 # Objectives of the policy by `algorithm.kind`, and recipes by `recipe`; either may be the path of
 # a function from outside this tree that takes the same and returns the same.
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
@@ -69,6 +97,10 @@ RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {
     "grpo": _grpo,
     "cure": _cure,
     "codrlplus": _codrlplus,
+    "sft": _sft,
+    "dpo": _dpo,
+    "sol_ver": _sol_ver,
+    "crpe": _crpe,
 }
 
 
@@ -88,21 +120,6 @@ def check_asks(recipe: Recipe, problems: Sequence[Prompt], held_out: Sequence[Pr
         )
 
 
-class _Fits:
-    """Whether a prompt is within the limit; the tokenizer is loaded when the first one is made."""
-
-    def __init__(self, model: ModelConfig) -> None:
-        self._model = model
-
-    @cached_property
-    def _tokenizer(self) -> Any:  # noqa: ANN401 - tokenizers have no common typed base
-        return load_policy_tokenizer(self._model.path, self._model.chat_template)
-
-    def __call__(self, prompt: Prompt) -> bool:
-        num_tokens = len(encode_prompt(self._tokenizer, prompt))
-        return num_tokens <= self._model.max_prompt_tokens
-
-
 def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
     """The recipe of a run that samples programs like this.
 
@@ -111,6 +128,7 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
     """
     algorithm = cfg.algorithm
     objective = OBJECTIVES.get(algorithm.kind) or load(algorithm.kind, "algorithm.kind")
+    texts = PolicyTexts(cfg.model)
     setup = Setup(
         sampling=sampling,
         advantage=AdvantageConfig(
@@ -127,7 +145,8 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
             cache_tokens=algorithm.truncated_cache_tokens or 0,
             penalty=algorithm.truncated_penalty,
         ),
-        fits=_Fits(cfg.model),
+        fits=texts.fits,
+        encode=texts.encode,
     )
     make = RECIPES.get(cfg.recipe) or load(cfg.recipe, "recipe")
     try:

@@ -133,7 +133,9 @@ class RlRun:
         updates_per_step = self._recipe.max_updates * cfg.algorithm.minibatches_per_step
         total_updates = cfg.algorithm.num_steps * updates_per_step
         specs = FleetSpec(
-            rollout_model=cfg.model.path, reward=True, train=policy_spec(cfg, total_updates)
+            rollout_model=cfg.model.path,
+            reward=True,
+            train=policy_spec(cfg, total_updates, reference=self._recipe.needs_reference),
         )
         self._console.stage(
             "engines",
@@ -201,9 +203,9 @@ class RlRun:
             base=base,
             final=self._figures(final),
             num_steps=last_step,
-            valid_rate_first=steps[0]["reward/valid_rate"] if steps else None,
-            valid_rate_last=steps[-1]["reward/valid_rate"] if steps else None,
-            executed_for_reward=sum(int(step["reward/num_executed"]) for step in steps),
+            valid_rate_first=steps[0].get("reward/valid_rate") if steps else None,
+            valid_rate_last=steps[-1].get("reward/valid_rate") if steps else None,
+            executed_for_reward=sum(int(step.get("reward/num_executed", 0)) for step in steps),
             executed_for_evaluation=self._executed_for_evaluation,
             partition=partition,
             start_s=started_s,
@@ -294,7 +296,8 @@ class RlRun:
         self._sink.write(report)
         self._console.step(report, cfg.algorithm.num_steps)
         await self._self_check(fleet, report)
-        if cfg.checkpoint.rollouts_every and step % cfg.checkpoint.rollouts_every == 0:
+        every = cfg.checkpoint.rollouts_every
+        if every and step % every == 0 and batch.groups_P:
             self._write_rollouts(step, batch)
         if self._report is not None:
             self._report.after_step(step)

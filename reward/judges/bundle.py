@@ -41,7 +41,7 @@ class BundleJudge:
         programs = {
             index: self._judge_programs(answers)
             for index, answers in enumerate(bundle)
-            if answers.task is Task.CODE
+            if answers.task in (Task.CODE, Task.STEP)
         }
         codes_N = [*earlier_codes, *(e.code for j in programs.values() for e in j.extractions_G)]
         return [

@@ -84,8 +84,10 @@ def form_of(prompt: Prompt) -> Form:
     return "call" if isinstance(tests, FunctionalTests) else "assert"
 
 
-def request_for_test(prompt: Prompt) -> Prompt:
+def request_for_test(prompt: Prompt, program: str = "") -> Prompt:
     """The same problem, asked for one test in place of a program (after CURE, 2506.03136).
+
+    A `program` is shown beside it, as a verifier sees it that tests what was written (Sol-Ver).
 
     >>> problem = Prompt(
     ...     id="a", messages=(Message("user", "Add."),), tests='[{"input": "1", "output": "1"}]'
@@ -99,7 +101,10 @@ def request_for_test(prompt: Prompt) -> Prompt:
         if form_of(prompt) == "stdio"
         else _ASSERT.format(name=f"`{name}`" if name else "the function", call=name or "function")
     )
-    asked = _REQUEST.format(question=prompt.question.strip(), what=what)
+    question = prompt.question.strip()
+    if program:
+        question += f"\n\nThis program may solve it:\n```python\n{program}\n```"
+    asked = _REQUEST.format(question=question, what=what)
     last = max(i for i, message in enumerate(prompt.messages) if message.role == "user")
     turns = (*prompt.messages[:last], Message("user", asked))
     return replace(prompt, messages=turns, tests=None, meta="{}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
@@ -61,20 +61,19 @@ class Console:
     def step(self, report: StepReport, total: int) -> None:
         """One readable line per RL step."""
         m = report.metrics
-        reward = f"reward {m['reward/mean']:.3f}  valid {m['reward/valid_rate']:.0%}"
-        learned = ""
-        if "policy/loss" in m:
-            learned = f"loss {m['policy/loss']:+.4f}  grad {m['policy/grad_norm']:.2f}"
-            if "policy/ref_kl" in m:
-                learned += f"  kl {m['policy/ref_kl']:.4f}"
+        told: list[str] = []
+        if "reward/mean" in m:  # else nothing was sampled
+            told.append(f"reward {m['reward/mean']:.3f}  valid {m['reward/valid_rate']:.0%}")
+        told.append(_learned(m))
+        rollout = f"rollout {m['time/rollout_s']:.1f}, " if "time/rollout_s" in m else ""
         times = (
-            f"{m['time/step_s']:.1f} s (rollout {m['time/rollout_s']:.1f}, "
+            f"{m['time/step_s']:.1f} s ({rollout}"
             f"update {m['time/update_s']:.1f}, publish {m['time/publish_s']:.2f})"
         )
         held_out = f"  pass@1 {m['eval/pass@1']:.3f}" if "eval/pass@1" in m else ""
         if "probe/pass@1" in m:
             held_out += f"  probe {m['probe/pass@1']:.3f}"
-        self.say(f"step {report.step:>4}/{total}  {reward}  {learned}  {times}{held_out}")
+        self.say(f"step {report.step:>4}/{total}  {'  '.join(told)}  {times}{held_out}")
         self.advance()
 
     def table(
@@ -94,6 +93,22 @@ class Console:
             table.add_row(*map(escape, row))
         self._rich.print()
         self._rich.print(table)
+
+
+_LOSSES = {"policy/loss": "loss", "warm/loss": "nll", "policy/dpo/loss": "dpo"}
+
+
+def _learned(m: Mapping[str, float]) -> str:
+    """What a step says of its updates; empty where there were none."""
+    told = [f"{name} {m[loss]:+.4f}" for loss, name in _LOSSES.items() if loss in m]
+    if not told:
+        return ""
+    if "policy/dpo/accuracy" in m:
+        told.append(f"right {m['policy/dpo/accuracy']:.0%}")
+    told.append(f"grad {m['policy/grad_norm']:.2f}")
+    if "policy/ref_kl" in m:
+        told.append(f"kl {m['policy/ref_kl']:.4f}")
+    return "  ".join(told)
 
 
 def _nothing() -> None:

@@ -54,9 +54,9 @@ def dead(root: Path | None = None) -> Iterator[Path]:
     """The directories below `root` that dead processes of this user left, each locked meanwhile."""
     folder = root or Path(tempfile.gettempdir())
     for path in sorted(folder.glob(f"{_PREFIX}*")):
-        if not _is_ours(path) or time.time() - path.stat().st_mtime < _YOUNG_S:
-            continue
         try:
+            if not _is_ours(path) or time.time() - path.stat().st_mtime < _YOUNG_S:
+                continue
             with _open(path / _LOCK) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield path

@@ -320,8 +320,6 @@ class PromptSampler:
     """
 
     def __init__(self, prompts: Sequence[Prompt], run_seed: int) -> None:
-        if not prompts:
-            raise DataError("prompts: at least one problem is needed to sample from (0 given)")
         self._prompts = tuple(prompts)
         self._ids = tuple(prompt.id for prompt in prompts)
         self._run_seed = run_seed
@@ -332,11 +330,13 @@ class PromptSampler:
         No step has a prompt twice or reaches across the end of an epoch, because seeds that derive
         from step and prompt would make two groups of one prompt equal; the fewer than `num` prompts
         that are left over are other ones in each epoch. There are fewer than `num` only where the
-        data set is smaller.
+        data set is smaller, and none where it is empty.
         """
         if num < 1 or step < 1:
             raise ValueError(f"take needs num >= 1 and step >= 1, got num={num}, step={step}")
         num_prompts = len(self._prompts)
+        if not num_prompts:
+            return []
         num = min(num, num_prompts)
         stride = num_prompts // num * num  # positions of an epoch that are used
         positions = [divmod(k, stride) for k in range((step - 1) * num, step * num)]

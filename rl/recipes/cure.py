@@ -75,7 +75,7 @@ class Cure(Recipe):
         readable_M = np.array([extraction.valid for extraction in group.extractions_G])
         lowest = args.unreadable == "lowest"
         rewards_M = rewards_of_tests(
-            _matrix(group), is_right_N, readable_M, args.reward, unreadable_lowest=lowest
+            matrix_of(group), is_right_N, readable_M, args.reward, unreadable_lowest=lowest
         )
         if not args.regularise_length:
             return rewards_M
@@ -97,14 +97,12 @@ class Cure(Recipe):
             )
             for tasks in parts
         ]
-        metrics = {f"task/test/{name}": value for name, value in _figures(groups_P).items()}
+        metrics = {f"task/test/{name}": value for name, value in figures_of_tests(groups_P).items()}
         return Lesson(updates=updates, advantages_PG=advantages_PG, metrics=metrics)
 
     def mark(self, groups_P: Sequence[JudgedGroup]) -> Mapping[str, float]:
         """What the tests are worth where the problems' own tests say which programs are right."""
-        return {f"eval/test_{name}": value for name, value in _figures(groups_P).items()} | {
-            "eval/best_of_by_tests": chosen_by_tests(groups_P)
-        }
+        return marks_of_tests(groups_P)
 
 
 def right_programs(programs: Sequence[JudgedGroup]) -> BoolArray:
@@ -191,14 +189,21 @@ def length_regularised(
 def chosen_by_tests(groups_P: Sequence[JudgedGroup]) -> float:
     """Accuracy of the program that passes most of the problem's sampled tests; ties share it."""
     shares: list[float] = []
-    for programs, tests in _by_problem(groups_P):
-        votes_N = np.sum([_matrix(group).sum(axis=1) for group in tests], axis=0)
+    for programs, tests in by_problem(groups_P):
+        votes_N = np.sum([matrix_of(group).sum(axis=1) for group in tests], axis=0)
         passed_N = np.array([s.passed for group in programs for s in group.scores_G])
         shares.append(float(passed_N[votes_N == votes_N.max()].mean()))
     return float(np.mean(shares)) if shares else 0.0
 
 
-def _figures(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
+def marks_of_tests(groups_P: Sequence[JudgedGroup]) -> Mapping[str, float]:
+    """Figures of an evaluation that asked for programs and for tests."""
+    return {f"eval/test_{name}": value for name, value in figures_of_tests(groups_P).items()} | {
+        "eval/best_of_by_tests": chosen_by_tests(groups_P)
+    }
+
+
+def figures_of_tests(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
     """What the tests of a batch are worth.
 
     `right` and `telling` are shares of all tests of the problems with a right program: those that
@@ -207,12 +212,12 @@ def _figures(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
     readable: list[bool] = []
     right: list[bool] = []
     telling: list[bool] = []
-    for programs, tests in _by_problem(groups_P):
+    for programs, tests in by_problem(groups_P):
         is_right_N = right_programs(programs)
         for group in tests:
             readable += [extraction.valid for extraction in group.extractions_G]
             if is_right_N.any():
-                is_right_M, is_telling_M = _kinds(_matrix(group), is_right_N)
+                is_right_M, is_telling_M = _kinds(matrix_of(group), is_right_N)
                 right += is_right_M.tolist()
                 telling += [] if is_right_N.all() else is_telling_M.tolist()
     named = {"readable": readable, "right": right, "telling": telling}
@@ -226,7 +231,7 @@ def _kinds(passed_NM: BoolArray, is_right_N: BoolArray) -> tuple[BoolArray, Bool
     return is_right_M, is_right_M & fails_M
 
 
-def _by_problem(
+def by_problem(
     groups_P: Sequence[JudgedGroup],
 ) -> list[tuple[list[JudgedGroup], list[JudgedGroup]]]:
     """Groups of programs and groups of tests of each problem that has both."""
@@ -237,7 +242,7 @@ def _by_problem(
     return [(programs, tests) for programs, tests in split if programs and tests]
 
 
-def _matrix(group: JudgedGroup) -> BoolArray:
+def matrix_of(group: JudgedGroup) -> BoolArray:
     """Programs x tests of a group of tests."""
     passed_NM = group.evidence.passed_NM
     if group.judge is not JudgeKind.MATRIX or passed_NM is None:

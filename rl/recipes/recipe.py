@@ -9,9 +9,9 @@ Axes: P groups, in the order of their problems and then of asking; G completions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.lessons.truncated import TruncationConfig
@@ -20,7 +20,34 @@ from rl.samples import build_samples
 from rl.types import Ask, FloatArray, JudgedGroup, Prompt, Sample, SamplingConfig, Task
 
 State = Mapping[str, Any]  # plain JSON values: a state travels through checkpoints
-Labels = Literal["gold_tests", "gold_code", "rm", "none"]  # what is taken from outside
+# What is taken from outside.
+Labels = Literal["gold_tests", "gold_code", "rm", "given_answers", "given_pairs", "none"]
+
+
+class Fits(Protocol):
+    """Says whether a prompt is short enough."""
+
+    def __call__(self, prompt: Prompt, prefix: str = "") -> bool:
+        """Whether it may be asked, with a given start of the answer."""
+        ...
+
+
+class Encode(Protocol):
+    """Makes given texts trainable, with the policy's tokenizer and chat template."""
+
+    def __call__(
+        self, prompt: Prompt, answer: str, *, prefix: str = "", ends: bool = True
+    ) -> Sample:
+        """The sequence of an answer that begins with `prefix`, which the prompt's tokens end with.
+
+        `ends`: the end-of-sequence token closes it. Raises DataError where it is too long.
+        """
+        ...
+
+
+def no_tokenizer(prompt: Prompt, answer: str, *, prefix: str = "", ends: bool = True) -> Sample:
+    """Raise: a recipe that encodes texts needs the policy's tokenizer."""
+    raise ValueError(f"{prompt.id}: there is no tokenizer to encode {answer!r:.40} with")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +60,8 @@ class Setup:
     minibatches_per_step: int
     keep_zero_advantage: bool  # the loss has a term that needs none: KL penalty, entropy bonus
     truncation: TruncationConfig = TruncationConfig()  # noqa: RUF009 - it cannot change
-    fits: Callable[[Prompt], bool] = lambda _: True  # whether a prompt that is made is short enough
+    fits: Fits = lambda prompt, prefix="": True  # of prompts that are made
+    encode: Encode = no_tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,6 +73,17 @@ class Update:
     minibatches: int = 1
     group_of: int = 1  # consecutive samples that belong together: 2 for preference pairs
     needs_old: bool = True  # the objective reads log-probs of the policy that began the step
+    begins_anew: bool = False  # or rather of the policy after the updates before it
+
+
+def sharing_old(updates: Sequence[Update]) -> list[list[Update]]:
+    """Updates that have their old policy in common, in order."""
+    parts: list[list[Update]] = []
+    for one in updates:
+        if one.begins_anew or not parts:
+            parts.append([])
+        parts[-1].append(one)
+    return parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,11 +105,12 @@ class Recipe:
 
     `max_updates` bounds the updates of a lesson: the learning rate's schedule counts on it, and a
     step with fewer does not shift it. `labels` says what the recipe learns from, None that it is
-    what the judge of programs has.
+    what the judge of programs has. With `needs_reference` the ranks hold the initial policy too.
     """
 
     max_updates: int = 1
     labels: ClassVar[Labels | None] = None
+    needs_reference: ClassVar[bool] = False
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -80,7 +120,7 @@ class Recipe:
         return {}
 
     def ask(self, step: int, problems_P: Sequence[Prompt], state: State) -> Sequence[Ask]:
-        """What is sampled for the problems of a step.
+        """What is sampled for the problems of a step; nothing costs nothing.
 
         `state` is that of the step before, of `max_staleness` steps earlier in an asynchronous run.
         """

@@ -50,12 +50,9 @@ class Timeline:
 
     def step(self, report: StepReport, batch: Batch, published_s: float) -> None:
         """Add the spans of one step; `published_s` is the `time.time()` at which it had ended."""
-        groups = [group.group for group in batch.groups_P]
-        finished_s = [group.finished_s for group in groups]
         updated_s = published_s - report.metrics["time/publish_s"]
         spans = [
-            ("rollout", batch.started_s, max(finished_s)),
-            ("score", min(finished_s), max(group.scored_s for group in batch.groups_P)),
+            *_sampling(batch),
             ("update", updated_s - report.metrics["time/update_s"], updated_s),
             ("publish", updated_s, published_s),
         ]
@@ -89,6 +86,14 @@ class Timeline:
                 file.seek(end)
                 write_all(file, _END.encode("ascii"))  # over what was there: takes no room
                 raise
+
+
+def _sampling(batch: Batch) -> Iterable[tuple[str, float, float]]:
+    """Spans of sampling and scoring, where something was asked."""
+    if batch.groups_P:
+        finished_s = [judged.group.finished_s for judged in batch.groups_P]
+        yield "rollout", batch.started_s, max(finished_s)
+        yield "score", min(finished_s), max(judged.scored_s for judged in batch.groups_P)
 
 
 def _read(path: Path) -> list[Event]:

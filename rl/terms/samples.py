@@ -14,14 +14,23 @@ from torch import Tensor
 from conf.schema import Level
 
 
+def sums_of_samples(values_M: Tensor, sample_index_M: Tensor) -> Tensor:
+    """The sum over the labels of each sample [N], 0 for one without any here.
+
+    >>> sums_of_samples(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2, 0, 2])).tolist()
+    [2.0, 0.0, 5.0]
+    """
+    zeros_N = values_M.new_zeros(len(torch.bincount(sample_index_M)))
+    return zeros_N.index_add(0, sample_index_M, values_M)
+
+
 def sum_of_sample(values_M: Tensor, sample_index_M: Tensor) -> Tensor:
     """At each label the sum over all labels of its sample.
 
     >>> sum_of_sample(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([7, 3, 7])).tolist()
     [5.0, 2.0, 5.0]
     """
-    zeros_N = values_M.new_zeros(len(torch.bincount(sample_index_M)))
-    return zeros_N.index_add(0, sample_index_M, values_M)[sample_index_M]
+    return sums_of_samples(values_M, sample_index_M)[sample_index_M]
 
 
 def mean_of_sample(values_M: Tensor, sample_index_M: Tensor) -> Tensor:

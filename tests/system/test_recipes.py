@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,39 @@ def test_codrlplus_asks_what_failed_programs_do_and_keeps_them_in_its_checkpoint
     assert len(traces) > steps[-1]["task/trace/num_kept"]
     assert {one["step"] for one in traces} == {1, 2, 3}
     assert "eval/trace_right" in json.loads(run.summary.read_text())["final_marks"]
+
+
+def test_dpo_on_given_pairs_samples_nothing_in_a_step_and_moves_from_the_initial_policy(
+    tmp_path: Path,
+) -> None:
+    run = trained(tmp_path, "experiment=recipe_dpo", "recipe_args.batch=8", "checkpoint.every=3")
+    steps = read_metrics(run.metrics)
+    assert steps[0]["policy/dpo/loss"] == pytest.approx(math.log(2), abs=1e-4)  # not moved yet
+    assert steps[0]["policy/dpo/margin"] == pytest.approx(0, abs=1e-4)
+    assert steps[-1]["policy/dpo/loss"] < steps[0]["policy/dpo/loss"]
+    assert not any("reward/mean" in step or "time/rollout_s" in step for step in steps)
+    assert not run.rollout_file(RolloutFolder.TRAINING, 3).exists()
+    summary = json.loads(run.summary.read_text())
+    assert summary["executed_for_reward"] == 0
+    assert 0 < summary["base_pass@1"] < 1 and 0 < summary["final_pass@1"] <= 1
+
+
+def test_sol_ver_learns_in_rounds_and_measures_how_often_both_are_wrong(tmp_path: Path) -> None:
+    run = trained(tmp_path, "experiment=recipe_sol_ver", "recipe_args.num_tests=8")
+    steps = read_metrics(run.metrics)
+    assert all(0 < step["task/pair/accepted"] <= 1 for step in steps)
+    assert all(0 <= step["task/pair/program_right"] <= 1 for step in steps)
+    assert all({"warm/loss", "policy/dpo/loss"} <= step.keys() for step in steps)
+    assert "eval/test_right" in json.loads(run.summary.read_text())["final_marks"]
+
+
+def test_crpe_goes_on_from_beginnings_of_wrong_programs_and_learns_their_first_wrong_steps(
+    tmp_path: Path,
+) -> None:
+    run = trained(tmp_path, "experiment=recipe_crpe")
+    rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
+    begun = [row for row in rows if row.task == "step"]
+    assert begun and all(row.text.startswith("```python\n") for row in begun)
+    steps = read_metrics(run.metrics)
+    assert sum(step["task/step/pairs"] for step in steps) > 0
+    assert any("policy/dpo/loss" in step for step in steps)

@@ -17,6 +17,7 @@ from actors.observe.trackers import check_trackers
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
 from conf.errors import UserError
 from conf.imports import load
+from conf.recipes import OFFLINE
 from conf.schema import (
     Attention,
     Config,
@@ -39,6 +40,7 @@ from reward.model.files import (
     is_local,
 )
 from reward.model.loading import check_attention
+from rl.problems.examples import read_examples
 from rl.problems.prompts import load_prompts
 from rl.run.probe import MIN_PROBLEMS
 from rl.types import Prompt
@@ -78,18 +80,23 @@ def _refuse(faults: Sequence[str]) -> None:
 def file_faults(cfg: Config) -> list[str]:
     """What the files of models, problems and sandbox, cluster and trackers say is wrong."""
     model, data, reward, device = cfg.model, cfg.data, cfg.reward, cfg.placement.device
+    kind = OFFLINE.get(cfg.recipe)
     quick: list[Check] = [
         partial(check_cluster, cfg.ray),
         partial(check_trackers, cfg.trackers),
         partial(check_sandbox, cfg.sandbox),  # every run evaluates
         *(partial(load, path, key) for key, path in _imported(cfg)),
     ]
+    if kind is not None:
+        quick.append(partial(read_examples, _examples_of(cfg), kind))
     if not cfg.loop.enabled:  # which makes its models
         quick.append(partial(_check_policy, model, device, cfg.policy.attention))
         quick.append(partial(_check_reward_model, reward, device))
     if data.kind == "parquet":
         steps = cfg.algorithm.prompts_per_step
-        quick.append(partial(_check_train_data, data, steps, by_tests=reward.kind == "execution"))
+        if kind is None or data.train_path is not None:
+            by_tests = kind is None and reward.kind == "execution"
+            quick.append(partial(_check_train_data, data, steps, by_tests=by_tests))
         quick.append(partial(_check_eval_data, data))
         quick.append(partial(_check_probe_data, data, cfg.probe))
     return _faults(quick)
@@ -112,7 +119,22 @@ def content_faults(cfg: Config) -> list[str]:
     if cfg.loop.enabled:
         return []
     prompts = partial(_check_prompts, cfg.model, cfg.data, cfg.probe, cfg.seed)
-    return _faults([partial(_rehearse_models, cfg.model, cfg.reward)]) or _faults([prompts])
+    texts: list[Check] = [prompts, partial(_check_examples, cfg)]
+    return _faults([partial(_rehearse_models, cfg.model, cfg.reward)]) or _faults(texts)
+
+
+def _examples_of(cfg: Config) -> str:
+    return (cfg.recipe_args or {})["data"]
+
+
+def _check_examples(cfg: Config) -> None:
+    """Encode every given example."""
+    kind = OFFLINE.get(cfg.recipe)
+    if kind is None or not is_local(cfg.model.path):
+        return
+    from actors.plan.examples import PolicyTexts, load_examples  # noqa: PLC0415 - seconds
+
+    load_examples(_examples_of(cfg), kind, PolicyTexts(cfg.model).encode)
 
 
 def text_faults(cfg: Config, *, of_hub: bool = True) -> list[str]:

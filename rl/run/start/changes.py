@@ -23,7 +23,7 @@ _SHOWN_CHARS = 60
 
 # What the recorded steps depend on, so that steps with another value are not of the same run.
 FIXED = (
-    *("seed", "data.*", "model.*", "algorithm.*", "loop.*"),
+    *("seed", "recipe", "recipe_args", "data.*", "model.*", "algorithm.*", "loop.*"),
     *("rollout.temperature", "rollout.top_p", "rollout.top_k"),
     *("reward.kind", "reward.model", "reward.adapter", "reward.system", "reward.dtype"),
     *("reward.max_tokens", "reward.shaping", "reward.rule", "reward.ignore_think"),
@@ -142,11 +142,22 @@ def _at(config: Mapping[str, Any], path: str, default: object) -> object:
 
 def _is_same(change: Change) -> bool:
     before, now = change.before, change.now
-    if before == now:
+    if before == now or (change.path == "recipe_args" and _anywhere(before) == _anywhere(now)):
         return True
     if change.path not in _PATHS or not isinstance(before, str) or not isinstance(now, str):
         return False
     return _place(before) == _place(now)
+
+
+def _anywhere(args: object) -> object:
+    """Arguments of a recipe, with what is shipped named by its place in the tree."""
+    if not isinstance(args, Mapping):
+        return args
+    given = cast("Mapping[str, object]", args)
+    return {
+        name: value.rpartition(_SHIPPED)[2] if isinstance(value, str) else value
+        for name, value in given.items()
+    }
 
 
 def _place(path: str) -> str:

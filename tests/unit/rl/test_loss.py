@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rl.loss import (
+    DpoObjective,
     LossDenominators,
     MicrobatchTensors,
     NllObjective,
@@ -288,6 +289,7 @@ def test_extreme_ratios_give_finite_losses_and_gradients_in_float32(advantage, d
         PolicyObjective(entropy_coef=0.1),
         NllObjective(),
         PairObjective(centring=0.1),
+        DpoObjective(reference="start"),
     ],
 )
 def test_a_microbatch_without_labels_adds_zero_and_still_runs_backward(objective):
@@ -370,7 +372,8 @@ def test_scores_that_are_not_whole_pairs_are_refused(found):
 
 
 @pytest.mark.parametrize(
-    "objective", [PolicyObjective(kl_coef=0.1), NllObjective(), PairObjective()]
+    "objective",
+    [PolicyObjective(kl_coef=0.1), NllObjective(), PairObjective(), DpoObjective(beta=0.2)],
 )
 def test_objectives_survive_pickling(objective):
     assert pickle.loads(pickle.dumps(objective)) == objective

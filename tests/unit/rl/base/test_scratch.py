@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,15 @@ def test_a_directory_that_is_just_being_made_is_left_alone(temporary: Path):
     assert list(dead()) == []
     assert list(dead()) == [] and aged(young).is_dir()
     assert list(dead()) == [young]
+
+
+def test_one_that_is_removed_while_others_are_looked_at_is_nobodys(temporary: Path):
+    first, second = sorted(aged(killed(temporary)) for _ in range(2))
+    found: list[Path] = []
+    for path in dead():
+        found.append(path)
+        shutil.rmtree(second)  # by another process, which has just looked too
+    assert found == [first]
 
 
 def test_what_others_made_is_left_alone(temporary: Path, monkeypatch: pytest.MonkeyPatch):

@@ -309,9 +309,8 @@ def test_nonsense_requests_are_refused(num, step):
         make_sampler(3).take(num, step)
 
 
-def test_a_sampler_needs_prompts():
-    with pytest.raises(DataError, match="at least one problem"):
-        PromptSampler([], 0)
+def test_of_no_prompts_a_step_takes_none():
+    assert PromptSampler([], 0).take(4, step=3) == []
 
 
 def test_spare_problems_are_others_than_those_of_the_step_and_depend_on_it_alone() -> None:

@@ -144,6 +144,27 @@ def test_a_lesson_of_two_updates_knows_the_old_policy_before_the_first_and_only_
     ]
 
 
+@pytest.mark.parametrize("on_policy", [True, False])
+def test_an_update_that_begins_anew_measures_against_the_policy_after_those_before(
+    on_policy: bool,
+):
+    class Anew(Recipe):
+        def teach(self, step: int, groups_P: Sequence[JudgedGroup], state: State) -> Lesson:
+            lesson = super().teach(step, groups_P, state)
+            (first,) = lesson.updates
+            second = dataclasses.replace(first, begins_anew=True)
+            third = dataclasses.replace(first, begins_anew=True, minibatches=2)
+            return dataclasses.replace(lesson, updates=(first, second, third))
+
+    fleet = FakeFleet()
+    asyncio.run(learn(1, collected(fleet, Anew(setup())), fleet, on_policy=on_policy))
+    done = [event for event in fleet.events if event[0] in {"logprobs", "update"}]
+    first = [("update", "own")] if on_policy else [("logprobs", 6), ("update", "given")]
+    second = [("update", "own")]  # one optimizer step: the policy has not moved since
+    third = [("logprobs", 2), ("logprobs", 4), ("update", "given"), ("update", "given")]
+    assert done == [*first, *second, *third]
+
+
 def looped(first_step: int, history: History, max_staleness: int) -> tuple[FakeFleet, list[State]]:
     """Steps up to 6; the state that `after` sees of each."""
     fleet = FakeFleet()

@@ -122,6 +122,9 @@ def problems(data, seed):
 
 def words(data, seed):
     return ["one"], ["two"]
+
+def none(data, seed):
+    return [], make_prompts("eval", 3, 0)
 """
 
 
@@ -136,3 +139,5 @@ def test_problems_of_ones_own_come_from_the_function_that_is_named(
     for kind in ("own_problems:words", "json:loads", "builtins:print"):
         with pytest.raises(UserError, match=f"data.kind: {kind}: it must take a DataConfig"):
             load_problems(replace(data, kind=kind), 7)
+    with pytest.raises(UserError, match="own_problems:none returns no training problem"):
+        load_problems(replace(data, kind="own_problems:none"), 7)

@@ -34,6 +34,10 @@ def test_the_same_command_changes_nothing_wherever_its_tree_lies() -> None:
     before = stored()
     before["model"]["path"] = "/tmp/ray/copy/assets/minipy/policy"
     assert changes(before, shipped_config()) == []
+    sft = ["experiment=recipe_sft"]
+    before = stored(*sft)
+    before["recipe_args"]["data"] = "/tmp/ray/copy/assets/minipy/examples/answers.jsonl"
+    assert changes(before, shipped_config(sft)) == []
     assert changes(stored("model.path=models/a"), run_config(["model.path=./models/a"])) == []
 
 
@@ -63,7 +67,7 @@ def test_what_no_earlier_step_depends_on_is_listed(tmp_path: Path, override: str
     [
         *("seed=7", "data.num_train=99", "model.path=models/other", "algorithm.group_size=4"),
         *("policy.lr=0.001", "policy.weight_decay=0.1", "rollout.top_p=0.9", "reward.shaping=raw"),
-        *("evaluation.num_samples=2", "probe.num_prompts=32", "loop.rm_lr=1"),
+        *("recipe=cure", "evaluation.num_samples=2", "probe.num_prompts=32", "loop.rm_lr=1"),
     ],
 )
 def test_what_earlier_steps_depend_on_is_refused_unless_it_is_allowed(
@@ -77,6 +81,14 @@ def test_what_earlier_steps_depend_on_is_refused_unless_it_is_allowed(
     for allowed in (path, f"{section}*"):
         given = ["resume=auto", override, f"resume_allow=[{allowed}]"]
         assert [c.path for c in check_changes(config, shipped_config(given))] == [path]
+
+
+def test_another_file_of_examples_is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
+    config = config_file(tmp_path, "experiment=recipe_sft")
+    other = ["experiment=recipe_sft", "resume=auto", "++recipe_args.data=own.jsonl"]
+    with pytest.raises(UserError, match=r"^recipe_args: the steps so far were made with .*answers"):
+        check_changes(config, shipped_config(other))
+    assert len(check_changes(config, shipped_config([*other, "resume_allow=[recipe_args]"]))) == 1
 
 
 def test_all_refusals_are_named_at_once_and_ranks_cannot_be_allowed(tmp_path: Path) -> None:

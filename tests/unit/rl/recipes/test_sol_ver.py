@@ -1,0 +1,175 @@
+"""Sol-Ver: what a problem's programs and tests accept and reject, and what a round learns."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from conf.recipes import SolVerArgs
+from rl.loss import DpoObjective, NllObjective
+from rl.metrics import check_names
+from rl.recipes.recipe import Lesson
+from rl.recipes.sol_ver import Choice, SolVer, choose
+from rl.step import Batch, learn
+from rl.types import Evidence, Extraction, JudgedGroup, JudgeKind, Prompt, Reason, Task
+from tests.unit.rl.fakes import FakeFleet, make_group, make_judged, make_prompts, setup
+
+pytestmark = pytest.mark.unit
+
+# Programs: passes three tests, one, none, none. Tests: passed by all that run, by two, by one, by
+# one; and one that no program passes.
+PASSED = np.array(
+    [
+        [1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0],
+    ],
+    np.bool_,
+)
+VALID = np.array([1, 1, 1, 0], np.bool_)
+READABLE = np.ones(5, np.bool_)
+
+
+def test_the_accepted_pair_agrees_and_tells_and_the_rejected_ones_disagree_most():
+    # Test 0 is passed by every program that runs, so it tells nothing; of 1 and 2 most pass 1.
+    assert choose(PASSED, VALID, READABLE, 0.5) == Choice(0, worse=3, test=1, worse_test=4)
+
+
+def test_a_test_that_cannot_be_read_is_rejected_and_never_accepted():
+    readable = np.array([1, 0, 1, 1, 1], np.bool_)
+    found = choose(PASSED, VALID, readable, 0.5)
+    assert found is not None and found.test == 2
+    alone = choose(PASSED[:, :3], VALID, np.array([1, 1, 0], np.bool_), 0.5)
+    assert alone is not None and (alone.test, alone.worse_test) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("passed", "valid", "accept"),
+    [
+        (PASSED, VALID, 0.7),  # the best passes three of five
+        (PASSED, ~VALID & False, 0.1),
+        (PASSED[:, :0], VALID, 0.1),
+    ],
+)
+def test_nothing_is_accepted_below_the_share_or_without_programs_or_tests(passed, valid, accept):
+    assert choose(passed, valid, np.ones(passed.shape[1], np.bool_), accept) is None
+
+
+def test_programs_that_agree_on_everything_accept_one_and_reject_none():
+    passed = np.ones((3, 2), np.bool_)
+    assert choose(passed, passed[:, 0], passed[0], 0.5) == Choice(0, worse=None)
+
+
+def recipe(**args: object) -> SolVer:
+    def request(problem: Prompt, program: str) -> Prompt:
+        return dataclasses.replace(problem, tests=None, meta=program)
+
+    return SolVer(setup(), SolVerArgs(**args), request)  # pyright: ignore[reportArgumentType]
+
+
+def bundle(problem: Prompt, passed: Sequence[bool] | None) -> list[JudgedGroup]:
+    """Four programs, the last of which cannot be run, and five tests of them."""
+    programs = make_judged(make_group(problem, 4), [0.0] * 4, passed)
+    bad = Extraction(reason=Reason.SYNTAX)
+    codes = [Extraction(reason=Reason.OK, code=f"x = {n}") for n in (1, 2, 2)]
+    programs = dataclasses.replace(programs, extractions_G=(*codes, bad))
+    ask = dataclasses.replace(
+        programs.group.ask, prompt=dataclasses.replace(problem, id=f"{problem.id}#test-0")
+    )
+    made = make_judged(make_group(ask.prompt, 5), [0.0] * 5)
+    tests = dataclasses.replace(
+        made,
+        group=dataclasses.replace(
+            made.group, ask=dataclasses.replace(ask, problem=problem, task=Task.TEST)
+        ),
+        judge=JudgeKind.MATRIX,
+        evidence=Evidence(passed_NM=PASSED),
+    )
+    return [programs, tests]
+
+
+def taught(passed: Sequence[bool] | None, num: int = 2, **args: object) -> Lesson:
+    groups = [group for problem in make_prompts(num) for group in bundle(problem, passed)]
+    return recipe(**args).teach(1, groups, {})
+
+
+def test_tests_are_asked_beside_programs_or_for_each_different_program():
+    problems = make_prompts(2)
+    beside = recipe(tests_see="problem", num_tests=5)
+    assert [(a.prompt.id, a.sampling.group_size) for a in beside.ask(1, problems, {})] == [
+        ("p0", 3),
+        ("p0#test-0", 5),
+        ("p1", 3),
+        ("p1#test-0", 5),
+    ]
+    programs, tests = bundle(problems[0], None)
+    assert beside.follow_up(1, [programs, tests]) == []
+    after = recipe(num_tests=5)
+    assert [ask.task for ask in after.ask(1, problems, {})] == [Task.CODE] * 2
+    asked = after.follow_up(1, [programs])
+    assert [(ask.prompt.id, ask.prompt.meta) for ask in asked] == [
+        ("p0#test-0", "x = 1"),
+        ("p0#test-1", "x = 2"),
+    ]
+    assert len(recipe(num_programs=1).follow_up(1, [programs])) == 1
+    assert after.follow_up(1, [tests]) == []  # which ends the round
+
+
+def test_a_round_imitates_what_is_accepted_and_prefers_it_in_pairs_of_both_tasks():
+    lesson = taught(None)
+    imitated, preferred = lesson.updates
+    assert imitated.objective == NllObjective()
+    assert [(s.prompt_id, s.sample_idx) for s in imitated.samples] == [
+        ("p0", 0),
+        ("p0#test-0", 1),
+        ("p1", 0),
+        ("p1#test-0", 1),
+    ]
+    assert preferred.objective == DpoObjective(beta=0.1, reference="start")
+    assert [(s.prompt_id, s.sample_idx) for s in preferred.samples][:4] == [
+        ("p0", 0),
+        ("p0", 3),
+        ("p0#test-0", 1),
+        ("p0#test-0", 4),
+    ]
+    assert [a.tolist() for a in lesson.advantages_PG[:2]] == [[1, 0, 0, -1], [0, 1, 0, 0, -1]]
+    assert [len(taught(None, learn=one).updates) for one in ("sft", "dpo")] == [1, 1]
+
+
+def test_gold_tests_measure_what_is_accepted_and_change_nothing_of_what_is_learned():
+    blind = taught(None)
+    assert blind.metrics == {"task/pair/accepted": 1.0}
+    expected = {
+        # The accepted program 0 is wrong; the right program 2 fails the accepted test 1.
+        (False, False, True, False): (0.0, 0.0, 1.0),
+        (True, False, False, False): (1.0, 1.0, 0.0),
+        (False, True, False, False): (0.0, 1.0, 0.0),
+    }
+    for passed, figures in expected.items():
+        lesson = taught(passed)
+        names = ("program_right", "test_right", "collusion")
+        assert tuple(lesson.metrics[f"task/pair/{name}"] for name in names) == figures
+        check_names(lesson.metrics)
+        for ours, theirs in zip(lesson.updates, blind.updates, strict=True):
+            assert [s.sample_idx for s in ours.samples] == [s.sample_idx for s in theirs.samples]
+    assert "task/pair/collusion" not in taught([False] * 4).metrics  # nothing is known of tests
+    assert recipe().labels == "none"
+
+
+def test_the_reference_of_the_dpo_is_the_policy_after_the_imitation_of_the_round():
+    groups = [group for problem in make_prompts(2) for group in bundle(problem, None)]
+    two = SolVer(setup(minibatches_per_step=2), SolVerArgs(), lambda problem, _: problem)
+    lesson = two.teach(1, groups, {})
+    fleet = FakeFleet()
+    batch = Batch(groups_P=tuple(groups), lesson=lesson, started_s=0.0)
+    asyncio.run(learn(1, batch, fleet, on_policy=True))
+    done = [what for what, _ in fleet.events if what in {"logprobs", "update"}]
+    assert done == ["update", "update", "logprobs", "logprobs", "update", "update"]
+    assert [given for what, given in fleet.events if what == "update"] == ["own"] * 2 + [
+        "given"
+    ] * 2
