@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from reward.judges.judge import Answers, Judge, Judged
+from reward.verify.executed import executed_programs
 from reward.verify.generated_tests import read_test, text_of
 from reward.verify.matrix import execute_matrix
 from reward.verify.traces import is_right, read_trace, run_traces
@@ -51,11 +52,15 @@ class BundleJudge:
 
     def _judge_programs(self, answers: Answers) -> Judged:
         judged = self._programs.judge(answers.problem, answers.texts_G)
-        if not answers.traced:
-            return judged
         codes_G = [extraction.code for extraction in judged.extractions_G]
-        traces_G = run_traces(self._verifier, answers.problem, codes_G)
-        return replace(judged, evidence=Evidence(traces_G=tuple(traces_G)))
+        evidence = judged.evidence
+        if answers.traced:
+            traces = run_traces(self._verifier, answers.problem, codes_G)
+            evidence = replace(evidence, traces_G=tuple(traces))
+        if answers.covered:
+            executed = executed_programs(self._verifier, answers.problem, codes_G)
+            evidence = replace(evidence, executed_G=tuple(executed))
+        return replace(judged, evidence=evidence)
 
     def _judge_other(self, answers: Answers, codes_N: Sequence[str]) -> Judged:
         if answers.task is Task.TRACE:

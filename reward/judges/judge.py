@@ -68,6 +68,7 @@ class Answers:
     task: Task = Task.CODE
     trace: Trace | None = None  # what a trace asks for
     traced: bool = False  # whether the programs are watched
+    covered: bool = False  # whether what of them is executed is seen
 
     @classmethod
     def of(cls, group: PromptGroup) -> Answers:
@@ -79,6 +80,7 @@ class Answers:
             task=ask.task,
             trace=ask.trace,
             traced=ask.traced,
+            covered=ask.covered,
         )
 
 
