@@ -53,9 +53,47 @@ class CodrlPlusArgs:
     )
 
 
-RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs
+@dataclass(frozen=True, kw_only=True)
+class StepCoderArgs:
+    """Programs begun by known solutions, and a loss on what runs (StepCoder, arXiv 2402.01391)."""
+
+    curriculum: Literal["reverse", "fixed", "none"] = key(
+        "given start of a program: reverse begins at the last conditional statement of a known "
+        "solution and moves to the first and then to none, fixed stays at the last; or none",
+        "reverse",
+    )
+    threshold: float = key(
+        "moving average of the share of right programs at which a start moves; not published",
+        0.5,
+        gt=0,
+        le=1,
+    )
+    newest_weight: float = key(
+        "weight of the newest share in that moving average; not published", 0.5, gt=0, le=1
+    )
+    mask: Literal["executed", "none", "random", "inverted"] = key(
+        "tokens of a program that carry the loss: those of executed statements, all, all but as "
+        "many at random, or those that are not executed; the last two are controls",
+        "executed",
+    )
+    most_hidden: float = key(
+        "largest share of an answer's tokens that may be without loss for not being executed; an "
+        "answer above it keeps all",
+        0.5,
+        ge=0,
+        le=1,
+    )
+    rewards: Literal["paper", "judge"] = key(
+        "rewards of programs: paper 1, -0.3 wrong, -0.6 not run to an answer and -1 no program; "
+        "or those of the judge",
+        "paper",
+    )
+
+
+RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs | StepCoderArgs
 ARGS: dict[str, type[RecipeArgs]] = {
     "grpo": GrpoArgs,
     "cure": CureArgs,
     "codrlplus": CodrlPlusArgs,
+    "stepcoder": StepCoderArgs,
 }

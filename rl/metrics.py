@@ -106,6 +106,12 @@ METRICS: dict[str, Metric] = {
     "task/test/readable": Metric("share", "sampled tests that can be read"),
     "task/test/right": Metric("share", "sampled tests that every right program passes"),
     "task/test/telling": Metric("share", "right tests that a wrong program fails, of all tests"),
+    "task/code/begun": Metric("share", "groups whose programs begin as a known solution does"),
+    "task/code/all_alike": Metric("share", "groups whose rewards are equal: nothing to learn"),
+    "task/code/left_out": Metric("share", "programs with statements that no test executes"),
+    "policy/masked_frac": Metric(
+        "share", "sampled tokens that carry no loss, since no test executes them"
+    ),
     "task/trace/right": Metric("share", "answers to traces that are what was seen"),
     "task/trace/num_groups": Metric("groups", "traces that were asked for"),
     "task/trace/num_kept": Metric("traces", "traces in the buffer that the step drew from"),

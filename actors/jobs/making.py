@@ -37,7 +37,14 @@ def make_policy(cfg: Config, args: MakePolicyArgs) -> None:
     answers = list(answers_of(args))
     with session(cfg.ray, "make-policy") as run:
         figures = run(warm_start(cfg, answers, target, console))
-    settings = {"tasks": args.tasks, "answers": args.num_answers, "steps": args.num_steps}
+    settings = {
+        "level": args.level,
+        "tasks": args.tasks,
+        "answers": args.num_answers,
+        "corrupted": args.corrupted,
+        "steps": args.num_steps,
+        "batch": args.batch,
+    }
     replace_json(target / "stage.json", {"figures": figures, "settings": settings}, indent=1)
     console.say(f"policy  {target}")
 

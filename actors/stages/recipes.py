@@ -8,7 +8,7 @@ from typing import Any
 
 from conf.errors import UserError
 from conf.imports import load
-from conf.recipes import CodrlPlusArgs, CureArgs
+from conf.recipes import CodrlPlusArgs, CureArgs, StepCoderArgs
 from conf.schema import Config, ModelConfig
 from conf.validate import build
 from reward.verify.generated_tests import request_for_test
@@ -19,8 +19,10 @@ from rl.loss import Objective, PolicyObjective
 from rl.recipes.codrlplus import CodrlPlus
 from rl.recipes.cure import Cure
 from rl.recipes.recipe import Recipe, Setup
+from rl.recipes.stepcoder import StepCoder
 from rl.text.chat_template import encode_prompt, load_policy_tokenizer
-from rl.types import Prompt, SamplingConfig
+from rl.text.tokenizer import character_ends
+from rl.types import IntArray, Prompt, SamplingConfig
 
 Args = Mapping[str, Any]
 
@@ -62,6 +64,10 @@ def _codrlplus(setup: Setup, args: Args) -> Recipe:
     return CodrlPlus(setup, build(CodrlPlusArgs, args), request_for_trace)
 
 
+def _stepcoder(setup: Setup, args: Args) -> Recipe:
+    return StepCoder(setup, build(StepCoderArgs, args))
+
+
 # Objectives of the policy by `algorithm.kind`, and recipes by `recipe`; either may be the path of
 # a function from outside this tree that takes the same and returns the same.
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
@@ -69,6 +75,7 @@ RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {
     "grpo": _grpo,
     "cure": _cure,
     "codrlplus": _codrlplus,
+    "stepcoder": _stepcoder,
 }
 
 
@@ -88,8 +95,8 @@ def check_asks(recipe: Recipe, problems: Sequence[Prompt], held_out: Sequence[Pr
         )
 
 
-class _Fits:
-    """Whether a prompt is within the limit; the tokenizer is loaded when the first one is made."""
+class _Texts:
+    """What recipes ask of the policy's tokenizer, which is loaded at the first question."""
 
     def __init__(self, model: ModelConfig) -> None:
         self._model = model
@@ -98,9 +105,14 @@ class _Fits:
     def _tokenizer(self) -> Any:  # noqa: ANN401 - tokenizers have no common typed base
         return load_policy_tokenizer(self._model.path, self._model.chat_template)
 
-    def __call__(self, prompt: Prompt) -> bool:
-        num_tokens = len(encode_prompt(self._tokenizer, prompt))
+    def fits(self, prompt: Prompt, prefix: str = "") -> bool:
+        """Whether a prompt is within the limit, with the given start of its answers."""
+        num_tokens = len(encode_prompt(self._tokenizer, prompt, prefix))
         return num_tokens <= self._model.max_prompt_tokens
+
+    def ends(self, token_ids: IntArray) -> IntArray:
+        """Where each token ends in the text of all."""
+        return character_ends(self._tokenizer, token_ids)
 
 
 def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
@@ -111,6 +123,7 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
     """
     algorithm = cfg.algorithm
     objective = OBJECTIVES.get(algorithm.kind) or load(algorithm.kind, "algorithm.kind")
+    texts = _Texts(cfg.model)
     setup = Setup(
         sampling=sampling,
         advantage=AdvantageConfig(
@@ -127,7 +140,8 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
             cache_tokens=algorithm.truncated_cache_tokens or 0,
             penalty=algorithm.truncated_penalty,
         ),
-        fits=_Fits(cfg.model),
+        fits=texts.fits,
+        ends=texts.ends,
     )
     make = RECIPES.get(cfg.recipe) or load(cfg.recipe, "recipe")
     try:

@@ -11,16 +11,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective
 from rl.samples import build_samples
-from rl.types import Ask, FloatArray, JudgedGroup, Prompt, Sample, SamplingConfig, Task
+from rl.types import (
+    Ask,
+    FloatArray,
+    IntArray,
+    JudgedGroup,
+    Prompt,
+    Sample,
+    SamplingConfig,
+    Task,
+)
 
 State = Mapping[str, Any]  # plain JSON values: a state travels through checkpoints
-Labels = Literal["gold_tests", "gold_code", "rm", "none"]  # what is taken from outside
+# What is taken from outside.
+Labels = Literal["gold_tests", "gold_code", "gold_tests, gold_code", "rm", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +45,10 @@ class Setup:
     minibatches_per_step: int
     keep_zero_advantage: bool  # the loss has a term that needs none: KL penalty, entropy bonus
     truncation: TruncationConfig = TruncationConfig()  # noqa: RUF009 - it cannot change
-    fits: Callable[[Prompt], bool] = lambda _: True  # whether a prompt that is made is short enough
+    # Whether a prompt that is made is short enough, with a given prefix where there is one.
+    fits: Callable[..., bool] = lambda *_: True
+    # Where each of some tokens ends in their text.
+    ends: Callable[[IntArray], IntArray] = np.zeros_like
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,7 +85,7 @@ class Recipe:
     """
 
     max_updates: int = 1
-    labels: ClassVar[Labels | None] = None
+    labels: Labels | None = None
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
