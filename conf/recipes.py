@@ -90,10 +90,29 @@ class StepCoderArgs:
     )
 
 
-RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs | StepCoderArgs
+@dataclass(frozen=True, kw_only=True)
+class CvedrlArgs:
+    """Tests of given programs (CVeDRL, arXiv 2601.22803)."""
+
+    num_tests: int = key("tests of an answer that are read, the first", 4, ge=1)
+    reward: Literal["agreement", "coverage", "difficulty"] = key(
+        "reward of a suite: agreement with the program alone; coverage of its branches too; "
+        "difficulty of the program too, as published",
+        "difficulty",
+    )
+    exponent: float = key("growth of the reward with coverage; not published", 3.0, gt=0, le=20)
+    killed_weight: float = key(
+        "reward of noticing every mutant of the program, beside the others; not of CVeDRL",
+        0.0,
+        ge=0,
+    )
+
+
+RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs | StepCoderArgs | CvedrlArgs
 ARGS: dict[str, type[RecipeArgs]] = {
     "grpo": GrpoArgs,
     "cure": CureArgs,
     "codrlplus": CodrlPlusArgs,
     "stepcoder": StepCoderArgs,
+    "cvedrl": CvedrlArgs,
 }

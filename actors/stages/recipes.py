@@ -8,16 +8,18 @@ from typing import Any
 
 from conf.errors import UserError
 from conf.imports import load
-from conf.recipes import CodrlPlusArgs, CureArgs, StepCoderArgs
+from conf.recipes import CodrlPlusArgs, CureArgs, CvedrlArgs, StepCoderArgs
 from conf.schema import Config, ModelConfig
 from conf.validate import build
 from reward.verify.generated_tests import request_for_test
+from reward.verify.suites import request_for_suite
 from reward.verify.traces import request_for_trace
 from rl.advantage import AdvantageConfig
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective, PolicyObjective
 from rl.recipes.codrlplus import CodrlPlus
 from rl.recipes.cure import Cure
+from rl.recipes.cvedrl import Cvedrl
 from rl.recipes.recipe import Recipe, Setup
 from rl.recipes.stepcoder import StepCoder
 from rl.text.chat_template import encode_prompt, load_policy_tokenizer
@@ -68,6 +70,10 @@ def _stepcoder(setup: Setup, args: Args) -> Recipe:
     return StepCoder(setup, build(StepCoderArgs, args))
 
 
+def _cvedrl(setup: Setup, args: Args) -> Recipe:
+    return Cvedrl(setup, build(CvedrlArgs, args), request_for_suite)
+
+
 # Objectives of the policy by `algorithm.kind`, and recipes by `recipe`; either may be the path of
 # a function from outside this tree that takes the same and returns the same.
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
@@ -76,6 +82,7 @@ RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {
     "cure": _cure,
     "codrlplus": _codrlplus,
     "stepcoder": _stepcoder,
+    "cvedrl": _cvedrl,
 }
 
 
