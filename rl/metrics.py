@@ -109,6 +109,9 @@ METRICS: dict[str, Metric] = {
     "task/code/begun": Metric("share", "groups whose programs begin as a known solution does"),
     "task/code/all_alike": Metric("share", "groups whose rewards are equal: nothing to learn"),
     "task/code/left_out": Metric("share", "programs with statements that no test executes"),
+    "task/code/not_believed": Metric(
+        "share", "programs that would hide too much for not being executed, and so hide nothing"
+    ),
     "policy/masked_frac": Metric(
         "share", "sampled tokens that carry no loss, since no test executes them"
     ),

@@ -93,8 +93,9 @@ def check_asks(recipe: Recipe, problems: Sequence[Prompt], held_out: Sequence[Pr
         UserError: with the first of them, and how many there are.
     """
     asks = [*recipe.ask(1, problems, recipe.start()), *recipe.exam(held_out, recipe.setup.sampling)]
-    made = [ask.prompt for ask in asks if ask.prompt is not ask.problem]  # others were checked
-    long = [prompt.id for prompt in made if not recipe.setup.fits(prompt)]
+    # Others were checked.
+    made = [ask for ask in asks if ask.prompt is not ask.problem or ask.prefix]
+    long = [ask.prompt.id for ask in made if not recipe.setup.fits(ask.prompt, ask.prefix)]
     if long:
         raise UserError(
             f"model.max_prompt_tokens: {len(long)} of {len(made)} prompts that the recipe makes "

@@ -60,7 +60,10 @@ def executed_programs(
 ) -> list[Executed | None]:
     """What of each program runs on the inputs of the problem's tests, taken together."""
     tests = inputs_of(problem)
-    return executed_on(verifier, problem, [(code, tests) for code in codes_G])
+    different = list(dict.fromkeys(codes_G))
+    found = executed_on(verifier, problem, [(code, tests) for code in different])
+    by_code = dict(zip(different, found, strict=True))
+    return [by_code[code] for code in codes_G]
 
 
 def executed_on(

@@ -34,7 +34,8 @@ from rl.types import Message, Prompt, Trace
 
 NUM_HELD_OUT = 48
 NUM_WAYS = 3
-_SMALLEST, _LARGEST = -9, 18  # numbers of a list
+_NUMBERS, _FEW_NUMBERS = range(-9, 19), range(-3, 10)  # of lists, and of lists in suites
+_WAYS = ("# if", "# elif", "# else")
 _DRAWS = 300  # of lists, until one takes the way that is wanted
 
 
@@ -175,11 +176,13 @@ Otherwise return 7.'
             code=self.program(rng), input=f"{ENTRY_POINT}({xs})", output=str(self.solve(xs))
         )
 
-    def draw(self, way: int, sizes: range, rng: random.Random) -> Numbers | None:
+    def draw(
+        self, way: int, sizes: range, rng: random.Random, numbers: range = _NUMBERS
+    ) -> Numbers | None:
         """A list that takes a way; None where there seems to be none."""
         wanted = [arm.guard_k for arm in self.arms]
         for _ in range(_DRAWS):
-            xs = [rng.randint(_SMALLEST, _LARGEST) for _ in range(rng.choice(sizes))]
+            xs = [rng.choice(numbers) for _ in range(rng.choice(sizes))]
             if rng.random() < 0.5:
                 xs[rng.randrange(len(xs))] = rng.choice(wanted)
             if self.way(xs) == way:
@@ -250,16 +253,19 @@ def _prompts(split: Split, num: int, seed: int) -> tuple[Prompt, ...]:
 def warm_start_suites(num: int, most: int, seed: int) -> Iterator[tuple[str, str]]:
     """Yield (program, suite) pairs of training problems: right tests of ways drawn at random.
 
-    Lists are short: a tiny model has to work the outputs out.
+    A comment says which way a test takes, and lists are short: a tiny model has to work it out.
     """
     rng = random.Random(derive_seed(seed, "branchy warm start of suites"))
     for spec in specs("train", rng):
         if num == 0:
             return
         ways = [rng.randrange(NUM_WAYS) for _ in range(rng.randint(1, most))]
-        lists = [spec.draw(way, range(2, 4), rng) for way in ways]
-        calls = {str(xs): spec.solve(xs) for xs in lists if xs is not None}
-        lines = [f"assert {ENTRY_POINT}({xs}) == {output}" for xs, output in calls.items()]
+        tests: dict[str, str] = {}
+        for way in ways:
+            xs = spec.draw(way, range(2, 4), rng, _FEW_NUMBERS)
+            if xs is not None:
+                tests[f"assert {ENTRY_POINT}({xs}) == {spec.solve(xs)}"] = _WAYS[way]
+        lines = [f"{way}\n{test}" for test, way in tests.items()]
         if lines:
             num -= 1
             yield spec.program(rng), fenced("\n".join(lines))

@@ -108,7 +108,7 @@ class StepCoder(Recipe):
                 group.group.completions_G, self._hidden(step, group), strict=True
             )
         }
-        samples = [_masked(one, hidden[one.prompt_id, one.sample_idx]) for one in update.samples]
+        samples = [_without(one, hidden[one.prompt_id, one.sample_idx]) for one in update.samples]
         kept = [one for one in samples if one.loss_mask is None or one.loss_mask.any()]
         return Lesson(
             updates=(replace(update, samples=kept),),
@@ -116,11 +116,11 @@ class StepCoder(Recipe):
             metrics=self._figures(groups_P, list(hidden.values())),
         )
 
-    def _hidden(self, step: int, group: JudgedGroup) -> list[BoolArray]:
-        """The tokens of each answer that carry no loss."""
+    def _hidden(self, step: int, group: JudgedGroup) -> list[BoolArray | None]:
+        """The tokens of each answer that carry no loss; None where that is not believed."""
         executed_G = group.evidence.executed_G or (None,) * len(group.scores_G)
         prefix = len(group.group.ask.prefix)
-        found: list[BoolArray] = []
+        found: list[BoolArray | None] = []
         for completion, extraction, executed in zip(
             group.group.completions_G, group.extractions_G, executed_G, strict=True
         ):
@@ -136,7 +136,7 @@ class StepCoder(Recipe):
         code: str,
         executed: Executed | None,
         rng: random.Random,
-    ) -> BoolArray:
+    ) -> BoolArray | None:
         nothing_T = np.zeros(len(completion.token_ids), np.bool_)
         if executed is None or self._args.mask == "none" or not nothing_T.size:
             return nothing_T
@@ -145,7 +145,7 @@ class StepCoder(Recipe):
             return nothing_T
         code_T, left_T = tokens_of_code(ends_T, prefix, completion.text, code, executed.left_lines)
         if left_T.mean() > self._args.most_hidden:
-            return nothing_T
+            return None
         match self._args.mask:
             case "executed":
                 return left_T
@@ -156,15 +156,17 @@ class StepCoder(Recipe):
                 return nothing_T
 
     def _figures(
-        self, groups_P: Sequence[JudgedGroup], hidden: Sequence[BoolArray]
+        self, groups_P: Sequence[JudgedGroup], hidden: Sequence[BoolArray | None]
     ) -> Mapping[str, float]:
         executed = [one for g in groups_P for one in g.evidence.executed_G or ()]
         prefixes = [group.group.ask.prefix for group in groups_P]
-        num_tokens = sum(hidden_T.size for hidden_T in hidden)
+        num_tokens = sum(len(c.token_ids) for g in groups_P for c in g.group.completions_G)
         figures = {
             "task/code/begun": float(np.mean([bool(prefix) for prefix in prefixes])),
             "task/code/all_alike": float(np.mean([np.ptp(g.rewards_G) == 0 for g in groups_P])),
-            "policy/masked_frac": sum(int(one.sum()) for one in hidden) / max(1, num_tokens),
+            "policy/masked_frac": sum(int(one.sum()) for one in hidden if one is not None)
+            / max(1, num_tokens),
+            "task/code/not_believed": float(np.mean([one is None for one in hidden])),
         }
         if executed:
             figures["task/code/left_out"] = float(
@@ -254,8 +256,11 @@ def tokens_of_code(
     return code_T, code_T & (before[ends_T] == before[begins_T])
 
 
-def _masked(sample: Sample, hidden_T: BoolArray) -> Sample:
-    return replace(sample, loss_mask=~hidden_T) if hidden_T.any() else sample
+def _without(sample: Sample, hidden_T: BoolArray | None) -> Sample:
+    """The sample with these tokens as context only."""
+    return (
+        sample if hidden_T is None or not hidden_T.any() else replace(sample, loss_mask=~hidden_T)
+    )
 
 
 def _read(state: State, problem: Prompt, num_starts: int) -> _Start:

@@ -127,3 +127,17 @@ def test_inputs_of_others_can_be_given_for_each_program(verifier: Verifier) -> N
     runs = [(BRANCHY, [CallTest("f", (x,), 0)]) for x in (5, -1)]
     found = executed_on(verifier, calls(1), runs)
     assert [one and one.num_taken for one in found] == [1, 2]
+
+
+def test_a_program_may_claim_that_nothing_of_it_ran_which_is_all_that_it_can(
+    verifier: Verifier,
+) -> None:
+    code = "def f(x):\n    y = x\n    globals()['_codescaler_seen'].clear()\n    return y"
+    assert seen(verifier, calls(1), code).left_lines == (1, 2, 3)
+
+
+def test_equal_programs_run_once(verifier: Verifier) -> None:
+    before = verifier.num_executed
+    first, second = executed_programs(verifier, calls(5), [BRANCHY, BRANCHY])
+    assert first == second is not None
+    assert verifier.num_executed == before + 1

@@ -79,7 +79,7 @@ def test_warm_start_suites_are_right_and_of_several_ways() -> None:
     assert len(suites) == 50
     counts: set[int] = set()
     for code, suite in suites:
-        asserts = suite.split("\n")[1:-1]
+        asserts = [line for line in suite.split("\n") if line.startswith("assert")]
         counts.add(len(asserts))
         for line in asserts:
             call, output = line.removeprefix("assert ").split(" == ")

@@ -213,6 +213,8 @@ def test_the_controls_are_no_mask_as_many_tokens_at_random_and_the_inverse():
 def test_a_report_that_would_hide_too_much_is_not_believed():
     everything = program(lines=(1, 2, 3, 4))
     assert hidden(stepcoder(), everything) == []
+    figures = stepcoder().teach(1, [everything], stepcoder().start()).metrics
+    assert (figures["policy/masked_frac"], figures["task/code/not_believed"]) == (0.0, 0.5)
     assert len(hidden(stepcoder(most_hidden=1.0), everything)) == len(CODE)
 
 
