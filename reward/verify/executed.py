@@ -42,8 +42,14 @@ def {run}(index):
 """
 _SCRIPT = """
 def {run}(index):
-    import io, sys
-    sys.stdin = io.TextIOWrapper(io.BytesIO({stdins!r}[index].encode()))
+    import io, os, sys
+    with open("input", "wb") as file:
+        file.write({stdins!r}[index].encode(errors="replace"))
+    source = os.open("input", os.O_RDONLY)
+    if source:  # else the program before has closed its standard input
+        os.dup2(source, 0)
+        os.close(source)
+    sys.stdin = open(0, closefd=False)
     sys.stdout = io.TextIOWrapper(io.BytesIO())
     names = {{"__name__": "__main__"}}
     try:

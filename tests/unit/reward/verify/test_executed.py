@@ -105,6 +105,14 @@ def test_a_whole_program_is_watched_under_a_main_guard_too(verifier: Verifier) -
     assert seen(verifier, problem, code).left_lines == (3,)
 
 
+@pytest.mark.parametrize("read", ["input()", "sys.stdin.read()", "open(0).read()"])
+def test_every_input_is_read_from_its_start_in_every_way(verifier: Verifier, read: str) -> None:
+    code = f"import sys\nn = {read}\nif int(n) > 3:\n    print(1)\nelif int(n) < 1:\n    print(2)"
+    tests = ", ".join(f'{{"input": "{n}", "output": ""}}' for n in (0, 4))
+    problem = Prompt(id="p", messages=(), tests=f"[{tests}]")
+    assert seen(verifier, problem, code) == Executed(left_lines=(), num_branches=4, num_taken=3)
+
+
 @pytest.mark.parametrize(
     "code", ["", "def f(x:", "def f(x):\n    while True: pass", "import os\nos._exit(0)"]
 )
