@@ -65,13 +65,13 @@ class Cvedrl(Recipe):
         ]
 
     def _rewards(self, group: JudgedGroup) -> FloatArray:
-        args, given = self._args, group.group.ask.given
-        difficulty = 0.0
-        if args.reward == "difficulty" and given is not None:
-            difficulty = difficulty_of(given.code)
+        args, given, suites_G = self._args, group.group.ask.given, group.evidence.suites_G
+        if given is None or suites_G is None:
+            raise ValueError(f"{group.group.prompt.id}: the suites were not run on a program")
+        difficulty = difficulty_of(given.code)
         rewards = [
             reward_of(suite, args, difficulty) + args.killed_weight * suite.killed
-            for suite in group.evidence.suites_G or ()
+            for suite in suites_G
         ]
         return np.array(rewards, np.float32)
 

@@ -131,3 +131,9 @@ def test_the_figures_are_of_right_suites_where_they_must_be():
     assert len(lesson.updates[0].samples) == 4
     assert recipe.mark([graded])["eval/suite_coverage"] == 0.75
     assert recipe.mark([]) == {}
+
+
+def test_suites_that_nobody_ran_are_an_error():
+    group = dataclasses.replace(answered(cvedrl(), [suite()]), evidence=Evidence())
+    with pytest.raises(ValueError, match="p0#suite: the suites were not run on a program"):
+        cvedrl().grade([group])
