@@ -6,14 +6,16 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from conf.recipes import StepCoderArgs
 from rl.recipes.recipe import State
-from rl.recipes.stepcoder import StepCoder, start_points
+from rl.recipes.stepcoder import StepCoder, start_points, tokens_of_code
 from rl.step import collect, learn
+from rl.text.tokenizer import character_ends, decode, load_tokenizer
 from rl.types import (
     Ask,
     BoolArray,
@@ -199,6 +201,18 @@ def test_a_token_that_touches_an_executed_line_is_learned():
     group = dataclasses.replace(joined.group, completions_G=short)
     again = StepCoder(pairs, StepCoderArgs())
     assert hidden(again, dataclasses.replace(joined, group=group)) == [2]  # `b` and a line's end
+
+
+def test_with_a_real_tokenizer_nothing_but_text_of_lines_that_were_left_out_is_hidden():
+    tokenizer: Any = load_tokenizer("assets/minipy/policy", "model")
+    code = "def f(xs):\n    if sum(xs) > 3:\n        return max(xs)\n    else:\n        return 7"
+    text = f"```python\n{code}\n```"
+    ids = np.array([*tokenizer(text)["input_ids"], tokenizer.eos_token_id], np.int32)
+    ends = character_ends(tokenizer, ids)
+    _, left = tokens_of_code(ends, 0, text, code, (3,))
+    assert decode(tokenizer, ids[left]).strip() == "return max(xs)"
+    _, left = tokens_of_code(ends, 0, text, code, (1, 2, 3, 4, 5))
+    assert decode(tokenizer, ids[left]) == code
 
 
 def test_the_controls_are_no_mask_as_many_tokens_at_random_and_the_inverse():
