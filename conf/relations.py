@@ -165,6 +165,13 @@ RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: c.data.kind != "minipy" or not (c.data.train_path or c.data.eval_path),
     ),
     Relation(
+        path="data.level",
+        involves=("data.level", "data.kind", "loop.enabled"),
+        rule="levels are those of data.kind=minipy, and the loop makes flat problems",
+        fix="give data.level=flat, or data=minipy and loop.enabled=false",
+        holds=lambda c: c.data.level == "flat" or (c.data.kind == "minipy" and not c.loop.enabled),
+    ),
+    Relation(
         path="data.num_train",
         involves=("data.kind", "data.num_train", "algorithm.prompts_per_step"),
         rule="each group of a step has its own problem: data.num_train >= prompts_per_step",

@@ -53,6 +53,10 @@ BlockRule = Literal["single_block", "last_block"]
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
 Resume = Literal["auto", "never"]
+ProblemLevel = Literal["flat", "branchy"]
+RecipeName = Literal[
+    "grpo", "cure", "codrlplus", "sft", "dpo", "sol_ver", "crpe", "stepcoder", "cvedrl"
+]
 # Instead of a choice: what to import, as in my_package.module:make.
 ImportPath = str
 
@@ -79,6 +83,11 @@ class DataConfig:
     train_path: str | None = key("canonical parquet of training problems (kind parquet)", None)
     eval_path: str | None = key("canonical parquet of held-out problems (kind parquet)", None)
     max_bad_rows: int = key("malformed rows that are skipped before the run stops", 0, ge=0)
+    level: ProblemLevel = key(
+        "programs that minipy asks for: flat ones of one expression, or branchy ones with "
+        "conditional statements",
+        "flat",
+    )
     num_train: int = key("problems generated for training (kind minipy)", 4000, ge=1)
     num_eval: int = key("problems generated for the held-out test split (kind minipy)", 120, ge=1)
 
@@ -647,12 +656,10 @@ class Config:
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(
         "additional metric sinks", ()
     )
-    recipe: Literal["grpo", "cure", "codrlplus", "sft", "dpo", "sol_ver", "crpe"] | ImportPath = (
-        key(
-            "what a step asks, rewards and learns: grpo is programs alone; others are published "
-            "systems (docs/recipes.md)",
-            "grpo",
-        )
+    recipe: RecipeName | ImportPath = key(
+        "what a step asks, rewards and learns: grpo is programs alone; others are published "
+        "systems (docs/recipes.md)",
+        "grpo",
     )
     recipe_args: dict[str, Any] | None = key("arguments of the recipe", None)
     dry_run: bool = key(

@@ -130,6 +130,23 @@ METRICS: dict[str, Metric] = {
     "task/step/right": Metric("share", "right programs from the beginnings of wrong ones"),
     "task/step/number": Metric("steps", "mean number of steps before the first wrong one"),
     "task/step/num_steps": Metric("steps", "mean number of steps of the wrong programs"),
+    "task/code/begun": Metric("share", "groups whose programs begin as a known solution does"),
+    "task/code/all_alike": Metric("share", "groups whose rewards are equal: nothing to learn"),
+    "task/code/left_out": Metric("share", "programs with statements that no test executes"),
+    "task/code/not_believed": Metric(
+        "share", "programs that would hide too much for not being executed, and so hide nothing"
+    ),
+    "policy/masked_frac": Metric(
+        "share", "sampled tokens that carry no loss, since no test executes them"
+    ),
+    "task/suite/readable": Metric("share", "suites with a test that can be read"),
+    "task/suite/right": Metric("share", "suites whose tests the given program all passes"),
+    "task/suite/num_tests": Metric("tests", "mean number of tests of a suite"),
+    "task/suite/tests_right": Metric("share", "tests of suites that the given program passes"),
+    "task/suite/coverage": Metric(
+        "share", "branches of the given program that a right suite takes"
+    ),
+    "task/suite/killed": Metric("share", "mutants of the given program that a right suite notices"),
     "task/trace/right": Metric("share", "answers to traces that are what was seen"),
     "task/trace/num_groups": Metric("groups", "traces that were asked for"),
     "task/trace/num_kept": Metric("traces", "traces in the buffer that the step drew from"),
@@ -138,6 +155,20 @@ METRICS: dict[str, Metric] = {
     "eval/test_readable": Metric("share", "held-out: tests that can be read"),
     "eval/test_right": Metric("share", "held-out: tests that every right program passes"),
     "eval/test_telling": Metric("share", "held-out: right tests that a wrong program fails"),
+    "eval/suite_readable": Metric("share", "held-out: suites with a test that can be read"),
+    "eval/suite_right": Metric(
+        "share", "held-out: suites whose tests the given program all passes"
+    ),
+    "eval/suite_num_tests": Metric("tests", "held-out: mean number of tests of a suite"),
+    "eval/suite_tests_right": Metric(
+        "share", "held-out: tests of suites that the given program passes"
+    ),
+    "eval/suite_coverage": Metric(
+        "share", "held-out: branches of the given program that a right suite takes"
+    ),
+    "eval/suite_killed": Metric(
+        "share", "held-out: mutants of the given program that a right suite notices"
+    ),
     "eval/best_of_by_tests": Metric("share", "held-out: accuracy of the choice by sampled tests"),
     "time/probe_s": Metric("s", "the probe of this step: sample, judge, execute"),
     **{

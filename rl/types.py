@@ -86,6 +86,7 @@ class JudgeKind(StrEnum):
     EXECUTION = "execution"  # the problem's own tests ran it
     MATRIX = "matrix"  # a test, by the sampled programs that it was run on
     TRACE = "trace"  # an answer, by what the program was seen to do
+    SUITE = "suite"  # tests of a given program, by what it did with their inputs
     OWN = "own"  # a judge from outside this tree, on a scale of its own
 
 
@@ -138,6 +139,7 @@ class Task(StrEnum):
     TEST = "test"  # one test of such a program
     TRACE = "trace"  # what a given program does with a given input
     STEP = "step"  # a program that goes on from the beginning of another
+    SUITE = "suite"  # several tests of a given program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +150,43 @@ class Trace:
     input: str  # the call, or the text that it read
     output: str  # Python literal of the result, or the text that it printed
     is_stdio: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """What of a program ran on some inputs; a statement of many lines counts as one."""
+
+    left_lines: tuple[int, ...]  # from 1: those of statements that no input reached
+    num_branches: int  # arms of its conditions, loops and cases
+    num_taken: int
+
+    @property
+    def coverage(self) -> float:
+        """Share of the branches that were taken; 1 where there are none."""
+        return self.num_taken / self.num_branches if self.num_branches else 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """What some tests say of a given program, and how much of it they look at."""
+
+    num_tests: int  # that could be read; 0: nothing
+    num_agreeing: int  # tests that the program passes
+    coverage: float  # share of the program's branches that their inputs take
+    killed: float  # share of its mutants that a test notices; 0 unless the program passes them all
+
+    @property
+    def agrees(self) -> bool:
+        """Whether there are tests, and the program passes every one."""
+        return 0 < self.num_tests == self.num_agreeing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A program that tests are asked for, and how many at most."""
+
+    code: str
+    num_tests: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +203,9 @@ class Ask:
     task: Task = Task.CODE
     prefix: str = ""
     trace: Trace | None = None  # what a trace asks for
+    given: Given | None = None  # what a suite is written for
     traced: bool = False  # whether each program is watched on the first test's input
+    covered: bool = False  # whether it is seen what of each program the tests' inputs execute
 
     @classmethod
     def code(cls, problem: Prompt, sampling: SamplingConfig) -> Ask:
@@ -246,6 +287,8 @@ class Evidence:
     # test that cannot be read and for a completion without a program.
     passed_NM: BoolArray | None = None
     traces_G: tuple[Trace | None, ...] | None = None  # of each program, where it ran to its end
+    executed_G: tuple[Executed | None, ...] | None = None  # None: not known of that program
+    suites_G: tuple[Suite, ...] | None = None
 
 
 NOTHING_SEEN = Evidence()

@@ -11,12 +11,15 @@ from conf.commands.make_policy import MakePolicyArgs
 from conf.errors import UserError
 from conf.schema import Config
 from reward.verify.generated_tests import request_for_test
+from reward.verify.suites import request_for_suite
 from reward.verify.traces import request_for_trace
 from rl.base.console import Console
 from rl.base.files import replace_json
-from rl.problems import minipy
+from rl.problems import branchy, minipy
+from rl.types import Prompt
 
 _NUMBERS = 3  # of a list in a test or a trace: a tiny model has to work the output out
+_MOST_TESTS = 4  # of a suite
 
 
 def make_policy(cfg: Config, args: MakePolicyArgs) -> None:
@@ -34,7 +37,14 @@ def make_policy(cfg: Config, args: MakePolicyArgs) -> None:
     answers = list(answers_of(args))
     with session(cfg.ray, "make-policy") as run:
         figures = run(warm_start(cfg, answers, target, console))
-    settings = {"tasks": args.tasks, "answers": args.num_answers, "steps": args.num_steps}
+    settings = {
+        "level": args.level,
+        "tasks": args.tasks,
+        "answers": args.num_answers,
+        "corrupted": args.corrupted,
+        "steps": args.num_steps,
+        "batch": args.batch,
+    }
     replace_json(target / "stage.json", {"figures": figures, "settings": settings}, indent=1)
     console.say(f"policy  {target}")
 
@@ -42,8 +52,10 @@ def make_policy(cfg: Config, args: MakePolicyArgs) -> None:
 def answers_of(args: MakePolicyArgs) -> Iterator[tuple[str, str]]:
     """(question, answer) pairs of all tasks, in turns."""
     each = -(-args.num_answers // len(args.tasks))
+    code = branchy if args.level == "branchy" else minipy
     made = {
-        "code": lambda: minipy.warm_start_answers(each, args.corrupted, args.seed),
+        "code": lambda: code.warm_start_answers(each, args.corrupted, args.seed),
+        "suite": lambda: _suites(each, args.seed),
         "test": lambda: _tests(each, args.seed),
         "trace": lambda: _traces(each, args.seed),
     }
@@ -59,3 +71,9 @@ def _tests(num: int, seed: int) -> Iterator[tuple[str, str]]:
 def _traces(num: int, seed: int) -> Iterator[tuple[str, str]]:
     for trace, answer in minipy.warm_start_traces(num, seed, _NUMBERS):
         yield request_for_trace(trace, "trace").question, answer
+
+
+def _suites(num: int, seed: int) -> Iterator[tuple[str, str]]:
+    problem = Prompt(id="suite", messages=(), entry_point=minipy.ENTRY_POINT)
+    for code, suite in branchy.warm_start_suites(num, _MOST_TESTS, seed):
+        yield request_for_suite(problem, code, _MOST_TESTS).question, suite

@@ -56,7 +56,7 @@ def probe_problems(
     if probe.path is not None:
         found = choose(load_prompts(probe.path, data.max_bad_rows), probe.num_prompts)
     else:
-        found = minipy_probe(probe.num_prompts, held_out)
+        found = minipy_probe(data.level, probe.num_prompts, held_out)
     return train, found if len(found) >= MIN_PROBLEMS else []
 
 

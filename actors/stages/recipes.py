@@ -9,10 +9,20 @@ from typing import Any
 from actors.plan.examples import PolicyTexts, load_examples
 from conf.errors import UserError
 from conf.imports import load
-from conf.recipes import CodrlPlusArgs, CrpeArgs, CureArgs, DpoArgs, SftArgs, SolVerArgs
+from conf.recipes import (
+    CodrlPlusArgs,
+    CrpeArgs,
+    CureArgs,
+    CvedrlArgs,
+    DpoArgs,
+    SftArgs,
+    SolVerArgs,
+    StepCoderArgs,
+)
 from conf.schema import Config
 from conf.validate import build
 from reward.verify.generated_tests import request_for_test
+from reward.verify.suites import request_for_suite
 from reward.verify.traces import request_for_trace
 from rl.advantage import AdvantageConfig
 from rl.lessons.truncated import TruncationConfig
@@ -20,9 +30,11 @@ from rl.loss import Objective, PolicyObjective
 from rl.recipes.codrlplus import CodrlPlus
 from rl.recipes.crpe import Crpe
 from rl.recipes.cure import Cure
+from rl.recipes.cvedrl import Cvedrl
 from rl.recipes.given import Dpo, Sft
 from rl.recipes.recipe import Recipe, Setup
 from rl.recipes.sol_ver import SolVer
+from rl.recipes.stepcoder import StepCoder
 from rl.types import Prompt, SamplingConfig
 
 Args = Mapping[str, Any]
@@ -90,6 +102,14 @@ def _crpe(setup: Setup, args: Args) -> Recipe:
     return Crpe(setup, given)
 
 
+def _stepcoder(setup: Setup, args: Args) -> Recipe:
+    return StepCoder(setup, build(StepCoderArgs, args))
+
+
+def _cvedrl(setup: Setup, args: Args) -> Recipe:
+    return Cvedrl(setup, build(CvedrlArgs, args), request_for_suite)
+
+
 # Objectives of the policy by `algorithm.kind`, and recipes by `recipe`; either may be the path of
 # a function from outside this tree that takes the same and returns the same.
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
@@ -101,6 +121,8 @@ RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {
     "dpo": _dpo,
     "sol_ver": _sol_ver,
     "crpe": _crpe,
+    "stepcoder": _stepcoder,
+    "cvedrl": _cvedrl,
 }
 
 
@@ -111,8 +133,9 @@ def check_asks(recipe: Recipe, problems: Sequence[Prompt], held_out: Sequence[Pr
         UserError: with the first of them, and how many there are.
     """
     asks = [*recipe.ask(1, problems, recipe.start()), *recipe.exam(held_out, recipe.setup.sampling)]
-    made = [ask.prompt for ask in asks if ask.prompt is not ask.problem]  # others were checked
-    long = [prompt.id for prompt in made if not recipe.setup.fits(prompt)]
+    # Others were checked.
+    made = [ask for ask in asks if ask.prompt is not ask.problem or ask.prefix]
+    long = [ask.prompt.id for ask in made if not recipe.setup.fits(ask.prompt, ask.prefix)]
     if long:
         raise UserError(
             f"model.max_prompt_tokens: {len(long)} of {len(made)} prompts that the recipe makes "
@@ -147,6 +170,7 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
         ),
         fits=texts.fits,
         encode=texts.encode,
+        ends=texts.ends,
     )
     make = RECIPES.get(cfg.recipe) or load(cfg.recipe, "recipe")
     try:

@@ -14,8 +14,10 @@ from functools import cached_property
 import numpy as np
 
 from reward.judges.judge import Answers, Judge, Judged
+from reward.verify.executed import executed_programs
 from reward.verify.generated_tests import read_test, text_of
 from reward.verify.matrix import execute_matrix
+from reward.verify.suites import as_text, mutants_of, read_suite, run_suites
 from reward.verify.traces import is_right, read_trace, run_traces
 from reward.verify.verdict import Verifier
 from rl.types import Evidence, Extraction, JudgeKind, Reason, Score, Task
@@ -51,15 +53,21 @@ class BundleJudge:
 
     def _judge_programs(self, answers: Answers) -> Judged:
         judged = self._programs.judge(answers.problem, answers.texts_G)
-        if not answers.traced:
-            return judged
         codes_G = [extraction.code for extraction in judged.extractions_G]
-        traces_G = run_traces(self._verifier, answers.problem, codes_G)
-        return replace(judged, evidence=Evidence(traces_G=tuple(traces_G)))
+        evidence = judged.evidence
+        if answers.traced:
+            traces = run_traces(self._verifier, answers.problem, codes_G)
+            evidence = replace(evidence, traces_G=tuple(traces))
+        if answers.covered:
+            executed = executed_programs(self._verifier, answers.problem, codes_G)
+            evidence = replace(evidence, executed_G=tuple(executed))
+        return replace(judged, evidence=evidence)
 
     def _judge_other(self, answers: Answers, codes_N: Sequence[str]) -> Judged:
         if answers.task is Task.TRACE:
             return judge_traces(answers)
+        if answers.task is Task.SUITE:
+            return self._judge_suites(answers)
         return self._judge_tests(answers, codes_N)
 
     def _judge_tests(self, answers: Answers, codes_N: Sequence[str]) -> Judged:
@@ -80,6 +88,25 @@ class BundleJudge:
             judge=JudgeKind.MATRIX,
             num_executed=matrix.num_programs,
             evidence=Evidence(passed_NM=passed_NM),
+        )
+
+    def _judge_suites(self, answers: Answers) -> Judged:
+        """Run the given program and its mutants on the tests; the suites get no reward here."""
+        given, problem = answers.given, answers.problem
+        if given is None:
+            raise ValueError(f"problem {problem.id}: tests of a program are asked for, of none")
+        suites_G = [read_suite(text, problem, given.num_tests) for text in answers.texts_G]
+        found_G = run_suites(self._verifier, problem, given.code, suites_G)
+        return Judged(
+            extractions_G=tuple(
+                Extraction(reason=Reason.OK, code=as_text(suite)) if suite else _NO_TEST
+                for suite in suites_G
+            ),
+            scores_G=tuple(Score(value=float(found.agrees)) for found in found_G),
+            rewards_G=np.zeros(len(suites_G), dtype=np.float32),
+            judge=JudgeKind.SUITE,
+            num_executed=1 + len(mutants_of(given.code)),
+            evidence=Evidence(suites_G=tuple(found_G)),
         )
 
 

@@ -29,6 +29,7 @@ from rl.types import (
     Evidence,
     Extraction,
     FloatArray,
+    Given,
     IntArray,
     JudgeKind,
     Prompt,
@@ -67,7 +68,9 @@ class Answers:
     texts_G: tuple[str, ...]
     task: Task = Task.CODE
     trace: Trace | None = None  # what a trace asks for
+    given: Given | None = None  # what a suite is written for
     traced: bool = False  # whether the programs are watched
+    covered: bool = False  # whether what of them is executed is seen
 
     @classmethod
     def of(cls, group: PromptGroup) -> Answers:
@@ -78,7 +81,9 @@ class Answers:
             texts_G=tuple(completion.text for completion in group.completions_G),
             task=ask.task,
             trace=ask.trace,
+            given=ask.given,
             traced=ask.traced,
+            covered=ask.covered,
         )
 
 

@@ -9,19 +9,32 @@ Axes: P groups, in the order of their problems and then of asking; G completions
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
 
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective
 from rl.samples import build_samples
-from rl.types import Ask, FloatArray, JudgedGroup, Prompt, Sample, SamplingConfig, Task
+from rl.types import (
+    Ask,
+    FloatArray,
+    IntArray,
+    JudgedGroup,
+    Prompt,
+    Sample,
+    SamplingConfig,
+    Task,
+)
 
 State = Mapping[str, Any]  # plain JSON values: a state travels through checkpoints
 # What is taken from outside.
-Labels = Literal["gold_tests", "gold_code", "rm", "given_answers", "given_pairs", "none"]
+Labels = Literal[
+    "gold_tests", "gold_code", "gold_tests, gold_code", "rm", "given_answers", "given_pairs", "none"
+]
 
 
 class Fits(Protocol):
@@ -62,6 +75,8 @@ class Setup:
     truncation: TruncationConfig = TruncationConfig()  # noqa: RUF009 - it cannot change
     fits: Fits = lambda prompt, prefix="": True  # of prompts that are made
     encode: Encode = no_tokenizer
+    # Where each of some tokens ends in their text.
+    ends: Callable[[IntArray], IntArray] = np.zeros_like
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,7 +124,7 @@ class Recipe:
     """
 
     max_updates: int = 1
-    labels: ClassVar[Labels | None] = None
+    labels: Labels | None = None
     needs_reference: ClassVar[bool] = False
 
     def __init__(self, setup: Setup) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from conf.schema import ProblemLevel
 from rl.base.jsonlines import append_lines, keep_lines, read_lines
-from rl.problems import minipy
+from rl.problems.levels import make_prompts
 from rl.run.alarm import Reading
 from rl.run.evaluate import won_pairs
 from rl.seeds import derive_seed
@@ -26,10 +27,10 @@ _CARVED_SHARE = 10  # at most one in so many training problems is taken for the 
 Problems = list[Prompt]
 
 
-def minipy_probe(num: int, held_out: Sequence[Prompt]) -> Problems:
+def minipy_probe(level: ProblemLevel, num: int, held_out: Sequence[Prompt]) -> Problems:
     """`num` problems of the held-out combinations, none of them in `held_out`."""
     taken = {prompt.question for prompt in held_out}
-    drawn = minipy.make_prompts("eval", num + len(taken), _MINIPY_SEED)
+    drawn = make_prompts(level, "eval", num + len(taken), _MINIPY_SEED)
     return [prompt for prompt in drawn if prompt.question not in taken][:num]
 
 

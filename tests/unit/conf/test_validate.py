@@ -164,6 +164,11 @@ def test_a_wrong_value_is_reported_with_key_value_rule_and_fix(
             "data.kind=minipy, data.train_path=x, data.eval_path=null",
         ),
         (
+            {"data__level": "branchy", "loop__enabled": True},
+            "data.level",
+            "data.level=branchy, data.kind=minipy, loop.enabled=true",
+        ),
+        (
             {"data__num_train": 15},
             "data.num_train",
             "data.num_train=15, algorithm.prompts_per_step=16",
