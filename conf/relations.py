@@ -8,7 +8,7 @@ from pathlib import PurePath
 from conf.algorithm_relations import ALGORITHM_CAUTIONS, ALGORITHM_RELATIONS
 from conf.keys import keys_of
 from conf.relation import Relation
-from conf.schema import Config, ResourceConfig
+from conf.schema import BY_TESTS, Config, ResourceConfig
 
 
 def _owned_gpus(group: str, tensor_parallel: str | None) -> Relation:
@@ -89,6 +89,13 @@ def _shares_fit(config: Config) -> bool:
     shares = [resource.gpus for resource in resources(config).values()]
     fits = min(shares) > 0 and sum(shares) <= 1 + 1e-9  # the sum of three decimal fractions
     return not config.placement.colocate or fits
+
+
+def _has_verdicts(config: Config) -> bool:
+    """Whether programs are run, a judge from outside is trusted to, or programs are given."""
+    kind = config.reward.kind
+    judged = kind in BY_TESTS or ":" in kind or bool((config.recipe_args or {}).get("programs"))
+    return judged or config.recipe != "aletheia"
 
 
 def _minibatch_feeds_ranks(config: Config) -> bool:
@@ -190,6 +197,13 @@ RELATIONS: tuple[Relation, ...] = (
         rule="reward.kind=rm and hybrid need reward.model, unless the loop makes one",
         fix="give reward.model=DIR, or reward=execution",
         holds=lambda c: not c.reward.uses_model or bool(c.reward.model) or c.loop.enabled,
+    ),
+    Relation(
+        path="recipe",
+        involves=("recipe", "recipe_args", "reward.kind"),
+        rule="recipe=aletheia asks about programs with a verdict",
+        fix="give reward=execution, or recipe_args.programs=FILE",
+        holds=_has_verdicts,
     ),
     Relation(
         path="loop.enabled",

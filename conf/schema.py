@@ -635,7 +635,7 @@ class Config:
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(
         "additional metric sinks", ()
     )
-    recipe: Literal["grpo", "cure", "codrlplus"] | ImportPath = key(
+    recipe: Literal["grpo", "cure", "codrlplus", "aletheia"] | ImportPath = key(
         "what a step asks, rewards and learns: grpo is programs alone; others are published "
         "systems (docs/recipes.md)",
         "grpo",

@@ -110,6 +110,23 @@ METRICS: dict[str, Metric] = {
     "task/trace/num_groups": Metric("groups", "traces that were asked for"),
     "task/trace/num_kept": Metric("traces", "traces in the buffer that the step drew from"),
     "task/trace/age": Metric("steps", "mean age of the traces that were asked for"),
+    "task/verdict/readable": Metric("share", "answers to lists that name one of the programs"),
+    "task/verdict/right": Metric("share", "answers to lists that name the right program"),
+    "task/verdict/chance": Metric("share", "the same of a blind guess: mean of 1 / programs"),
+    "task/verdict/num_groups": Metric("groups", "lists that were asked about"),
+    "eval/verdict_readable": Metric("share", "held-out: answers that name one of the programs"),
+    "eval/verdict_right": Metric("share", "held-out: answers that name the only right program"),
+    "eval/verdict_chance": Metric("share", "held-out: the same of a blind guess"),
+    "eval/verdict_majority": Metric(
+        "share", "held-out: lists whose most frequent answer is right; equals share it"
+    ),
+    "eval/verdict_tau": Metric(
+        "", "held-out: Kendall's tau-b of choices and pass rates, mean of the problems with one"
+    ),
+    "eval/best_of_by_verdicts": Metric("share", "held-out: accuracy of the choice by verdicts"),
+    "eval/best_of_at_random": Metric(
+        "share", "held-out: the same of a random one of the different programs with code"
+    ),
     "eval/trace_right": Metric("share", "held-out: answers that say what a program does"),
     "eval/test_readable": Metric("share", "held-out: tests that can be read"),
     "eval/test_right": Metric("share", "held-out: tests that every right program passes"),

@@ -116,7 +116,7 @@ async def learn(step: int, batch: Batch, fleet: Fleet, *, on_policy: bool) -> St
     return StepReport(
         step=step,
         metrics={
-            **batch_metrics(of_task(batch.groups_P, Task.CODE)),
+            **batch_metrics(of_task(batch.groups_P, Task.CODE) or batch.groups_P),
             **batch.timings,
             **update_metrics,
             **lesson.metrics,

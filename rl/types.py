@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from string import ascii_uppercase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,7 @@ class JudgeKind(StrEnum):
     EXECUTION = "execution"  # the problem's own tests ran it
     MATRIX = "matrix"  # a test, by the sampled programs that it was run on
     TRACE = "trace"  # an answer, by what the program was seen to do
+    VERDICT = "verdict"  # a choice among programs, by what their tests say of them
     OWN = "own"  # a judge from outside this tree, on a scale of its own
 
 
@@ -137,6 +139,7 @@ class Task(StrEnum):
     CODE = "code"  # a program that solves the problem
     TEST = "test"  # one test of such a program
     TRACE = "trace"  # what a given program does with a given input
+    VERDICT = "verdict"  # which of several given programs is right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +150,33 @@ class Trace:
     input: str  # the call, or the text that it read
     output: str  # Python literal of the result, or the text that it printed
     is_stdio: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineup:
+    """Different programs of one problem, and what is known of each: a question which is right.
+
+    >>> Lineup(codes_N=("a", "b"), pass_rates_N=(0.5, 1.0)).right
+    'B'
+    """
+
+    codes_N: tuple[str, ...]
+    pass_rates_N: tuple[float, ...]  # shares of the problem's tests; 1.0 is right
+
+    @property
+    def letters_N(self) -> str:
+        """By which the programs are called, in their order."""
+        return ascii_uppercase[: len(self.codes_N)]
+
+    @property
+    def right(self) -> str | None:
+        """The letter of the only right program; None where none is, or more than one."""
+        right = [
+            letter
+            for letter, rate in zip(self.letters_N, self.pass_rates_N, strict=True)
+            if rate == 1.0
+        ]
+        return right[0] if len(right) == 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +193,7 @@ class Ask:
     task: Task = Task.CODE
     prefix: str = ""
     trace: Trace | None = None  # what a trace asks for
+    lineup: Lineup | None = None  # what a verdict is asked about
     traced: bool = False  # whether each program is watched on the first test's input
 
     @classmethod

@@ -11,12 +11,14 @@ from conf.commands.make_policy import MakePolicyArgs
 from conf.errors import UserError
 from conf.schema import Config
 from reward.verify.generated_tests import request_for_test
+from reward.verify.lineups import AnswerForm, request_for_verdict
 from reward.verify.traces import request_for_trace
 from rl.base.console import Console
 from rl.base.files import replace_json
 from rl.problems import minipy
 
 _NUMBERS = 3  # of a list in a test or a trace: a tiny model has to work the output out
+_LINEUPS = (2, 3)  # programs of a lineup: a context of 512 tokens has no room for five
 
 
 def make_policy(cfg: Config, args: MakePolicyArgs) -> None:
@@ -46,6 +48,8 @@ def answers_of(args: MakePolicyArgs) -> Iterator[tuple[str, str]]:
         "code": lambda: minipy.warm_start_answers(each, args.corrupted, args.seed),
         "test": lambda: _tests(each, args.seed),
         "trace": lambda: _traces(each, args.seed),
+        "verdict": lambda: _verdicts(each, args.seed, "steps"),
+        "verdict_letter": lambda: _verdicts(each, args.seed, "letter"),
     }
     for answers in zip(*(made[task]() for task in args.tasks), strict=True):
         yield from answers
@@ -59,3 +63,11 @@ def _tests(num: int, seed: int) -> Iterator[tuple[str, str]]:
 def _traces(num: int, seed: int) -> Iterator[tuple[str, str]]:
     for trace, answer in minipy.warm_start_traces(num, seed, _NUMBERS):
         yield request_for_trace(trace, "trace").question, answer
+
+
+def _verdicts(num: int, seed: int, form: AnswerForm) -> Iterator[tuple[str, str]]:
+    """The step is the right program's line: a choice that is made where it is written."""
+    for prompt, lineup, line in minipy.warm_start_lineups(num, seed, _LINEUPS):
+        asked = request_for_verdict(prompt, lineup, prompt.id, form=form)
+        answer = f"best = {lineup.right}"
+        yield asked.question, f"{line}\n{answer}" if form == "steps" else answer

@@ -13,8 +13,10 @@ class MakePolicyArgs:
     """What `launch/make_policy.py` takes."""
 
     output: str = key("directory of the policy; there must be none yet")
-    tasks: tuple[Literal["code", "test", "trace"], ...] = key(
-        "tasks that it learns, in equal parts", ("code", "test", "trace")
+    tasks: tuple[Literal["code", "test", "trace", "verdict", "verdict_letter"], ...] = key(
+        "tasks that it learns, in equal parts; a verdict is a choice among programs, after a line "
+        "or at once",
+        ("code", "test", "trace"),
     )
     num_answers: int = key("answers that it learns from", 60_000, ge=64)
     corrupted: float = key("share of programs with one injected bug", 0.5, ge=0, le=1)

@@ -31,6 +31,7 @@ from rl.types import (
     FloatArray,
     IntArray,
     JudgeKind,
+    Lineup,
     Prompt,
     PromptGroup,
     Score,
@@ -67,6 +68,7 @@ class Answers:
     texts_G: tuple[str, ...]
     task: Task = Task.CODE
     trace: Trace | None = None  # what a trace asks for
+    lineup: Lineup | None = None  # what a verdict is asked about
     traced: bool = False  # whether the programs are watched
 
     @classmethod
@@ -78,6 +80,7 @@ class Answers:
             texts_G=tuple(completion.text for completion in group.completions_G),
             task=ask.task,
             trace=ask.trace,
+            lineup=ask.lineup,
             traced=ask.traced,
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.lessons.truncated import TruncationConfig
@@ -70,7 +70,7 @@ class Recipe:
     """
 
     max_updates: int = 1
-    labels: ClassVar[Labels | None] = None
+    labels: Labels | None = None
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup

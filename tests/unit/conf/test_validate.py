@@ -380,6 +380,27 @@ def test_arguments_of_a_recipe_are_checked_like_keys(
     assert fault.startswith(f"recipe_args.{next(iter(args))}: {expected}")
 
 
+@pytest.mark.parametrize(
+    ("kind", "args", "is_fault"),
+    [
+        ("rm", None, True),
+        ("rm", {"programs": "rollouts.parquet"}, False),
+        ("execution", None, False),
+        ("hybrid", None, False),
+    ],
+)
+def test_a_recipe_that_asks_about_programs_needs_some_with_a_verdict(
+    quickstart: dict[str, Any], kind: str, args: dict[str, Any] | None, is_fault: bool
+) -> None:
+    reward = quickstart["reward"] | {"kind": kind}
+    given = {"recipe": "aletheia", "recipe_args": args, "reward": reward}
+    if not is_fault:
+        assert build_config(quickstart | given).recipe == "aletheia"
+        return
+    (fault,) = faults_of(quickstart | given)
+    assert fault.startswith("recipe: ") and "recipe_args.programs=FILE" in fault
+
+
 def test_a_wrong_recipe_is_one_fault_whatever_its_arguments(quickstart: dict[str, Any]) -> None:
     (fault,) = faults_of(quickstart | {"recipe": "cur", "recipe_args": {"num_tests": 3}})
     assert fault.startswith("recipe: 'cur' is not one of grpo, cure") and "nearest: cure" in fault
