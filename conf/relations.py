@@ -5,10 +5,10 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
-from conf.algorithm_relations import ALGORITHM_CAUTIONS, ALGORITHM_RELATIONS
+from conf.algorithm_relations import ALGORITHM_CAUTIONS, ALGORITHM_RELATIONS, JUDGE_RELATIONS
 from conf.keys import keys_of
 from conf.relation import Relation
-from conf.schema import BY_TESTS, Config, ResourceConfig
+from conf.schema import Config, ResourceConfig
 
 
 def _owned_gpus(group: str, tensor_parallel: str | None) -> Relation:
@@ -89,13 +89,6 @@ def _shares_fit(config: Config) -> bool:
     shares = [resource.gpus for resource in resources(config).values()]
     fits = min(shares) > 0 and sum(shares) <= 1 + 1e-9  # the sum of three decimal fractions
     return not config.placement.colocate or fits
-
-
-def _has_verdicts(config: Config) -> bool:
-    """Whether programs are run, a judge from outside is trusted to, or programs are given."""
-    kind = config.reward.kind
-    judged = kind in BY_TESTS or ":" in kind or bool((config.recipe_args or {}).get("programs"))
-    return judged or config.recipe != "aletheia"
 
 
 def _minibatch_feeds_ranks(config: Config) -> bool:
@@ -199,19 +192,13 @@ RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: not c.reward.uses_model or bool(c.reward.model) or c.loop.enabled,
     ),
     Relation(
-        path="recipe",
-        involves=("recipe", "recipe_args", "reward.kind"),
-        rule="recipe=aletheia asks about programs with a verdict",
-        fix="give reward=execution, or recipe_args.programs=FILE",
-        holds=_has_verdicts,
-    ),
-    Relation(
         path="loop.enabled",
         involves=("loop.enabled", "data.kind"),
         rule="the loop makes its own problems, so loop.enabled needs data.kind=minipy",
         fix="set data=minipy, or loop.enabled=false",
         holds=lambda c: not c.loop.enabled or c.data.kind == "minipy",
     ),
+    *JUDGE_RELATIONS,
     *ALGORITHM_RELATIONS,
     Relation(
         path="policy.ranks",

@@ -46,6 +46,10 @@ METRICS: dict[str, Metric] = {
     "reward/exec_unjudged_rate": Metric(
         "share", "executed groups: completions that could not be judged (no pass, no label)"
     ),
+    "reward/unread_rate": Metric(
+        "share", "programs of which a served judge has said nothing that could be read"
+    ),
+    "judge/score_mean": Metric("share", "mean score that a served language model gave, 0 to 1"),
     "rm/score_mean": Metric("logit", "mean raw score that the reward model gave"),
     "rm/reused_rate": Metric("share", "scores taken from the cache or from identical code"),
     "rm/truncated_rate": Metric("share", "scored inputs that were cut to the model's context"),
@@ -212,10 +216,27 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         metrics |= _pair_ties(groups_by_rm) | _group_ties(groups_by_rm)
         metrics["rm/reused_rate"] = float(np.mean([s.reused for s in judged]))
         metrics["rm/truncated_rate"] = float(np.mean([s.truncated for s in judged]))
+    metrics |= _served_metrics(groups_P)
     for reason in Reason:
         share = float(np.mean([e.reason is reason for e in extractions]))
         metrics[f"reward/reason/{reason.value}"] = share
     return metrics
+
+
+def _served_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
+    """What a served language model said of programs; nothing where none was asked."""
+    values = [
+        score.value
+        for group in groups_P
+        if group.judge is JudgeKind.GENERATIVE
+        for extraction, score in zip(group.extractions_G, group.scores_G, strict=True)
+        if extraction.valid
+    ]
+    if not values:
+        return {}
+    read = [value for value in values if value is not None]
+    unread = {"reward/unread_rate": 1 - len(read) / len(values)}
+    return unread | ({"judge/score_mean": float(np.mean(read))} if read else {})
 
 
 def _length_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:

@@ -88,6 +88,7 @@ class JudgeKind(StrEnum):
     MATRIX = "matrix"  # a test, by the sampled programs that it was run on
     TRACE = "trace"  # an answer, by what the program was seen to do
     VERDICT = "verdict"  # a choice among programs, by what their tests say of them
+    GENERATIVE = "generative"  # a served language model was asked about the program
     OWN = "own"  # a judge from outside this tree, on a scale of its own
 
 
@@ -161,7 +162,8 @@ class Lineup:
     """
 
     codes_N: tuple[str, ...]
-    pass_rates_N: tuple[float, ...]  # shares of the problem's tests; 1.0 is right
+    # Shares of the problem's tests, 1.0 is right; () where nothing is known.
+    pass_rates_N: tuple[float, ...] = ()
 
     @property
     def letters_N(self) -> str:
@@ -171,12 +173,8 @@ class Lineup:
     @property
     def right(self) -> str | None:
         """The letter of the only right program; None where none is, or more than one."""
-        right = [
-            letter
-            for letter, rate in zip(self.letters_N, self.pass_rates_N, strict=True)
-            if rate == 1.0
-        ]
-        return right[0] if len(right) == 1 else None
+        right = [i for i, rate in enumerate(self.pass_rates_N) if rate == 1.0]
+        return self.letters_N[right[0]] if len(right) == 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rl.types import JudgedGroup, Lineup, Score
+
+T = TypeVar("T")
 
 _LOWEST = 0.8  # what the worst wrong choice loses
 
@@ -64,30 +67,30 @@ def one_right(known: Sequence[Known], sizes: Sequence[int], rng: random.Random) 
         rates.add(program.pass_rate)
     chosen = [rng.choice(right), *[*new, *others][: num - 1]]
     rng.shuffle(chosen)
-    return _lineup(chosen)
+    return lineup(chosen)
 
 
-def covering(known: Sequence[Known], longest: int, rounds: int, rng: random.Random) -> list[Lineup]:
-    """Lineups in which every program stands `rounds` times, whatever is known of it.
+def covering(items: Sequence[T], longest: int, rounds: int, rng: random.Random) -> list[list[T]]:
+    """Lists in which every item stands `rounds` times; none where there is nothing to choose.
 
-    The lengths differ by one at most. None where there is nothing to choose.
+    The lengths differ by one at most.
 
-    >>> known = [Known(code, 0.0) for code in "abcdef"]
-    >>> [len(lineup.codes_N) for lineup in covering(known, 5, 2, random.Random(0))]
+    >>> [len(found) for found in covering("abcdef", 5, 2, random.Random(0))]
     [3, 3, 3, 3]
     """
-    if len(known) < 2:
+    if len(items) < 2:
         return []
-    num_lists = -(-len(known) // longest)
-    lineups: list[Lineup] = []
+    num_lists = -(-len(items) // longest)
+    lists: list[list[T]] = []
     for _ in range(rounds):
-        order = list(known)
+        order = list(items)
         rng.shuffle(order)
-        lineups += [_lineup(order[start::num_lists]) for start in range(num_lists)]
-    return lineups
+        lists += [order[start::num_lists] for start in range(num_lists)]
+    return lists
 
 
-def _lineup(programs: Sequence[Known]) -> Lineup:
+def lineup(programs: Sequence[Known]) -> Lineup:
+    """Known programs, in this order."""
     return Lineup(
         codes_N=tuple(program.code for program in programs),
         pass_rates_N=tuple(program.pass_rate for program in programs),

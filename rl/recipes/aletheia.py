@@ -26,6 +26,7 @@ from rl.lessons.lineups import (
     distance_rewards,
     kendall_tau,
     known_programs,
+    lineup,
     one_right,
 )
 from rl.loss import NllObjective
@@ -85,11 +86,11 @@ class Aletheia(Recipe):
     ) -> list[Ask]:
         """The asks whose prompts are short enough."""
         asks: list[Ask] = []
-        for index, lineup in enumerate(lineups):
-            prompt = self._request(problem, lineup, f"{problem.id}#{kind}-{index}")
+        for index, listed in enumerate(lineups):
+            prompt = self._request(problem, listed, f"{problem.id}#{kind}-{index}")
             if self.setup.fits(prompt):
                 ask = Ask(prompt=prompt, problem=problem, sampling=sampling, task=Task.VERDICT)
-                asks.append(replace(ask, lineup=lineup))
+                asks.append(replace(ask, lineup=listed))
         return asks
 
     def grade(self, bundle: Sequence[JudgedGroup]) -> Sequence[JudgedGroup]:
@@ -100,11 +101,11 @@ class Aletheia(Recipe):
         ]
 
     def _rewards(self, group: JudgedGroup) -> FloatArray:
-        lineup, chosen_G = lineup_of(group), _chosen(group)
-        worth = {letter: float(letter == lineup.right) for letter in lineup.letters_N}
+        asked = lineup_of(group)
+        worth = {letter: float(letter == asked.right) for letter in asked.letters_N}
         if self._args.reward == "distance":
-            worth = dict(zip(lineup.letters_N, distance_rewards(lineup), strict=True))
-        return np.array([worth.get(letter, -1.0) for letter in chosen_G], np.float32)
+            worth = dict(zip(asked.letters_N, distance_rewards(asked), strict=True))
+        return np.array([worth.get(letter, -1.0) for letter in _chosen(group)], np.float32)
 
     def teach(self, step: int, groups_P: Sequence[JudgedGroup], state: State) -> Lesson:
         """One update of the verdicts; the programs teach nothing."""
@@ -144,10 +145,10 @@ class Aletheia(Recipe):
         known = known_programs(programs)
         rng = random.Random(derive_seed(sampling.seed, "held-out lists", problem.id))
         single = one_right(known, args.num_programs, rng)
-        every = covering(known, max(args.num_programs), _ROUNDS, rng)
+        every = map(lineup, covering(known, max(args.num_programs), _ROUNDS, rng))
         return [
             *self._asks(problem, [single] if single else [], "list", sampling),
-            *self._asks(problem, every, "choice", sampling),
+            *self._asks(problem, [*every], "choice", sampling),
         ]
 
     def mark(self, groups_P: Sequence[JudgedGroup]) -> Mapping[str, float]:
@@ -163,10 +164,10 @@ class Aletheia(Recipe):
 
 def lineup_of(group: JudgedGroup) -> Lineup:
     """The programs that a group of verdicts is about."""
-    lineup = group.group.ask.lineup
-    if lineup is None:
+    asked = group.group.ask.lineup
+    if asked is None:
         raise ValueError(f"{group.group.prompt.id}: no programs were asked about")
-    return lineup
+    return asked
 
 
 def _chosen(group: JudgedGroup) -> list[str]:
@@ -253,7 +254,7 @@ def _win_shares(choices: Sequence[JudgedGroup]) -> dict[str, float]:
     """How often each program was chosen, of the answers to lists that it is in."""
     chosen: dict[str, list[bool]] = defaultdict(list)
     for group in choices:
-        lineup, letters_G = lineup_of(group), _chosen(group)
-        for letter, code in zip(lineup.letters_N, lineup.codes_N, strict=True):
+        asked, letters_G = lineup_of(group), _chosen(group)
+        for letter, code in zip(asked.letters_N, asked.codes_N, strict=True):
             chosen[code] += [letter == answer for answer in letters_G]
     return {code: float(np.mean(wins)) for code, wins in chosen.items()}

@@ -44,11 +44,10 @@ def test_wrong_programs_of_different_pass_rates_are_preferred():
 
 
 def test_a_choice_is_among_all_programs_whatever_is_known_of_them():
-    known = [Known(str(i), 1.0) for i in range(7)]
-    found = covering(known, 3, 2, random.Random(0))
-    assert sorted(code for lineup in found for code in lineup.codes_N) == sorted("0123456" * 2)
-    assert all(2 <= len(lineup.codes_N) <= 3 for lineup in found)
-    assert covering(known[:1], 3, 2, random.Random(0)) == []
+    found = covering("0123456", 3, 2, random.Random(0))
+    assert sorted(code for codes in found for code in codes) == sorted("0123456" * 2)
+    assert all(2 <= len(codes) <= 3 for codes in found)
+    assert covering("0", 3, 2, random.Random(0)) == []
 
 
 @pytest.mark.parametrize(
