@@ -62,3 +62,21 @@ def test_codrlplus_asks_what_failed_programs_do_and_keeps_them_in_its_checkpoint
     assert len(traces) > steps[-1]["task/trace/num_kept"]
     assert {one["step"] for one in traces} == {1, 2, 3}
     assert "eval/trace_right" in json.loads(run.summary.read_text())["final_marks"]
+
+
+def test_aletheia_asks_which_of_the_programs_of_the_same_step_is_right(tmp_path: Path) -> None:
+    run = trained(tmp_path, "experiment=recipe_aletheia")
+    rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
+    verdicts = [row for row in rows if row.task == "verdict"]
+    assert verdicts and {row.judge for row in verdicts} == {"verdict"}
+    assert {row.code for row in verdicts} <= {"A", "B", "C", ""}
+    assert all(row.advantage == 0 for row in rows if row.task == "code")
+    wanted = {1.0: 1.0, 0.0: 0.0, None: -1.0}
+    assert all(row.reward == wanted[row.score] for row in verdicts)
+    steps = read_metrics(run.metrics)
+    assert all(step["task/verdict/readable"] > 0.5 for step in steps)
+    marks = json.loads(run.summary.read_text())["final_marks"]
+    assert 1 / 3 <= marks["eval/verdict_chance"] <= 1 / 2
+    assert {"eval/verdict_right", "eval/best_of_by_verdicts", "eval/best_of_at_random"} <= set(
+        marks
+    )
