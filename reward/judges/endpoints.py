@@ -16,7 +16,7 @@ from http.client import HTTPException
 from threading import Lock, Semaphore
 from typing import Any, TypeVar
 from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import Request, urlopen
 
 from conf.errors import EngineError, UserError, in_one_line
 from conf.schema import RequestConfig
@@ -68,7 +68,6 @@ class Endpoints:
         self._threads = ThreadPoolExecutor(cfg.concurrency, thread_name_prefix="judge")
         self._lock = Lock()
         self._under_way = dict.fromkeys(self.urls, 0)
-        self._open = build_opener(ProxyHandler({})).open  # a judge is asked directly
 
     def only(self, url: str) -> Endpoints:
         """One of the servers, which is asked once."""
@@ -92,11 +91,11 @@ class Endpoints:
         with self._room:
             end_s = self._clock() + self._deadline_s
             for attempt in range(self._cfg.tries):
-                url = self._next(tried)
-                tried.append(url)
                 left_s = end_s - self._clock()
                 if left_s <= 0:
                     break
+                url = self._next(tried)
+                tried.append(url)
                 try:
                     return self._on(url, path, body, min(self._cfg.timeout_s, left_s))
                 except _TransientError as error:
@@ -137,7 +136,7 @@ class Endpoints:
             headers["Authorization"] = f"Bearer {self._token}"
         data = None if body is None else json.dumps(body).encode("ascii")
         try:
-            with self._open(Request(url + path, data, headers), timeout=timeout_s) as answer:
+            with urlopen(Request(url + path, data, headers), timeout=timeout_s) as answer:
                 return parse_json(answer.read(_MAX_BYTES))
         except HTTPError as error:
             raise _refusal(url + path, error) from error

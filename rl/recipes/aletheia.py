@@ -35,6 +35,7 @@ from rl.samples import build_samples
 from rl.seeds import derive_seed
 from rl.types import Ask, FloatArray, JudgedGroup, Lineup, Prompt, SamplingConfig, Task
 
+_LIST, _CHOICE = "list", "choice"  # kinds of lists, in the ids of their prompts
 _ROUNDS = 2  # lists that each program of a held-out problem is in
 
 Request = Callable[[Prompt, Lineup, str], Prompt]
@@ -79,7 +80,7 @@ class Aletheia(Recipe):
         rng = random.Random(derive_seed(self.setup.sampling.seed, "lists", step, problem.id))
         lineups = [one_right(known, args.num_programs, rng) for _ in range(args.num_lists)]
         sampling = replace(self.setup.sampling, group_size=args.group_size)
-        return self._asks(problem, [found for found in lineups if found], "list", sampling)
+        return self._asks(problem, [found for found in lineups if found], _LIST, sampling)
 
     def _asks(
         self, problem: Prompt, lineups: Sequence[Lineup], kind: str, sampling: SamplingConfig
@@ -147,14 +148,14 @@ class Aletheia(Recipe):
         single = one_right(known, args.num_programs, rng)
         every = map(lineup, covering(known, max(args.num_programs), _ROUNDS, rng))
         return [
-            *self._asks(problem, [single] if single else [], "list", sampling),
-            *self._asks(problem, [*every], "choice", sampling),
+            *self._asks(problem, [single] if single else [], _LIST, sampling),
+            *self._asks(problem, [*every], _CHOICE, sampling),
         ]
 
     def mark(self, groups_P: Sequence[JudgedGroup]) -> Mapping[str, float]:
         """What the verdicts are worth."""
         verdicts = of_task(groups_P, Task.VERDICT)
-        lists = [group for group in verdicts if "#list-" in group.group.prompt.id]
+        lists = [group for group in verdicts if _kind(group) == _LIST]
         marks: dict[str, float] = {}
         if lists:
             marks |= {f"eval/verdict_{name}": value for name, value in _figures(lists).items()}
@@ -168,6 +169,10 @@ def lineup_of(group: JudgedGroup) -> Lineup:
     if asked is None:
         raise ValueError(f"{group.group.prompt.id}: no programs were asked about")
     return asked
+
+
+def _kind(group: JudgedGroup) -> str:
+    return group.group.prompt.id.rpartition("#")[2].partition("-")[0]
 
 
 def _chosen(group: JudgedGroup) -> list[str]:
@@ -235,7 +240,7 @@ def _standings(groups_P: Sequence[JudgedGroup]) -> list[_Standing]:
         about[group.group.ask.problem.id].append(group)
     standings: list[_Standing] = []
     for own in about.values():
-        choices = [g for g in of_task(own, Task.VERDICT) if "#choice-" in g.group.prompt.id]
+        choices = [g for g in of_task(own, Task.VERDICT) if _kind(g) == _CHOICE]
         share = _win_shares(choices)
         known = known_programs(of_task(own, Task.CODE))
         if known and all(program.code in share for program in known):
