@@ -77,7 +77,9 @@ class GenerativeScorer:
                 for turns in self._turns(_PROBE, self._lists(_PROBE, _PROGRAMS)):
                     self._answer(self._servers.only(url), turns)
             except (EngineError, UnfitError) as error:
-                raise UserError(f"reward.url: {url} does not judge: {error}") from error
+                raise UserError(
+                    f"reward.url: {url} does not judge: {error}; start it, or give another address"
+                ) from error
 
     # ------------------------------------------------------------ what is asked
 

@@ -46,7 +46,9 @@ class RemoteScorer:
             try:
                 self._asked(self._servers.only(url), _PROBE, [_PROGRAM, f"{_PROGRAM} + 0"])
             except (EngineError, NonFiniteError, UnfitError) as error:
-                raise UserError(f"reward.url: {url} gives no score: {error}") from error
+                raise UserError(
+                    f"reward.url: {url} gives no score: {error}; start it, or give another address"
+                ) from error
 
     def _asked(self, servers: Endpoints, prompt: Prompt, codes: Sequence[str]) -> list[float]:
         answers = [fenced(code) for code in codes]
