@@ -81,8 +81,12 @@ def _programs_of(file: str) -> dict[str, list[Known]]:
     judged: dict[str, list[tuple[str, Score]]] = defaultdict(list)
     for row in read_rollouts(Path(file)):
         if row.task == Task.CODE:
-            tests = {"num_passed": row.num_passed, "num_tests": row.num_tests}
-            score = Score(value=row.score, verdict=row.verdict, **tests)
+            score = Score(
+                value=row.score,
+                verdict=row.verdict,
+                num_passed=row.num_passed,
+                num_tests=row.num_tests,
+            )
             judged[row.question].append((row.code, score))
     known = {question: found for question, own in judged.items() if (found := known_of(own))}
     if not known:
