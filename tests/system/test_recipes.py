@@ -65,7 +65,9 @@ def test_codrlplus_asks_what_failed_programs_do_and_keeps_them_in_its_checkpoint
 
 
 def test_aletheia_asks_which_of_the_programs_of_the_same_step_is_right(tmp_path: Path) -> None:
-    run = trained(tmp_path, "experiment=recipe_aletheia")
+    # This policy was never shown a list, so that few of its answers can be read.
+    policy = "model.path=assets/minipy/policy_tasks"
+    run = trained(tmp_path, "experiment=recipe_aletheia", policy)
     rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
     verdicts = [row for row in rows if row.task == "verdict"]
     assert verdicts and {row.judge for row in verdicts} == {"verdict"}
@@ -74,7 +76,7 @@ def test_aletheia_asks_which_of_the_programs_of_the_same_step_is_right(tmp_path:
     wanted = {1.0: 1.0, 0.0: 0.0, None: -1.0}
     assert all(row.reward == wanted[row.score] for row in verdicts)
     steps = read_metrics(run.metrics)
-    assert all(step["task/verdict/readable"] > 0.5 for step in steps)
+    assert all(step["task/verdict/num_groups"] > 0 for step in steps)
     marks = json.loads(run.summary.read_text())["final_marks"]
     assert 1 / 3 <= marks["eval/verdict_chance"] <= 1 / 2
     assert {"eval/verdict_right", "eval/best_of_by_verdicts", "eval/best_of_at_random"} <= set(
