@@ -1,7 +1,8 @@
 """A tiny policy from nothing: `python launch/make_policy.py output=DIR tasks=code,test,trace`.
 
 It learns what the problems of minipy ask for, and the tasks that a recipe gives it: to write tests,
-to say what a program returns, to choose the right one of several programs. `assets/minipy/policy_tasks` is made by this command.
+to say what a program returns, to choose the right one of several programs.
+`assets/minipy/policy_tasks` is made by this command.
 """
 
 from __future__ import annotations
