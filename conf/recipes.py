@@ -160,6 +160,38 @@ class CvedrlArgs:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class AletheiaArgs:
+    """Which of several programs is right, asked of the policy (Aletheia, arXiv 2601.12186)."""
+
+    learn: Literal["grpo", "raft"] = key(
+        "objective: grpo the run's policy gradient; raft the likelihood of right answers alone",
+        "grpo",
+    )
+    reward: Literal["right", "distance"] = key(
+        "reward of a choice: right 1 for the right program, else 0; distance 1, and by the rank of "
+        "its pass rate down to -0.8, for which tests must give a rate (reward.execution=pass_rate)",
+        "right",
+    )
+    answer: Literal["steps", "letter"] = key(
+        "form of an answer: a few short lines and then the letter, or the letter alone", "steps"
+    )
+    programs: str | None = key(
+        "rollout file of an earlier run whose programs are asked about; null samples and runs "
+        "them in the same step",
+        None,
+    )
+    num_programs: tuple[int, ...] = key(
+        "lengths of lists, drawn evenly; a list is shorter where there are not as many wrong "
+        "programs",
+        (2, 3, 4, 5),
+        ge=2,
+        le=26,
+    )
+    num_lists: int = key("lists of each problem", 1, ge=1)
+    group_size: int = key("answers to a list; 16 in Aletheia", 8, ge=2)
+
+
 RecipeArgs = (
     GrpoArgs
     | CureArgs
@@ -170,6 +202,7 @@ RecipeArgs = (
     | CrpeArgs
     | StepCoderArgs
     | CvedrlArgs
+    | AletheiaArgs
 )
 ARGS: dict[str, type[RecipeArgs]] = {
     "grpo": GrpoArgs,
@@ -181,6 +214,7 @@ ARGS: dict[str, type[RecipeArgs]] = {
     "crpe": CrpeArgs,
     "stepcoder": StepCoderArgs,
     "cvedrl": CvedrlArgs,
+    "aletheia": AletheiaArgs,
 }
 OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pairs"}  # of `data`
 ANCHORED = ("dpo", "crpe")  # the ranks hold the initial policy too

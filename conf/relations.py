@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
-from conf.algorithm_relations import ALGORITHM_CAUTIONS, ALGORITHM_RELATIONS
+from conf.algorithm_relations import ALGORITHM_CAUTIONS, ALGORITHM_RELATIONS, JUDGE_RELATIONS
 from conf.keys import keys_of
 from conf.recipes import OFFLINE
 from conf.relation import Relation
@@ -213,6 +213,7 @@ RELATIONS: tuple[Relation, ...] = (
         fix="set data=minipy, or loop.enabled=false",
         holds=lambda c: not c.loop.enabled or c.data.kind == "minipy",
     ),
+    *JUDGE_RELATIONS,
     *ALGORITHM_RELATIONS,
     Relation(
         path="policy.ranks",

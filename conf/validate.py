@@ -115,14 +115,19 @@ def _recipe_faults(config: Config) -> list[Fault]:
 
 
 def _without_unused(config: Config) -> Config:
-    """The configuration as it will be used: execution loads no reward model and shapes nothing.
+    """The configuration as it will be used: without the model, shaping or servers of others.
 
     An experiment names its reward model whoever judges, so that `reward=execution` is one override;
     what is shown and stored must not look as if the model had been used.
     """
-    if config.reward.uses_model:
-        return config
-    return replace(config, reward=replace(config.reward, model=None, shaping="raw"))
+    reward = config.reward
+    used = replace(
+        reward,
+        model=reward.model if reward.uses_model else None,
+        shaping=reward.shaping if reward.shapes else "raw",
+        url=reward.url if reward.is_served else None,
+    )
+    return replace(config, reward=used)
 
 
 def cautions(config: Config) -> list[Fault]:

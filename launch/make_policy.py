@@ -1,9 +1,10 @@
 """A tiny policy from nothing: `python launch/make_policy.py output=DIR tasks=code,test,trace`.
 
 It learns what the problems of minipy ask for, and the tasks that a recipe gives it: to write tests,
-and to say what a program returns. `level=branchy tasks=code` makes one of programs with conditional
-statements, `tasks=suite` one that writes tests of given programs. `assets/minipy/policy_tasks` and
-`assets/minipy/policy_branchy` are made by this command.
+to say what a program returns, to choose the right one of several programs. `level=branchy
+tasks=code` makes one of programs with conditional statements, `tasks=suite` one that writes tests
+of given programs. `assets/minipy/policy_tasks` and `assets/minipy/policy_branchy` are made by this
+command.
 """
 
 from __future__ import annotations

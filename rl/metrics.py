@@ -1,6 +1,8 @@
 """The metrics of a run: every name that may appear in `metrics.jsonl`, with unit and meaning.
 
 A name that is not registered here is an error, so that dashboards and reports can rely on the list.
+
+One file: the table of all names, and what computes those of a step.
 """
 
 from __future__ import annotations
@@ -46,6 +48,10 @@ METRICS: dict[str, Metric] = {
     "reward/exec_unjudged_rate": Metric(
         "share", "executed groups: completions that could not be judged (no pass, no label)"
     ),
+    "reward/unread_rate": Metric(
+        "share", "programs of which a served judge has said nothing that could be read"
+    ),
+    "judge/score_mean": Metric("share", "mean score that a served language model gave, 0 to 1"),
     "rm/score_mean": Metric("logit", "mean raw score that the reward model gave"),
     "rm/reused_rate": Metric("share", "scores taken from the cache or from identical code"),
     "rm/truncated_rate": Metric("share", "scored inputs that were cut to the model's context"),
@@ -151,6 +157,23 @@ METRICS: dict[str, Metric] = {
     "task/trace/num_groups": Metric("groups", "traces that were asked for"),
     "task/trace/num_kept": Metric("traces", "traces in the buffer that the step drew from"),
     "task/trace/age": Metric("steps", "mean age of the traces that were asked for"),
+    "task/verdict/readable": Metric("share", "answers to lists that name one of the programs"),
+    "task/verdict/right": Metric("share", "answers to lists that name the right program"),
+    "task/verdict/chance": Metric("share", "the same of a blind guess: mean of 1 / programs"),
+    "task/verdict/num_groups": Metric("groups", "lists that were asked about"),
+    "eval/verdict_readable": Metric("share", "held-out: answers that name one of the programs"),
+    "eval/verdict_right": Metric("share", "held-out: answers that name the only right program"),
+    "eval/verdict_chance": Metric("share", "held-out: the same of a blind guess"),
+    "eval/verdict_majority": Metric(
+        "share", "held-out: lists whose most frequent answer is right; equals share it"
+    ),
+    "eval/verdict_tau": Metric(
+        "", "held-out: Kendall's tau-b of choices and pass rates, mean of the problems with one"
+    ),
+    "eval/best_of_by_verdicts": Metric("share", "held-out: accuracy of the choice by verdicts"),
+    "eval/best_of_at_random": Metric(
+        "share", "held-out: the same of a random one of the different programs with code"
+    ),
     "eval/trace_right": Metric("share", "held-out: answers that say what a program does"),
     "eval/test_readable": Metric("share", "held-out: tests that can be read"),
     "eval/test_right": Metric("share", "held-out: tests that every right program passes"),
@@ -252,6 +275,7 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         metrics |= _pair_ties(groups_by_rm) | _group_ties(groups_by_rm)
         metrics["rm/reused_rate"] = float(np.mean([s.reused for s in judged]))
         metrics["rm/truncated_rate"] = float(np.mean([s.truncated for s in judged]))
+    metrics |= _served_metrics(groups_P)
     for reason in Reason:
         share = float(np.mean([e.reason is reason for e in extractions]))
         metrics[f"reward/reason/{reason.value}"] = share
@@ -266,6 +290,22 @@ def mean_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
         for name in names
     }
     return {**means, "policy/lr": reports[-1].lr}
+
+
+def _served_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
+    """What a served language model said of programs; nothing where none was asked."""
+    values = [
+        score.value
+        for group in groups_P
+        if group.judge is JudgeKind.GENERATIVE
+        for extraction, score in zip(group.extractions_G, group.scores_G, strict=True)
+        if extraction.valid
+    ]
+    if not values:
+        return {}
+    read = [value for value in values if value is not None]
+    unread = {"reward/unread_rate": 1 - len(read) / len(values)}
+    return unread | ({"judge/score_mean": float(np.mean(read))} if read else {})
 
 
 def _length_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:

@@ -7,6 +7,8 @@ Axes in names: P prompts, G completions of a group, N samples, R rows, L tokens 
 K tokens that a token was sampled among.
 Arrays instead of lists: 2,048 completions of 16k tokens are 134 MB and pass through Ray without a
 copy; as Python integers they are more than 1 GB and are pickled.
+
+One file: who follows a value from one actor to the next reads downwards.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from string import ascii_uppercase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +90,8 @@ class JudgeKind(StrEnum):
     MATRIX = "matrix"  # a test, by the sampled programs that it was run on
     TRACE = "trace"  # an answer, by what the program was seen to do
     SUITE = "suite"  # tests of a given program, by what it did with their inputs
+    VERDICT = "verdict"  # a choice among programs, by what their tests say of them
+    GENERATIVE = "generative"  # a served language model was asked about the program
     OWN = "own"  # a judge from outside this tree, on a scale of its own
 
 
@@ -140,6 +145,7 @@ class Task(StrEnum):
     TRACE = "trace"  # what a given program does with a given input
     STEP = "step"  # a program that goes on from the beginning of another
     SUITE = "suite"  # several tests of a given program
+    VERDICT = "verdict"  # which of several given programs is right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +196,30 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lineup:
+    """Different programs of one problem, and what is known of each: a question which is right.
+
+    >>> Lineup(codes_N=("a", "b"), pass_rates_N=(0.5, 1.0)).right
+    'B'
+    """
+
+    codes_N: tuple[str, ...]
+    # Shares of the problem's tests, 1.0 is right; () where nothing is known.
+    pass_rates_N: tuple[float, ...] = ()
+
+    @property
+    def letters_N(self) -> str:
+        """By which the programs are called, in their order."""
+        return ascii_uppercase[: len(self.codes_N)]
+
+    @property
+    def right(self) -> str | None:
+        """The letter of the only right program; None where none is, or more than one."""
+        right = [i for i, rate in enumerate(self.pass_rates_N) if rate == 1.0]
+        return self.letters_N[right[0]] if len(right) == 1 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """One group to sample: what the policy reads, and the problem that it is about.
 
@@ -204,6 +234,7 @@ class Ask:
     prefix: str = ""
     trace: Trace | None = None  # what a trace asks for
     given: Given | None = None  # what a suite is written for
+    lineup: Lineup | None = None  # what a verdict is asked about
     traced: bool = False  # whether each program is watched on the first test's input
     covered: bool = False  # whether it is seen what of each program the tests' inputs execute
 

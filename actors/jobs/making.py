@@ -11,6 +11,7 @@ from conf.commands.make_policy import MakePolicyArgs
 from conf.errors import UserError
 from conf.schema import Config
 from reward.verify.generated_tests import request_for_test
+from reward.verify.lineups import AnswerForm, request_for_verdict
 from reward.verify.suites import request_for_suite
 from reward.verify.traces import request_for_trace
 from rl.base.console import Console
@@ -20,6 +21,7 @@ from rl.types import Prompt
 
 _NUMBERS = 3  # of a list in a test or a trace: a tiny model has to work the output out
 _MOST_TESTS = 4  # of a suite
+_LINEUPS = (2, 3)  # programs of a lineup: a context of 512 tokens has no room for five
 
 
 def make_policy(cfg: Config, args: MakePolicyArgs) -> None:
@@ -58,6 +60,8 @@ def answers_of(args: MakePolicyArgs) -> Iterator[tuple[str, str]]:
         "suite": lambda: _suites(each, args.seed),
         "test": lambda: _tests(each, args.seed),
         "trace": lambda: _traces(each, args.seed),
+        "verdict": lambda: _verdicts(each, args.seed, "steps"),
+        "verdict_letter": lambda: _verdicts(each, args.seed, "letter"),
     }
     for answers in zip(*(made[task]() for task in args.tasks), strict=True):
         yield from answers
@@ -77,3 +81,11 @@ def _suites(num: int, seed: int) -> Iterator[tuple[str, str]]:
     problem = Prompt(id="suite", messages=(), entry_point=minipy.ENTRY_POINT)
     for code, suite in branchy.warm_start_suites(num, _MOST_TESTS, seed):
         yield request_for_suite(problem, code, _MOST_TESTS).question, suite
+
+
+def _verdicts(num: int, seed: int, form: AnswerForm) -> Iterator[tuple[str, str]]:
+    """The step is the right program's line: a choice that is made where it is written."""
+    for prompt, lineup, line in minipy.warm_start_lineups(num, seed, _LINEUPS):
+        asked = request_for_verdict(prompt, lineup, prompt.id, form=form)
+        answer = f"best = {lineup.right}"
+        yield asked.question, f"{line}\n{answer}" if form == "steps" else answer

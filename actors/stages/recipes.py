@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from actors.plan.examples import PolicyTexts, load_examples
 from conf.errors import UserError
 from conf.imports import load
 from conf.recipes import (
+    AletheiaArgs,
     CodrlPlusArgs,
     CrpeArgs,
     CureArgs,
@@ -22,11 +26,14 @@ from conf.recipes import (
 from conf.schema import Config
 from conf.validate import build
 from reward.verify.generated_tests import request_for_test
+from reward.verify.lineups import request_for_verdict
 from reward.verify.suites import request_for_suite
 from reward.verify.traces import request_for_trace
 from rl.advantage import AdvantageConfig
+from rl.lessons.lineups import Known, known_of
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective, PolicyObjective
+from rl.recipes.aletheia import Aletheia
 from rl.recipes.codrlplus import CodrlPlus
 from rl.recipes.crpe import Crpe
 from rl.recipes.cure import Cure
@@ -35,7 +42,8 @@ from rl.recipes.given import Dpo, Sft
 from rl.recipes.recipe import Recipe, Setup
 from rl.recipes.sol_ver import SolVer
 from rl.recipes.stepcoder import StepCoder
-from rl.types import Prompt, SamplingConfig
+from rl.run.rollouts import read_rollouts
+from rl.types import Prompt, SamplingConfig, Score, Task
 
 Args = Mapping[str, Any]
 
@@ -110,6 +118,35 @@ def _cvedrl(setup: Setup, args: Args) -> Recipe:
     return Cvedrl(setup, build(CvedrlArgs, args), request_for_suite)
 
 
+def _aletheia(setup: Setup, args: Args) -> Recipe:
+    made = build(AletheiaArgs, args)
+    request = partial(request_for_verdict, form=made.answer)
+    return Aletheia(setup, made, request, _programs_of(made.programs) if made.programs else {})
+
+
+def _programs_of(file: str) -> dict[str, list[Known]]:
+    """The judged programs of a rollout file, by the question of their problem."""
+    if not Path(file).is_file():
+        raise UserError(f"recipe_args.programs: {file} is no file; give a rollout file of a run")
+    judged: dict[str, list[tuple[str, Score]]] = defaultdict(list)
+    for row in read_rollouts(Path(file)):
+        if row.task == Task.CODE:
+            score = Score(
+                value=row.score,
+                verdict=row.verdict,
+                num_passed=row.num_passed,
+                num_tests=row.num_tests,
+            )
+            judged[row.question].append((row.code, score))
+    known = {question: found for question, own in judged.items() if (found := known_of(own))}
+    if not known:
+        raise UserError(
+            f"recipe_args.programs: {file} holds no program with a verdict; give a rollout file of "
+            "a run with reward=execution, or of an evaluation"
+        )
+    return known
+
+
 # Objectives of the policy by `algorithm.kind`, and recipes by `recipe`; either may be the path of
 # a function from outside this tree that takes the same and returns the same.
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
@@ -123,6 +160,7 @@ RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {
     "crpe": _crpe,
     "stepcoder": _stepcoder,
     "cvedrl": _cvedrl,
+    "aletheia": _aletheia,
 }
 
 

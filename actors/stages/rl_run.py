@@ -245,7 +245,8 @@ class RlRun:
     def _labels(self) -> str:
         """What is learned from."""
         kind = self._cfg.reward.kind
-        of_judge = {"rm": "rm", "execution": "gold_tests", "hybrid": "gold_tests, rm"}
+        of_judge = {"rm": "rm", "remote": "rm", "execution": "gold_tests"}
+        of_judge |= {"hybrid": "gold_tests, rm", "generative": "a served language model"}
         return self._recipe.labels or of_judge.get(kind, f"those of {kind}")
 
     async def _before(self, fleet: RayFleet, newest: Checkpoint | None) -> PolicyFigures:

@@ -8,9 +8,9 @@ from typing import Literal
 from conf.errors import UserError
 from conf.schema import ProblemLevel, key
 
-PolicyTask = Literal["code", "test", "trace", "suite"]
+PolicyTask = Literal["code", "test", "trace", "suite", "verdict", "verdict_letter"]
 TASKS: dict[ProblemLevel, tuple[PolicyTask, ...]] = {
-    "flat": ("code", "test", "trace"),
+    "flat": ("code", "test", "trace", "verdict", "verdict_letter"),
     "branchy": ("code", "suite"),
 }
 
@@ -22,7 +22,8 @@ class MakePolicyArgs:
     output: str = key("directory of the policy; there must be none yet")
     level: ProblemLevel = key("level of minipy that it learns", "flat")
     tasks: tuple[PolicyTask, ...] = key(
-        "tasks that it learns, in equal parts: code, test and trace of the flat level; code and "
+        "tasks that it learns, in equal parts: code, test, trace and verdict of the flat level (a "
+        "verdict is a choice among programs, after a line, or at once: verdict_letter); code and "
         "suite, which are tests of a given program, of the branchy one",
         ("code", "test", "trace"),
     )

@@ -1,7 +1,8 @@
 """Judging of a bundle: the answers about one problem, of all tasks, together.
 
 Programs go to the judge of the run. Tests and traces are judged by what programs were seen to do in
-the sandbox; what a test is worth, a recipe says (`rl.recipes`). Nothing here raises a reward that a
+the sandbox, verdicts by what is known of the programs; what a test is worth, a recipe says
+(`rl.recipes`). Nothing here raises a reward that a
 text could claim for itself: what an answer expects never enters the process of a program.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 from reward.judges.judge import Answers, Judge, Judged
 from reward.verify.executed import executed_programs
 from reward.verify.generated_tests import read_test, text_of
+from reward.verify.lineups import read_verdict
 from reward.verify.matrix import execute_matrix
 from reward.verify.suites import as_text, mutants_of, read_suite, run_suites
 from reward.verify.traces import is_right, read_trace, run_traces
@@ -68,6 +70,8 @@ class BundleJudge:
             return judge_traces(answers)
         if answers.task is Task.SUITE:
             return self._judge_suites(answers)
+        if answers.task is Task.VERDICT:
+            return judge_verdicts(answers)
         return self._judge_tests(answers, codes_N)
 
     def _judge_tests(self, answers: Answers, codes_N: Sequence[str]) -> Judged:
@@ -135,3 +139,32 @@ def judge_traces(answers: Answers) -> Judged:
 
 
 _NO_TRACE = Extraction(reason=Reason.NO_BLOCK, detail="no output can be read")
+
+
+def judge_verdicts(answers: Answers) -> Judged:
+    """Compare each choice with what is known: 1 for the only right program, else 0.
+
+    Where the programs have no only right one, a choice has no score.
+    """
+    lineup = answers.lineup
+    if lineup is None:
+        raise ValueError(f"problem {answers.problem.id}: a verdict is asked for, of no programs")
+    found_G = [read_verdict(text, lineup) for text in answers.texts_G]
+    right = lineup.right
+    scores_G = tuple(
+        Score(value=None if found is None or right is None else float(found == right))
+        for found in found_G
+    )
+    return Judged(
+        extractions_G=tuple(
+            _NO_VERDICT if found is None else Extraction(reason=Reason.OK, code=found)
+            for found in found_G
+        ),
+        scores_G=scores_G,
+        rewards_G=np.array([score.value or 0.0 for score in scores_G], dtype=np.float32),
+        judge=JudgeKind.VERDICT,
+        num_executed=0,
+    )
+
+
+_NO_VERDICT = Extraction(reason=Reason.NO_BLOCK, detail="no choice among the programs can be read")

@@ -32,6 +32,7 @@ from rl.types import (
     Given,
     IntArray,
     JudgeKind,
+    Lineup,
     Prompt,
     PromptGroup,
     Score,
@@ -69,6 +70,7 @@ class Answers:
     task: Task = Task.CODE
     trace: Trace | None = None  # what a trace asks for
     given: Given | None = None  # what a suite is written for
+    lineup: Lineup | None = None  # what a verdict is asked about
     traced: bool = False  # whether the programs are watched
     covered: bool = False  # whether what of them is executed is seen
 
@@ -82,6 +84,7 @@ class Answers:
             task=ask.task,
             trace=ask.trace,
             given=ask.given,
+            lineup=ask.lineup,
             traced=ask.traced,
             covered=ask.covered,
         )

@@ -63,12 +63,12 @@ def carve(
 def exec_agreement(
     groups_P: Sequence[JudgedGroup], passed_PG: Sequence[Sequence[bool]]
 ) -> float | None:
-    """AUC of the reward model's score against execution, pooled within problems.
+    """AUC of a model's score against execution, pooled within problems.
 
     Of all pairs of completions of one problem of which one passes its tests and the other does
     not, the share in which the one that passes has the higher score; equal scores count half: the
     Mann-Whitney estimate of P(score of right > score of wrong | same problem). Only completions
-    that the reward model scored take part: invalid code has no score, and that it loses is a rule
+    that the model scored take part: invalid code has no score, and that it loses is a rule
     and no judgement; nor do those that execution could not judge. None when there is no such pair.
 
     >>> exec_agreement([], []) is None
@@ -76,7 +76,7 @@ def exec_agreement(
     """
     won = pairs = 0.0
     for group, passed_G in zip(groups_P, passed_PG, strict=True):
-        if group.judge is not JudgeKind.RM:
+        if group.judge not in (JudgeKind.RM, JudgeKind.GENERATIVE):
             continue
         judged = zip(group.scores_G, passed_G, strict=True)
         scored = [(s.value, p) for s, p in judged if s.value is not None and not s.unjudged]

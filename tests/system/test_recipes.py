@@ -128,3 +128,23 @@ def test_cvedrl_samples_tests_of_given_programs(tmp_path: Path) -> None:
     assert all(row.reward == -2.0 for row in rows if not row.code)
     marks = json.loads(run.summary.read_text())["final_marks"]
     assert {"eval/suite_readable", "eval/suite_right", "eval/suite_num_tests"} <= set(marks)
+
+
+def test_aletheia_asks_which_of_the_programs_of_the_same_step_is_right(tmp_path: Path) -> None:
+    # This policy was never shown a list, so that few of its answers can be read.
+    policy = "model.path=assets/minipy/policy_tasks"
+    run = trained(tmp_path, "experiment=recipe_aletheia", policy)
+    rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
+    verdicts = [row for row in rows if row.task == "verdict"]
+    assert verdicts and {row.judge for row in verdicts} == {"verdict"}
+    assert {row.code for row in verdicts} <= {"A", "B", "C", ""}
+    assert all(row.advantage == 0 for row in rows if row.task == "code")
+    wanted = {1.0: 1.0, 0.0: 0.0, None: -1.0}
+    assert all(row.reward == wanted[row.score] for row in verdicts)
+    steps = read_metrics(run.metrics)
+    assert all(step["task/verdict/num_groups"] > 0 for step in steps)
+    marks = json.loads(run.summary.read_text())["final_marks"]
+    assert 1 / 3 <= marks["eval/verdict_chance"] <= 1 / 2
+    assert {"eval/verdict_right", "eval/best_of_by_verdicts", "eval/best_of_at_random"} <= set(
+        marks
+    )
