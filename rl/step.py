@@ -124,6 +124,7 @@ async def learn(step: int, batch: Batch, fleet: Fleet, *, on_policy: bool) -> St
         step=step,
         metrics={
             **batch_metrics(of_task(batch.groups_P, Task.CODE)),
+            "reward/num_executed": float(sum(g.num_executed for g in batch.groups_P)),
             **batch.timings,
             **update_metrics,
             **lesson.metrics,
