@@ -99,7 +99,9 @@ class CrpeArgs:
     What CRPE chooses is not published; the defaults are ours.
     """
 
-    step_end: str = key("regular expression; a step of an answer ends where it matches", "\n")
+    step_end: str = key(
+        "regular expression; a step of an answer ends where a match does", r"(?=\n)"
+    )
     num_rollouts: int = key("answers from each beginning of a wrong one", 4, ge=1)
     max_prefixes: int = key("beginnings of a wrong answer that are looked at", 16, ge=1)
     beta: float = key("weight of the log-ratio to the initial policy", 0.1, gt=0)

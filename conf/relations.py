@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
@@ -90,6 +91,17 @@ def _shares_fit(config: Config) -> bool:
     shares = [resource.gpus for resource in resources(config).values()]
     fits = min(shares) > 0 and sum(shares) <= 1 + 1e-9  # the sum of three decimal fractions
     return not config.placement.colocate or fits
+
+
+def _has_step_end(config: Config) -> bool:
+    given = (config.recipe_args or {}).get("step_end")
+    if config.recipe != "crpe" or not isinstance(given, str):  # elsewhere checked, or the default
+        return True
+    try:
+        re.compile(given)
+    except re.error:
+        return False
+    return True
 
 
 def _minibatch_feeds_ranks(config: Config) -> bool:
@@ -205,6 +217,13 @@ RELATIONS: tuple[Relation, ...] = (
         rule="recipe=crpe learns from programs that tests call right and wrong",
         fix="give reward=execution",
         holds=lambda c: c.recipe != "crpe" or c.reward.kind == "execution",
+    ),
+    Relation(
+        path="recipe_args",
+        involves=("recipe", "recipe_args"),
+        rule="with recipe=crpe, recipe_args.step_end is a regular expression",
+        fix=r"give such as recipe_args.step_end='(?=\n)'",
+        holds=_has_step_end,
     ),
     Relation(
         path="loop.enabled",

@@ -35,7 +35,9 @@ METRICS: dict[str, Metric] = {
     "reward/std": Metric("reward", "standard deviation of the shaped rewards of the step"),
     "reward/group_std": Metric("reward", "mean standard deviation within a group"),
     "reward/valid_rate": Metric("share", "completions with code to judge"),
-    "reward/num_executed": Metric("programs", "programs that were run to compute the rewards"),
+    "reward/num_executed": Metric(
+        "programs", "programs that were run to compute rewards, of all tasks"
+    ),
     "reward/deducted_rate": Metric(
         "share", "completions that lost reward for their length (algorithm.truncated)"
     ),

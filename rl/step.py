@@ -181,6 +181,7 @@ async def learn(step: int, batch: Batch, fleet: Fleet, *, on_policy: bool) -> St
         step=step,
         metrics={
             **batch_metrics(of_task(batch.groups_P, Task.CODE) or batch.groups_P),
+            "reward/num_executed": float(sum(g.num_executed for g in batch.groups_P)),
             **batch.metrics,
             **update_metrics,
             **lesson.metrics,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -100,14 +99,7 @@ def _sol_ver(setup: Setup, args: Args) -> Recipe:
 
 
 def _crpe(setup: Setup, args: Args) -> Recipe:
-    given = build(CrpeArgs, args)
-    try:
-        re.compile(given.step_end)
-    except re.error as error:
-        raise UserError(
-            f"recipe_args.step_end: {given.step_end!r} is no regular expression ({error})"
-        ) from error
-    return Crpe(setup, given)
+    return Crpe(setup, build(CrpeArgs, args))
 
 
 def _stepcoder(setup: Setup, args: Args) -> Recipe:

@@ -112,7 +112,7 @@ class Crpe(Recipe):
 
 
 def steps_of(text: str, step_end: str) -> list[str]:
-    """An answer in steps: each ends where the expression matches, the last one with the text.
+    """An answer in steps: each ends where a match ends, the last one with the text.
 
     >>> steps_of("a b\\nc", r"\\n| ")
     ['a ', 'b\\n', 'c']

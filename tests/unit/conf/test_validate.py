@@ -455,6 +455,16 @@ def test_a_wrong_recipe_is_one_fault_whatever_its_arguments(quickstart: dict[str
     assert build_config(own).recipe_args == {"x": [1]}  # it checks its own
 
 
+def test_what_crpe_needs_is_asked_for_before_a_start(quickstart: dict[str, Any]) -> None:
+    by_tests = quickstart | {"reward": quickstart["reward"] | {"kind": "execution"}}
+    broken = {"recipe": "crpe", "recipe_args": {"step_end": "("}}
+    (fault,) = faults_of(by_tests | broken)
+    assert fault.startswith("recipe_args: with recipe=crpe, recipe_args.step_end is a regular")
+    (fault,) = faults_of(quickstart | {"recipe": "crpe", "recipe_args": None})
+    assert fault.startswith("recipe: recipe=crpe learns from programs that tests call right and")
+    assert build_config(by_tests | {"recipe": "crpe", "recipe_args": None}).recipe == "crpe"
+
+
 def test_a_relation_is_not_judged_when_a_key_of_it_is_wrong(quickstart: dict[str, Any]) -> None:
     raw = changed(quickstart, policy__microbatch_tokens="many", policy__row_tokens=32768)
     assert [fault.partition(":")[0] for fault in faults_of(raw)] == ["policy.microbatch_tokens"]

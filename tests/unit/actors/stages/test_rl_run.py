@@ -37,6 +37,7 @@ from tests.unit.rl.fakes import (
     FakePolicy,
     FakeReward,
     FakeRollout,
+    leaves,
     make_group,
     make_judged,
     make_prompts,
@@ -176,6 +177,33 @@ def test_a_resumed_run_tells_its_trackers_where_and_keeps_one_timeline(
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="ascii").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
     assert len(fleets) == 2
+
+
+def test_a_run_on_given_answers_samples_in_no_step_and_goes_on_with_the_answers_that_come_next(
+    fleets: list[FakeFleet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = tmp_path / "own.jsonl"
+    rows = [{"prompt": f"Return {n}.", "completion": f"x = {n}"} for n in range(8)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ["++recipe=sft", f"++recipe_args={{data: {data}, batch: 2}}"]
+    run(tmp_path / "whole", monkeypatch, *given, "++algorithm.num_steps=4")
+    run(tmp_path / "parted", monkeypatch, *given, "++algorithm.num_steps=2")
+    resumed = ("++algorithm.num_steps=4", "++resume=auto")
+    assert run(tmp_path / "parted", monkeypatch, *given, *resumed).told[0] == ("after", 2)
+
+    def learned(fleet: FakeFleet) -> list[list[int]]:
+        ranks = [m.microbatches_by_rank for m in fleet.policy.updates]
+        return [sorted(t for rank in r for mb in rank for t in mb.target_ids_M) for r in ranks]
+
+    whole, first, rest = map(learned, fleets)
+    assert [*first, *rest] == whole and len(rest) == 2
+    assert all(fleet.subjects("rollout") == [] for fleet in fleets)
+    data.write_text(data.read_text().replace("x = 7", "x = 8"))
+    with pytest.raises(ExceptionGroup) as caught:
+        run(tmp_path / "whole", monkeypatch, *given, "++algorithm.num_steps=6", "++resume=auto")
+    (error,) = leaves(caught.value)
+    assert isinstance(error, UserError)
+    assert "are not those that the run began with" in str(error)
 
 
 def test_a_resumed_run_reads_what_was_found_before_its_first_step(

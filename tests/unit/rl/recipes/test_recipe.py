@@ -99,6 +99,14 @@ def test_metrics_of_a_step_are_those_of_its_programs():
     assert report.metrics["reward/mean"] == 1.0  # of 0, 1, 2
 
 
+def test_programs_that_run_for_answers_of_any_task_count_as_executed():
+    fleet = FakeFleet()
+    batch = collected(fleet, TwoTasks(setup()))
+    ran = tuple(dataclasses.replace(group, num_executed=2) for group in batch.groups_P)
+    report = asyncio.run(learn(1, dataclasses.replace(batch, groups_P=ran), fleet, on_policy=True))
+    assert report.metrics["reward/num_executed"] == 2 * len(ORDER)
+
+
 def test_advantages_of_tasks_are_scaled_apart():
     fleet = FakeFleet()
     fleet.reward.rewards = {f"p{i}#test": (0.0, 100.0, 200.0) for i in range(3)}

@@ -13,8 +13,10 @@ from actors.stages.recipes import RECIPES, make_recipe
 from conf.errors import UserError
 from conf.recipes import ANCHORED
 from rl.problems.minipy import make_prompts
+from rl.problems.minipy_examples import right_answers
 from rl.problems.prompts import write_prompts
 from rl.problems.warm_start import answer_samples
+from rl.recipes.crpe import steps_of
 from rl.text.tokenizer import load_tokenizer
 from rl.types import SamplingConfig
 from tests.settings import POLICY, shipped_config
@@ -79,6 +81,24 @@ def test_a_prefix_belongs_to_the_prompt_and_an_open_answer_has_no_end() -> None:
     assert part.num_prompt_tokens > whole.num_prompt_tokens
     assert part.token_ids[-1] != whole.token_ids[-1]
     assert len(part.rollout_logprobs) == len(part.token_ids) - part.num_prompt_tokens
+
+
+@pytest.mark.parametrize("step_end", ["", r"(?=\n)"])  # of the experiment, the default
+def test_steps_are_encoded_as_the_policy_writes_them(step_end: str) -> None:
+    cfg = shipped_config(["experiment=recipe_crpe"])
+    texts = PolicyTexts(cfg.model)
+    step_end = step_end or (cfg.recipe_args or {})["step_end"]
+    prompt = make_prompts("train", 1, 0)[0]
+    for _, answer in right_answers(20, 0):
+        steps = steps_of(answer, step_end)
+        assert len(steps) >= 4
+        whole = texts.encode(prompt, answer)
+        parts = [
+            texts.encode(prompt, step, prefix="".join(steps[:number]), ends=step is steps[-1])
+            for number, step in enumerate(steps)
+        ]
+        own = [token for part in parts for token in part.token_ids[part.num_prompt_tokens :]]
+        assert own == whole.token_ids[whole.num_prompt_tokens :].tolist()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
