@@ -155,7 +155,7 @@ def in_a_process(device: Device) -> RunPart:
             errors = Path(folder) / "stderr"
             with errors.open("wb") as stderr:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "launch.gpu.parts", part.name, device, str(file)],
+                    command_of(part, device, file),
                     cwd=TREE,
                     env=os.environ | {"PYTHONPATH": _path(), "PYTHONUNBUFFERED": "1"},
                     stderr=stderr,
@@ -171,6 +171,11 @@ def in_a_process(device: Device) -> RunPart:
         return f"exit code {code}: {said[-_LAST_CHARS:]}" if code else ""
 
     return run
+
+
+def command_of(part: Part, device: Device, file: Path) -> list[str]:
+    """The process that runs one part."""
+    return [sys.executable, "-m", "launch.gpu.parts", part.name, device, str(file)]
 
 
 def _path() -> str:

@@ -14,7 +14,15 @@ from actors.engines.heads import LogprobHead
 from actors.engines.train_model import TrainModel
 from conf.schema import Attention
 from launch.gpu.parts import Bench
-from launch.gpu.shapes import SMALL, dimensions, random_model, samples, timed, trained
+from launch.gpu.shapes import (
+    SMALL,
+    dimensions,
+    random_model,
+    record_memory,
+    samples,
+    timed,
+    trained,
+)
 from rl.loss import LossDenominators, MicrobatchTensors, NllObjective
 from rl.packing import Packing, build_minibatch
 from rl.types import Minibatch, Sample
@@ -65,7 +73,7 @@ def measure_head(bench: Bench) -> None:
     for name, logprobs in (("in chunks", chunked), ("whole logits", whole)):
         seconds, peak = timed(bench, lambda made=logprobs: both(made))
         bench.record(f"{name}: forward and backward", 1000 * seconds, "ms")
-        bench.record(f"{name}: peak memory", peak, "GiB")
+        record_memory(bench, f"{name}: ", peak)
 
 
 def measure_kernels(bench: Bench) -> None:
@@ -96,7 +104,7 @@ def measure_kernels(bench: Bench) -> None:
         compare(bench, name, gradients(bench, model, minibatch), wanted)
         seconds, peak = timed(bench, lambda made=minibatch: gradients(bench, model, made))
         bench.record(f"{name}: speed", minibatch.num_sample_tokens / seconds, "tokens/s")
-        bench.record(f"{name}: peak memory", peak, "GiB")
+        record_memory(bench, f"{name}: ", peak)
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""Part `machine`: what is here, and how fast the device is at the two things that bound all else."""
+"""Part `machine`: what is here, and how fast the device is at what bounds all else."""
 
 from __future__ import annotations
 

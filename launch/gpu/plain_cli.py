@@ -1,4 +1,4 @@
-"""The command line of `launch/gpu_check.py` where Hydra is missing, as on a bare machine with torch.
+"""Command line of `launch/gpu_check.py` where Hydra is missing, as on a machine with bare torch.
 
 `key=value` with YAML values, checked by the same schema; no lists, quotes or options of Hydra.
 """

@@ -173,3 +173,9 @@ def synchronise(bench: Bench) -> None:
     """Wait for the device."""
     if bench.device == "cuda":
         torch.cuda.synchronize()
+
+
+def record_memory(bench: Bench, what: str, peak_gib: float) -> None:
+    """Record the largest memory of the device; a CPU does not say."""
+    if bench.device == "cuda":
+        bench.record(f"{what}peak memory", peak_gib, "GiB")

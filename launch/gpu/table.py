@@ -29,10 +29,9 @@ def markdown(result: Result) -> str:
 
 def _lines(outcome: Outcome) -> Iterator[str]:
     """A line for the part, and one for each of its figures."""
-    why = f": {outcome.why}" if outcome.why else ""
     yield _line(outcome.name, f"*{outcome.about}*", f"{outcome.seconds:.0f} s", "", outcome.status)
-    if why:
-        yield _line("", why.removeprefix(": "), "", "", "")
+    if outcome.why:  # the last line names the error; the JSON file has all
+        yield _line("", outcome.why.splitlines()[-1], "", "", "")
     for row in outcome.rows:
         yield _line("", row.what, _value(row), row.bound, _verdict(row))
 

@@ -17,6 +17,7 @@ from launch.gpu.shapes import (
     dimensions,
     policy,
     random_model,
+    record_memory,
     samples,
     synchronise,
     train_flops,
@@ -79,7 +80,7 @@ def _measure(bench: Bench, model: str, *, offload: bool) -> None:
     flops = train_flops(dims, tokens, (prompt + completion) / 2)
     bench.record("MFU, of the measured matrix product", flops / seconds / rate)
     if bench.device == "cuda":
-        bench.record("peak memory", torch.cuda.max_memory_allocated() / _GIB, "GiB")
+        record_memory(bench, "", torch.cuda.max_memory_allocated() / _GIB)
 
 
 def _updates(

@@ -7,7 +7,15 @@ from torch import Tensor
 from conf.schema import Attention
 from launch.gpu.kernels import Layout, compare, gradients, packing
 from launch.gpu.parts import Bench
-from launch.gpu.shapes import SMALL, dimensions, random_model, samples, timed, trained
+from launch.gpu.shapes import (
+    SMALL,
+    dimensions,
+    random_model,
+    record_memory,
+    samples,
+    timed,
+    trained,
+)
 from rl.packing import build_minibatch
 
 _COMPLETIONS = 16
@@ -37,7 +45,7 @@ def measure(bench: Bench) -> None:
         bench.record(f"{name}: tokens computed", minibatch.num_tokens)
         bench.record(f"{name}: forward and backward", seconds, "s")
         bench.record(f"{name}: speed", minibatch.num_sample_tokens / seconds, "tokens/s")
-        bench.record(f"{name}: peak memory", peak, "GiB")
+        record_memory(bench, f"{name}: ", peak)
         found = gradients(bench, model, minibatch)
         if rows is None:
             rows, rows_s = (found[0], [grad.clone() for grad in found[1]]), seconds
