@@ -83,6 +83,8 @@ sandbox:
 	$(BIN)/python -m compileall -q conf rl reward actors launch
 	cat requirements/cpu.lock setup.cfg > $@
 
-lock:  ## resolve requirements/cpu.in again
+lock:  ## resolve requirements/cpu.in and gpu.in again; the local wheels are for a CPU
 	$(UV) compile requirements/cpu.in --overrides requirements/overrides.txt --python-version 3.11 \
 	--no-header --no-emit-find-links -o requirements/cpu.lock
+	UV_FIND_LINKS= $(UV) compile requirements/gpu.in --python-version 3.11 \
+	--python-platform x86_64-manylinux_2_28 --no-header --no-emit-find-links -o requirements/gpu.lock

@@ -100,6 +100,7 @@ def _config(bench: Bench, placement: Literal["laptop", "one_gpu", "one_node"]) -
                 "policy.lr=1e-3",  # so that few updates move weights in bfloat16
                 "policy.gradient_checkpointing=true",
                 "algorithm.kl_coef=0",
+                "supervision.restarts=0",
                 f"output_dir={bench.folder}",
             ]
         )

@@ -95,7 +95,7 @@ def model_shapes(model: str, reward_model: str | None, *, made: bool) -> Shapes:
 
 
 def find_site(cfg: Config, wanted: Sequence[Bundle]) -> Site:
-    """The nodes of the cluster, or this machine; assumed ones where those do not hold the actors."""
+    """The nodes of the cluster, or this machine; else assumed ones where those are too small."""
     address, place = cfg.ray.cluster, cfg.placement
     try:
         if address:
