@@ -1,4 +1,4 @@
-"""The parts of the check of a GPU, rehearsed on a CPU: they run, and keep their bounds in float32."""
+"""Parts of the check of a GPU, rehearsed on a CPU: they run, and keep their bounds in float32."""
 
 from __future__ import annotations
 
