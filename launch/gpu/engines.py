@@ -35,6 +35,8 @@ from rl.problems import minipy
 from rl.samples import sample_of
 from rl.types import Ask, FloatArray, Sample, SamplingConfig
 
+Placement = Literal["laptop", "one_gpu", "one_node"]
+
 TREE = Path(__file__).resolve().parents[2]
 _GIB = 2**30
 _NAME = "gpu-check"
@@ -61,7 +63,7 @@ def measure_quickstart(bench: Bench) -> None:
     """Few steps of the quickstart as a command, and what its metrics say."""
     experiment = "quickstart" if bench.is_rehearsal else "quickstart_gpu"
     steps = 2 if bench.is_rehearsal else 10
-    overrides = [
+    arguments = [
         f"experiment={experiment}",
         f"output_dir={bench.folder}",
         "name=run",
@@ -69,7 +71,7 @@ def measure_quickstart(bench: Bench) -> None:
         "probe.every=0",
         "evaluation.num_samples=1",
     ]
-    command = [sys.executable, str(TREE / "launch/train.py"), *overrides]
+    command = [sys.executable, str(TREE / "launch/train.py"), *arguments]
     started_s = time.perf_counter()
     subprocess.run(command, cwd=TREE, check=True, stdout=sys.stderr)
     bench.record("the command", time.perf_counter() - started_s, "s")
@@ -82,30 +84,31 @@ def measure_quickstart(bench: Bench) -> None:
     bench.record("rollout/mismatch_kl, largest", mismatch, most=1e-3)
 
 
-def _config(bench: Bench, placement: Literal["laptop", "one_gpu", "one_node"]) -> Config:
+def _config(bench: Bench, placement: Placement) -> Config:
     """The settings of a run with random models at the smaller shape."""
     dims = dimensions(bench, SMALL)
     policy = write_model(bench, "policy", dims)
     judge = write_model(bench, "judge", dims, scores=True)
+    return compose_config(forced_overrides(overrides(bench, placement, policy, judge)))
+
+
+def overrides(bench: Bench, placement: Placement, policy: Path, judge: Path) -> list[str]:
+    """A run of the quickstart with other models, on one device or two."""
     experiment = "quickstart" if bench.is_rehearsal else "quickstart_gpu"
-    return compose_config(
-        forced_overrides(
-            [
-                f"experiment={experiment}",
-                f"placement={placement}",
-                f"model.path={policy}",
-                f"model.dtype={bench.dtype}",
-                f"reward.model={judge}",
-                f"reward.dtype={bench.dtype}",
-                "policy.ranks=1",
-                "policy.lr=1e-3",  # so that few updates move weights in bfloat16
-                "policy.gradient_checkpointing=true",
-                "algorithm.kl_coef=0",
-                "supervision.restarts=0",
-                f"output_dir={bench.folder}",
-            ]
-        )
-    )
+    return [
+        f"experiment={experiment}",
+        f"placement={placement}",
+        f"model.path={policy}",
+        f"model.dtype={bench.dtype}",
+        f"reward.model={judge}",
+        f"reward.dtype={bench.dtype}",
+        "policy.ranks=1",
+        "policy.lr=1e-3",  # so that few updates move weights in bfloat16
+        "policy.gradient_checkpointing=true",
+        "algorithm.kl_coef=0",
+        "supervision.restarts=0",
+        f"output_dir={bench.folder}",
+    ]
 
 
 def _measure(bench: Bench, cfg: Config, *, reward: bool) -> None:

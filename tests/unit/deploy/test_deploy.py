@@ -18,9 +18,9 @@ pytestmark = pytest.mark.unit
 
 TREE = Path(__file__).resolve().parents[3]
 
-# Fields of KubeRay's API ray.io/v1, by the object that has them. The API server refuses others. From
-# the CRD of KubeRay 1.7.0 (helm-chart/kuberay-operator/crds/ray.io_rayjobs.yaml), against which the
-# whole file, pods included, was checked, and against those of 1.5.1 and 1.6.2.
+# Fields of KubeRay's API ray.io/v1, by the object that has them; the API server refuses others.
+# They are those of the CRD of KubeRay 1.7.0 (ray.io_rayjobs.yaml of its Helm chart). The whole file,
+# pods included, was checked against it, and against those of 1.5.1 and 1.6.2.
 JOB = {
     *("activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy", "entrypoint"),
     *("entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "jobId", "managedBy"),
