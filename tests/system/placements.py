@@ -84,8 +84,8 @@ def _witness(placement: Placement, actor: str) -> Any:
 
 def main(names: Sequence[str]) -> None:
     """Print what every actor of the named cases sees."""
-    sizes = {"num_cpus": CPUS, "num_gpus": GPUS, "object_store_memory": 80 * 2**20}
-    where = {"node_ip_address": "127.0.0.1"}
+    sizes: dict[str, Any] = {"num_cpus": CPUS, "num_gpus": GPUS, "object_store_memory": 80 * 2**20}
+    where: dict[str, Any] = {"node_ip_address": "127.0.0.1"}
     cluster._stay_on_loopback()  # else Ray takes the address of an interface for the one it joins
     nodes = Cluster(
         initialize_head=True, head_node_args={**sizes, **where, "include_dashboard": False}

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.unit
 TREE = Path(__file__).resolve().parents[3]
 
 # Fields of KubeRay's API ray.io/v1, by the object that has them; the API server refuses others.
-# They are those of the CRD of KubeRay 1.7.0 (ray.io_rayjobs.yaml of its Helm chart). The whole file,
+# They are those of the CRD of KubeRay 1.7.0 (ray.io_rayjobs.yaml of its Helm chart). The file,
 # pods included, was checked against it, and against those of 1.5.1 and 1.6.2.
 JOB = {
     *("activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy", "entrypoint"),
