@@ -248,6 +248,18 @@ def test_the_command_answers_where_nothing_but_torch_is_installed(tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+IMPORTS = """
+import sys
+for name in "hydra omegaconf ray vllm deepspeed datasets tree_sitter pyseccomp".split():
+    sys.modules[name] = None
+from launch.gpu import kernels, machine, reward, trainer, tree
+"""
+
+
+def test_parts_that_ask_for_torch_alone_import_nothing_else() -> None:
+    subprocess.run([sys.executable, "-c", IMPORTS], cwd=TREE, timeout=120, check=True)
+
+
 def test_without_hydra_the_same_arguments_mean_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
