@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from actors.cluster.bundles import Needs, bundles, check_fits
 from actors.groups.fleet import rollout_spec, weight_backend
 from conf.schema import Config
-from launch.gpu.engines import Placement, overrides
+from launch.gpu.engines import Placement, bit_sum, overrides
 from launch.gpu.parts import Bench, Device
 from launch.gpu.results import Recorder
 from tests.settings import run_config
@@ -42,3 +43,14 @@ def test_on_two_devices_weights_go_from_one_to_the_other(tmp_path: Path) -> None
 def test_a_rehearsal_needs_no_device(tmp_path: Path) -> None:
     cfg = composed(tmp_path, "cpu", "laptop")
     assert weight_backend(cfg.placement) == "host_memory" and cfg.model.dtype == "float32"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_checksum_knows_a_bit_and_no_layout(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(8, 4, dtype=dtype), torch.randn(2, 4, dtype=dtype)
+    fused = torch.cat([query, key, torch.zeros(6, 4, dtype=dtype)])  # as a library may hold them
+    assert bit_sum(fused) == bit_sum(query) + bit_sum(key) != 0
+    whole = {torch.bfloat16: torch.int16, torch.float32: torch.int32}[dtype]
+    fused.view(whole)[3, 1] ^= 1
+    assert bit_sum(fused) != bit_sum(query) + bit_sum(key)
