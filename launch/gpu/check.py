@@ -41,7 +41,7 @@ class GpuCheckArgs:
     device: Device = key("device; cpu rehearses every part that it can, with small sizes", "cuda")
     parts: str = key("parts to run, as in machine+head; all of them", "all")
     budget_s: float = key("time of all parts together, seconds", 480.0, gt=0)
-    output: str = key("directory of gpu_check.json and gpu_check.md", "results/gpu")
+    output: str = key("directory of gpu_check.json and gpu_check.md", "outputs/gpu_check")
     page: str | None = key("page whose table is replaced by this result", None)
 
 
