@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # uv reads no setting of pip: pass on the directory of wheels that pip would look into.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: quickstart test unit system hostile chaos lint sizes smollm2 docs lock install sandbox
+.PHONY: quickstart test unit system hostile chaos gpu-check lint sizes smollm2 docs lock install sandbox
 
 quickstart: install  ## RL from the shipped models, on a CPU
 	$(BIN)/python launch/train.py experiment=quickstart
@@ -26,6 +26,10 @@ system: install  ## two files at once: the start of an engine is mostly one busy
 
 chaos: install  ## killed runs and failing jobs; not part of `make test`
 	$(BIN)/python -m pytest -m chaos tests/chaos tests/system
+
+# Installs nothing: the lock of `install` holds a CPU build of torch, and a GPU machine has its own.
+gpu-check:  ## what only a GPU can show; docs/gpu.md
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) launch/gpu_check.py $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
@@ -79,6 +83,8 @@ sandbox:
 	$(BIN)/python -m compileall -q conf rl reward actors launch
 	cat requirements/cpu.lock setup.cfg > $@
 
-lock:  ## resolve requirements/cpu.in again
+lock:  ## resolve requirements/cpu.in and gpu.in again; the local wheels are for a CPU
 	$(UV) compile requirements/cpu.in --overrides requirements/overrides.txt --python-version 3.11 \
 	--no-header --no-emit-find-links -o requirements/cpu.lock
+	UV_FIND_LINKS= $(UV) compile requirements/gpu.in --python-version 3.11 \
+	--python-platform x86_64-manylinux_2_28 --no-header --no-emit-find-links -o requirements/gpu.lock

@@ -11,6 +11,8 @@
 set -euo pipefail
 cd "$SLURM_SUBMIT_DIR"
 source .venv/bin/activate
+# Since Slurm 22.05 srun does not take this over, and Ray would find one core on every node.
+export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 
 port=6379
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)

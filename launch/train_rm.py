@@ -32,6 +32,12 @@ def run(args: TrainRmArgs) -> None:
         return
     shape = shape_of(args.model, scores=True)
     check_arguments(args, shape)
+    if args.dry_run:
+        from actors.plan.layout.dry_run import dry_run_training  # noqa: PLC0415 - as below
+        from actors.plan.rm_recipe import configure  # noqa: PLC0415
+
+        dry_run_training(configure(args, shape), args.model, shape)
+        return
     train, validation = read_training_pairs(args)
     from actors.cluster.bundles import Needs, bundles  # noqa: PLC0415 - after the arguments are good
     from actors.plan.checks.inputs import preflight  # noqa: PLC0415

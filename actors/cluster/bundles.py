@@ -29,6 +29,7 @@ class Bundle:
     actor: str  # name, for example "reward-1"
     cpus: float
     gpus: float
+    seat: int | None = None  # actors of one seat share a device and lie together; None: by itself
 
     @property
     def resources(self) -> dict[str, float]:
@@ -75,7 +76,12 @@ def run_bundles(cfg: Config) -> list[Bundle]:
 
 
 def bundles(place: PlacementConfig, needs: Needs) -> list[Bundle]:
-    """One bundle for each actor; a tensor-parallel engine has all its GPUs in one bundle."""
+    """One bundle for each actor; a tensor-parallel engine has all its GPUs in one bundle.
+
+    Where groups share devices, the first actor of each group sits with the first of the others, and
+    so on: with several devices each holds one engine, one shard and one rank, as collectives and
+    weights that travel within a device need it.
+    """
     listed: list[Bundle] = []
     for group, resources, count in (
         ("rollout", place.rollout, needs.rollout),
@@ -83,8 +89,26 @@ def bundles(place: PlacementConfig, needs: Needs) -> list[Bundle]:
         ("policy", place.policy, needs.policy),
     ):
         gpus = resources.gpus if group != "reward" or needs.judges_hold_model else 0.0
-        listed += [Bundle(f"{group}-{i}", resources.cpus, gpus) for i in range(count)]
+        seated = place.colocate and gpus > 0
+        listed += [
+            Bundle(f"{group}-{i}", resources.cpus, gpus, i if seated else None)
+            for i in range(count)
+        ]
     return listed
+
+
+def seats(wanted: Sequence[Bundle]) -> list[tuple[Bundle, ...]]:
+    """The actors that lie together, in the order of the first of each."""
+    found: dict[int | str, list[Bundle]] = {}
+    for bundle in wanted:
+        found.setdefault(bundle.actor if bundle.seat is None else bundle.seat, []).append(bundle)
+    return [tuple(members) for members in found.values()]
+
+
+def together(members: Sequence[Bundle]) -> Bundle:
+    """What the actors of a seat take as one."""
+    cpus, gpus = sum(b.cpus for b in members), sum(b.gpus for b in members)
+    return Bundle(members[0].actor, cpus, gpus)
 
 
 def check_fits(
@@ -113,7 +137,10 @@ def lay_out(
     with the fewest bundles, if it has room. PACK: a node that is in use already, if it has room.
     Ray has the same preferences; between equal nodes or devices it may choose otherwise.
     """
-    largest_first = sorted(wanted, key=lambda b: (-b.gpus, -b.cpus))
+    members = {(whole := together(seat)).actor: (whole, seat) for seat in seats(wanted)}
+    largest_first = sorted(
+        (whole for whole, _ in members.values()), key=lambda b: (-b.gpus, -b.cpus)
+    )
     order = sorted(
         range(len(nodes)), key=lambda i: (nodes[i].get("GPU", 0), nodes[i].get("CPU", 0))
     )
@@ -123,7 +150,10 @@ def lay_out(
         layout = _fill(largest_first, [_FreeNode(i, nodes[i]) for i in chosen], strategy)
         if layout.homeless is None:
             break
-    return layout
+    spots = {
+        bundle.actor: spot for actor, spot in layout.spots.items() for bundle in members[actor][1]
+    }
+    return Layout(spots, layout.homeless)
 
 
 def _fill(largest_first: Sequence[Bundle], free: list[_FreeNode], strategy: Strategy) -> Layout:

@@ -17,7 +17,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.cluster.bundles import Bundle, check_fits
+from actors.cluster.bundles import Bundle, check_fits, seats, together
 from actors.cluster.deadlines import wait_for
 from conf.schema import PlacementConfig
 
@@ -37,14 +37,18 @@ class Placement:
 
     def __init__(self, group: PlacementGroup, wanted: Sequence[Bundle]) -> None:
         self._group = group
-        self._wanted = {bundle.actor: (index, bundle) for index, bundle in enumerate(wanted)}
+        self._wanted = {
+            bundle.actor: (index, bundle)
+            for index, seat in enumerate(seats(wanted))
+            for bundle in seat
+        }
 
     @classmethod
     async def reserve(cls, cfg: PlacementConfig, wanted: Sequence[Bundle], name: str) -> Placement:
         """Reserve all bundles together."""
         check_fits(wanted, cluster_nodes(), cfg.kind, cfg.strategy)
         group = placement_group(
-            [bundle.resources for bundle in wanted], strategy=cfg.strategy, name=name
+            [together(seat).resources for seat in seats(wanted)], strategy=cfg.strategy, name=name
         )
         await wait_for(group.ready(), cfg.ready_timeout_s, f"the reservation of {name}")
         return cls(group, wanted)

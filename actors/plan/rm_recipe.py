@@ -113,7 +113,7 @@ def settings_of(
 ) -> dict[str, object]:
     """Whatever the weights depend on."""
     places = {"output", "resume", "overwrite", "data"}
-    ways = {"placement", "cpu_threads", "checkpoint_every"}
+    ways = {"placement", "cpu_threads", "checkpoint_every", "dry_run"}
     given = {name: value for name, value in asdict(args).items() if name not in places | ways}
     return given | {
         "model": model_digest(Path(args.model)) if is_local(args.model) else args.model,

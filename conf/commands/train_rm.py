@@ -82,3 +82,4 @@ class TrainRmArgs:
         "whether activations are recomputed in the backward pass", False
     )
     offload_optimizer: bool = key("whether the optimizer state is kept in host memory", False)
+    dry_run: bool = key("whether the layout of the ranks is shown and nothing started", False)

@@ -7,14 +7,22 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from actors.cluster.bundles import check_fits, local_gpu_bytes, local_gpus, run_bundles
+from actors.cluster.bundles import (
+    Bundle,
+    Needs,
+    bundles,
+    check_fits,
+    local_gpu_bytes,
+    local_gpus,
+    run_bundles,
+)
 from actors.cluster.placement import cluster_nodes
 from actors.cluster.session import session
 from actors.plan.checks.inputs import content_faults, file_faults, preflight, text_faults
 from actors.plan.layout.memory import GIB
-from actors.plan.layout.model_shape import shape_of
+from actors.plan.layout.model_shape import ModelShape, shape_of
 from actors.plan.layout.plan import Machine, Shapes, make_plan
-from actors.plan.layout.plan_text import describe
+from actors.plan.layout.plan_text import describe, describe_ranks
 from conf.errors import EngineError, PlacementError, UserError
 from conf.schema import Config, NodeConfig, RayConfig
 from rl.base.console import Console
@@ -42,7 +50,7 @@ def dry_run(cfg: Config) -> None:
     """
     console = Console()
     cfg = replace(cfg, name=name_to_take(cfg))
-    site = find_site(cfg)
+    site = find_site(cfg, run_bundles(cfg))
     shapes = model_shapes(cfg.model.path, cfg.reward.model, made=cfg.loop.enabled)
     plan = make_plan(cfg, site.machines, shapes)
     faults = file_faults(cfg) or content_faults(cfg)
@@ -59,6 +67,25 @@ def dry_run(cfg: Config) -> None:
     console.say("\nnothing was started")
 
 
+def dry_run_training(cfg: Config, model: str, shape: ModelShape | None) -> None:
+    """Print the plan of a training of a reward model, whose actors are ranks alone.
+
+    Raises:
+        UserError: when something would not fit.
+    """
+    console = Console()
+    wanted = bundles(cfg.placement, Needs(policy=cfg.policy.ranks))
+    site = find_site(cfg, wanted)
+    plan = make_plan(cfg, site.machines, Shapes(policy=shape, reward=None), wanted)
+    for line in describe_ranks(cfg, plan, model):
+        console.say(line)
+    if site.lacks is not None:
+        console.say(f"\nnot here, so the plan is for an assumed machine\n  - {site.lacks}")
+    if plan.misfits:
+        raise UserError("\n".join(plan.misfits))
+    console.say("\nnothing was started")
+
+
 def model_shapes(model: str, reward_model: str | None, *, made: bool) -> Shapes:
     """Sizes of the models of a run; `made` by the loop, the reward model has the policy's shape."""
     policy = shape_of(model, scores=False)
@@ -67,9 +94,9 @@ def model_shapes(model: str, reward_model: str | None, *, made: bool) -> Shapes:
     return Shapes(policy=policy, reward=shape_of(reward_model, scores=True))
 
 
-def find_site(cfg: Config) -> Site:
-    """The nodes of the cluster, or this machine; the assumed ones where those cannot hold it."""
-    address, place, wanted = cfg.ray.cluster, cfg.placement, run_bundles(cfg)
+def find_site(cfg: Config, wanted: Sequence[Bundle]) -> Site:
+    """The nodes of the cluster, or this machine; else assumed ones where those are too small."""
+    address, place = cfg.ray.cluster, cfg.placement
     try:
         if address:
             namespace = f"{cfg.experiment}-{cfg.name}-dry-run"

@@ -72,9 +72,12 @@ class Plan:
     misfits: tuple[str, ...]  # what would not fit, each with the key to change
 
 
-def make_plan(cfg: Config, machines: Sequence[Machine], shapes: Shapes) -> Plan:
-    """Lay the actors of a run out on machines, and add up what each device holds."""
-    place, wanted = cfg.placement, run_bundles(cfg)
+def make_plan(
+    cfg: Config, machines: Sequence[Machine], shapes: Shapes, wanted: Sequence[Bundle] | None = None
+) -> Plan:
+    """Lay the actors of a run, or those that are `wanted`, out on machines; add up each device."""
+    place = cfg.placement
+    wanted = run_bundles(cfg) if wanted is None else wanted
     layout = lay_out(wanted, [m.resources for m in machines], place.strategy)
     gpu_bytes = min((m.gpu_bytes for m in machines if m.gpu_bytes), default=None)
     footprints = footprints_of(cfg, shapes, gpu_bytes)

@@ -36,6 +36,22 @@ def describe(cfg: Config, plan: Plan, shapes: Shapes, num_faults: int = 0) -> li
     ]
 
 
+def describe_ranks(cfg: Config, plan: Plan, model: str) -> list[str]:
+    """Lines of the plan of a training: ranks alone, without engines."""
+    footprint = plan.footprints["policy"]
+    known = ["size unknown"] if footprint is None else [_sum(footprint)]
+    hosted = [] if footprint is None else [f"in host memory: {_parts(footprint.host)}"]
+    return [
+        *picture(cfg.placement, plan),
+        "",
+        f"memory of one rank that trains {model} in {cfg.model.dtype}, in GiB, estimated",
+        *(f"  {line}" for line in known + hosted),
+        f"  microbatches of {cfg.policy.microbatch_tokens:,} tokens, lr {cfg.policy.lr:.1e}",
+        "",
+        *_verdict(plan, 0),
+    ]
+
+
 def _changed(cfg: Config) -> list[str]:
     """Keys whose value is not the schema's default, a line for each section."""
     sections: dict[str, list[str]] = {}

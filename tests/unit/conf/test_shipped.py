@@ -31,6 +31,7 @@ COMPANIONS = {
     "placement=multi_node": ["model=qwen3_8b", "rollout=gpu", "policy=zero3"],
     "policy=zero3": ["model=qwen3_8b", "placement=one_node"],
     "model=qwen3_8b": ["policy=zero3", "placement=one_node"],
+    "model=qwen3_14b": ["policy=zero3", "placement=one_node"],
 }
 
 

@@ -18,23 +18,31 @@ pytestmark = pytest.mark.unit
 
 TREE = Path(__file__).resolve().parents[3]
 
-# Fields of KubeRay's API ray.io/v1, by the object that has them. The API server refuses others.
-# https://ray-project.github.io/kuberay/reference/api/
+# Fields of KubeRay's API ray.io/v1, by the object that has them; the API server refuses others.
+# They are those of the CRD of KubeRay 1.7.0 (ray.io_rayjobs.yaml of its Helm chart). The file,
+# pods included, was checked against it, and against those of 1.5.1 and 1.6.2.
 JOB = {
     *("activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy", "entrypoint"),
     *("entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "jobId", "managedBy"),
-    *("metadata", "rayClusterSpec", "runtimeEnvYAML", "shutdownAfterJobFinishes"),
+    *("metadata", "preRunningDeadlineSeconds", "rayClusterSpec", "runtimeEnvYAML"),
+    "shutdownAfterJobFinishes",
     *("submissionMode", "submitterConfig", "submitterPodTemplate", "suspend"),
     "ttlSecondsAfterFinished",
 }
 CLUSTER = {
     *("authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions"),
-    *("headGroupSpec", "headServiceAnnotations", "rayVersion", "suspend", "workerGroupSpecs"),
+    *("headGroupSpec", "headServiceAnnotations", "historyServerOptions", "managedBy"),
+    *("networkPolicy", "rayVersion", "suspend", "tlsOptions", "upgradeStrategy"),
+    "workerGroupSpecs",
 }
-HEAD = {"enableIngress", "headService", "rayStartParams", "serviceType", "template"}
+HEAD = {
+    *("enableIngress", "headService", "ingressOptions", "labels", "rayStartParams", "resources"),
+    *("serviceType", "template"),
+}
 WORKER = {
-    *("groupName", "idleTimeoutSeconds", "maxReplicas", "minReplicas", "numOfHosts"),
-    *("rayStartParams", "replicas", "scaleStrategy", "suspend", "template"),
+    *("groupName", "idleTimeoutSeconds", "labels", "maxReplicas", "minReplicas", "numOfHosts"),
+    *("priority", "rayStartParams", "replicas", "resources", "scaleStrategy", "suspend"),
+    "template",
 }
 
 
@@ -96,3 +104,9 @@ def test_the_slurm_script_is_valid_and_keeps_its_token_to_itself() -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
     text = script.read_text()
     assert "umask 077" in text and 'rm -f "$RAY_AUTH_TOKEN_PATH"' in text
+
+
+def test_the_slurm_script_gives_every_step_the_cores_of_its_node() -> None:
+    text = (TREE / "deploy/slurm.sh").read_text()
+    passed_on = text.index('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
+    assert "#SBATCH --cpus-per-task=" in text and passed_on < text.index("srun --nodes=1")

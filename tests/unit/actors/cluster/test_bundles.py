@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from actors.cluster.bundles import Bundle, Needs, bundles, check_fits, lay_out
+from actors.cluster.bundles import Bundle, Needs, bundles, check_fits, lay_out, seats
 from conf.errors import PlacementError, UserError
 from conf.schema import Config, PlacementConfig, ResourceConfig
 from tests.settings import run_config
@@ -172,3 +172,23 @@ def test_a_reward_by_execution_needs_no_device(cfg: Config):
     gpus = {bundle.actor: bundle.gpus for bundle in listed}
     assert gpus == {"rollout-0": 2.0, "reward-0": 0.0, "reward-1": 0.0, "policy-0": 1.0}
     assert listed[1].resources == {"CPU": 1.0}  # Ray takes no entry of zero
+
+
+def test_groups_that_share_devices_sit_one_of_each_on_every_device(cfg: Config):
+    place = replace(
+        cfg.placement,
+        colocate=True,
+        **{group: ResourceConfig(cpus=1.0, gpus=0.3) for group in ("rollout", "reward", "policy")},
+    )
+    wanted = bundles(place, Needs(rollout=4, reward=4, policy=4))
+    assert [b.actor for b in seats(wanted)[2]] == ["rollout-2", "reward-2", "policy-2"]
+    for strategy in ("STRICT_PACK", "PACK", "SPREAD"):
+        layout = lay_out(wanted, [{"CPU": 6.0, "GPU": 2.0}] * 2, strategy)
+        if strategy == "STRICT_PACK":  # no node holds four devices
+            assert layout.homeless is not None
+            continue
+        assert layout.homeless is None
+        taken = {actor: (spot.node, spot.gpus) for actor, spot in layout.spots.items()}
+        assert len({taken[f"policy-{i}"] for i in range(4)}) == 4
+        for i in range(4):
+            assert taken[f"rollout-{i}"] == taken[f"reward-{i}"] == taken[f"policy-{i}"]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from actors.cluster.bundles import run_bundles
 from actors.plan.checks import inputs as checks
 from actors.plan.layout import dry_run as module
-from actors.plan.layout.dry_run import dry_run, find_site
+from actors.plan.layout.dry_run import Site, dry_run, find_site
 from conf.errors import UserError
 from tests.settings import run_config, shipped_config
 
@@ -26,6 +27,11 @@ def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for place in (module, checks):
         monkeypatch.setattr(place, "local_gpus", lambda: 0)
     monkeypatch.setattr(module, "local_gpu_bytes", lambda: None)
+
+
+def site_of(overrides: list[str]) -> Site:
+    cfg = run_config(overrides)
+    return find_site(cfg, run_bundles(cfg))
 
 
 def shown(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
@@ -80,7 +86,7 @@ def test_a_cluster_that_does_not_answer_is_said_at_once():
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         port = holder.getsockname()[1]
-    site = find_site(run_config([QWEN, f"++ray.address=127.0.0.1:{port}"]))
+    site = site_of([QWEN, f"++ray.address=127.0.0.1:{port}"])
     assert site.lacks is not None
     assert f"the cluster at 127.0.0.1:{port} does not answer" in site.lacks
     assert [machine.assumed for machine in site.machines] == ["all"]
@@ -89,7 +95,7 @@ def test_a_cluster_that_does_not_answer_is_said_at_once():
 def test_the_nodes_of_a_cluster_are_planned_with(monkeypatch: pytest.MonkeyPatch):
     node = {"CPU": 96.0, "GPU": 8.0, "memory": 2.0**40}
     monkeypatch.setattr(module, "_nodes_of_cluster", lambda *_: [node, node])
-    site = find_site(run_config([QWEN, "++ray.address=head:6379"]))
+    site = site_of([QWEN, "++ray.address=head:6379"])
     assert site.lacks is None
     assert [(m.gpus, m.assumed) for m in site.machines] == [(8, "memory")] * 2
 
@@ -97,5 +103,53 @@ def test_the_nodes_of_a_cluster_are_planned_with(monkeypatch: pytest.MonkeyPatch
 def test_a_cluster_that_is_too_small_is_said(monkeypatch: pytest.MonkeyPatch):
     nodes = [{"CPU": 96.0, "GPU": 4.0, "memory": 2.0**40}] * 2
     monkeypatch.setattr(module, "_nodes_of_cluster", lambda *_: nodes)
-    site = find_site(run_config([QWEN, "++ray.address=head:6379"]))
+    site = site_of([QWEN, "++ray.address=head:6379"])
     assert site.lacks is not None and "2 node(s) with 8 GPUs" in site.lacks
+
+
+# --- the experiments for GPUs --------------------------------------------------------------------
+
+GPUS = {  # of each node
+    "qwen3_8b_codescaler": 8,
+    "qwen3_8b_colocated": 8,
+    "qwen3_14b_codescaler": 8,
+    "qwen3_1_7b_one_gpu": 1,
+    "qwen3_8b_rollouts": 8,
+}
+
+
+@pytest.mark.parametrize("experiment", GPUS)
+def test_an_experiment_for_gpus_is_planned_and_fits(
+    experiment: str, capsys: pytest.CaptureFixture[str]
+):
+    cfg = run_config([f"experiment={experiment}"])
+    text = shown(capsys, f"experiment={experiment}")
+    nodes = cfg.placement.num_nodes
+    assert text.count("(assumed)") == nodes
+    busy = [line for line in text.splitlines() if line.startswith("| gpu") and "GiB" in line]
+    assert len(busy) == nodes * GPUS[experiment]
+    taken = [float(line.partition("] ")[2].split()[0]) for line in busy]
+    assert all(10 < gib < 0.95 * 79 for gib in taken)  # none is idle, none is full to the brim
+    assert "all of it fits" in text and "nothing was started" in text
+
+
+def test_the_colocated_run_has_one_actor_of_each_group_on_each_gpu(
+    capsys: pytest.CaptureFixture[str],
+):
+    text = shown(capsys, "experiment=qwen3_8b_colocated")
+    for index in range(8):
+        assert f"| gpu {index}  rollout-{index} + reward-{index} + policy-{index} " in text
+
+
+def test_the_rollouts_for_pairs_keep_every_verdict_and_load_no_reward_model():
+    cfg = run_config(["experiment=qwen3_8b_rollouts"])
+    assert (cfg.reward.kind, cfg.reward.early_stop) == ("execution", False)
+    assert cfg.checkpoint.rollouts_every == 1
+    assert cfg.rollout.engines + cfg.policy.ranks == 8
+
+
+def test_the_run_on_one_gpu_gives_the_host_what_does_not_fit_beside_the_engines():
+    cfg = run_config(["experiment=qwen3_1_7b_one_gpu"])
+    assert cfg.placement.colocate and cfg.policy.offload_optimizer
+    longest = cfg.model.max_prompt_tokens + cfg.model.max_completion_tokens
+    assert cfg.policy.microbatch_tokens >= longest

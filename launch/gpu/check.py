@@ -1,0 +1,195 @@
+"""The whole check: parts in their order under one budget, each in a process; JSON and a table.
+
+A part that fails, hangs or runs out of memory is ended with everything that it started; what it has
+written counts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from conf.errors import UserError
+from conf.schema import key
+from launch.gpu.parts import PARTS, Part
+from launch.gpu.results import Device, Outcome, Result, Status, read_rows
+from launch.gpu.table import markdown, write_into
+from rl.base.files import replace_file
+from rl.base.outputs import check_output_dir
+from rl.base.versions import installed_versions
+
+TREE = Path(__file__).resolve().parents[2]
+_GRACE_S = 10.0  # between the request to end and the end
+_LAST_CHARS = 1500  # of what a failed part has printed
+
+RunPart = Callable[[Part, float, Path], str]  # part, seconds, file of its rows -> why it failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuCheckArgs:
+    """What `launch/gpu_check.py` takes."""
+
+    device: Device = key("device; cpu rehearses every part that it can, with small sizes", "cuda")
+    parts: str = key("parts to run, as in machine+head; all of them", "all")
+    budget_s: float = key("time of all parts together, seconds", 480.0, gt=0)
+    output: str = key("directory of gpu_check.json and gpu_check.md", "outputs/gpu_check")
+    page: str | None = key("page whose table is replaced by this result", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Here:
+    """What is on this machine."""
+
+    packages: Collection[str]
+    gpus: tuple[str, ...]  # their names
+    torch: str  # its version
+
+
+def look_around() -> Here:
+    """The packages that parts need, and the GPUs that torch sees."""
+    wanted = {name for part in PARTS for name in part.packages}
+    packages = {name for name in wanted if find_spec(name) is not None}
+    if "torch" not in packages:
+        return Here(packages=packages, gpus=(), torch="missing")
+    import torch  # noqa: PLC0415 - seconds, and `--help` needs none
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    names = tuple(torch.cuda.get_device_name(index) for index in range(count))
+    return Here(packages=packages, gpus=names, torch=torch.__version__)
+
+
+def run_check(args: GpuCheckArgs, here: Here, run: RunPart) -> int:
+    """Run the parts, write the results, print the table; 1 when a part is wrong or failed.
+
+    Raises:
+        UserError: for a machine without a GPU, for parts that do not exist, and for places that
+            cannot be written.
+    """
+    chosen = _chosen(args.parts)
+    if args.device == "cuda" and not here.gpus:
+        raise UserError(
+            f"device: no NVIDIA GPU is visible here (torch {here.torch}); run this on a machine "
+            "with one and a CUDA build of torch, or rehearse it with device=cpu"
+        )
+    output = check_output_dir(args.output)
+    if args.page is not None:
+        write_into(Path(args.page), None)
+    started_s = time.monotonic()
+    outcomes: list[Outcome] = []
+    result: Result | None = None
+    for part in chosen:
+        left_s = args.budget_s - (time.monotonic() - started_s)
+        outcomes.append(_outcome(part, args.device, here, left_s, run))
+        result = Result(
+            made_on=date.today().isoformat(),
+            device=args.device,
+            machine=_machine(here),
+            budget_s=args.budget_s,
+            seconds=time.monotonic() - started_s,
+            parts=tuple(outcomes),
+        )
+        result.save(output / "gpu_check.json")  # after each, so that a machine may go away
+        replace_file(output / "gpu_check.md", markdown(result))
+    if result is None:
+        return 0
+    if args.page is not None:
+        write_into(Path(args.page), markdown(result))
+    sys.stdout.write(f"\n{markdown(result)}\nwritten to {output}\n")
+    return 0 if result.is_good else 1
+
+
+def _chosen(names: str) -> Sequence[Part]:
+    known = {part.name: part for part in PARTS}
+    asked = list(known) if names == "all" else names.split("+")
+    if unknown := [name for name in asked if name not in known]:
+        raise UserError(f"parts: {', '.join(unknown)} is none of {', '.join(known)}")
+    return [part for part in PARTS if part.name in asked]
+
+
+def _outcome(part: Part, device: Device, here: Here, left_s: float, run: RunPart) -> Outcome:
+    """Run one part if it can be run, and say what became of it."""
+    why = part.lacks(here.packages, len(here.gpus), device)
+    if not why and left_s < part.least_s:
+        why = f"{max(0.0, left_s):.0f} s of the budget are left, it takes {part.least_s} or more"
+    if why:
+        sys.stdout.write(f"--- {part.name}: left out, {why}\n")
+        return Outcome(name=part.name, about=part.about, status="skipped", why=why)
+    limit_s = min(float(part.limit_s), left_s)
+    needs = f"{part.gpus} {device}, {', '.join(part.packages)}"
+    sys.stdout.write(f"--- {part.name}: {part.about} (needs {needs}; at most {limit_s:.0f} s)\n")
+    sys.stdout.flush()
+    started_s = time.monotonic()
+    with TemporaryDirectory(prefix="gpu-check-") as folder:
+        file = Path(folder) / "rows.jsonl"
+        why = run(part, limit_s, file)
+        rows = tuple(read_rows(file))
+    wrong = any(row.good is False for row in rows)
+    status: Status = "failed" if why else "wrong" if wrong else "good"
+    seconds = time.monotonic() - started_s
+    sys.stdout.write(f"    {status} in {seconds:.0f} s{': ' if why else ''}{why}\n")
+    return Outcome(
+        name=part.name, about=part.about, status=status, seconds=seconds, why=why, rows=rows
+    )
+
+
+def _machine(here: Here) -> str:
+    versions = [f"{name} {found}" for name, found in installed_versions().items()]
+    python = f"Python {sys.version.split()[0]}"
+    return ", ".join([*here.gpus, python, *versions])
+
+
+def in_a_process(device: Device) -> RunPart:
+    """How a part is run: its rows are shown as they come, and its end is waited for."""
+
+    def run(part: Part, limit_s: float, file: Path) -> str:
+        with TemporaryDirectory(prefix="gpu-check-") as folder:
+            errors = Path(folder) / "stderr"
+            with errors.open("wb") as stderr:
+                process = subprocess.Popen(
+                    command_of(part, device, file),
+                    cwd=TREE,
+                    env=os.environ | {"PYTHONPATH": _path(), "PYTHONUNBUFFERED": "1"},
+                    stderr=stderr,
+                    start_new_session=True,
+                )
+                try:
+                    code = process.wait(limit_s)
+                except subprocess.TimeoutExpired:
+                    return f"ended after {limit_s:.0f} s"
+                finally:
+                    _end(process)
+            said = errors.read_text(encoding="utf-8", errors="replace").strip()
+        return f"exit code {code}: {said[-_LAST_CHARS:]}" if code else ""
+
+    return run
+
+
+def command_of(part: Part, device: Device, file: Path) -> list[str]:
+    """The process that runs one part."""
+    return [sys.executable, "-m", "launch.gpu.parts", part.name, device, str(file)]
+
+
+def _path() -> str:
+    return os.pathsep.join([str(TREE), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a part and what it has started; the request comes first, so that it can clean up."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,273 @@
+"""The check of a GPU: order and budget of its parts, its results, and what a bad part costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conf.errors import UserError
+from launch.common.cli import main_simple
+from launch.gpu import check, plain_cli
+from launch.gpu.check import GpuCheckArgs, Here, in_a_process, run_check
+from launch.gpu.parts import PARTS, Part
+from launch.gpu.results import Recorder, Row, read_rows
+from launch.gpu.table import BEGIN, END
+
+pytestmark = pytest.mark.unit
+
+TREE = Path(__file__).resolve().parents[4]
+EVERYTHING = {name for part in PARTS for name in part.packages}
+H200 = Here(packages=EVERYTHING, gpus=("NVIDIA H200",), torch="2.11.0+cu130")
+NAMES = [part.name for part in PARTS]
+
+
+class FakeDevice:
+    """Parts that take seconds of a clock of their own, and find what they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        self.ran: list[str] = []
+        self.takes: dict[str, float] = {}
+        self.rows: dict[str, list[Row]] = {}
+        self.faults: dict[str, str] = {}
+        monkeypatch.setattr(check.time, "monotonic", lambda: self.now_s)
+
+    def run(self, part: Part, limit_s: float, file: Path) -> str:
+        self.ran.append(part.name)
+        self.now_s += min(limit_s, self.takes.get(part.name, 1.0))
+        record = Recorder(part.name, file)
+        for row in self.rows.get(part.name, [Row(part=part.name, what="speed", value=7.0)]):
+            record(row.what, row.value or 0.0, row.unit, most=row.most)
+        return self.faults.get(part.name, "")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
+    return FakeDevice(monkeypatch)
+
+
+@pytest.fixture
+def args(tmp_path: Path) -> GpuCheckArgs:
+    return GpuCheckArgs(device="cuda", output=str(tmp_path / "out"))
+
+
+def result(args: GpuCheckArgs) -> dict[str, dict[str, object]]:
+    found = json.loads((Path(args.output) / "gpu_check.json").read_text())
+    return {part["name"]: part for part in found["parts"]}
+
+
+def test_all_parts_fit_the_budget_of_eight_minutes_when_they_take_what_they_should() -> None:
+    one_gpu = [part for part in PARTS if part.gpus == 1]
+    assert sum(part.least_s for part in one_gpu) <= GpuCheckArgs().budget_s == 480
+    assert all(part.least_s <= part.limit_s for part in PARTS)
+
+
+def test_parts_run_in_their_order_and_a_second_gpu_is_not_invented(
+    fake: FakeDevice, args: GpuCheckArgs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_check(args, H200, fake.run) == 0
+    assert fake.ran == [name for name in NAMES if name != "nccl"]
+    assert result(args)["nccl"]["why"] == "needs 2 GPUs, 1 here"
+    text = capsys.readouterr().out
+    assert "--- engines: policy, vLLM and reward model on one device" in text
+    assert "needs 1 cuda, torch, transformers, deepspeed, ray, vllm, hydra" in text
+
+
+def test_two_gpus_run_every_part(fake: FakeDevice, args: GpuCheckArgs) -> None:
+    run_check(args, replace(H200, gpus=("A", "B")), fake.run)
+    assert fake.ran == NAMES
+
+
+def test_what_is_not_installed_leaves_out_its_parts_with_the_reason(
+    fake: FakeDevice, args: GpuCheckArgs
+) -> None:
+    bare = replace(H200, packages={"torch", "transformers"})
+    assert run_check(args, bare, fake.run) == 0
+    assert fake.ran == ["machine", "head", "kernels", "prefix_tree", "reward"]
+    found = result(args)
+    assert found["trainer_small"]["why"] == "not installed: deepspeed"
+    assert found["engines"]["why"] == "not installed: deepspeed, ray, vllm, hydra"
+    assert found["engines"]["status"] == "skipped"
+
+
+def test_the_budget_ends_parts_and_leaves_out_those_that_no_longer_fit(
+    fake: FakeDevice, args: GpuCheckArgs
+) -> None:
+    fake.takes = {"machine": 1000.0, "head": 1000.0, "kernels": 1000.0}
+    run_check(replace(args, budget_s=100.0), H200, fake.run)
+    # 40 s each, and 20 s are left for whoever takes no more.
+    assert fake.ran == ["machine", "head", "reward"]
+    assert fake.now_s <= 100.0
+    assert "20 s of the budget are left, it takes 25 or more" in str(result(args)["kernels"]["why"])
+
+
+def test_one_failing_part_loses_neither_its_figures_nor_the_others(
+    fake: FakeDevice, args: GpuCheckArgs
+) -> None:
+    fake.faults = {"kernels": "exit code 1: Traceback\nCUDA out of memory"}
+    assert run_check(args, H200, fake.run) == 1
+    assert fake.ran == [name for name in NAMES if name != "nccl"]
+    failed = result(args)["kernels"]
+    assert failed["status"] == "failed"
+    assert [row["value"] for row in failed["rows"]] == [7.0]  # type: ignore[attr-defined]
+    assert "| CUDA out of memory |" in (Path(args.output) / "gpu_check.md").read_text()
+
+
+@pytest.mark.parametrize(("value", "code"), [(0.01, 0), (0.2, 1), (float("nan"), 1)])
+def test_a_figure_beyond_its_bound_is_wrong_and_so_is_nan(
+    fake: FakeDevice, args: GpuCheckArgs, value: float, code: int
+) -> None:
+    fake.rows = {"head": [Row(part="head", what="gap", value=value, unit="nats", most=0.02)]}
+    assert run_check(replace(args, parts="head"), H200, fake.run) == code
+    table = (Path(args.output) / "gpu_check.md").read_text()
+    assert ("| <= 0.02 | good |" if code == 0 else "| <= 0.02 | **wrong** |") in table
+
+
+def test_the_table_names_the_machine_and_says_what_a_rehearsal_is(
+    fake: FakeDevice, args: GpuCheckArgs
+) -> None:
+    run_check(replace(args, parts="machine"), H200, fake.run)
+    table = (Path(args.output) / "gpu_check.md").read_text()
+    assert "on a GPU: NVIDIA H200, Python 3" in table and "| | speed | 7 |" in table.replace(
+        "  ", " "
+    )
+    run_check(replace(args, parts="machine", device="cpu"), replace(H200, gpus=()), fake.run)
+    assert "its figures mean nothing" in (Path(args.output) / "gpu_check.md").read_text()
+
+
+def test_the_table_takes_the_place_of_the_last_one_in_a_page(
+    fake: FakeDevice, args: GpuCheckArgs, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    run_check(replace(args, parts="machine", page=str(page)), H200, fake.run)
+    text = page.read_text()
+    assert text.startswith(f"before\n{BEGIN}") and text.endswith(f"{END}\nafter\n")
+    assert "old" not in text and "NVIDIA H200" in text
+    assert BEGIN in (TREE / "docs/gpu.md").read_text() and END in (TREE / "docs/gpu.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parts": "head+tail"}, "parts: tail is none of machine, head"),
+        ({"page": "nowhere.md"}, "page: nowhere.md has no lines"),
+        ({"output": "/proc/x"}, "output: /proc/x cannot be written"),
+    ],
+)
+def test_wrong_input_is_refused_before_any_part(
+    fake: FakeDevice, args: GpuCheckArgs, changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run_check(replace(args, **changes), H200, fake.run)
+    assert fake.ran == []
+
+
+def test_without_a_gpu_there_is_one_clear_answer_and_no_file(
+    fake: FakeDevice, args: GpuCheckArgs
+) -> None:
+    with pytest.raises(UserError, match=r"no NVIDIA GPU is visible here \(torch 2\.13\.0\+cpu\)"):
+        run_check(args, Here(packages=EVERYTHING, gpus=(), torch="2.13.0+cpu"), fake.run)
+    assert fake.ran == [] and not Path(args.output).exists()
+
+
+# --- a part as a process -------------------------------------------------------------------------
+
+ROW = '{"part": "machine", "what": "speed", "value": 1.0}'
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, float], str]:
+    """Run a script as the part `machine`; its argument is the file of its rows."""
+
+    def run(script: str, limit_s: float) -> str:
+        monkeypatch.setattr(
+            check, "command_of", lambda _, __, file: [sys.executable, "-c", script, str(file)]
+        )
+        return in_a_process("cuda")(PARTS[0], limit_s, tmp_path / "rows.jsonl")
+
+    return run
+
+
+def test_a_part_that_raises_says_why_and_keeps_its_rows(
+    process: Callable[[str, float], str], tmp_path: Path
+) -> None:
+    script = f"import sys; open(sys.argv[1], 'w').write('{ROW}\\n'); raise SystemExit('no memory')"
+    assert process(script, 30.0) == "exit code 1: no memory"
+    assert [row.value for row in read_rows(tmp_path / "rows.jsonl")] == [1.0]
+
+
+def test_a_part_that_hangs_is_ended_with_what_it_started(
+    process: Callable[[str, float], str], tmp_path: Path
+) -> None:
+    child = tmp_path / "child"
+    script = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"open({str(child)!r}, 'w').write(str(child.pid))\n"
+        f"open(sys.argv[1], 'w').write('{ROW}\\n' + '{{\"part\"')\n"
+        "time.sleep(60)\n"
+    )
+    assert process(script, 2.0) == "ended after 2 s"
+    assert len(read_rows(tmp_path / "rows.jsonl")) == 1  # without the line that was cut off
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", child.read_text()], capture_output=True, text=True, check=False
+    ).stdout
+    assert not state.strip() or state.startswith("Z")
+
+
+# --- a machine with nothing but torch ------------------------------------------------------------
+
+BARE = """
+import os, runpy, sys
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+for name in ("hydra", "omegaconf", "ray", "vllm", "deepspeed"):
+    sys.modules[name] = None
+sys.argv = ["launch/gpu_check.py", *sys.argv[1:]]
+runpy.run_path("launch/gpu_check.py", run_name="__main__")
+"""
+
+
+def test_the_command_answers_where_nothing_but_torch_is_installed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, f"output={tmp_path}/out"],
+        cwd=TREE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: device: no NVIDIA GPU is visible here (torch ")
+    assert not (tmp_path / "out").exists()
+
+
+IMPORTS = """
+import sys
+for name in "hydra omegaconf ray vllm deepspeed datasets tree_sitter pyseccomp".split():
+    sys.modules[name] = None
+from launch.gpu import kernels, machine, reward, trainer, tree
+"""
+
+
+def test_parts_that_ask_for_torch_alone_import_nothing_else() -> None:
+    subprocess.run([sys.executable, "-c", IMPORTS], cwd=TREE, timeout=120, check=True)
+
+
+def test_without_hydra_the_same_arguments_mean_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for line in ([], ["budget_s=60", "parts=head+machine"], ["device=cpu", "page=docs/gpu.md"]):
+        found: list[GpuCheckArgs] = []
+        for main in (main_simple, plain_cli.main_simple):
+            assert main(GpuCheckArgs, found.append, line) == 0
+        assert found[0] == found[1]
+    for line in (["budget_s=-1"], ["devices=cuda"], ["device=tpu"], ["--help"], ["head"]):
+        assert plain_cli.main_simple(GpuCheckArgs, found.append, line) == 2
+        assert capsys.readouterr().err.startswith("error: ")
