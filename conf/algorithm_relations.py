@@ -1,9 +1,12 @@
-"""Rules between the parts of the algorithm: what cannot be combined, and what should not."""
+"""Rules between the parts of the algorithm, and of those that judge its answers.
+
+They say what cannot be combined, and what should not be.
+"""
 
 from __future__ import annotations
 
 from conf.relation import Relation
-from conf.schema import MAX_TOP_K, Config
+from conf.schema import BY_TESTS, MAX_TOP_K, Config
 
 _TOKEN_CLIP = 0.05  # a clip range that no geometric mean of a completion's ratios reaches
 
@@ -14,6 +17,59 @@ def _cache_fits(config: Config) -> bool:
         return cache is None
     return cache is not None and cache <= config.model.max_completion_tokens
 
+
+def _has_verdicts(config: Config) -> bool:
+    """Whether programs are run, a judge from outside is trusted to, or programs are given."""
+    kind = config.reward.kind
+    judged = kind in BY_TESTS or ":" in kind or bool((config.recipe_args or {}).get("programs"))
+    return judged or config.recipe != "aletheia"
+
+
+def _has_addresses(config: Config) -> bool:
+    url = config.reward.url or ()
+    return bool(url) and all(one.startswith(("http://", "https://")) for one in url)
+
+
+JUDGE_RELATIONS: tuple[Relation, ...] = (
+    Relation(
+        path="recipe",
+        involves=("recipe", "recipe_args", "reward.kind"),
+        rule="recipe=aletheia asks about programs with a verdict",
+        fix="give reward=execution, or recipe_args.programs=FILE",
+        holds=_has_verdicts,
+    ),
+    Relation(
+        path="reward.url",
+        involves=("reward.kind", "reward.url"),
+        rule="reward.kind=generative and remote need addresses that begin with http:// or https://",
+        fix="give reward.url=[http://HOST:8000/v1], or of a reward model http://HOST:8000",
+        holds=lambda c: not c.reward.is_served or _has_addresses(c),
+    ),
+    Relation(
+        path="reward.generative.model",
+        involves=("reward.kind", "reward.generative.model"),
+        rule="reward.kind=generative needs the name of the served model",
+        fix="give reward.generative.model=NAME, as GET /models of the server lists it",
+        holds=lambda c: c.reward.kind != "generative" or bool(c.reward.generative.model),
+    ),
+    Relation(
+        path="reward.generative.highest",
+        involves=("reward.generative.lowest", "reward.generative.highest"),
+        rule="reward.generative.lowest is below reward.generative.highest",
+        fix="change either",
+        holds=lambda c: c.reward.generative.lowest < c.reward.generative.highest,
+    ),
+    Relation(
+        path="reward.request.token_from",
+        involves=("reward.request.token_from", "ray.env_from"),
+        rule="reward.request.token_from is one of ray.env_from, so that every shard has the token",
+        fix="give ray.env_from=[NAME] too",
+        holds=lambda c: (
+            c.reward.request.token_from is None
+            or c.reward.request.token_from in (c.ray.env_from or ())
+        ),
+    ),
+)
 
 ALGORITHM_RELATIONS: tuple[Relation, ...] = (
     Relation(
@@ -47,6 +103,13 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: (
             c.algorithm.advantage_scale != "group_std" or c.algorithm.advantage_baseline != "batch"
         ),
+    ),
+    Relation(
+        path="algorithm.num_refills",
+        involves=("algorithm.num_refills", "algorithm.min_spread"),
+        rule="which groups teach nothing says algorithm.min_spread",
+        fix="set algorithm.min_spread, e.g. 0 for groups whose scores are all equal",
+        holds=lambda c: c.algorithm.num_refills == 0 or c.algorithm.min_spread is not None,
     ),
     Relation(
         path="algorithm.truncated",

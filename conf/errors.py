@@ -40,6 +40,10 @@ class EngineError(ProjectError, RuntimeError):
     """An engine (vLLM, DeepSpeed) inside an actor failed."""
 
 
+class SandboxError(ProjectError, RuntimeError):
+    """The sandbox itself failed; this says nothing about the program."""
+
+
 class LostActorError(EngineError):
     """An actor died, or its engine did; the message says what was waited for."""
 

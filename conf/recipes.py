@@ -107,7 +107,105 @@ class CrpeArgs:
     beta: float = key("weight of the log-ratio to the initial policy", 0.1, gt=0)
 
 
-RecipeArgs = GrpoArgs | CureArgs | CodrlPlusArgs | SftArgs | DpoArgs | SolVerArgs | CrpeArgs
+@dataclass(frozen=True, kw_only=True)
+class StepCoderArgs:
+    """Programs begun by known solutions, and a loss on what runs (StepCoder, arXiv 2402.01391)."""
+
+    curriculum: Literal["reverse", "fixed", "none"] = key(
+        "given start of a program: reverse begins at the last conditional statement of a known "
+        "solution and moves to the first and then to none, fixed stays at the last; or none",
+        "reverse",
+    )
+    threshold: float = key(
+        "moving average of the share of right programs at which a start moves; not published",
+        0.5,
+        gt=0,
+        le=1,
+    )
+    newest_weight: float = key(
+        "weight of the newest share in that moving average; not published", 0.5, gt=0, le=1
+    )
+    mask: Literal["executed", "none", "random", "inverted"] = key(
+        "tokens of a program that carry the loss: those of executed statements, all, all but as "
+        "many at random, or those that are not executed; the last two are controls",
+        "executed",
+    )
+    most_hidden: float = key(
+        "largest share of an answer's tokens that may be without loss for not being executed; an "
+        "answer above it keeps all",
+        0.5,
+        ge=0,
+        le=1,
+    )
+    rewards: Literal["paper", "judge"] = key(
+        "rewards of programs: paper 1, -0.3 wrong, -0.6 not run to an answer and -1 no program; "
+        "or those of the judge",
+        "paper",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CvedrlArgs:
+    """Tests of given programs (CVeDRL, arXiv 2601.22803)."""
+
+    num_tests: int = key("tests of an answer that are read, the first", 4, ge=1)
+    reward: Literal["agreement", "coverage", "difficulty"] = key(
+        "reward of a suite: agreement with the program alone; coverage of its branches too; "
+        "difficulty of the program too, as published",
+        "difficulty",
+    )
+    exponent: float = key("growth of the reward with coverage; not published", 3.0, gt=0, le=20)
+    killed_weight: float = key(
+        "reward of noticing every mutant of the program, beside the others; not of CVeDRL",
+        0.0,
+        ge=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AletheiaArgs:
+    """Which of several programs is right, asked of the policy (Aletheia, arXiv 2601.12186)."""
+
+    learn: Literal["grpo", "raft"] = key(
+        "objective: grpo the run's policy gradient; raft the likelihood of right answers alone",
+        "grpo",
+    )
+    reward: Literal["right", "distance"] = key(
+        "reward of a choice: right 1 for the right program, else 0; distance 1, and by the rank of "
+        "its pass rate down to -0.8, for which tests must give a rate (reward.execution=pass_rate)",
+        "right",
+    )
+    answer: Literal["steps", "letter"] = key(
+        "form of an answer: a few short lines and then the letter, or the letter alone", "steps"
+    )
+    programs: str | None = key(
+        "rollout file of an earlier run whose programs are asked about; null samples and runs "
+        "them in the same step",
+        None,
+    )
+    num_programs: tuple[int, ...] = key(
+        "lengths of lists, drawn evenly; a list is shorter where there are not as many wrong "
+        "programs",
+        (2, 3, 4, 5),
+        ge=2,
+        le=26,
+    )
+    num_lists: int = key("lists of each problem", 1, ge=1)
+    group_size: int = key("answers to a list; 16 in Aletheia", 8, ge=2)
+
+
+RecipeArgs = (
+    GrpoArgs
+    | CureArgs
+    | CodrlPlusArgs
+    | SftArgs
+    | DpoArgs
+    | SolVerArgs
+    | CrpeArgs
+    | StepCoderArgs
+    | CvedrlArgs
+    | AletheiaArgs
+)
 ARGS: dict[str, type[RecipeArgs]] = {
     "grpo": GrpoArgs,
     "cure": CureArgs,
@@ -116,6 +214,9 @@ ARGS: dict[str, type[RecipeArgs]] = {
     "dpo": DpoArgs,
     "sol_ver": SolVerArgs,
     "crpe": CrpeArgs,
+    "stepcoder": StepCoderArgs,
+    "cvedrl": CvedrlArgs,
+    "aletheia": AletheiaArgs,
 }
 OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pairs"}  # of `data`
 ANCHORED = ("dpo", "crpe")  # the ranks hold the initial policy too

@@ -6,7 +6,7 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
-from conf.algorithm_relations import ALGORITHM_CAUTIONS, ALGORITHM_RELATIONS
+from conf.algorithm_relations import ALGORITHM_CAUTIONS, ALGORITHM_RELATIONS, JUDGE_RELATIONS
 from conf.keys import keys_of
 from conf.recipes import OFFLINE
 from conf.relation import Relation
@@ -177,6 +177,13 @@ RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: c.data.kind != "minipy" or not (c.data.train_path or c.data.eval_path),
     ),
     Relation(
+        path="data.level",
+        involves=("data.level", "data.kind", "loop.enabled"),
+        rule="levels are those of data.kind=minipy, and the loop makes flat problems",
+        fix="give data.level=flat, or data=minipy and loop.enabled=false",
+        holds=lambda c: c.data.level == "flat" or (c.data.kind == "minipy" and not c.loop.enabled),
+    ),
+    Relation(
         path="data.num_train",
         involves=("data.kind", "data.num_train", "algorithm.prompts_per_step"),
         rule="each group of a step has its own problem: data.num_train >= prompts_per_step",
@@ -225,6 +232,7 @@ RELATIONS: tuple[Relation, ...] = (
         fix="set data=minipy, or loop.enabled=false",
         holds=lambda c: not c.loop.enabled or c.data.kind == "minipy",
     ),
+    *JUDGE_RELATIONS,
     *ALGORITHM_RELATIONS,
     Relation(
         path="policy.ranks",

@@ -53,10 +53,15 @@ BlockRule = Literal["single_block", "last_block"]
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
 Resume = Literal["auto", "never"]
+ProblemLevel = Literal["flat", "branchy"]
+RecipeName = Literal[
+    "grpo", "cure", "codrlplus", "sft", "dpo", "sol_ver", "crpe", "stepcoder", "cvedrl", "aletheia"
+]
 # Instead of a choice: what to import, as in my_package.module:make.
 ImportPath = str
 
 BY_TESTS = ("execution", "hybrid")  # kinds of judges that run a problem's tests
+BY_SERVERS = ("generative", "remote")  # kinds of judges that ask over HTTP
 
 # vLLM samples at this where less is asked for, save for 0, which is greedy; the trainer
 # would then compute log-probs of a distribution that nothing was sampled from.
@@ -79,6 +84,11 @@ class DataConfig:
     train_path: str | None = key("canonical parquet of training problems (kind parquet)", None)
     eval_path: str | None = key("canonical parquet of held-out problems (kind parquet)", None)
     max_bad_rows: int = key("malformed rows that are skipped before the run stops", 0, ge=0)
+    level: ProblemLevel = key(
+        "programs that minipy asks for: flat ones of one expression, or branchy ones with "
+        "conditional statements",
+        "flat",
+    )
     num_train: int = key("problems generated for training (kind minipy)", 4000, ge=1)
     num_eval: int = key("problems generated for the held-out test split (kind minipy)", 120, ge=1)
 
@@ -122,6 +132,17 @@ class AlgorithmConfig:
         "lower bound of the standard deviation that divides advantages, in units of reward",
         0.05,
         gt=0,
+    )
+    min_spread: float | None = key(
+        "largest difference of raw scores in a group of programs that teaches nothing; null: all "
+        "teach",
+        None,
+        ge=0,
+    )
+    num_refills: int = key(
+        "problems that are tried, one after the other, in the place of one that taught nothing",
+        0,
+        ge=0,
     )
     truncated: Truncated = key(
         "lesson of a completion that ran out of budget: its score; a reward of 0; none (mask); or, "
@@ -235,12 +256,73 @@ class RolloutConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RequestConfig:
+    """Requests to the servers of `reward.url`."""
+
+    timeout_s: float = key("longest wait for one answer of a server, seconds", 60.0, gt=0)
+    tries: int = key("times that a request is sent, to any address, before the run ends", 5, ge=1)
+    backoff_s: float = key(
+        "pause before the second try, seconds; it doubles with each further one", 1.0, ge=0
+    )
+    concurrency: int = key("requests that one shard has under way at once", 16, ge=1)
+    token_from: str | None = key(
+        "name of the variable, one of ray.env_from, with the token that the servers need", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerativeConfig:
+    """A served language model that is asked about programs (kind generative)."""
+
+    model: str | None = key("name under which the servers offer the model", None)
+    api: Literal["chat", "completions"] = key(
+        "paths and form of requests: chat applies the model's own template", "chat"
+    )
+    read_out: Literal["yes_no", "score", "choice"] = key(
+        "reading of a verdict: share of Yes against No in the probabilities of the first token; a "
+        "number that the answer states; or how often a program is chosen from lists of its group",
+        "yes_no",
+    )
+    prompt: str | None = key(
+        "file with the text that asks about a program, with {question} and {code}; null is one of "
+        "ours; a choice has its own",
+        None,
+    )
+    max_tokens: int = key("tokens of an answer that is read as text", 512, ge=1)
+    top_logprobs: int = key(
+        "most likely first tokens among which Yes and No are looked for; OpenAI's completions "
+        "give at most 5",
+        20,
+        ge=2,
+        le=20,
+    )
+    lowest: float = key("stated number that is worth 0", 0.0)
+    highest: float = key("stated number that is worth 1", 10.0)
+    num_programs: int = key("programs of a list to choose from, at most", 4, ge=2, le=26)
+    rounds: int = key("lists that each program of a group is in", 2, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteConfig:
+    """A reward model behind HTTP (kind remote)."""
+
+    api: Literal["codescaler", "openrlhf"] = key(
+        "form of requests: that of launch/serve.py, or of OpenRLHF's servers", "codescaler"
+    )
+    tokenizer: str | None = key(
+        "model whose chat template writes what an OpenRLHF server reads; null puts a blank line "
+        "between problem and answer",
+        None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RewardConfig:
     """Judges of code (group `reward`)."""
 
-    kind: Literal["rm", "execution", "hybrid"] | ImportPath = key(
-        "who judges: a reward model; the problem's own tests; or tests where a problem has "
-        "them and the model elsewhere"
+    kind: Literal["rm", "execution", "hybrid", "generative", "remote"] | ImportPath = key(
+        "who judges: a reward model; the problem's own tests; tests where a problem has them and "
+        "the model elsewhere; a served language model; or a served reward model"
     )
     model: str | None = key(
         "directory or hub id of the reward model; null with kind execution, which uses none", None
@@ -300,11 +382,27 @@ class RewardConfig:
     deadline_s: float = key(
         "seconds a reward shard may stay silent while it has requests", 300.0, gt=0
     )
+    url: tuple[str, ...] | None = key(
+        "addresses of equal servers, with kind generative (ending in /v1) or remote", None
+    )
+    request: RequestConfig = key("requests to servers")
+    generative: GenerativeConfig = key("served language model")
+    remote: RemoteConfig = key("served reward model")
 
     @property
     def uses_model(self) -> bool:
         """Whether the shards hold a reward model; the others need no device."""
         return self.kind in ("rm", "hybrid")
+
+    @property
+    def is_served(self) -> bool:
+        """Whether servers of somebody else judge."""
+        return self.kind in BY_SERVERS
+
+    @property
+    def shapes(self) -> bool:
+        """Whether rewards are shaped scores."""
+        return self.uses_model or self.kind == "remote"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -636,12 +734,10 @@ class Config:
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(
         "additional metric sinks", ()
     )
-    recipe: Literal["grpo", "cure", "codrlplus", "sft", "dpo", "sol_ver", "crpe"] | ImportPath = (
-        key(
-            "what a step asks, rewards and learns: grpo is programs alone; others are published "
-            "systems (docs/recipes.md)",
-            "grpo",
-        )
+    recipe: RecipeName | ImportPath = key(
+        "what a step asks, rewards and learns: grpo is programs alone; others are published "
+        "systems (docs/recipes.md)",
+        "grpo",
     )
     recipe_args: dict[str, Any] | None = key("arguments of the recipe", None)
     dry_run: bool = key(

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeGuard, TypeVar, cast
 
 from conf.keys import EXAMPLES, Key, as_yaml, hinted_fields, is_section, keys_of, meant, nearest
@@ -67,13 +68,15 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
     return text
 
 
-def build(schema: type[T], raw: Mapping[str, Any]) -> T:
-    """Make a schema dataclass of plain nested values.
+def build(
+    schema: type[T], raw: Mapping[str, Any], moved: Mapping[str, str] = MappingProxyType({})
+) -> T:
+    """Make a schema dataclass of plain nested values; `moved` has what former keys are now.
 
     Raises `ConfigError` with every unknown key, missing value, wrong type, wrong choice and value
     out of range. `null` and `???` count as missing where the schema wants a value.
     """
-    values, faults = _check_values(schema, raw)
+    values, faults = _check_values(schema, raw, moved)
     if faults:
         raise ConfigError(faults)
     return _assemble(schema, values)
@@ -112,14 +115,19 @@ def _recipe_faults(config: Config) -> list[Fault]:
 
 
 def _without_unused(config: Config) -> Config:
-    """The configuration as it will be used: execution loads no reward model and shapes nothing.
+    """The configuration as it will be used: without the model, shaping or servers of others.
 
     An experiment names its reward model whoever judges, so that `reward=execution` is one override;
     what is shown and stored must not look as if the model had been used.
     """
-    if config.reward.uses_model:
-        return config
-    return replace(config, reward=replace(config.reward, model=None, shaping="raw"))
+    reward = config.reward
+    used = replace(
+        reward,
+        model=reward.model if reward.uses_model else None,
+        shaping=reward.shaping if reward.shapes else "raw",
+        url=reward.url if reward.is_served else None,
+    )
+    return replace(config, reward=used)
 
 
 def cautions(config: Config) -> list[Fault]:
@@ -135,7 +143,9 @@ def to_dict(config: Config) -> dict[str, Any]:
 # --- one field ---------------------------------------------------------------------------------
 
 
-def _check_values(schema: type, raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+def _check_values(
+    schema: type, raw: Mapping[str, Any], moved: Mapping[str, str] = MappingProxyType({})
+) -> tuple[dict[str, Any], list[Fault]]:
     """Value of every key by path, stand-ins where a value is wrong, and the faults."""
     keys = {key.path: key for key in keys_of(schema)}
     sections = {path[:end] for path in keys for end, char in enumerate(path) if char == "."}
@@ -154,6 +164,8 @@ def _check_values(schema: type, raw: Mapping[str, Any]) -> tuple[dict[str, Any],
     for path, value in given.items():
         if path in sections:
             faults.append(Fault(path, f"{_shown(value)} stands where a group of keys is expected"))
+        elif path in moved:
+            faults.append(Fault(path, f"is no key any more; give {moved[path]}"))
         elif path not in keys:
             faults.append(_unknown(path, [*keys, *sorted(sections)]))
     return values, faults

@@ -20,6 +20,13 @@ from launch.common.cli import main_simple
 from launch.common.compose import compose_config
 from launch.common.overrides import forced_overrides
 
+MOVED = {
+    "policy": 'changes=["model.path=DIR"]',
+    "reward_model": 'changes=["reward.model=DIR"]',
+    "scale": 'changes=["algorithm.advantage_scale=NAME"]',
+    "kl_coef": 'changes=["algorithm.kl_coef=NUMBER"]',
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class AblationArgs:
@@ -63,4 +70,4 @@ def run(args: AblationArgs) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main_simple(AblationArgs, run))
+    sys.exit(main_simple(AblationArgs, run, moved=MOVED))

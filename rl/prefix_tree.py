@@ -72,6 +72,8 @@ class Prefixes:
 
     def tree(self, ranks: Sequence[int]) -> PrefixTree:
         """The tree over the sequences at `ranks`, which ascend."""
+        if len(ranks) == 1:
+            return _path(self._sequences[ranks[0]])
         tokens: list[IntArray] = []
         columns_S: list[IntArray] = []
         subtree_end_L = np.zeros(self.num_tokens(ranks), np.int32)
@@ -110,6 +112,13 @@ class Prefixes:
                 grown, added, size = sorted(atom), self.num_tokens(sorted(atom)), 0
             part, size = grown, size + added
         yield tuple(part)
+
+
+def _path(token_ids_T: IntArray) -> PrefixTree:
+    """The tree of one sequence."""
+    columns_T = np.arange(token_ids_T.size, dtype=np.int32)
+    end_L = np.full(token_ids_T.size, token_ids_T.size, np.int32)
+    return PrefixTree(token_ids_T.astype(np.int32, copy=False), columns_T, end_L, (columns_T,))
 
 
 def num_common(one: IntArray, other: IntArray) -> int:

@@ -9,6 +9,7 @@ moment the last one is done, while others still generate; the recipe says what i
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,13 +17,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from conf.errors import SandboxError
 from rl.interfaces import Fleet, PolicyFleet
+from rl.lessons.spread import NO_REFILL, Refill, problem_of, without_loss
 from rl.lessons.truncated import settle
-from rl.metrics import batch_metrics
+from rl.metrics import batch_metrics, mean_metrics
 from rl.packing import build_minibatch, split_minibatches
-from rl.recipes.recipe import Lesson, Recipe, State, Update, of_task
+from rl.recipes.recipe import Lesson, Recipe, State, Update, of_task, sharing_old
 from rl.types import Ask, JudgedGroup, Prompt, PromptGroup, StepReport, Task, UpdateReport
 
+logger = logging.getLogger(__name__)
+
+GiveUp = Callable[[str, SandboxError], None]  # with the id of the problem
 FollowUp = Callable[[Sequence[JudgedGroup]], Sequence[Ask]]
 Then = Callable[[Sequence[JudgedGroup]], Awaitable[Sequence[JudgedGroup]]]
 
@@ -34,10 +40,12 @@ class Batch:
     groups_P: tuple[JudgedGroup, ...]
     lesson: Lesson
     started_s: float
+    num_flat: int = 0  # problems that teach nothing (`rl.lessons.spread`)
+    num_dropped: int = 0  # problems whose programs could not be run
 
     @property
-    def timings(self) -> dict[str, float]:
-        """How long sampling and scoring took, and how far scoring hid behind sampling.
+    def metrics(self) -> dict[str, float]:
+        """How long sampling and scoring took, how far the one hid the other, what is left out.
 
         Nothing where nothing was asked.
         """
@@ -52,36 +60,75 @@ class Batch:
             "time/first_score_s": min(scored_s) - self.started_s,
             "time/score_s": max(0.0, max(scored_s) - last_completion_s),
             "rollout/tokens_per_s": tokens / max(rollout_s, 1e-9),
+            **{f"rollout/{name}": float(num) for name, num in self._left_out.items() if num},
         }
 
+    @property
+    def _left_out(self) -> dict[str, int]:
+        return {"num_flat": self.num_flat, "num_dropped": self.num_dropped}
 
-async def collect(
-    step: int, fleet: Fleet, recipe: Recipe, problems_P: Sequence[Prompt], state: State
+
+async def collect(  # noqa: PLR0913 - who works, what is asked, and what takes its place
+    step: int,
+    fleet: Fleet,
+    recipe: Recipe,
+    problems_P: Sequence[Prompt],
+    state: State,
+    *,
+    refill: Refill = NO_REFILL,
 ) -> Batch:
-    """Sample, judge and grade what the recipe asks about the problems of a step."""
+    """Sample, judge and grade what the recipe asks about the problems of a step.
+
+    A problem whose programs could not be run is dropped whole. Raises SandboxError when all are.
+    """
     started_s = time.time()
+    flat, dropped = set[str](), dict[str, SandboxError]()
 
     async def grade(bundle: Sequence[JudgedGroup]) -> Sequence[JudgedGroup]:
-        return [settle(group, recipe.setup.truncation) for group in recipe.grade(bundle)]
+        graded = [settle(group, recipe.setup.truncation) for group in recipe.grade(bundle)]
+        if not refill.is_flat(graded):
+            return graded
+        flat.add(problem_of(graded))
+        return [without_loss(group) for group in graded]
 
-    groups_P: tuple[JudgedGroup, ...] = ()
-    if asks := recipe.ask(step, problems_P, state):
-        groups_P = await sample_and_judge(
-            step, fleet, asks, grade, lambda bundle: recipe.follow_up(step, bundle)
-        )
-    lesson = recipe.teach(step, groups_P, state)
-    return Batch(groups_P=groups_P, lesson=lesson, started_s=started_s)
+    def go_on(bundle: Sequence[JudgedGroup]) -> Sequence[Ask]:
+        problem = problem_of(bundle)
+        if problem not in flat:
+            return recipe.follow_up(step, bundle)
+        instead = refill.instead.get(problem)
+        return recipe.ask_instead(step, instead, state) if instead else ()
+
+    asks = recipe.ask(step, problems_P, state)
+    groups = await sample_and_judge(step, fleet, asks, grade, go_on, give_up=dropped.__setitem__)
+    places = refill.places([ask.problem.id for ask in asks])
+    groups_P = tuple(sorted(groups, key=lambda judged: places[judged.group.ask.problem.id]))
+    if dropped and not groups_P:
+        raise next(iter(dropped.values()))
+    return Batch(
+        groups_P=groups_P,
+        lesson=recipe.teach(step, groups_P, state),
+        started_s=started_s,
+        num_flat=len(flat),
+        num_dropped=len(dropped),
+    )
 
 
-async def sample_and_judge(
-    step: int, fleet: Fleet, asks: Sequence[Ask], then: Then, follow_up: FollowUp | None = None
+async def sample_and_judge(  # noqa: PLR0913 - who works, what is asked, and what comes of it
+    step: int,
+    fleet: Fleet,
+    asks: Sequence[Ask],
+    then: Then,
+    follow_up: FollowUp | None = None,
+    *,
+    give_up: GiveUp | None = None,
 ) -> tuple[JudgedGroup, ...]:
     """Judge the groups of a problem together as soon as its last is complete.
 
-    `then` takes them further, while others are still sampled; `follow_up` says what is asked next
-    about the problem. The answer is in the order of the problems, then of asking.
+    `then` takes them further, while others are still sampled; `follow_up` says what is asked next.
+    `give_up` is told of a problem whose programs could not be run, and no group of it is returned;
+    without it the error is raised. The answer is in the order of the problems, then of asking.
     """
-    done: dict[str, list[JudgedGroup]] = {ask.problem.id: [] for ask in asks}
+    done = dict[str, list[JudgedGroup]]()
     asked = Counter[str]()
 
     async def sample(asks: Sequence[Ask]) -> None:
@@ -91,6 +138,7 @@ async def sample_and_judge(
             raise ValueError(f"step {step} asks these prompt ids twice: {repeated}")
         waiting = {ask.problem.id: dict[str, PromptGroup | None]() for ask in asks}
         for ask in asks:
+            done.setdefault(ask.problem.id, [])
             waiting[ask.problem.id][ask.prompt.id] = None
         async with asyncio.TaskGroup() as judging:
             async for group in fleet.rollout.generate(asks, step):
@@ -101,12 +149,21 @@ async def sample_and_judge(
                     judging.create_task(judge(problem, groups))
 
     async def judge(problem: str, groups: Sequence[PromptGroup]) -> None:
-        bundle = await then(await fleet.reward.judge(groups, done[problem]))
+        try:
+            bundle = await then(await fleet.reward.judge(groups, done[problem]))
+        except SandboxError as error:
+            if give_up is None:
+                raise
+            logger.warning("step %d: problem %s is dropped: %s", step, problem, error)
+            give_up(problem, error)
+            done[problem].clear()
+            return
         done[problem] += bundle
         if follow_up is not None and (asks := follow_up(bundle)):
             await sample(asks)
 
-    await sample(asks)
+    if asks:
+        await sample(asks)
     return tuple(group for bundle in done.values() for group in bundle)
 
 
@@ -123,9 +180,9 @@ async def learn(step: int, batch: Batch, fleet: Fleet, *, on_policy: bool) -> St
     return StepReport(
         step=step,
         metrics={
-            **batch_metrics(of_task(batch.groups_P, Task.CODE)),
+            **batch_metrics(of_task(batch.groups_P, Task.CODE) or batch.groups_P),
             "reward/num_executed": float(sum(g.num_executed for g in batch.groups_P)),
-            **batch.timings,
+            **batch.metrics,
             **update_metrics,
             **lesson.metrics,
             "policy/num_samples": float(lesson.num_samples),
@@ -145,7 +202,7 @@ async def update(
     """
     reports: list[UpdateReport] = []
     shared: list[float] = []
-    for part in parts_of(updates):
+    for part in sharing_old(updates):
         steps = [
             (build_minibatch(samples, policy.packing, group_of=one.group_of), one)
             for one in part
@@ -165,23 +222,3 @@ async def update(
     if not reports:
         return {}
     return {**mean_metrics(reports), "policy/shared_frac": float(np.mean(shared))}
-
-
-def parts_of(updates: Sequence[Update]) -> list[list[Update]]:
-    """Updates that have their old policy in common, in order."""
-    parts: list[list[Update]] = []
-    for one in updates:
-        if one.begins_anew or not parts:
-            parts.append([])
-        parts[-1].append(one)
-    return parts
-
-
-def mean_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
-    """Mean over the optimizer steps that have a metric; the learning rate is that of the last."""
-    names = dict.fromkeys(name for report in reports for name in report.metrics)
-    means = {
-        name: float(np.mean([r.metrics[name] for r in reports if name in r.metrics]))
-        for name in names
-    }
-    return {**means, "policy/lr": reports[-1].lr}

@@ -7,6 +7,8 @@ Axes in names: P prompts, G completions of a group, N samples, R rows, L tokens 
 K tokens that a token was sampled among.
 Arrays instead of lists: 2,048 completions of 16k tokens are 134 MB and pass through Ray without a
 copy; as Python integers they are more than 1 GB and are pickled.
+
+One file: who follows a value from one actor to the next reads downwards.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from string import ascii_uppercase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +89,9 @@ class JudgeKind(StrEnum):
     EXECUTION = "execution"  # the problem's own tests ran it
     MATRIX = "matrix"  # a test, by the sampled programs that it was run on
     TRACE = "trace"  # an answer, by what the program was seen to do
+    SUITE = "suite"  # tests of a given program, by what it did with their inputs
+    VERDICT = "verdict"  # a choice among programs, by what their tests say of them
+    GENERATIVE = "generative"  # a served language model was asked about the program
     OWN = "own"  # a judge from outside this tree, on a scale of its own
 
 
@@ -138,6 +144,8 @@ class Task(StrEnum):
     TEST = "test"  # one test of such a program
     TRACE = "trace"  # what a given program does with a given input
     STEP = "step"  # a program that goes on from the beginning of another
+    SUITE = "suite"  # several tests of a given program
+    VERDICT = "verdict"  # which of several given programs is right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +156,67 @@ class Trace:
     input: str  # the call, or the text that it read
     output: str  # Python literal of the result, or the text that it printed
     is_stdio: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """What of a program ran on some inputs; a statement of many lines counts as one."""
+
+    left_lines: tuple[int, ...]  # from 1: those of statements that no input reached
+    num_branches: int  # arms of its conditions, loops and cases
+    num_taken: int
+
+    @property
+    def coverage(self) -> float:
+        """Share of the branches that were taken; 1 where there are none."""
+        return self.num_taken / self.num_branches if self.num_branches else 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """What some tests say of a given program, and how much of it they look at."""
+
+    num_tests: int  # that could be read; 0: nothing
+    num_agreeing: int  # tests that the program passes
+    coverage: float  # share of the program's branches that their inputs take
+    killed: float  # share of its mutants that a test notices; 0 unless the program passes them all
+
+    @property
+    def agrees(self) -> bool:
+        """Whether there are tests, and the program passes every one."""
+        return 0 < self.num_tests == self.num_agreeing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A program that tests are asked for, and how many at most."""
+
+    code: str
+    num_tests: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineup:
+    """Different programs of one problem, and what is known of each: a question which is right.
+
+    >>> Lineup(codes_N=("a", "b"), pass_rates_N=(0.5, 1.0)).right
+    'B'
+    """
+
+    codes_N: tuple[str, ...]
+    # Shares of the problem's tests, 1.0 is right; () where nothing is known.
+    pass_rates_N: tuple[float, ...] = ()
+
+    @property
+    def letters_N(self) -> str:
+        """By which the programs are called, in their order."""
+        return ascii_uppercase[: len(self.codes_N)]
+
+    @property
+    def right(self) -> str | None:
+        """The letter of the only right program; None where none is, or more than one."""
+        right = [i for i, rate in enumerate(self.pass_rates_N) if rate == 1.0]
+        return self.letters_N[right[0]] if len(right) == 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +233,10 @@ class Ask:
     task: Task = Task.CODE
     prefix: str = ""
     trace: Trace | None = None  # what a trace asks for
+    given: Given | None = None  # what a suite is written for
+    lineup: Lineup | None = None  # what a verdict is asked about
     traced: bool = False  # whether each program is watched on the first test's input
+    covered: bool = False  # whether it is seen what of each program the tests' inputs execute
 
     @classmethod
     def code(cls, problem: Prompt, sampling: SamplingConfig) -> Ask:
@@ -246,6 +318,8 @@ class Evidence:
     # test that cannot be read and for a completion without a program.
     passed_NM: BoolArray | None = None
     traces_G: tuple[Trace | None, ...] | None = None  # of each program, where it ran to its end
+    executed_G: tuple[Executed | None, ...] | None = None  # None: not known of that program
+    suites_G: tuple[Suite, ...] | None = None
 
 
 NOTHING_SEEN = Evidence()

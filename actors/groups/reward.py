@@ -33,6 +33,8 @@ from reward.judges.judge import (
     Judged,
     RewardModelJudge,
 )
+from reward.judges.scorers import make_scorer
+from reward.judges.served import ServedJudge
 from reward.model.golden import GoldenScore, compare_with_golden, find_golden_scores
 from reward.model.text_path import TextPath
 from rl.types import JudgedGroup, Prompt, PromptGroup, Score, Task
@@ -132,8 +134,17 @@ class RewardModelActor:
         compare_with_golden(file, cfg.dtype, score)
 
 
+def served_judge(cfg: RewardConfig, _: ExecutionConfig) -> ServedJudge:
+    """The judge that asks servers."""
+    return ServedJudge(make_scorer(cfg), extract_config(cfg), cfg.shaping)
+
+
 # Judges without a model, by `reward.kind`, which may also be the path of such a function.
-JUDGES: dict[str, Callable[[RewardConfig, ExecutionConfig], Judge]] = {"execution": execution_judge}
+JUDGES: dict[str, Callable[[RewardConfig, ExecutionConfig], Judge]] = {
+    "execution": execution_judge,
+    "generative": served_judge,
+    "remote": served_judge,
+}
 
 
 class JudgeActor:

@@ -11,12 +11,17 @@ from conf.commands.make_policy import MakePolicyArgs
 from conf.errors import UserError
 from conf.schema import Config
 from reward.verify.generated_tests import request_for_test
+from reward.verify.lineups import AnswerForm, request_for_verdict
+from reward.verify.suites import request_for_suite
 from reward.verify.traces import request_for_trace
 from rl.base.console import Console
 from rl.base.files import replace_json
-from rl.problems import minipy
+from rl.problems import branchy, minipy
+from rl.types import Prompt
 
 _NUMBERS = 3  # of a list in a test or a trace: a tiny model has to work the output out
+_MOST_TESTS = 4  # of a suite
+_LINEUPS = (2, 3)  # programs of a lineup: a context of 512 tokens has no room for five
 
 
 def make_policy(cfg: Config, args: MakePolicyArgs) -> None:
@@ -34,7 +39,14 @@ def make_policy(cfg: Config, args: MakePolicyArgs) -> None:
     answers = list(answers_of(args))
     with session(cfg.ray, "make-policy") as run:
         figures = run(warm_start(cfg, answers, target, console))
-    settings = {"tasks": args.tasks, "answers": args.num_answers, "steps": args.num_steps}
+    settings = {
+        "level": args.level,
+        "tasks": args.tasks,
+        "answers": args.num_answers,
+        "corrupted": args.corrupted,
+        "steps": args.num_steps,
+        "batch": args.batch,
+    }
     replace_json(target / "stage.json", {"figures": figures, "settings": settings}, indent=1)
     console.say(f"policy  {target}")
 
@@ -42,10 +54,14 @@ def make_policy(cfg: Config, args: MakePolicyArgs) -> None:
 def answers_of(args: MakePolicyArgs) -> Iterator[tuple[str, str]]:
     """(question, answer) pairs of all tasks, in turns."""
     each = -(-args.num_answers // len(args.tasks))
+    code = branchy if args.level == "branchy" else minipy
     made = {
-        "code": lambda: minipy.warm_start_answers(each, args.corrupted, args.seed),
+        "code": lambda: code.warm_start_answers(each, args.corrupted, args.seed),
+        "suite": lambda: _suites(each, args.seed),
         "test": lambda: _tests(each, args.seed),
         "trace": lambda: _traces(each, args.seed),
+        "verdict": lambda: _verdicts(each, args.seed, "steps"),
+        "verdict_letter": lambda: _verdicts(each, args.seed, "letter"),
     }
     for answers in zip(*(made[task]() for task in args.tasks), strict=True):
         yield from answers
@@ -59,3 +75,17 @@ def _tests(num: int, seed: int) -> Iterator[tuple[str, str]]:
 def _traces(num: int, seed: int) -> Iterator[tuple[str, str]]:
     for trace, answer in minipy.warm_start_traces(num, seed, _NUMBERS):
         yield request_for_trace(trace, "trace").question, answer
+
+
+def _suites(num: int, seed: int) -> Iterator[tuple[str, str]]:
+    problem = Prompt(id="suite", messages=(), entry_point=minipy.ENTRY_POINT)
+    for code, suite in branchy.warm_start_suites(num, _MOST_TESTS, seed):
+        yield request_for_suite(problem, code, _MOST_TESTS).question, suite
+
+
+def _verdicts(num: int, seed: int, form: AnswerForm) -> Iterator[tuple[str, str]]:
+    """The step is the right program's line: a choice that is made where it is written."""
+    for prompt, lineup, line in minipy.warm_start_lineups(num, seed, _LINEUPS):
+        asked = request_for_verdict(prompt, lineup, prompt.id, form=form)
+        answer = f"best = {lineup.right}"
+        yield asked.question, f"{line}\n{answer}" if form == "steps" else answer

@@ -13,7 +13,8 @@ from rl.base.faults import listing
 from rl.problems.examples import Kind, read_examples
 from rl.recipes.recipe import Encode
 from rl.text.chat_template import encode_prompt, load_policy_tokenizer
-from rl.types import Prompt, Sample
+from rl.text.tokenizer import character_ends
+from rl.types import IntArray, Prompt, Sample
 
 
 class PolicyTexts:
@@ -30,6 +31,10 @@ class PolicyTexts:
         """Whether a prompt, with a given start of the answer, is within the limit."""
         num_tokens = len(encode_prompt(self._tokenizer, prompt, prefix))
         return num_tokens <= self._model.max_prompt_tokens
+
+    def ends(self, token_ids: IntArray) -> IntArray:
+        """Where each token ends in the text of all."""
+        return character_ends(self._tokenizer, token_ids)
 
     def encode(self, prompt: Prompt, answer: str, *, prefix: str = "", ends: bool = True) -> Sample:
         """A given answer as a trainable sequence: see `rl.recipes.recipe.Encode`.

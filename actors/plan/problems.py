@@ -5,7 +5,7 @@ from __future__ import annotations
 from conf.errors import UserError
 from conf.imports import load
 from conf.schema import DataConfig
-from rl.problems.minipy import make_prompts
+from rl.problems.levels import make_prompts
 from rl.problems.prompts import load_prompts
 from rl.types import Prompt
 
@@ -18,9 +18,9 @@ def load_problems(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Promp
     `data.kind` may be the path of a function from outside this tree that returns them.
     """
     if data.kind == "minipy":
-        train = make_prompts("train", data.num_train, seed)
+        train = make_prompts(data.level, "train", data.num_train, seed)
         # The test split is that of seed 0 for every run, so that figures can be compared.
-        return train, make_prompts("eval", data.num_eval, 0)
+        return train, make_prompts(data.level, "eval", data.num_eval, 0)
     if data.kind != "parquet":
         return _made(data, seed)
     return (

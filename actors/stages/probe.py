@@ -10,9 +10,8 @@ from pathlib import Path
 
 from actors.groups.fleet import RayFleet
 from actors.stages.evaluation import evaluate
-from conf.errors import SaveError
+from conf.errors import SandboxError, SaveError
 from conf.schema import Config, DataConfig, ProbeConfig
-from reward.sandbox.pool import SandboxError
 from reward.verify.verdict import Verifier
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
@@ -57,7 +56,7 @@ def probe_problems(
     if probe.path is not None:
         found = choose(load_prompts(probe.path, data.max_bad_rows), probe.num_prompts)
     else:
-        found = minipy_probe(probe.num_prompts, held_out)
+        found = minipy_probe(data.level, probe.num_prompts, held_out)
     return train, found if len(found) >= MIN_PROBLEMS else []
 
 

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from actors.plan.examples import PolicyTexts, load_examples
 from conf.errors import UserError
 from conf.imports import load
-from conf.recipes import CodrlPlusArgs, CrpeArgs, CureArgs, DpoArgs, SftArgs, SolVerArgs
+from conf.recipes import (
+    AletheiaArgs,
+    CodrlPlusArgs,
+    CrpeArgs,
+    CureArgs,
+    CvedrlArgs,
+    DpoArgs,
+    SftArgs,
+    SolVerArgs,
+    StepCoderArgs,
+)
 from conf.schema import Config
 from conf.validate import build
 from reward.verify.generated_tests import request_for_test
+from reward.verify.lineups import request_for_verdict
+from reward.verify.suites import request_for_suite
 from reward.verify.traces import request_for_trace
 from rl.advantage import AdvantageConfig
+from rl.lessons.lineups import Known, known_of
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective, PolicyObjective
+from rl.recipes.aletheia import Aletheia
 from rl.recipes.codrlplus import CodrlPlus
 from rl.recipes.crpe import Crpe
 from rl.recipes.cure import Cure
+from rl.recipes.cvedrl import Cvedrl
 from rl.recipes.given import Dpo, Sft
 from rl.recipes.recipe import Recipe, Setup
 from rl.recipes.sol_ver import SolVer
-from rl.types import Prompt, SamplingConfig
+from rl.recipes.stepcoder import StepCoder
+from rl.run.rollouts import read_rollouts
+from rl.types import Prompt, SamplingConfig, Score, Task
 
 Args = Mapping[str, Any]
 
@@ -82,6 +102,43 @@ def _crpe(setup: Setup, args: Args) -> Recipe:
     return Crpe(setup, build(CrpeArgs, args))
 
 
+def _stepcoder(setup: Setup, args: Args) -> Recipe:
+    return StepCoder(setup, build(StepCoderArgs, args))
+
+
+def _cvedrl(setup: Setup, args: Args) -> Recipe:
+    return Cvedrl(setup, build(CvedrlArgs, args), request_for_suite)
+
+
+def _aletheia(setup: Setup, args: Args) -> Recipe:
+    made = build(AletheiaArgs, args)
+    request = partial(request_for_verdict, form=made.answer)
+    return Aletheia(setup, made, request, _programs_of(made.programs) if made.programs else {})
+
+
+def _programs_of(file: str) -> dict[str, list[Known]]:
+    """The judged programs of a rollout file, by the question of their problem."""
+    if not Path(file).is_file():
+        raise UserError(f"recipe_args.programs: {file} is no file; give a rollout file of a run")
+    judged: dict[str, list[tuple[str, Score]]] = defaultdict(list)
+    for row in read_rollouts(Path(file)):
+        if row.task == Task.CODE:
+            score = Score(
+                value=row.score,
+                verdict=row.verdict,
+                num_passed=row.num_passed,
+                num_tests=row.num_tests,
+            )
+            judged[row.question].append((row.code, score))
+    known = {question: found for question, own in judged.items() if (found := known_of(own))}
+    if not known:
+        raise UserError(
+            f"recipe_args.programs: {file} holds no program with a verdict; give a rollout file of "
+            "a run with reward=execution, or of an evaluation"
+        )
+    return known
+
+
 # Objectives of the policy by `algorithm.kind`, and recipes by `recipe`; either may be the path of
 # a function from outside this tree that takes the same and returns the same.
 OBJECTIVES: dict[str, Callable[[Config], Objective]] = {"grpo": policy_objective}
@@ -93,6 +150,9 @@ RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {
     "dpo": _dpo,
     "sol_ver": _sol_ver,
     "crpe": _crpe,
+    "stepcoder": _stepcoder,
+    "cvedrl": _cvedrl,
+    "aletheia": _aletheia,
 }
 
 
@@ -103,8 +163,9 @@ def check_asks(recipe: Recipe, problems: Sequence[Prompt], held_out: Sequence[Pr
         UserError: with the first of them, and how many there are.
     """
     asks = [*recipe.ask(1, problems, recipe.start()), *recipe.exam(held_out, recipe.setup.sampling)]
-    made = [ask.prompt for ask in asks if ask.prompt is not ask.problem]  # others were checked
-    long = [prompt.id for prompt in made if not recipe.setup.fits(prompt)]
+    # Others were checked.
+    made = [ask for ask in asks if ask.prompt is not ask.problem or ask.prefix]
+    long = [ask.prompt.id for ask in made if not recipe.setup.fits(ask.prompt, ask.prefix)]
     if long:
         raise UserError(
             f"model.max_prompt_tokens: {len(long)} of {len(made)} prompts that the recipe makes "
@@ -139,6 +200,7 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
         ),
         fits=texts.fits,
         encode=texts.encode,
+        ends=texts.ends,
     )
     make = RECIPES.get(cfg.recipe) or load(cfg.recipe, "recipe")
     try:

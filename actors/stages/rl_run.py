@@ -88,6 +88,8 @@ def loop_config(algorithm: AlgorithmConfig, first_step: int = 1) -> LoopConfig:
         prompts_per_step=algorithm.prompts_per_step,
         max_staleness=algorithm.max_staleness,
         first_step=first_step,
+        min_spread=algorithm.min_spread,
+        num_refills=algorithm.num_refills,
     )
 
 
@@ -243,7 +245,8 @@ class RlRun:
     def _labels(self) -> str:
         """What is learned from."""
         kind = self._cfg.reward.kind
-        of_judge = {"rm": "rm", "execution": "gold_tests", "hybrid": "gold_tests, rm"}
+        of_judge = {"rm": "rm", "remote": "rm", "execution": "gold_tests"}
+        of_judge |= {"hybrid": "gold_tests, rm", "generative": "a served language model"}
         return self._recipe.labels or of_judge.get(kind, f"those of {kind}")
 
     async def _before(self, fleet: RayFleet, newest: Checkpoint | None) -> PolicyFigures:

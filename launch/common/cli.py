@@ -9,9 +9,10 @@ import argparse
 import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, cast
 
 from omegaconf import OmegaConf
@@ -61,16 +62,23 @@ def main(
 
 
 def main_simple(
-    schema: type[T], run: Callable[[T], int | None], argv: Sequence[str] | None = None
+    schema: type[T],
+    run: Callable[[T], int | None],
+    argv: Sequence[str] | None = None,
+    *,
+    moved: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
-    """Fill `schema` (declared with `conf.schema.key`) from overrides, then `run`; the exit code."""
+    """Fill `schema` (declared with `conf.schema.key`) from overrides, then `run`; the exit code.
+
+    `moved` has what is given now instead of a former key.
+    """
 
     def command() -> int | None:
         args = _parsed(argv, composed=False)
         if args.help:
             sys.stdout.write(help_of_schema(schema, about(run)))
             return 0
-        return _fill_and_run(schema, run, args)
+        return _fill_and_run(schema, run, args, moved)
 
     return guarded(command)
 
@@ -161,11 +169,14 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _fill_and_run(
-    schema: type[T], run: Callable[[T], int | None], args: argparse.Namespace
+    schema: type[T],
+    run: Callable[[T], int | None],
+    args: argparse.Namespace,
+    moved: Mapping[str, str],
 ) -> int | None:
     _check_options(args)
     lists = {key.path for key in keys_of(schema) if key.is_list}
-    filled = build(schema, nested(parse(args.overrides), lists))
+    filled = build(schema, nested(parse(args.overrides), lists), moved)
     if args.cfg:
         sys.stdout.write(OmegaConf.to_yaml(asdict(cast("Any", filled))))
         return 0

@@ -1,7 +1,8 @@
 """Judging of a bundle: the answers about one problem, of all tasks, together.
 
 Programs go to the judge of the run. Tests and traces are judged by what programs were seen to do in
-the sandbox; what a test is worth, a recipe says (`rl.recipes`). Nothing here raises a reward that a
+the sandbox, verdicts by what is known of the programs; what a test is worth, a recipe says
+(`rl.recipes`). Nothing here raises a reward that a
 text could claim for itself: what an answer expects never enters the process of a program.
 """
 
@@ -14,8 +15,11 @@ from functools import cached_property
 import numpy as np
 
 from reward.judges.judge import Answers, Judge, Judged
+from reward.verify.executed import executed_programs
 from reward.verify.generated_tests import read_test, text_of
+from reward.verify.lineups import read_verdict
 from reward.verify.matrix import execute_matrix
+from reward.verify.suites import as_text, mutants_of, read_suite, run_suites
 from reward.verify.traces import is_right, read_trace, run_traces
 from reward.verify.verdict import Verifier
 from rl.types import Evidence, Extraction, JudgeKind, Reason, Score, Task
@@ -51,15 +55,23 @@ class BundleJudge:
 
     def _judge_programs(self, answers: Answers) -> Judged:
         judged = self._programs.judge(answers.problem, answers.texts_G)
-        if not answers.traced:
-            return judged
         codes_G = [extraction.code for extraction in judged.extractions_G]
-        traces_G = run_traces(self._verifier, answers.problem, codes_G)
-        return replace(judged, evidence=Evidence(traces_G=tuple(traces_G)))
+        evidence = judged.evidence
+        if answers.traced:
+            traces = run_traces(self._verifier, answers.problem, codes_G)
+            evidence = replace(evidence, traces_G=tuple(traces))
+        if answers.covered:
+            executed = executed_programs(self._verifier, answers.problem, codes_G)
+            evidence = replace(evidence, executed_G=tuple(executed))
+        return replace(judged, evidence=evidence)
 
     def _judge_other(self, answers: Answers, codes_N: Sequence[str]) -> Judged:
         if answers.task is Task.TRACE:
             return judge_traces(answers)
+        if answers.task is Task.SUITE:
+            return self._judge_suites(answers)
+        if answers.task is Task.VERDICT:
+            return judge_verdicts(answers)
         return self._judge_tests(answers, codes_N)
 
     def _judge_tests(self, answers: Answers, codes_N: Sequence[str]) -> Judged:
@@ -80,6 +92,25 @@ class BundleJudge:
             judge=JudgeKind.MATRIX,
             num_executed=matrix.num_programs,
             evidence=Evidence(passed_NM=passed_NM),
+        )
+
+    def _judge_suites(self, answers: Answers) -> Judged:
+        """Run the given program and its mutants on the tests; the suites get no reward here."""
+        given, problem = answers.given, answers.problem
+        if given is None:
+            raise ValueError(f"problem {problem.id}: tests of a program are asked for, of none")
+        suites_G = [read_suite(text, problem, given.num_tests) for text in answers.texts_G]
+        found_G = run_suites(self._verifier, problem, given.code, suites_G)
+        return Judged(
+            extractions_G=tuple(
+                Extraction(reason=Reason.OK, code=as_text(suite)) if suite else _NO_TEST
+                for suite in suites_G
+            ),
+            scores_G=tuple(Score(value=float(found.agrees)) for found in found_G),
+            rewards_G=np.zeros(len(suites_G), dtype=np.float32),
+            judge=JudgeKind.SUITE,
+            num_executed=1 + len(mutants_of(given.code)),
+            evidence=Evidence(suites_G=tuple(found_G)),
         )
 
 
@@ -108,3 +139,32 @@ def judge_traces(answers: Answers) -> Judged:
 
 
 _NO_TRACE = Extraction(reason=Reason.NO_BLOCK, detail="no output can be read")
+
+
+def judge_verdicts(answers: Answers) -> Judged:
+    """Compare each choice with what is known: 1 for the only right program, else 0.
+
+    Where the programs have no only right one, a choice has no score.
+    """
+    lineup = answers.lineup
+    if lineup is None:
+        raise ValueError(f"problem {answers.problem.id}: a verdict is asked for, of no programs")
+    found_G = [read_verdict(text, lineup) for text in answers.texts_G]
+    right = lineup.right
+    scores_G = tuple(
+        Score(value=None if found is None or right is None else float(found == right))
+        for found in found_G
+    )
+    return Judged(
+        extractions_G=tuple(
+            _NO_VERDICT if found is None else Extraction(reason=Reason.OK, code=found)
+            for found in found_G
+        ),
+        scores_G=scores_G,
+        rewards_G=np.array([score.value or 0.0 for score in scores_G], dtype=np.float32),
+        judge=JudgeKind.VERDICT,
+        num_executed=0,
+    )
+
+
+_NO_VERDICT = Extraction(reason=Reason.NO_BLOCK, detail="no choice among the programs can be read")

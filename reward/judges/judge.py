@@ -29,8 +29,10 @@ from rl.types import (
     Evidence,
     Extraction,
     FloatArray,
+    Given,
     IntArray,
     JudgeKind,
+    Lineup,
     Prompt,
     PromptGroup,
     Score,
@@ -67,7 +69,10 @@ class Answers:
     texts_G: tuple[str, ...]
     task: Task = Task.CODE
     trace: Trace | None = None  # what a trace asks for
+    given: Given | None = None  # what a suite is written for
+    lineup: Lineup | None = None  # what a verdict is asked about
     traced: bool = False  # whether the programs are watched
+    covered: bool = False  # whether what of them is executed is seen
 
     @classmethod
     def of(cls, group: PromptGroup) -> Answers:
@@ -78,7 +83,10 @@ class Answers:
             texts_G=tuple(completion.text for completion in group.completions_G),
             task=ask.task,
             trace=ask.trace,
+            given=ask.given,
+            lineup=ask.lineup,
             traced=ask.traced,
+            covered=ask.covered,
         )
 
 

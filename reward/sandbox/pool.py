@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from conf.errors import ProjectError, UserError
+from conf.errors import SandboxError, UserError
 from reward.sandbox.cgroup import Cgroup
 from reward.sandbox.inside.asserts.strict import EXIT_PEER_GONE
 from reward.sandbox.inside.cleanup import empty_directory
@@ -73,10 +73,6 @@ _slots = itertools.count()
 _PRELOADED = ("pytest", "unittest.mock", "unittest", "asyncio", "numpy", "pandas")
 
 Stop = Callable[[int, Observation], bool]
-
-
-class SandboxError(ProjectError, RuntimeError):
-    """The sandbox itself failed; this says nothing about the program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

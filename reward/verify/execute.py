@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from reward.sandbox.pool import SandboxError
+from conf.errors import SandboxError
 from reward.verify.verdict import Program, ProgramResult
 from rl.problems.prompts import time_limit_of
 from rl.types import Extraction, Prompt, Verdict

@@ -123,14 +123,19 @@ def read_test(text: str, prompt: Prompt) -> GeneratedTest | None:
     >>> read_test("Sure: ```assert f(2) == 4```\\nassert f(3) == 9", problem).text
     'assert f(3) == 9'
     """
+    return next(read_tests(text, prompt), None)
+
+
+def read_tests(text: str, prompt: Prompt) -> Iterator[GeneratedTest]:
+    """The tests in an answer, read as `read_test` does; one may be found twice."""
     text = text[:_MAX_CHARS].replace("\r\n", "\n")
     form = form_of(prompt)
     if form == "stdio":
-        return next(_stdio_tests(text), None)
+        yield from _stdio_tests(text)
+        return
     candidates = (*_asserted(text, prompt.entry_point), *_json_calls(text, prompt.entry_point))
     sayable = filter(_is_sayable, candidates)
-    said_in_json = (t for t in sayable if form == "assert" or _is_json([t.args, t.output]))
-    return next(said_in_json, None)
+    yield from (t for t in sayable if form == "assert" or _is_json([t.args, t.output]))
 
 
 def _is_sayable(test: CallTest) -> bool:

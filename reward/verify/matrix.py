@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.errors import SandboxError
 from reward.sandbox.inside.preamble import PREAMBLE
-from reward.sandbox.pool import CallJob, Job, Outcome, SandboxError, StdioJob
+from reward.sandbox.pool import CallJob, Job, Outcome, StdioJob
 from reward.sandbox.report import Ending, Observation
 from reward.verify.comparison import same_output, same_value
-from reward.verify.generated_tests import CallTest, GeneratedTest, form_of
+from reward.verify.generated_tests import CallTest, GeneratedTest, form_of, read_test
 from reward.verify.verdict import imports_of
-from rl.problems.prompts import AssertTests, StdioCase, parse_tests, time_limit_of
+from rl.problems.prompts import AssertTests, FunctionalTests, StdioCase, parse_tests, time_limit_of
 from rl.types import Prompt
 
 _ATTEMPTS = 3
@@ -76,12 +77,13 @@ def observe_tests(
     Raises SandboxError as `execute_matrix` does.
     """
     programs = list(dict.fromkeys(code for code in codes_N if code)) if tests_M else []
-    outcomes = _observe_persistently(verifier, [_job(prompt, code, tests_M) for code in programs])
+    outcomes = observe_persistently(verifier, [job_of(prompt, code, tests_M) for code in programs])
     observed = (tuple(outcome.observations_N) for outcome in outcomes)
     return dict(zip(programs, observed, strict=True))
 
 
-def _observe_persistently(verifier: Observing, jobs: Sequence[Job]) -> list[Outcome]:
+def observe_persistently(verifier: Observing, jobs: Sequence[Job]) -> list[Outcome]:
+    """What each job was seen to do; raises SandboxError where one cannot be run at all."""
     outcomes: dict[int, Outcome] = {}
     for attempt in range(_ATTEMPTS):
         missing = [index for index in range(len(jobs)) if index not in outcomes]
@@ -104,8 +106,21 @@ def _undecided(seen: Observation) -> bool:
     return seen.kind is Ending.SANDBOX_ERROR
 
 
-def _job(prompt: Prompt, code: str, tests_M: Sequence[GeneratedTest]) -> Job:
-    """The inputs only: what is expected never enters the process of the program."""
+def inputs_of(prompt: Prompt, most: int | None = None) -> list[GeneratedTest]:
+    """The first tests of a problem as inputs; what they expect plays no part."""
+    if prompt.tests is None:
+        return []
+    tests = parse_tests(prompt.tests, prompt.entry_point)
+    if isinstance(tests, AssertTests):
+        read = [read_test(one, prompt) for one in tests.asserts[:most]]
+        return [test for test in read if test is not None]
+    if isinstance(tests, FunctionalTests):
+        return [CallTest(tests.entry_point, case.args, None) for case in tests.cases[:most]]
+    return [replace(case, output="") for case in tests.cases[:most]]
+
+
+def job_of(prompt: Prompt, code: str, tests_M: Sequence[GeneratedTest]) -> Job:
+    """A program on the inputs only: what is expected never enters its process."""
     tests = None if prompt.tests is None else parse_tests(prompt.tests, prompt.entry_point)
     setup = "" if tests is None else tests.setup
     limit_s = (None if tests is None else tests.time_limit) or time_limit_of(prompt)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 from reward.sandbox.report import Ending
-from reward.verify.generated_tests import CallTest, GeneratedTest, read_test
-from reward.verify.matrix import Observing, observe_tests
-from rl.problems.prompts import AssertTests, FunctionalTests, StdioCase, parse_tests
+from reward.verify.generated_tests import GeneratedTest, read_test
+from reward.verify.matrix import Observing, inputs_of, observe_tests
+from rl.problems.prompts import StdioCase
 from rl.types import Message, Prompt, Trace
 
 _MAX_CHARS = 4096  # of an output, and of an answer from its end
@@ -51,10 +50,11 @@ def run_traces(verifier: Observing, problem: Prompt, codes_G: Sequence[str]) -> 
     None for an empty program, one that did not end by itself, one whose result has no literal or is
     too long to ask for, and for problems without a test that says an input.
     """
-    test = _first_test(problem)
-    if test is None:
+    tests = inputs_of(problem, most=1)
+    if not tests:
         return [None] * len(codes_G)
-    seen = observe_tests(verifier, problem, codes_G, [test])
+    seen = observe_tests(verifier, problem, codes_G, tests)
+    (test,) = tests
     traces: list[Trace | None] = []
     for code in codes_G:
         observations = seen.get(code, ())
@@ -137,18 +137,6 @@ _STDIO_PROBLEM = Prompt(id="trace", messages=())
 
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip().split("\n")]
-
-
-def _first_test(problem: Prompt) -> GeneratedTest | None:
-    """The first test as an input; what it expects plays no part."""
-    if problem.tests is None:
-        return None
-    tests = parse_tests(problem.tests, problem.entry_point)
-    if isinstance(tests, AssertTests):
-        return read_test(tests.asserts[0], problem)
-    if isinstance(tests, FunctionalTests):
-        return CallTest(tests.entry_point, tests.cases[0].args, None)
-    return replace(tests.cases[0], output="")
 
 
 def _input_of(test: GeneratedTest) -> str:

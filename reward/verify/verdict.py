@@ -21,6 +21,7 @@ from hashlib import blake2b
 from threading import Lock
 from typing import Any, Self
 
+from conf.errors import SandboxError
 from reward.sandbox.inside.cpu_time import STRETCH
 from reward.sandbox.pool import (
     AssertJob,
@@ -30,7 +31,6 @@ from reward.sandbox.pool import (
     Limits,
     Outcome,
     Sandbox,
-    SandboxError,
     StdioJob,
 )
 from reward.sandbox.report import Ending, Observation

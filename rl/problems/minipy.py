@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from typing import Literal
 
 from rl.seeds import derive_seed
-from rl.types import Message, Prompt, Trace
+from rl.types import Lineup, Message, Prompt, Trace
 
 Split = Literal["train", "eval"]
 Numbers = list[int]
@@ -203,8 +203,17 @@ def corrupt(spec: Spec, rng: random.Random) -> str:
 
     The replacement is drawn from all, so now and then it changes nothing.
     """
-    keep, change, fold = spec.combination
     fault = rng.randrange(6)
+    code = _other(spec, fault, rng).program(rng)
+    if fault == 4:
+        drop = rng.randrange(len(code))
+        return fenced(code[:drop] + code[drop + 1 :])
+    return code if fault == 5 else fenced(code)
+
+
+def _other(spec: Spec, fault: int, rng: random.Random) -> Spec:
+    """The spec with another filter (0), map (1), reduction (2) or constants (3); else itself."""
+    keep, change, fold = spec.combination
     if fault == 0:
         keep = rng.randrange(len(FILTERS))
     elif fault == 1:
@@ -212,12 +221,8 @@ def corrupt(spec: Spec, rng: random.Random) -> str:
     elif fault == 2:
         fold = rng.randrange(len(REDUCES))
     elif fault == 3:
-        spec = Spec(spec.combination, rng.choice(CONSTANTS), rng.choice(CONSTANTS))
-    code = Spec((keep, change, fold), spec.filter_k, spec.map_k).program(rng)
-    if fault == 4:
-        drop = rng.randrange(len(code))
-        return fenced(code[:drop] + code[drop + 1 :])
-    return code if fault == 5 else fenced(code)
+        return Spec(spec.combination, rng.choice(CONSTANTS), rng.choice(CONSTANTS))
+    return Spec((keep, change, fold), spec.filter_k, spec.map_k)
 
 
 def _training_specs(num: int, rng: random.Random) -> Iterator[Spec]:
@@ -285,3 +290,34 @@ def _worked_out(spec: Spec, xs: Numbers) -> list[str]:
     keep, change, _ = spec.parts
     kept = [x for x in xs if keep.keep(x, spec.filter_k)]
     return [f"kept = {kept}", f"mapped = {[change.apply(x, spec.map_k) for x in kept]}"]
+
+
+def warm_start_lineups(
+    num: int, seed: int, sizes: Sequence[int]
+) -> Iterator[tuple[Prompt, Lineup, str]]:
+    """Yield (problem, lineup, line of its right program), for a model that chooses among programs.
+
+    A wrong program differs in one part or constant, and in the output of a test.
+    """
+    rng = random.Random(derive_seed(seed, "minipy warm start of lineups"))
+    for index, spec in enumerate(_training_specs(num, rng)):
+        inputs: list[Numbers] = [case["input"][0] for case in json.loads(spec.tests(rng))]
+        size = rng.choice(sizes)
+        right = spec.program(rng)
+        rates = {right: 1.0}
+        while len(rates) < size:
+            other = _other(spec, rng.randrange(4), rng)
+            rate = sum(_agrees(spec, other, xs) for xs in inputs) / len(inputs)
+            if rate < 1.0:
+                rates.setdefault(other.program(rng), rate)
+        codes = rng.sample([*rates], size)
+        prompt = Prompt(id=f"lineup-{index}", messages=(Message("user", spec.question),))
+        lineup = Lineup(codes_N=tuple(codes), pass_rates_N=tuple(rates[code] for code in codes))
+        yield prompt, lineup, right.split("\n")[-1].strip()
+
+
+def _agrees(spec: Spec, other: Spec, xs: Numbers) -> bool:
+    try:
+        return other.solve(xs) == spec.solve(xs)
+    except ValueError:  # the largest of no numbers
+        return False

@@ -345,6 +345,14 @@ class PromptSampler:
             for epoch, offset in positions
         ]
 
+    def spare(self, num: int, step: int, taken: Sequence[Prompt]) -> list[Prompt]:
+        """Up to `num` other problems for `step`: a function of its arguments alone."""
+        if num == 0:
+            return []
+        known = {prompt.id for prompt in taken}
+        others = [prompt for prompt in self._prompts if prompt.id not in known]
+        return sorted(others, key=lambda p: derive_seed(self._run_seed, "spare", step, p.id))[:num]
+
 
 @lru_cache(maxsize=4)
 def _epoch_order(run_seed: int, epoch: int, ids: tuple[str, ...]) -> tuple[int, ...]:

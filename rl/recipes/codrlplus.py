@@ -48,7 +48,7 @@ class CodrlPlus(Recipe):
 
     def ask(self, step: int, problems_P: Sequence[Prompt], state: State) -> Sequence[Ask]:
         """Programs for every problem, each watched on one input; traces from the buffer."""
-        programs = [replace(ask, traced=True) for ask in super().ask(step, problems_P, state)]
+        programs = self._programs(step, problems_P, state)
         share = self._args.trace_share
         num_traces = round(len(programs) * share / (1 - share))
         sampling = replace(self.setup.sampling, group_size=self._args.group_size)
@@ -57,6 +57,13 @@ class CodrlPlus(Recipe):
             self._ask(one.trace, f"trace-{index}", sampling) for index, one in enumerate(kept)
         ]
         return [*programs, *traces]
+
+    def ask_instead(self, step: int, problem: Prompt, state: State) -> Sequence[Ask]:
+        """Programs alone: the traces of the step are asked for."""
+        return self._programs(step, [problem], state)
+
+    def _programs(self, step: int, problems_P: Sequence[Prompt], state: State) -> list[Ask]:
+        return [replace(ask, traced=True) for ask in super().ask(step, problems_P, state)]
 
     def _draw(self, step: int, kept: Sequence[_Kept], num: int) -> list[_Kept]:
         """Different traces of the buffer, fewer while it has not as many."""

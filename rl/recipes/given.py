@@ -25,7 +25,7 @@ _DATA = "examples"
 class Given(Recipe):
     """A batch of examples in each step, under one objective."""
 
-    labels: ClassVar[Labels | None] = "given_answers"
+    labels: Labels | None = "given_answers"
 
     def __init__(
         self, setup: Setup, examples: Sequence[Example], batch: int, objective: Objective
@@ -94,7 +94,7 @@ class Sft(Given):
 class Dpo(Given):
     """DPO on given pairs, against the initial policy."""
 
-    labels: ClassVar[Labels | None] = "given_pairs"
+    labels: Labels | None = "given_pairs"
     needs_reference: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, examples: Sequence[Example], batch: int, beta: float) -> None:

@@ -9,19 +9,32 @@ Axes: P groups, in the order of their problems and then of asking; G completions
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
 
 from rl.advantage import AdvantageConfig, batch_advantages
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective
 from rl.samples import build_samples
-from rl.types import Ask, FloatArray, JudgedGroup, Prompt, Sample, SamplingConfig, Task
+from rl.types import (
+    Ask,
+    FloatArray,
+    IntArray,
+    JudgedGroup,
+    Prompt,
+    Sample,
+    SamplingConfig,
+    Task,
+)
 
 State = Mapping[str, Any]  # plain JSON values: a state travels through checkpoints
 # What is taken from outside.
-Labels = Literal["gold_tests", "gold_code", "rm", "given_answers", "given_pairs", "none"]
+Labels = Literal[
+    "gold_tests", "gold_code", "gold_tests, gold_code", "rm", "given_answers", "given_pairs", "none"
+]
 
 
 class Fits(Protocol):
@@ -62,6 +75,8 @@ class Setup:
     truncation: TruncationConfig = TruncationConfig()  # noqa: RUF009 - it cannot change
     fits: Fits = lambda prompt, prefix="": True  # of prompts that are made
     encode: Encode = no_tokenizer
+    # Where each of some tokens ends in their text.
+    ends: Callable[[IntArray], IntArray] = np.zeros_like
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,6 +89,16 @@ class Update:
     group_of: int = 1  # consecutive samples that belong together: 2 for preference pairs
     needs_old: bool = True  # the objective reads log-probs of the policy that began the step
     begins_anew: bool = False  # or rather of the policy after the updates before it
+
+
+def sharing_old(updates: Sequence[Update]) -> list[list[Update]]:
+    """Updates that have their old policy in common, in order."""
+    parts: list[list[Update]] = []
+    for one in updates:
+        if one.begins_anew or not parts:
+            parts.append([])
+        parts[-1].append(one)
+    return parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,7 +124,7 @@ class Recipe:
     """
 
     max_updates: int = 1
-    labels: ClassVar[Labels | None] = None
+    labels: Labels | None = None
     needs_reference: ClassVar[bool] = False
 
     def __init__(self, setup: Setup) -> None:
@@ -116,6 +141,10 @@ class Recipe:
         """
         del step, state
         return [Ask.code(problem, self.setup.sampling) for problem in problems_P]
+
+    def ask_instead(self, step: int, problem: Prompt, state: State) -> Sequence[Ask]:
+        """What is asked about a problem that takes the place of one that taught nothing."""
+        return self.ask(step, [problem], state)
 
     def grade(self, bundle: Sequence[JudgedGroup]) -> Sequence[JudgedGroup]:
         """The judged groups of one problem, with the rewards that this recipe gives them."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -55,7 +54,7 @@ class SolVer(Recipe):
     """Programs and tests of every problem; `request` makes the prompt that asks for a test."""
 
     max_updates = 2
-    labels: ClassVar[Labels | None] = "none"
+    labels: Labels | None = "none"
 
     def __init__(self, setup: Setup, args: SolVerArgs, request: RequestTest) -> None:
         super().__init__(setup)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from conf.schema import ProblemLevel
 from rl.base.jsonlines import append_lines, keep_lines, read_lines
-from rl.problems import minipy
+from rl.problems.levels import make_prompts
 from rl.run.alarm import Reading
 from rl.run.evaluate import won_pairs
 from rl.seeds import derive_seed
@@ -26,10 +27,10 @@ _CARVED_SHARE = 10  # at most one in so many training problems is taken for the 
 Problems = list[Prompt]
 
 
-def minipy_probe(num: int, held_out: Sequence[Prompt]) -> Problems:
+def minipy_probe(level: ProblemLevel, num: int, held_out: Sequence[Prompt]) -> Problems:
     """`num` problems of the held-out combinations, none of them in `held_out`."""
     taken = {prompt.question for prompt in held_out}
-    drawn = minipy.make_prompts("eval", num + len(taken), _MINIPY_SEED)
+    drawn = make_prompts(level, "eval", num + len(taken), _MINIPY_SEED)
     return [prompt for prompt in drawn if prompt.question not in taken][:num]
 
 
@@ -62,12 +63,12 @@ def carve(
 def exec_agreement(
     groups_P: Sequence[JudgedGroup], passed_PG: Sequence[Sequence[bool]]
 ) -> float | None:
-    """AUC of the reward model's score against execution, pooled within problems.
+    """AUC of a model's score against execution, pooled within problems.
 
     Of all pairs of completions of one problem of which one passes its tests and the other does
     not, the share in which the one that passes has the higher score; equal scores count half: the
     Mann-Whitney estimate of P(score of right > score of wrong | same problem). Only completions
-    that the reward model scored take part: invalid code has no score, and that it loses is a rule
+    that the model scored take part: invalid code has no score, and that it loses is a rule
     and no judgement; nor do those that execution could not judge. None when there is no such pair.
 
     >>> exec_agreement([], []) is None
@@ -75,7 +76,7 @@ def exec_agreement(
     """
     won = pairs = 0.0
     for group, passed_G in zip(groups_P, passed_PG, strict=True):
-        if group.judge is not JudgeKind.RM:
+        if group.judge not in (JudgeKind.RM, JudgeKind.GENERATIVE):
             continue
         judged = zip(group.scores_G, passed_G, strict=True)
         scored = [(s.value, p) for s, p in judged if s.value is not None and not s.unjudged]

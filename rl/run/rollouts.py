@@ -54,7 +54,7 @@ class RolloutRow:
     verdict: Verdict | None = None  # None where no test was run
     num_passed: Int32OrNone = None  # tests; None where they were not all run
     num_tests: Int32OrNone = None
-    task: str = "code"  # what the answer is: a program, a test, a trace
+    task: str = "code"  # what the answer is: a program, a test, a trace, a verdict
 
 
 def rollout_rows(

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from conf.errors import UserError
 from rl.text.hub_files import first_line, model_config, model_file, text_config
 from rl.types import IntArray
@@ -161,6 +163,18 @@ def decode(
         token_ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
     )
     return cast(str, text)
+
+
+def character_ends(tokenizer: Any, token_ids: IntArray) -> IntArray:  # noqa: ANN401
+    """Where each token ends in the text that `decode` gives of all; special tokens are empty.
+
+    A character of several tokens ends with the last of them.
+    """
+    from tokenizers.decoders import DecodeStream  # noqa: PLC0415 - drivers load none
+
+    stream = DecodeStream(skip_special_tokens=True)
+    pieces = (stream.step(tokenizer.backend_tokenizer, int(one)) for one in token_ids)
+    return np.cumsum([len(piece or "") for piece in pieces], dtype=np.int32)
 
 
 def check_vocabulary(tokenizer: Any, model: str, key: str) -> None:  # noqa: ANN401

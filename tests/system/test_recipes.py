@@ -99,3 +99,52 @@ def test_crpe_goes_on_from_beginnings_of_wrong_programs_and_learns_their_first_w
     steps = read_metrics(run.metrics)
     assert sum(step["task/step/pairs"] for step in steps) > 0
     assert any("policy/dpo/loss" in step for step in steps)
+
+
+def test_stepcoder_begins_programs_and_hides_what_no_test_executes(tmp_path: Path) -> None:
+    run = trained(
+        tmp_path,
+        *("experiment=recipe_stepcoder", "recipe_args.threshold=0.1", "data.num_train=4"),
+        "checkpoint.every=3",
+    )
+    steps = read_metrics(run.metrics)
+    assert [step["task/code/begun"] for step in steps][:2] == [1.0, 1.0]
+    assert all(0 <= step["policy/masked_frac"] <= 0.5 for step in steps)
+    assert any(step["policy/masked_frac"] > 0 for step in steps)
+    (state,) = run.checkpoints.glob("*/recipe.json")
+    starts = json.loads(state.read_text())["3"]["starts"]
+    assert len(starts) == 4 and any(index < 2 for index, _ in starts.values())
+    rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 1))
+    assert {row.reward for row in rows} <= {1.0, *(pytest.approx(r) for r in (-0.3, -0.6, -1.0))}
+
+
+def test_cvedrl_samples_tests_of_given_programs(tmp_path: Path) -> None:
+    # It knows tests of problems, and now and then writes one of a program.
+    run = trained(tmp_path, "experiment=recipe_cvedrl", "model.path=assets/minipy/policy_tasks")
+    steps = read_metrics(run.metrics)
+    assert any(step["task/suite/readable"] > 0 for step in steps)
+    rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
+    assert {(row.task, row.judge) for row in rows} == {("suite", "suite")}
+    assert all(row.reward == -2.0 for row in rows if not row.code)
+    marks = json.loads(run.summary.read_text())["final_marks"]
+    assert {"eval/suite_readable", "eval/suite_right", "eval/suite_num_tests"} <= set(marks)
+
+
+def test_aletheia_asks_which_of_the_programs_of_the_same_step_is_right(tmp_path: Path) -> None:
+    # This policy was never shown a list, so that few of its answers can be read.
+    policy = "model.path=assets/minipy/policy_tasks"
+    run = trained(tmp_path, "experiment=recipe_aletheia", policy)
+    rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
+    verdicts = [row for row in rows if row.task == "verdict"]
+    assert verdicts and {row.judge for row in verdicts} == {"verdict"}
+    assert {row.code for row in verdicts} <= {"A", "B", "C", ""}
+    assert all(row.advantage == 0 for row in rows if row.task == "code")
+    wanted = {1.0: 1.0, 0.0: 0.0, None: -1.0}
+    assert all(row.reward == wanted[row.score] for row in verdicts)
+    steps = read_metrics(run.metrics)
+    assert all(step["task/verdict/num_groups"] > 0 for step in steps)
+    marks = json.loads(run.summary.read_text())["final_marks"]
+    assert 1 / 3 <= marks["eval/verdict_chance"] <= 1 / 2
+    assert {"eval/verdict_right", "eval/best_of_by_verdicts", "eval/best_of_at_random"} <= set(
+        marks
+    )

@@ -13,14 +13,20 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from conf.schema import RequestConfig
 from launch.benches.serving import make_answers
+from reward.code.extract import ExtractConfig
+from reward.judges.scorers import make_scorer
+from reward.judges.served import ServedJudge
+from rl.types import Message, Prompt
+from tests.settings import run_config
 
 pytestmark = pytest.mark.system
 
@@ -135,6 +141,22 @@ def test_a_served_score_is_the_score_of_the_file(server: Server, record: Record)
     record(f"max |served score - score of launch/score.py|: {max(gaps):.1e}")
     assert max(gaps) <= 1e-5
     assert any(row["valid"] for row in alone) and not all(row["valid"] for row in alone)
+
+
+def test_a_judge_elsewhere_scores_as_the_file_does(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_TOKEN", TOKEN)
+    request = RequestConfig(token_from="JUDGE_TOKEN")
+    cfg = run_config(["reward=remote", f"reward.url={server.url}", "probe.every=0"]).reward
+    scorer = make_scorer(replace(cfg, request=request))
+    scorer.check()
+    judge = ServedJudge(scorer, ExtractConfig(), "softplus")
+    for row in server.known[:10]:
+        problem = Prompt(id=str(row["id"]), messages=(Message("user", row["prompt"]),))
+        judged = judge.judge(problem, [row["response"]])
+        assert judged.scores_G[0].value == pytest.approx(row["score"], abs=1e-5)
+        assert judged.rewards_G[0] == pytest.approx(row["reward"], abs=1e-5)
 
 
 def test_without_the_token_nothing_is_answered(server: Server) -> None:

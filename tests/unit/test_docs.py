@@ -225,6 +225,7 @@ def test_a_source_of_ones_own_reads_rows_and_names_their_faults(shown: dict[str,
     bad = Row("raw.jsonl", 2, values | {"test": ""})
     assert shown["read_row"](bad) is None
     assert bad.faults[0].startswith("raw.jsonl:2:test: ")
+    assert (shown["MINE"].read, shown["MINE"].hub_id) == (shown["read_row"], None)
 
 
 def test_a_judge_of_ones_own_judges_in_a_shard(

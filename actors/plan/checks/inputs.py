@@ -30,6 +30,7 @@ from conf.schema import (
     RewardConfig,
 )
 from conf.validate import is_import_path
+from reward.judges.scorers import make_scorer
 from reward.model.directory import check_trainable
 from reward.model.files import (
     check_context,
@@ -89,6 +90,8 @@ def file_faults(cfg: Config) -> list[str]:
     ]
     if kind is not None:
         quick.append(partial(read_examples, _examples_of(cfg), kind))
+    if reward.is_served:
+        quick.append(lambda: make_scorer(reward).check())
     if not cfg.loop.enabled:  # which makes its models
         quick.append(partial(_check_policy, model, device, cfg.policy.attention))
         quick.append(partial(_check_reward_model, reward, device))

@@ -18,7 +18,7 @@ from actors.groups.rollout import encode_prompt
 from actors.plan.checks.text_checks import check_policy_texts
 from conf.errors import UserError, in_one_line
 from conf.schema import DataConfig, ModelConfig, ProbeConfig
-from rl.problems.minipy import make_prompts
+from rl.problems.levels import make_prompts
 from rl.problems.prompts import load_prompts
 from rl.run.probe import minipy_probe
 from rl.text.chat_template import check_policy_text
@@ -72,11 +72,12 @@ def check_prompts_of(model: ModelConfig, data: DataConfig, probe: ProbeConfig, s
 def _splits(data: DataConfig, probe: ProbeConfig, seed: int) -> Iterator[Split]:
     """All problems that a run may ask."""
     if data.kind == "minipy":
-        held_out = make_prompts("eval", data.num_eval, 0)
-        yield Split(key="data (minipy)", prompts=make_prompts("train", data.num_train, seed))
+        train = make_prompts(data.level, "train", data.num_train, seed)
+        held_out = make_prompts(data.level, "eval", data.num_eval, 0)
+        yield Split(key="data (minipy)", prompts=train)
         yield Split(key="data (minipy)", prompts=held_out)
         if probe.every and probe.path is None:
-            found = minipy_probe(probe.num_prompts, held_out)
+            found = minipy_probe(data.level, probe.num_prompts, held_out)
             yield Split(key="probe (minipy)", prompts=found)
     paths = {"data.train_path": data.train_path, "data.eval_path": data.eval_path}
     files = paths if data.kind == "parquet" else {}

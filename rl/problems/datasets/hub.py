@@ -46,6 +46,8 @@ def raw_files(source: Source, selection: Selection) -> list[RawFile]:
         DataError: when there are none, naming what was found instead.
     """
     path = selection.path or source.hub_id
+    if path is None:
+        raise DataError(f"data.path: {source.name} lies on no hub; give data.path=FILE")
     local = Path(path)
     if local.is_file():
         return [RawFile(path, local, selection.subset or _subset_of(local, source))]

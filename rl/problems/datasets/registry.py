@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from conf.errors import UserError
+from conf.imports import load
 from rl.problems.datasets.rows import Row, Skipped
 from rl.problems.datasets.sources import (
     code_contests,
@@ -32,8 +33,8 @@ class Source:
     about: str
     read: Reader  # None, and faults in the row, when a column breaks the schema
     columns: tuple[str, ...]  # nothing else is read of a columnar file
-    hub_id: str
-    split: str  # of the hub; `data.split` overrides it
+    hub_id: str | None = None  # None when it lies nowhere but in files
+    split: str = "train"  # of the hub; `data.split` overrides it
     subsets: tuple[str, ...] = ()  # read one after the other; `data.subset` chooses one
     known_subsets: tuple[str, ...] = ()  # a directory of this name tells the subset
     files: str | None = None  # pattern, `{split}` in it; for repositories with a loading script
@@ -60,7 +61,6 @@ _ALL = (
         read=mbpp.mbpp,
         columns=mbpp.COLUMNS,
         hub_id="google-research-datasets/mbpp",
-        split="train",
     ),
     Source(
         name="live_code_bench",
@@ -101,7 +101,6 @@ _ALL = (
         columns=code_contests.COLUMNS,
         id_column="name",
         hub_id="deepmind/code_contests",
-        split="train",
     ),
     Source(
         name="code_forces",
@@ -129,7 +128,6 @@ _ALL = (
         read=deepcoder.deepcoder,
         columns=deepcoder.COLUMNS,
         hub_id="agentica-org/DeepCoder-Preview-Dataset",
-        split="train",
         subsets=("lcbv5", "primeintellect", "taco"),
         known_subsets=deepcoder.SUBSETS,
         revision="177913a7bd43791646ef6a43645caa3c871ab3db",
@@ -140,7 +138,6 @@ _ALL = (
         read=taco.taco,
         columns=taco.COLUMNS,
         hub_id="BAAI/TACO",
-        split="train",
         files="ALL/{split}-*.parquet",
     ),
     Source(
@@ -150,7 +147,6 @@ _ALL = (
         read=prime_intellect.prime_intellect,
         columns=prime_intellect.COLUMNS,
         hub_id="PrimeIntellect/verifiable-coding-problems",
-        split="train",
     ),
     Source(
         name="kodcode",
@@ -159,7 +155,6 @@ _ALL = (
         read=kodcode.kodcode,
         columns=kodcode.COLUMNS,
         hub_id="KodCode/KodCode-V1",
-        split="train",
     ),
 )
 
@@ -169,9 +164,19 @@ SOURCES = {source.name: source for source in _ALL}
 def source_named(name: str, key: str = "source", others: tuple[str, ...] = ()) -> Source:
     """The source of a name, in which `-` counts as `_`; `others` are what else `key` may be.
 
+    `my_package.module:SOURCE` is one from outside this tree.
+
     Raises:
-        UserError: for an unknown name.
+        UserError: for an unknown name, and for an import path that leads to no `Source`.
     """
+    if ":" in name:
+        found = load(name, key)
+        if not isinstance(found, Source):
+            raise UserError(
+                f"{key}: {name} is a {type(found).__name__}; it must be a "
+                "rl.problems.datasets.Source"
+            )
+        return found
     wanted = name.replace("-", "_")
     if wanted in SOURCES:
         return SOURCES[wanted]

@@ -16,6 +16,7 @@ from tests.settings import run_config
 pytestmark = pytest.mark.unit
 
 MODELS = ["++model.path=GIVEN", "++reward.model=GIVEN"]
+SERVERS = ["++reward.url=http://GIVEN", "++reward.generative.model=GIVEN"]
 FILES = ["++data.train_path=GIVEN", "++data.eval_path=GIVEN"]
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
 CHOICES = sorted(
@@ -36,9 +37,9 @@ COMPANIONS = {
 def composed(*choices: str) -> Config:
     """The configuration, with the files that it leaves to the user if it reads any."""
     try:
-        return run_config([*choices, *MODELS])
+        return run_config([*choices, *MODELS, *SERVERS])
     except ConfigError:
-        return run_config([*choices, *MODELS, *FILES])
+        return run_config([*choices, *MODELS, *SERVERS, *FILES])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

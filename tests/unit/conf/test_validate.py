@@ -164,6 +164,11 @@ def test_a_wrong_value_is_reported_with_key_value_rule_and_fix(
             "data.kind=minipy, data.train_path=x, data.eval_path=null",
         ),
         (
+            {"data__level": "branchy", "loop__enabled": True},
+            "data.level",
+            "data.level=branchy, data.kind=minipy, loop.enabled=true",
+        ),
+        (
             {"data__num_train": 15},
             "data.num_train",
             "data.num_train=15, algorithm.prompts_per_step=16",
@@ -378,6 +383,69 @@ def test_arguments_of_a_recipe_are_checked_like_keys(
 ) -> None:
     (fault,) = faults_of(quickstart | {"recipe": recipe, "recipe_args": args})
     assert fault.startswith(f"recipe_args.{next(iter(args))}: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "is_fault"),
+    [
+        ("rm", None, True),
+        ("rm", {"programs": "rollouts.parquet"}, False),
+        ("execution", None, False),
+        ("hybrid", None, False),
+    ],
+)
+def test_a_recipe_that_asks_about_programs_needs_some_with_a_verdict(
+    quickstart: dict[str, Any], kind: str, args: dict[str, Any] | None, is_fault: bool
+) -> None:
+    reward = quickstart["reward"] | {"kind": kind}
+    given = {"recipe": "aletheia", "recipe_args": args, "reward": reward}
+    if not is_fault:
+        assert build_config(quickstart | given).recipe == "aletheia"
+        return
+    (fault,) = faults_of(quickstart | given)
+    assert fault.startswith("recipe: ") and "recipe_args.programs=FILE" in fault
+
+
+@pytest.mark.parametrize(
+    ("values", "path", "expected"),
+    [
+        ({"reward__kind": "remote"}, "reward.url", "need addresses that begin with http"),
+        (
+            {"reward__kind": "remote", "reward__url": ["http://a", "host:8000"]},
+            "reward.url",
+            "need addresses that begin with http",
+        ),
+        (
+            {"reward__kind": "generative", "reward__url": ["https://a/v1"]},
+            "reward.generative.model",
+            "needs the name of the served model",
+        ),
+        ({"reward__generative__lowest": 10}, "reward.generative.highest", "is below"),
+        (
+            {"reward__request__token_from": "TOKEN", "ray__env_from": ["HF_TOKEN"]},
+            "reward.request.token_from",
+            "is one of ray.env_from",
+        ),
+    ],
+)
+def test_a_judge_that_is_served_has_addresses_a_model_and_a_token_that_travels(
+    quickstart: dict[str, Any], values: dict[str, Any], path: str, expected: str
+) -> None:
+    (fault,) = faults_of(changed(quickstart, **values))
+    assert fault.startswith(f"{path}: ") and expected in fault
+
+
+def test_a_served_reward_model_is_shaped_and_none_is_loaded_beside_it(
+    quickstart: dict[str, Any],
+) -> None:
+    url = {"reward__url": ["http://a"], "reward__generative__model": "m"}
+    remote = build_config(changed(quickstart, reward__kind="remote", **url)).reward
+    assert (remote.model, remote.shaping, remote.url) == (None, "softplus", ("http://a",))
+    generative = build_config(changed(quickstart, reward__kind="generative", **url)).reward
+    assert (generative.model, generative.shaping) == (None, "raw")
+    assert build_config(changed(quickstart, **url)).reward.url is None
+    by_tests = build_config(changed(quickstart, reward__kind="execution", **url)).reward
+    assert by_tests.url is None
 
 
 def test_a_wrong_recipe_is_one_fault_whatever_its_arguments(quickstart: dict[str, Any]) -> None:

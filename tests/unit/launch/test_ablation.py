@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from conf.validate import build
-from launch.ablation import AblationArgs
+from launch.ablation import MOVED, AblationArgs, run
+from launch.common.cli import main_simple
 from launch.common.compose import compose_config
 from launch.common.overrides import forced_overrides
 
@@ -23,3 +24,10 @@ def test_changes_are_overrides_of_the_experiment() -> None:
     assert args.changes is not None
     cfg = compose_config(["experiment=recipe_cure", *forced_overrides(args.changes)])
     assert (cfg.recipe, cfg.recipe_args, cfg.algorithm.group_size) == ("grpo", None, 16)
+
+
+def test_a_former_key_names_what_is_given_now(capsys: pytest.CaptureFixture[str]) -> None:
+    for old in ("policy=a", "reward_model=a", "scale=std", "kl_coef=0.1"):
+        assert main_simple(AblationArgs, run, ["label=x", old], moved=MOVED) == 2
+        key = old.partition("=")[0]
+        assert f"{key}: is no key any more; give changes=[" in capsys.readouterr().err

@@ -108,6 +108,28 @@ def test_an_unknown_source_names_the_nearest(tmp_path: Path) -> None:
     assert source_named("live-code-bench").name == "live_code_bench"
 
 
+OWN_SOURCE = """
+from rl.problems.datasets import Source
+from rl.problems.datasets.sources.mbpp import COLUMNS, mbpp
+
+MINE = Source(name="mine", about="ours", read=mbpp, columns=COLUMNS)
+"""
+
+
+def test_a_source_from_outside_is_named_by_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_source.py").write_text(OWN_SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert len(read_problems("own_source:MINE", _file(tmp_path, ROW))) == 1
+    with pytest.raises(DataError, match=r"data\.path: mine lies on no hub; give data.path=FILE"):
+        read_problems("own_source:MINE", None)
+    with pytest.raises(UserError, match="own_source:COLUMNS is a tuple; it must be a"):
+        source_named("own_source:COLUMNS")
+    with pytest.raises(UserError, match="source: 'no_such' cannot be imported"):
+        source_named("no_such:MINE")
+
+
 def test_the_side_of_a_problem_does_not_depend_on_the_others(tmp_path: Path) -> None:
     rows = [ROW | {"task_id": number} for number in range(200)]
     prompts = read_problems("mbpp", _file(tmp_path, *rows))

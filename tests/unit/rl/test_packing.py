@@ -877,3 +877,29 @@ def test_samples_with_and_without_a_support_are_refused():
     mixed = [*with_supports(made[:1]), *made[1:]]
     with pytest.raises(ValueError, match="with and without recorded tokens"):
         build_minibatch(mixed, packing(512))
+
+
+@pytest.mark.parametrize("share_prefix", ["on", "off"])
+def test_tokens_without_loss_are_context_and_count_in_no_denominator(share_prefix):
+    samples = [make_sample(3, 4), make_sample(3, 5, sample_idx=1)]
+    read = np.array([True, False, False, True])
+    masked = [replace(samples[0], loss_mask=read), samples[1]]
+    how = packing(64, 32, share_prefix=share_prefix)
+    minibatch, whole = (build_minibatch(made, how) for made in (masked, samples))
+    assert (minibatch.num_loss_tokens, whole.num_loss_tokens) == (7, 9)
+    (mb,), (full,) = microbatches(minibatch), microbatches(whole)
+    assert np.array_equal(mb.token_ids_RL, full.token_ids_RL)  # every token is seen
+    of_first = mb.sample_index_M == 0
+    assert mb.target_ids_M[of_first].tolist() == samples[0].token_ids[3:][read].tolist()
+    assert mb.rollout_logprobs_M[of_first].tolist() == [-1.0, -4.0]
+    assert mb.sequence_weight_M[of_first].tolist() == [0.5, 0.5]
+    assert (~of_first).sum() == 5
+
+
+def test_a_mask_that_hides_nothing_changes_nothing():
+    samples = [make_sample(3, 4, sample_idx=index) for index in range(3)]
+    masked = [replace(sample, loss_mask=np.ones(4, np.bool_)) for sample in samples]
+    plain, same = (build_minibatch(made, packing(64, 32)) for made in (samples, masked))
+    assert plain.num_loss_tokens == same.num_loss_tokens
+    for one, other in zip(arrays(plain), arrays(same), strict=True):
+        assert np.array_equal(one, other)

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf.errors import NonFiniteError
+from conf.errors import NonFiniteError, SandboxError
 from rl.interfaces import Fleet
-from rl.metrics import check_names
+from rl.lessons.spread import Refill
+from rl.metrics import check_names, mean_metrics
 from rl.packing import Packing
 from rl.recipes.recipe import Lesson, Recipe
 from rl.samples import build_samples
-from rl.step import Batch, collect, learn, mean_metrics
+from rl.step import Batch, collect, learn
 from rl.types import UpdateReport
 from tests.unit.rl.fakes import (
     PROMPT_TOKENS,
@@ -105,6 +106,56 @@ def test_a_failing_judge_ends_the_step_with_its_own_error_while_others_still_gen
     with pytest.raises(ExceptionGroup) as caught:
         wait(run())
     assert leaves(caught.value) == [fleet.reward.fails_at[1]]
+
+
+def test_a_problem_whose_programs_cannot_be_run_is_dropped_whole_and_counted(caplog):
+    fleet = FakeFleet()
+    fleet.reward.fails_at = ("p1", SandboxError("no server"))
+
+    async def step():
+        batch = await collect(1, fleet, GRPO, make_prompts(3), {})
+        return batch, await learn(1, batch, fleet, on_policy=True)
+
+    batch, report = wait(step())
+    assert [g.group.prompt.id for g in batch.groups_P] == ["p0", "p2"]
+    assert {s.prompt_id for u in batch.lesson.updates for s in u.samples} <= {"p0", "p2"}
+    assert report.metrics["rollout/num_dropped"] == 1.0
+    assert "problem p1 is dropped: no server" in caplog.text
+
+
+def test_a_step_of_which_no_program_could_be_run_fails():
+    fleet = FakeFleet()
+    fleet.reward.fails_at = ("p0", SandboxError("no server"))
+    with pytest.raises(SandboxError, match="no server"):
+        wait(collect(1, fleet, GRPO, make_prompts(1), {}))
+
+
+def test_problems_that_teach_nothing_are_replaced_kept_on_record_and_never_learned():
+    flat, telling = [1.0, 1.0, 1.0], [0.0, 1.0, 0.5]
+    rewards = {f"p{i}": flat if i in (0, 2, 4) else telling for i in range(7)}
+
+    def run(held: str | None) -> Batch:
+        fleet = FakeFleet()
+        fleet.reward.rewards = rewards
+        problems = make_prompts(7)
+
+        async def step():
+            if held:
+                p1_judged = asyncio.Event()
+                fleet.rollout.held = {held: p1_judged}
+                fleet.reward.on_judged = lambda name: p1_judged.set() if name == "p1" else None
+            refill = Refill.of(problems[:2], problems[2:], min_spread=0.0)
+            return await collect(1, fleet, GRPO, problems[:2], {}, refill=refill)
+
+        return wait(step())
+
+    batch = run(None)
+    assert [g.group.prompt.id for g in batch.groups_P] == ["p0", "p2", "p4", "p6", "p1"]
+    assert batch.num_flat == 3
+    assert {s.prompt_id for u in batch.lesson.updates for s in u.samples} == {"p6", "p1"}
+    assert len(batch.lesson.advantages_PG) == 5  # all are on record
+    late = run("p0")  # the place of p0 is filled last, and everything is the same
+    assert [g.group.prompt.id for g in late.groups_P] == ["p0", "p2", "p4", "p6", "p1"]
 
 
 def test_a_failing_engine_ends_the_step_with_its_own_error():
@@ -218,7 +269,7 @@ def test_timings_say_how_much_of_the_scoring_was_not_hidden_behind_the_rollout()
             for judged, (finished_s, scored_s) in zip(groups, finished_and_scored_s, strict=True)
         ]
         lesson = Lesson(updates=(), advantages_PG=())
-        return Batch(groups_P=tuple(timed), lesson=lesson, started_s=100.0).timings
+        return Batch(groups_P=tuple(timed), lesson=lesson, started_s=100.0).metrics
 
     assert timings((101.0, 102.0), (108.0, 108.5)) == {
         "time/rollout_s": 8.0,

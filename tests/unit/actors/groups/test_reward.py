@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from actors.cluster.deadlines import all_of
-from actors.groups.reward import RewardGroup
+from actors.groups.reward import JudgeActor, RewardGroup
 from conf.errors import LostActorError, NonFiniteError
+from reward.judges.judge import Answers
+from rl.types import JudgeKind, Message, Prompt
+from tests.settings import run_config
 from tests.unit.actors.groups.seats import seat, supervisor
+from tests.unit.reward.judges.servers import serving
 
 pytestmark = pytest.mark.unit
 
@@ -90,3 +95,19 @@ def test_an_error_of_the_data_restarts_nothing():
     with pytest.raises(NonFiniteError):
         scores(group_of(create), 1)
     assert len(made) == 1
+
+
+def test_a_shard_without_a_model_asks_the_servers_that_the_configuration_names():
+    cfg = run_config(["reward=remote", "reward.url=http://127.0.0.1:1", "probe.every=0"])
+
+    def scored(path: str, body: Any) -> Any:
+        return [{"valid": True, "score": 2.0}] * len(body)
+
+    with serving(scored) as server:
+        reward = dataclasses.replace(cfg.reward, url=(server.url,))
+        shard = JudgeActor("reward-0", reward, cfg.sandbox)
+        problem = Prompt(id="p", messages=(Message("user", "Add."),))
+        answers = Answers(problem=problem, texts_G=("```python\nx = 1\n```", "none"))
+        (judged,), _ = shard.judge([answers], ())
+    assert [score.value for score in judged.scores_G] == [2.0, None]
+    assert judged.judge is JudgeKind.RM and judged.rewards_G[1] == 0.0

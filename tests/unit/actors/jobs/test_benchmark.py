@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from actors.jobs.benchmark import Benchmark, BenchmarkRun, judge_group, show_figures
-from conf.errors import first_cause
+from conf.errors import SandboxError, first_cause
 from reward.code.extract import ExtractConfig
-from reward.sandbox.pool import SandboxError
 from reward.verify.verdict import Program, ProgramResult
 from rl.base.console import Console
 from rl.run.benchmark import benchmark_figures

@@ -13,8 +13,8 @@ import pytest
 
 from actors.plan.problems import load_problems
 from actors.stages.probe import Asking, Probe, probe_problems
+from conf.errors import SandboxError
 from conf.schema import Config
-from reward.sandbox.pool import SandboxError
 from reward.verify.verdict import Program, ProgramResult, Verifier
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from reward.sandbox.pool import SandboxError
+from conf.errors import SandboxError
 from reward.verify.execute import require_decided, verify_persistently
 from reward.verify.verdict import Program, ProgramResult
 from rl.types import Verdict

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from reward.sandbox.pool import CallJob, Job, Outcome, SandboxError
+from conf.errors import SandboxError
+from reward.sandbox.pool import CallJob, Job, Outcome
 from reward.sandbox.report import Ending, Observation
 from reward.verify import matrix as execution_matrix
 from reward.verify.generated_tests import CallTest

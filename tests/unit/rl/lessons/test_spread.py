@@ -1,4 +1,4 @@
-"""Which groups teach, and how many are sampled in place of the others."""
+"""Which problems teach, and which take the place of the others."""
 
 import dataclasses
 import math
@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from rl.lessons.spread import Refill, spread
-from rl.types import JudgedGroup, JudgeKind, Score
+from rl.lessons.spread import NO_REFILL, Refill, spread, without_loss
+from rl.types import JudgedGroup, JudgeKind, Score, Task
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -42,25 +42,27 @@ def test_the_spread_is_that_of_raw_scores(group, expected):
     assert spread(group) == expected
 
 
-def test_groups_within_the_tolerance_are_thrown_away_and_the_rest_kept_in_order():
-    groups = [judged(0.0, 0.1), judged(0.0, 0.3), judged(2.0, 2.0), judged(1.0, 3.0)]
-    refill = Refill(min_spread=0.1, num_wanted=3, max_tried=8)
-    kept = refill.teaching(groups)
-    assert [spread(group) for group in kept] == [0.3, 2.0]
-    assert refill.num_missing(len(kept), len(groups)) == 1
+def test_a_problem_is_flat_when_no_program_of_it_scores_better_than_others():
+    refill = Refill(min_spread=0.1)
+    assert refill.is_flat([judged(0.0, 0.1)])
+    assert not refill.is_flat([judged(0.0, 0.3)])
+    assert not refill.is_flat([judged(0.0, 0.0), judged(0.0, 0.3)])
+    assert not Refill().is_flat([judged(1.0, 1.0)])  # no tolerance: everything teaches
 
 
-def test_no_more_than_wanted_is_kept():
-    refill = Refill(min_spread=0.0, num_wanted=2, max_tried=8)
-    groups = [judged(0.0, float(index)) for index in range(1, 5)]
-    assert refill.teaching(groups) == tuple(groups[:2])
+def test_answers_that_are_no_programs_are_never_flat():
+    group = judged(None, None)
+    ask = dataclasses.replace(group.group.ask, task=Task.TEST)
+    tests = dataclasses.replace(group, group=dataclasses.replace(group.group, ask=ask))
+    assert not Refill(min_spread=0.1).is_flat([tests])
 
 
-@pytest.mark.parametrize(
-    ("teaching", "tried", "missing"),
-    [(0, 0, 4), (3, 4, 1), (4, 9, 0), (1, 9, 1), (0, 10, 0), (2, 12, 0), (5, 6, 0)],
-)
-def test_what_is_missing_is_sampled_as_far_as_the_bound_allows(teaching, tried, missing):
-    assert (
-        Refill(min_spread=0.0, num_wanted=4, max_tried=10).num_missing(teaching, tried) == missing
-    )
+def test_nothing_is_learned_of_a_flat_group():
+    assert not without_loss(judged(1.0, 1.0)).taught_G.any()
+
+
+def test_each_place_has_a_line_of_its_own():
+    problems = make_prompts(7)
+    refill = Refill.of(problems[:2], problems[2:], 0.0)
+    assert list(refill.places(["p0", "p1"])) == ["p0", "p2", "p4", "p6", "p1", "p3", "p5"]
+    assert list(NO_REFILL.places(["p1", "p1", "p0"])) == ["p1", "p0"]

@@ -211,3 +211,23 @@ def test_tests_for_a_warm_start_are_right_and_of_training_problems():
             assert passes(right_programs[prompt.question], prompt.tests or "")
             num_checked += 1
     assert num_checked > 100
+
+
+def test_lineups_for_a_warm_start_hold_one_right_program_in_any_place():
+    held_out = {spec.question for spec in minipy.specs("eval", 2000, seed=0)}
+    by_question = {spec.question: spec for spec in minipy.specs("train", 4000, 0)}
+    made = list(minipy.warm_start_lineups(300, seed=1, sizes=(2, 3)))
+    assert {len(lineup.codes_N) for _, lineup, _ in made} == {2, 3}
+    places = [lineup.right for _, lineup, _ in made]
+    assert all(places.count(letter) > 30 for letter in "ABC")
+    num_checked = 0
+    for prompt, lineup, line in made:
+        assert prompt.question not in held_out
+        assert len(set(lineup.codes_N)) == len(lineup.codes_N)
+        right = lineup.codes_N["ABC".index(lineup.right or "")]
+        assert right.endswith(line) and line.startswith("return ")
+        if spec := by_question.get(prompt.question):
+            tests = spec.tests(random.Random(3))
+            assert passes(right, tests)
+            num_checked += 1
+    assert num_checked > 100

@@ -311,3 +311,15 @@ def test_nonsense_requests_are_refused(num, step):
 
 def test_of_no_prompts_a_step_takes_none():
     assert PromptSampler([], 0).take(4, step=3) == []
+
+
+def test_spare_problems_are_others_than_those_of_the_step_and_depend_on_it_alone() -> None:
+    prompts = [Prompt(id=f"p{i}", messages=()) for i in range(12)]
+    sampler = PromptSampler(prompts, run_seed=3)
+    taken = sampler.take(4, 2)
+    spare = sampler.spare(8, 2, taken)
+    assert {p.id for p in spare} == {p.id for p in prompts} - {p.id for p in taken}
+    assert spare == PromptSampler(prompts, run_seed=3).spare(8, 2, taken)
+    assert [p.id for p in spare] != [p.id for p in sampler.spare(8, 3, taken)]
+    assert len(sampler.spare(100, 2, taken)) == 8
+    assert sampler.spare(0, 2, taken) == []

@@ -26,7 +26,7 @@ def judged(*scores: float | None) -> JudgedGroup:
 
 def test_the_problems_of_minipy_are_in_no_training_and_no_test_split() -> None:
     test_split = minipy.make_prompts("eval", 120, 0)
-    probe = minipy_probe(64, test_split)
+    probe = minipy_probe("flat", 64, test_split)
     questions = {prompt.question for prompt in probe}
     assert len(questions) == len(probe) == 64
     assert not questions & {prompt.question for prompt in test_split}

@@ -7,13 +7,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
 from conf.errors import UserError
 from reward.model.text_path import TextPath
 from rl.text.chat_template import check_policy_text, date_note, encode_prompt, read_template
-from rl.text.tokenizer import PROBES, check_vocabulary, decode, load_tokenizer, tokenizer_note
+from rl.text.tokenizer import (
+    PROBES,
+    character_ends,
+    check_vocabulary,
+    decode,
+    load_tokenizer,
+    tokenizer_note,
+)
 from rl.types import Message, Prompt
 from tests.unit.tokenizer_kinds import KINDS, LLAMA32, write_tokenizer
 
@@ -92,6 +100,18 @@ def test_spaces_before_punctuation_stay_where_a_policy_wrote_them(policy: Path) 
     tokenizer: Any = load_tokenizer(str(policy), "model")
     code = "x = [1 , 2]  # they 're not"
     assert decode(tokenizer, tokenizer(code)["input_ids"]) == code
+
+
+def test_tokens_end_where_their_text_does_and_special_ones_add_nothing(policy: Path) -> None:
+    tokenizer: Any = load_tokenizer(str(policy), "model")
+    text = "def f(x):\n    return 'caf\u00e9 \U0001f642'"
+    ids = np.array([*tokenizer(text)["input_ids"], tokenizer.eos_token_id], np.int32)
+    ends = character_ends(tokenizer, ids)
+    assert ends[-1] == ends[-2] == len(text)
+    for count, end in enumerate(ends, start=1):
+        if "\ufffd" not in (start := decode(tokenizer, ids[:count])):  # a character is complete
+            assert start == text[:end]
+    assert character_ends(tokenizer, ids[:0]).tolist() == []
 
 
 def test_a_policy_without_a_template_is_refused_and_a_given_one_is_taken(policy: Path) -> None:

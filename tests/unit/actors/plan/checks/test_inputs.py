@@ -13,6 +13,7 @@ from conf.errors import UserError
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
 from tests.settings import shipped_config
+from tests.unit.reward.judges.servers import serving
 
 pytestmark = pytest.mark.unit
 
@@ -141,3 +142,11 @@ def test_problems_of_ones_own_come_from_the_function_that_is_named(
             load_problems(replace(data, kind=kind), 7)
     with pytest.raises(UserError, match="own_problems:none returns no training problem"):
         load_problems(replace(data, kind="own_problems:none"), 7)
+
+
+def test_servers_that_judge_are_asked_before_anything_starts(overrides: list[str]):
+    served = [*overrides, "reward=remote", "++reward.request.tries=1"]
+    message = refusal([*served, "++reward.url=http://127.0.0.1:1"])
+    assert message.startswith("reward.url: http://127.0.0.1:1 gives no score: ")
+    with serving(lambda path, body: [{"valid": True, "score": 1.0}] * len(body)) as server:
+        check([*served, f"++reward.url={server.url}"])

@@ -1,0 +1,283 @@
+"""A served language model as the judge: what it is asked, and how its answer becomes a score.
+
+Any server with OpenAI's paths will do. An answer is hostile text, as far as a program can talk the
+model into one: nothing of it but a probability, a number or a letter is read. Scores are in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from conf.errors import EngineError, UserError, in_one_line
+from conf.schema import GenerativeConfig
+from reward.judges.endpoints import Endpoints, UnfitError
+from reward.judges.remote import fenced
+from reward.verify.lineups import read_verdict, request_for_verdict
+from rl.lessons.lineups import covering
+from rl.seeds import derive_seed
+from rl.types import JudgeKind, Lineup, Message, Prompt
+
+_SHOWN_MODELS = 5
+_MAX_CHARS = 4096  # of an answer, from its end
+_STATED = re.compile(r"(?:score|rating)\W{0,6}?[=:]\W{0,4}?(-?\d+(?:\.\d+)?)", re.IGNORECASE)
+_BOXED = re.compile(r"\\boxed\{\s*(-?\d+(?:\.\d+)?)")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_PROMPTS = {
+    "yes_no": (
+        "{question}\n\nThis program is given:\n\n{code}\n\nIs it right for every input? Answer "
+        "with Yes or No alone."
+    ),
+    "score": (
+        "{question}\n\nThis program is given:\n\n{code}\n\nHow right is it? Look for inputs for "
+        "which it is wrong. The last line of the answer is `score = NUMBER`, from {lowest} (wrong) "
+        "to {highest} (right for every input)."
+    ),
+}
+_PROBE = Prompt(id="probe", messages=(Message("user", "Write f(x), which returns x."),))
+_PROGRAMS = ("def f(x):\n    return x", "def f(x):\n    return 0")
+
+
+class GenerativeScorer:
+    """Scores in [0, 1] that a served language model gives."""
+
+    kind = JudgeKind.GENERATIVE
+
+    def __init__(self, cfg: GenerativeConfig, servers: Endpoints) -> None:
+        self._cfg = cfg
+        self._servers = servers
+        self._prompt = read_prompt(cfg)
+
+    def score(self, prompt: Prompt, codes: Sequence[str]) -> Sequence[float | None]:
+        """A score of each program; None where the answer cannot be read.
+
+        A server that does not take a text says nothing of its program either: as a rule it is
+        longer than the model's context.
+        """
+
+        def ask(turns: Sequence[Message]) -> _Answer | None:
+            try:
+                return self._answer(self._servers, turns)
+            except UnfitError:
+                return None
+
+        lists = self._lists(prompt, codes)
+        return self._read(codes, lists, self._servers.ask_all(ask, self._turns(prompt, lists)))
+
+    def check(self) -> None:
+        """Every server lists the model, and answers in the form that is read."""
+        for url in self._servers.urls:
+            try:
+                _check_listed(self._servers.get(url, "/models"), str(self._cfg.model), url)
+                for turns in self._turns(_PROBE, self._lists(_PROBE, _PROGRAMS)):
+                    self._answer(self._servers.only(url), turns)
+            except (EngineError, UnfitError) as error:
+                raise UserError(
+                    f"reward.url: {url} does not judge: {error}; start it, or give another address"
+                ) from error
+
+    # ------------------------------------------------------------ what is asked
+
+    def _lists(self, prompt: Prompt, codes: Sequence[str]) -> list[list[str]]:
+        """The programs of each request: one, or several to choose from."""
+        cfg = self._cfg
+        if cfg.read_out != "choice":
+            return [[code] for code in codes]
+        rng = random.Random(derive_seed(0, "lists of a judge", prompt.id, *sorted(codes)))
+        return covering(codes, cfg.num_programs, cfg.rounds, rng)
+
+    def _turns(self, prompt: Prompt, lists: Sequence[Sequence[str]]) -> list[Sequence[Message]]:
+        if self._cfg.read_out == "choice":
+            lineups = [Lineup(codes_N=tuple(codes)) for codes in lists]
+            asked = (request_for_verdict(prompt, each, prompt.id, form="steps") for each in lineups)
+            return [each.messages for each in asked]
+        return [(Message("user", self._about(prompt.question, code)),) for (code,) in lists]
+
+    def _about(self, question: str, code: str) -> str:
+        cfg = self._cfg
+        named = {"question": question.strip(), "code": fenced(code.strip())}
+        named |= {"lowest": f"{cfg.lowest:g}", "highest": f"{cfg.highest:g}"}
+        # In one pass, so that no program or problem can hold a place of its own.
+        return re.sub(r"\{(\w+)\}", lambda place: named.get(place[1], place[0]), self._prompt)
+
+    # ------------------------------------------------------------ what is answered
+
+    def _answer(self, servers: Endpoints, turns: Sequence[Message]) -> _Answer:
+        """The text of an answer, or the probabilities of its first token.
+
+        Raises EngineError where the server has not given what was asked for.
+        """
+        cfg, by_token = self._cfg, self._cfg.read_out == "yes_no"
+        body: dict[str, object] = {
+            "model": cfg.model,
+            "max_tokens": 1 if by_token else cfg.max_tokens,
+            "temperature": 0.0,
+        }
+        if cfg.api == "chat":
+            body["messages"] = [asdict(turn) for turn in turns]
+            body |= {"logprobs": True, "top_logprobs": cfg.top_logprobs} if by_token else {}
+            return _of_chat(servers.post("/chat/completions", body), by_token=by_token)
+        body["prompt"] = "\n\n".join(turn.content for turn in turns) + "\n\nAnswer:"
+        body |= {"logprobs": cfg.top_logprobs} if by_token else {}
+        return _of_completions(servers.post("/completions", body), by_token=by_token)
+
+    def _read(
+        self,
+        codes: Sequence[str],
+        lists: Sequence[Sequence[str]],
+        answers: Sequence[_Answer | None],
+    ) -> list[float | None]:
+        cfg = self._cfg
+        if cfg.read_out == "choice":
+            return shares_of_choices(codes, lists, [answer and answer.text for answer in answers])
+        if cfg.read_out == "yes_no":
+            return [answer and share_of_yes(answer.logprobs) for answer in answers]
+        bounds = cfg.lowest, cfg.highest
+        return [answer and share_of_score(answer.text, bounds) for answer in answers]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What is read of an answer: its text, and log-probs of what might be its first token."""
+
+    text: str
+    logprobs: Mapping[str, float]
+
+
+def share_of_yes(logprobs: Mapping[str, float]) -> float | None:
+    """P(Yes) / (P(Yes) + P(No)) of the first token; None where neither is among those listed.
+
+    Where only one is, the other has at most the probability of the last one listed. Case, quotes
+    and white space of a token do not count.
+
+    >>> share_of_yes({"Yes": -0.5, " yes": -3.0, "No": -1.0}) > 0.6, share_of_yes({"The": -0.1})
+    (True, None)
+    """
+    masses = {"yes": 0.0, "no": 0.0}
+    for token, logprob in logprobs.items():
+        word = token.strip(" \n\t\"'`*.\u0120\u2581").lower()
+        if word in masses:
+            masses[word] += math.exp(min(logprob, 0.0))
+    if not any(masses.values()):
+        return None
+    least = math.exp(min(0.0, *logprobs.values()))
+    yes, no = (mass or least for mass in masses.values())
+    return yes / (yes + no)
+
+
+def share_of_score(text: str, bounds: tuple[float, float]) -> float | None:
+    """Where the number that an answer states last lies within the bounds; None outside of them.
+
+    >>> share_of_score("It fails for [].\\nscore = 2.5", (0, 10)), share_of_score("Good.", (0, 10))
+    (0.25, None)
+    """
+    text = text[-_MAX_CHARS:]
+    stated = _STATED.findall(text) or _BOXED.findall(text)
+    bare = _NUMBER.fullmatch(text.strip())
+    found = stated[-1] if stated else bare[0] if bare else None
+    if found is None:
+        return None
+    lowest, highest = bounds
+    share = (float(found) - lowest) / (highest - lowest)
+    return share if 0 <= share <= 1 else None
+
+
+def shares_of_choices(
+    codes: Sequence[str], lists: Sequence[Sequence[str]], texts: Sequence[str | None]
+) -> list[float | None]:
+    """How often each program is chosen, of the readable answers to lists that it is in.
+
+    >>> shares_of_choices(["x", "y"], [["x", "y"], ["y", "x"]], ["best = A", "best = A"])
+    [0.5, 0.5]
+    """
+    chosen: dict[str, list[bool]] = {code: [] for code in codes}
+    for listed, text in zip(lists, texts, strict=True):
+        lineup = Lineup(codes_N=tuple(listed))
+        letter = None if text is None else read_verdict(text, lineup)
+        if letter is not None:
+            for own, code in zip(lineup.letters_N, listed, strict=True):
+                chosen[code].append(own == letter)
+    return [sum(wins) / len(wins) if wins else None for wins in chosen.values()]
+
+
+def read_prompt(cfg: GenerativeConfig) -> str:
+    """The text that asks about a program. Raises UserError for a file that is none, or lacks it."""
+    if cfg.prompt is None:
+        return _PROMPTS.get(cfg.read_out, "")
+    try:
+        text = Path(cfg.prompt).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"reward.generative.prompt: {cfg.prompt} cannot be read ({in_one_line(error)}); give a "
+            "file of text"
+        ) from error
+    missing = [place for place in ("{question}", "{code}") if place not in text]
+    if missing:
+        raise UserError(
+            f"reward.generative.prompt: {cfg.prompt} lacks {' and '.join(missing)}; without it the "
+            "model does not see what it judges"
+        )
+    return text
+
+
+def _check_listed(answer: object, model: str, url: str) -> None:
+    fields = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}
+    listed = [str(one.get("id")) for one in _objects(fields.get("data"))]
+    if model not in listed:
+        shown = ", ".join(listed[:_SHOWN_MODELS]) or "no model"
+        raise UserError(
+            f"reward.generative.model: {url} does not offer {model!r} but {shown}; give one of its "
+            "names"
+        )
+
+
+def _of_chat(answer: object, *, by_token: bool) -> _Answer:
+    choice = _choice(answer)
+    message = cast("dict[str, Any]", choice.get("message") or {})
+    logprobs: dict[str, float] = {}
+    if by_token:
+        content = _objects(cast("dict[str, Any]", choice.get("logprobs") or {}).get("content"))
+        first = content[0] if content else {}
+        for one in _objects(first.get("top_logprobs")):
+            logprobs[str(one.get("token"))] = float(one.get("logprob", -math.inf))
+        _require(logprobs)
+    return _Answer(str(message.get("content") or ""), logprobs)
+
+
+def _of_completions(answer: object, *, by_token: bool) -> _Answer:
+    choice = _choice(answer)
+    logprobs: dict[str, float] = {}
+    if by_token:
+        listed = cast("dict[str, Any]", choice.get("logprobs") or {}).get("top_logprobs")
+        first = _objects(listed)[:1]
+        logprobs = {token: float(value) for one in first for token, value in one.items()}
+        _require(logprobs)
+    return _Answer(str(choice.get("text") or ""), logprobs)
+
+
+def _require(logprobs: Mapping[str, float]) -> None:
+    if not logprobs:
+        raise EngineError(
+            "reward.url: the server gives no log-probs, which reward.generative.read_out=yes_no "
+            "reads; start it with them, or set read_out=score or choice"
+        )
+
+
+def _choice(answer: object) -> dict[str, Any]:
+    """The first choice of an answer."""
+    fields = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}
+    choices = _objects(fields.get("choices"))
+    if not choices:
+        raise EngineError(f"reward.url: the server answers without a choice ({answer!r:.200})")
+    return choices[0]
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    """The objects of a list; none of anything else."""
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]

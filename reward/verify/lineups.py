@@ -1,0 +1,64 @@
+"""Lineups: several programs of one problem, the question which is right, and its answer.
+
+The task of Aletheia's verifier (arXiv 2601.12186): exactly one program of a lineup passes all
+tests, and the answer is its letter. It is hostile text: nothing but a letter is read from it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Literal
+
+from rl.types import Lineup, Message, Prompt
+
+AnswerForm = Literal["steps", "letter"]
+
+_MAX_CHARS = 4096  # of an answer, from its end
+_STATED = re.compile(r"best\s*[=:]\s*\(?([A-Z])\)?", re.IGNORECASE)
+_BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*\(?([A-Z])\)?\s*\}")
+
+_REQUEST = "{question}\n\nOnly one of these programs is right:\n\n{programs}\n\n{how}"
+_HOW: dict[AnswerForm, str] = {
+    "steps": (
+        "Work out in a few short lines what is right. The last line of the answer is "
+        "`best = LETTER`."
+    ),
+    "letter": "The answer is one line, `best = LETTER`.",
+}
+
+
+def request_for_verdict(
+    problem: Prompt, lineup: Lineup, prompt_id: str, *, form: AnswerForm
+) -> Prompt:
+    """The problem, asked which of the given programs solves it.
+
+    >>> problem = Prompt(id="a", messages=(Message("user", "Add."),))
+    >>> lineup = Lineup(codes_N=("f = sum", "f = max"), pass_rates_N=(1.0, 0.0))
+    >>> request_for_verdict(problem, lineup, "a#list-0", form="letter").question.splitlines()[-1]
+    'The answer is one line, `best = LETTER`.'
+    """
+    programs = "\n\n".join(
+        f"{letter}:\n```python\n{code.strip()}\n```"
+        for letter, code in zip(lineup.letters_N, lineup.codes_N, strict=True)
+    )
+    asked = _REQUEST.format(question=problem.question.strip(), programs=programs, how=_HOW[form])
+    last = max(i for i, message in enumerate(problem.messages) if message.role == "user")
+    turns = (*problem.messages[:last], Message("user", asked))
+    return replace(problem, id=prompt_id, messages=turns, tests=None, meta="{}")
+
+
+def read_verdict(text: str, lineup: Lineup) -> str | None:
+    r"""The letter that an answer states last, or None where that is none of the lineup.
+
+    `best = B`, the form that is asked for, or a box, or an answer that is nothing but a letter.
+
+    >>> lineup = Lineup(codes_N=("a", "b"), pass_rates_N=(1.0, 0.0))
+    >>> [read_verdict(t, lineup) for t in ("A adds.\nbest = B", r"\boxed{A}", "(b)", "best = C")]
+    ['B', 'A', 'B', None]
+    """
+    text = text[-_MAX_CHARS:]
+    stated = _STATED.findall(text) or _BOXED.findall(text)
+    bare = text.strip().strip("().`* ")
+    found = stated[-1].upper() if stated else bare.upper() if len(bare) == 1 else ""
+    return found if found and found in lineup.letters_N else None
