@@ -5,6 +5,7 @@ They say what cannot be combined, and what should not be.
 
 from __future__ import annotations
 
+from conf.recipes import UNWEIGHED
 from conf.relation import Relation
 from conf.schema import BY_TESTS, MAX_TOP_K, Config
 
@@ -110,6 +111,13 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
         rule="which groups teach nothing says algorithm.min_spread",
         fix="set algorithm.min_spread, e.g. 0 for groups whose scores are all equal",
         holds=lambda c: c.algorithm.num_refills == 0 or c.algorithm.min_spread is not None,
+    ),
+    Relation(
+        path="algorithm.min_spread",
+        involves=("algorithm.min_spread", "recipe"),
+        rule="recipes that imitate or prefer answers weigh no rewards, and leave no problem out",
+        fix="set algorithm.min_spread=null, or a recipe that is none of " + ", ".join(UNWEIGHED),
+        holds=lambda c: c.algorithm.min_spread is None or c.recipe not in UNWEIGHED,
     ),
     Relation(
         path="algorithm.truncated",

@@ -220,3 +220,4 @@ ARGS: dict[str, type[RecipeArgs]] = {
 }
 OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pairs"}  # of `data`
 ANCHORED = ("dpo", "crpe")  # the ranks hold the initial policy too
+UNWEIGHED = (*OFFLINE, "sol_ver", "crpe")  # learn from answers that they choose, not from rewards
