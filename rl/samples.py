@@ -45,3 +45,16 @@ def sample_of(group: PromptGroup, position: int, advantage: float) -> Sample:
         policy_version=completion.policy_version,
         support_TK=completion.support_TK,
     )
+
+
+def given_sample(prompt_id: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> Sample:
+    """The trainable sequence of an answer that nobody sampled."""
+    return Sample(
+        prompt_id=prompt_id,
+        sample_idx=0,
+        token_ids=np.array([*prompt_ids, *answer_ids], dtype=np.int32),
+        num_prompt_tokens=len(prompt_ids),
+        rollout_logprobs=np.zeros(len(answer_ids), dtype=np.float32),
+        advantage=0.0,
+        policy_version=0,
+    )

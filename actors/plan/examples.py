@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from conf.errors import DataError
 from conf.schema import ModelConfig
 from rl.base.faults import listing
 from rl.problems.examples import Kind, read_examples
 from rl.recipes.recipe import Encode
+from rl.samples import given_sample
 from rl.text.chat_template import encode_prompt, load_policy_tokenizer
 from rl.text.tokenizer import character_ends
 from rl.types import IntArray, Prompt, Sample
@@ -52,15 +51,7 @@ class PolicyTexts:
             most: int = getattr(self._model, limit)
             if size > most:
                 raise DataError(f"the {what} has {size} tokens, above model.{limit}={most}")
-        return Sample(
-            prompt_id=prompt.id,
-            sample_idx=0,
-            token_ids=np.array([*prompt_ids, *answer_ids], dtype=np.int32),
-            num_prompt_tokens=len(prompt_ids),
-            rollout_logprobs=np.zeros(len(answer_ids), dtype=np.float32),
-            advantage=0.0,
-            policy_version=0,
-        )
+        return given_sample(prompt.id, prompt_ids.tolist(), answer_ids)
 
 
 def load_examples(path: str, kind: Kind, encode: Encode) -> list[tuple[Sample, ...]]:

@@ -117,28 +117,17 @@ class BundleJudge:
 _NO_TEST = Extraction(reason=Reason.NO_BLOCK, detail="no test of this problem can be read")
 
 
+_NO_TRACE = Extraction(reason=Reason.NO_BLOCK, detail="no output can be read")
+_NO_VERDICT = Extraction(reason=Reason.NO_BLOCK, detail="no choice among the programs can be read")
+
+
 def judge_traces(answers: Answers) -> Judged:
     """Compare each answer with what the program was seen to do: 1 where it is the same, else 0."""
-    if answers.trace is None:
+    trace = answers.trace
+    if trace is None:
         raise ValueError(f"problem {answers.problem.id}: a trace is asked for, and none is given")
     found_G = [read_trace(text) for text in answers.texts_G]
-    scores_G = tuple(
-        Score(value=None if found is None else float(is_right(found, answers.trace)))
-        for found in found_G
-    )
-    return Judged(
-        extractions_G=tuple(
-            _NO_TRACE if found is None else Extraction(reason=Reason.OK, code=found)
-            for found in found_G
-        ),
-        scores_G=scores_G,
-        rewards_G=np.array([score.value or 0.0 for score in scores_G], dtype=np.float32),
-        judge=JudgeKind.TRACE,
-        num_executed=0,
-    )
-
-
-_NO_TRACE = Extraction(reason=Reason.NO_BLOCK, detail="no output can be read")
+    return _compared(found_G, lambda found: is_right(found, trace), JudgeKind.TRACE, _NO_TRACE)
 
 
 def judge_verdicts(answers: Answers) -> Judged:
@@ -151,20 +140,28 @@ def judge_verdicts(answers: Answers) -> Judged:
         raise ValueError(f"problem {answers.problem.id}: a verdict is asked for, of no programs")
     found_G = [read_verdict(text, lineup) for text in answers.texts_G]
     right = lineup.right
+    is_named = None if right is None else lambda found: found == right
+    return _compared(found_G, is_named, JudgeKind.VERDICT, _NO_VERDICT)
+
+
+def _compared(
+    found_G: Sequence[str | None],
+    is_right: Callable[[str], bool] | None,
+    judge: JudgeKind,
+    unread: Extraction,
+) -> Judged:
+    """A score of 1 or 0 for what was found in each answer; none where nothing was, or is known."""
     scores_G = tuple(
-        Score(value=None if found is None or right is None else float(found == right))
+        Score(value=None if found is None or is_right is None else float(is_right(found)))
         for found in found_G
     )
     return Judged(
         extractions_G=tuple(
-            _NO_VERDICT if found is None else Extraction(reason=Reason.OK, code=found)
+            unread if found is None else Extraction(reason=Reason.OK, code=found)
             for found in found_G
         ),
         scores_G=scores_G,
         rewards_G=np.array([score.value or 0.0 for score in scores_G], dtype=np.float32),
-        judge=JudgeKind.VERDICT,
+        judge=judge,
         num_executed=0,
     )
-
-
-_NO_VERDICT = Extraction(reason=Reason.NO_BLOCK, detail="no choice among the programs can be read")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from rl.samples import given_sample
 from rl.types import Sample
 
 
@@ -27,15 +27,5 @@ def answer_samples(
             *tokenizer(answer, add_special_tokens=False)["input_ids"],
             tokenizer.eos_token_id,
         ]
-        samples.append(
-            Sample(
-                prompt_id=f"answer-{index}",
-                sample_idx=0,
-                token_ids=np.array([*prompt_ids, *answer_ids], dtype=np.int32),
-                num_prompt_tokens=len(prompt_ids),
-                rollout_logprobs=np.zeros(len(answer_ids), dtype=np.float32),
-                advantage=0.0,
-                policy_version=0,
-            )
-        )
+        samples.append(given_sample(f"answer-{index}", prompt_ids, answer_ids))
     return samples
