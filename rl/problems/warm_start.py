@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -20,10 +21,10 @@ def answer_samples(
     samples: list[Sample] = []
     for index, (question, answer) in enumerate(answers):
         turns = [{"role": "user", "content": question}]
-        prompt_ids = tokenizer.apply_chat_template(
+        prompt_ids: Any = tokenizer.apply_chat_template(
             turns, add_generation_prompt=True, return_dict=False
         )
-        answer_ids = [
+        answer_ids: list[Any] = [
             *tokenizer(answer, add_special_tokens=False)["input_ids"],
             tokenizer.eos_token_id,
         ]
