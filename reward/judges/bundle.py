@@ -140,8 +140,12 @@ def judge_verdicts(answers: Answers) -> Judged:
         raise ValueError(f"problem {answers.problem.id}: a verdict is asked for, of no programs")
     found_G = [read_verdict(text, lineup) for text in answers.texts_G]
     right = lineup.right
-    is_named = None if right is None else lambda found: found == right
-    return _compared(found_G, is_named, JudgeKind.VERDICT, _NO_VERDICT)
+
+    def names_it(found: str) -> bool:
+        return found == right
+
+    known = None if right is None else names_it
+    return _compared(found_G, known, JudgeKind.VERDICT, _NO_VERDICT)
 
 
 def _compared(
