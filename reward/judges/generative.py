@@ -152,8 +152,8 @@ class _Answer:
 def share_of_yes(logprobs: Mapping[str, float]) -> float | None:
     """P(Yes) / (P(Yes) + P(No)) of the first token; None where neither is among those listed.
 
-    Where only one is, the other has at most the probability of the last one listed. Case, quotes
-    and white space of a token do not count.
+    Where only one is, the other has at most the probability of the last one listed, and at most
+    what all of them leave. Case, quotes and white space of a token do not count.
 
     >>> share_of_yes({"Yes": -0.5, " yes": -3.0, "No": -1.0}) > 0.6, share_of_yes({"The": -0.1})
     (True, None)
@@ -165,7 +165,8 @@ def share_of_yes(logprobs: Mapping[str, float]) -> float | None:
             masses[word] += math.exp(min(logprob, 0.0))
     if not any(masses.values()):
         return None
-    least = math.exp(min(0.0, *logprobs.values()))
+    listed = [math.exp(min(logprob, 0.0)) for logprob in logprobs.values()]
+    least = min(*listed, max(0.0, 1.0 - sum(listed)), 1.0)
     yes, no = (mass or least for mass in masses.values())
     return yes / (yes + no)
 

@@ -66,14 +66,17 @@ def test_yes_and_no_are_read_in_the_probabilities_of_the_first_token():
     assert body["messages"][0]["content"].startswith("Add {code}.\n\nThis program is given:")
     values = [score.value for score in judged.scores_G]
     assert values[0] == values[4] == pytest.approx(0.75)
-    assert values[1] == 0.5  # No is all that is listed, so Yes has at most as much
+    # No is all that is listed, so that Yes has at most what is left.
+    assert values[1] == pytest.approx(1 - math.exp(-0.1))
     assert values[2:4] == [None, None]
     assert judged.judge is JudgeKind.GENERATIVE
 
 
 def test_an_answer_that_cannot_be_read_earns_the_mean_of_its_group_and_is_counted():
     judged, _ = judged_by(yes_or_no)
-    assert judged.rewards_G.tolist() == pytest.approx([0.75, 0.5, -0.5, 2 / 3, 0.75])
+    bad = 1 - math.exp(-0.1)
+    mean = (2 * 0.75 + bad) / 3
+    assert judged.rewards_G.tolist() == pytest.approx([0.75, bad, bad - 1, mean, 0.75])
     group = JudgedGroup(
         group=make_group(PROBLEM, len(TEXTS)),
         extractions_G=judged.extractions_G,
@@ -85,7 +88,7 @@ def test_an_answer_that_cannot_be_read_earns_the_mean_of_its_group_and_is_counte
     )
     metrics = batch_metrics([group])
     assert metrics["reward/unread_rate"] == 0.25
-    assert metrics["judge/score_mean"] == pytest.approx(2 / 3)
+    assert metrics["judge/score_mean"] == pytest.approx(mean)
     assert "rm/score_mean" not in metrics
 
 
@@ -203,8 +206,9 @@ def test_a_prompt_of_ones_own_has_places_for_problem_and_program(tmp_path: Path)
     file = tmp_path / "prompt.txt"
     file.write_text("Is {code} an answer to {question}? {other}")
     _, asked = judged_by(yes_or_no, f"reward.generative.prompt={file}")
-    text = asked[0][1]["messages"][0]["content"]
-    assert text.endswith("an answer to Add {code}.? {other}") and "x = 'good'" in text
+    texts = [body["messages"][0]["content"] for _, body in asked]  # as they arrived
+    assert all(text.endswith("an answer to Add {code}.? {other}") for text in texts)
+    assert sum("x = 'good'" in text for text in texts) == 1
     file.write_text("Is it right?")
     with pytest.raises(UserError, match=r"lacks \{question\} and \{code\}"):
         judged_by(yes_or_no, f"reward.generative.prompt={file}")
