@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from conf.errors import UserError
+
+# What the function that a setting names is called with.
+CALLED_WITH: dict[str, tuple[str, ...]] = {
+    "recipe": ("a Setup", "arguments"),
+    "algorithm.kind": ("a Config",),
+    "reward.kind": ("a RewardConfig", "an ExecutionConfig"),
+    "reward.rule": ("a text", "an ExtractConfig"),
+    "data.kind": ("a DataConfig", "a seed"),
+}
 
 
 def load(path: str, key: str) -> Any:  # noqa: ANN401 - whatever the module holds
@@ -14,7 +25,7 @@ def load(path: str, key: str) -> Any:  # noqa: ANN401 - whatever the module hold
     Raises:
         UserError: when the module cannot be imported or has no such name.
 
-    >>> load("json:loads", "data.kind")("[1]")
+    >>> load("json:loads", "source")("[1]")
     [1]
     """
     module, _, name = path.partition(":")
@@ -28,3 +39,23 @@ def load(path: str, key: str) -> Any:  # noqa: ANN401 - whatever the module hold
     if not hasattr(found, name):
         raise UserError(f"{key}: {module!r} has no {name!r}; give module:name")
     return getattr(found, name)
+
+
+def load_function(path: str, key: str) -> Callable[..., Any]:
+    """The function that `path` names, for a setting of `CALLED_WITH`.
+
+    Raises:
+        UserError: as `load` does, and for what cannot be called like that.
+    """
+    found = load(path, key)
+    wanted = CALLED_WITH[key]
+    form = f"{key}: {path}: it must take {' and '.join(wanted)}"
+    if not callable(found):
+        raise UserError(f"{form}; it is a {type(found).__name__}")
+    try:
+        inspect.signature(found).bind(*wanted)
+    except TypeError as error:
+        raise UserError(f"{form} ({error})") from error
+    except ValueError:  # some built-in functions do not say what they take
+        pass
+    return found

@@ -21,7 +21,7 @@ from actors.groups.handles import JudgeHandle, RewardModelHandle
 from actors.groups.supervision import Seat, Supervisor
 from actors.groups.verifiers import make_verifier
 from conf.errors import ProjectError
-from conf.imports import load
+from conf.imports import load_function
 from conf.schema import ExecutionConfig, RewardConfig
 from reward.code.extract import ExtractConfig
 from reward.judges.bundle import BundleJudge
@@ -152,7 +152,7 @@ class JudgeActor:
 
     def __init__(self, name: str, cfg: RewardConfig, sandbox: ExecutionConfig) -> None:
         self._name = name
-        make = JUDGES.get(cfg.kind) or load(cfg.kind, "reward.kind")
+        make = JUDGES.get(cfg.kind) or load_function(cfg.kind, "reward.kind")
         self._judge = bundle_judge(make(cfg, sandbox), cfg, sandbox)
 
     def ready(self) -> str:

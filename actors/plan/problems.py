@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conf.errors import UserError
-from conf.imports import load
+from conf.imports import load_function
 from conf.schema import DataConfig
 from rl.problems.levels import make_prompts
 from rl.problems.prompts import load_prompts
@@ -32,7 +32,7 @@ def load_problems(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Promp
 def _made(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Prompt]]:
     """What a function from outside this tree returns. Raises UserError where it is not problems."""
     try:
-        train, held_out = map(list, load(data.kind, "data.kind")(data, seed))
+        train, held_out = map(list, load_function(data.kind, "data.kind")(data, seed))
     except (TypeError, ValueError) as error:
         raise UserError(f"data.kind: {data.kind}: {_FORM} ({error})") from error
     if not all(isinstance(prompt, Prompt) for prompt in [*train, *held_out]):

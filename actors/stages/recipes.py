@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.plan.examples import PolicyTexts, load_examples
 from conf.errors import UserError
-from conf.imports import load
+from conf.imports import load_function
 from conf.recipes import (
     AletheiaArgs,
     CodrlPlusArgs,
@@ -173,6 +173,18 @@ def check_asks(recipe: Recipe, problems: Sequence[Prompt], held_out: Sequence[Pr
         )
 
 
+def _objective(cfg: Config) -> Objective:
+    """The objective of the run; raises UserError for what is none."""
+    kind = cfg.algorithm.kind
+    made: Any = (OBJECTIVES.get(kind) or load_function(kind, "algorithm.kind"))(cfg)
+    if not callable(made):
+        raise UserError(
+            f"algorithm.kind: {kind} returns a {type(made).__name__}; it must return an objective "
+            "(rl.loss.Objective), which is called with the outputs of a microbatch"
+        )
+    return made
+
+
 def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
     """The recipe of a run that samples programs like this.
 
@@ -180,7 +192,6 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
         UserError: for a recipe or an objective that cannot be imported, or is none.
     """
     algorithm = cfg.algorithm
-    objective = OBJECTIVES.get(algorithm.kind) or load(algorithm.kind, "algorithm.kind")
     texts = PolicyTexts(cfg.model)
     setup = Setup(
         sampling=sampling,
@@ -189,7 +200,7 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
             scale=algorithm.advantage_scale,
             std_floor=algorithm.std_floor,
         ),
-        objective=objective(cfg),
+        objective=_objective(cfg),
         minibatches_per_step=algorithm.minibatches_per_step,
         keep_zero_advantage=algorithm.kl_coef > 0 or algorithm.entropy_coef > 0,
         truncation=TruncationConfig(
@@ -202,7 +213,7 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
         encode=texts.encode,
         ends=texts.ends,
     )
-    make = RECIPES.get(cfg.recipe) or load(cfg.recipe, "recipe")
+    make = RECIPES.get(cfg.recipe) or load_function(cfg.recipe, "recipe")
     try:
         recipe = make(setup, cfg.recipe_args or {})
     except TypeError as error:

@@ -19,11 +19,13 @@ from actors.plan.layout.dry_run import assumed_machine, model_shapes
 from actors.plan.layout.plan import make_plan
 from actors.stages.recipes import (
     OBJECTIVES,
+    RECIPES,
     check_asks,
     make_recipe,
 )
 from conf.errors import UserError
 from conf.keys import keys_of
+from conf.recipes import ARGS
 from conf.schema import Config
 from conf.validate import (
     ConfigError,
@@ -199,6 +201,7 @@ def test_names_of_kinds_and_adapters_agree_with_their_tables() -> None:
     assert choices["reward.adapter"] == get_args(AdapterName) == tuple(ADAPTERS)
     assert set(choices["reward.kind"]) == {"rm", "hybrid", *JUDGES}
     assert set(choices["algorithm.kind"]) == set(OBJECTIVES)
+    assert set(choices["recipe"]) == set(RECIPES) == set(ARGS)
 
 
 def test_an_adapter_of_ones_own_says_its_system_turn(

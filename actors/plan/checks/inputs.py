@@ -16,7 +16,7 @@ from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
 from conf.errors import UserError
-from conf.imports import load
+from conf.imports import load_function
 from conf.recipes import OFFLINE
 from conf.schema import (
     Attention,
@@ -86,7 +86,7 @@ def file_faults(cfg: Config) -> list[str]:
         partial(check_cluster, cfg.ray),
         partial(check_trackers, cfg.trackers),
         partial(check_sandbox, cfg.sandbox),  # every run evaluates
-        *(partial(load, path, key) for key, path in _imported(cfg)),
+        *(partial(load_function, path, key) for key, path in _imported(cfg)),
     ]
     if kind is not None:
         quick.append(partial(read_examples, _examples_of(cfg), kind))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +113,37 @@ def test_what_settings_import_is_looked_for_before_anything_starts_all_at_once()
         "data.kind",
     ]
     assert "'json' has no 'no_name'" in said and "must be on PYTHONPATH" in said
+
+
+WRONG = """
+def takes_nothing():
+    return 3
+
+class TakesOne:
+    def __init__(self, cfg):
+        pass
+
+number = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("algorithm.kind=wrong:takes_nothing", "it must take a Config (too many"),
+        ("reward.kind=wrong:TakesOne", "it must take a RewardConfig and an ExecutionConfig (too"),
+        ("recipe=wrong:takes_nothing", "it must take a Setup and arguments (too many"),
+        ("reward.rule=wrong:takes_nothing", "it must take a text and an ExtractConfig (too many"),
+        ("data.kind=wrong:number", "it must take a DataConfig and a seed; it is a int"),
+    ],
+)
+def test_what_is_imported_must_take_what_it_is_called_with(
+    override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "wrong.py").write_text(WRONG)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wrong", raising=False)
+    assert message in refusal([f"++{override}"])
 
 
 OWN = """
