@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from actors.plan.examples import PolicyTexts, load_examples
 from conf.errors import UserError
@@ -182,7 +182,7 @@ def _objective(cfg: Config) -> Objective:
             f"algorithm.kind: {kind} returns a {type(made).__name__}; it must return an objective "
             "(rl.loss.Objective), which is called with the outputs of a microbatch"
         )
-    return made
+    return cast("Objective", made)
 
 
 def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
