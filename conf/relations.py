@@ -68,6 +68,13 @@ def _has_short_parts(name: str) -> bool:
     return all(len(part.encode()) <= MAX_NAME_BYTES for part in name.split("/"))
 
 
+def num_untested(config: Config) -> int:
+    """Problems of a step that come from those without tests; 0 where there are no such ones."""
+    if config.data.untested_path is None:
+        return 0
+    return round(config.data.untested_share * config.algorithm.prompts_per_step)
+
+
 def _is_of_keys(pattern: str) -> bool:
     """Whether a pattern matches some key of a run."""
     return any(fnmatchcase(key.path, pattern) for key in keys_of(Config))
@@ -174,9 +181,38 @@ RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="data.num_train",
         involves=("data.kind", "data.num_train", "algorithm.prompts_per_step"),
-        rule="each group of a step has its own problem: data.num_train >= prompts_per_step",
+        rule="each group of a step has its own problem: data.num_train >= prompts_per_step, "
+        "those without tests left out",
         fix="raise data.num_train, or lower algorithm.prompts_per_step",
-        holds=lambda c: c.data.kind != "minipy" or c.data.num_train >= c.algorithm.prompts_per_step,
+        holds=lambda c: (
+            c.data.kind != "minipy"
+            or c.data.num_train >= c.algorithm.prompts_per_step - num_untested(c)
+        ),
+    ),
+    Relation(
+        path="data.untested_path",
+        involves=("data.untested_path", "reward.kind", "loop.enabled"),
+        rule="problems without tests need a judge that runs none, and no loop: it mines by tests",
+        fix="set reward=hybrid and loop.enabled=false",
+        holds=lambda c: (
+            c.data.untested_path is None or (c.reward.kind != "execution" and not c.loop.enabled)
+        ),
+    ),
+    Relation(
+        path="data.untested_share",
+        involves=("data.untested_path", "data.untested_share", "algorithm.prompts_per_step"),
+        rule="a step has at least two groups with tests and two without, where some have none",
+        fix="set data.untested_share nearer to 0.5, or raise algorithm.prompts_per_step",
+        holds=lambda c: (
+            c.data.untested_path is None or 2 <= num_untested(c) <= c.algorithm.prompts_per_step - 2
+        ),
+    ),
+    Relation(
+        path="data.untested_path",
+        involves=("data.untested_path", "algorithm.num_refills"),
+        rule="refills would change the share of problems without tests",
+        fix="set algorithm.num_refills=0",
+        holds=lambda c: c.data.untested_path is None or not c.algorithm.num_refills,
     ),
     Relation(
         path="probe.path",
@@ -345,8 +381,10 @@ CAUTIONS: tuple[Relation, ...] = (
         path="reward.kind",
         involves=("reward.kind", "data.kind"),
         rule="every problem of data.kind=minipy has tests, so a hybrid never asks its reward model",
-        fix="set reward=execution, or give problems without tests with data=parquet",
-        holds=lambda c: c.reward.kind != "hybrid" or c.data.kind != "minipy",
+        fix="set reward=execution, or give problems without tests (data.untested_path)",
+        holds=lambda c: (
+            c.reward.kind != "hybrid" or c.data.kind != "minipy" or c.data.untested_path is not None
+        ),
     ),
     Relation(
         path="policy.warmup_steps",
