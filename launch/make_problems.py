@@ -39,13 +39,13 @@ def run(args: MakeProblemsArgs) -> None:
         sandbox=args.sandbox,
     )
     check_arguments(sampling)
-    held_out = [prompt.question for path in args.held_out for prompt in load_prompts(path)]
+    held_out = load_prompts(args.held_out) if args.held_out else []
     cfg = configure(sampling, *check_model(sampling, "policy"))
     from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415 - heavy
     from actors.stages.problem_making import make_problems  # noqa: PLC0415
 
     rehearse(args.policy, "policy", "lm")
-    make_problems(cfg, args, held_out)
+    make_problems(cfg, args, [prompt.question for prompt in held_out])
 
 
 if __name__ == "__main__":

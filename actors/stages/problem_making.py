@@ -74,14 +74,15 @@ def make_problems(cfg: Config, args: MakeProblemsArgs, held_out: Sequence[str]) 
     )
     console.stage("problems", about)
     observed = _observe(cfg, args, left, console) if left else []
-    filters = Filters(min_agreement=args.min_agreement, delta_band=args.delta_band)
+    band = args.min_delta, args.max_delta
+    filters = Filters(min_agreement=args.min_agreement, delta_band=band)
     kept, late = sift_observed(observed, filters)
     card = make_card(candidates, observed, early | late, filters)
     _show(card, console)
     if not kept:
         raise UserError(
             f"num: the filters keep none of {len(candidates)} problems; make more of them, or "
-            "give a lower min_agreement or a wider delta_band"
+            "give a lower min_agreement or a wider band of delta"
         )
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)

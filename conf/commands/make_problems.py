@@ -22,20 +22,25 @@ class MakeProblemsArgs:
         ge=0,
         le=1,
     )
-    held_out: tuple[str, ...] = key(
-        "canonical parquet files whose statements must not be made, such as a probe's; those of "
-        "minipy's held-out split and probe never are",
-        (),
+    held_out: str | None = key(
+        "canonical parquet whose statements must not be made, such as a probe's; those of minipy's "
+        "held-out combinations never are",
+        None,
     )
     policy: str = key("directory or hub id of the policy that solves them", "assets/minipy/policy")
     num_samples: int = key("programs per problem, M", 8, ge=2)
     temperature: float = key("sampling temperature", 1.0, ge=MIN_TEMPERATURE)
     num_inputs: int = key("inputs on which the programs of a problem are run", 8, ge=1)
     min_agreement: int = key("programs that must agree on all inputs, at least", 5, ge=1)
-    delta_band: tuple[float, float] = key(
-        "band of delta, which is 1 - mean share of the most frequent output, in which a problem is "
-        "kept; the largest possible delta is outside",
-        (0.05, 0.4),
+    min_delta: float = key(
+        "smallest delta that is kept: 1 - mean share of the most frequent output; 0 is unanimity",
+        0.05,
+        ge=0,
+        le=1,
+    )
+    max_delta: float = key(
+        "largest delta that is kept; less than that of programs of which no two agree",
+        0.4,
         ge=0,
         le=1,
     )
@@ -55,12 +60,12 @@ def check_bounds(args: MakeProblemsArgs) -> None:
             f"min_agreement={args.min_agreement}: of num_samples={args.num_samples} programs no "
             f"more can agree; give min_agreement={args.num_samples} or less"
         )
-    low, high = args.delta_band
     most = 1 - 1 / args.num_samples
-    if not low <= high < most:
+    if not args.min_delta <= args.max_delta < most:
         raise UserError(
-            f"delta_band={low:g},{high:g}: must rise and end below {most:g}, where no two of "
-            f"num_samples={args.num_samples} programs agree; give delta_band=0.05,0.4"
+            f"max_delta={args.max_delta:g}: must be at least min_delta={args.min_delta:g} and below "
+            f"{most:g}, where no two of num_samples={args.num_samples} programs agree; give "
+            "min_delta=0.05 max_delta=0.4"
         )
     if args.ambiguous + args.outside > 1:
         raise UserError(
