@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan.evaluation import check_arguments, check_model, configure
 from actors.plan.shipped import shipped
-from conf.commands.benchmark import EvaluationArgs
+from conf.commands.benchmark import DataArgs, EvaluationArgs
 from conf.commands.make_problems import MakeProblemsArgs, check_bounds
 from launch.common.cli import main_simple
 from rl.base.outputs import check_output_dir
@@ -36,6 +36,7 @@ def run(args: MakeProblemsArgs) -> None:
         temperature=args.temperature,
         top_p=1.0,
         seed=args.seed,
+        data=DataArgs(),
         sandbox=args.sandbox,
     )
     check_arguments(sampling)

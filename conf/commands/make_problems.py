@@ -63,8 +63,8 @@ def check_bounds(args: MakeProblemsArgs) -> None:
     most = 1 - 1 / args.num_samples
     if not args.min_delta <= args.max_delta < most:
         raise UserError(
-            f"max_delta={args.max_delta:g}: must be at least min_delta={args.min_delta:g} and below "
-            f"{most:g}, where no two of num_samples={args.num_samples} programs agree; give "
+            f"max_delta={args.max_delta:g}: must be at least min_delta={args.min_delta:g} and "
+            f"below {most:g}, where no two of num_samples={args.num_samples} programs agree; give "
             "min_delta=0.05 max_delta=0.4"
         )
     if args.ambiguous + args.outside > 1:
