@@ -8,7 +8,6 @@ programs agree often enough, but not too often. `problems.parquet` has canonical
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -26,10 +25,9 @@ from rl.problems.prompts import load_prompts
 def run(args: MakeProblemsArgs) -> None:
     """Check what can be checked without an engine, then make and sift."""
     check_bounds(args)
-    args = replace(args, policy=shipped(args.policy))
     output = check_output_dir(args.output)
     sampling = EvaluationArgs(
-        model=args.policy,
+        model=shipped(args.policy),
         benchmark="minipy",
         output=str(output / "card.json"),
         num_samples=args.num_samples,
@@ -45,7 +43,7 @@ def run(args: MakeProblemsArgs) -> None:
     from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415 - heavy
     from actors.stages.problem_making import make_problems  # noqa: PLC0415
 
-    rehearse(args.policy, "policy", "lm")
+    rehearse(sampling.model, "policy", "lm")
     make_problems(cfg, args, [prompt.question for prompt in held_out])
 
 

@@ -87,7 +87,8 @@ def make_problems(cfg: Config, args: MakeProblemsArgs, held_out: Sequence[str]) 
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     write_prompts(output / "problems.parquet", kept)
-    replace_json(output / "card.json", card | {"settings": asdict(args)}, indent=1)
+    settings = {name: value for name, value in asdict(args).items() if name != "output"}
+    replace_json(output / "card.json", card | {"settings": settings}, indent=1)
     console.say(f"{len(kept)} problems  {output / 'problems.parquet'}")
 
 
