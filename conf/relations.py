@@ -5,7 +5,13 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
-from conf.algorithm_relations import ALGORITHM_CAUTIONS, ALGORITHM_RELATIONS, JUDGE_RELATIONS
+from conf.algorithm_relations import (
+    ALGORITHM_CAUTIONS,
+    ALGORITHM_RELATIONS,
+    JUDGE_RELATIONS,
+    UNTESTED_RELATIONS,
+    num_untested,
+)
 from conf.keys import keys_of
 from conf.recipes import OFFLINE
 from conf.relation import Relation
@@ -66,13 +72,6 @@ MAX_NAME_BYTES = 200  # of a part of a name: ".old-20260131-235959" and the like
 
 def _has_short_parts(name: str) -> bool:
     return all(len(part.encode()) <= MAX_NAME_BYTES for part in name.split("/"))
-
-
-def num_untested(config: Config) -> int:
-    """Problems of a step that come from those without tests; 0 where there are no such ones."""
-    if config.data.untested_path is None:
-        return 0
-    return round(config.data.untested_share * config.algorithm.prompts_per_step)
 
 
 def _is_of_keys(pattern: str) -> bool:
@@ -189,31 +188,7 @@ RELATIONS: tuple[Relation, ...] = (
             or c.data.num_train >= c.algorithm.prompts_per_step - num_untested(c)
         ),
     ),
-    Relation(
-        path="data.untested_path",
-        involves=("data.untested_path", "reward.kind", "loop.enabled"),
-        rule="problems without tests need a judge that runs none, and no loop: it mines by tests",
-        fix="set reward=hybrid and loop.enabled=false",
-        holds=lambda c: (
-            c.data.untested_path is None or (c.reward.kind != "execution" and not c.loop.enabled)
-        ),
-    ),
-    Relation(
-        path="data.untested_share",
-        involves=("data.untested_path", "data.untested_share", "algorithm.prompts_per_step"),
-        rule="a step has at least two groups with tests and two without, where some have none",
-        fix="set data.untested_share nearer to 0.5, or raise algorithm.prompts_per_step",
-        holds=lambda c: (
-            c.data.untested_path is None or 2 <= num_untested(c) <= c.algorithm.prompts_per_step - 2
-        ),
-    ),
-    Relation(
-        path="data.untested_path",
-        involves=("data.untested_path", "algorithm.num_refills"),
-        rule="refills would change the share of problems without tests",
-        fix="set algorithm.num_refills=0",
-        holds=lambda c: c.data.untested_path is None or not c.algorithm.num_refills,
-    ),
+    *UNTESTED_RELATIONS,
     Relation(
         path="probe.path",
         involves=("probe.path", "data.kind"),

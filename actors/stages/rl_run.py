@@ -20,8 +20,8 @@ from actors.stages.evaluation import Evaluation, evaluate
 from actors.stages.keeping import RunCheckpoints, read_states
 from actors.stages.probe import Asking, Probe, probe_problems
 from actors.stages.recipes import check_asks, make_recipe
+from conf.algorithm_relations import num_untested
 from conf.errors import LostPolicyError, is_lost_policy
-from conf.relations import num_untested
 from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
 from reward.model.written import check_written
 from rl.base.best_effort import BestEffort

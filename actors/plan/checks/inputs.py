@@ -15,10 +15,10 @@ from actors.cluster.cluster import check_cluster
 from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
+from conf.algorithm_relations import num_untested
 from conf.errors import UserError
 from conf.imports import load
 from conf.recipes import OFFLINE
-from conf.relations import num_untested
 from conf.schema import (
     Attention,
     Config,
