@@ -6,7 +6,13 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
-from conf.algorithm_relations import ALGORITHM_CAUTIONS, ALGORITHM_RELATIONS, JUDGE_RELATIONS
+from conf.algorithm_relations import (
+    ALGORITHM_CAUTIONS,
+    ALGORITHM_RELATIONS,
+    JUDGE_RELATIONS,
+    UNTESTED_RELATIONS,
+    num_untested,
+)
 from conf.keys import keys_of
 from conf.recipes import OFFLINE
 from conf.relation import Relation
@@ -186,10 +192,15 @@ RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="data.num_train",
         involves=("data.kind", "data.num_train", "algorithm.prompts_per_step"),
-        rule="each group of a step has its own problem: data.num_train >= prompts_per_step",
+        rule="each group of a step has its own problem: data.num_train >= prompts_per_step, "
+        "those without tests left out",
         fix="raise data.num_train, or lower algorithm.prompts_per_step",
-        holds=lambda c: c.data.kind != "minipy" or c.data.num_train >= c.algorithm.prompts_per_step,
+        holds=lambda c: (
+            c.data.kind != "minipy"
+            or c.data.num_train >= c.algorithm.prompts_per_step - num_untested(c)
+        ),
     ),
+    *UNTESTED_RELATIONS,
     Relation(
         path="probe.path",
         involves=("probe.path", "data.kind"),
@@ -364,8 +375,10 @@ CAUTIONS: tuple[Relation, ...] = (
         path="reward.kind",
         involves=("reward.kind", "data.kind"),
         rule="every problem of data.kind=minipy has tests, so a hybrid never asks its reward model",
-        fix="set reward=execution, or give problems without tests with data=parquet",
-        holds=lambda c: c.reward.kind != "hybrid" or c.data.kind != "minipy",
+        fix="set reward=execution, or give problems without tests (data.untested_path)",
+        holds=lambda c: (
+            c.reward.kind != "hybrid" or c.data.kind != "minipy" or c.data.untested_path is not None
+        ),
     ),
     Relation(
         path="policy.warmup_steps",

@@ -91,6 +91,14 @@ class DataConfig:
     )
     num_train: int = key("problems generated for training (kind minipy)", 4000, ge=1)
     num_eval: int = key("problems generated for the held-out test split (kind minipy)", 120, ge=1)
+    untested_path: str | None = key(
+        "canonical parquet of further training problems, without tests, as launch/make_problems.py "
+        "makes them",
+        None,
+    )
+    untested_share: float = key(
+        "share of each step's problems that have no tests (with untested_path)", 0.5, gt=0, le=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,13 @@ def load_problems(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Promp
 
     `data.kind` may be the path of a function from outside this tree that returns them.
     """
+    train, held_out = _tested(data, seed)
+    if data.untested_path is not None:
+        train = [*train, *load_prompts(data.untested_path, data.max_bad_rows)]
+    return train, held_out
+
+
+def _tested(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Prompt]]:
     if data.kind == "minipy":
         train = make_prompts(data.level, "train", data.num_train, seed)
         # The test split is that of seed 0 for every run, so that figures can be compared.

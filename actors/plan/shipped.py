@@ -25,8 +25,10 @@ def with_shipped_models(cfg: Config) -> Config:
         args = {**args, "data": shipped(args["data"])}
     template = read_template(cfg.model.chat_template, "model.chat_template")
     system = read_system(cfg.reward.system, "reward.system")
+    untested = cfg.data.untested_path and shipped(cfg.data.untested_path)
     return replace(
         cfg,
+        data=replace(cfg.data, untested_path=untested),
         model=replace(cfg.model, path=shipped(cfg.model.path), chat_template=template),
         reward=replace(cfg.reward, model=reward_model, system=system),
         recipe_args=args,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from actors.stages.evaluation import Evaluation, evaluate
 from actors.stages.keeping import RunCheckpoints, read_states
 from actors.stages.probe import Asking, Probe, probe_problems
 from actors.stages.recipes import check_asks, make_recipe
+from conf.algorithm_relations import num_untested
 from conf.errors import LostPolicyError, is_lost_policy
 from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
 from reward.model.written import check_written
@@ -27,6 +29,7 @@ from rl.base.console import Console
 from rl.base.files import replacing_directory
 from rl.loop import LoopConfig, run_loop
 from rl.metrics import FAULTS, read_metrics
+from rl.problems.mixing import MixedSampler
 from rl.problems.prompts import PromptSampler
 from rl.recipes.recipe import History
 from rl.report.live import LiveReport
@@ -54,6 +57,12 @@ class RlResult:
     partition: list[dict[str, int]]
     start_s: float  # until every engine was ready
     watch: Watch
+
+
+def _sampler_of(cfg: Config, train: Sequence[Prompt]) -> PromptSampler:
+    if cfg.data.untested_path is None:
+        return PromptSampler(train, cfg.seed)
+    return MixedSampler(train, cfg.seed, cfg.algorithm.prompts_per_step, num_untested(cfg))
 
 
 def _warn_of_shared(train: list[Prompt], held_out: list[Prompt], console: Console) -> None:
@@ -123,6 +132,7 @@ class RlRun:
         )
         _warn_of_shared(self._train, self._held_out, console)
         check_asks(self._recipe, self._train, self._held_out)
+        self._sampler = _sampler_of(cfg, self._train)
         asking = Asking(problems=probed, sampling=sampling, by_tests=cfg.reward.kind == "execution")
         self._probe = Probe(cfg, asking, directory, console, effort)
         self._executed_for_evaluation = 0
@@ -222,7 +232,7 @@ class RlRun:
         try:
             return await run_loop(
                 fleet,
-                PromptSampler(self._train, self._cfg.seed),
+                self._sampler,
                 self._recipe,
                 loop_config(self._cfg.algorithm, first_step),
                 history=history,

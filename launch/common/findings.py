@@ -132,7 +132,8 @@ def experiment_finding(name: str, machine: Hardware) -> Finding:
     needs = f"{config.placement.kind}: {wanted['CPU']:g} CPUs, {wanted['GPU']:g} GPUs"
     lacks = missing(config, machine)
     remarks = [f"lacks {', '.join(lacks)}"] if lacks else []
-    files = [config.data.train_path, config.data.eval_path, *_local_models(config)]
+    data = config.data
+    files = [data.train_path, data.eval_path, data.untested_path, *_local_models(config)]
     absent = [path for path in files if path and not (TREE / path).exists()]
     remarks += [f"needs {', '.join(absent)}"] if absent else []
     return Finding(name, needs, "; ".join(remarks))

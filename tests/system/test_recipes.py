@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,12 @@ def test_aletheia_asks_which_of_the_programs_of_the_same_step_is_right(tmp_path:
     assert {"eval/verdict_right", "eval/best_of_by_verdicts", "eval/best_of_at_random"} <= set(
         marks
     )
+
+
+def test_tested_and_synthetic_problems_have_a_judge_each_in_every_step(tmp_path: Path) -> None:
+    run = trained(tmp_path, "experiment=synthetic", "data.num_train=2", "algorithm.num_steps=2")
+    for step in (1, 2):
+        rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, step))
+        by_judge = Counter((row.judge, row.prompt_id.partition("-")[0]) for row in rows)
+        assert by_judge == {("execution", "minipy"): 8, ("rm", "synthetic"): 8}
+    assert all(step["reward/exec_share"] == 0.5 for step in read_metrics(run.metrics))

@@ -15,6 +15,7 @@ from actors.cluster.cluster import check_cluster
 from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
+from conf.algorithm_relations import num_untested
 from conf.errors import UserError
 from conf.imports import load_function
 from conf.recipes import OFFLINE
@@ -96,12 +97,16 @@ def file_faults(cfg: Config) -> list[str]:
         quick.append(partial(_check_policy, model, device, cfg.policy.attention))
         quick.append(partial(_check_reward_model, reward, device))
     if data.kind == "parquet":
-        steps = cfg.algorithm.prompts_per_step
+        steps = cfg.algorithm.prompts_per_step - num_untested(cfg)
         if kind is None or data.train_path is not None:
             by_tests = kind is None and reward.kind == "execution"
             quick.append(partial(_check_train_data, data, steps, by_tests=by_tests))
         quick.append(partial(_check_eval_data, data))
         quick.append(partial(_check_probe_data, data, cfg.probe))
+    if data.untested_path is not None:
+        quick.append(
+            partial(_read_data, "data.untested_path", data.untested_path, data.max_bad_rows)
+        )
     return _faults(quick)
 
 

@@ -81,6 +81,7 @@ def _splits(data: DataConfig, probe: ProbeConfig, seed: int) -> Iterator[Split]:
             yield Split(key="probe (minipy)", prompts=found)
     paths = {"data.train_path": data.train_path, "data.eval_path": data.eval_path}
     files = paths if data.kind == "parquet" else {}
+    files = files | {"data.untested_path": data.untested_path}
     if probe.every:
         files = files | {"probe.path": probe.path}
     for key, file in files.items():

@@ -16,7 +16,8 @@ from conf.validate import to_dict
 
 OF_THE_CALL = ("resume", "resume_allow", "overwrite", "dry_run")  # they change no result
 _PLACES = ("experiment", "name", "output_dir")
-_PATHS = ("model.path", "reward.model", "data.train_path", "data.eval_path", "probe.path")
+_DATA = ("data.train_path", "data.eval_path", "data.untested_path", "probe.path")
+_PATHS = ("model.path", "reward.model", *_DATA)
 _RANKS = "policy.ranks"
 _SHIPPED = "/assets/minipy/"  # a shipped model lies in the tree of the command, wherever that is
 _SHOWN_CHARS = 60

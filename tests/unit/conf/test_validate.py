@@ -538,6 +538,42 @@ def test_a_hybrid_that_has_only_one_judge_or_mixes_their_units_is_allowed_with_a
     assert caution.path == "algorithm.advantage_scale"
 
 
+SYNTHETIC = "experiment=synthetic"
+
+
+def test_a_hybrid_on_tested_and_untested_problems_has_both_of_its_judges() -> None:
+    assert cautions(run_config([SYNTHETIC])) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path", "said"),
+    [
+        (["reward=execution"], "data.untested_path", "set reward=hybrid"),
+        (["++loop.enabled=true"], "data.untested_path", "loop.enabled=false"),
+        (
+            ["++data.untested_share=0.05", "++data.num_train=16"],
+            "data.untested_share",
+            "two groups with tests and two",
+        ),
+        (["++data.untested_share=0.95"], "data.untested_share", "two groups with tests and two"),
+        (["++algorithm.prompts_per_step=3"], "data.untested_share", "raise algorithm.prompts_per"),
+        (
+            ["++algorithm.num_refills=1", "++algorithm.min_spread=0.1"],
+            "data.untested_path",
+            "set algorithm.num_refills=0",
+        ),
+        (["++data.num_train=7"], "data.num_train", "those without tests left out"),
+    ],
+)
+def test_a_mix_that_leaves_a_judge_without_groups_is_refused(
+    overrides: list[str], path: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run_config([SYNTHETIC, *overrides])
+    assert [fault.path for fault in caught.value.faults] == [path]
+    assert said in str(caught.value)
+
+
 def test_a_run_that_ends_in_its_warm_up_is_allowed_with_a_warning() -> None:
     (caution,) = cautions(run_config(["++policy.warmup_steps=60"]))
     assert caution.path == "policy.warmup_steps"

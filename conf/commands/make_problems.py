@@ -1,0 +1,74 @@
+"""The arguments of `launch/make_problems.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conf.errors import UserError
+from conf.schema import MIN_TEMPERATURE, SandboxConfig, key
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeProblemsArgs:
+    """What `launch/make_problems.py` takes."""
+
+    output: str = key("directory of problems.parquet and card.json; those there are replaced")
+    num: int = key("problems that are made; the filters keep a part", 400, ge=1)
+    num_parents: int = key("training problems of minipy that are recombined", 120, ge=1)
+    ambiguous: float = key("share that is planted with two readings", 0.2, ge=0, le=1)
+    outside: float = key(
+        "share that is planted well posed, but of a form that no training problem has",
+        0.2,
+        ge=0,
+        le=1,
+    )
+    held_out: str | None = key(
+        "canonical parquet whose statements must not be made, such as a probe's; those of minipy's "
+        "held-out combinations never are",
+        None,
+    )
+    policy: str = key("directory or hub id of the policy that solves them", "assets/minipy/policy")
+    num_samples: int = key("programs per problem, M", 8, ge=2)
+    temperature: float = key("sampling temperature", 1.0, ge=MIN_TEMPERATURE)
+    num_inputs: int = key("inputs on which the programs of a problem are run", 8, ge=1)
+    min_agreement: int = key("programs that must agree on all inputs, at least", 5, ge=1)
+    min_delta: float = key(
+        "smallest delta that is kept: 1 - mean share of the most frequent output; 0 is unanimity",
+        0.05,
+        ge=0,
+        le=1,
+    )
+    max_delta: float = key(
+        "largest delta that is kept; less than that of programs of which no two agree",
+        0.4,
+        ge=0,
+        le=1,
+    )
+    test_timeout_s: float = key("wall clock of one input, seconds", 4.0, gt=0)
+    sandbox: SandboxConfig = key("sandbox that holds programs")
+    seed: int = key("seed of everything random", 0, ge=0)
+
+
+def check_bounds(args: MakeProblemsArgs) -> None:
+    """Refuse bounds that contradict each other.
+
+    Raises:
+        UserError: naming the key, the bound and a value that holds.
+    """
+    if args.min_agreement > args.num_samples:
+        raise UserError(
+            f"min_agreement={args.min_agreement}: of num_samples={args.num_samples} programs no "
+            f"more can agree; give min_agreement={args.num_samples} or less"
+        )
+    most = 1 - 1 / args.num_samples
+    if not args.min_delta <= args.max_delta < most:
+        raise UserError(
+            f"max_delta={args.max_delta:g}: must be at least min_delta={args.min_delta:g} and "
+            f"below {most:g}, where no two of num_samples={args.num_samples} programs agree; give "
+            "min_delta=0.05 max_delta=0.4"
+        )
+    if args.ambiguous + args.outside > 1:
+        raise UserError(
+            f"ambiguous={args.ambiguous:g}: is more than outside={args.outside:g} leaves; both "
+            "shares add up to at most 1, so lower either"
+        )
