@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from conf.schema import key
 
@@ -164,10 +165,12 @@ class CvedrlArgs:
 class AletheiaArgs:
     """Which of several programs is right, asked of the policy (Aletheia, arXiv 2601.12186)."""
 
-    learn: Literal["grpo", "raft"] = key(
-        "objective: grpo the run's policy gradient; raft the likelihood of right answers alone",
+    learn: Literal["grpo", "raft", "dpo"] = key(
+        "objective: grpo the run's policy gradient; raft the likelihood of right answers alone; "
+        "dpo right answers preferred to wrong ones of the same list",
         "grpo",
     )
+    beta: float = key("weight of dpo's log-ratio to the initial policy", 0.1, gt=0)
     reward: Literal["right", "distance"] = key(
         "reward of a choice: right 1 for the right program, else 0; distance 1, and by the rank of "
         "its pass rate down to -0.8, for which tests must give a rate (reward.execution=pass_rate)",
@@ -217,4 +220,13 @@ ARGS: dict[str, type[RecipeArgs]] = {
     "aletheia": AletheiaArgs,
 }
 OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pairs"}  # of `data`
-ANCHORED = ("dpo", "crpe")  # the ranks hold the initial policy too
+_ANCHORED = ("dpo", "crpe")
+
+
+def is_anchored(recipe: str, args: Mapping[str, Any] | None) -> bool:
+    """Whether the ranks hold the initial policy too.
+
+    >>> is_anchored("aletheia", {"learn": "dpo"}), is_anchored("aletheia", None)
+    (True, False)
+    """
+    return recipe in _ANCHORED or (recipe == "aletheia" and (args or {}).get("learn") == "dpo")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -125,7 +125,7 @@ class Recipe:
 
     max_updates: int = 1
     labels: Labels | None = None
-    needs_reference: ClassVar[bool] = False
+    needs_reference: bool = False
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
