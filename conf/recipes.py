@@ -195,6 +195,35 @@ class AletheiaArgs:
     group_size: int = key("answers to a list; 16 in Aletheia", 8, ge=2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ActorCriticArgs:
+    """Programs compared with what a critic expected (Gorinski et al., arXiv 2310.13669).
+
+    None of its numbers is published; the defaults are ours.
+    """
+
+    critic: Literal["online", "frozen", "none"] = key(
+        "what a reward is compared with first: a critic of the problem that learns all the time, "
+        "one that stops after frozen_after steps, or nothing",
+        "online",
+    )
+    frozen_after: int = key("steps that a frozen critic learns from; not published", 10, ge=1)
+    critic_units: int = key("hidden units of the critic; not published", 16, ge=1)
+    critic_lr: float = key("learning rate of the critic; not published", 3e-3, gt=0)
+    critic_passes: int = key(
+        "updates of the critic on the rewards of each step; not published", 8, ge=1
+    )
+    replay: Literal["none", "all", "distinct"] = key(
+        "programs of earlier steps that are learned again: none, all, or of each problem those "
+        "whose syntax trees differ beyond names of variables",
+        "distinct",
+    )
+    replay_share: float = key(
+        "share of the programs of a step that are replayed; not published", 0.5, gt=0, le=0.9
+    )
+    buffer_size: int = key("programs that are kept, the newest; not published", 512, ge=1)
+
+
 RecipeArgs = (
     GrpoArgs
     | CureArgs
@@ -206,6 +235,7 @@ RecipeArgs = (
     | StepCoderArgs
     | CvedrlArgs
     | AletheiaArgs
+    | ActorCriticArgs
 )
 ARGS: dict[str, type[RecipeArgs]] = {
     "grpo": GrpoArgs,
@@ -218,6 +248,7 @@ ARGS: dict[str, type[RecipeArgs]] = {
     "stepcoder": StepCoderArgs,
     "cvedrl": CvedrlArgs,
     "aletheia": AletheiaArgs,
+    "actor_critic": ActorCriticArgs,
 }
 OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pairs"}  # of `data`
 _ANCHORED = ("dpo", "crpe")
