@@ -137,6 +137,11 @@ def test_a_run_that_samples_from_another_distribution_on_purpose_has_no_bound(ov
     assert not is_strict(cfg.self_check, cfg.rollout, stale=cfg.algorithm.max_staleness > 0)
 
 
+def test_a_run_that_replays_older_samples_has_no_bound():
+    cfg = config()
+    assert not is_strict(cfg.self_check, cfg.rollout, stale=True)
+
+
 def test_truncated_sampling_that_the_engines_record_has_the_bound():
     cfg = config("++rollout.top_p=0.9", "++rollout.top_k=20")
     assert is_strict(cfg.self_check, cfg.rollout, stale=cfg.algorithm.max_staleness > 0)
