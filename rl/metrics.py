@@ -164,8 +164,8 @@ METRICS: dict[str, Metric] = {
     "task/critic/r2": Metric(
         "share", "variance of the step's rewards that the critic expected; below 0: worse than none"
     ),
-    "task/critic/advantage_var": Metric(
-        "reward²", "variance of reward less value, before baseline and scale"
+    "task/critic/advantage_std": Metric(
+        "reward", "standard deviation of reward less value, before baseline and scale"
     ),
     "task/replay/num_kept": Metric("programs", "programs in the buffer that the step drew from"),
     "task/replay/num_drawn": Metric("programs", "programs of earlier steps that are learned again"),

@@ -92,7 +92,7 @@ class ActorCritic(Recipe):
         rewards_N, left_N = _taught(groups_P), _taught(surprises_P)
         if not rewards_N.size:
             return {}
-        found = {"task/critic/advantage_var": float(left_N.var())}
+        found = {"task/critic/advantage_std": float(left_N.std())}
         explained = r_squared(rewards_N, rewards_N - left_N)
         if self._args.critic != "none" and explained is not None:
             found["task/critic/r2"] = explained

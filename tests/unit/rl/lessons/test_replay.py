@@ -1,4 +1,4 @@
-"""Replay: a kept program is the sample that it was, and programs that count as one are kept once."""
+"""Replay: a kept program is the sample that it was; those that count as one are kept once."""
 
 from __future__ import annotations
 
