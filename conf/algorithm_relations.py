@@ -5,10 +5,11 @@ They say what cannot be combined, and what should not be.
 
 from __future__ import annotations
 
-from conf.recipes import UNWEIGHED
+from conf.recipes import UNWEIGHED, ActorCriticArgs
 from conf.relation import Relation
 from conf.schema import BY_TESTS, MAX_TOP_K, Config
 
+_BEYOND_GROUPS = ("batch", "none")  # baselines that read no group
 _TOKEN_CLIP = 0.05  # a clip range that no geometric mean of a completion's ratios reaches
 
 
@@ -24,6 +25,13 @@ def _has_verdicts(config: Config) -> bool:
     kind = config.reward.kind
     judged = kind in BY_TESTS or ":" in kind or bool((config.recipe_args or {}).get("programs"))
     return judged or config.recipe != "aletheia"
+
+
+def _of_critic(config: Config, name: str) -> str:
+    """An argument of recipe=actor_critic; "none" in every other run."""
+    if config.recipe != "actor_critic":
+        return "none"
+    return str((config.recipe_args or {}).get(name, getattr(ActorCriticArgs, name)))
 
 
 def _has_addresses(config: Config) -> bool:
@@ -119,8 +127,10 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
         path="algorithm.group_size",
         involves=("algorithm.group_size", "algorithm.advantage_baseline"),
         rule="a group of one has nothing to be compared with but the batch",
-        fix="set algorithm.advantage_baseline=batch, or algorithm.group_size=2 or more",
-        holds=lambda c: c.algorithm.group_size > 1 or c.algorithm.advantage_baseline == "batch",
+        fix="set algorithm.advantage_baseline=batch or none, or algorithm.group_size=2 or more",
+        holds=lambda c: (
+            c.algorithm.group_size > 1 or c.algorithm.advantage_baseline in _BEYOND_GROUPS
+        ),
     ),
     Relation(
         path="algorithm.advantage_baseline",
@@ -134,10 +144,11 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="algorithm.advantage_baseline",
         involves=("algorithm.advantage_baseline", "algorithm.advantage_scale"),
-        rule="the distance to the mean of the batch is no multiple of a group's spread",
+        rule="the distance to the mean of the batch, or to 0, is no multiple of a group's spread",
         fix="set algorithm.advantage_scale=batch_std or none, or another baseline",
         holds=lambda c: (
-            c.algorithm.advantage_scale != "group_std" or c.algorithm.advantage_baseline != "batch"
+            c.algorithm.advantage_scale != "group_std"
+            or c.algorithm.advantage_baseline not in _BEYOND_GROUPS
         ),
     ),
     Relation(
@@ -197,6 +208,22 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
         rule="stale rollouts (algorithm.max_staleness > 0) need algorithm.tis_cap",
         fix="set algorithm.tis_cap=2.0, or algorithm.max_staleness=0",
         holds=lambda c: c.algorithm.max_staleness == 0 or c.algorithm.tis_cap is not None,
+    ),
+    Relation(
+        path="algorithm.advantage_baseline",
+        involves=("recipe", "recipe_args", "algorithm.advantage_baseline"),
+        rule="the value of a problem is the same for its whole group, whose mean cancels it",
+        fix="set algorithm.advantage_baseline=none or batch, or recipe_args.critic=none",
+        holds=lambda c: (
+            _of_critic(c, "critic") == "none" or c.algorithm.advantage_baseline in _BEYOND_GROUPS
+        ),
+    ),
+    Relation(
+        path="algorithm.tis_cap",
+        involves=("recipe", "recipe_args", "algorithm.tis_cap"),
+        rule="replayed programs are of older policies, which algorithm.tis_cap corrects for",
+        fix="set algorithm.tis_cap=2.0, or recipe_args.replay=none",
+        holds=lambda c: _of_critic(c, "replay") == "none" or c.algorithm.tis_cap is not None,
     ),
     Relation(
         path="algorithm.max_staleness",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from conf.schema import key
 
@@ -166,10 +167,12 @@ class CvedrlArgs:
 class AletheiaArgs:
     """Which of several programs is right, asked of the policy (Aletheia, arXiv 2601.12186)."""
 
-    learn: Literal["grpo", "raft"] = key(
-        "objective: grpo the run's policy gradient; raft the likelihood of right answers alone",
+    learn: Literal["grpo", "raft", "dpo"] = key(
+        "objective: grpo the run's policy gradient; raft the likelihood of right answers alone; "
+        "dpo right answers preferred to wrong ones of the same list",
         "grpo",
     )
+    beta: float = key("weight of dpo's log-ratio to the initial policy", 0.1, gt=0)
     reward: Literal["right", "distance"] = key(
         "reward of a choice: right 1 for the right program, else 0; distance 1, and by the rank of "
         "its pass rate down to -0.8, for which tests must give a rate (reward.execution=pass_rate)",
@@ -194,6 +197,35 @@ class AletheiaArgs:
     group_size: int = key("answers to a list; 16 in Aletheia", 8, ge=2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ActorCriticArgs:
+    """Programs compared with what a critic expected (Gorinski et al., arXiv 2310.13669).
+
+    None of its numbers is published; the defaults are ours.
+    """
+
+    critic: Literal["online", "frozen", "none"] = key(
+        "what a reward is compared with first: a critic of the problem that learns all the time, "
+        "one that stops after frozen_after steps, or nothing",
+        "online",
+    )
+    frozen_after: int = key("steps that a frozen critic learns from; not published", 10, ge=1)
+    critic_units: int = key("hidden units of the critic; not published", 16, ge=1)
+    critic_lr: float = key("learning rate of the critic; not published", 3e-3, gt=0)
+    critic_passes: int = key(
+        "updates of the critic on the rewards of each step; not published", 8, ge=1
+    )
+    replay: Literal["none", "all", "distinct"] = key(
+        "programs of earlier steps that are learned again: none, all, or of each problem those "
+        "whose syntax trees differ beyond names of variables",
+        "distinct",
+    )
+    replay_share: float = key(
+        "share of the programs of a step that are replayed; not published", 0.5, gt=0, le=0.9
+    )
+    buffer_size: int = key("programs that are kept, the newest; not published", 512, ge=1)
+
+
 RecipeArgs = (
     GrpoArgs
     | CureArgs
@@ -205,6 +237,7 @@ RecipeArgs = (
     | StepCoderArgs
     | CvedrlArgs
     | AletheiaArgs
+    | ActorCriticArgs
 )
 ARGS: dict[str, type[RecipeArgs]] = {
     "grpo": GrpoArgs,
@@ -217,7 +250,17 @@ ARGS: dict[str, type[RecipeArgs]] = {
     "stepcoder": StepCoderArgs,
     "cvedrl": CvedrlArgs,
     "aletheia": AletheiaArgs,
+    "actor_critic": ActorCriticArgs,
 }
 OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pairs"}  # of `data`
-ANCHORED = ("dpo", "crpe")  # the ranks hold the initial policy too
 UNWEIGHED = (*OFFLINE, "sol_ver", "crpe")  # learn from answers that they choose, not from rewards
+_ANCHORED = ("dpo", "crpe")
+
+
+def is_anchored(recipe: str, args: Mapping[str, Any] | None) -> bool:
+    """Whether the ranks hold the initial policy too.
+
+    >>> is_anchored("aletheia", {"learn": "dpo"}), is_anchored("aletheia", None)
+    (True, False)
+    """
+    return recipe in _ANCHORED or (recipe == "aletheia" and (args or {}).get("learn") == "dpo")

@@ -38,7 +38,7 @@ PlacementName = Literal["laptop", "one_gpu", "one_node", "multi_node"]
 Strategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 Attention = Literal["sdpa", "flash_attention_2", "flex_attention", "eager"]
 SharePrefix = Literal["auto", "on", "off"]
-AdvantageBaseline = Literal["group", "leave_one_out", "batch"]
+AdvantageBaseline = Literal["group", "leave_one_out", "batch", "none"]
 AdvantageScale = Literal["group_std", "batch_std", "none", "rank"]
 SurrogateName = Literal["clip", "cispo", "sapo"]
 Level = Literal["token", "sequence", "geometric"]
@@ -55,7 +55,17 @@ ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
 Resume = Literal["auto", "never"]
 ProblemLevel = Literal["flat", "branchy"]
 RecipeName = Literal[
-    "grpo", "cure", "codrlplus", "sft", "dpo", "sol_ver", "crpe", "stepcoder", "cvedrl", "aletheia"
+    "grpo",
+    "cure",
+    "codrlplus",
+    "sft",
+    "dpo",
+    "sol_ver",
+    "crpe",
+    "stepcoder",
+    "cvedrl",
+    "aletheia",
+    "actor_critic",
 ]
 # Instead of a choice: what to import, as in my_package.module:make.
 ImportPath = str
@@ -130,7 +140,7 @@ class AlgorithmConfig:
     minibatches_per_step: int = key("optimizer steps per RL step", 1, ge=1)
     advantage_baseline: AdvantageBaseline = key(
         "what a reward is compared with: the mean of its group, of the others of its group, or of "
-        "the batch",
+        "the batch; or nothing",
         "group",
     )
     advantage_scale: AdvantageScale = key(

@@ -65,6 +65,8 @@ def group_advantages(rewards_PG: Sequence[FloatArray], cfg: AdvantageConfig) -> 
       keeps it unbiased (RLOO, arXiv 2402.14740)
     - `batch`: the mean over all completions of the batch, for groups of one too (REINFORCE++,
       arXiv 2501.03262)
+    - `none`: 0, for rewards that have been compared with something (`rl.recipes.actor_critic`), or
+      for REINFORCE without a baseline
 
     the advantage is
 
@@ -74,8 +76,8 @@ def group_advantages(rewards_PG: Sequence[FloatArray], cfg: AdvantageConfig) -> 
     - `rank`: ranks in the group (ties share their average), centred and divided by
       sqrt((G**2 - 1) / 12), so that a group without ties has a standard deviation of 1
 
-    A group of equal rewards, or of one, gets zeros, save with the baseline of the batch. Raises
-    NonFiniteError for a NaN or an infinity.
+    A group of equal rewards, or of one, gets zeros, save with the baseline of the batch or
+    with none. Raises NonFiniteError for a NaN or an infinity.
 
     >>> cfg = AdvantageConfig(scale="none", std_floor=0.05)
     >>> group_advantages([np.array([0.0, 1.0], np.float32)], cfg)
@@ -102,6 +104,8 @@ def _divisor(group_std: float, batch_std: float, cfg: AdvantageConfig) -> float:
 def _centred(rewards_PG: Sequence[FloatArray], baseline: AdvantageBaseline) -> list[_Float64Array]:
     """Rewards minus baseline: exactly 0 for equal float32 rewards, whose float64 sum is exact."""
     values_PG = [rewards_G.astype(np.float64) for rewards_G in rewards_PG]
+    if baseline == "none":
+        return values_PG
     if baseline == "batch":
         mean = np.concatenate(values_PG).mean() if any(v.size for v in values_PG) else 0.0
         return [values_G - mean for values_G in values_PG]

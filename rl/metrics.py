@@ -163,6 +163,15 @@ METRICS: dict[str, Metric] = {
     "task/verdict/right": Metric("share", "answers to lists that name the right program"),
     "task/verdict/chance": Metric("share", "the same of a blind guess: mean of 1 / programs"),
     "task/verdict/num_groups": Metric("groups", "lists that were asked about"),
+    "task/critic/r2": Metric(
+        "share", "variance of the step's rewards that the critic expected; below 0: worse than none"
+    ),
+    "task/critic/advantage_std": Metric(
+        "reward", "standard deviation of reward less value, before baseline and scale"
+    ),
+    "task/replay/num_kept": Metric("programs", "programs in the buffer that the step drew from"),
+    "task/replay/num_drawn": Metric("programs", "programs of earlier steps that are learned again"),
+    "task/replay/age": Metric("steps", "mean age of the programs that are learned again"),
     "eval/verdict_readable": Metric("share", "held-out: answers that name one of the programs"),
     "eval/verdict_right": Metric("share", "held-out: answers that name the only right program"),
     "eval/verdict_chance": Metric("share", "held-out: the same of a blind guess"),

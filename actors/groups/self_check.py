@@ -122,9 +122,12 @@ def check_mismatch(
     _stop_or_warn(cfg, error)
 
 
-def is_strict(cfg: SelfCheckConfig, rollout: RolloutConfig, max_staleness: int) -> bool:
-    """Whether engines and ranks should agree to rounding in every step, and somebody looks."""
-    return cfg.action != "off" and rollout.is_exact and max_staleness == 0
+def is_strict(cfg: SelfCheckConfig, rollout: RolloutConfig, *, stale: bool) -> bool:
+    """Whether engines and ranks should agree to rounding in every step, and somebody looks.
+
+    `stale`: some samples that are learned may be of older policies.
+    """
+    return cfg.action != "off" and rollout.is_exact and not stale
 
 
 def _stop_or_warn(cfg: SelfCheckConfig, error: ProjectError) -> None:

@@ -12,6 +12,7 @@ from actors.plan.examples import PolicyTexts, load_examples
 from conf.errors import UserError
 from conf.imports import load_function
 from conf.recipes import (
+    ActorCriticArgs,
     AletheiaArgs,
     CodrlPlusArgs,
     CrpeArgs,
@@ -24,6 +25,7 @@ from conf.recipes import (
 )
 from conf.schema import Config
 from conf.validate import build
+from reward.code.normal_form import normalise
 from reward.verify.generated_tests import request_for_test
 from reward.verify.lineups import request_for_verdict
 from reward.verify.suites import request_for_suite
@@ -32,6 +34,7 @@ from rl.advantage import AdvantageConfig
 from rl.lessons.lineups import Known, known_of
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective, PolicyObjective
+from rl.recipes.actor_critic import ActorCritic
 from rl.recipes.aletheia import Aletheia
 from rl.recipes.codrlplus import CodrlPlus
 from rl.recipes.crpe import Crpe
@@ -116,6 +119,10 @@ def _aletheia(setup: Setup, args: Args) -> Recipe:
     return Aletheia(setup, made, request, _programs_of(made.programs) if made.programs else {})
 
 
+def _actor_critic(setup: Setup, args: Args) -> Recipe:
+    return ActorCritic(setup, build(ActorCriticArgs, args), normalise)
+
+
 def _programs_of(file: str) -> dict[str, list[Known]]:
     """The judged programs of a rollout file, by the question of their problem."""
     if not Path(file).is_file():
@@ -153,6 +160,7 @@ RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {
     "stepcoder": _stepcoder,
     "cvedrl": _cvedrl,
     "aletheia": _aletheia,
+    "actor_critic": _actor_critic,
 }
 
 

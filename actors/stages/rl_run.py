@@ -319,10 +319,10 @@ class RlRun:
     async def _self_check(self, fleet: RayFleet, report: StepReport) -> None:
         """See that the engines still sample from the policy, as `rollout/mismatch_kl` tells."""
         cfg, step = self._cfg, report.step
-        max_staleness = cfg.algorithm.max_staleness
-        if is_strict(cfg.self_check, cfg.rollout, max_staleness):
+        stale = cfg.algorithm.max_staleness > 0 or self._recipe.replays
+        if is_strict(cfg.self_check, cfg.rollout, stale=stale):
             check_mismatch(cfg.self_check, cfg.model.dtype, step, report.metrics)
-        if step == 1 and max_staleness > 0:
+        if step == 1 and stale:
             await check_engines(cfg, fleet.rollout, fleet.policy, step, "the weights of step 1")
 
     async def _take_probe(self, fleet: RayFleet, step: int) -> dict[str, float]:

@@ -29,9 +29,9 @@ from rl.lessons.lineups import (
     lineup,
     one_right,
 )
-from rl.loss import NllObjective
+from rl.loss import DpoObjective, NllObjective
 from rl.recipes.recipe import Lesson, Recipe, Setup, State, Update, of_task
-from rl.samples import build_samples
+from rl.samples import build_samples, sample_of
 from rl.seeds import derive_seed
 from rl.types import Ask, FloatArray, JudgedGroup, Lineup, Prompt, SamplingConfig, Task
 
@@ -59,6 +59,7 @@ class Aletheia(Recipe):
         self._request = request
         self._given = given
         self.labels = "gold_tests" if given else None
+        self.needs_reference = args.learn == "dpo"
 
     def ask(self, step: int, problems_P: Sequence[Prompt], state: State) -> Sequence[Ask]:
         """Programs of every problem; lists at once where enough programs are given."""
@@ -112,18 +113,7 @@ class Aletheia(Recipe):
         """One update of the verdicts; the programs teach nothing."""
         del step, state
         verdicts = of_task(groups_P, Task.VERDICT)
-        if self._args.learn == "raft":
-            learned = [_is_right(group).astype(np.float32) for group in verdicts]
-            samples = build_samples(verdicts, learned, keep_zero=False)
-            update = Update(
-                samples=samples,
-                objective=NllObjective(),
-                minibatches=self.setup.minibatches_per_step,
-                needs_old=False,
-            )
-        else:
-            learned = batch_advantages(verdicts, self.setup.advantage)
-            update = self.policy_gradient(verdicts, learned)
+        learned, update = self._learn(verdicts)
         in_order = iter(learned)
         advantages_PG = [
             next(in_order)
@@ -136,6 +126,35 @@ class Aletheia(Recipe):
             found = _figures(verdicts)
             metrics |= {f"task/verdict/{name}": value for name, value in found.items()}
         return Lesson(updates=(update,), advantages_PG=advantages_PG, metrics=metrics)
+
+    def _learn(self, verdicts: Sequence[JudgedGroup]) -> tuple[list[FloatArray], Update]:
+        """How much each verdict counts, and the update that it makes."""
+        minibatches = self.setup.minibatches_per_step
+        if self._args.learn == "grpo":
+            learned = batch_advantages(verdicts, self.setup.advantage)
+            return learned, self.policy_gradient(verdicts, learned)
+        if self._args.learn == "raft":
+            learned = [_is_right(group).astype(np.float32) for group in verdicts]
+            return learned, Update(
+                samples=build_samples(verdicts, learned, keep_zero=False),
+                objective=NllObjective(),
+                minibatches=minibatches,
+                needs_old=False,
+            )
+        pairs = [_pairs(group) for group in verdicts]
+        learned = [_signs(group, own) for group, own in zip(verdicts, pairs, strict=True)]
+        return learned, Update(
+            samples=[
+                sample_of(group.group, index, float(learned_G[index]))
+                for group, own, learned_G in zip(verdicts, pairs, learned, strict=True)
+                for pair in own
+                for index in pair
+            ],
+            objective=DpoObjective(beta=self._args.beta),
+            minibatches=minibatches,
+            group_of=2,
+            needs_old=False,
+        )
 
     def examine(self, bundle: Sequence[JudgedGroup], sampling: SamplingConfig) -> Sequence[Ask]:
         """A list with one right program, and lists of all programs of the problem."""
@@ -183,6 +202,30 @@ def _chosen(group: JudgedGroup) -> list[str]:
 def _is_right(group: JudgedGroup) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     right = lineup_of(group).right
     return np.array([letter == right for letter in _chosen(group)], np.bool_)
+
+
+def _pairs(group: JudgedGroup) -> list[tuple[int, int]]:
+    """A right answer beside a wrong one of the same list, first with first, each used once.
+
+    What names no program of the list is neither.
+    """
+    asked, right_G = lineup_of(group), _is_right(group)
+    learned = [
+        index
+        for index, letter in enumerate(_chosen(group))
+        if letter and letter in asked.letters_N and group.taught_G[index]
+    ]
+    right = [index for index in learned if right_G[index]]
+    wrong = [index for index in learned if not right_G[index]]
+    return list(zip(right, wrong, strict=False))
+
+
+def _signs(group: JudgedGroup, pairs: Sequence[tuple[int, int]]) -> FloatArray:
+    """For the record: 1 for what is chosen, -1 for what is rejected."""
+    signs_G = np.zeros(len(group.scores_G), np.float32)
+    for chosen, rejected in pairs:
+        signs_G[chosen], signs_G[rejected] = 1, -1
+    return signs_G
 
 
 def _figures(lists: Sequence[JudgedGroup]) -> dict[str, float]:

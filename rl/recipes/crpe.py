@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -39,7 +38,7 @@ class Fork:
 class Crpe(Recipe):
     """Programs, then programs that go on from the beginnings of a wrong one."""
 
-    needs_reference: ClassVar[bool] = True
+    needs_reference: bool = True
 
     def __init__(self, setup: Setup, args: CrpeArgs) -> None:
         super().__init__(setup)

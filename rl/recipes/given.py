@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import ClassVar
 
 from conf.errors import UserError
 from rl.loss import DpoObjective, NllObjective, Objective
@@ -95,7 +94,7 @@ class Dpo(Given):
     """DPO on given pairs, against the initial policy."""
 
     labels: Labels | None = "given_pairs"
-    needs_reference: ClassVar[bool] = True
+    needs_reference: bool = True
 
     def __init__(self, setup: Setup, examples: Sequence[Example], batch: int, beta: float) -> None:
         super().__init__(setup, examples, batch, DpoObjective(beta=beta))

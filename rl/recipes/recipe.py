@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -120,12 +120,14 @@ class Recipe:
 
     `max_updates` bounds the updates of a lesson: the learning rate's schedule counts on it, and a
     step with fewer does not shift it. `labels` says what the recipe learns from, None that it is
-    what the judge of programs has. With `needs_reference` the ranks hold the initial policy too.
+    what the judge of programs has. With `needs_reference` the ranks hold the initial policy too;
+    with `replays` samples of earlier steps are learned, so that not all are of the newest policy.
     """
 
     max_updates: int = 1
     labels: Labels | None = None
-    needs_reference: ClassVar[bool] = False
+    needs_reference: bool = False
+    replays: bool = False
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup

@@ -158,3 +158,18 @@ def test_tested_and_synthetic_problems_have_a_judge_each_in_every_step(tmp_path:
         by_judge = Counter((row.judge, row.prompt_id.partition("-")[0]) for row in rows)
         assert by_judge == {("execution", "minipy"): 8, ("rm", "synthetic"): 8}
     assert all(step["reward/exec_share"] == 0.5 for step in read_metrics(run.metrics))
+
+
+def test_actor_critic_learns_a_value_and_replays_older_programs(tmp_path: Path) -> None:
+    changes = ("algorithm.group_size=1", "algorithm.prompts_per_step=16", "checkpoint.every=3")
+    run = trained(tmp_path, "experiment=recipe_actor_critic", *changes)
+    rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
+    assert len(rows) == 16 and len({row.prompt_id for row in rows}) == 16
+    steps = read_metrics(run.metrics)
+    assert [step["task/replay/num_drawn"] > 0 for step in steps] == [False, True, True]
+    assert steps[0]["rollout/staleness"] == 0 < steps[-1]["rollout/staleness"]
+    assert all("task/critic/r2" in step for step in steps)
+    (stored,) = run.checkpoints.glob("*/recipe.json")
+    state = json.loads(stored.read_text())["3"]
+    assert state["critic"]["num_updates"] == 3 * 8
+    assert {one["policy_version"] for one in state["replay"]} == {0, 1, 2}

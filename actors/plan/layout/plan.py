@@ -13,7 +13,7 @@ from typing import Literal
 from actors.cluster.bundles import Bundle, Layout, lay_out, run_bundles
 from actors.plan.layout.memory import GIB, NO_MODEL, Footprint, engine_footprint, policy_footprint
 from actors.plan.layout.model_shape import ModelShape
-from conf.recipes import ANCHORED
+from conf.recipes import is_anchored
 from conf.schema import Config, PlacementConfig, PolicyConfig, Strategy
 
 GROUPS = ("rollout", "reward", "policy")
@@ -119,7 +119,7 @@ def footprints_of(
             cfg.policy,
             dtype=cfg.model.dtype,
             on_gpu=on_gpu,
-            reference=cfg.algorithm.kl_coef > 0 or cfg.recipe in ANCHORED,
+            reference=cfg.algorithm.kl_coef > 0 or is_anchored(cfg.recipe, cfg.recipe_args),
         )
         found["rollout"] = engine_footprint(
             shapes.policy,

@@ -208,6 +208,25 @@ def test_a_wrong_value_is_reported_with_key_value_rule_and_fix(
             "algorithm.advantage_baseline=batch, algorithm.advantage_scale=group_std",
         ),
         (
+            {"algorithm__advantage_baseline": "none", "algorithm__advantage_scale": "group_std"},
+            "algorithm.advantage_baseline",
+            "algorithm.advantage_baseline=none, algorithm.advantage_scale=group_std",
+        ),
+        (
+            {"recipe": "actor_critic", "recipe_args": {"replay": "none"}},
+            "algorithm.advantage_baseline",
+            "whose mean cancels it",
+        ),
+        (
+            {
+                "recipe": "actor_critic",
+                "recipe_args": {"critic": "none"},
+                "algorithm__tis_cap": None,
+            },
+            "algorithm.tis_cap",
+            "replayed programs are of older policies",
+        ),
+        (
             {"algorithm__surrogate": "cispo"},
             "algorithm.dual_clip",
             "algorithm.dual_clip=3, algorithm.surrogate=cispo",

@@ -124,6 +124,12 @@ def test_with_the_baseline_of_the_batch_groups_of_one_and_flat_groups_teach():
     assert (flat_G.tolist(), other_G.tolist()) == ([-1, -1], [0, 2])
 
 
+def test_without_a_baseline_the_reward_itself_is_scaled():
+    assert advantages("none", [0], [1, 3], baseline="none")[1].tolist() == [1, 3]
+    (one,) = advantages("batch_std", [2], baseline="none")
+    assert one.tolist() == [1]
+
+
 @given(rewards_PG=groups)
 def test_reinforce_pp_with_the_baseline_of_the_group_is_batch_std(rewards_PG):
     """Centred in the group, then normalised over the batch, whose mean is 0 by then."""
@@ -133,7 +139,7 @@ def test_reinforce_pp_with_the_baseline_of_the_group_is_batch_std(rewards_PG):
     np.testing.assert_allclose(np.concatenate(found_PG), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("baseline", ["leave_one_out", "batch"])
+@pytest.mark.parametrize("baseline", ["leave_one_out", "batch", "none"])
 def test_no_groups_have_no_advantages_whatever_the_baseline(baseline):
     assert advantages("none", baseline=baseline) == []
     assert [a.tolist() for a in advantages("none", [], baseline=baseline)] == [[]]

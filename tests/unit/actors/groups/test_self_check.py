@@ -116,7 +116,7 @@ def test_a_warning_goes_on_and_off_does_not_look(capsys: pytest.CaptureFixture[s
 
 def test_a_strict_run_ends_in_the_step_whose_mismatch_is_above_the_bound():
     cfg = config()
-    assert is_strict(cfg.self_check, cfg.rollout, cfg.algorithm.max_staleness)
+    assert is_strict(cfg.self_check, cfg.rollout, stale=cfg.algorithm.max_staleness > 0)
     check_mismatch(cfg.self_check, "float32", 2, {"rollout/mismatch_kl": 1e-6})
     check_mismatch(cfg.self_check, "float32", 2, {})  # a step without an update
     with pytest.raises(EngineError, match=r"step 2: rollout/mismatch_kl is 1\.8 .*bound: 0\.001"):
@@ -134,12 +134,17 @@ def test_a_strict_run_ends_in_the_step_whose_mismatch_is_above_the_bound():
 )
 def test_a_run_that_samples_from_another_distribution_on_purpose_has_no_bound(override: str):
     cfg = config(override)
-    assert not is_strict(cfg.self_check, cfg.rollout, cfg.algorithm.max_staleness)
+    assert not is_strict(cfg.self_check, cfg.rollout, stale=cfg.algorithm.max_staleness > 0)
+
+
+def test_a_run_that_replays_older_samples_has_no_bound():
+    cfg = config()
+    assert not is_strict(cfg.self_check, cfg.rollout, stale=True)
 
 
 def test_truncated_sampling_that_the_engines_record_has_the_bound():
     cfg = config("++rollout.top_p=0.9", "++rollout.top_k=20")
-    assert is_strict(cfg.self_check, cfg.rollout, cfg.algorithm.max_staleness)
+    assert is_strict(cfg.self_check, cfg.rollout, stale=cfg.algorithm.max_staleness > 0)
 
 
 class TrainGroup:

@@ -10,7 +10,7 @@ import pytest
 
 from conf.recipes import AletheiaArgs
 from rl.lessons.lineups import Known
-from rl.loss import NllObjective, PolicyObjective
+from rl.loss import DpoObjective, NllObjective, PolicyObjective
 from rl.recipes.aletheia import Aletheia
 from rl.types import (
     Ask,
@@ -169,6 +169,34 @@ def test_raft_learns_the_right_answers_alone():
     (update,) = taught("raft").updates
     assert isinstance(update.objective, NllObjective) and not update.needs_old
     assert [sample.sample_idx for sample in update.samples] == [0, 3]
+
+
+def test_dpo_prefers_right_answers_to_wrong_ones_of_the_same_list():
+    recipe = aletheia(num_programs=(2,), learn="dpo", beta=0.3)
+    bundles: list[JudgedGroup] = []
+    answers = [["c1", "c0", "", "c0", "c1", "c0"], ["c0", "c0"]]
+    for problem, chosen in zip(make_prompts(2), answers, strict=True):
+        code = programs(problem, [4, 0])
+        (ask,) = recipe.follow_up(1, [code])
+        bundles += recipe.grade([code, verdicts(ask, chosen)])
+    lesson = recipe.teach(1, bundles, {})
+    (update,) = lesson.updates
+    assert update.objective == DpoObjective(beta=0.3, reference="initial")
+    assert (update.group_of, update.needs_old, recipe.needs_reference) == (2, False, True)
+    # Chosen, then rejected; what cannot be read is in no pair, nor is a list without a wrong one.
+    assert [(s.prompt_id, s.sample_idx) for s in update.samples] == [
+        *(("p0#list-0", 1), ("p0#list-0", 0), ("p0#list-0", 3), ("p0#list-0", 4))
+    ]
+    assert [list(signs_G) for signs_G in lesson.advantages_PG] == [
+        *([0, 0], [-1, 1, 0, 1, -1, 0], [0, 0], [0, 0])
+    ]
+
+
+def test_dpo_learns_nothing_from_a_masked_answer():
+    recipe = aletheia(num_programs=(2,), learn="dpo")
+    (ask,) = followed(recipe, [4, 0])
+    masked = dataclasses.replace(verdicts(ask, ["c0", "c1"]), masked_G=np.array([False, True]))
+    assert recipe.teach(1, [programs(ask.problem, [4, 0]), masked], {}).num_samples == 0
 
 
 def test_a_step_without_any_list_teaches_nothing():

@@ -11,7 +11,7 @@ from actors.plan.checks.inputs import check_inputs
 from actors.plan.examples import PolicyTexts, load_examples
 from actors.stages.recipes import RECIPES, make_recipe
 from conf.errors import UserError
-from conf.recipes import ANCHORED
+from conf.recipes import is_anchored
 from rl.problems.minipy import make_prompts
 from rl.problems.minipy_examples import right_answers
 from rl.problems.prompts import write_prompts
@@ -105,4 +105,12 @@ def test_steps_are_encoded_as_the_policy_writes_them(step_end: str) -> None:
 def test_the_plan_counts_the_initial_policy_for_the_recipes_that_need_it(recipe: str) -> None:
     cfg = shipped_config([] if recipe == "grpo" else [f"experiment=recipe_{recipe}"])
     assert cfg.recipe == recipe
-    assert make_recipe(cfg, SAMPLING).needs_reference == (recipe in ANCHORED)
+    said = is_anchored(cfg.recipe, cfg.recipe_args)
+    assert make_recipe(cfg, SAMPLING).needs_reference == said
+
+
+@pytest.mark.parametrize("learn", ["grpo", "raft", "dpo"])
+def test_the_plan_counts_the_initial_policy_for_the_arm_that_needs_it(learn: str) -> None:
+    cfg = shipped_config(["experiment=recipe_aletheia", f"recipe_args.learn={learn}"])
+    said = is_anchored(cfg.recipe, cfg.recipe_args)
+    assert said == make_recipe(cfg, SAMPLING).needs_reference == (learn == "dpo")
