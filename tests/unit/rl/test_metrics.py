@@ -197,3 +197,7 @@ def test_a_resumed_run_takes_steps_after_its_checkpoint_again(tmp_path: Path):
     sink.write(StepReport(step=2, metrics={"reward/mean": 1.0}))
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="ascii").splitlines()
     assert [json.loads(line) for line in lines] == [{"step": 1}, {"step": 2, "reward/mean": 1.0}]
+
+
+def test_names_units_and_meanings_are_ascii_as_the_gauges_of_ray_need():
+    assert all((name + about.unit + about.meaning).isascii() for name, about in METRICS.items())
