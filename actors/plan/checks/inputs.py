@@ -15,6 +15,7 @@ from actors.cluster.cluster import check_cluster
 from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
+from actors.plan.problems import load_problems
 from conf.algorithm_relations import num_untested
 from conf.errors import UserError
 from conf.imports import load_function
@@ -43,6 +44,7 @@ from reward.model.files import (
 )
 from reward.model.loading import check_attention
 from rl.problems.examples import read_examples
+from rl.problems.mixing import MixedSampler
 from rl.problems.prompts import load_prompts
 from rl.run.probe import MIN_PROBLEMS
 from rl.types import Prompt
@@ -104,9 +106,7 @@ def file_faults(cfg: Config) -> list[str]:
         quick.append(partial(_check_eval_data, data))
         quick.append(partial(_check_probe_data, data, cfg.probe))
     if data.untested_path is not None:
-        quick.append(
-            partial(_read_data, "data.untested_path", data.untested_path, data.max_bad_rows)
-        )
+        quick.append(partial(_check_mix, cfg))
     return _faults(quick)
 
 
@@ -256,6 +256,14 @@ def _check_train_data(data: DataConfig, prompts_per_step: int, *, by_tests: bool
     if by_tests:
         fix = "reward=hybrid asks a reward model about those, reward=codescaler about all"
         _need_tests("data.train_path", prompts, f"reward.kind=execution runs them ({fix})")
+
+
+def _check_mix(cfg: Config) -> None:
+    """Refuse problems of which a step cannot take its share without tests, or its share with."""
+    data = cfg.data
+    _read_data("data.untested_path", data.untested_path, data.max_bad_rows)
+    train, _ = load_problems(data, cfg.seed)
+    MixedSampler(train, cfg.seed, cfg.algorithm.prompts_per_step, num_untested(cfg))
 
 
 def _check_eval_data(data: DataConfig) -> None:

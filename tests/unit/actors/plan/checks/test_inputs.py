@@ -57,6 +57,17 @@ def test_a_step_longer_than_the_data_set_is_refused(overrides: list[str]):
     assert "set algorithm.prompts_per_step=8" in message
 
 
+def test_a_mix_of_which_a_step_cannot_take_its_share_is_refused(tmp_path: Path):
+    check(["experiment=synthetic"])
+    few = tmp_path / "few.parquet"
+    write_prompts(few, [replace(prompt, tests=None) for prompt in make_prompts("train", 7, 1)])
+    message = refusal(["experiment=synthetic", f"++data.untested_path={few}"])
+    assert "data.untested_share: a step takes 8 problems without tests, and there are 7" in message
+    few.unlink()
+    message = refusal(["experiment=synthetic", f"++data.untested_path={few}"])
+    assert message.startswith(f"data.untested_path: the file {few} does not exist; give data.unt")
+
+
 @pytest.fixture
 def probed(tmp_path: Path) -> str:
     """The override that names a good file of probe problems."""
