@@ -86,7 +86,7 @@ def test_what_earlier_steps_depend_on_is_refused_unless_it_is_allowed(
 def test_another_file_of_examples_is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
     config = config_file(tmp_path, "experiment=recipe_sft")
     other = ["experiment=recipe_sft", "resume=auto", "++recipe_args.data=own.jsonl"]
-    with pytest.raises(UserError, match=r"^recipe_args: the steps so far were made with .*answers"):
+    with pytest.raises(UserError, match=r"^recipe_args: the steps so far were made with "):
         check_changes(config, shipped_config(other))
     assert len(check_changes(config, shipped_config([*other, "resume_allow=[recipe_args]"]))) == 1
 
