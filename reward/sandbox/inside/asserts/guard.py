@@ -238,18 +238,25 @@ class Watch:
         return guarded
 
     def _asked(self, method: Callable[..., Any], name: str, owner: Any, other: Any) -> Any:  # noqa: ANN401
-        """The answer to a test, among answers to other values: which is which cannot be known."""
+        """The answer to a test, among answers to other values: which is which cannot be known.
+
+        The first value is always another one, so that nothing is gained by agreeing with whatever
+        comes first; and what is asked again has to be answered alike.
+        """
         own = self._is_own(cast("Any", type(other)))
         if name in _IN_PLACE or (own and name not in _EQUALITIES):
             fakes: tuple[object, ...] = ()
         else:
             fakes = variants_of(other) if own else fakes_of(other)
-        real = CHANCE.randrange(len(fakes) + 1)
+        real = CHANCE.randint(1, len(fakes)) if fakes else 0
         before = [_answer(method, owner, fake) for fake in fakes[:real]]
         result = method(owner, other)
         answers = before + [_answer(method, owner, fake) for fake in fakes[real:]]
         if result is NotImplemented or name in _IN_PLACE:
             return result
+        is_yes_or_no = bool(fakes) and isinstance(result, bool)
+        if is_yes_or_no and not _is_same(_answer(method, owner, other), result):
+            self.note(f"{type(owner).__name__}.{name} answers otherwise when it is asked again")
         if own:
             if name in _EQUALITIES and owner is not other:
                 self._look_at_equality(name, owner, other, result, answers)
