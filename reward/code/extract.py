@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from conf.imports import load_function
+from conf.imports import load
 from conf.schema import BlockRule, ImportPath
 from reward.code.python_source import OPAQUE, Budget, RefusedError, check
 from rl.types import Extraction, Reason
@@ -121,7 +121,7 @@ def extract(text: str, cfg: ExtractConfig) -> Extraction:
     Another rule is the path of a function from outside this tree, which takes and returns the same.
     """
     if ":" in cfg.rule:
-        return load_function(cfg.rule, "reward.rule")(text, cfg)
+        return load(cfg.rule, "reward.rule")(text, cfg)  # what it takes is checked at the start
     budget = Budget(deadline=time.thread_time() + cfg.deadline_s)
     if len(text) > _MAX_TEXT_CHARS:
         detail = f"completion of {len(text)} characters; the limit is {_MAX_TEXT_CHARS}"
