@@ -67,7 +67,11 @@ def _nothing() -> None:
 
 
 def _in_thread(work: Callable[[], None]) -> Future[None]:
-    """Start `work` in a thread that nobody waits for at the end of the process."""
+    """Start `work` in a thread.
+
+    The process ends after it: a thread that the interpreter cuts in the C++ code of a library
+    aborts the process, and its exit code with it.
+    """
     done: Future[None] = Future()
 
     def run() -> None:
@@ -76,7 +80,7 @@ def _in_thread(work: Callable[[], None]) -> Future[None]:
         except BaseException as error:  # noqa: BLE001 - whoever asks for the result raises it
             done.set_exception(error)
 
-    Thread(target=run, name="check", daemon=True).start()
+    Thread(target=run, name="check").start()
     return done
 
 

@@ -16,6 +16,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from ray import serve
@@ -36,7 +37,9 @@ from rl.base.console import Console
 _APP = "score"
 _LOGGING: dict[str, Any] = {"enable_access_log": False, "log_level": "WARNING"}
 _RESTARTS = 3  # of one shard; then the model or the machine is at fault
-_FLUSH_S = 0.5  # for the last responses to pass the proxy
+_TURNS = 5  # requests that follow the last responses through the proxy
+_TURN_S = 10.0  # of one of them at most
+_FLUSH_S = 0.5  # for what the proxy has sent to leave this machine
 _MAX_ONGOING = 100_000  # the queue of Serve itself is never the one that fills
 
 
@@ -160,9 +163,27 @@ async def _until(
             console.say("ending: what is in flight is answered, new requests are refused")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ingress.drain.remote(), serving.drain_s)
+            await asyncio.to_thread(_follow_through_proxy, serving.host, serving.port)
             await asyncio.sleep(_FLUSH_S)
         finally:
             await asyncio.to_thread(serve.shutdown)
+
+
+def _follow_through_proxy(host: str, port: int) -> None:
+    """Return when requests that came after the last responses have had theirs, or none comes.
+
+    The replica has given its responses away when it is drained, and the proxy, which is a process
+    of its own, may not have: how long that takes depends on the machine.
+    """
+    for _ in range(_TURNS):
+        connection = HTTPConnection(host, port, timeout=_TURN_S)
+        try:
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+        except (OSError, HTTPException):
+            return
+        finally:
+            connection.close()
 
 
 def _start_serve(serving: ServeConfig, http: HttpConfig, handles: Sequence[Any]) -> Any:  # noqa: ANN401 - Serve's handle

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -73,3 +75,36 @@ def test_what_can_not_be_joined_is_refused_before_a_run_is_touched(
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(UserError, match="ray job submit"):
         check_inputs(shipped_config())
+
+
+def test_a_process_ends_after_its_check() -> None:
+    """Cut in the C++ code of a library, a thread would abort it, whatever its exit code."""
+    code = """if True:
+        import sys, time
+        import ray
+        from actors.cluster.cluster import cluster
+        from conf.errors import UserError
+        from tests.settings import run_config
+
+        def init(**_):
+            raise UserError("refused")
+
+        def check():
+            time.sleep(0.5)
+            print("checked", flush=True)
+
+        ray.init = init
+        try:
+            with cluster(run_config().ray, "name", check):
+                pass
+        except Exception as error:
+            print(error, flush=True)
+            sys.exit(2)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    said, last = done.stdout.splitlines()
+    assert "refused" in said
+    assert last == "checked"
+    assert done.returncode == 2
