@@ -10,7 +10,8 @@ from typing import Protocol
 
 from rl.loss import Objective
 from rl.packing import Packing
-from rl.types import Ask, FloatArray, JudgedGroup, Minibatch, PromptGroup, UpdateReport
+from rl.parcels import Minibatch
+from rl.types import Ask, FloatArray, JudgedGroup, PromptGroup, UpdateReport
 
 
 class RolloutFleet(Protocol):

@@ -10,15 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
 from conf.errors import UserError
 from conf.schema import SharePrefix
-from rl.labels import Label, Readout, label_arrays, labels_of
+from rl.parcels import IDLE, Minibatch, Parcel, Readout
 from rl.prefix_tree import Prefixes
-from rl.types import FloatArray, Microbatch, Minibatch, Sample
+from rl.types import Sample
 
-_IDLE_TOKENS = 16  # of the microbatch that only keeps a rank in step; any small size will do
 _WORTH_SHARING = 0.1  # of the tokens; a dense attention mask has a price
 
 _Row = tuple["_Unit", ...]
@@ -128,18 +125,20 @@ def build_minibatch(
         )
     for sample in samples:
         _check(sample, readout)
+    if len({sample.support_TK is None for sample in samples}) > 1:
+        raise ValueError("samples with and without recorded tokens do not share a minibatch")
     num_sample_tokens = sum(sample.token_ids.size for sample in samples)
     groups = _groups(samples, group_of, packing, num_sample_tokens)
     lay_out = _balanced_layout if packing.packs else _layout_alone
     layout = lay_out(groups, packing)
     # The ranks wait for each other after every microbatch, so each round holds similar ones.
     layout.sort(key=_num_padded_tokens, reverse=True)
-    microbatches = [_fill(rows, samples, readout) for rows in layout]
-    while len(microbatches) % packing.num_ranks:
-        microbatches.append(_idle())
+    parcels = [_parcel(rows, samples, readout) for rows in layout]
+    while len(parcels) % packing.num_ranks:
+        parcels.append(IDLE)
     return Minibatch(
-        microbatches_by_rank=tuple(
-            tuple(microbatches[rank :: packing.num_ranks]) for rank in range(packing.num_ranks)
+        parcels_by_rank=tuple(
+            tuple(parcels[rank :: packing.num_ranks]) for rank in range(packing.num_ranks)
         ),
         num_samples=len(samples),
         num_loss_tokens=_num_loss_tokens(samples, readout),
@@ -333,56 +332,14 @@ def _num_loss_tokens(samples: Sequence[Sample], readout: Readout) -> int:
     )
 
 
-def _fill(rows: Sequence[_Row], samples: Sequence[Sample], readout: Readout) -> Microbatch:
-    shape = (len(rows), max(_length(row) for row in rows))
-    token_ids_RL = np.zeros(shape, np.int32)
-    # Padding has position 0 throughout: attention that starts a new sequence wherever positions do
-    # not increase by one then isolates each padding token too.
-    position_ids_RL = np.zeros(shape, np.int32)
-    subtree_end_RL = np.tile(np.arange(1, shape[1] + 1, dtype=np.int32), (shape[0], 1))
-    labels: list[Label] = []
-    has_tree = False
-    for row_idx, row in enumerate(rows):
-        offset = 0
-        for unit in row:
-            tree = unit.group.prefixes.tree(unit.ranks)
-            held = (row_idx, slice(offset, offset + unit.num_tokens))
-            token_ids_RL[held] = tree.token_ids_L
-            position_ids_RL[held] = tree.position_ids_L
-            subtree_end_RL[held] = tree.subtree_end_L + offset
-            has_tree = has_tree or unit.num_tokens < sum(c.size for c in tree.columns_S)
-            for rank, columns_T in zip(unit.ranks, tree.columns_S, strict=True):
-                index = unit.group.index_S[rank]
-                place_T = columns_T + (row_idx * shape[1] + offset)
-                labels += labels_of(index, samples[index], place_T, readout)
-            offset += unit.num_tokens
-    return Microbatch(
-        token_ids_RL=token_ids_RL,
-        position_ids_RL=position_ids_RL,
-        subtree_end_RL=subtree_end_RL if has_tree else None,
-        **label_arrays(labels),
+def _parcel(rows: Sequence[_Row], samples: Sequence[Sample], readout: Readout) -> Parcel:
+    """What a rank makes the microbatch of these rows of."""
+    units = [unit for row in rows for unit in row]
+    index_S = tuple(unit.group.index_S[rank] for unit in units for rank in unit.ranks)
+    return Parcel(
+        samples_S=tuple(samples[index] for index in index_S),
+        index_S=index_S,
+        sizes_RU=tuple(tuple(len(unit.ranks) for unit in row) for row in rows),
+        shares=any(unit.group.prefixes.shares for unit in units),
+        readout=readout,
     )
-
-
-def _idle() -> Microbatch:
-    """A microbatch of padding alone."""
-    tokens = np.zeros((1, _IDLE_TOKENS), np.int32)
-    return Microbatch(
-        token_ids_RL=tokens,
-        position_ids_RL=tokens,
-        subtree_end_RL=None,
-        **label_arrays([]),
-    )
-
-
-def unpack(
-    microbatches: Iterable[Microbatch], outputs: Iterable[FloatArray]
-) -> dict[int, FloatArray]:
-    """Outputs [M] of microbatches by the index of the sample, in the order of its tokens."""
-    found: dict[int, FloatArray] = {}
-    for mb, values_M in zip(microbatches, outputs, strict=True):
-        order = np.argsort(mb.sample_index_M, kind="stable")
-        indices, starts = np.unique(mb.sample_index_M[order], return_index=True)
-        parts = np.split(values_M[order], starts[1:]) if indices.size else []
-        found |= dict(zip(indices.tolist(), parts, strict=True))
-    return found

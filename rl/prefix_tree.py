@@ -40,6 +40,7 @@ class Prefixes:
     """
 
     def __init__(self, sequences: Sequence[IntArray], *, shares: bool = True) -> None:
+        self.shares = shares
         if not shares:
             self.order = tuple(range(len(sequences)))
             self._sequences = list(sequences)

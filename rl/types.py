@@ -1,7 +1,7 @@
 """Every value that crosses an actor boundary, in the order in which it flows.
 
 `Prompt` -> `Ask` -> `PromptGroup[Completion]` -> `Extraction` -> `Score` -> `JudgedGroup`
--> `Sample` -> `Minibatch[Microbatch]` -> `UpdateReport` -> `StepReport`.
+-> `Sample` -> `rl.parcels.Minibatch` -> `Microbatch` -> `UpdateReport` -> `StepReport`.
 
 Axes in names: P prompts, G completions of a group, N samples, R rows, L tokens of a row, T tokens,
 K tokens that a token was sampled among.
@@ -392,22 +392,6 @@ class Microbatch:
     rollout_logprobs_M: FloatArray  # 0 where no engine sampled
     sequence_weight_M: FloatArray  # 1 / labels of the sample, for the mean over sequences
     support_MK: IntArray | None  # tokens that log-probs are normalised over, -1 where fewer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Minibatch:
-    """One optimizer step: for each data-parallel rank the same number of microbatches."""
-
-    microbatches_by_rank: tuple[tuple[Microbatch, ...], ...]
-    num_samples: int
-    num_loss_tokens: int  # over all ranks: the denominator of the token mean
-    num_sample_tokens: int  # of all samples, each counted by itself
-    num_tokens: int  # that are computed, padding left out: fewer where prefixes are shared
-
-    @property
-    def shared_frac(self) -> float:
-        """Share of the samples' tokens that need not be computed, since prefixes are shared."""
-        return 1.0 - self.num_tokens / self.num_sample_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

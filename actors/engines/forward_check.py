@@ -17,8 +17,8 @@ import numpy as np
 
 from conf.errors import EngineError
 from conf.schema import Dtype
-from rl.labels import Readout
-from rl.packing import Packing, build_minibatch, unpack
+from rl.packing import Packing, build_minibatch
+from rl.parcels import Readout, unpack
 from rl.types import FloatArray, IntArray, Microbatch, Sample
 
 Forward = Callable[[Microbatch], FloatArray]  # [M]

@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # a shard without a model loads no torch for the types of oth
     from conf.errors import ProjectError
     from reward.judges.judge import Answers, Judged
     from rl.loss import LossDenominators, Objective
-    from rl.types import Ask, FloatArray, Microbatch, Prompt, PromptGroup, Score, UpdateReport
+    from rl.parcels import Parcel
+    from rl.types import Ask, FloatArray, Prompt, PromptGroup, Score, UpdateReport
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -103,9 +104,9 @@ class TrainHandle(Protocol):
     start: Method[[TrainSpec, str, int], None]
     connect: Method[[WeightRoute, str, int], None]
     self_check: Method[[int], ForwardCheck]
-    outputs: Method[[Sequence[Microbatch]], tuple[FloatArray, ...]]
+    outputs: Method[[Sequence[Parcel]], tuple[FloatArray, ...]]
     update: Method[
-        [Sequence[Microbatch], tuple[FloatArray, ...] | None, Objective, LossDenominators],
+        [Sequence[Parcel], tuple[FloatArray, ...] | None, Objective, LossDenominators],
         UpdateReport,
     ]
     publish: Method[[int], dict[str, str]]

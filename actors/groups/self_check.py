@@ -17,7 +17,8 @@ from actors.groups.trainer import TrainGroup
 from conf.errors import EngineError, ProjectError
 from conf.schema import Config, Dtype, RolloutConfig, SelfCheckConfig
 from rl.base.console import Console
-from rl.packing import build_minibatch, unpack
+from rl.packing import build_minibatch
+from rl.parcels import unpack
 from rl.samples import sample_of
 from rl.types import (
     Ask,

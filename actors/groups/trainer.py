@@ -24,7 +24,8 @@ from actors.groups.weights import WeightPublisher
 from conf.errors import DeadlineError, EngineError, LostActorError, LostPolicyError
 from rl.loss import LossDenominators, Objective
 from rl.packing import Packing
-from rl.types import FloatArray, Microbatch, Minibatch, UpdateReport
+from rl.parcels import Minibatch, Parcel
+from rl.types import FloatArray, UpdateReport
 
 if TYPE_CHECKING:
     from actors.engines.deepspeed_engine import TrainEngine
@@ -73,18 +74,19 @@ class TrainActor:
         """Compare every way to read few short samples."""
         return self._engine.self_check(plain_bytes)
 
-    def outputs(self, microbatches: Sequence[Microbatch]) -> tuple[FloatArray, ...]:
+    def outputs(self, parcels: Sequence[Parcel]) -> tuple[FloatArray, ...]:
         """What the head says of the labels [M] of each microbatch: log-probs, or scores."""
-        return self._engine.outputs(microbatches)
+        return self._engine.outputs([parcel.microbatch() for parcel in parcels])
 
     def update(
         self,
-        microbatches: Sequence[Microbatch],
+        parcels: Sequence[Parcel],
         old_logprobs: tuple[FloatArray, ...] | None,
         objective: Objective,
         norm: LossDenominators,
     ) -> UpdateReport:
         """One optimizer step."""
+        microbatches = [parcel.microbatch() for parcel in parcels]
         return self._engine.update(microbatches, old_logprobs, objective, norm)
 
     def publish(self, policy_version: int) -> dict[str, str]:
@@ -211,7 +213,7 @@ class TrainGroup:
 
     async def outputs(self, minibatch: Minibatch) -> tuple[tuple[FloatArray, ...], ...]:
         """Log-probs of the labels, or scores: by rank, by microbatch, [M]."""
-        of_rank = minibatch.microbatches_by_rank
+        of_rank = minibatch.parcels_by_rank
         what = "log-probs of the policy"
         return tuple(
             await self._call_ranks(lambda number, rank: rank.outputs.remote(of_rank[number]), what)
@@ -226,7 +228,7 @@ class TrainGroup:
         """One optimizer step over all ranks."""
         norm = LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
         old = old_logprobs or (None,) * self.num_ranks
-        of_rank = minibatch.microbatches_by_rank
+        of_rank = minibatch.parcels_by_rank
         async with self._weights:
             self._changed = True
         self.num_updates_begun += 1

@@ -11,7 +11,8 @@ from actors.groups.supervision import Seat, Supervisor
 from actors.groups.trainer import Ranks, TrainGroup
 from rl.loss import Objective
 from rl.packing import Packing
-from rl.types import FloatArray, Minibatch, UpdateReport
+from rl.parcels import Minibatch
+from rl.types import FloatArray, UpdateReport
 
 
 class TurnTakingGroup(TrainGroup):

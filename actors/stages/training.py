@@ -19,9 +19,9 @@ from actors.groups.trainer import TrainGroup
 from conf.schema import Config, PolicyConfig
 from reward.train.pair_batches import shuffled_batches
 from rl.base.console import Console
-from rl.labels import Readout
 from rl.loss import NllObjective, Objective
 from rl.packing import build_minibatch
+from rl.parcels import Readout
 from rl.problems.tiny_model import make_policy
 from rl.problems.warm_start import answer_samples
 from rl.text.tokenizer import load_tokenizer

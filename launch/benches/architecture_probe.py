@@ -31,7 +31,8 @@ from conf.errors import ProjectError
 from conf.schema import PolicyConfig
 from reward.model.loading import Head, check_attention, check_tensors
 from rl.loss import LossDenominators, PolicyObjective
-from rl.packing import Packing, build_minibatch, unpack
+from rl.packing import Packing, build_minibatch
+from rl.parcels import unpack
 from rl.types import FloatArray, IntArray, Sample
 
 _CONTEXT, _PROMPT_TOKENS, _NEW_TOKENS = 128, 20, 16

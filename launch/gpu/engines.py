@@ -30,7 +30,8 @@ from launch.common.overrides import forced_overrides
 from launch.gpu.parts import Bench
 from launch.gpu.shapes import SMALL, dimensions, samples, write_model
 from rl.loss import NllObjective
-from rl.packing import build_minibatch, unpack
+from rl.packing import build_minibatch
+from rl.parcels import unpack
 from rl.problems import minipy
 from rl.samples import sample_of
 from rl.types import Ask, FloatArray, Sample, SamplingConfig

@@ -25,7 +25,8 @@ from launch.gpu.shapes import (
 )
 from rl.loss import LossDenominators, MicrobatchTensors, NllObjective
 from rl.packing import Packing, build_minibatch
-from rl.types import Minibatch, Sample
+from rl.parcels import Minibatch
+from rl.types import Sample
 
 # Relative: of the loss, and of the norm of the gradient's difference. In float32 only the order of
 # sums differs; in bfloat16 each of the layers rounds to three digits.

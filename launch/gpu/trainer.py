@@ -26,7 +26,7 @@ from launch.gpu.shapes import (
 )
 from rl.loss import LossDenominators, NllObjective
 from rl.packing import Packing, build_minibatch
-from rl.types import Minibatch
+from rl.parcels import Minibatch
 
 _GIB = 2**30
 # ZeRO-3 sums gradients in float32, a plain backward pass in the dtype of the weights.

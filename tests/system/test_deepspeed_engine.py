@@ -38,9 +38,10 @@ from rl.loss import (
     PairObjective,
     PolicyObjective,
 )
-from rl.packing import Packing, build_minibatch, unpack
+from rl.packing import Packing, build_minibatch
+from rl.parcels import Minibatch, unpack
 from rl.problems.tiny_model import make_tokenizer
-from rl.types import FloatArray, Microbatch, Minibatch, Sample
+from rl.types import FloatArray, Microbatch, Sample
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.engines.specs import EngineSpec, TrainSpec
 from rl.loss import LossDenominators, Objective
-from rl.types import IntArray, Microbatch, Minibatch
+from rl.types import IntArray, Microbatch
 
 if TYPE_CHECKING:
     from actors.engines.deepspeed_engine import TrainEngine
@@ -111,12 +111,16 @@ class RawDeepSpeed:
         for one in started:
             one.result()
 
-    def update(self, minibatch: Minibatch, objective: Objective) -> None:
+    def update(
+        self,
+        microbatches_by_rank: Sequence[Sequence[Microbatch]],
+        objective: Objective,
+        norm: LossDenominators,
+    ) -> None:
         """One optimizer step."""
-        norm = LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
         updates = [
             pool.submit(_update, microbatches, objective, norm)
-            for pool, microbatches in zip(self._pools, minibatch.microbatches_by_rank, strict=True)
+            for pool, microbatches in zip(self._pools, microbatches_by_rank, strict=True)
         ]
         for one in updates:
             one.result()

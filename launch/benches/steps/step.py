@@ -21,6 +21,7 @@ from launch.benches.steps.raw_engines import RawDeepSpeed, RawVllm, Request
 from launch.benches.timing import Timing, ratio, spread, timed
 from reward.model.text_path import TextPath
 from rl.base.console import Console
+from rl.loss import LossDenominators
 from rl.packing import build_minibatch
 from rl.seeds import derive_seed
 from rl.step import Batch
@@ -75,6 +76,8 @@ class _RawEngines:
         requests = list(_requests(steps.number, batch, steps.recipe.setup.sampling))
         rows = list(_scored_rows(batch, self._text_path))
         minibatch = build_minibatch(batch.lesson.updates[0].samples, fleet.policy.packing)
+        by_rank = minibatch.microbatches_by_rank
+        norm = LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
 
         async def generate() -> None:
             self._sampler.generate(requests)
@@ -83,7 +86,7 @@ class _RawEngines:
             self._scorer.classify(rows)
 
         async def update() -> None:
-            self._trainer.update(minibatch, policy_objective(self._cfg))
+            self._trainer.update(by_rank, policy_objective(self._cfg), norm)
 
         works = {"generate": generate(), "classify": classify(), "update": update()}
         return {name: (await timed(work))[1] for name, work in works.items()}

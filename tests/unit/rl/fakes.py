@@ -17,6 +17,7 @@ import numpy as np
 from rl.advantage import AdvantageConfig
 from rl.loss import Objective, PolicyObjective
 from rl.packing import Packing
+from rl.parcels import Minibatch
 from rl.recipes.recipe import Recipe, Setup
 from rl.types import (
     Ask,
@@ -27,7 +28,6 @@ from rl.types import (
     JudgedGroup,
     JudgeKind,
     Message,
-    Minibatch,
     Prompt,
     PromptGroup,
     Reason,

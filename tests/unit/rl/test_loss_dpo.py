@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rl.loss import DpoObjective, LossDenominators, MicrobatchTensors, Outputs
 from rl.packing import Packing, build_minibatch, split_minibatches
-from rl.types import Microbatch, Minibatch, Sample
+from rl.parcels import Minibatch
+from rl.types import Microbatch, Sample
 
 pytestmark = pytest.mark.unit
 

@@ -17,7 +17,8 @@ from rl.loss import (
     PairObjective,
     PolicyObjective,
 )
-from rl.packing import Packing, build_minibatch, shared_frac, shares, split_minibatches, unpack
+from rl.packing import Packing, build_minibatch, shared_frac, shares, split_minibatches
+from rl.parcels import unpack
 from rl.prefix_tree import num_common
 from rl.types import Sample
 

@@ -36,9 +36,9 @@ from reward.model.golden import GOLDEN_SCORES, read_golden_scores
 from reward.model.read_out import choose_padding
 from reward.model.text_path import TextPath
 from reward.train.pair_batches import write_golden_scores
-from rl.labels import Readout
 from rl.loss import LossDenominators, MicrobatchTensors, Objective, PairObjective, PolicyObjective
-from rl.packing import Packing, build_minibatch, unpack
+from rl.packing import Packing, build_minibatch
+from rl.parcels import Readout, unpack
 from rl.problems.tiny_model import make_policy
 from rl.types import FloatArray, Sample
 from tests.unit.tokenizer_kinds import KINDS, write_classifier

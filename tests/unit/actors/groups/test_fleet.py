@@ -16,7 +16,7 @@ from actors.groups.turns import TurnTakingGroup
 from conf.schema import Attention, PolicyConfig, SharePrefix
 from rl.loss import NllObjective
 from rl.packing import Packing
-from rl.types import Minibatch
+from rl.parcels import Minibatch
 from tests.unit.actors.groups.seats import seat, supervisor
 
 pytestmark = pytest.mark.unit
@@ -65,7 +65,7 @@ def test_the_engines_sleep_once_from_the_first_look_at_the_policy_to_its_publica
     calls: list[str] = []
     taking_turns = turn_taking(calls, "rollout-0", "reward-0")
     minibatch = Minibatch(
-        microbatches_by_rank=((),),
+        parcels_by_rank=((),),
         num_samples=1,
         num_loss_tokens=1,
         num_sample_tokens=1,

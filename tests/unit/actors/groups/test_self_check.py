@@ -15,7 +15,8 @@ from actors.groups.self_check import check_engines, check_mismatch, check_ranks,
 from conf.errors import EngineError
 from conf.schema import Config
 from rl.packing import Packing
-from rl.types import Ask, Completion, Finish, Minibatch, PromptGroup
+from rl.parcels import Minibatch
+from rl.types import Ask, Completion, Finish, PromptGroup
 from tests.settings import run_config
 from tests.unit.rl.fakes import ask_of
 

@@ -15,14 +15,14 @@ from conf.errors import EngineError, LostActorError, LostPolicyError, NonFiniteE
 from conf.schema import PolicyConfig
 from rl.loss import NllObjective
 from rl.packing import Packing
-from rl.types import Minibatch
+from rl.parcels import Minibatch
 from tests.unit.actors.groups.seats import seat, supervisor
 
 pytestmark = pytest.mark.unit
 
 SPEC = TrainSpec(model_path="m", policy=PolicyConfig(lr=1e-3, microbatch_tokens=256), total_steps=9)
 MINIBATCH = Minibatch(
-    microbatches_by_rank=((), ()),
+    parcels_by_rank=((), ()),
     num_samples=1,
     num_loss_tokens=1,
     num_sample_tokens=1,

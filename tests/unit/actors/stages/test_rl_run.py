@@ -26,11 +26,12 @@ from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.loss import Objective
 from rl.metrics import JsonlSink
+from rl.parcels import Minibatch
 from rl.problems import minipy
 from rl.problems.prompts import write_prompts
 from rl.run import timeline
 from rl.run.checkpoint import complete_checkpoints, find_newest
-from rl.types import Minibatch, StepReport, UpdateReport
+from rl.types import StepReport, UpdateReport
 from tests.settings import run_config
 from tests.unit.rl.fakes import (
     FakeFleet,
