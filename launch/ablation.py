@@ -1,7 +1,8 @@
 """One arm of an ablation: `python launch/ablation.py label=NAME 'changes=["reward=execution"]'`.
 
 Runs the RL of an experiment with other choices, for several seeds on one fleet. Each run is
-a line of `output/runs.jsonl`; the Markdown table and the plot there show every arm run so far.
+a line of `output/runs.jsonl`; `table.md` there compares every arm run so far with that of
+`beside`, seed by seed and problem by problem, and says whether a difference holds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan.shipped import with_shipped_models
 from conf.schema import key
-from launch.common.arms import draw_arms
+from launch.common.arms import check_arms, draw_arms
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
 from launch.common.overrides import forced_overrides
@@ -40,6 +41,7 @@ class AblationArgs:
     exam: str | None = key(
         "recipe whose evaluation measures the arm; null is that of the arm", None
     )
+    beside: str | None = key("arm that the others are compared with; null is the first one", None)
     num_steps: int = key("RL steps of each run", 60, ge=1)
     every: int = key("steps between evaluations", 30, ge=1)
     seeds: tuple[int, ...] = key("run seeds", (0, 1, 2), ge=0)
@@ -61,12 +63,13 @@ def run(args: AblationArgs) -> None:
     from actors.jobs.ablation import Arm, run_arm  # noqa: PLC0415 - after the arguments are good
     from actors.plan.checks.inputs import check_inputs  # noqa: PLC0415
 
-    check_inputs(cfg)
     output = Path(args.output)
+    check_arms(output / "runs.jsonl", args.label, args.beside)
+    check_inputs(cfg)
     output.mkdir(parents=True, exist_ok=True)
     arm = Arm(label=args.label, seeds=args.seeds, exam=args.exam)
     run_arm(cfg, arm, output / "runs.jsonl")
-    draw_arms(output / "runs.jsonl", output)
+    draw_arms(output / "runs.jsonl", output, args.beside)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
 from actors.groups.verifiers import make_verifier
@@ -65,6 +67,7 @@ async def _run(
 ) -> dict[str, object]:
     train, held_out = load_problems(cfg.data, seed)
     curve: dict[int, float] = {}
+    passed: dict[str, float] = {}  # share of right programs by problem, newest evaluation
     rewards: dict[int, float] = {}
     sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, seed)
     recipe = make_recipe(cfg, sampling)
@@ -90,6 +93,10 @@ async def _run(
                 follow_up=lambda bundle: examiner.examine(bundle, asked),
             )
             curve[step] = evaluation.pass_at_1
+            passed.update(
+                (group.group.prompt.id, float(np.mean([score.passed for score in group.scores_G])))
+                for group in evaluation.programs_P
+            )
             marks[step] = examiner.mark(evaluation.groups_P)
 
         async def after(report: StepReport, batch: Batch) -> None:
@@ -119,6 +126,7 @@ async def _run(
         "label": arm.label,
         "seed": seed,
         "pass@1": curve,
+        "passed": passed,
         "reward": rewards,
         "marks": marks,
     }

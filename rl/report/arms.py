@@ -1,0 +1,166 @@
+"""Arms of an ablation side by side: curves over seeds, and whether one is above another.
+
+A difference is claimed of at least five seeds and two points. That of pass@1 is paired over seeds
+and problems, and its interval resamples both; that of another figure is paired over seeds, and its
+interval is their range.
+
+Axes: S seeds that both arms have, P held-out problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rl.base.jsonlines import read_lines
+from rl.run.evaluate import Float64Array
+from rl.seeds import derive_seed
+
+MIN_SEEDS = 5
+MIN_DIFFERENCE = 0.02
+_NUM_RESAMPLES = 2000
+_TAILS = (0.025, 0.975)
+
+Curve = Mapping[int, float]
+Verdict = Literal["holds", "refuted", "not shown", "too few seeds"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmRun:
+    """One run of an arm: a line of `runs.jsonl`."""
+
+    label: str
+    seed: int
+    pass_at_1: Curve  # by step
+    passed: Mapping[str, float]  # share of right programs by problem, after the last step
+    marks: Mapping[str, float]  # other figures of the evaluation after the last step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How far a figure of one arm is above that of another."""
+
+    figure: str
+    num_seeds: int
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """What may be said of "the first is above the second"."""
+        if self.num_seeds < MIN_SEEDS:
+            return "too few seeds"
+        if self.low > 0 and self.mean >= MIN_DIFFERENCE:
+            return "holds"
+        if self.high < 0 and self.mean <= -MIN_DIFFERENCE:
+            return "refuted"
+        return "not shown"
+
+
+def read_runs(path: Path) -> dict[str, list[ArmRun]]:
+    """The runs of `runs.jsonl` by label, in order of seeds; of a seed run twice the later one."""
+    runs: dict[str, dict[int, ArmRun]] = {}
+    for line in read_lines(path):
+        run = _run(line.fields)
+        runs.setdefault(run.label, {})[run.seed] = run
+    return {label: [by_seed[s] for s in sorted(by_seed)] for label, by_seed in runs.items()}
+
+
+def _run(fields: Mapping[str, Any]) -> ArmRun:
+    curve = {int(step): float(value) for step, value in fields["pass@1"].items()}
+    marks = {int(step): found for step, found in fields["marks"].items()}
+    return ArmRun(
+        label=fields["label"],
+        seed=int(fields["seed"]),
+        pass_at_1=curve,
+        passed=fields["passed"],
+        marks=marks.get(max(curve), {}),
+    )
+
+
+def differences(ours: Sequence[ArmRun], theirs: Sequence[ArmRun]) -> list[Difference]:
+    """Differences of every figure that both arms have at the end, pass@1 first."""
+    by_seed = {run.seed: run for run in theirs}
+    pairs = [(run, by_seed[run.seed]) for run in ours if run.seed in by_seed]
+    if not pairs:
+        return []
+    both = [run for pair in pairs for run in pair]
+    names = [name for name in pairs[0][0].marks if all(name in run.marks for run in both)]
+    return [_of_pass_at_1(pairs), *(_of_mark(name, pairs) for name in names)]
+
+
+def _of_pass_at_1(pairs: Sequence[tuple[ArmRun, ArmRun]]) -> Difference:
+    problems = [sorted(set(ours.passed) & set(theirs.passed)) for ours, theirs in pairs]
+    gaps_SP: list[Float64Array] = [
+        np.array([ours.passed[p] - theirs.passed[p] for p in found])
+        for (ours, theirs), found in zip(pairs, problems, strict=True)
+    ]
+    low, high = _interval(gaps_SP)
+    mean = float(np.mean([gaps_P.mean() for gaps_P in gaps_SP]))
+    return Difference(figure="pass@1", num_seeds=len(pairs), mean=mean, low=low, high=high)
+
+
+def _interval(gaps_SP: Sequence[Float64Array]) -> tuple[float, float]:
+    """95 % interval of the mean, by resampling seeds and the problems of each."""
+    rng = np.random.default_rng(derive_seed(0, "arms"))
+
+    def resampled() -> float:
+        chosen_S = [gaps_SP[int(seed)] for seed in rng.integers(len(gaps_SP), size=len(gaps_SP))]
+        return float(np.mean([rng.choice(gaps_P, gaps_P.size).mean() for gaps_P in chosen_S]))
+
+    low, high = np.quantile([resampled() for _ in range(_NUM_RESAMPLES)], _TAILS)
+    return float(low), float(high)
+
+
+def _of_mark(name: str, pairs: Sequence[tuple[ArmRun, ArmRun]]) -> Difference:
+    gaps_S = [ours.marks[name] - theirs.marks[name] for ours, theirs in pairs]
+    return Difference(
+        figure=name,
+        num_seeds=len(gaps_S),
+        mean=float(np.mean(gaps_S)),
+        low=min(gaps_S),
+        high=max(gaps_S),
+    )
+
+
+def curves_table(runs: Mapping[str, Sequence[ArmRun]]) -> str:
+    """Mean and range of pass@1 over seeds at each step, an arm a row."""
+    steps = sorted({step for of_arm in runs.values() for run in of_arm for step in run.pass_at_1})
+    lines = [
+        "| arm | seeds | " + " | ".join(f"step {step}" for step in steps) + " |",
+        "|---|---|" + "---|" * len(steps),
+    ]
+    for label, of_arm in runs.items():
+        cells = [
+            _cell([run.pass_at_1[step] for run in of_arm if step in run.pass_at_1])
+            for step in steps
+        ]
+        lines.append(f"| {label} | {len(of_arm)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def verdicts_table(runs: Mapping[str, Sequence[ArmRun]], beside: str) -> str:
+    """Every other arm beside this one after the last step, a figure a row."""
+    lines = [
+        f"| arm, beside {beside} | figure | seeds | difference | interval | above it |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label, of_arm in runs.items():
+        if label == beside:
+            continue
+        for d in differences(of_arm, runs[beside]):
+            interval = f"{d.low:+.3f} to {d.high:+.3f}"
+            cells = (label, d.figure, d.num_seeds, f"{d.mean:+.3f}", interval, d.verdict)
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
