@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -110,3 +112,28 @@ def test_the_slurm_script_gives_every_step_the_cores_of_its_node() -> None:
     text = (TREE / "deploy/slurm.sh").read_text()
     passed_on = text.index('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
     assert "#SBATCH --cpus-per-task=" in text and passed_on < text.index("srun --nodes=1")
+
+
+def test_the_images_hold_what_the_other_files_expect(job: dict[str, Any]) -> None:
+    lines = (TREE / "deploy/Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    steps = [line.split() for line in lines if line and not line.startswith("#")]
+    copied = [step[1] for step in steps if step[0] == "COPY"]
+    assert copied == ["requirements/cpu.lock", ".", "requirements/gpu.lock", "."]
+    assert all((TREE / source).exists() for source in copied)
+    (folder,) = [step[1] for step in steps if step[0] == "WORKDIR"]
+    assert job["spec"]["entrypoint"].startswith(f"cd {folder} && python launch/train.py ")
+    assert [step[3] for step in steps if step[0] == "FROM"] == ["base", "cpu", "gpu"]
+    (installed,) = [step for step in steps if "apt-get" in step]
+    needed = re.search(r"install (bubblewrap .*) with", (TREE / "Makefile").read_text())
+    assert needed is not None
+    assert set(needed[1].split()) - {"and"} <= set(installed)
+    commands = [step[1:] for step in steps if step[0] == "CMD"]
+    scripts = [json.loads(" ".join(command))[1] for command in commands]
+    assert all((TREE / script).is_file() for script in scripts)
+
+
+def test_an_image_has_the_tree_and_nothing_that_git_leaves_out() -> None:
+    left_out = set((TREE / ".dockerignore").read_text().split())
+    assert {".venv", "data", "models", "outputs", ".git"} <= left_out
+    shipped = {"actors", "assets", "conf", "launch", "requirements", "reward", "rl", "setup.cfg"}
+    assert not shipped & left_out
