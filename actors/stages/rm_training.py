@@ -390,10 +390,12 @@ class _Training:
 
     def _check_settings(self, before: Mapping[str, Any], where: Path) -> None:
         now = json.loads(json.dumps(dict(self._job.settings)))
+        if now["ranks"] != before["ranks"]:  # what they hold is dealt anew
+            self._console.say(f"resume: ranks {before['ranks']} -> {now['ranks']}")
         faults = [
             f"{name}: {where} was trained with {before.get(name)}, and now it is {now.get(name)}; "
             "give the same value, another output=, or resume=never"
-            for name in sorted({*now, *before})
+            for name in sorted({*now, *before} - {"ranks"})
             if now.get(name) != before.get(name)
         ]
         if faults:
