@@ -112,6 +112,7 @@ class TrainHandle(Protocol):
     save_hf: Method[[str], None]
     save_checkpoint: Method[[str], None]
     load_checkpoint: Method[[str], None]
+    sees: Method[[str, str], bool]
     partition_report: Method[[], dict[str, int]]
 
 

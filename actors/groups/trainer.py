@@ -19,6 +19,7 @@ from actors.cluster.deadlines import all_of, wait_for, wait_for_all
 from actors.engines.forward_check import ForwardCheck
 from actors.engines.specs import TrainSpec, WeightBackend
 from actors.groups.handles import RolloutHandle, TrainHandle, WeightRoute
+from actors.groups.shared_files import refuse_blind, sees, signpost
 from actors.groups.supervision import Seat, Supervisor
 from actors.groups.weights import WeightPublisher
 from conf.errors import DeadlineError, EngineError, LostActorError, LostPolicyError
@@ -104,6 +105,10 @@ class TrainActor:
     def load_checkpoint(self, directory: str) -> None:
         """Continue from a checkpoint."""
         self._engine.load_checkpoint(Path(directory))
+
+    def sees(self, path: str, text: str) -> bool:
+        """Whether this rank finds a file with this text."""
+        return sees(path, text)
 
     def partition_report(self) -> dict[str, int]:
         """How many parameters this rank holds, of how many."""
@@ -301,21 +306,29 @@ class TrainGroup:
 
     # --- files -----------------------------------------------------------------------------------
 
+    async def check_shared(self, directory: Path, key: str) -> None:
+        """See that ranks find in a directory what is put there from here; UserError names `key`."""
+        with signpost(directory) as (path, text):
+            what = f"a look at {directory}"
+            seen = await self._call(lambda rank: rank.sees.remote(path, text), what)
+        found = zip(self.gang.actors, seen, strict=True)
+        blind = {name: self._supervisor.node_of(name) for name, sees in found if not sees}
+        refuse_blind(directory, key, blind)
+
     async def save_hf(self, directory: Path) -> None:
         """Write a Hugging Face directory."""
-        await self._call(lambda rank: rank.save_hf.remote(str(directory)), f"writing {directory}")
+        path = str(directory.absolute())  # an actor has a working directory of its own
+        await self._call(lambda rank: rank.save_hf.remote(path), f"writing {directory}")
 
     async def save_checkpoint(self, directory: Path) -> None:
         """Write what a resumed run needs."""
-        await self._call(
-            lambda rank: rank.save_checkpoint.remote(str(directory)), f"writing {directory}"
-        )
+        path = str(directory.absolute())
+        await self._call(lambda rank: rank.save_checkpoint.remote(path), f"writing {directory}")
 
     async def load_checkpoint(self, directory: Path) -> None:
         """Continue from a checkpoint."""
-        await self._call(
-            lambda rank: rank.load_checkpoint.remote(str(directory)), f"reading {directory}"
-        )
+        path = str(directory.absolute())
+        await self._call(lambda rank: rank.load_checkpoint.remote(path), f"reading {directory}")
 
     async def partition_reports(self) -> list[dict[str, int]]:
         """What each rank holds: the proof that parameters are partitioned."""

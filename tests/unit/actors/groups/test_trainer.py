@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.engines.specs import TrainSpec
-from actors.groups import trainer
+from actors.groups import shared_files, trainer
+from actors.groups.shared_files import sees
 from actors.groups.trainer import Routing, TrainGroup
-from conf.errors import EngineError, LostActorError, LostPolicyError, NonFiniteError
+from conf.errors import (
+    EngineError,
+    LostActorError,
+    LostPolicyError,
+    NonFiniteError,
+    SaveError,
+    UserError,
+)
 from conf.schema import PolicyConfig
 from rl.loss import NllObjective
 from rl.packing import Packing
@@ -39,6 +48,7 @@ class Rank:
         self.waits = False
         self.dead = False
         self.lost_engines: dict[str, str] = {}
+        self.looks = sees
 
     def __getattr__(self, name: str) -> Any:
         return Method(name, self)
@@ -48,7 +58,7 @@ class Method:
     def __init__(self, name: str, rank: Rank) -> None:
         self._name, self._rank = name, rank
 
-    async def remote(self, *_: object) -> Any:
+    async def remote(self, *args: Any) -> Any:
         if self._rank.dead:
             raise LostActorError(f"{self._name} failed: it died")
         if self._rank.waits:
@@ -57,6 +67,11 @@ class Method:
             raise self._rank.fails[self._name]
         if self._name == "address":
             return "10.0.0.1", 1
+        if self._name == "sees":
+            return self._rank.looks(*args)
+        if self._name.endswith(("checkpoint", "hf")):
+            self._rank.calls.append(f"{self._name} {args[0]}")
+            return None
         self._rank.calls.append(self._name)
         return self._rank.lost_engines if self._name == "publish" else None
 
@@ -206,3 +221,48 @@ def test_a_new_engine_waits_for_the_publication_that_follows_an_update():
     group.run(overlap)
     assert order == ["published", "given"]
     assert group.calls[-2:] == ["connect", "publish"]  # to this engine alone
+
+
+def test_ranks_are_told_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    group = Group()
+    policy, where = group.policy, Path("outputs/step-000001")
+    group.run(
+        lambda: policy.save_checkpoint(where),
+        lambda: policy.save_hf(where / "hf"),
+        lambda: policy.load_checkpoint(where),
+    )
+    whole = tmp_path / where
+    assert group.calls[-3:] == [
+        *(f"save_checkpoint {whole}", f"save_hf {whole}/hf", f"load_checkpoint {whole}")
+    ]
+
+
+def test_a_directory_that_all_ranks_see_is_as_it_was_afterwards(tmp_path: Path):
+    group = Group()
+    group.run(lambda: group.policy.check_shared(tmp_path, "output_dir"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_a_rank_sees_otherwise_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(shared_files, "_PATIENCE_S", 0.01)
+    group = Group()
+    other = tmp_path / "of-another-machine"
+
+    def part() -> None:
+        group.ranks[1].looks = lambda path, text: sees(str(other / Path(path).name), text)
+
+    with pytest.raises(UserError) as caught:
+        group.run(part, lambda: group.policy.check_shared(tmp_path, "output_dir"))
+    said = str(caught.value)
+    assert said.startswith(f"output_dir: {tmp_path} is another directory for policy-1 (10.0.0.1)")
+    assert "policy-0" not in said and "output_dir=DIR on a file system that all machines" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_takes_no_file_is_said(tmp_path: Path):
+    group = Group()
+    with pytest.raises(SaveError, match="missing cannot be written"):
+        group.run(lambda: group.policy.check_shared(tmp_path / "missing", "output_dir"))
