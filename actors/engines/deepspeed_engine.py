@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -111,6 +112,14 @@ def _persist_vectors(ds_config: dict[str, Any], model: nn.Module) -> dict[str, A
 def _full_shape(parameter: nn.Parameter) -> torch.Size:
     """Return the shape before ZeRO-3 took the parameter apart."""
     return getattr(parameter, "ds_shape", parameter.shape)
+
+
+def _meeting_point(address: str, port: int, rank: int, world_size: int, timeout: timedelta) -> Any:  # noqa: ANN401 - torch exports none of its stores as a type
+    """Where the ranks meet: rank 0 listens on its address, and not on all interfaces."""
+    listener = socket.create_server((address, port)).detach() if rank == 0 else None
+    return dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage] - it is in torch's manual
+        address, port, world_size, rank == 0, timeout=timeout, master_listen_fd=listener
+    )
 
 
 class TrainEngine:
@@ -344,12 +353,13 @@ class TrainEngine:
             torch.cuda.set_device(device)
         self._owns_group = not dist.is_initialized()
         if self._owns_group:
+            timeout = timedelta(seconds=spec.policy.deadline_s)
             dist.init_process_group(
                 "gloo" if spec.device == "cpu" else "nccl",
-                init_method=f"tcp://{master_addr}:{master_port}",
+                store=_meeting_point(master_addr, master_port, self.rank, self.world_size, timeout),
                 rank=self.rank,
                 world_size=self.world_size,
-                timeout=timedelta(seconds=spec.policy.deadline_s),
+                timeout=timeout,
             )
         return device
 

@@ -54,9 +54,9 @@ class TrainActor:
 
     def address(self) -> tuple[str, int]:
         """Where rank 0 can listen for the others."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+        here = ray.util.get_node_ip_address()
+        with socket.create_server((here, 0)) as probe:
+            return here, probe.getsockname()[1]
 
     def start(self, spec: TrainSpec, master_addr: str, master_port: int) -> None:
         """Load the model and join the other ranks."""
