@@ -110,7 +110,7 @@ def test_a_run_listens_to_this_machine_alone_and_takes_its_temporary_files_away(
     try:
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "launch.train", *SMALL],
+                [sys.executable, str(ROOT / "launch/train.py"), *SMALL],
                 cwd=tmp_path,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
                 stdout=output,
