@@ -65,6 +65,7 @@ class EngineHandle(Protocol):
 class RolloutHandle(EngineHandle, Protocol):
     """A `actors.groups.rollout.RolloutActor`."""
 
+    alive: Method[[], None]
     generate: Stream[[Sequence[Ask], int], PromptGroup]
     init_weight_transfer_engine: Method[[Mapping[str, Any]], None]
     start_weight_update: Method[[], None]

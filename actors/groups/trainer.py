@@ -21,7 +21,7 @@ from actors.engines.specs import TrainSpec, WeightBackend
 from actors.groups.handles import RolloutHandle, TrainHandle, WeightRoute
 from actors.groups.shared_files import refuse_blind, sees, signpost
 from actors.groups.supervision import Seat, Supervisor
-from actors.groups.weights import WeightPublisher
+from actors.groups.weights import WeightPublisher, unless_one_dies
 from conf.errors import DeadlineError, EngineError, LostActorError, LostPolicyError
 from rl.loss import LossDenominators, Objective
 from rl.packing import Packing
@@ -275,9 +275,15 @@ class TrainGroup:
         handles = {seat.name: seat.handle for seat in engines}
         if list(handles.values()) != self._connected:
             await self._connect(routing, engines)
-        what = f"publication of version {version}"
+        what, ranks = f"publication of version {version}", self.gang.handle
+        published = self._call(lambda rank: rank.publish.remote(version), what)
         try:
-            lost, *_ = await self._call(lambda rank: rank.publish.remote(version), what)
+            if routing.backend == "nccl":
+                published = unless_one_dies(published, handles)
+            lost, *_ = await published
+        except LostActorError as error:  # an engine, and the ranks do not leave the broadcast
+            self.gang.lose(ranks, LostActorError(f"{what} waits for an engine: {error}"))
+            lost = dict.fromkeys(handles, f"{what} was cut short: {error}")
         except LostPolicyError as error:  # whoever was sent a part has weights of two versions
             lost = dict.fromkeys(handles, f"{what} was cut short: {error}")
         for seat in engines:

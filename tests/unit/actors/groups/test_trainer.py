@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from actors.engines.specs import TrainSpec
-from actors.groups import shared_files, trainer
+from actors.groups import shared_files, trainer, weights
 from actors.groups.shared_files import sees
 from actors.groups.trainer import Routing, TrainGroup
 from conf.errors import (
@@ -46,6 +46,8 @@ class Rank:
         self.calls = calls
         self.fails: dict[str, Exception] = {}
         self.waits = False
+        self.waits_in: str | None = None
+        self.takes_s = 0.0
         self.dead = False
         self.lost_engines: dict[str, str] = {}
         self.looks = sees
@@ -61,7 +63,9 @@ class Method:
     async def remote(self, *args: Any) -> Any:
         if self._rank.dead:
             raise LostActorError(f"{self._name} failed: it died")
-        if self._rank.waits:
+        if self._rank.takes_s:
+            await asyncio.sleep(self._rank.takes_s)
+        if self._rank.waits or self._name == self._rank.waits_in:
             await asyncio.Event().wait()
         if self._name in self._rank.fails:
             raise self._rank.fails[self._name]
@@ -266,3 +270,61 @@ def test_a_directory_that_takes_no_file_is_said(tmp_path: Path):
     group = Group()
     with pytest.raises(SaveError, match="missing cannot be written"):
         group.run(lambda: group.policy.check_shared(tmp_path / "missing", "output_dir"))
+
+
+class Engine:
+    """An engine that answers whether it lives."""
+
+    def __init__(self) -> None:
+        self.dead = False
+        self.stopped = False
+
+    @property
+    def alive(self) -> Any:
+        return self
+
+    async def remote(self) -> None:
+        if self.stopped:
+            await asyncio.Event().wait()
+        if self.dead:
+            raise LostActorError("its process died")
+
+
+def with_nccl(monkeypatch: pytest.MonkeyPatch) -> Group:
+    """Ranks that wait in a broadcast for all engines."""
+    monkeypatch.setattr(weights, "_LOOK_S", 0.01)
+    group = Group()
+    group.engines = tuple(seat(f"rollout-{n}", Engine) for n in range(2))
+    group.policy.route(Routing(engines=group.engines, tensor_parallel=1, backend="nccl"))
+    return group
+
+
+def test_an_engine_that_dies_in_a_broadcast_ends_the_ranks_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    group = with_nccl(monkeypatch)
+
+    async def die() -> None:
+        await group.policy.publish(1)
+        for rank in group.ranks:
+            rank.waits_in = "publish"
+        group.engines[1].handle.dead = True
+        async with asyncio.timeout(2):
+            await group.policy.publish(2)
+
+    with pytest.raises(LostPolicyError, match=r"version 2 waits for an engine: its process died"):
+        group.run(die)
+    assert group.policy.gang.lost is not None
+    assert [engine.admitted for engine in group.engines] == [False, False]
+
+
+def test_an_engine_that_only_does_not_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    group = with_nccl(monkeypatch)
+
+    async def stop() -> None:
+        group.engines[1].handle.stopped = True
+        group.ranks[0].takes_s = 0.1
+        await group.policy.publish(1)
+
+    group.run(stop)
+    assert [engine.admitted for engine in group.engines] == [True, True]
