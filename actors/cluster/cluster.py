@@ -19,7 +19,7 @@ from ray._private import utils as ray_utils
 from ray.exceptions import AuthenticationError
 
 from actors.cluster.environment import inherited, setting
-from actors.cluster.leftovers import marked_session
+from actors.cluster.leftovers import marked_session, temporary_files_in
 from actors.cluster.signals import held_signals, stopped_by_signals
 from conf.errors import EngineError, UserError, in_one_line
 from conf.schema import RayConfig
@@ -47,9 +47,9 @@ def cluster(
         StoppedError: in the body, when a signal ends it.
     """
     checked = _in_thread(check or _nothing)
-    with marked_session() if starts_ray(cfg) else nullcontext():
+    with marked_session() if starts_ray(cfg) else nullcontext() as own:
         try:
-            with held_signals():
+            with held_signals(), temporary_files_in(own) if own else nullcontext():
                 _connect(cfg, namespace)
             with stopped_by_signals():
                 checked.result()

@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -31,6 +32,7 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from actors.engines.forward_check import ForwardCheck, check_forward
 from actors.engines.lockstep_writes import LockstepWrites
+from actors.engines.partitions import dealt_state
 from actors.engines.specs import TrainSpec
 from actors.engines.train_model import (
     TrainModel,
@@ -110,6 +112,14 @@ def _persist_vectors(ds_config: dict[str, Any], model: nn.Module) -> dict[str, A
 def _full_shape(parameter: nn.Parameter) -> torch.Size:
     """Return the shape before ZeRO-3 took the parameter apart."""
     return getattr(parameter, "ds_shape", parameter.shape)
+
+
+def _meeting_point(address: str, port: int, rank: int, world_size: int, timeout: timedelta) -> Any:  # noqa: ANN401 - torch exports none of its stores as a type
+    """Where the ranks meet: rank 0 listens on its address, and not on all interfaces."""
+    listener = socket.create_server((address, port)).detach() if rank == 0 else None
+    return dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage] - it is in torch's manual
+        address, port, world_size, rank == 0, timeout=timeout, master_listen_fd=listener
+    )
 
 
 class TrainEngine:
@@ -255,8 +265,8 @@ class TrainEngine:
     def save_checkpoint(self, directory: Path) -> None:
         """Write parameters, optimizer state and step of all ranks into `directory`.
 
-        The files are pickles of this world size: load only what this run wrote. The caller stages,
-        verifies and commits the directory. SaveError on all ranks, which are as before, when the
+        The files are pickles: load only what this run wrote. The caller stages, verifies and
+        commits the directory. SaveError on all ranks, which are as before, when the
         disk does not take it.
         """
         write = LockstepWrites()
@@ -274,23 +284,35 @@ class TrainEngine:
         self._agree(write, directory)
 
     def load_checkpoint(self, directory: Path) -> None:
-        """Continue exactly where `save_checkpoint` stopped. UserError when it does not fit."""
+        """Continue exactly where `save_checkpoint` stopped, be it on another number of ranks.
+
+        UserError when it does not fit.
+        """
         path = directory / _STATE_FILE
         if not path.is_file():
             raise UserError(f"{directory}: not a training checkpoint; {_STATE_FILE} is missing")
         state = json.loads(path.read_text())
-        if state["world_size"] != self.world_size:
-            raise UserError(
-                f"{directory}: written by policy.ranks={state['world_size']}, this run has "
-                f"policy.ranks={self.world_size}; ZeRO-3 checkpoints load on the same number of "
-                "ranks only. Start from the Hugging Face export beside it (model.path=.../hf)."
-            )
-        loaded, _ = self._engine.load_checkpoint(
-            str(directory), tag=_CHECKPOINT_TAG, load_lr_scheduler_states=False
-        )
-        if loaded is None:
+        if not (directory / _CHECKPOINT_TAG).is_dir():
             raise UserError(f"{directory}: {_CHECKPOINT_TAG}/ of this training checkpoint is gone")
+        if state["world_size"] == self.world_size:
+            self._engine.load_checkpoint(
+                str(directory), tag=_CHECKPOINT_TAG, load_lr_scheduler_states=False
+            )
+        else:
+            self._load_dealt(directory / _CHECKPOINT_TAG)
         self._num_updates = state["num_updates"]
+
+    def _load_dealt(self, directory: Path) -> None:
+        """Load the files of another number of ranks; what else is in them changes no step."""
+        optimizer = self._engine.optimizer
+        shapes = [
+            {self._engine.param_names[p]: p.ds_shape for p in group}
+            for group in optimizer.fp16_groups
+        ]
+        own = dealt_state(directory, shapes, self.rank, self.world_size)
+        optimizer.checkpoint_event_prologue()
+        optimizer.load_state_dict({self.rank: own})  # which reads that of its rank
+        optimizer.checkpoint_event_epilogue()
 
     def partition_report(self) -> dict[str, int]:
         """Count parameter elements, to show what ZeRO-3 partitions.
@@ -331,12 +353,13 @@ class TrainEngine:
             torch.cuda.set_device(device)
         self._owns_group = not dist.is_initialized()
         if self._owns_group:
+            timeout = timedelta(seconds=spec.policy.deadline_s)
             dist.init_process_group(
                 "gloo" if spec.device == "cpu" else "nccl",
-                init_method=f"tcp://{master_addr}:{master_port}",
+                store=_meeting_point(master_addr, master_port, self.rank, self.world_size, timeout),
                 rank=self.rank,
                 world_size=self.world_size,
-                timeout=timedelta(seconds=spec.policy.deadline_s),
+                timeout=timeout,
             )
         return device
 

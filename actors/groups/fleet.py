@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, cast
 
 from actors.cluster.bundles import Needs, bundles
+from actors.cluster.cluster import starts_ray
 from actors.cluster.deadlines import all_of
 from actors.cluster.gauges import run_tags
 from actors.cluster.placement import Placement
@@ -33,7 +34,6 @@ from actors.groups.turns import TurnTakingGroup
 from conf.errors import LostPolicyError
 from conf.schema import (
     Config,
-    Device,
     PlacementConfig,
     PolicyConfig,
     RewardConfig,
@@ -124,26 +124,28 @@ async def start_fleet(cfg: Config, specs: FleetSpec, name: str) -> AsyncIterator
         placement.release()
 
 
-def _env(device: Device, variables: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The environment of an actor; `variables` are those of `ray.env`, which come last."""
+def actor_environment(cfg: Config, threads: int) -> dict[str, str]:
+    """The environment of an actor; the variables of `ray.env` come last."""
     env = {
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
     }
-    if device == "cpu":
+    if starts_ray(cfg.ray):  # all actors are on this machine, and nobody else is to reach them
+        env |= {"GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
+    if cfg.placement.device == "cpu":
         # Read when the libraries are loaded, so it must stand in the process's environment.
         env["OMP_NUM_THREADS"] = str(threads)
         env["DS_ACCELERATOR"] = "cpu"
         # Nothing gains by compiling here: libraries would load their compilers and call gcc.
         env["TORCHDYNAMO_DISABLE"] = "1"
-    return {**env, **variables}
+    return {**env, **cfg.ray.env}
 
 
 def _create(cfg: Config, specs: FleetSpec, needs: Needs, placement: Placement) -> RayFleet:
     def options(name: str, threads: int) -> dict[str, object]:
-        return placement.options(name, _env(cfg.placement.device, cfg.ray.env, threads))
+        return placement.options(name, actor_environment(cfg, threads))
 
     def rollout(name: str) -> RolloutHandle:
         return _create_rollout(cfg, specs, name, options(name, cfg.rollout.cpu_threads))

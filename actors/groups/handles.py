@@ -66,6 +66,7 @@ class EngineHandle(Protocol):
 class RolloutHandle(EngineHandle, Protocol):
     """A `actors.groups.rollout.RolloutActor`."""
 
+    alive: Method[[], None]
     generate: Stream[[Sequence[Ask], int], PromptGroup]
     init_weight_transfer_engine: Method[[Mapping[str, Any]], None]
     start_weight_update: Method[[], None]
@@ -113,6 +114,7 @@ class TrainHandle(Protocol):
     save_hf: Method[[str], None]
     save_checkpoint: Method[[str], None]
     load_checkpoint: Method[[str], None]
+    sees: Method[[str, str], bool]
     partition_report: Method[[], dict[str, int]]
 
 

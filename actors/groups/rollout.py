@@ -53,6 +53,9 @@ class RolloutActor:
         await asyncio.wrap_future(self._loop.sample(ids, once))
         return self._name
 
+    async def alive(self) -> None:
+        """Answer at once, whatever the engine does."""
+
     async def generate(self, asks: Sequence[Ask], step: int) -> AsyncIterator[PromptGroup]:
         """Yield the group of each ask when its last completion is done."""
         tasks = [asyncio.ensure_future(self._sample_group(ask, step)) for ask in asks]

@@ -84,8 +84,8 @@ class Supervisor:
     ) -> None:
         self.start_deadline_s = start_deadline_s  # of one actor
         self.straggler_factor = cfg.straggler_factor
+        self.node_of = node_of  # the address where an actor of this name is placed
         self._cfg = cfg
-        self._node_of = node_of
         self._console = console
         self._counts: Counter[str] = Counter()
 
@@ -120,7 +120,7 @@ class Supervisor:
                     seat.admitted = seat.lost is None
 
     async def _replace(self, seat: Seat[Any], why: ProjectError) -> None:
-        nodes = sorted({self._node_of(actor) for actor in seat.actors})
+        nodes = sorted({self.node_of(actor) for actor in seat.actors})
         about = f"{seat.name} (node {', '.join(nodes)}) is lost: {why}"
         allowed = self._cfg.restarts
         if seat.num_restarts >= allowed:

@@ -19,8 +19,9 @@ from actors.cluster.deadlines import all_of, wait_for, wait_for_all
 from actors.engines.forward_check import ForwardCheck
 from actors.engines.specs import TrainSpec, WeightBackend
 from actors.groups.handles import RolloutHandle, TrainHandle, WeightRoute
+from actors.groups.shared_files import refuse_blind, sees, signpost
 from actors.groups.supervision import Seat, Supervisor
-from actors.groups.weights import WeightPublisher
+from actors.groups.weights import WeightPublisher, unless_one_dies
 from conf.errors import DeadlineError, EngineError, LostActorError, LostPolicyError
 from rl.loss import LossDenominators, Objective
 from rl.packing import Packing
@@ -54,9 +55,9 @@ class TrainActor:
 
     def address(self) -> tuple[str, int]:
         """Where rank 0 can listen for the others."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+        here = ray.util.get_node_ip_address()
+        with socket.create_server((here, 0)) as probe:
+            return here, probe.getsockname()[1]
 
     def start(self, spec: TrainSpec, master_addr: str, master_port: int) -> None:
         """Load the model and join the other ranks."""
@@ -106,6 +107,10 @@ class TrainActor:
     def load_checkpoint(self, directory: str) -> None:
         """Continue from a checkpoint."""
         self._engine.load_checkpoint(Path(directory))
+
+    def sees(self, path: str, text: str) -> bool:
+        """Whether this rank finds a file with this text."""
+        return sees(path, text)
 
     def partition_report(self) -> dict[str, int]:
         """How many parameters this rank holds, of how many."""
@@ -272,9 +277,15 @@ class TrainGroup:
         handles = {seat.name: seat.handle for seat in engines}
         if list(handles.values()) != self._connected:
             await self._connect(routing, engines)
-        what = f"publication of version {version}"
+        what, ranks = f"publication of version {version}", self.gang.handle
+        published = self._call(lambda rank: rank.publish.remote(version), what)
         try:
-            lost, *_ = await self._call(lambda rank: rank.publish.remote(version), what)
+            if routing.backend == "nccl":
+                published = unless_one_dies(published, handles)
+            lost, *_ = await published
+        except LostActorError as error:  # an engine, and the ranks do not leave the broadcast
+            self.gang.lose(ranks, LostActorError(f"{what} waits for an engine: {error}"))
+            lost = dict.fromkeys(handles, f"{what} was cut short: {error}")
         except LostPolicyError as error:  # whoever was sent a part has weights of two versions
             lost = dict.fromkeys(handles, f"{what} was cut short: {error}")
         for seat in engines:
@@ -303,21 +314,29 @@ class TrainGroup:
 
     # --- files -----------------------------------------------------------------------------------
 
+    async def check_shared(self, directory: Path, key: str) -> None:
+        """See that ranks find in a directory what is put there from here; UserError names `key`."""
+        with signpost(directory) as (path, text):
+            what = f"a look at {directory}"
+            seen = await self._call(lambda rank: rank.sees.remote(path, text), what)
+        found = zip(self.gang.actors, seen, strict=True)
+        blind = {name: self._supervisor.node_of(name) for name, sees in found if not sees}
+        refuse_blind(directory, key, blind)
+
     async def save_hf(self, directory: Path) -> None:
         """Write a Hugging Face directory."""
-        await self._call(lambda rank: rank.save_hf.remote(str(directory)), f"writing {directory}")
+        path = str(directory.absolute())  # an actor has a working directory of its own
+        await self._call(lambda rank: rank.save_hf.remote(path), f"writing {directory}")
 
     async def save_checkpoint(self, directory: Path) -> None:
         """Write what a resumed run needs."""
-        await self._call(
-            lambda rank: rank.save_checkpoint.remote(str(directory)), f"writing {directory}"
-        )
+        path = str(directory.absolute())
+        await self._call(lambda rank: rank.save_checkpoint.remote(path), f"writing {directory}")
 
     async def load_checkpoint(self, directory: Path) -> None:
         """Continue from a checkpoint."""
-        await self._call(
-            lambda rank: rank.load_checkpoint.remote(str(directory)), f"reading {directory}"
-        )
+        path = str(directory.absolute())
+        await self._call(lambda rank: rank.load_checkpoint.remote(path), f"reading {directory}")
 
     async def partition_reports(self) -> list[dict[str, int]]:
         """What each rank holds: the proof that parameters are partitioned."""

@@ -14,6 +14,8 @@ On CPU a bucket travels through Ray's shared-memory object store (backend `host_
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,9 +24,9 @@ import ray
 import torch
 from xxhash import xxh3_64_intdigest
 
-from actors.cluster.deadlines import LOST, get
+from actors.cluster.deadlines import LOST, get, wait_for
 from actors.groups.handles import RolloutHandle, WeightRoute
-from conf.errors import VersionMismatchError
+from conf.errors import DeadlineError, VersionMismatchError
 
 if TYPE_CHECKING:
     from actors.engines.deepspeed_engine import TrainEngine
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BUCKET_BYTES = 512 * 2**20
+_LOOK_S = 2.0  # between two looks whether an engine lives
 _LAST_S = 1.0  # for an answer that may have come while others were waited for
 
 
@@ -103,6 +106,34 @@ class RolloutClient:
             except LOST as why:
                 self.lost[name] = str(why)
         return answers
+
+
+async def unless_one_dies(call: Awaitable[T], engines: Mapping[str, RolloutHandle]) -> T:
+    """What `call` gives, while all engines live; a stopped one lives.
+
+    A broadcast by NCCL waits for all of its processes, and no rank in it notices that one has died.
+
+    Raises:
+        LostActorError: as soon as an engine is dead.
+    """
+
+    async def watch(name: str, engine: RolloutHandle) -> None:
+        while True:
+            with contextlib.suppress(DeadlineError):
+                await wait_for(engine.alive.remote(), _LOOK_S, f"a sign of life of {name}")
+            await asyncio.sleep(_LOOK_S)
+
+    answer = asyncio.ensure_future(call)
+    watches = [asyncio.ensure_future(watch(name, engine)) for name, engine in engines.items()]
+    try:
+        done, _ = await asyncio.wait([answer, *watches], return_when=asyncio.FIRST_COMPLETED)
+        for watched in done - {answer}:
+            watched.result()
+        return answer.result()
+    finally:
+        for task in (answer, *watches):
+            task.cancel()
+        await asyncio.gather(answer, *watches, return_exceptions=True)
 
 
 def check_versions(served: Mapping[str, int], policy_version: int) -> None:

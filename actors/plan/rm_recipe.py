@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from math import log
 from pathlib import Path
+from typing import Any
 
 from actors.plan.checks.engine_support import dtype_of
 from actors.plan.layout.memory import DTYPE_BYTES, GIB, microbatch_within
 from actors.plan.layout.model_shape import ModelShape
 from actors.plan.reward_group import default_context
 from conf.commands.train_rm import TrainRmArgs
+from conf.errors import UserError
 from conf.offline import offline_config
 from conf.schema import Config, PolicyConfig, RewardConfig
 from conf.validate import ConfigError
@@ -21,6 +25,7 @@ from reward.pairs.pairs import Pair, pairs_digest
 # CodeScaler-8B's base (Skywork-Reward-V2, arXiv 2507.01352, appendix E). Between them it falls
 # with a power of the size, which gives 3e-6 for 1.7 B (Skywork: 4e-6) and 1.7e-5 for 135 M.
 _TINY, _LARGE = (0.85e6, 6e-4), (8.2e9, 1e-6)
+_RANKS = "ranks"
 
 
 def configure(args: TrainRmArgs, shape: ModelShape | None) -> Config:
@@ -122,6 +127,27 @@ def settings_of(
         "lr": policy.lr,
         "dtype": reward.dtype,
         "max_tokens": reward.max_tokens,
-        "ranks": policy.ranks,
+        _RANKS: policy.ranks,
         "microbatch_tokens": policy.microbatch_tokens,
     }
+
+
+def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> str:
+    """What a training that goes on from `where` may change and does, in words.
+
+    The ranks are dealt what is in a checkpoint, however many wrote it.
+
+    Raises:
+        UserError: naming whatever else differs.
+    """
+    stored = json.loads(json.dumps(dict(now)))
+    different = [n for n in sorted({*stored, *before}) if stored.get(n) != before.get(n)]
+    faults = [
+        f"{name}: {where} was trained with {before.get(name)}, and now it is {stored.get(name)}; "
+        "give the same value, another output=, or resume=never"
+        for name in different
+        if name != _RANKS
+    ]
+    if faults:
+        raise UserError("\n".join(faults))
+    return f"{_RANKS} {before.get(_RANKS)} -> {stored.get(_RANKS)}" if different else ""

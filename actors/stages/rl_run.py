@@ -190,6 +190,7 @@ class RlRun:
         """From the newest checkpoint, or the initial policy, to the end."""
         cfg = self._cfg
         newest = self._checkpoints.newest
+        await fleet.policy.check_shared(self._run.root, "output_dir")
         self._timeline.forget_after(newest.step if newest else 0)
         partition = await fleet.policy.partition_reports()
         base = await self._before(fleet, newest)

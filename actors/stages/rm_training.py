@@ -22,10 +22,10 @@ from actors.cluster.signals import how_to_go_on
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.trainer import TrainGroup
 from actors.plan.layout.model_shape import ModelShape
-from actors.plan.rm_recipe import epochs_of_size, settings_of
+from actors.plan.rm_recipe import check_settings, epochs_of_size, settings_of
 from actors.stages.training import OfflinePlan, offline_spec, score_pairs, train_offline
 from conf.commands.train_rm import TrainRmArgs
-from conf.errors import DataError, SaveError, StoppedError, UserError
+from conf.errors import DataError, SaveError, StoppedError
 from conf.schema import Config, PolicyConfig, RewardConfig
 from reward.model.labels import check_one_label
 from reward.model.read_out import choose_padding
@@ -254,6 +254,7 @@ class _Training:
         """All steps that have not been done yet, then the best weights into the directory."""
         job = self._job
         self._shares = shares(trainer.packing, self._train.shared_share)
+        await trainer.check_shared(job.directory, "output")
         first_step = await self._resume(trainer)
         self._console.stage("reward model", self._about())
         if first_step == 1:
@@ -376,7 +377,8 @@ class _Training:
         for line in refused:
             self._console.warn(line)
         state: dict[str, Any] = json.loads((newest.directory / _STATE_FILE).read_text("utf-8"))
-        self._check_settings(state["settings"], newest.directory)
+        if changed := check_settings(state["settings"], self._job.settings, newest.directory):
+            self._console.stage("resume", changed)
         await trainer.load_checkpoint(newest.directory)
         self._best_step = state["best_step"]
         self._history = {
@@ -387,14 +389,3 @@ class _Training:
             shutil.copytree(newest.directory / best.name, best)
         self._console.say(f"resumed from {newest.directory} after step {newest.step}")
         return newest.step + 1
-
-    def _check_settings(self, before: Mapping[str, Any], where: Path) -> None:
-        now = json.loads(json.dumps(dict(self._job.settings)))
-        faults = [
-            f"{name}: {where} was trained with {before.get(name)}, and now it is {now.get(name)}; "
-            "give the same value, another output=, or resume=never"
-            for name in sorted({*now, *before})
-            if now.get(name) != before.get(name)
-        ]
-        if faults:
-            raise UserError("\n".join(faults))

@@ -220,16 +220,20 @@ def choose_level(config: Confinement) -> Level:
 def _why_not(level: Level) -> str | None:
     if not sys.platform.startswith("linux"):
         return f"programs are only run on Linux, this is {sys.platform}"
+    reason: str | None = None
     with Scratch("sandbox") as scratch:
         scratch.path.chmod(0o711)
-        server = _Server(scratch.path, Limits(), level)
-        try:
-            server.start()
-        except (SandboxError, OSError) as error:
-            return str(error)
-        finally:
-            server.stop()
-    return None
+        for _ in range(_ATTEMPTS):  # one that was killed says nothing of this machine
+            server = _Server(scratch.path, Limits(), level)
+            try:
+                server.start()
+            except (SandboxError, OSError) as error:
+                reason = str(error)
+            else:
+                return None
+            finally:
+                server.stop()
+    return reason
 
 
 class Sandbox:

@@ -64,6 +64,11 @@ def dead(root: Path | None = None) -> Iterator[Path]:
             continue
 
 
+def made_s(path: Path) -> float:
+    """When such a directory was made; what is put into it later does not count."""
+    return (path / _LOCK).stat().st_mtime
+
+
 def _open(path: Path) -> IO[bytes]:
     """The file of a lock, which only its owner may open: a program in there is another user."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)

@@ -116,7 +116,8 @@ def test_a_killed_rl_run_goes_on_after_its_newest_good_checkpoint(tmp_path: Path
     _kill_when(process, run / "checkpoints/step-000004")
     assert not (run / "summary.json").exists()
     _flip_a_bit(run / "checkpoints/step-000004", "zero3/*optim_states.pt")
-    said = _finish(*command, cwd=tmp_path)
+    said = _finish(*command, "policy.ranks=1", cwd=tmp_path)  # two wrote it
+    assert "differs from the steps so far: policy.ranks 2 -> 1" in said
     assert "step-000004 is refused: zero3/" in said
     assert "step-000002 after step 2" in said
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -193,9 +193,8 @@ def run_policy(rank: int, directory: Path, port: int) -> dict[str, Any]:
     )
     result["resumed_report"] = engine.update(batch, old, OBJECTIVE, norm)
     result["resumed"] = weights_of(engine)
-    engine.world_size = 3
-    result["other_world"] = message_of(
-        UserError, lambda: engine.load_checkpoint(directory / "checkpoint")
+    result["no_checkpoint"] = message_of(
+        UserError, lambda: engine.load_checkpoint(directory / "exports")
     )
     engine.close()
     return result
@@ -523,9 +522,9 @@ def test_non_finite_gradient_is_refused_on_every_rank(run):
         assert "gradient norm is NaN or infinite" in result["policy"]["bad_gradient"]
 
 
-def test_checkpoint_of_another_number_of_ranks_is_refused(run):
+def test_a_directory_without_a_checkpoint_is_refused(run):
     _, results = run
-    assert "policy.ranks=2" in results[0]["policy"]["other_world"]
+    assert "engine.json is missing" in results[0]["policy"]["no_checkpoint"]
 
 
 def test_exported_policy_loads_with_from_pretrained_and_equals_the_engine(run):

@@ -1,14 +1,22 @@
-"""A run that starts Ray keeps it to this machine: no process of it listens to another one."""
+"""A run that starts Ray keeps to this machine, and leaves nothing in its temporary directory."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 import pytest
+
+from launch.benches.faults.runs import SMALL
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -27,6 +35,8 @@ with cluster(RayConfig(env={}), "loopback"):
     node = ray.get(work.remote())
     json.dump({"node": node, "addresses": listening_addresses(os.getsid(0))}, sys.stdout)
 """
+_DEADLINE_S = 180.0
+_MARK = re.compile(r"codescaler-ray-\d+-\w+")  # of the session of Ray, which stays for its logs
 _LISTENING = "0A"  # as /proc/net/tcp writes the state of a socket
 
 
@@ -79,3 +89,39 @@ def test_nothing_that_ray_starts_listens_to_other_machines() -> None:
     assert found["node"] == "127.0.0.1"
     assert len(found["addresses"]) > 0
     assert [text for text in found["addresses"] if not _is_of_this_machine(text)] == []
+
+
+def _addresses_at_work(process: subprocess.Popen[bytes], log: Path, line: str) -> list[str]:
+    """Where a run listens when it has said this."""
+    deadline_s = time.monotonic() + _DEADLINE_S
+    while line not in log.read_text(encoding="utf-8", errors="replace"):
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline_s, f"{line} is never said"
+        time.sleep(0.2)
+    return listening_addresses(process.pid)
+
+
+@pytest.mark.timeout(400)
+def test_a_run_listens_to_this_machine_alone_and_takes_its_temporary_files_away(
+    tmp_path: Path, record: Callable[[str], None]
+) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # sockets take short paths
+    log = tmp_path / "log"
+    try:
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / "launch/train.py"), *SMALL],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        addresses = _addresses_at_work(process, log, "==> rl")
+        assert process.wait(_DEADLINE_S) == 0, log.read_text()[-3000:]
+        left = sorted(path.name for path in temporary.iterdir())
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    record(f"{len(addresses)} addresses; left: {', '.join(left)}")
+    assert [text for text in addresses if not _is_of_this_machine(text)] == []
+    assert [name for name in left if name != "ray" and not _MARK.fullmatch(name)] == []

@@ -35,7 +35,7 @@ class Fault:
     target: Target
     phase: Phase
     step: int
-    number: int = 0  # of several such processes, in the order of their ids
+    number: int = 0  # of several such processes, in the order of their ids; it wraps around
     stops: bool = False  # SIGSTOP in place of SIGKILL
     delay_s: float = 0.0  # after the begin of the phase
 
@@ -43,10 +43,10 @@ class Fault:
         """Hit the process, if it is there."""
         how = signal.SIGSTOP if self.stops else signal.SIGKILL
         found = processes(os.environ[MARK], _TITLES[self.target])
-        if self.number < len(found):
+        if found:
             sys.stderr.write(f"{STRUCK}{how.name} for {self.target} {self.number}\n")
             sys.stderr.flush()
-            os.kill(found[self.number], how)
+            os.kill(found[self.number % len(found)], how)
 
 
 def processes(mark: str, titles: Sequence[str] = ("",)) -> list[int]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file
 
-from launch.benches.faults.faults import MARK, Fault, processes, to_json
+from launch.benches.faults.faults import MARK, STRUCK, Fault, processes, to_json
 from rl.metrics import read_metrics
 from rl.run.directory import RunDirectory
 
@@ -45,6 +47,11 @@ class Ended:
         """The last line that it wrote."""
         return (self.said.strip().splitlines() or [""])[-1]
 
+    @property
+    def num_struck(self) -> int:
+        """How many faults met a process."""
+        return self.said.count(STRUCK)
+
 
 def run_small(
     cwd: Path,
@@ -54,7 +61,11 @@ def run_small(
     deadline_s: float = 400.0,
     environment: Mapping[str, str] | None = None,
 ) -> Ended:
-    """Run the quickstart in `cwd` with these faults; of its processes none is left afterwards."""
+    """Run the quickstart in `cwd` with these faults.
+
+    Of its processes none is left afterwards, unless `environment`, which is added to this one, has
+    a mark: then they are those of whoever has set it.
+    """
     mark = uuid.uuid4().hex
     cwd.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "launch.benches.faults.saboteur", to_json(faults)]
@@ -66,7 +77,7 @@ def run_small(
         code: int | None = None
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = process.wait(deadline_s)
-    if environment is None:
+    if env[MARK] == mark:
         end_all(mark)
     said = (cwd / "log").read_text(encoding="utf-8", errors="replace")
     return Ended(code=code, said=said, directory=cwd / "outputs/quickstart/run")
@@ -109,6 +120,16 @@ def lost(directory: Path) -> dict[str, int]:
             if name.startswith("fault/"):
                 total[name] = total.get(name, 0) + int(value)
     return total
+
+
+def steps_again(said: str) -> int:
+    """How many steps a run has completed more than once, by the lines that it wrote.
+
+    >>> steps_again("step    1/4  ...\\nstep    2/4  ...\\nresumed\\nstep    2/4  ...")
+    1
+    """
+    counts = Counter(re.findall(r"^step +(\d+)/", said, re.MULTILINE))
+    return counts.total() - len(counts)
 
 
 def _figures(line: Mapping[str, float]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from actors.groups.reward import RewardGroup
 from actors.groups.rollout import RolloutEngines
 from actors.groups.trainer import TrainGroup
 from launch.benches.faults.faults import Fault, Phase, from_json
+from launch.benches.faults.samples import note_sample
 from rl.types import Ask
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
@@ -35,7 +36,7 @@ class Saboteur:
         _before(RewardGroup, "judge", lambda *_: self._begins("score", self._step))
         _before(TrainGroup, "start", lambda *_: self._begins("startup", 0))
         _before(TrainGroup, "update", lambda *_: self._begins("update", self._step))
-        _before(TrainGroup, "publish", lambda version: self._begins("publish", version))
+        _before(TrainGroup, "publish", self._on_publish)
         _before(TrainGroup, "save_checkpoint", self._on_checkpoint)
 
     def _on_generate(self, asks: Sequence[Ask], step: int) -> None:
@@ -45,6 +46,10 @@ class Saboteur:
         elif "rollout" in purposes:
             self._step = step
             self._begins("rollout", step)
+
+    def _on_publish(self, version: int) -> None:
+        note_sample(version)
+        self._begins("publish", version)
 
     def _on_checkpoint(self, directory: Path) -> None:
         self._begins("checkpoint", int(re.findall(r"\d+", directory.name)[0]))

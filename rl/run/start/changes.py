@@ -18,7 +18,6 @@ OF_THE_CALL = ("resume", "resume_allow", "overwrite", "dry_run")  # they change 
 _PLACES = ("experiment", "name", "output_dir")
 _DATA = ("data.train_path", "data.eval_path", "data.untested_path", "probe.path")
 _PATHS = ("model.path", "reward.model", *_DATA)
-_RANKS = "policy.ranks"
 _SHIPPED = "/assets/minipy/"  # a shipped model lies in the tree of the command, wherever that is
 _SHOWN_CHARS = 60
 
@@ -31,7 +30,7 @@ FIXED = (
     *("reward.trivial_is_valid", "reward.execution", "reward.test_timeout_s"),
     *("reward.generative.*", "reward.remote.*"),
     *("policy.lr", "policy.lr_schedule", "policy.warmup_steps", "policy.weight_decay"),
-    *("policy.adam_beta1", "policy.adam_beta2", "policy.grad_clip", _RANKS),
+    *("policy.adam_beta1", "policy.adam_beta2", "policy.grad_clip"),
     *("sandbox.protocol", "sandbox.tolerance", "probe.num_*", "probe.path"),
     *("evaluation.num_samples", "evaluation.temperature", "evaluation.test_timeout_s"),
 )
@@ -112,19 +111,12 @@ def check_changes(config: Path, cfg: Config) -> list[Change]:
 
 
 def _is_allowed(change: Change, allowed: Sequence[str]) -> bool:
-    if change.path == _RANKS:  # whatever a user allows, the checkpoint cannot be read
-        return False
     return not change.is_fixed or _matches(change.path, allowed)
 
 
 def _fault(change: Change, config: Path) -> str:
     path, before = change.path, _shown(change.before)
-    if path == _RANKS:
-        ways = (
-            "ZeRO-3 checkpoints load on as many ranks only; give the same value, or another name="
-        )
-    else:
-        ways = f"give the same value, another name=, or resume_allow=[{path}]"
+    ways = f"give the same value, another name=, or resume_allow=[{path}]"
     made = f"the steps so far were made with {before} ({config})"
     return f"{path}: {made}, and now it is {_shown(change.now)}; {ways}"
 

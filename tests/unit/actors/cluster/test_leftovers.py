@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from actors.cluster.leftovers import marked_session, remove_leftovers
+from actors.cluster.leftovers import marked_session, remove_leftovers, temporary_files_in
 from rl.base.scratch import Scratch
 
 pytestmark = pytest.mark.unit
@@ -33,9 +35,10 @@ def session(temporary: Path, *, began_s: float = 0.0, pid: int | None = None) ->
 
 def age(temporary: Path, seconds: float = 60.0) -> None:
     """Let everything have been made earlier."""
-    for path in temporary.glob("codescaler-*"):
-        earlier_s = path.stat().st_mtime - seconds
-        os.utime(path, (earlier_s, earlier_s))
+    for scratch in temporary.glob("codescaler-*"):
+        for path in (scratch, scratch / ".lock"):
+            earlier_s = path.stat().st_mtime - seconds
+            os.utime(path, (earlier_s, earlier_s))
 
 
 def test_the_session_of_a_run_that_has_ended_goes_with_the_next_start(temporary: Path):
@@ -83,3 +86,45 @@ def test_a_session_of_somebody_else_stays_whatever_its_name(
     (temporary / "ray" / name).symlink_to(target)
     remove_leftovers()
     assert target.is_dir()
+
+
+def mktemp(*variables: str) -> list[str]:
+    """Where a child has its temporary files, and what it knows of some variables."""
+    code = f"import os, tempfile; print(tempfile.mkdtemp(), *map(os.environ.get, {variables}))"
+    return subprocess.check_output([sys.executable, "-c", code], text=True).split()
+
+
+def test_temporary_files_of_the_processes_of_a_run_go_with_it(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    with marked_session() as own:
+        with temporary_files_in(own):
+            made, ray, compiled = mktemp("RAY_TMPDIR", "TORCHINDUCTOR_CACHE_DIR")
+        assert own in Path(made).parents
+        assert ray == str(temporary)  # its sessions are looked for there
+        assert Path(compiled).parent == temporary
+        assert not {"TMPDIR", "RAY_TMPDIR", "TORCHINDUCTOR_CACHE_DIR"} & os.environ.keys()
+    assert not own.exists()
+    assert [path.name for path in own.parent.iterdir()] == [".lock"]
+
+
+def test_temporary_files_of_a_run_that_was_killed_go_with_the_next_start(temporary: Path):
+    with marked_session() as own:
+        session(temporary, began_s=-59)
+    own.mkdir()
+    (own / "left").write_bytes(b"x" * (2 << 20))
+    age(temporary)
+    assert remove_leftovers() == "removed what earlier runs left here (sessions of Ray: 1; 5 MiB)"
+    assert list(temporary.glob("codescaler-*")) == []
+
+
+def test_what_the_user_has_set_stays(temporary: Path, monkeypatch: pytest.MonkeyPatch):
+    wanted = {"TMPDIR": "/a", "RAY_TMPDIR": "/b", "TORCHINDUCTOR_CACHE_DIR": "/c"}
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+    with marked_session() as own, temporary_files_in(own):
+        _, ray, compiled = mktemp("RAY_TMPDIR", "TORCHINDUCTOR_CACHE_DIR")
+        assert (ray, compiled) == ("/b", "/c")
+    assert {name: os.environ[name] for name in wanted} == wanted

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from actors.engines.forward_check import ForwardCheck
-from actors.groups.fleet import packing_of
+from actors.groups.fleet import actor_environment, packing_of
 from actors.groups.trainer import Routing
 from actors.groups.turns import TurnTakingGroup
 from conf.schema import Attention, PolicyConfig, SharePrefix
 from rl.loss import NllObjective
 from rl.packing import Packing
 from rl.parcels import Minibatch
+from tests.settings import run_config
 from tests.unit.actors.groups.seats import seat, supervisor
 
 pytestmark = pytest.mark.unit
@@ -163,3 +164,13 @@ def test_how_samples_are_packed_goes_by_what_the_attention_kernel_takes(
     assert (packing.num_ranks, packing.microbatch_tokens, packing.row_tokens) == (3, 256, 64)
     assert (packing.share_prefix, packing.dense_mask) == (share_prefix, dense_mask)
     assert packing_of(replace(policy, share_prefix="off"), 3).share_prefix == "off"
+
+
+def test_actors_of_one_machine_keep_to_its_loopback_interface(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    alone = actor_environment(run_config(), 1)
+    assert (alone["GLOO_SOCKET_IFNAME"], alone["VLLM_HOST_IP"]) == ("lo", "127.0.0.1")
+    joined = actor_environment(run_config(["++ray.address=auto"]), 1)
+    assert joined.keys().isdisjoint({"GLOO_SOCKET_IFNAME", "VLLM_HOST_IP"})
+    own = run_config(["++ray.env.GLOO_SOCKET_IFNAME=eth0"])
+    assert actor_environment(own, 1)["GLOO_SOCKET_IFNAME"] == "eth0"

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.engines.specs import TrainSpec
-from actors.groups import trainer
+from actors.groups import shared_files, trainer, weights
+from actors.groups.shared_files import sees
 from actors.groups.trainer import Routing, TrainGroup
-from conf.errors import EngineError, LostActorError, LostPolicyError, NonFiniteError
+from conf.errors import (
+    EngineError,
+    LostActorError,
+    LostPolicyError,
+    NonFiniteError,
+    SaveError,
+    UserError,
+)
 from conf.schema import PolicyConfig
 from rl.loss import NllObjective
 from rl.packing import Packing
@@ -37,8 +46,11 @@ class Rank:
         self.calls = calls
         self.fails: dict[str, Exception] = {}
         self.waits = False
+        self.waits_in: str | None = None
+        self.takes_s = 0.0
         self.dead = False
         self.lost_engines: dict[str, str] = {}
+        self.looks = sees
 
     def __getattr__(self, name: str) -> Any:
         return Method(name, self)
@@ -48,15 +60,22 @@ class Method:
     def __init__(self, name: str, rank: Rank) -> None:
         self._name, self._rank = name, rank
 
-    async def remote(self, *_: object) -> Any:
+    async def remote(self, *args: Any) -> Any:
         if self._rank.dead:
             raise LostActorError(f"{self._name} failed: it died")
-        if self._rank.waits:
+        if self._rank.takes_s:
+            await asyncio.sleep(self._rank.takes_s)
+        if self._rank.waits or self._name == self._rank.waits_in:
             await asyncio.Event().wait()
         if self._name in self._rank.fails:
             raise self._rank.fails[self._name]
         if self._name == "address":
             return "10.0.0.1", 1
+        if self._name == "sees":
+            return self._rank.looks(*args)
+        if self._name.endswith(("checkpoint", "hf")):
+            self._rank.calls.append(f"{self._name} {args[0]}")
+            return None
         self._rank.calls.append(self._name)
         return self._rank.lost_engines if self._name == "publish" else None
 
@@ -206,3 +225,106 @@ def test_a_new_engine_waits_for_the_publication_that_follows_an_update():
     group.run(overlap)
     assert order == ["published", "given"]
     assert group.calls[-2:] == ["connect", "publish"]  # to this engine alone
+
+
+def test_ranks_are_told_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    group = Group()
+    policy, where = group.policy, Path("outputs/step-000001")
+    group.run(
+        lambda: policy.save_checkpoint(where),
+        lambda: policy.save_hf(where / "hf"),
+        lambda: policy.load_checkpoint(where),
+    )
+    whole = tmp_path / where
+    assert group.calls[-3:] == [
+        *(f"save_checkpoint {whole}", f"save_hf {whole}/hf", f"load_checkpoint {whole}")
+    ]
+
+
+def test_a_directory_that_all_ranks_see_is_as_it_was_afterwards(tmp_path: Path):
+    group = Group()
+    group.run(lambda: group.policy.check_shared(tmp_path, "output_dir"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_a_rank_sees_otherwise_is_refused_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(shared_files, "_PATIENCE_S", 0.01)
+    group = Group()
+    other = tmp_path / "of-another-machine"
+
+    def part() -> None:
+        group.ranks[1].looks = lambda path, text: sees(str(other / Path(path).name), text)
+
+    with pytest.raises(UserError) as caught:
+        group.run(part, lambda: group.policy.check_shared(tmp_path, "output_dir"))
+    said = str(caught.value)
+    assert said.startswith(f"output_dir: {tmp_path} is another directory for policy-1 (10.0.0.1)")
+    assert "policy-0" not in said and "output_dir=DIR on a file system that all machines" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_takes_no_file_is_said(tmp_path: Path):
+    group = Group()
+    with pytest.raises(SaveError, match="missing cannot be written"):
+        group.run(lambda: group.policy.check_shared(tmp_path / "missing", "output_dir"))
+
+
+class Engine:
+    """An engine that answers whether it lives."""
+
+    def __init__(self) -> None:
+        self.dead = False
+        self.stopped = False
+
+    @property
+    def alive(self) -> Any:
+        return self
+
+    async def remote(self) -> None:
+        if self.stopped:
+            await asyncio.Event().wait()
+        if self.dead:
+            raise LostActorError("its process died")
+
+
+def with_nccl(monkeypatch: pytest.MonkeyPatch) -> Group:
+    """Ranks that wait in a broadcast for all engines."""
+    monkeypatch.setattr(weights, "_LOOK_S", 0.01)
+    group = Group()
+    group.engines = tuple(seat(f"rollout-{n}", Engine) for n in range(2))
+    group.policy.route(Routing(engines=group.engines, tensor_parallel=1, backend="nccl"))
+    return group
+
+
+def test_an_engine_that_dies_in_a_broadcast_ends_the_ranks_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    group = with_nccl(monkeypatch)
+
+    async def die() -> None:
+        await group.policy.publish(1)
+        for rank in group.ranks:
+            rank.waits_in = "publish"
+        group.engines[1].handle.dead = True
+        async with asyncio.timeout(2):
+            await group.policy.publish(2)
+
+    with pytest.raises(LostPolicyError, match=r"version 2 waits for an engine: its process died"):
+        group.run(die)
+    assert group.policy.gang.lost is not None
+    assert [engine.admitted for engine in group.engines] == [False, False]
+
+
+def test_an_engine_that_only_does_not_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    group = with_nccl(monkeypatch)
+
+    async def stop() -> None:
+        group.engines[1].handle.stopped = True
+        group.ranks[0].takes_s = 0.1
+        await group.policy.publish(1)
+
+    group.run(stop)
+    assert [engine.admitted for engine in group.engines] == [True, True]

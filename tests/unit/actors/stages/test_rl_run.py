@@ -73,6 +73,9 @@ class SavingPolicy(FakePolicy):
     async def partition_reports(self) -> list[dict[str, int]]:
         return []
 
+    async def check_shared(self, directory: Path, key: str) -> None:
+        """These ranks see what the driver sees."""
+
     async def save_hf(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -178,6 +181,18 @@ def test_a_resumed_run_tells_its_trackers_where_and_keeps_one_timeline(
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="ascii").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
     assert len(fleets) == 2
+
+
+def test_a_run_whose_ranks_see_another_directory_takes_no_step(
+    tmp_path: Path, fleets: list[FakeFleet], monkeypatch: pytest.MonkeyPatch
+):
+    async def refuse(_: object, directory: Path, key: str) -> None:
+        raise UserError(f"{key}: {directory} is another directory for policy-1")
+
+    monkeypatch.setattr(SavingPolicy, "check_shared", refuse)
+    with pytest.raises(UserError, match=f"output_dir: {tmp_path} is another directory"):
+        run(tmp_path, monkeypatch)
+    assert fleets[0].policy.updates == [] and fleets[0].events == []
 
 
 def test_a_run_on_given_answers_samples_in_no_step_and_goes_on_with_the_answers_that_come_next(

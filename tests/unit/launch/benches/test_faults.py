@@ -14,7 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from launch.benches.faults.faults import MARK, Fault, from_json, processes, to_json
+from launch.benches.faults.matrix import fault_of
 from launch.benches.faults.runs import differences, lost
+from launch.benches.faults.samples import SAMPLES, count_files, drift, note_sample, read_samples
+from launch.benches.faults.soak import TARGETS, soak_faults
 
 pytestmark = pytest.mark.unit
 
@@ -61,3 +64,43 @@ def test_runs_differ_in_weights_metrics_and_evaluations_but_not_in_times_and_los
         "1 of 1 tensors of model.safetensors",
         "the evaluations: {'final_pass@1': 1.5} in place of {'final_pass@1': 1.0}",
     ]
+
+
+def test_a_soak_hits_every_kind_of_process_in_turn_at_steps_that_have_every_phase() -> None:
+    faults = soak_faults(60, 5, seed=0)
+    assert [fault.step for fault in faults] == list(range(5, 61, 5))
+    for turn in range(0, 12, 3):
+        assert {fault.target for fault in faults[turn : turn + 3]} == set(TARGETS)
+    assert len({fault.phase for fault in faults}) > 3
+    assert soak_faults(60, 5, seed=0) == faults != soak_faults(60, 5, seed=1)
+
+
+def test_what_a_run_holds_is_compared_between_its_quarters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARK, "of a run")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    note_sample(1)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv(SAMPLES, str(tmp_path / "samples.jsonl"))
+    (tmp_path / "ray/session").mkdir(parents=True)
+    (tmp_path / "ray/session/log").touch()
+    opened = [(tmp_path / f"{number}").open("wb") for number in range(16)]
+    for step in range(16):
+        note_sample(step)
+        opened.pop().close()
+    (tmp_path / "samples.jsonl").rename(tmp_path / "ray/samples.jsonl")
+    samples = read_samples(tmp_path / "ray/samples.jsonl")
+    assert [sample.step for sample in samples] == list(range(16))
+    assert count_files(tmp_path) == 16
+    rows = {name: (float(before), float(after)) for name, before, after in drift(samples)}
+    before, after = rows["descriptors"]
+    assert before - after == 8  # files that were closed between steps 5.5 and 13.5
+    assert rows["rss_mib"][0] > 10
+    assert rows["processes"] == (0, 0)
+
+
+def test_a_sandboxed_process_is_chosen_by_the_seed() -> None:
+    numbers = {fault_of("sandbox", "score", seed).number for seed in range(20)}
+    assert len(numbers) > 3
+    assert {fault_of("raylet", "score", seed).number for seed in range(20)} == {1}

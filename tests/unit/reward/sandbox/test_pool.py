@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pytest
 
 from conf.errors import UserError
+from reward.sandbox import pool
 from reward.sandbox.inside.values import Opaque
 from reward.sandbox.levels import Level
 from reward.sandbox.pool import AssertJob, CallJob, Limits, Outcome, Sandbox, StdioJob
@@ -550,3 +551,19 @@ def test_impossible_limits_are_refused() -> None:
         Limits(wall_s=0)
     with pytest.raises(UserError, match="workers"):
         Sandbox(workers=0)
+
+
+def test_a_rehearsal_that_was_killed_says_nothing_of_the_machine(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    spawn, started = pool._Server._spawn, list[subprocess.Popen[bytes]]()
+
+    def spawn_and_kill_the_first(server: pool._Server) -> subprocess.Popen[bytes]:
+        started.append(spawn(server))
+        if len(started) == 1:
+            started[0].kill()
+        return started[-1]
+
+    monkeypatch.setattr(pool._Server, "_spawn", spawn_and_kill_the_first)
+    assert pool._why_not.__wrapped__(sandbox.level) is None
+    assert len(started) == 2
