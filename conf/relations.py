@@ -323,6 +323,20 @@ RELATIONS: tuple[Relation, ...] = (
         ),
     ),
     Relation(
+        path="policy.lora.rank",
+        involves=("policy.lora.rank", "loop.enabled"),
+        rule="the loop trains a policy from nothing, which has no weights for adapters to add to",
+        fix="set policy.lora.rank=0, or loop.enabled=false",
+        holds=lambda c: c.policy.lora.rank == 0 or not c.loop.enabled,
+    ),
+    Relation(
+        path="policy.lora.targets",
+        involves=("policy.lora.rank", "policy.lora.targets"),
+        rule="policy.lora.targets names the layers of adapters, so it needs policy.lora.rank",
+        fix="set policy.lora.rank, e.g. to 32, or leave out policy.lora.targets",
+        holds=lambda c: c.policy.lora.rank > 0 or c.policy.lora.targets is None,
+    ),
+    Relation(
         path="rollout.tensor_parallel",
         involves=("rollout.tensor_parallel", "placement.device", "placement.colocate"),
         rule="rollout.tensor_parallel > 1 needs GPUs that are not shared",
