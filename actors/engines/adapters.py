@@ -8,7 +8,8 @@ with its adapters at scale 0. peft is loaded when there are adapters, and not be
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from actors.engines.specs import STATE_FILE
 from conf.errors import UserError
 from conf.schema import LoraConfig
 from reward.model.files import is_local, model_digest
@@ -229,13 +231,14 @@ def base_digest(model: str) -> str:
     return model_digest(directory)
 
 
-def check_base(checkpoint: Path, state: Mapping[str, Any], model: str) -> None:
+def check_base(checkpoint: Path, model: str) -> None:
     """Refuse a base that the adapters of a checkpoint were not trained on.
 
     Raises:
         UserError: naming both.
     """
-    if state.get("base", "") != base_digest(model):
+    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    if state.get("base") != base_digest(model):
         raise UserError(
             f"model.path: {model} is not the model that the adapters of {checkpoint} were trained "
             "on (its files have other content); give that model, or another name="

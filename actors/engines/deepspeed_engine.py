@@ -42,7 +42,7 @@ from actors.engines.adapters import (
 )
 from actors.engines.forward_check import ForwardCheck, check_forward
 from actors.engines.lockstep_writes import LockstepWrites
-from actors.engines.specs import TrainSpec
+from actors.engines.specs import STATE_FILE, TrainSpec
 from actors.engines.train_model import (
     TrainModel,
     load_model,
@@ -73,7 +73,6 @@ warnings.filterwarnings(
 
 _SHARD_BYTES = 4 * 2**30
 _CHECKPOINT_TAG = "zero3"
-_STATE_FILE = "engine.json"
 
 
 def _ds_config(spec: TrainSpec, world_size: int) -> dict[str, Any]:
@@ -317,23 +316,24 @@ class TrainEngine:
             }
             if self._adapts:
                 state["base"] = base_digest(self.spec.model_path)
-            write(lambda: (directory / _STATE_FILE).write_text(json.dumps(state)))
+            write(lambda: (directory / STATE_FILE).write_text(json.dumps(state)))
         self._agree(write, directory)
 
     def load_checkpoint(self, directory: Path) -> None:
         """Continue exactly where `save_checkpoint` stopped. UserError when it does not fit."""
-        path = directory / _STATE_FILE
+        path = directory / STATE_FILE
         if not path.is_file():
-            raise UserError(f"{directory}: not a training checkpoint; {_STATE_FILE} is missing")
+            raise UserError(f"{directory}: not a training checkpoint; {STATE_FILE} is missing")
         state = json.loads(path.read_text())
+        export = "adapter/, merged into its base" if self._adapts else "model.path=.../hf"
         if state["world_size"] != self.world_size:
             raise UserError(
                 f"{directory}: written by policy.ranks={state['world_size']}, this run has "
                 f"policy.ranks={self.world_size}; ZeRO-3 checkpoints load on the same number of "
-                "ranks only. Start from the Hugging Face export beside it (model.path=.../hf)."
+                f"ranks only. Start from the export beside it ({export})."
             )
         if self._adapts:
-            check_base(directory, state, self.spec.model_path)
+            check_base(directory, self.spec.model_path)
         loaded, _ = self._engine.load_checkpoint(
             str(directory),
             tag=_CHECKPOINT_TAG,

@@ -97,6 +97,10 @@ class TrainActor:
         """Write a Hugging Face directory."""
         self._engine.save_hf(Path(directory))
 
+    def save_adapter(self, directory: str) -> None:
+        """Write the adapters alone."""
+        self._engine.save_adapter(Path(directory))
+
     def save_checkpoint(self, directory: str) -> None:
         """Write what a resumed run needs."""
         self._engine.save_checkpoint(Path(directory))
@@ -304,6 +308,12 @@ class TrainGroup:
     async def save_hf(self, directory: Path) -> None:
         """Write a Hugging Face directory."""
         await self._call(lambda rank: rank.save_hf.remote(str(directory)), f"writing {directory}")
+
+    async def save_adapter(self, directory: Path) -> None:
+        """Write the adapters alone, as peft does."""
+        await self._call(
+            lambda rank: rank.save_adapter.remote(str(directory)), f"writing {directory}"
+        )
 
     async def save_checkpoint(self, directory: Path) -> None:
         """Write what a resumed run needs."""
