@@ -330,11 +330,11 @@ RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: c.policy.lora.rank == 0 or not c.loop.enabled,
     ),
     Relation(
-        path="policy.lora.targets",
-        involves=("policy.lora.rank", "policy.lora.targets"),
-        rule="policy.lora.targets names the layers of adapters, so it needs policy.lora.rank",
-        fix="set policy.lora.rank, e.g. to 32, or leave out policy.lora.targets",
-        holds=lambda c: c.policy.lora.rank > 0 or c.policy.lora.targets is None,
+        path="policy.lora.layers",
+        involves=("policy.lora.rank", "policy.lora.layers"),
+        rule="policy.lora.layers names the layers of adapters, so it needs policy.lora.rank",
+        fix="set policy.lora.rank, e.g. to 32, or leave out policy.lora.layers",
+        holds=lambda c: c.policy.lora.rank > 0 or c.policy.lora.layers is None,
     ),
     Relation(
         path="rollout.tensor_parallel",

@@ -433,7 +433,7 @@ class LoraConfig:
         32.0,
         gt=0,
     )
-    targets: tuple[str, ...] | None = key(
+    layers: tuple[str, ...] | None = key(
         "layers with an adapter, by the last parts of their names, such as [q_proj,v_proj]; null "
         "is every linear layer of the blocks",
         None,

@@ -15,11 +15,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import rl.base.early  # noqa: F401 - signals are heard from here on
-from conf.errors import UserError, in_one_line
+from conf.errors import UserError
 from conf.schema import Dtype, key
 from launch.common.cli import main_simple
 from reward.model.directory import ADAPTER_CONFIG, is_adapter, read_object
 from reward.model.files import find_model
+from reward.model.loading import first_line
 from reward.model.written import check_written
 from rl.base.files import replacing_directory
 from rl.base.outputs import check_output_dir
@@ -86,7 +87,7 @@ def _merged(source: Path, base: str, factory: str) -> tuple[Any, str]:
         adapted: Any = PeftModel.from_pretrained(model, source)
     except (ValueError, RuntimeError, KeyError) as error:
         raise UserError(
-            f"input: {source} does not fit its base {base} ({in_one_line(error)}); give the model "
+            f"input: {source} does not fit its base {base} ({first_line(error)}); give the model "
             "that it was trained on as base="
         ) from error
     known = get_peft_model_state_dict(adapted)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig as PeftConfig
     from peft.tuners.lora import LoraLayer
 
-_KEY = "policy.lora.targets"
+_KEY = "policy.lora.layers"
 _NAME = "default"  # the name of an adapter that peft gives by itself
 _BASE = ".base_layer"  # what peft puts into the names of a layer that has an adapter
 _OF_ADAPTERS = (".lora_A.", ".lora_B.")
@@ -98,7 +98,7 @@ def add_adapters(model: PreTrainedModel, lora: LoraConfig, base: str, seed: int)
     config = PeftConfig(
         r=lora.rank,
         lora_alpha=cast(int, lora.alpha),  # any number
-        target_modules=sorted(lora.targets or {_last(name) for name in layers}),
+        target_modules=sorted(lora.layers or {_last(name) for name in layers}),
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers.values()),
         base_model_name_or_path=str(Path(base).resolve()) if is_local(base) else base,
         task_type="CAUSAL_LM",
@@ -148,14 +148,14 @@ def target_layers(model: PreTrainedModel, lora: LoraConfig) -> dict[str, nn.Modu
     known = ",".join(sorted({_last(name) for name in linear}))
     stacked = {_last(name) for name, p in model.named_parameters() if ".experts." in name}
     stacked -= {"weight", "bias"}  # of experts that are layers, which take adapters
-    if lora.targets is None and stacked:
+    if lora.layers is None and stacked:
         raise UserError(
             f"{_KEY}: null is every linear layer, but the experts of {type(model).__name__} are "
             f"stacked ({', '.join(sorted(stacked))}) and take no adapters; name the layers that "
             f"are to have one, of {known}"
         )
-    found: dict[str, nn.Module] = {} if lora.targets else linear
-    for target in lora.targets or ():
+    found: dict[str, nn.Module] = {} if lora.layers else linear
+    for target in lora.layers or ():
         matched = {name: layer for name, layer in linear.items() if _is_named(name, target)}
         if not matched or target in stacked:
             why = _why_not(model, target, stacked)

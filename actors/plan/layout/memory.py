@@ -103,7 +103,7 @@ def policy_footprint(
 def _num_adapted(model: ModelShape, lora: LoraConfig) -> int:
     """Numbers in the adapters; of a model of unknown dimensions nothing is known of them."""
     dims = model.dimensions
-    return 0 if dims is None else dims.num_adapted(lora.rank, lora.targets)
+    return 0 if dims is None else dims.num_adapted(lora.rank, lora.layers)
 
 
 def activation_bytes(dims: Dimensions, cfg: PolicyConfig, size: int) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 
 from actors.cluster.signals import run_until_stopped
+from actors.engines.adapters import base_digest
+from actors.engines.specs import STATE_FILE
 from actors.observe.watchers import Watchers
 from actors.stages import keeping, rl_run
 from actors.stages.evaluation import Evaluation
@@ -24,6 +27,7 @@ from conf.errors import LostPolicyError, SaveError, StoppedError, UserError
 from rl import metrics
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
+from rl.base.files import replace_json
 from rl.loss import Objective
 from rl.metrics import JsonlSink
 from rl.problems import minipy
@@ -31,7 +35,7 @@ from rl.problems.prompts import write_prompts
 from rl.run import timeline
 from rl.run.checkpoint import complete_checkpoints, find_newest
 from rl.types import Minibatch, StepReport, UpdateReport
-from tests.settings import run_config
+from tests.settings import POLICY, run_config
 from tests.unit.rl.fakes import (
     FakeFleet,
     FakePolicy,
@@ -73,6 +77,9 @@ class SavingPolicy(FakePolicy):
         return []
 
     async def save_hf(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+
+    async def save_adapter(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
 
     async def save_checkpoint(self, directory: Path) -> None:
@@ -177,6 +184,31 @@ def test_a_resumed_run_tells_its_trackers_where_and_keeps_one_timeline(
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="ascii").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
     assert len(fleets) == 2
+
+
+def test_a_run_of_adapters_leaves_them_beside_the_policy_and_in_checkpoints_in_its_place(
+    tmp_path: Path, fleets: list[FakeFleet], monkeypatch: pytest.MonkeyPatch
+):
+    save = SavingPolicy.save_checkpoint
+
+    async def save_with_base(policy: SavingPolicy, directory: Path) -> None:
+        await save(policy, directory)
+        replace_json(directory / STATE_FILE, {"base": base_digest(str(POLICY))})
+
+    monkeypatch.setattr(SavingPolicy, "save_checkpoint", save_with_base)
+    lora = ("++policy.lora.rank=4", f"++model.path={POLICY}")
+    run(tmp_path, monkeypatch, *lora, "++algorithm.num_steps=2")
+    assert (tmp_path / "hf").is_dir() and (tmp_path / "adapter").is_dir()
+    saved = tmp_path / "checkpoints/step-000002"
+    assert (saved / "adapter").is_dir() and not (saved / "hf").exists()
+
+    resumed = ("++algorithm.num_steps=3", "++resume=auto")
+    assert run(tmp_path, monkeypatch, *lora, *resumed).told == [("after", 2), 3, True]
+    other = shutil.copytree(POLICY, tmp_path / "other")
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    with pytest.raises(UserError, match=r"is not the model that the adapters of .* were train"):
+        run(tmp_path, monkeypatch, lora[0], f"++model.path={other}", *resumed)
+    assert len(fleets) == 2  # the third was refused before it started
 
 
 def test_a_run_on_given_answers_samples_in_no_step_and_goes_on_with_the_answers_that_come_next(
