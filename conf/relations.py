@@ -10,6 +10,7 @@ from conf.algorithm_relations import (
     ALGORITHM_CAUTIONS,
     ALGORITHM_RELATIONS,
     JUDGE_RELATIONS,
+    LORA_RELATIONS,
     UNTESTED_RELATIONS,
     num_untested,
 )
@@ -322,20 +323,7 @@ RELATIONS: tuple[Relation, ...] = (
             or not (c.policy.offload_optimizer or c.policy.offload_params)
         ),
     ),
-    Relation(
-        path="policy.lora.rank",
-        involves=("policy.lora.rank", "loop.enabled"),
-        rule="the loop trains a policy from nothing, which has no weights for adapters to add to",
-        fix="set policy.lora.rank=0, or loop.enabled=false",
-        holds=lambda c: c.policy.lora.rank == 0 or not c.loop.enabled,
-    ),
-    Relation(
-        path="policy.lora.layers",
-        involves=("policy.lora.rank", "policy.lora.layers"),
-        rule="policy.lora.layers names the layers of adapters, so it needs policy.lora.rank",
-        fix="set policy.lora.rank, e.g. to 32, or leave out policy.lora.layers",
-        holds=lambda c: c.policy.lora.rank > 0 or c.policy.lora.layers is None,
-    ),
+    *LORA_RELATIONS,
     Relation(
         path="rollout.tensor_parallel",
         involves=("rollout.tensor_parallel", "placement.device", "placement.colocate"),
