@@ -1,4 +1,4 @@
-"""Rules between the parts of the algorithm, of those that judge its answers, and of what is trained.
+"""Rules between parts of the algorithm, of those that judge its answers, and of what is trained.
 
 They say what cannot be combined, and what should not be.
 """
