@@ -272,5 +272,5 @@ def test_a_run_of_adapters_learns_and_leaves_a_policy_that_is_evaluated_as_any(t
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], atol=1e-6, rtol=0)
         moved = max(moved, float((tensor - base[name].float()).abs().max()))
-    # Adam moves a number by about the learning rate; B begins at 0, A within 1 / sqrt(width).
-    assert 1e-5 < moved < 2 * 1e-3 * 8 * (32 / 8)
+    # Two steps of Adam move B from 0 by twice the learning rate at most; A is within 0.1.
+    assert 1e-5 < moved < 2 * 1e-3 * 0.1 * 8 * (32 / 8)
