@@ -1,4 +1,4 @@
-"""Rules between the parts of the algorithm, and of those that judge its answers.
+"""Rules between parts of the algorithm, of those that judge its answers, and of what is trained.
 
 They say what cannot be combined, and what should not be.
 """
@@ -231,6 +231,23 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
         rule="groups that share a device take turns, so placement.colocate needs max_staleness 0",
         fix="set algorithm.max_staleness=0, or choose a placement that does not colocate",
         holds=lambda c: not c.placement.colocate or c.algorithm.max_staleness == 0,
+    ),
+)
+
+LORA_RELATIONS: tuple[Relation, ...] = (
+    Relation(
+        path="policy.lora.rank",
+        involves=("policy.lora.rank", "loop.enabled"),
+        rule="the loop trains a policy from nothing, which has no weights for adapters to add to",
+        fix="set policy.lora.rank=0, or loop.enabled=false",
+        holds=lambda c: c.policy.lora.rank == 0 or not c.loop.enabled,
+    ),
+    Relation(
+        path="policy.lora.layers",
+        involves=("policy.lora.rank", "policy.lora.layers"),
+        rule="policy.lora.layers names the layers of adapters, so it needs policy.lora.rank",
+        fix="set policy.lora.rank, e.g. to 32, or leave out policy.lora.layers",
+        holds=lambda c: c.policy.lora.rank > 0 or c.policy.lora.layers is None,
     ),
 )
 

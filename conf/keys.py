@@ -160,6 +160,10 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "beta": ("kl_coef",),
     "max_length": ("max_tokens",),
     "tp": ("tensor_parallel",),
+    "lora_rank": ("rank",),
+    "lora_alpha": ("alpha",),
+    "target_modules": ("layers",),
+    "learnrate": ("lr",),
     "save_every": ("every",),
 }
 

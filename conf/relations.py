@@ -10,6 +10,7 @@ from conf.algorithm_relations import (
     ALGORITHM_CAUTIONS,
     ALGORITHM_RELATIONS,
     JUDGE_RELATIONS,
+    LORA_RELATIONS,
     UNTESTED_RELATIONS,
     num_untested,
 )
@@ -322,6 +323,7 @@ RELATIONS: tuple[Relation, ...] = (
             or not (c.policy.offload_optimizer or c.policy.offload_params)
         ),
     ),
+    *LORA_RELATIONS,
     Relation(
         path="rollout.tensor_parallel",
         involves=("rollout.tensor_parallel", "placement.device", "placement.colocate"),

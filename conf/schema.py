@@ -424,6 +424,23 @@ class RewardConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Adapters that are trained in the place of the policy's weights (LoRA)."""
+
+    rank: int = key("rank of the adapters; 0 has none, and trains all weights", 0, ge=0)
+    alpha: float = key(
+        "strength of the adapters: what they add to a weight is multiplied by alpha / rank",
+        32.0,
+        gt=0,
+    )
+    layers: tuple[str, ...] | None = key(
+        "layers with an adapter, by the last parts of their names, such as [q_proj,v_proj]; null "
+        "is every linear layer of the blocks",
+        None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """The DeepSpeed ZeRO-3 ranks that train (group `policy`)."""
 
@@ -462,6 +479,7 @@ class PolicyConfig:
     deadline_s: float = key(
         "longest wait for one optimizer step or publication, seconds", 900.0, gt=0
     )
+    lora: LoraConfig = field(default=LoraConfig(), metadata={"doc": "adapters"})
 
 
 @dataclass(frozen=True, kw_only=True)

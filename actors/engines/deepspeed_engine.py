@@ -18,6 +18,7 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -30,10 +31,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
+from actors.engines.adapters import (
+    Weight,
+    adapter_parameters,
+    add_adapters,
+    base_digest,
+    check_base,
+    save_adapter_config,
+    weights_of,
+    without_adapters,
+)
 from actors.engines.forward_check import ForwardCheck, check_forward
 from actors.engines.lockstep_writes import LockstepWrites
 from actors.engines.partitions import dealt_state
-from actors.engines.specs import TrainSpec
+from actors.engines.specs import STATE_FILE, TrainSpec
 from actors.engines.train_model import (
     TrainModel,
     load_model,
@@ -64,7 +75,6 @@ warnings.filterwarnings(
 
 _SHARD_BYTES = 4 * 2**30
 _CHECKPOINT_TAG = "zero3"
-_STATE_FILE = "engine.json"
 
 
 def _ds_config(spec: TrainSpec, world_size: int) -> dict[str, Any]:
@@ -97,6 +107,8 @@ def _load_partitioned(spec: TrainSpec, ds_config: dict[str, Any]) -> TrainModel:
     model = load_model(spec)
     del zero_init
     restore_buffers(model.model, spec)
+    if spec.policy.lora.rank:
+        add_adapters(model.model, spec.policy.lora, spec.model_path, spec.seed)
     return model
 
 
@@ -136,8 +148,11 @@ class TrainEngine:
         self._engine = self._initialize(trains=True)
         if rank == 0:
             rehearse_saving(self._engine.module.model, spec)
-        self._reference = self._initialize(trains=False) if spec.with_reference else None
-        self._parameters = self._name_parameters()
+        self._adapts = spec.policy.lora.rank > 0
+        # Beside adapters the weights are still those of the reference.
+        copies = spec.with_reference and not self._adapts
+        self._reference = self._initialize(trains=False) if copies else None
+        self._weights = self._name_weights()
 
     def outputs(self, microbatches: Sequence[Microbatch]) -> tuple[FloatArray, ...]:
         """Log-probs or scores [M] of the current weights, for each microbatch."""
@@ -220,20 +235,22 @@ class TrainEngine:
     def parameter_metadata(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """(name, dtype, shape) of what `iter_full_parameters` yields, in its order."""
         return [
-            (name, str(p.dtype).removeprefix("torch."), tuple(_full_shape(p)))
-            for names, p in self._parameters
-            for name in names
+            (name, str(w.base.dtype).removeprefix("torch."), tuple(_full_shape(w.base)))
+            for w in self._weights
+            for name in w.names
         ]
 
     def iter_full_parameters(self, bucket_bytes: int) -> Iterator[list[tuple[str, Tensor]]]:
         """Yield whole parameters under their Hugging Face names, about `bucket_bytes` at a time.
 
-        All ranks iterate in lockstep, between steps. Tied embeddings come under both names, because
-        vLLM keeps its old head otherwise. A tensor is valid until the next bucket.
+        All ranks iterate in lockstep, between steps. Adapters are added to what they belong to.
+        Tied embeddings come under both names, because vLLM keeps its old head otherwise. A tensor
+        is valid until the next bucket.
         """
         for bucket in self._buckets(bucket_bytes):
-            with deepspeed.zero.GatheredParameters([p for _, p in bucket]):
-                yield [(name, p.detach()) for names, p in bucket for name in names]
+            with deepspeed.zero.GatheredParameters([p for w in bucket for p in w.parts]):
+                whole = [(w.names, w.whole()) for w in bucket]
+                yield [(name, tensor) for names, tensor in whole for name in names]
 
     def save_hf(self, directory: Path) -> None:
         """Write a Hugging Face directory that `from_pretrained` loads; the caller puts it in place.
@@ -248,13 +265,13 @@ class TrainEngine:
             write(lambda: directory.mkdir(parents=True, exist_ok=True))
         for number, bucket in enumerate(buckets, start=1):
             shard = f"model-{number:05d}-of-{len(buckets):05d}.safetensors"
-            with deepspeed.zero.GatheredParameters([p for _, p in bucket]):
+            with deepspeed.zero.GatheredParameters([p for w in bucket for p in w.parts]):
                 if self.rank == 0:
-                    tensors = {names[0]: p.detach().cpu().contiguous() for names, p in bucket}
+                    tensors = {w.names[0]: w.whole().cpu().contiguous() for w in bucket}
                     write(partial(save_file, tensors, directory / shard, {"format": "pt"}))
                     weight_map |= dict.fromkeys(tensors, shard)
         if self.rank == 0:
-            total = sum(_num_bytes(p) for _, p in self._parameters)
+            total = sum(_num_bytes(w.base) for w in self._weights)
             index = {"metadata": {"total_size": total}, "weight_map": weight_map}
             path = directory / "model.safetensors.index.json"
             write(lambda: path.write_text(json.dumps(index, indent=2)))
@@ -262,9 +279,28 @@ class TrainEngine:
             write(lambda: save_config_and_tokenizer(model, self.spec, directory))
         self._agree(write, directory)
 
+    def save_adapter(self, directory: Path) -> None:
+        """Write the adapters as peft does; the caller puts the directory in place.
+
+        All ranks call. SaveError on all ranks, which are as before, when the disk does not take it.
+        """
+        write = LockstepWrites()
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in adapter_parameters(self._engine.module.model).items():
+            with deepspeed.zero.GatheredParameters([parameter]):
+                if self.rank == 0:
+                    tensors[name] = parameter.detach().cpu().clone()
+        if self.rank == 0:
+            write(lambda: directory.mkdir(parents=True, exist_ok=True))
+            path = directory / "adapter_model.safetensors"
+            write(lambda: save_file(tensors, path, {"format": "pt"}))
+            write(lambda: save_adapter_config(self._engine.module.model, directory))
+        self._agree(write, directory)
+
     def save_checkpoint(self, directory: Path) -> None:
         """Write parameters, optimizer state and step of all ranks into `directory`.
 
+        Beside adapters the frozen weights are left out, which are those of `model_path`.
         The files are pickles: load only what this run wrote. The caller stages, verifies and
         commits the directory. SaveError on all ranks, which are as before, when the
         disk does not take it.
@@ -275,12 +311,22 @@ class TrainEngine:
             method = getattr(writer, name)
             setattr(writer, name, lambda *args, to=method, **kw: write(partial(to, *args, **kw)))
         try:
-            self._engine.save_checkpoint(str(directory), tag=_CHECKPOINT_TAG, save_latest=False)
+            self._engine.save_checkpoint(
+                str(directory),
+                tag=_CHECKPOINT_TAG,
+                save_latest=False,
+                exclude_frozen_parameters=self._adapts,
+            )
         finally:
             del writer.makedirs, writer.save  # the methods of its class again
         if self.rank == 0:
-            state = {"world_size": self.world_size, "num_updates": self._num_updates}
-            write(lambda: (directory / _STATE_FILE).write_text(json.dumps(state)))
+            state: dict[str, Any] = {
+                "world_size": self.world_size,
+                "num_updates": self._num_updates,
+            }
+            if self._adapts:
+                state["base"] = base_digest(self.spec.model_path)
+            write(lambda: (directory / STATE_FILE).write_text(json.dumps(state)))
         self._agree(write, directory)
 
     def load_checkpoint(self, directory: Path) -> None:
@@ -288,15 +334,20 @@ class TrainEngine:
 
         UserError when it does not fit.
         """
-        path = directory / _STATE_FILE
+        path = directory / STATE_FILE
         if not path.is_file():
-            raise UserError(f"{directory}: not a training checkpoint; {_STATE_FILE} is missing")
+            raise UserError(f"{directory}: not a training checkpoint; {STATE_FILE} is missing")
         state = json.loads(path.read_text())
         if not (directory / _CHECKPOINT_TAG).is_dir():
             raise UserError(f"{directory}: {_CHECKPOINT_TAG}/ of this training checkpoint is gone")
+        if self._adapts:
+            check_base(directory, self.spec.model_path)
         if state["world_size"] == self.world_size:
             self._engine.load_checkpoint(
-                str(directory), tag=_CHECKPOINT_TAG, load_lr_scheduler_states=False
+                str(directory),
+                tag=_CHECKPOINT_TAG,
+                load_module_strict=not self._adapts,  # which has no frozen weights
+                load_lr_scheduler_states=False,
             )
         else:
             self._load_dealt(directory / _CHECKPOINT_TAG)
@@ -320,7 +371,7 @@ class TrainEngine:
         `full`: of the model. `local`: in this rank's partition. `replicated`: kept whole on every
         rank between steps as well (norm weights and biases).
         """
-        parameters: list[Any] = [p for _, p in self._parameters]
+        parameters: list[Any] = [p for w in self._weights for p in w.parts]
         return {
             "full": sum(p.ds_numel for p in parameters),
             "local": sum(p.ds_tensor.numel() for p in parameters),
@@ -381,10 +432,11 @@ class TrainEngine:
             "betas": (spec.policy.adam_beta1, spec.policy.adam_beta2),
             "weight_decay": spec.policy.weight_decay,
         }
+        trained = [p for p in model.parameters() if p.requires_grad]
         if spec.policy.offload_optimizer:
-            optimizer = deepspeed.ops.adam.DeepSpeedCPUAdam(model.parameters(), **kwargs)
+            optimizer = deepspeed.ops.adam.DeepSpeedCPUAdam(trained, **kwargs)
         else:
-            optimizer = torch.optim.AdamW(model.parameters(), **kwargs)
+            optimizer = torch.optim.AdamW(trained, **kwargs)
         engine = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
         engine.train(spec.policy.gradient_checkpointing)  # the only thing that asks for this mode
         return engine
@@ -392,15 +444,15 @@ class TrainEngine:
     def _plain_reader(
         self, plain_bytes: int, *, scores: bool
     ) -> Callable[[IntArray], FloatArray] | None:
-        if sum(_num_bytes(p) for _, p in self._parameters) > plain_bytes:
+        if sum(_num_bytes(w.base) for w in self._weights) > plain_bytes:
             return None
         head = self._engine.module.head.weight
         with deepspeed.zero.GatheredParameters([head]):  # a collective: before ranks part
             weight = head.detach().cpu().clone() if scores else None
         return plain_reader(self.spec, weight) if self.rank == 0 else None
 
-    def _name_parameters(self) -> list[tuple[tuple[str, ...], nn.Parameter]]:
-        """Name every parameter as in the checkpoint; the first name is the one that is saved."""
+    def _name_weights(self) -> list[Weight]:
+        """Every weight; tied embeddings have the names of both."""
         model: PreTrainedModel = self._engine.module.model
         embeddings = model.get_input_embeddings()
         head = model.get_output_embeddings() if self.spec.head == "lm" else None
@@ -408,20 +460,20 @@ class TrainEngine:
         # Not `lm_head` everywhere: GPT-NeoX calls it `embed_out`.
         heads = tuple(f"{name}.weight" for name, m in model.named_modules() if m is head and tied)
         return [
-            ((name, *heads) if p is embeddings.weight else (name,), p)
-            for name, p in model.named_parameters()
+            replace(w, names=(*w.names, *heads)) if w.base is embeddings.weight else w
+            for w in weights_of(model)
         ]
 
-    def _buckets(self, max_bytes: int) -> list[list[tuple[tuple[str, ...], nn.Parameter]]]:
-        """Split the parameters, in order, into runs of at most `max_bytes` (or one parameter)."""
-        buckets: list[list[tuple[tuple[str, ...], nn.Parameter]]] = []
+    def _buckets(self, max_bytes: int) -> list[list[Weight]]:
+        """Split the weights, in order, into runs of at most `max_bytes` (or one weight)."""
+        buckets: list[list[Weight]] = []
         size = 0
-        for names, parameter in self._parameters:
-            num_bytes = _num_bytes(parameter)
+        for weight in self._weights:
+            num_bytes = _num_bytes(weight.base)
             if not buckets or size + num_bytes > max_bytes:
                 buckets.append([])
                 size = 0
-            buckets[-1].append((names, parameter))
+            buckets[-1].append(weight)
             size += num_bytes
         return buckets
 
@@ -429,10 +481,13 @@ class TrainEngine:
         return MicrobatchTensors.from_microbatch(mb, self._device)
 
     def _reference_values(self, mb: MicrobatchTensors) -> Tensor | None:
-        if self._reference is None:
+        if not self.spec.with_reference:
             return None
         with torch.no_grad():
-            return self._reference(mb).values_M
+            if self._reference is not None:
+                return self._reference(mb).values_M
+            with without_adapters(self._engine.module.model):
+                return self._engine(mb).values_M
 
     def _sum_over_ranks(self, sums: dict[str, Tensor]) -> dict[str, float]:
         names = sorted(sums)

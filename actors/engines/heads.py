@@ -67,13 +67,14 @@ class _TargetLogprob(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401 - autograd's context takes any attribute
         grad_logprob_M: Tensor | None,
         grad_entropy_U: Tensor | None,
-    ) -> tuple[Tensor, Tensor, None, None, None, None]:
+    ) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         hidden_UH, weight_VH, row_M, target_M, log_sum_U, entropy_U = ctx.saved_tensors
         if grad_logprob_M is None:
             grad_logprob_M = torch.zeros_like(target_M, dtype=log_sum_U.dtype)
         sum_U = torch.zeros_like(log_sum_U).index_add_(0, row_M, grad_logprob_M)
         grad_hidden_UH = torch.empty_like(hidden_UH)
-        grad_weight_VH = torch.zeros_like(weight_VH, dtype=log_sum_U.dtype)
+        trains = ctx.needs_input_grad[1]  # not beside adapters
+        grad_weight_VH = torch.zeros_like(weight_VH, dtype=log_sum_U.dtype) if trains else None
         for rows, labels in _chunks(row_M, len(hidden_UH), ctx.chunk_rows):
             logits = (hidden_UH[rows] @ weight_VH.T).to(log_sum_U.dtype).div_(ctx.temperature)
             logprobs = logits.sub_(log_sum_U[rows, None])
@@ -86,8 +87,9 @@ class _TargetLogprob(torch.autograd.Function):
             grad.index_put_(where, grad_logprob_M[labels], accumulate=True)
             grad = grad.div_(ctx.temperature).to(weight_VH.dtype)
             grad_hidden_UH[rows] = grad @ weight_VH
-            grad_weight_VH += grad.T @ hidden_UH[rows]
-        return grad_hidden_UH, grad_weight_VH.to(weight_VH.dtype), None, None, None, None
+            if grad_weight_VH is not None:
+                grad_weight_VH += grad.T @ hidden_UH[rows]
+        return grad_hidden_UH, _as_weight(grad_weight_VH, weight_VH), None, None, None, None
 
 
 def _chunks(row_M: Tensor, num_rows: int, size: int) -> Iterator[tuple[slice, slice]]:
@@ -137,10 +139,11 @@ class _SupportLogprob(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401 - autograd's context takes any attribute
         grad_logprob_M: Tensor | None,
         grad_entropy_M: Tensor | None,
-    ) -> tuple[Tensor, Tensor, None, None, None, None]:
+    ) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         hidden_MH, weight_VH, target_M, support_MK, entropy_M = ctx.saved_tensors
         grad_hidden_MH = torch.empty_like(hidden_MH)
-        grad_weight_VH = torch.zeros_like(weight_VH, dtype=entropy_M.dtype)
+        trains = ctx.needs_input_grad[1]
+        grad_weight_VH = torch.zeros_like(weight_VH, dtype=entropy_M.dtype) if trains else None
         for start in range(0, len(hidden_MH), ctx.chunk_labels):
             at = slice(start, start + ctx.chunk_labels)
             support, hidden = support_MK[at], hidden_MH[at]
@@ -156,9 +159,15 @@ class _SupportLogprob(torch.autograd.Function):
             grad = grad.div_(ctx.temperature).to(weight_VH.dtype)
             used = support.clamp(min=0)
             grad_hidden_MH[at] = torch.einsum("mk,mkh->mh", grad, weight_VH[used])
-            shares = torch.einsum("mk,mh->mkh", grad, hidden).to(grad_weight_VH.dtype)
-            grad_weight_VH.index_add_(0, used.flatten(), shares.flatten(0, 1))
-        return grad_hidden_MH, grad_weight_VH.to(weight_VH.dtype), None, None, None, None
+            if grad_weight_VH is not None:
+                shares = torch.einsum("mk,mh->mkh", grad, hidden).to(grad_weight_VH.dtype)
+                grad_weight_VH.index_add_(0, used.flatten(), shares.flatten(0, 1))
+        return grad_hidden_MH, _as_weight(grad_weight_VH, weight_VH), None, None, None, None
+
+
+def _as_weight(grad_VH: Tensor | None, weight_VH: Tensor) -> Tensor | None:
+    """A sum of gradients in the dtype of the weight that it is for; None of a frozen one."""
+    return None if grad_VH is None else grad_VH.to(weight_VH.dtype)
 
 
 def _support_logprobs(

@@ -16,6 +16,8 @@ Runner = Literal["generate", "pooling"]
 Head = Literal["lm", "score", "score_lm"]
 WeightBackend = Literal["host_memory", "nccl", "ipc"]
 
+STATE_FILE = "engine.json"  # of a checkpoint: what is not in the files of DeepSpeed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:

@@ -112,6 +112,7 @@ class TrainHandle(Protocol):
     ]
     publish: Method[[int], dict[str, str]]
     save_hf: Method[[str], None]
+    save_adapter: Method[[str], None]
     save_checkpoint: Method[[str], None]
     load_checkpoint: Method[[str], None]
     sees: Method[[str, str], bool]

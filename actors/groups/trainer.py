@@ -100,6 +100,10 @@ class TrainActor:
         """Write a Hugging Face directory."""
         self._engine.save_hf(Path(directory))
 
+    def save_adapter(self, directory: str) -> None:
+        """Write the adapters alone."""
+        self._engine.save_adapter(Path(directory))
+
     def save_checkpoint(self, directory: str) -> None:
         """Write what a resumed run needs."""
         self._engine.save_checkpoint(Path(directory))
@@ -327,6 +331,12 @@ class TrainGroup:
         """Write a Hugging Face directory."""
         path = str(directory.absolute())  # an actor has a working directory of its own
         await self._call(lambda rank: rank.save_hf.remote(path), f"writing {directory}")
+
+    async def save_adapter(self, directory: Path) -> None:
+        """Write the adapters alone, as peft does."""
+        await self._call(
+            lambda rank: rank.save_adapter.remote(str(directory)), f"writing {directory}"
+        )
 
     async def save_checkpoint(self, directory: Path) -> None:
         """Write what a resumed run needs."""

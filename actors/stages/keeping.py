@@ -8,13 +8,24 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from actors.engines.adapters import check_base
 from actors.groups.trainer import TrainGroup
 from conf.errors import ProjectError, SaveError
 from conf.schema import Config
+from reward.model.files import is_local
 from rl.base.console import Console
 from rl.base.files import replace_json
 from rl.recipes.recipe import History, State
-from rl.run.checkpoint import GOES_ON, HF, Checkpoint, Found, commit, find_resumable, staging
+from rl.run.checkpoint import (
+    ADAPTER,
+    GOES_ON,
+    HF,
+    Checkpoint,
+    Found,
+    commit,
+    find_resumable,
+    staging,
+)
 from rl.run.timeline import Timeline
 
 STATES = "recipe.json"  # of the recipe, by step
@@ -25,7 +36,8 @@ class RunCheckpoints:
     """The checkpoints of one run. They are checked here, before any engine is started.
 
     Raises:
-        UserError: when the run is to go on, and no checkpoint is as it was written.
+        UserError: when the run is to go on, and no checkpoint is as it was written, or its adapters
+            were trained on another base.
     """
 
     def __init__(
@@ -38,6 +50,9 @@ class RunCheckpoints:
     ) -> None:
         """`before_commit` sees that what a resumed run needs beside a checkpoint is on the disk."""
         self._cfg = cfg.checkpoint
+        # Of adapters a checkpoint has no whole policy, which is as large as the base.
+        self._adapts = cfg.policy.lora.rank > 0
+        self._base = cfg.model.path
         self._root = root
         self._timeline = timeline
         self._console = console
@@ -55,6 +70,8 @@ class RunCheckpoints:
     def _take_up(self, found: Found) -> None:
         for line in found.refused:
             self._console.warn(line)
+        if found.newest is not None and self._adapts and is_local(self._base):
+            check_base(found.newest.directory, self._base)
         self.newest = found.newest
         self._saved_s = time.monotonic()
         self._tried = self._complete = found.newest.step if found.newest else 0
@@ -107,7 +124,10 @@ class RunCheckpoints:
         states = {str(known): state for known, state in history.states.items()}
         with staging(self._root, step) as staged, self._timeline.span("checkpoint", step):
             await policy.save_checkpoint(staged)
-            await policy.save_hf(staged / HF)
+            if self._adapts:
+                await policy.save_adapter(staged / ADAPTER)
+            else:
+                await policy.save_hf(staged / HF)
             replace_json(staged / STATES, states)
             self._before_commit()
             await asyncio.to_thread(commit, staged, self._root, step, self._cfg.keep)

@@ -224,10 +224,16 @@ class RlRun:
         )
 
     async def _save_model(self, fleet: RayFleet) -> None:
-        """Leave the policy in `hf/`, where it appears once all of it has been read back."""
+        """Leave the policy in `hf/`, where it appears once all of it has been read back.
+
+        Adapters are part of it, and lie by themselves in `adapter/`.
+        """
         with replacing_directory(self._run.hf) as staged:
             await fleet.policy.save_hf(staged)
             await asyncio.to_thread(check_written, staged)
+        if self._cfg.policy.lora.rank:
+            with replacing_directory(self._run.adapter) as staged:
+                await fleet.policy.save_adapter(staged)
 
     async def _take_steps(self, fleet: RayFleet, first_step: int, history: History) -> int:
         try:

@@ -42,6 +42,11 @@ _JSON_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+ADAPTER_CONFIG = "adapter_config.json"
+IS_ADAPTER = (
+    f"holds a LoRA adapter ({ADAPTER_CONFIG}), which the engine that samples would leave out; "
+    "merge it into its base with launch/merge_adapter.py, and give the result"
+)
 # Nothing at all may be said with these: a model without padding, or one without a first token.
 _MAY_BE_NEGATIVE = ("pad_token_id", "bos_token_id")
 _TOKEN_IDS = ("eos_token_id", "pad_token_id", "bos_token_id")
@@ -123,13 +128,15 @@ def check_directory(directory: Path) -> None:
         faults += [f"{directory / 'config.json'}: {fault}" for fault in _of_config(read, tensors)]
         faults += _of_ids(directory, read)
     faults += _of_code(directory, read)
-    if (directory / "adapter_config.json").is_file():
-        faults.append(
-            f"{directory}: holds a LoRA adapter (adapter_config.json), which the engine that "
-            "samples would leave out; merge it into its base and save the result"
-        )
+    if is_adapter(directory):
+        faults.append(f"{directory}: {IS_ADAPTER}")
     if faults:
         raise UserError("\n".join(faults))
+
+
+def is_adapter(directory: Path) -> bool:
+    """Whether a directory holds adapters, which are no model by themselves."""
+    return (directory / ADAPTER_CONFIG).is_file()
 
 
 def check_trainable(directory: Path, key: str) -> None:

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 
 from conf.errors import UserError
 from conf.schema import AdapterName
-from reward.model.directory import check_directory, context_in, context_key, read_object
+from reward.model.directory import (
+    IS_ADAPTER,
+    check_directory,
+    context_in,
+    context_key,
+    is_adapter,
+    read_object,
+)
 from reward.model.labels import check_one_label, check_score_head
 from reward.model.loading import check_tensors
 from reward.model.safetensors_files import INDEX, read_header
@@ -90,7 +97,8 @@ def find_model(model: str, key: str) -> Path | None:
         raise UserError(f"{key}: the model directory {model} {what}; give {key}=DIR or a hub id")
     for name in ("config.json", "tokenizer.json"):
         if not (path / name).is_file():
-            raise UserError(f"{key}: {path} has no {name}; give a Hugging Face model directory")
+            lacks = f"has no {name}; give a Hugging Face model directory"
+            raise UserError(f"{key}: {path} {IS_ADAPTER if is_adapter(path) else lacks}")
     if not any(path.glob("*.safetensors")) and not (path / INDEX).is_file():
         raise UserError(
             f"{key}: {path} holds no *.safetensors; other weight files can run code when they are "

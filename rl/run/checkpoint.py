@@ -26,6 +26,7 @@ _OWNER_ONLY = 0o700
 _MAX_FAULTS = 3  # that are shown of one checkpoint
 GOES_ON = "the older checkpoints stay, and the training goes on to the next that is due"
 HF = "hf"  # the policy as safetensors, of a checkpoint and of a run
+ADAPTER = "adapter"  # adapters by themselves: in the place of `hf` in a checkpoint
 
 
 def _staged_name(step: int) -> str:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from conf.schema import Config
-from rl.run.checkpoint import HF
+from rl.run.checkpoint import ADAPTER, HF
 
 
 class RolloutFolder(StrEnum):
@@ -98,6 +98,11 @@ class RunDirectory:
     def hf(self) -> Path:
         """The final policy as safetensors."""
         return self.root / HF
+
+    @property
+    def adapter(self) -> Path:
+        """The final adapters by themselves, where the run trains such."""
+        return self.root / ADAPTER
 
     @property
     def trackers(self) -> Path:

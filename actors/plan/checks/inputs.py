@@ -14,6 +14,7 @@ from actors.cluster.bundles import Bundle, check_fits, local_gpus, run_bundles
 from actors.cluster.cluster import check_cluster
 from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
+from actors.plan.checks.adapter_checks import check_adapters
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
 from actors.plan.problems import load_problems
 from conf.algorithm_relations import num_untested
@@ -127,7 +128,8 @@ def content_faults(cfg: Config) -> list[str]:
     if cfg.loop.enabled:
         return []
     prompts = partial(_check_prompts, cfg.model, cfg.data, cfg.probe, cfg.seed)
-    texts: list[Check] = [prompts, partial(_check_examples, cfg)]
+    adapters = partial(check_adapters, cfg.model.path, cfg.policy.lora)
+    texts: list[Check] = [prompts, partial(_check_examples, cfg), adapters]
     return _faults([partial(_rehearse_models, cfg.model, cfg.reward)]) or _faults(texts)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from actors.plan.layout.model_shape import Dimensions, ModelShape
-from conf.schema import PolicyConfig, RewardConfig, RolloutConfig
+from conf.schema import LoraConfig, PolicyConfig, RewardConfig, RolloutConfig
 
 GIB = 2**30
 DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2}
@@ -64,16 +64,20 @@ def policy_footprint(
 
     Gradients are summed in float32 (4 bytes), AdamW holds two moments (8), and bfloat16 weights
     have a float32 master (4): 18 bytes a parameter, as in DeepSpeed's estimator. float32 weights
-    are their own master: 16.
+    are their own master: 16. With adapters only these have more than their weights, and the
+    reference is the rank's own base.
     """
     size = DTYPE_BYTES[dtype]
-    share = model.num_parameters / cfg.ranks
+    trained = share = model.num_parameters / cfg.ranks
     params = {"parameters": int(size * share)}
-    if reference:
+    if cfg.lora.rank:
+        trained = _num_adapted(model, cfg.lora) / cfg.ranks
+        params["adapters"] = int(size * trained)
+    elif reference:
         params["reference model"] = int(size * share)
     optimizer = {
-        "gradients": int(4 * share),
-        "AdamW": int((8 if size == 4 else 12) * share),
+        "gradients": int(4 * trained),
+        "AdamW": int((8 if size == 4 else 12) * trained),
     }
     held: dict[str, int] = {}
     host = {"process": PROCESS_BYTES} if on_gpu else {}
@@ -90,8 +94,16 @@ def policy_footprint(
     working = {"gathered layers": size * min(_LIVE_PARAMETERS, model.num_parameters)}
     if model.dimensions is not None:
         working["activations"] = activation_bytes(model.dimensions, cfg, size)
-        working["LM head"] = head_bytes(model.dimensions, cfg.microbatch_tokens, size)
+        working["LM head"] = head_bytes(
+            model.dimensions, cfg.microbatch_tokens, size, trains=cfg.lora.rank == 0
+        )
     return Footprint(held=held, working=working, host=host, complete=model.dimensions is not None)
+
+
+def _num_adapted(model: ModelShape, lora: LoraConfig) -> int:
+    """Numbers in the adapters; of a model of unknown dimensions nothing is known of them."""
+    dims = model.dimensions
+    return 0 if dims is None else dims.num_adapted(lora.rank, lora.layers)
 
 
 def activation_bytes(dims: Dimensions, cfg: PolicyConfig, size: int) -> int:
@@ -126,10 +138,13 @@ def microbatch_within(dims: Dimensions, cfg: PolicyConfig, size: int, budget: in
     return tokens
 
 
-def head_bytes(dims: Dimensions, tokens: int, size: int) -> int:
-    """The LM head's gradient, in float32 and in the weights' dtype, and two chunks of logits."""
+def head_bytes(dims: Dimensions, tokens: int, size: int, *, trains: bool = True) -> int:
+    """The LM head's gradient, in float32 and in the weights' dtype, and two chunks of logits.
+
+    A head that is frozen has no gradient.
+    """
     chunk = 4 * min(_CHUNK_LOGITS, tokens * dims.vocab)
-    return dims.vocab * dims.hidden * (4 + size) + 2 * chunk
+    return trains * dims.vocab * dims.hidden * (4 + size) + 2 * chunk
 
 
 def engine_footprint(  # noqa: PLR0913 - what the bytes depend on

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,17 @@ class Dimensions:
     def kv_width(self) -> int:
         """Numbers in the keys (or values) of one token."""
         return self.kv_heads * self.head_dim
+
+    def num_adapted(self, rank: int, targets: Sequence[str] | None) -> int:
+        """Numbers in the adapters of linear layers; one of another name counts as the largest."""
+        hidden, q, kv, wide = self.hidden, self.q_width, self.kv_width, self.intermediate
+        sums = {  # numbers of a token that enter the layer, and that leave it
+            **{"q_proj": hidden + q, "k_proj": hidden + kv, "v_proj": hidden + kv},
+            **{"o_proj": q + hidden, "gate_proj": hidden + wide, "up_proj": hidden + wide},
+            "down_proj": wide + hidden,
+        }
+        names = sums if targets is None else [name.rpartition(".")[2] for name in targets]
+        return self.layers * rank * sum(sums.get(name, max(sums.values())) for name in names)
 
     def num_parameters(self, *, scores: bool = False) -> int:
         """Numbers in the weights of a Qwen3; with `scores` a score head replaces the LM head."""

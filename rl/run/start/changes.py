@@ -31,6 +31,7 @@ FIXED = (
     *("reward.generative.*", "reward.remote.*"),
     *("policy.lr", "policy.lr_schedule", "policy.warmup_steps", "policy.weight_decay"),
     *("policy.adam_beta1", "policy.adam_beta2", "policy.grad_clip"),
+    "policy.lora.*",
     *("sandbox.protocol", "sandbox.tolerance", "probe.num_*", "probe.path"),
     *("evaluation.num_samples", "evaluation.temperature", "evaluation.test_timeout_s"),
 )

@@ -243,6 +243,21 @@ def test_a_head_without_labels_has_a_gradient_of_zero():
     assert all(gradient.abs().max() == 0 for gradient in gradients)
 
 
+def test_a_frozen_head_gets_no_gradient_and_passes_on_the_same():
+    for support_MK in (None, SUPPORT_MK):
+        hidden_PH, weight = head_inputs()
+
+        def gradient(head: LogprobHead, hidden: torch.Tensor = hidden_PH) -> torch.Tensor:
+            values_M, entropy_M = head(hidden, PLACE_M, TARGET_M, support_MK)  # noqa: B023
+            (of_hidden,) = torch.autograd.grad((values_M + entropy_M).sum(), [hidden])
+            return of_hidden
+
+        trained = gradient(LogprobHead(weight, 0.7))
+        frozen = LogprobHead(torch.nn.Parameter(weight.detach(), requires_grad=False), 0.7)
+        assert torch.equal(gradient(frozen), trained)
+        assert frozen.weight.grad is None
+
+
 # --- masks of trees -------------------------------------------------------------------------------
 
 # A tree of 5 columns (0 and 1 are shared, 2 and 3, 4 are branches), a sample of 2, and padding.

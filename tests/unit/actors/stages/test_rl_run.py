@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 
 from actors.cluster.signals import run_until_stopped
+from actors.engines.adapters import base_digest
+from actors.engines.specs import STATE_FILE
 from actors.observe.watchers import Watchers
 from actors.stages import keeping, rl_run
 from actors.stages.evaluation import Evaluation
@@ -24,6 +27,7 @@ from conf.errors import LostPolicyError, SaveError, StoppedError, UserError
 from rl import metrics
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
+from rl.base.files import replace_json
 from rl.loss import Objective
 from rl.metrics import JsonlSink
 from rl.parcels import Minibatch
@@ -32,7 +36,7 @@ from rl.problems.prompts import write_prompts
 from rl.run import timeline
 from rl.run.checkpoint import complete_checkpoints, find_newest
 from rl.types import StepReport, UpdateReport
-from tests.settings import run_config
+from tests.settings import POLICY, run_config
 from tests.unit.rl.fakes import (
     FakeFleet,
     FakePolicy,
@@ -77,6 +81,9 @@ class SavingPolicy(FakePolicy):
         """These ranks see what the driver sees."""
 
     async def save_hf(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+
+    async def save_adapter(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
 
     async def save_checkpoint(self, directory: Path) -> None:
@@ -193,6 +200,31 @@ def test_a_run_whose_ranks_see_another_directory_takes_no_step(
     with pytest.raises(UserError, match=f"output_dir: {tmp_path} is another directory"):
         run(tmp_path, monkeypatch)
     assert fleets[0].policy.updates == [] and fleets[0].events == []
+
+
+def test_a_run_of_adapters_leaves_them_beside_the_policy_and_in_checkpoints_in_its_place(
+    tmp_path: Path, fleets: list[FakeFleet], monkeypatch: pytest.MonkeyPatch
+):
+    save = SavingPolicy.save_checkpoint
+
+    async def save_with_base(policy: SavingPolicy, directory: Path) -> None:
+        await save(policy, directory)
+        replace_json(directory / STATE_FILE, {"base": base_digest(str(POLICY))})
+
+    monkeypatch.setattr(SavingPolicy, "save_checkpoint", save_with_base)
+    lora = ("++policy.lora.rank=4", f"++model.path={POLICY}")
+    run(tmp_path, monkeypatch, *lora, "++algorithm.num_steps=2")
+    assert (tmp_path / "hf").is_dir() and (tmp_path / "adapter").is_dir()
+    saved = tmp_path / "checkpoints/step-000002"
+    assert (saved / "adapter").is_dir() and not (saved / "hf").exists()
+
+    resumed = ("++algorithm.num_steps=3", "++resume=auto")
+    assert run(tmp_path, monkeypatch, *lora, *resumed).told == [("after", 2), 3, True]
+    other = shutil.copytree(POLICY, tmp_path / "other")
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    with pytest.raises(UserError, match=r"is not the model that the adapters of .* were train"):
+        run(tmp_path, monkeypatch, lora[0], f"++model.path={other}", *resumed)
+    assert len(fleets) == 2  # the third was refused before it started
 
 
 def test_a_run_on_given_answers_samples_in_no_step_and_goes_on_with_the_answers_that_come_next(

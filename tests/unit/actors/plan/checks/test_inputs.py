@@ -51,6 +51,33 @@ def test_execution_refuses_a_problem_without_tests_and_names_it_and_the_fix(over
     assert "reward=hybrid" in message and "reward=codescaler" in message
 
 
+@pytest.mark.parametrize(
+    ("lora", "words"),
+    [
+        ("{rank: 8, layers: [q_proj, c_attn]}", "c_attn is no linear layer of Qwen3ForCausalLM"),
+        ("{rank: 8, layers: [lm_head]}", "lm_head is the LM head (they share their weights)"),
+        ("{rank: 65}", "policy.lora.rank: 65 is more than the layer model.layers.0.self_attn.k_pr"),
+    ],
+)
+def test_adapters_that_the_policy_cannot_have_are_refused(lora: str, words: str):
+    assert words in refusal([f"++policy.lora={lora}"])
+
+
+def test_adapters_of_every_linear_layer_are_welcome():
+    check(["++policy.lora.rank=64"])
+
+
+@pytest.mark.parametrize("key", ["model.path", "reward.model"])
+def test_adapters_in_the_place_of_a_model_are_refused_with_how_to_merge_them(
+    tmp_path: Path, key: str
+):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").touch()
+    message = refusal([f"++{key}={tmp_path}"])
+    assert message.startswith(f"{key}: {tmp_path} holds a LoRA adapter (adapter_config.json)")
+    assert "merge it into its base with launch/merge_adapter.py" in message
+
+
 def test_a_step_longer_than_the_data_set_is_refused(overrides: list[str]):
     message = refusal([*overrides, "++algorithm.prompts_per_step=9"])
     assert "holds 8 problems" in message

@@ -148,6 +148,14 @@ def test_the_rollouts_for_pairs_keep_every_verdict_and_load_no_reward_model():
     assert cfg.rollout.engines + cfg.policy.ranks == 8
 
 
+def test_adapters_let_two_models_of_8b_share_one_card_of_80_gb(capsys: pytest.CaptureFixture[str]):
+    dry_run(run_config(["experiment=qwen3_8b_lora"]))
+    text = capsys.readouterr().out
+    assert "| gpu 0  rollout-0 + reward-0 + policy-0 " in text and "all of it fits" in text
+    with pytest.raises(UserError, match="gpu 0 of node 0"):
+        dry_run(run_config(["experiment=qwen3_8b_lora", "++policy.lora.rank=0"]))
+
+
 def test_the_run_on_one_gpu_gives_the_host_what_does_not_fit_beside_the_engines():
     cfg = run_config(["experiment=qwen3_1_7b_one_gpu"])
     assert cfg.placement.colocate and cfg.policy.offload_optimizer

@@ -19,7 +19,7 @@ from actors.plan.layout.memory import (
     policy_footprint,
 )
 from actors.plan.layout.model_shape import Dimensions, ModelShape, shape_of
-from conf.schema import Config, PolicyConfig
+from conf.schema import Config, LoraConfig, PolicyConfig
 from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
@@ -67,6 +67,29 @@ def test_float32_weights_are_their_own_master(cfg: Config, qwen: ModelShape):
 def test_a_reference_is_another_set_of_partitioned_parameters(cfg: Config, qwen: ModelShape):
     plain, penalised = rank(qwen, cfg.policy), rank(qwen, cfg.policy, reference=True)
     assert penalised.total - plain.total == 2 * N // 4
+
+
+def test_adapters_alone_have_gradients_and_moments_and_their_base_is_the_reference(
+    cfg: Config, qwen: ModelShape
+):
+    policy = replace(cfg.policy, ranks=1, lora=LoraConfig(rank=32))
+    attention = 2 * (4096 + 4096) + 2 * (4096 + 1024)  # in and out: q and o, k and v
+    num = 36 * 32 * (attention + 3 * (4096 + 12_288))
+    held = rank(qwen, policy).held
+    assert held["adapters"] == 2 * num
+    assert [held[name] for name in STATES] == [2 * N, 4 * num, 12 * num]
+    assert rank(qwen, policy, reference=True) == rank(qwen, policy)
+    full = rank(qwen, replace(policy, lora=LoraConfig()))
+    assert full.working["LM head"] - rank(qwen, policy).working["LM head"] == 6 * 151_936 * 4096
+
+
+def test_adapters_of_some_layers_are_counted_by_their_names(cfg: Config, qwen: ModelShape):
+    def num_of(*targets: str) -> int:
+        lora = LoraConfig(rank=8, layers=targets)
+        return rank(qwen, replace(cfg.policy, ranks=2, lora=lora)).held["adapters"]
+
+    assert num_of("self_attn.v_proj") == num_of("k_proj") == 36 * 8 * (4096 + 1024)
+    assert num_of("of_another_family") == num_of("down_proj")
 
 
 # What `estimate_zero3_model_states_mem_needs_all_live` of DeepSpeed prints for t5-small on one GPU

@@ -41,6 +41,15 @@ def test_the_same_command_changes_nothing_wherever_its_tree_lies() -> None:
     assert changes(stored("model.path=models/a"), run_config(["model.path=./models/a"])) == []
 
 
+@pytest.mark.parametrize("key", ["rank=4", "alpha=8", "layers=[q_proj]"])
+def test_a_run_of_adapters_goes_on_with_the_same_ones(tmp_path: Path, key: str) -> None:
+    lora = ["policy.lora.rank=8"]
+    config = config_file(tmp_path, *lora)
+    assert check_changes(config, shipped_config(lora)) == []
+    with pytest.raises(UserError, match=f"policy.lora.{key.partition('=')[0]}: the steps so far"):
+        check_changes(config, shipped_config([*lora, f"policy.lora.{key}"]))
+
+
 def test_a_key_that_is_new_since_counts_with_its_default() -> None:
     before = stored()
     del before["report"], before["policy"]["grad_clip"]
