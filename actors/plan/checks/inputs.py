@@ -19,6 +19,7 @@ from actors.plan.problems import load_problems
 from conf.algorithm_relations import num_untested
 from conf.errors import UserError
 from conf.imports import load_function
+from conf.keys import is_import_path
 from conf.recipes import OFFLINE
 from conf.schema import (
     Attention,
@@ -31,7 +32,6 @@ from conf.schema import (
     RayConfig,
     RewardConfig,
 )
-from conf.validate import is_import_path
 from reward.judges.scorers import make_scorer
 from reward.model.directory import check_trainable
 from reward.model.files import (
