@@ -218,7 +218,8 @@ RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="reward.model",
         involves=("reward.kind", "reward.model", "loop.enabled"),
-        rule="reward.kind=rm and hybrid need reward.model, unless the loop makes one",
+        rule="reward.kind=rm and hybrid need reward.model, as a component with the judge rm does, "
+        "unless the loop makes one",
         fix="give reward.model=DIR, or reward=execution",
         holds=lambda c: not c.reward.uses_model or bool(c.reward.model) or c.loop.enabled,
     ),

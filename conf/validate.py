@@ -27,8 +27,8 @@ from conf.keys import (
     wrong_choice,
 )
 from conf.recipes import ARGS
-from conf.relations import CAUTIONS, RELATIONS, Relation
-from conf.schema import Config
+from conf.relations import CAUTIONS, JUDGE_RELATIONS, RELATIONS, Relation
+from conf.schema import ComponentConfig, Config
 
 T = TypeVar("T")
 
@@ -112,6 +112,8 @@ def build_config(raw: Mapping[str, Any]) -> Config:
     faults += _broken(RELATIONS, config, [fault.path for fault in faults])
     if all(fault.path not in ("recipe", "recipe_args") for fault in faults):
         faults += _recipe_faults(config)
+    if config.reward.kind == "sum":
+        faults += _component_faults(config)
     if faults:
         raise ConfigError(faults)
     return _without_unused(config)
@@ -127,20 +129,33 @@ def _recipe_faults(config: Config) -> list[Fault]:
     return []
 
 
+def _component_faults(config: Config) -> list[Fault]:
+    """What is wrong with a judge of a sum, which is checked as it would be alone."""
+    faults: list[Fault] = []
+    for name, one in (config.reward.components or {}).items():
+        place = f"reward.components.{name}"
+        if one.weight == 0:
+            what = "0 leaves the component out of the sum (give another weight, or remove it)"
+            faults.append(Fault(f"{place}.weight", what))
+        if one.length.from_chars >= one.length.to_chars:
+            bounds = f"from_chars={one.length.from_chars}, to_chars={one.length.to_chars}"
+            what = f"from_chars is below to_chars; got {bounds} (change either)"
+            faults.append(Fault(f"{place}.length.to_chars", what))
+        names = {f"reward.{key.path}": f"{place}.{key.path}" for key in keys_of(ComponentConfig)}
+        names["reward.kind"] = f"{place}.judge"
+        alone = replace(config, reward=config.reward.judges[name])
+        own = [relation for relation in JUDGE_RELATIONS if relation.path in names]
+        faults += ConfigError(_broken(own, alone)).under(names).faults
+    return faults
+
+
 def _without_unused(config: Config) -> Config:
     """The configuration as it will be used: without the model, shaping or servers of others.
 
     An experiment names its reward model whoever judges, so that `reward=execution` is one override;
     what is shown and stored must not look as if the model had been used.
     """
-    reward = config.reward
-    used = replace(
-        reward,
-        model=reward.model if reward.uses_model else None,
-        shaping=reward.shaping if reward.shapes else "raw",
-        url=reward.url if reward.is_served else None,
-    )
-    return replace(config, reward=used)
+    return replace(config, reward=config.reward.used)
 
 
 def cautions(config: Config) -> list[Fault]:

@@ -17,7 +17,7 @@ from actors.stages.export import export_models
 from actors.stages.pipeline import Stage, WholeLoop
 from actors.stages.rl_run import RlResult, RlRun
 from conf.errors import HackingError, IncompleteError, SaveError, StoppedError
-from conf.schema import BY_TESTS, Config, RewardConfig
+from conf.schema import Config, RewardConfig
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.versions import installed_versions
@@ -102,7 +102,7 @@ def summarise(
     reward = cfg.reward
     return RunSummary(
         reward=reward.kind,
-        reward_execution=reward.execution if reward.kind in BY_TESTS else None,
+        reward_execution=reward.execution if reward.by_tests or reward.kind == "hybrid" else None,
         reward_model=reward.model if reward.uses_model else None,
         num_samples=cfg.evaluation.num_samples,
         base=result.base,
@@ -137,8 +137,8 @@ def reward_model_accuracy(reward: RewardConfig, stages: Mapping[str, Stage]) -> 
 def show_summary(console: Console, summary: RunSummary, run: RunDirectory) -> None:
     """The table at the end, and where the files are."""
     n, base = summary.num_samples, summary.base
-    by_tests = summary.reward in BY_TESTS
-    chosen = "the RM" if summary.reward == "rm" else "tests" if by_tests else "your judge"
+    choosers = {"rm": "the RM", "execution": "tests", "hybrid": "tests", "sum": "the sum"}
+    chosen = choosers.get(summary.reward, "your judge")
     console.table(
         "held-out problems",
         [
@@ -204,5 +204,6 @@ def _about_judges(summary: RunSummary) -> str:
         "rm": "a reward model; no tests",
         "execution": f"{tests}; no reward model",
         "hybrid": f"{tests}; a reward model where there are none",
+        "sum": "several judges, weighed",
     }
     return about.get(summary.reward, "a judge of your own")

@@ -23,6 +23,7 @@ from actors.stages.recipes import check_asks, make_recipe
 from conf.algorithm_relations import num_untested
 from conf.errors import LostPolicyError, is_lost_policy
 from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
+from reward.judges.summed import MEASURES
 from reward.model.written import check_written
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
@@ -133,7 +134,7 @@ class RlRun:
         _warn_of_shared(self._train, self._held_out, console)
         check_asks(self._recipe, self._train, self._held_out)
         self._sampler = _sampler_of(cfg, self._train)
-        asking = Asking(problems=probed, sampling=sampling, by_tests=cfg.reward.kind == "execution")
+        asking = Asking(problems=probed, sampling=sampling, by_tests=cfg.reward.by_tests)
         self._probe = Probe(cfg, asking, directory, console, effort)
         self._executed_for_evaluation = 0
 
@@ -247,6 +248,9 @@ class RlRun:
         reward = self._cfg.reward
         if reward.kind == "execution":
             return f" ({reward.execution})"
+        if reward.kind == "sum":
+            parts = (f"{one.weight:g} {name}" for name, one in (reward.components or {}).items())
+            return f" ({', '.join(parts)}; {reward.combine})"
         if reward.kind != "hybrid":
             return ""
         num_tested = sum(prompt.tests is not None for prompt in self._train)
@@ -254,10 +258,13 @@ class RlRun:
 
     def _labels(self) -> str:
         """What is learned from."""
-        kind = self._cfg.reward.kind
+        if self._recipe.labels:
+            return self._recipe.labels
         of_judge = {"rm": "rm", "remote": "rm", "execution": "gold_tests"}
         of_judge |= {"hybrid": "gold_tests, rm", "generative": "a served language model"}
-        return self._recipe.labels or of_judge.get(kind, f"those of {kind}")
+        kinds = [one.kind for one in self._cfg.reward.judges.values() if one.kind not in MEASURES]
+        found = dict.fromkeys(of_judge.get(kind, f"those of {kind}") for kind in kinds)
+        return ", ".join(found) or "none"
 
     async def _before(self, fleet: RayFleet, newest: Checkpoint | None) -> PolicyFigures:
         """What the initial policy can do: measured, or read back by a run that goes on."""

@@ -6,6 +6,7 @@ Imports are light on purpose: a wrong path or a missing GPU is reported within s
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -89,19 +90,18 @@ def file_faults(cfg: Config) -> list[str]:
         partial(check_cluster, cfg.ray),
         partial(check_trackers, cfg.trackers),
         partial(check_sandbox, cfg.sandbox),  # every run evaluates
-        *(partial(load_function, path, key) for key, path in _imported(cfg)),
+        *(partial(load_function, path, *keys) for keys, path in _imported(cfg)),
     ]
     if kind is not None:
         quick.append(partial(read_examples, _examples_of(cfg), kind))
-    if reward.is_served:
-        quick.append(lambda: make_scorer(reward).check())
+    quick += [partial(_check_servers, name, one) for name, one in reward.judges.items()]
     if not cfg.loop.enabled:  # which makes its models
         quick.append(partial(_check_policy, model, device, cfg.policy.attention))
         quick.append(partial(_check_reward_model, reward, device))
     if data.kind == "parquet":
         steps = cfg.algorithm.prompts_per_step - num_untested(cfg)
         if kind is None or data.train_path is not None:
-            by_tests = kind is None and reward.kind == "execution"
+            by_tests = kind is None and reward.by_tests
             quick.append(partial(_check_train_data, data, steps, by_tests=by_tests))
         quick.append(partial(_check_eval_data, data))
         quick.append(partial(_check_probe_data, data, cfg.probe))
@@ -110,16 +110,31 @@ def file_faults(cfg: Config) -> list[str]:
     return _faults(quick)
 
 
-def _imported(cfg: Config) -> list[tuple[str, str]]:
+def _imported(cfg: Config) -> list[tuple[tuple[str, ...], str]]:
     """The settings that name something to import, with what they name."""
-    named = {
-        "recipe": cfg.recipe,
-        "algorithm.kind": cfg.algorithm.kind,
-        "reward.kind": cfg.reward.kind,
-        "reward.rule": cfg.reward.rule,
-        "data.kind": cfg.data.kind,
+    named: dict[tuple[str, ...], str] = {
+        ("recipe",): cfg.recipe,
+        ("algorithm.kind",): cfg.algorithm.kind,
+        ("reward.kind",): cfg.reward.kind,
+        ("reward.rule",): cfg.reward.rule,
+        ("data.kind",): cfg.data.kind,
     }
-    return [(key, path) for key, path in named.items() if is_import_path(path)]
+    for name, one in (cfg.reward.components or {}).items():
+        named[f"reward.components.{name}.judge", "reward.kind"] = one.judge
+    return [(keys, path) for keys, path in named.items() if is_import_path(path)]
+
+
+def _check_servers(component: str, reward: RewardConfig) -> None:
+    """Ask the servers of a judge, of a sum perhaps."""
+    if not reward.is_served:
+        return
+    try:
+        make_scorer(reward).check()
+    except UserError as error:
+        place = f"reward.components.{component}." if component else "reward."
+        raise UserError(
+            re.sub(r"\breward\.(?=url|generative|remote)", place, str(error))
+        ) from error
 
 
 def content_faults(cfg: Config) -> list[str]:
