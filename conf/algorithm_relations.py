@@ -53,41 +53,6 @@ def _adds_advantages(config: Config) -> bool:
     return config.reward.kind == "sum" and config.reward.combine == "normalized"
 
 
-def num_untested(config: Config) -> int:
-    """Problems of a step that come from those without tests; 0 where there are no such ones."""
-    if config.data.untested_path is None:
-        return 0
-    return round(config.data.untested_share * config.algorithm.prompts_per_step)
-
-
-UNTESTED_RELATIONS: tuple[Relation, ...] = (
-    Relation(
-        path="data.untested_path",
-        involves=("data.untested_path", "reward.kind", "loop.enabled"),
-        rule="problems without tests need a judge that runs none, and no loop: it mines by tests",
-        fix="set reward=hybrid and loop.enabled=false",
-        holds=lambda c: (
-            c.data.untested_path is None or (not c.reward.by_tests and not c.loop.enabled)
-        ),
-    ),
-    Relation(
-        path="data.untested_share",
-        involves=("data.untested_path", "data.untested_share", "algorithm.prompts_per_step"),
-        rule="a step has at least two groups with tests and two without, where some have none",
-        fix="set data.untested_share nearer to 0.5, or raise algorithm.prompts_per_step",
-        holds=lambda c: (
-            c.data.untested_path is None or 2 <= num_untested(c) <= c.algorithm.prompts_per_step - 2
-        ),
-    ),
-    Relation(
-        path="data.untested_path",
-        involves=("data.untested_path", "algorithm.num_refills"),
-        rule="refills would change the share of problems without tests",
-        fix="set algorithm.num_refills=0",
-        holds=lambda c: c.data.untested_path is None or not c.algorithm.num_refills,
-    ),
-)
-
 JUDGE_RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="reward.components",

@@ -86,6 +86,14 @@ DEFAULT_NAME = "run"
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One source of training problems, by a name of yours below `data.sources`."""
+
+    path: str = key("canonical parquet of its problems")
+    weight: float = key("share of a step's problems, in relation to the others'", 1.0, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Problems of a run (group `data`)."""
 
@@ -109,6 +117,12 @@ class DataConfig:
     )
     untested_share: float = key(
         "share of each step's problems that have no tests (with untested_path)", 0.5, gt=0, le=1
+    )
+    sources: dict[str, SourceConfig] | None = key(
+        "several files of training problems by names of yours, in place of train_path", None
+    )
+    eval_sets: dict[str, str] | None = key(
+        "canonical parquets of further held-out problems, by names of yours", None
     )
 
 

@@ -16,7 +16,16 @@ import numpy as np
 
 from conf.errors import DataError
 from rl.base.jsonlines import append_lines, keep_lines, read_lines
-from rl.types import Finish, JudgedGroup, JudgeKind, Reason, StepReport, UpdateReport
+from rl.types import (
+    Finish,
+    FloatArray,
+    JudgedGroup,
+    JudgeKind,
+    Reason,
+    StepReport,
+    Task,
+    UpdateReport,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +228,8 @@ METRICS: dict[str, Metric] = {
 NAMED: dict[str, Metric] = {
     "reward/NAME/mean": Metric("reward", "mean reward by a component of a sum, not weighed"),
     "reward/NAME/std": Metric("reward", "standard deviation of these rewards over the step"),
+    "source/NAME/reward": Metric("reward", "mean reward of a source's completions (data.sources)"),
+    "eval/NAME/pass@1": Metric("share", "eval/pass@1 of the problems of one of data.eval_sets"),
 }
 
 FAULTS = frozenset(name for name in METRICS if name.startswith("fault/"))  # counts of a step
@@ -311,6 +322,19 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         share = float(np.mean([e.reason is reason for e in extractions]))
         metrics[f"reward/reason/{reason.value}"] = share
     return metrics
+
+
+def source_metrics(groups_P: Sequence[JudgedGroup], sources: Mapping[str, str]) -> dict[str, float]:
+    """The mean reward of the programs of each source of problems, which `sources` has by id."""
+    rewards: dict[str, list[FloatArray]] = {}
+    for group in groups_P:
+        name = sources.get(group.group.ask.problem.id)
+        if name is not None and group.task is Task.CODE:
+            rewards.setdefault(name, []).append(group.rewards_G)
+    return {
+        f"source/{name}/reward": float(np.concatenate(found).mean())
+        for name, found in sorted(rewards.items())
+    }
 
 
 def mean_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:

@@ -107,6 +107,7 @@ def summarise(
         num_samples=cfg.evaluation.num_samples,
         base=result.base,
         final=result.final,
+        sets=result.sets,
         rm_pair_accuracy=rm_pair_accuracy,
         valid_rate_first=result.valid_rate_first,
         valid_rate_last=result.valid_rate_last,
@@ -148,6 +149,7 @@ def show_summary(console: Console, summary: RunSummary, run: RunDirectory) -> No
             (f"best of {n}", _share(base.best_of), f"initial policy, chosen by {chosen}"),
             ("oracle", _share(base.oracle), f"initial policy, any of {n} passes"),
             *_marks(summary),
+            *_sets(summary),
             (
                 "RM accuracy",
                 _share(summary.rm_pair_accuracy),
@@ -179,6 +181,18 @@ def _marks(summary: RunSummary) -> list[tuple[str, str, str]]:
             about(name).meaning,
         )
         for name, value in after.items()
+    ]
+
+
+def _sets(summary: RunSummary) -> list[tuple[str, str, str]]:
+    """Further held-out problems, before and after."""
+    return [
+        (
+            name,
+            f"{_share(found.base.pass_at_1)} -> {_share(found.final.pass_at_1)}",
+            f"pass@1 on {found.num_problems} problems of {name}",
+        )
+        for name, found in summary.sets.items()
     ]
 
 

@@ -14,6 +14,7 @@ import yaml
 from conf.commands.best_of_n import BestOfNArgs
 from conf.groups import CONF_DIR
 from conf.keys import EXAMPLES, keys_of, nearest
+from conf.rules.problems import source_counts
 from conf.schema import Config, key
 from conf.validate import (
     ConfigError,
@@ -789,3 +790,54 @@ def test_every_judge_of_a_sum_has_its_own_settings_and_the_rest_of_the_run(
     assert (form.kind, (reward.components or {})["form"].weight) == ("format", 0.5)
     raw["reward"]["kind"] = "execution"
     assert build_config(raw).reward.components is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "num", "counts"),
+    [
+        ({"a": 1, "b": 1}, 16, {"a": 8, "b": 8}),
+        ({"a": 3, "b": 1}, 16, {"a": 12, "b": 4}),
+        ({"a": 1, "b": 1, "c": 1}, 16, {"a": 6, "b": 5, "c": 5}),
+        ({"a": 0.5, "b": 0.3, "c": 0.2}, 8, {"a": 4, "b": 2, "c": 2}),
+    ],
+)
+def test_a_step_is_shared_out_by_weight_and_by_largest_remainder(
+    quickstart: dict[str, Any], weights: dict[str, float], num: int, counts: dict[str, int]
+) -> None:
+    raw = of_sources(quickstart, weights)
+    config = build_config(changed(raw, algorithm__prompts_per_step=num))
+    assert source_counts(config) == counts
+
+
+def of_sources(raw: dict[str, Any], weights: dict[str, float], **changes: object) -> dict[str, Any]:
+    """The configuration with such sources of training problems."""
+    sources = {name: {"path": f"{name}.parquet", "weight": w} for name, w in weights.items()}
+    given: dict[str, object] = {"data__kind": "parquet", "data__eval_path": "eval.parquet"}
+    return changed(raw, **{**given, "data__sources": sources, **changes})
+
+
+@pytest.mark.parametrize(
+    ("weights", "changes", "path", "got"),
+    [
+        ({"a": 1}, {"data__train_path": "x"}, "data.sources", "data.train_path=x"),
+        ({"a": 1, "b": 0.01}, {}, "data.sources", "every source has a problem in each step"),
+        (
+            {"a": 1},
+            {"algorithm__num_refills": 1, "algorithm__min_spread": 0},
+            "data.sources",
+            "algorithm.num_refills=1",
+        ),
+        ({"a": 0}, {}, "data.sources.a.weight", "> 0"),
+        ({"a": 1}, {"data__eval_sets": {"MBPP+": "x"}}, "data.eval_sets", "small letters"),
+    ],
+)
+def test_sources_and_sets_that_cannot_be_meant_are_refused(
+    quickstart: dict[str, Any],
+    weights: dict[str, float],
+    changes: dict[str, object],
+    path: str,
+    got: str,
+) -> None:
+    (fault,) = faults_of(of_sources(quickstart, weights, **changes))
+    assert fault.startswith(f"{path}: ")
+    assert got in fault
