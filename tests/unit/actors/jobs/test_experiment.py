@@ -81,7 +81,8 @@ def test_the_summary_and_its_table_name_the_reward(capsys, override, kind, tests
     show_summary(Console(), summary, RunDirectory(Path("run")))
     table = capsys.readouterr().out
     assert row in table
-    assert "chosen by the RM" in table if kind == "rm" else "chosen by tests" in table
+    choosers = {"rm": "the RM", "sum": "the sum"}
+    assert f"chosen by {choosers.get(kind, 'tests')}" in table
 
 
 def test_a_judge_of_ones_own_is_not_called_tests(capsys):
