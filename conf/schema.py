@@ -281,6 +281,10 @@ class RolloutConfig:
     kv_cache_gib: float = key("KV cache of a rollout engine on a CPU, GiB", 1.0, gt=0)
     cpu_threads: int = key("threads of one engine on a CPU", 1, ge=1)
     deadline_s: float = key("longest wait for the next finished group, seconds", 600.0, gt=0)
+    engine_args: dict[str, Any] | None = key(
+        "further arguments of vLLM (EngineArgs) for these engines, checked by its own classes",
+        None,
+    )
 
     @property
     def is_exact(self) -> bool:
@@ -442,6 +446,9 @@ class RewardConfig:
     deadline_s: float = key(
         "seconds a reward shard may stay silent while it has requests", 300.0, gt=0
     )
+    engine_args: dict[str, Any] | None = key(
+        "further arguments of vLLM (EngineArgs) for the shards, checked by its own classes", None
+    )
     url: tuple[str, ...] | None = key(
         "addresses of equal servers, with kind generative (ending in /v1) or remote", None
     )
@@ -546,6 +553,9 @@ class PolicyConfig:
     cpu_threads: int = key("threads of one rank on a CPU", 1, ge=1)
     deadline_s: float = key(
         "longest wait for one optimizer step or publication, seconds", 900.0, gt=0
+    )
+    deepspeed: dict[str, Any] | None = key(
+        "further settings of DeepSpeed, such as zero_optimization, checked by its own classes", None
     )
 
 

@@ -281,6 +281,7 @@ def rollout_spec(cfg: Config, model: str, *, trains: bool) -> EngineSpec:
         sleep_mode=cfg.placement.colocate,
         seed=cfg.seed,
         weight_backend=weight_backend(cfg.placement) if trains else None,
+        given=rollout.engine_args or {},
     )
 
 
@@ -301,4 +302,5 @@ def reward_spec(reward: RewardConfig, place: PlacementConfig, seed: int) -> Engi
         cpu_threads=reward.cpu_threads,
         sleep_mode=place.colocate,
         seed=seed,
+        given=reward.engine_args or {},
     )

@@ -15,6 +15,7 @@ from actors.cluster.bundles import Bundle, check_fits, local_gpus, run_bundles
 from actors.cluster.cluster import check_cluster
 from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
+from actors.plan.checks.engine_args import check_engine_args
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
 from actors.plan.problems import (
     load_problems,
@@ -151,10 +152,11 @@ def _check_servers(component: str, reward: RewardConfig) -> None:
 def content_faults(cfg: Config) -> list[str]:
     """What building the models and encoding the prompts of a run find; loads transformers."""
     if cfg.loop.enabled:
-        return []
+        return _faults([partial(check_engine_args, cfg)])
     prompts = partial(_check_prompts, cfg.model, cfg.data, cfg.probe, cfg.seed)
     texts: list[Check] = [prompts, partial(_check_examples, cfg)]
-    return _faults([partial(_rehearse_models, cfg.model, cfg.reward)]) or _faults(texts)
+    models = [partial(_rehearse_models, cfg.model, cfg.reward), partial(check_engine_args, cfg)]
+    return _faults(models) or _faults(texts)
 
 
 def _examples_of(cfg: Config) -> str:
