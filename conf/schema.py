@@ -554,6 +554,9 @@ class PolicyConfig:
     deadline_s: float = key(
         "longest wait for one optimizer step or publication, seconds", 900.0, gt=0
     )
+    profile_steps: tuple[int, ...] | None = key(
+        "RL steps in which torch.profiler records every rank, into profile/ of the run", None, ge=1
+    )
     deepspeed: dict[str, Any] | None = key(
         "further settings of DeepSpeed, such as zero_optimization, checked by its own classes", None
     )

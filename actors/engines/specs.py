@@ -52,6 +52,7 @@ class TrainSpec:
     chat_template: str | None = None  # saved in place of the tokenizer's own
     pad_token_id: int | None = None  # saved in place of the model's own
     seed: int = 0  # of a score head that the checkpoint lacks
+    profile_dir: str = ""  # where traces of `policy.profile_steps` go
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

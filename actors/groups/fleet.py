@@ -40,6 +40,7 @@ from conf.schema import (
 )
 from rl.base.console import Console
 from rl.packing import Packing
+from rl.run.directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ def policy_spec(cfg: Config, total_steps: int, *, reference: bool = False) -> Tr
         with_reference=reference or cfg.algorithm.kl_coef > 0,
         chat_template=cfg.model.chat_template,
         seed=cfg.seed,
+        profile_dir=str(RunDirectory.of(cfg).profile.resolve()),
     )
 
 

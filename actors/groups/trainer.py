@@ -19,6 +19,7 @@ from actors.cluster.deadlines import all_of, wait_for, wait_for_all
 from actors.engines.forward_check import ForwardCheck
 from actors.engines.specs import TrainSpec, WeightBackend
 from actors.groups.handles import RolloutHandle, TrainHandle, WeightRoute
+from actors.groups.profiling import StepProfiler
 from actors.groups.supervision import Seat, Supervisor
 from actors.groups.weights import WeightPublisher
 from conf.errors import DeadlineError, EngineError, LostActorError, LostPolicyError
@@ -44,6 +45,7 @@ class TrainActor:
         self._num_ranks = num_ranks
         self._started: TrainEngine | None = None
         self._publisher: WeightPublisher | None = None
+        self._profiler = StepProfiler((), Path(), rank)
 
     @property
     def _engine(self) -> TrainEngine:
@@ -62,6 +64,8 @@ class TrainActor:
         from actors.engines.deepspeed_engine import TrainEngine  # noqa: PLC0415 - never in the driver
 
         self._started = TrainEngine(spec, self._rank, self._num_ranks, master_addr, master_port)
+        steps = spec.policy.profile_steps or ()
+        self._profiler = StepProfiler(steps, Path(spec.profile_dir), self._rank)
 
     def connect(self, route: WeightRoute, master_addr: str, master_port: int) -> None:
         """Agree with the rollout engines on how weights travel."""
@@ -75,6 +79,7 @@ class TrainActor:
 
     def outputs(self, microbatches: Sequence[Microbatch]) -> tuple[FloatArray, ...]:
         """What the head says of the labels [M] of each microbatch: log-probs, or scores."""
+        self._profiler.begin()
         return self._engine.outputs(microbatches)
 
     def update(
@@ -85,13 +90,16 @@ class TrainActor:
         norm: LossDenominators,
     ) -> UpdateReport:
         """One optimizer step."""
+        self._profiler.begin()
         return self._engine.update(microbatches, old_logprobs, objective, norm)
 
     def publish(self, policy_version: int) -> dict[str, str]:
         """Send the weights to the rollout engines; those that were lost on the way, and why."""
         if self._publisher is None:
             raise RuntimeError("connect() comes before publish()")
-        return self._publisher.publish(policy_version)
+        lost = self._publisher.publish(policy_version)
+        self._profiler.end(policy_version)
+        return lost
 
     def save_hf(self, directory: str) -> None:
         """Write a Hugging Face directory."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from actors.cluster.cluster import starts_ray
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
+from actors.groups.profiling import traces
 from actors.groups.self_check import check_engines, check_mismatch, is_strict
 from actors.groups.verifiers import make_verifier
 from actors.observe.dashboard import provision
@@ -313,6 +314,8 @@ class RlRun:
         self._sink.write(report)
         self._console.step(report, cfg.algorithm.num_steps)
         await self._self_check(fleet, report)
+        if step in (cfg.policy.profile_steps or ()):
+            self._say_profiled(step)
         every = cfg.checkpoint.rollouts_every
         if every and step % every == 0 and batch.groups_P:
             self._write_rollouts(step, batch)
@@ -321,6 +324,13 @@ class RlRun:
         ends = self._probe.stopped_at == step
         await self._checkpoints.after_step(fleet.policy, step, history, ends=ends)
         return ends
+
+    def _say_profiled(self, step: int) -> None:
+        """Where the traces of a step are, or that there are none."""
+        if found := traces(self._run.profile, step):
+            self._console.say(f"profile of step {step}: {', '.join(map(str, found))}")
+        else:
+            self._console.warn(f"no profile of step {step} was written; the log of a rank says why")
 
     async def _self_check(self, fleet: RayFleet, report: StepReport) -> None:
         """See that the engines still sample from the policy, as `rollout/mismatch_kl` tells."""

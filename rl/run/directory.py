@@ -100,6 +100,11 @@ class RunDirectory:
         return self.root / HF
 
     @property
+    def profile(self) -> Path:
+        """Traces of the ranks, of the steps that are profiled."""
+        return self.root / "profile"
+
+    @property
     def trackers(self) -> Path:
         """What trackers keep."""
         return self.root / "trackers"
