@@ -1,7 +1,7 @@
 """Score answers: `python launch/score.py model=DIR input=IN.jsonl output=OUT.jsonl`.
 
 Each line `{"prompt": str or messages, "response": str}` gains `code, valid, reason, score, reward`.
-The lines go through the reward group of training, so a score here is a score there. A run as `input`
+The lines go through the reward group of training, so a score here is a score there. A run as input
 has its sampled programs scored again.
 """
 

@@ -19,7 +19,7 @@ def work(profiler: StepProfiler, versions: list[int]) -> None:
     for version in versions:
         for _ in range(2):
             profiler.begin()
-            torch.ones(4, 4) @ torch.ones(4, 4)
+            torch.mm(torch.ones(4, 4), torch.ones(4, 4))
         profiler.end(version)
 
 
