@@ -9,6 +9,7 @@ from conf.recipes import UNWEIGHED, ActorCriticArgs
 from conf.relation import Relation
 from conf.schema import BY_TESTS, MAX_TOP_K, Config
 
+TAKEN_NAMES = ("reason",)  # of metrics below reward/
 _BEYOND_GROUPS = ("batch", "none")  # baselines that read no group
 _TOKEN_CLIP = 0.05  # a clip range that no geometric mean of a completion's ratios reaches
 
@@ -22,9 +23,10 @@ def _cache_fits(config: Config) -> bool:
 
 def _has_verdicts(config: Config) -> bool:
     """Whether programs are run, a judge from outside is trusted to, or programs are given."""
-    kind = config.reward.kind
-    judged = kind in BY_TESTS or ":" in kind or bool((config.recipe_args or {}).get("programs"))
-    return judged or config.recipe != "aletheia"
+    reward = config.reward
+    judged = reward.by_tests or reward.kind in BY_TESTS or ":" in reward.kind
+    given = bool((config.recipe_args or {}).get("programs"))
+    return judged or given or config.recipe != "aletheia"
 
 
 def _of_critic(config: Config, name: str) -> str:
@@ -39,42 +41,55 @@ def _has_addresses(config: Config) -> bool:
     return bool(url) and all(one.startswith(("http://", "https://")) for one in url)
 
 
-def num_untested(config: Config) -> int:
-    """Problems of a step that come from those without tests; 0 where there are no such ones."""
-    if config.data.untested_path is None:
-        return 0
-    return round(config.data.untested_share * config.algorithm.prompts_per_step)
+def _has_components(config: Config) -> bool:
+    return config.reward.kind != "sum" or bool(config.reward.components)
 
 
-UNTESTED_RELATIONS: tuple[Relation, ...] = (
-    Relation(
-        path="data.untested_path",
-        involves=("data.untested_path", "reward.kind", "loop.enabled"),
-        rule="problems without tests need a judge that runs none, and no loop: it mines by tests",
-        fix="set reward=hybrid and loop.enabled=false",
-        holds=lambda c: (
-            c.data.untested_path is None or (c.reward.kind != "execution" and not c.loop.enabled)
-        ),
-    ),
-    Relation(
-        path="data.untested_share",
-        involves=("data.untested_path", "data.untested_share", "algorithm.prompts_per_step"),
-        rule="a step has at least two groups with tests and two without, where some have none",
-        fix="set data.untested_share nearer to 0.5, or raise algorithm.prompts_per_step",
-        holds=lambda c: (
-            c.data.untested_path is None or 2 <= num_untested(c) <= c.algorithm.prompts_per_step - 2
-        ),
-    ),
-    Relation(
-        path="data.untested_path",
-        involves=("data.untested_path", "algorithm.num_refills"),
-        rule="refills would change the share of problems without tests",
-        fix="set algorithm.num_refills=0",
-        holds=lambda c: c.data.untested_path is None or not c.algorithm.num_refills,
-    ),
-)
+def _has_one_model(config: Config) -> bool:
+    return [one.kind for one in config.reward.judges.values()].count("rm") <= 1
+
+
+def _adds_advantages(config: Config) -> bool:
+    return config.reward.kind == "sum" and config.reward.combine == "normalized"
+
 
 JUDGE_RELATIONS: tuple[Relation, ...] = (
+    Relation(
+        path="reward.components",
+        involves=("reward.kind", "reward.components"),
+        rule="reward.kind=sum adds up what its components say",
+        fix="give such as 'reward.components={model: {judge: rm}, form: {judge: format, "
+        "weight: 0.5}}'",
+        holds=_has_components,
+    ),
+    Relation(
+        path="reward.components",
+        involves=("reward.components",),
+        rule="a shard holds one reward model, so at most one component has the judge rm",
+        fix="serve the other one, and give judge: remote with its url",
+        holds=_has_one_model,
+    ),
+    Relation(
+        path="reward.components",
+        involves=("reward.components",),
+        rule=f"metrics are named reward/NAME/mean, and {', '.join(TAKEN_NAMES)} are taken",
+        fix="give the component another name",
+        holds=lambda c: not set(c.reward.components or ()) & set(TAKEN_NAMES),
+    ),
+    Relation(
+        path="reward.combine",
+        involves=("reward.kind", "reward.combine", "recipe"),
+        rule="reward.combine=normalized adds up advantages, which recipes beside grpo make anew",
+        fix="give reward.combine=sum, or recipe=grpo",
+        holds=lambda c: not _adds_advantages(c) or c.recipe == "grpo",
+    ),
+    Relation(
+        path="reward.combine",
+        involves=("reward.kind", "reward.combine", "algorithm.truncated"),
+        rule="what algorithm.truncated=zero and penalty take from a reward, no component has",
+        fix="give algorithm.truncated=score or mask, or a component with judge: length",
+        holds=lambda c: not _adds_advantages(c) or c.algorithm.truncated in ("score", "mask"),
+    ),
     Relation(
         path="recipe",
         involves=("recipe", "recipe_args", "reward.kind"),
@@ -173,6 +188,13 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: (
             c.algorithm.truncated != "zero" or c.reward.shaping != "raw" or not c.reward.uses_model
         ),
+    ),
+    Relation(
+        path="algorithm.truncated",
+        involves=("algorithm.truncated", "reward.kind"),
+        rule="a weighted sum has no zero: a reward of 0 may be the best of a group",
+        fix="set algorithm.truncated=mask or penalty",
+        holds=lambda c: c.algorithm.truncated != "zero" or c.reward.kind != "sum",
     ),
     Relation(
         path="algorithm.truncated_cache_tokens",

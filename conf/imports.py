@@ -41,14 +41,14 @@ def load(path: str, key: str) -> Any:  # noqa: ANN401 - whatever the module hold
     return getattr(found, name)
 
 
-def load_function(path: str, key: str) -> Callable[..., Any]:
-    """The function that `path` names, for a setting of `CALLED_WITH`.
+def load_function(path: str, key: str, like: str | None = None) -> Callable[..., Any]:
+    """The function that `path` names, for a setting of `CALLED_WITH`, or one that is `like` one.
 
     Raises:
         UserError: as `load` does, and for what cannot be called like that.
     """
     found = load(path, key)
-    wanted = CALLED_WITH[key]
+    wanted = CALLED_WITH[like or key]
     form = f"{key}: {path}: it must take {' and '.join(wanted)}"
     if not callable(found):
         raise UserError(f"{form}; it is a {type(found).__name__}")

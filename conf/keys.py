@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeGuard, Union, cast, get_args, get_origin, get_type_hints
 
+NAME = re.compile(r"[a-z][a-z0-9_]*")  # of a section that a user names
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 MIN_LIKENESS = 0.7  # of `difflib`; below it a suggestion would be a guess
 
 # Values of keys that have no default: they appear in messages as a way to write the key.
@@ -52,6 +56,12 @@ class Key:
         return get_args(inner) if get_origin(inner) is Literal else ()
 
     @property
+    def named(self) -> type | None:
+        """The schema of each section of a mapping whose names a user chooses."""
+        inner = get_args(self.hint)[-1] if get_origin(self.hint) is dict else None
+        return inner if is_section(inner) else None
+
+    @property
     def is_list(self) -> bool:
         """True for several integers (bounds then hold for each), texts or choices."""
         return get_origin(self.hint) is tuple
@@ -61,16 +71,21 @@ class Key:
         """What a value must be, without its range: `an integer`, `true or false`, ..."""
         if self.choices:
             return self._choices_name
-        if self.hint == dict[str, str]:
-            return "a mapping of text to text"
         if get_origin(self.hint) is dict:
-            return "a mapping of names to values"
+            return self._mapping_name
         if self.hint == tuple[str, ...]:
             return "one or more texts such as a,b"
         if self.is_list:
             return "one or more integers such as 1,8"
         names = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
         return names[self.hint]
+
+    @property
+    def _mapping_name(self) -> str:
+        if self.hint == dict[str, str]:
+            return "a mapping of text to text"
+        to = "values" if self.named is None else "groups of keys"
+        return f"a mapping of names to {to}"
 
     @property
     def _choices_name(self) -> str:
@@ -109,7 +124,7 @@ def keys_of(schema: type, prefix: str = "") -> list[Key]:
         if is_section(hint):
             keys += keys_of(hint, f"{path}.")
             continue
-        bare, optional, importable = _parts(hint)
+        bare, optional, importable = _parts_of(hint)
         meta = item.metadata
         keys.append(
             Key(
@@ -192,6 +207,106 @@ def as_yaml(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def converted(key: Key, value: object) -> object:
+    """The value in the key's type, or None when it is of another."""
+    result: object = None
+    if key.choices and key.is_list:
+        result = _choices(key, value)
+    elif key.choices:
+        known = value in key.choices or (key.importable and is_import_path(value))
+        result = value if known else None
+    elif key.hint is bool:
+        result = value if isinstance(value, bool) else None
+    elif key.hint is int:
+        result = value if _is_integer(value) else None
+    elif key.hint is float:
+        result = _number(value)
+    elif key.hint is str:
+        # An override such as `name=7` is parsed as a number, but means text.
+        result = str(value) if isinstance(value, str) or _is_integer(value) else None
+    elif key.hint == tuple[str, ...]:
+        result = _texts(value)
+    elif key.is_list:
+        result = _integers(value)
+    elif isinstance(value, Mapping):
+        given = cast("Mapping[object, object]", value)
+        result = _text_mapping(given) if key.hint == dict[str, str] else _named(given)
+    return result
+
+
+def is_import_path(value: object) -> TypeGuard[str]:
+    """Whether a value names something to import: `my_package.module:make`."""
+    return isinstance(value, str) and _IMPORT_PATH.fullmatch(value) is not None
+
+
+def _named(value: Mapping[object, object]) -> dict[str, object] | None:
+    """Plain values by name."""
+    if not all(isinstance(name, str) for name in value):
+        return None
+    return {str(name): item for name, item in value.items()}
+
+
+def _number(value: object) -> float | None:
+    """A finite float of an int, a float, or text: YAML 1.1 reads `1e-4` as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text_mapping(value: Mapping[object, object]) -> dict[str, str] | None:
+    """Names to text; numbers become text, as environment variables want it."""
+    if not all(isinstance(item, str | int | float) for item in value.values()):
+        return None
+    if not all(isinstance(name, str) for name in value):
+        return None
+    return {str(name): str(item) for name, item in value.items()}
+
+
+def _integers(value: object) -> tuple[int, ...] | None:
+    """Several integers of a list, of text such as `1,8`, or of one integer; never none."""
+    parts: list[object] = [value]
+    if isinstance(value, str):
+        parts = [int(part) for part in value.split(",") if part.strip().isdecimal()]
+        if len(parts) != value.count(",") + 1:
+            return None
+    elif isinstance(value, list | tuple):
+        parts = list(cast("Iterable[object]", value))
+    found = tuple(part for part in parts if _is_integer(part))
+    return found if found and len(found) == len(parts) else None
+
+
+def _texts(value: object) -> tuple[str, ...] | None:
+    """Several texts of a list, or of one text; never none."""
+    parts = _parts(value)
+    found = tuple(part for part in parts if isinstance(part, str) and part)
+    return found if found and len(found) == len(parts) else None
+
+
+def _choices(key: Key, value: object) -> tuple[object, ...] | None:
+    """Several choices of a list, or of one choice; there may be none."""
+    found = _parts(value)
+    return found if all(part in key.choices for part in found) else None
+
+
+def wrong_choice(key: Key, value: object) -> str:
+    """The first that is not a choice."""
+    parts = _parts(value) if key.is_list else (value,)
+    return next((str(part) for part in parts if part not in key.choices), "")
+
+
+def _parts(value: object) -> tuple[object, ...]:
+    """The items of a list; anything else is one item."""
+    return tuple(cast("Iterable[object]", value)) if isinstance(value, list | tuple) else (value,)
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def hinted_fields(schema: type) -> list[tuple[Field[Any], Any]]:
     """Fields of a dataclass with their resolved types."""
     hints = get_type_hints(schema)
@@ -203,7 +318,7 @@ def is_section(hint: object) -> TypeGuard[type]:
     return isinstance(hint, type) and is_dataclass(hint)
 
 
-def _parts(hint: object) -> tuple[object, bool, bool]:
+def _parts_of(hint: object) -> tuple[object, bool, bool]:
     """The type inside `X | None` or `Literal[...] | str`; whether None, whether a path may be."""
     if get_origin(hint) not in {Union, types.UnionType}:
         return hint, False, False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from conf.groups import about_choice, about_group, choices, files_chosen_by, keys_set_by
-from conf.keys import as_yaml, keys_of
+from conf.keys import Key, as_yaml, keys_of
 from conf.relations import CAUTIONS, RELATIONS
 from conf.schema import Config
 
@@ -25,6 +25,7 @@ def reference_markdown() -> str:
         "",
         *_keys(),
         "",
+        *_named_keys(),
         *_rules(),
     ]
     return "\n".join(lines) + "\n"
@@ -63,6 +64,26 @@ def _keys() -> Iterable[str]:
     for key in keys_of(Config):
         default = "given in YAML" if key.required else f"`{as_yaml(key.default)}`"
         yield f"| `{key.path}` | {key.rule} | {default} | {key.doc} |"
+
+
+def _named_keys() -> Iterable[str]:
+    """Keys of the groups that a user names."""
+    for key in keys_of(Config):
+        if key.named is None:
+            continue
+        yield from (
+            f"## Keys below {key.path}.NAME",
+            "",
+            "| key | value | default | meaning |",
+            "|---|---|---|---|",
+            *map(_row, keys_of(key.named)),
+            "",
+        )
+
+
+def _row(key: Key) -> str:
+    default = "has to be given" if key.required else f"`{as_yaml(key.default)}`"
+    return f"| `{key.path}` | {key.rule} | {default} | {key.doc} |"
 
 
 def _rules() -> Iterable[str]:

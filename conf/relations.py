@@ -11,12 +11,15 @@ from conf.algorithm_relations import (
     ALGORITHM_RELATIONS,
     JUDGE_RELATIONS,
     LORA_RELATIONS,
+)
+from conf.keys import keys_of
+from conf.relation import Relation
+from conf.rules.problems import (
+    FILE_RELATIONS,
+    SOURCE_RELATIONS,
     UNTESTED_RELATIONS,
     num_untested,
 )
-from conf.keys import keys_of
-from conf.recipes import OFFLINE
-from conf.relation import Relation
 from conf.schema import Config, ResourceConfig
 
 
@@ -162,27 +165,7 @@ RELATIONS: tuple[Relation, ...] = (
         fix="export the variable, and give its name instead: ray.env_from=[HF_TOKEN]",
         holds=lambda c: not any(map(is_secret, c.ray.env)),
     ),
-    Relation(
-        path="data.train_path",
-        involves=("data.kind", "data.train_path", "recipe"),
-        rule="data.kind=parquet needs data.train_path, except with recipe=sft and recipe=dpo",
-        fix="give data.train_path=FILE, or data=minipy",
-        holds=lambda c: c.data.kind != "parquet" or bool(c.data.train_path) or c.recipe in OFFLINE,
-    ),
-    Relation(
-        path="data.eval_path",
-        involves=("data.kind", "data.eval_path"),
-        rule="data.kind=parquet needs data.eval_path",
-        fix="give data.eval_path=FILE, or data=minipy",
-        holds=lambda c: c.data.kind != "parquet" or bool(c.data.eval_path),
-    ),
-    Relation(
-        path="data.kind",
-        involves=("data.kind", "data.train_path", "data.eval_path"),
-        rule="minipy makes its own problems, so files need data.kind=parquet",
-        fix="give data=parquet, or no data.train_path and data.eval_path",
-        holds=lambda c: c.data.kind != "minipy" or not (c.data.train_path or c.data.eval_path),
-    ),
+    *FILE_RELATIONS,
     Relation(
         path="data.level",
         involves=("data.level", "data.kind", "loop.enabled"),
@@ -201,6 +184,7 @@ RELATIONS: tuple[Relation, ...] = (
             or c.data.num_train >= c.algorithm.prompts_per_step - num_untested(c)
         ),
     ),
+    *SOURCE_RELATIONS,
     *UNTESTED_RELATIONS,
     Relation(
         path="probe.path",
@@ -219,7 +203,8 @@ RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="reward.model",
         involves=("reward.kind", "reward.model", "loop.enabled"),
-        rule="reward.kind=rm and hybrid need reward.model, unless the loop makes one",
+        rule="reward.kind=rm and hybrid need reward.model, as a component with the judge rm does, "
+        "unless the loop makes one",
         fix="give reward.model=DIR, or reward=execution",
         holds=lambda c: not c.reward.uses_model or bool(c.reward.model) or c.loop.enabled,
     ),

@@ -9,7 +9,7 @@ One file: every key of a run, in the order of the reference.
 from __future__ import annotations
 
 import os
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from typing import Any, Literal
 
 
@@ -49,6 +49,7 @@ PairReference = Literal["initial", "start"]
 Truncated = Literal["score", "zero", "mask", "penalty"]
 ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
 Credit = Literal["binary", "pass_rate"]
+Combine = Literal["sum", "normalized"]
 BlockRule = Literal["single_block", "last_block"]
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
@@ -85,6 +86,14 @@ DEFAULT_NAME = "run"
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One source of training problems, by a name of yours below `data.sources`."""
+
+    path: str = key("canonical parquet of its problems")
+    weight: float = key("share of a step's problems, in relation to the others'", 1.0, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Problems of a run (group `data`)."""
 
@@ -108,6 +117,12 @@ class DataConfig:
     )
     untested_share: float = key(
         "share of each step's problems that have no tests (with untested_path)", 0.5, gt=0, le=1
+    )
+    sources: dict[str, SourceConfig] | None = key(
+        "several files of training problems by names of yours, in place of train_path", None
+    )
+    eval_sets: dict[str, str] | None = key(
+        "canonical parquets of further held-out problems, by names of yours", None
     )
 
 
@@ -266,6 +281,10 @@ class RolloutConfig:
     kv_cache_gib: float = key("KV cache of a rollout engine on a CPU, GiB", 1.0, gt=0)
     cpu_threads: int = key("threads of one engine on a CPU", 1, ge=1)
     deadline_s: float = key("longest wait for the next finished group, seconds", 600.0, gt=0)
+    engine_args: dict[str, Any] | None = key(
+        "further arguments of vLLM (EngineArgs) for these engines, checked by its own classes",
+        None,
+    )
 
     @property
     def is_exact(self) -> bool:
@@ -335,12 +354,39 @@ class RemoteConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LengthConfig:
+    """How long an answer is, as a reward from 0 to 1 (component length)."""
+
+    from_chars: int = key("characters of an answer up to which it is worth 0", 0, ge=0)
+    to_chars: int = key("characters of an answer from which on it is worth 1", 4000, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentConfig:
+    """One judge of `reward=sum`, by a name of yours below `reward.components`."""
+
+    judge: Literal["rm", "execution", "generative", "remote", "length", "format"] | ImportPath = (
+        key(
+            "who judges, as reward.kind has it; or length, how long the answer is; or format, 1 "
+            "for an answer with exactly one fenced block, whose program parses"
+        )
+    )
+    weight: float = key("factor of its reward in the sum; below 0 it is a penalty", 1.0)
+    shaping: ShapingKind | None = key("its shaping in place of reward.shaping", None)
+    execution: Credit | None = key("its worth of tests in place of reward.execution", None)
+    url: tuple[str, ...] | None = key("addresses of its servers (generative, remote)", None)
+    generative: GenerativeConfig = key("served language model")
+    remote: RemoteConfig = key("served reward model")
+    length: LengthConfig = key("length of an answer")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RewardConfig:
     """Judges of code (group `reward`)."""
 
-    kind: Literal["rm", "execution", "hybrid", "generative", "remote"] | ImportPath = key(
+    kind: Literal["rm", "execution", "hybrid", "generative", "remote", "sum"] | ImportPath = key(
         "who judges: a reward model; the problem's own tests; tests where a problem has them and "
-        "the model elsewhere; a served language model; or a served reward model"
+        "the model elsewhere; a served language model; a served reward model; or several of them"
     )
     model: str | None = key(
         "directory or hub id of the reward model; null with kind execution, which uses none", None
@@ -400,17 +446,52 @@ class RewardConfig:
     deadline_s: float = key(
         "seconds a reward shard may stay silent while it has requests", 300.0, gt=0
     )
+    engine_args: dict[str, Any] | None = key(
+        "further arguments of vLLM (EngineArgs) for the shards, checked by its own classes", None
+    )
     url: tuple[str, ...] | None = key(
         "addresses of equal servers, with kind generative (ending in /v1) or remote", None
     )
     request: RequestConfig = key("requests to servers")
     generative: GenerativeConfig = key("served language model")
     remote: RemoteConfig = key("served reward model")
+    components: dict[str, ComponentConfig] | None = key(
+        "judges of kind sum, by names of yours that metrics and rollout files have too", None
+    )
+    combine: Combine = key(
+        "what is weighed and added up (kind sum): rewards, or the advantages that each component "
+        "has by itself",
+        "sum",
+    )
+
+    @property
+    def judges(self) -> dict[str, RewardConfig]:
+        """The judges of a sum by name, each as if it were alone; else this one, without a name."""
+        if self.kind != "sum":
+            return {"": self}
+        return {name: self._alone(one) for name, one in (self.components or {}).items()}
+
+    def _alone(self, one: ComponentConfig) -> RewardConfig:
+        return replace(
+            self,
+            kind=one.judge,
+            shaping=one.shaping or self.shaping,
+            execution=one.execution or self.execution,
+            url=one.url,
+            generative=one.generative,
+            remote=one.remote,
+            components=None,
+        ).used
 
     @property
     def uses_model(self) -> bool:
         """Whether the shards hold a reward model; the others need no device."""
-        return self.kind in ("rm", "hybrid")
+        return self.kind == "hybrid" or any(one.kind == "rm" for one in self.judges.values())
+
+    @property
+    def by_tests(self) -> bool:
+        """Whether the tests of every problem are run."""
+        return any(one.kind == "execution" for one in self.judges.values())
 
     @property
     def is_served(self) -> bool:
@@ -420,7 +501,18 @@ class RewardConfig:
     @property
     def shapes(self) -> bool:
         """Whether rewards are shaped scores."""
-        return self.uses_model or self.kind == "remote"
+        return self.kind in ("rm", "hybrid", "remote", "sum")
+
+    @property
+    def used(self) -> RewardConfig:
+        """What of it its judges read: without the model, shaping or servers of others."""
+        return replace(
+            self,
+            model=self.model if self.uses_model else None,
+            shaping=self.shaping if self.shapes else "raw",
+            url=self.url if self.is_served else None,
+            components=self.components if self.kind == "sum" else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -480,6 +572,12 @@ class PolicyConfig:
         "longest wait for one optimizer step or publication, seconds", 900.0, gt=0
     )
     lora: LoraConfig = field(default=LoraConfig(), metadata={"doc": "adapters"})
+    profile_steps: tuple[int, ...] | None = key(
+        "RL steps in which torch.profiler records every rank, into profile/ of the run", None, ge=1
+    )
+    deepspeed: dict[str, Any] | None = key(
+        "further settings of DeepSpeed, such as zero_optimization, checked by its own classes", None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,25 +6,34 @@ way. Relations between fields are data (`conf.relations`): check, message and do
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, asdict, dataclass, replace
 from types import MappingProxyType
-from typing import Any, TypeGuard, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from conf.keys import EXAMPLES, Key, as_yaml, hinted_fields, is_section, keys_of, meant, nearest
+from conf.keys import (
+    EXAMPLES,
+    NAME,
+    Key,
+    as_yaml,
+    converted,
+    hinted_fields,
+    is_section,
+    keys_of,
+    meant,
+    nearest,
+    wrong_choice,
+)
 from conf.recipes import ARGS
-from conf.relations import CAUTIONS, RELATIONS, Relation
-from conf.schema import Config
+from conf.relations import CAUTIONS, JUDGE_RELATIONS, RELATIONS, Relation
+from conf.schema import ComponentConfig, Config
 
 T = TypeVar("T")
 
 NOTHING = "???"  # how OmegaConf writes a value that someone has to give
 SHOWN_CHARS = 80
-
-_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,16 @@ class ConfigError(ValueError):
             Fault(names.get(fault.path, fault.path), _renamed(fault.message, names))
             for fault in self.faults
         )
+
+    def below(self, place: str) -> list[Fault]:
+        """The same faults, of keys that stand below `place`."""
+        return [
+            Fault(
+                f"{place}.{fault.path}",
+                fault.message.replace(f"e.g. {fault.path}=", f"e.g. {place}.{fault.path}="),
+            )
+            for fault in self.faults
+        ]
 
     def __str__(self) -> str:
         """All faults, in the order of the schema; relations come last."""
@@ -93,6 +112,8 @@ def build_config(raw: Mapping[str, Any]) -> Config:
     faults += _broken(RELATIONS, config, [fault.path for fault in faults])
     if all(fault.path not in ("recipe", "recipe_args") for fault in faults):
         faults += _recipe_faults(config)
+    if config.reward.kind == "sum":
+        faults += _component_faults(config)
     if faults:
         raise ConfigError(faults)
     return _without_unused(config)
@@ -104,14 +125,28 @@ def _recipe_faults(config: Config) -> list[Fault]:
         if config.recipe in ARGS:
             build(ARGS[config.recipe], config.recipe_args or {})
     except ConfigError as error:
-        return [
-            Fault(
-                f"recipe_args.{fault.path}",
-                fault.message.replace(f"e.g. {fault.path}=", f"e.g. recipe_args.{fault.path}="),
-            )
-            for fault in error.faults
-        ]
+        return error.below("recipe_args")
     return []
+
+
+def _component_faults(config: Config) -> list[Fault]:
+    """What is wrong with a judge of a sum, which is checked as it would be alone."""
+    faults: list[Fault] = []
+    for name, one in (config.reward.components or {}).items():
+        place = f"reward.components.{name}"
+        if one.weight == 0:
+            what = "0 leaves the component out of the sum (give another weight, or remove it)"
+            faults.append(Fault(f"{place}.weight", what))
+        if one.length.from_chars >= one.length.to_chars:
+            bounds = f"from_chars={one.length.from_chars}, to_chars={one.length.to_chars}"
+            what = f"from_chars is below to_chars; got {bounds} (change either)"
+            faults.append(Fault(f"{place}.length.to_chars", what))
+        names = {f"reward.{key.path}": f"{place}.{key.path}" for key in keys_of(ComponentConfig)}
+        names["reward.kind"] = f"{place}.judge"
+        alone = replace(config, reward=config.reward.judges[name])
+        own = [relation for relation in JUDGE_RELATIONS if relation.path in names]
+        faults += ConfigError(_broken(own, alone)).under(names).faults
+    return faults
 
 
 def _without_unused(config: Config) -> Config:
@@ -120,14 +155,7 @@ def _without_unused(config: Config) -> Config:
     An experiment names its reward model whoever judges, so that `reward=execution` is one override;
     what is shown and stored must not look as if the model had been used.
     """
-    reward = config.reward
-    used = replace(
-        reward,
-        model=reward.model if reward.uses_model else None,
-        shaping=reward.shaping if reward.shapes else "raw",
-        url=reward.url if reward.is_served else None,
-    )
-    return replace(config, reward=used)
+    return replace(config, reward=config.reward.used)
 
 
 def cautions(config: Config) -> list[Fault]:
@@ -158,9 +186,11 @@ def _check_values(
         if any(path.startswith(f"{section}.") for section in broken_sections):
             continue
         try:
-            values[path] = _value_of(key, given.get(path, key.default))
+            values[path] = _sections_of(key, _value_of(key, given.get(path, key.default)))
         except _BadValueError as bad:
             faults.append(Fault(path, str(bad)))
+        except ConfigError as error:
+            faults += error.faults
     for path, value in given.items():
         if path in sections:
             faults.append(Fault(path, f"{_shown(value)} stands where a group of keys is expected"))
@@ -181,113 +211,38 @@ def _value_of(key: Key, value: object) -> object:
         raise _BadValueError(f"has no value: {key.doc} (give e.g. {key.example})")
     if value is None:
         return None
-    converted = _converted(key, value)
-    if converted is None or not _in_range(key, converted):
+    found = converted(key, value)
+    if found is None or not _in_range(key, found):
         hint = f"give e.g. {key.example}"
-        if key.choices and (close := nearest(_wrong_choice(key, value), key.choices)):
+        if key.choices and (close := nearest(wrong_choice(key, value), key.choices)):
             hint = f"nearest: {close}"
         raise _BadValueError(f"{_shown(value)} is not {key.rule} ({hint})")
-    return converted
+    return found
 
 
-def _converted(key: Key, value: object) -> object:
-    """The value in the key's type, or None when it is of another."""
-    result: object = None
-    if key.choices and key.is_list:
-        result = _choices(key, value)
-    elif key.choices:
-        known = value in key.choices or (key.importable and is_import_path(value))
-        result = value if known else None
-    elif key.hint is bool:
-        result = value if isinstance(value, bool) else None
-    elif key.hint is int:
-        result = value if _is_integer(value) else None
-    elif key.hint is float:
-        result = _number(value)
-    elif key.hint is str:
-        # An override such as `name=7` is parsed as a number, but means text.
-        result = str(value) if isinstance(value, str) or _is_integer(value) else None
-    elif key.hint == tuple[str, ...]:
-        result = _texts(value)
-    elif key.is_list:
-        result = _integers(value)
-    elif isinstance(value, Mapping):
-        given = cast("Mapping[object, object]", value)
-        result = _text_mapping(given) if key.hint == dict[str, str] else _named(given)
-    return result
+def _sections_of(key: Key, value: object) -> object:
+    """The groups of keys that a user has named, each in its schema; any other value as it is.
 
-
-def is_import_path(value: object) -> TypeGuard[str]:
-    """Whether a value names something to import: `my_package.module:make`."""
-    return isinstance(value, str) and _IMPORT_PATH.fullmatch(value) is not None
-
-
-def _named(value: Mapping[object, object]) -> dict[str, object] | None:
-    """Plain values by name."""
-    if not all(isinstance(name, str) for name in value):
-        return None
-    return {str(name): item for name, item in value.items()}
-
-
-def _number(value: object) -> float | None:
-    """A finite float of an int, a float, or text: YAML 1.1 reads `1e-4` as text."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _text_mapping(value: Mapping[object, object]) -> dict[str, str] | None:
-    """Names to text; numbers become text, as environment variables want it."""
-    if not all(isinstance(item, str | int | float) for item in value.values()):
-        return None
-    if not all(isinstance(name, str) for name in value):
-        return None
-    return {str(name): str(item) for name, item in value.items()}
-
-
-def _integers(value: object) -> tuple[int, ...] | None:
-    """Several integers of a list, of text such as `1,8`, or of one integer; never none."""
-    parts: list[object] = [value]
-    if isinstance(value, str):
-        parts = [int(part) for part in value.split(",") if part.strip().isdecimal()]
-        if len(parts) != value.count(",") + 1:
-            return None
-    elif isinstance(value, list | tuple):
-        parts = list(cast("Iterable[object]", value))
-    found = tuple(part for part in parts if _is_integer(part))
-    return found if found and len(found) == len(parts) else None
-
-
-def _texts(value: object) -> tuple[str, ...] | None:
-    """Several texts of a list, or of one text; never none."""
-    parts = _parts(value)
-    found = tuple(part for part in parts if isinstance(part, str) and part)
-    return found if found and len(found) == len(parts) else None
-
-
-def _choices(key: Key, value: object) -> tuple[object, ...] | None:
-    """Several choices of a list, or of one choice; there may be none."""
-    found = _parts(value)
-    return found if all(part in key.choices for part in found) else None
-
-
-def _wrong_choice(key: Key, value: object) -> str:
-    """The first that is not a choice."""
-    parts = _parts(value) if key.is_list else (value,)
-    return next((str(part) for part in parts if part not in key.choices), "")
-
-
-def _parts(value: object) -> tuple[object, ...]:
-    """The items of a list; anything else is one item."""
-    return tuple(cast("Iterable[object]", value)) if isinstance(value, list | tuple) else (value,)
-
-
-def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    Raises `ConfigError`.
+    """
+    if key.named is None or not isinstance(value, Mapping):
+        return value
+    found: dict[str, object] = {}
+    faults: list[Fault] = []
+    for name, raw in cast("Mapping[str, object]", value).items():
+        place = f"{key.path}.{name}"
+        if not NAME.fullmatch(name):
+            faults.append(Fault(place, "a name has small letters, digits and _, a letter first"))
+        elif not isinstance(raw, Mapping):
+            faults.append(Fault(place, f"{_shown(raw)} stands where a group of keys is expected"))
+        else:
+            try:
+                found[name] = build(key.named, cast("Mapping[str, Any]", raw))
+            except ConfigError as error:
+                faults += error.below(place)
+    if faults:
+        raise ConfigError(faults)
+    return found
 
 
 def _in_range(key: Key, value: object) -> bool:
@@ -334,7 +289,7 @@ def _stand_in(key: Key) -> object:
     if key.choices:
         return key.choices[0]
     stand_ins = {bool: False, int: 1, float: 1.0, str: ""}
-    return _converted(key, EXAMPLES.get(key.path)) or stand_ins.get(key.hint, {})
+    return converted(key, EXAMPLES.get(key.path)) or stand_ins.get(key.hint, {})
 
 
 def _assemble(schema: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
@@ -351,13 +306,14 @@ def _broken(
 ) -> list[Fault]:
     """Faults of the relations that do not hold, but for those that involve a key in `wrong`.
 
-    A wrong section (`policy=3`) hides all of its keys.
+    A wrong section (`policy=3`) hides all of its keys, and a wrong key of a named one the mapping.
     """
     hidden = tuple(f"{path}." for path in wrong)
     faults: list[Fault] = []
     for relation in relations:
-        judged = not any(f"{path}.".startswith(hidden) for path in relation.involves)
-        if not judged or relation.holds(config):
+        paths = tuple(f"{path}." for path in relation.involves)
+        hides = any(path.startswith(hidden) for path in paths)
+        if hides or any(path.startswith(paths) for path in hidden) or relation.holds(config):
             continue
         got = ", ".join(f"{path}={_as_got(_at(config, path))}" for path in relation.involves)
         faults.append(Fault(relation.path, f"{relation.rule}; got {got} ({relation.fix})"))

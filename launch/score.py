@@ -1,7 +1,8 @@
 """Score answers: `python launch/score.py model=DIR input=IN.jsonl output=OUT.jsonl`.
 
 Each line `{"prompt": str or messages, "response": str}` gains `code, valid, reason, score, reward`.
-The lines go through the reward group of training, so a score here is a score there.
+The lines go through the reward group of training, so a score here is a score there. A run as input
+has its sampled programs scored again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from rl.base.outputs import check_output
 class ScoreArgs(AnswerArgs):
     """What `launch/score.py` takes."""
 
-    input: str = key("JSON lines file with `prompt` and `response`")
+    input: str = key(
+        "JSON lines file with `prompt` and `response`; or a run directory, or its parquet files"
+    )
     output: str = key("JSON lines file of the same rows with code, valid, reason, score, reward")
 
 

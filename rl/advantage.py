@@ -30,6 +30,8 @@ class AdvantageConfig:
     scale: AdvantageScale
     std_floor: float  # lower bound of the standard deviation, in units of reward
     baseline: AdvantageBaseline = "group"
+    # Whether each judge of a sum has advantages of its own, which are weighed and added up.
+    apart: bool = False
 
 
 def batch_advantages(groups_P: Sequence[JudgedGroup], cfg: AdvantageConfig) -> list[FloatArray]:
@@ -44,15 +46,32 @@ def batch_advantages(groups_P: Sequence[JudgedGroup], cfg: AdvantageConfig) -> l
     units = [(group.task, group.judge) for group in groups_P]
     for unit in dict.fromkeys(units):
         own = [index for index, found in enumerate(units) if found == unit]
-        taught_PG = [groups_P[index].taught_G for index in own]
-        taught = zip(own, taught_PG, strict=True)
-        scaled_PG = group_advantages(
-            [groups_P[i].rewards_G[taught_G] for i, taught_G in taught], cfg
-        )
-        for index, taught_G, scaled_G in zip(own, taught_PG, scaled_PG, strict=True):
+        scaled_PG = _taught_advantages([groups_P[index] for index in own], cfg)
+        for index, scaled_G in zip(own, scaled_PG, strict=True):
+            taught_G = groups_P[index].taught_G
             advantages[index] = np.zeros(len(taught_G), np.float32)
             advantages[index][taught_G] = scaled_G
     return [advantages[index] for index in range(len(groups_P))]
+
+
+def _taught_advantages(groups_P: Sequence[JudgedGroup], cfg: AdvantageConfig) -> list[FloatArray]:
+    """Advantages of the completions that the policy learns from, of groups with the same judges.
+
+    With `apart` those of each judge of a sum, weighed and added up in the order of the judges: no
+    judge counts for more because its rewards are wider (GDPO's decoupling, arXiv 2601.05242).
+    """
+    if not cfg.apart or not groups_P[0].parts:
+        return group_advantages([group.rewards_G[group.taught_G] for group in groups_P], cfg)
+    parts = groups_P[0].parts
+    by_part = [
+        group_advantages([g.parts[name].rewards_G[g.taught_G] for g in groups_P], cfg)
+        for name in parts
+    ]
+    weights = np.array([part.weight for part in parts.values()])
+    return [
+        (weights @ np.stack(own_KG).astype(np.float64)).astype(np.float32)
+        for own_KG in zip(*by_part, strict=True)
+    ]
 
 
 def group_advantages(rewards_PG: Sequence[FloatArray], cfg: AdvantageConfig) -> list[FloatArray]:

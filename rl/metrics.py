@@ -16,7 +16,16 @@ import numpy as np
 
 from conf.errors import DataError
 from rl.base.jsonlines import append_lines, keep_lines, read_lines
-from rl.types import Finish, JudgedGroup, JudgeKind, Reason, StepReport, UpdateReport
+from rl.types import (
+    Finish,
+    FloatArray,
+    JudgedGroup,
+    JudgeKind,
+    Reason,
+    StepReport,
+    Task,
+    UpdateReport,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +224,14 @@ METRICS: dict[str, Metric] = {
     },
 }
 
+# Metrics of what a user has named, which stands for NAME.
+NAMED: dict[str, Metric] = {
+    "reward/NAME/mean": Metric("reward", "mean reward by a component of a sum, not weighed"),
+    "reward/NAME/std": Metric("reward", "standard deviation of these rewards over the step"),
+    "source/NAME/reward": Metric("reward", "mean reward of a source's completions (data.sources)"),
+    "eval/NAME/pass@1": Metric("share", "eval/pass@1 of the problems of one of data.eval_sets"),
+}
+
 FAULTS = frozenset(name for name in METRICS if name.startswith("fault/"))  # counts of a step
 
 
@@ -229,7 +246,8 @@ def metrics_markdown() -> str:
         "| name | unit | meaning |",
         "|---|---|---|",
     ]
-    lines += [f"| `{name}` | {about.unit} | {about.meaning} |" for name, about in METRICS.items()]
+    known = METRICS | NAMED
+    lines += [f"| `{name}` | {about.unit} | {about.meaning} |" for name, about in known.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -243,12 +261,22 @@ def is_own(name: str) -> bool:
 
 def about(name: str) -> Metric:
     """What a name means."""
-    return METRICS[name] if name in METRICS else Metric("", "a metric of the recipe")
+    return _known(name) or Metric("", "a metric of the recipe")
+
+
+def _known(name: str) -> Metric | None:
+    """What the tables say of a name.
+
+    >>> _known("reward/brevity/mean").unit, _known("reward/brevity/median")
+    ('reward', None)
+    """
+    group, _, rest = name.partition("/")
+    return METRICS.get(name) or NAMED.get(f"{group}/NAME/{rest.partition('/')[2]}")
 
 
 def check_names(metrics: Mapping[str, float]) -> None:
     """Raise `KeyError` on a name that is not registered."""
-    unknown = sorted(name for name in metrics if name not in METRICS and not is_own(name))
+    unknown = sorted(name for name in metrics if _known(name) is None and not is_own(name))
     if unknown:
         raise KeyError(
             f"unregistered metrics {unknown}; add them to rl/metrics.py, or begin them with {_OWN}"
@@ -261,8 +289,9 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         return {}
     rewards = np.concatenate([g.rewards_G for g in groups_P]).astype(np.float64)
     extractions = [e for g in groups_P for e in g.extractions_G]
-    by_rm = [s for g in groups_P if g.judge is JudgeKind.RM for s in g.scores_G]
-    by_tests = [s for g in groups_P if g.judge is JudgeKind.EXECUTION for s in g.scores_G]
+    judged_P = [view for group in groups_P for view in group.by_judge]
+    by_rm = [s for g in judged_P if g.judge is JudgeKind.RM for s in g.scores_G]
+    by_tests = [s for g in judged_P if g.judge is JudgeKind.EXECUTION for s in g.scores_G]
     judged = [s for s in by_rm if s.value is not None]
     completions = [c for g in groups_P for c in g.group.completions_G]
     num_tokens = np.array([len(c.token_ids) for c in completions], dtype=np.float64)
@@ -272,7 +301,9 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         "reward/group_std": float(np.mean([g.rewards_G.std() for g in groups_P])),
         "reward/valid_rate": float(np.mean([e.valid for e in extractions])),
         "reward/num_executed": float(sum(g.num_executed for g in groups_P)),
-        "reward/exec_share": float(np.mean([g.judge is JudgeKind.EXECUTION for g in groups_P])),
+        "reward/exec_share": float(
+            np.mean([any(v.judge is JudgeKind.EXECUTION for v in g.by_judge) for g in groups_P])
+        ),
         "rollout/completion_tokens": float(num_tokens.mean()),
         "rollout/truncated_rate": float(np.mean([c.finish is Finish.LENGTH for c in completions])),
     }
@@ -282,15 +313,28 @@ def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         metrics["reward/exec_unjudged_rate"] = float(np.mean([s.unjudged for s in by_tests]))
     if judged:
         metrics |= _score_metrics([s.value for s in judged if s.value is not None])
-        groups_by_rm = [g for g in groups_P if g.judge is JudgeKind.RM]
+        groups_by_rm = [g for g in judged_P if g.judge is JudgeKind.RM]
         metrics |= _pair_ties(groups_by_rm) | _group_ties(groups_by_rm)
         metrics["rm/reused_rate"] = float(np.mean([s.reused for s in judged]))
         metrics["rm/truncated_rate"] = float(np.mean([s.truncated for s in judged]))
-    metrics |= _served_metrics(groups_P)
+    metrics |= _served_metrics(judged_P) | _part_metrics(groups_P)
     for reason in Reason:
         share = float(np.mean([e.reason is reason for e in extractions]))
         metrics[f"reward/reason/{reason.value}"] = share
     return metrics
+
+
+def source_metrics(groups_P: Sequence[JudgedGroup], sources: Mapping[str, str]) -> dict[str, float]:
+    """The mean reward of the programs of each source of problems, which `sources` has by id."""
+    rewards: dict[str, list[FloatArray]] = {}
+    for group in groups_P:
+        name = sources.get(group.group.ask.problem.id)
+        if name is not None and group.task is Task.CODE:
+            rewards.setdefault(name, []).append(group.rewards_G)
+    return {
+        f"source/{name}/reward": float(np.concatenate(found).mean())
+        for name, found in sorted(rewards.items())
+    }
 
 
 def mean_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
@@ -301,6 +345,17 @@ def mean_metrics(reports: Sequence[UpdateReport]) -> dict[str, float]:
         for name in names
     }
     return {**means, "policy/lr": reports[-1].lr}
+
+
+def _part_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
+    """What each judge of a sum says by itself; nothing where there is one judge."""
+    metrics: dict[str, float] = {}
+    for name in dict.fromkeys(name for group in groups_P for name in group.parts):
+        found = [g.parts[name].rewards_G for g in groups_P if name in g.parts]
+        rewards = np.concatenate(found).astype(np.float64)
+        metrics[f"reward/{name}/mean"] = float(rewards.mean())
+        metrics[f"reward/{name}/std"] = float(rewards.std())
+    return metrics
 
 
 def _served_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:

@@ -14,7 +14,7 @@ One file: who follows a value from one actor to the next reads downwards.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from string import ascii_uppercase
 
@@ -92,6 +92,7 @@ class JudgeKind(StrEnum):
     SUITE = "suite"  # tests of a given program, by what it did with their inputs
     VERDICT = "verdict"  # a choice among programs, by what their tests say of them
     GENERATIVE = "generative"  # a served language model was asked about the program
+    SUM = "sum"  # several judges, weighed and added up
     OWN = "own"  # a judge from outside this tree, on a scale of its own
 
 
@@ -326,6 +327,19 @@ NOTHING_SEEN = Evidence()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """What one judge of a sum says of a group."""
+
+    weight: float
+    scores_G: tuple[Score, ...]
+    rewards_G: FloatArray  # [G] before they are weighed
+    judge: JudgeKind
+
+
+Parts = Mapping[str, Part]  # by the names that the run gives its judges; () where there is one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JudgedGroup:
     """A group with its extractions, scores and rewards."""
 
@@ -340,6 +354,15 @@ class JudgedGroup:
     evidence: Evidence = NOTHING_SEEN
     deducted_G: FloatArray | None = None  # what `rewards_G` has lost for length; None: nothing
     masked_G: BoolArray | None = None  # completions that carry no loss; None: there are none
+    parts: Parts = field(default_factory=dict[str, Part])
+
+    @property
+    def by_judge(self) -> tuple[JudgedGroup, ...]:
+        """The group as each judge of a sum sees it; itself where there is one judge."""
+        return tuple(
+            replace(self, scores_G=p.scores_G, rewards_G=p.rewards_G, judge=p.judge, parts={})
+            for p in self.parts.values()
+        ) or (self,)
 
     @property
     def task(self) -> Task:

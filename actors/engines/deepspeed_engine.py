@@ -98,7 +98,9 @@ def _ds_config(spec: TrainSpec, world_size: int) -> dict[str, Any]:
             "communication_data_type": "fp32",
             "data_types": {"grad_accum_dtype": "fp32"},
         }
-    return config
+    given = spec.policy.deepspeed or {}
+    zero = config["zero_optimization"] | given.get("zero_optimization", {})
+    return config | given | {"zero_optimization": zero}
 
 
 def _load_partitioned(spec: TrainSpec, ds_config: dict[str, Any]) -> TrainModel:

@@ -5,9 +5,9 @@ Nothing heavy is imported here, so that whoever plans, starts or calls an engine
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from conf.schema import Device, Dtype, PolicyConfig
 from rl.types import Finish, FloatArray, IntArray
@@ -36,6 +36,7 @@ class EngineSpec:
     sleep_mode: bool  # the device is shared in turns
     seed: int
     weight_backend: WeightBackend | None = None  # None: its weights stay what they are
+    given: Mapping[str, Any] = field(default_factory=dict[str, Any])  # arguments of a user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class TrainSpec:
     chat_template: str | None = None  # saved in place of the tokenizer's own
     pad_token_id: int | None = None  # saved in place of the model's own
     seed: int = 0  # of a score head that the checkpoint lacks
+    profile_dir: str = ""  # where traces of `policy.profile_steps` go
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

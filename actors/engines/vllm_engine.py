@@ -134,6 +134,7 @@ def build_engine(spec: EngineSpec, stats: StatsSink | None) -> LLMEngine:
         args["hf_overrides"] = _rename_architectures
     if spec.weight_backend is not None:
         args["weight_transfer_config"] = WeightTransferConfig(backend=spec.weight_backend)
+    args |= spec.given
     if stats is None:
         return LLMEngine.from_engine_args(EngineArgs(**args))
     engine = LLMEngine.from_engine_args(

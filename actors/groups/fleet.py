@@ -40,6 +40,7 @@ from conf.schema import (
 )
 from rl.base.console import Console
 from rl.packing import Packing
+from rl.run.directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ def policy_spec(cfg: Config, total_steps: int, *, reference: bool = False) -> Tr
         with_reference=reference or cfg.algorithm.kl_coef > 0,
         chat_template=cfg.model.chat_template,
         seed=cfg.seed,
+        profile_dir=str(RunDirectory.of(cfg).profile.resolve()),
     )
 
 
@@ -283,6 +285,7 @@ def rollout_spec(cfg: Config, model: str, *, trains: bool) -> EngineSpec:
         sleep_mode=cfg.placement.colocate,
         seed=cfg.seed,
         weight_backend=weight_backend(cfg.placement) if trains else None,
+        given=rollout.engine_args or {},
     )
 
 
@@ -303,4 +306,5 @@ def reward_spec(reward: RewardConfig, place: PlacementConfig, seed: int) -> Engi
         cpu_threads=reward.cpu_threads,
         sleep_mode=place.colocate,
         seed=seed,
+        given=reward.engine_args or {},
     )

@@ -35,6 +35,7 @@ from reward.judges.judge import (
 )
 from reward.judges.scorers import make_scorer
 from reward.judges.served import ServedJudge
+from reward.judges.summed import MEASURES, Component, MeasureJudge, SumJudge
 from reward.model.golden import GoldenScore, compare_with_golden, find_golden_scores
 from reward.model.text_path import TextPath
 from rl.types import JudgedGroup, Prompt, PromptGroup, Score, Task
@@ -82,11 +83,13 @@ class RewardModelActor:
         text_path = TextPath.load(spec.model, cfg.adapter, cfg.max_tokens, system=cfg.system)
         self._loop = EngineLoop(spec, name, engine_gauges(tags, name, spec.model))
         self._reward_model = RewardModelJudge(
-            self._loop.score_all, text_path, extract_config(cfg), cfg.shaping, cfg.cache_size
+            self._loop.score_all,
+            text_path,
+            extract_config(cfg),
+            model_judge(cfg).shaping,
+            cfg.cache_size,
         )
-        programs: Judge = self._reward_model
-        if cfg.kind == "hybrid":
-            programs = HybridJudge(self._reward_model, execution_judge(cfg, sandbox))
+        programs = judge_of(cfg, sandbox, self._reward_model)
         self._judge = bundle_judge(programs, cfg, sandbox)
         self._check_golden_scores(spec.model, cfg, text_path)
 
@@ -147,13 +150,49 @@ JUDGES: dict[str, Callable[[RewardConfig, ExecutionConfig], Judge]] = {
 }
 
 
+def judge_of(
+    cfg: RewardConfig,
+    sandbox: ExecutionConfig,
+    reward_model: RewardModelJudge | None = None,
+    key: str = "reward.kind",
+) -> Judge:
+    """The judge of programs that the configuration names; `reward_model` is that of the shard."""
+    if cfg.kind == "sum":
+        return _sum_judge(cfg, sandbox, reward_model)
+    if reward_model is not None and cfg.kind in ("rm", "hybrid"):
+        if cfg.kind == "rm":
+            return reward_model
+        return HybridJudge(reward_model, execution_judge(cfg, sandbox))
+    make = JUDGES.get(cfg.kind) or load_function(cfg.kind, key, "reward.kind")
+    return make(cfg, sandbox)
+
+
+def _sum_judge(
+    cfg: RewardConfig, sandbox: ExecutionConfig, reward_model: RewardModelJudge | None
+) -> SumJudge:
+    components: dict[str, Component] = {}
+    for name, alone in cfg.judges.items():
+        one = (cfg.components or {})[name]
+        if one.judge in MEASURES:
+            judge: Judge = MeasureJudge(MEASURES[one.judge](one.length), extract_config(cfg))
+        else:
+            key = f"reward.components.{name}.judge"
+            judge = judge_of(alone, sandbox, reward_model, key)
+        components[name] = Component(judge, one.weight)
+    return SumJudge(components, extract_config(cfg))
+
+
+def model_judge(cfg: RewardConfig) -> RewardConfig:
+    """The settings of the judge that is the shard's reward model."""
+    return next((one for one in cfg.judges.values() if one.kind == "rm"), cfg)
+
+
 class JudgeActor:
     """One shard of a reward without a model, such as the problem's own tests."""
 
     def __init__(self, name: str, cfg: RewardConfig, sandbox: ExecutionConfig) -> None:
         self._name = name
-        make = JUDGES.get(cfg.kind) or load_function(cfg.kind, "reward.kind")
-        self._judge = bundle_judge(make(cfg, sandbox), cfg, sandbox)
+        self._judge = bundle_judge(judge_of(cfg, sandbox), cfg, sandbox)
 
     def ready(self) -> str:
         """Answer once the shard can judge."""
@@ -206,6 +245,7 @@ class RewardGroup:
                 scored_s=scored_s,
                 num_executed=judged.num_executed,
                 evidence=judged.evidence,
+                parts=judged.parts,
             )
             for group, judged in zip(groups, found, strict=True)
         )

@@ -19,6 +19,7 @@ from actors.cluster.deadlines import all_of, wait_for, wait_for_all
 from actors.engines.forward_check import ForwardCheck
 from actors.engines.specs import TrainSpec, WeightBackend
 from actors.groups.handles import RolloutHandle, TrainHandle, WeightRoute
+from actors.groups.profiling import StepProfiler
 from actors.groups.shared_files import refuse_blind, sees, signpost
 from actors.groups.supervision import Seat, Supervisor
 from actors.groups.weights import WeightPublisher, unless_one_dies
@@ -46,6 +47,7 @@ class TrainActor:
         self._num_ranks = num_ranks
         self._started: TrainEngine | None = None
         self._publisher: WeightPublisher | None = None
+        self._profiler = StepProfiler((), Path(), rank)
 
     @property
     def _engine(self) -> TrainEngine:
@@ -64,6 +66,8 @@ class TrainActor:
         from actors.engines.deepspeed_engine import TrainEngine  # noqa: PLC0415 - never in the driver
 
         self._started = TrainEngine(spec, self._rank, self._num_ranks, master_addr, master_port)
+        steps = spec.policy.profile_steps or ()
+        self._profiler = StepProfiler(steps, Path(spec.profile_dir), self._rank)
 
     def connect(self, route: WeightRoute, master_addr: str, master_port: int) -> None:
         """Agree with the rollout engines on how weights travel."""
@@ -77,6 +81,7 @@ class TrainActor:
 
     def outputs(self, parcels: Sequence[Parcel]) -> tuple[FloatArray, ...]:
         """What the head says of the labels [M] of each microbatch: log-probs, or scores."""
+        self._profiler.begin()
         return self._engine.outputs([parcel.microbatch() for parcel in parcels])
 
     def update(
@@ -87,6 +92,7 @@ class TrainActor:
         norm: LossDenominators,
     ) -> UpdateReport:
         """One optimizer step."""
+        self._profiler.begin()
         microbatches = [parcel.microbatch() for parcel in parcels]
         return self._engine.update(microbatches, old_logprobs, objective, norm)
 
@@ -94,7 +100,9 @@ class TrainActor:
         """Send the weights to the rollout engines; those that were lost on the way, and why."""
         if self._publisher is None:
             raise RuntimeError("connect() comes before publish()")
-        return self._publisher.publish(policy_version)
+        lost = self._publisher.publish(policy_version)
+        self._profiler.end(policy_version)
+        return lost
 
     def save_hf(self, directory: str) -> None:
         """Write a Hugging Face directory."""

@@ -17,7 +17,7 @@ from actors.stages.export import export_models
 from actors.stages.pipeline import Stage, WholeLoop
 from actors.stages.rl_run import RlResult, RlRun
 from conf.errors import HackingError, IncompleteError, SaveError, StoppedError
-from conf.schema import BY_TESTS, Config, RewardConfig
+from conf.schema import Config, RewardConfig
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.versions import installed_versions
@@ -102,11 +102,12 @@ def summarise(
     reward = cfg.reward
     return RunSummary(
         reward=reward.kind,
-        reward_execution=reward.execution if reward.kind in BY_TESTS else None,
+        reward_execution=reward.execution if reward.by_tests or reward.kind == "hybrid" else None,
         reward_model=reward.model if reward.uses_model else None,
         num_samples=cfg.evaluation.num_samples,
         base=result.base,
         final=result.final,
+        sets=result.sets,
         rm_pair_accuracy=rm_pair_accuracy,
         valid_rate_first=result.valid_rate_first,
         valid_rate_last=result.valid_rate_last,
@@ -137,8 +138,8 @@ def reward_model_accuracy(reward: RewardConfig, stages: Mapping[str, Stage]) -> 
 def show_summary(console: Console, summary: RunSummary, run: RunDirectory) -> None:
     """The table at the end, and where the files are."""
     n, base = summary.num_samples, summary.base
-    by_tests = summary.reward in BY_TESTS
-    chosen = "the RM" if summary.reward == "rm" else "tests" if by_tests else "your judge"
+    choosers = {"rm": "the RM", "execution": "tests", "hybrid": "tests", "sum": "the sum"}
+    chosen = choosers.get(summary.reward, "your judge")
     console.table(
         "held-out problems",
         [
@@ -148,6 +149,7 @@ def show_summary(console: Console, summary: RunSummary, run: RunDirectory) -> No
             (f"best of {n}", _share(base.best_of), f"initial policy, chosen by {chosen}"),
             ("oracle", _share(base.oracle), f"initial policy, any of {n} passes"),
             *_marks(summary),
+            *_sets(summary),
             (
                 "RM accuracy",
                 _share(summary.rm_pair_accuracy),
@@ -182,6 +184,18 @@ def _marks(summary: RunSummary) -> list[tuple[str, str, str]]:
     ]
 
 
+def _sets(summary: RunSummary) -> list[tuple[str, str, str]]:
+    """Further held-out problems, before and after."""
+    return [
+        (
+            name,
+            f"{_share(found.base.pass_at_1)} -> {_share(found.final.pass_at_1)}",
+            f"pass@1 on {found.num_problems} problems of {name}",
+        )
+        for name, found in summary.sets.items()
+    ]
+
+
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
@@ -204,5 +218,6 @@ def _about_judges(summary: RunSummary) -> str:
         "rm": "a reward model; no tests",
         "execution": f"{tests}; no reward model",
         "hybrid": f"{tests}; a reward model where there are none",
+        "sum": "several judges, weighed",
     }
     return about.get(summary.reward, "a judge of your own")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from conf.errors import UserError
+from collections.abc import Mapping, Sequence
+
+from conf.errors import DataError, UserError
 from conf.imports import load_function
-from conf.schema import DataConfig
+from conf.rules.problems import num_untested, source_counts
+from conf.schema import Config, DataConfig, ProbeConfig
 from rl.problems.levels import make_prompts
-from rl.problems.prompts import load_prompts
+from rl.problems.mixing import MixedSampler, by_source, by_tests
+from rl.problems.prompts import PromptSampler, load_prompts
+from rl.run.probe import MIN_PROBLEMS, Problems, carve, choose, minipy_probe
 from rl.types import Prompt
 
 _FORM = "it must take a DataConfig and a seed, and return problems of training and held-out ones"
@@ -17,13 +22,93 @@ def load_problems(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Promp
 
     `data.kind` may be the path of a function from outside this tree that returns them.
     """
-    train, held_out = _tested(data, seed)
+    train, held_out = _main(data, seed)
+    for source in load_sources(data).values():
+        train = [*train, *source]
     if data.untested_path is not None:
         train = [*train, *load_prompts(data.untested_path, data.max_bad_rows)]
     return train, held_out
 
 
-def _tested(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Prompt]]:
+def load_sources(data: DataConfig) -> dict[str, list[Prompt]]:
+    """Training problems by the name of their source; none where there is one file of them.
+
+    Raises:
+        DataError: where two sources have a problem with the same id.
+    """
+    found = {
+        name: load_prompts(source.path, data.max_bad_rows)
+        for name, source in (data.sources or {}).items()
+    }
+    first: dict[str, str] = {}
+    for name, prompts in found.items():
+        for prompt in prompts:
+            if (other := first.setdefault(prompt.id, name)) != name:
+                raise DataError(
+                    f"data.sources.{name}.path: problem {prompt.id} is in {other} too, and a "
+                    "problem is sampled by its id; drop it from one of them"
+                )
+    return found
+
+
+def load_eval_sets(data: DataConfig) -> dict[str, list[Prompt]]:
+    """Held-out problems of `data.eval_sets`, by name."""
+    return {
+        name: load_prompts(path, data.max_bad_rows) for name, path in (data.eval_sets or {}).items()
+    }
+
+
+def source_of(data: DataConfig) -> dict[str, str]:
+    """The source of each training problem, by its id."""
+    return {prompt.id: name for name, prompts in load_sources(data).items() for prompt in prompts}
+
+
+def make_sampler(cfg: Config, train: Sequence[Prompt], sources: Mapping[str, str]) -> PromptSampler:
+    """What chooses the problems of each step; `sources` are those of `source_of`.
+
+    Raises:
+        DataError: where a part has fewer problems than a step takes of it.
+    """
+    num = cfg.algorithm.prompts_per_step
+    if cfg.data.sources:
+        shares = by_source(source_counts(cfg), sources)
+        return MixedSampler(train, cfg.seed, shares, "data.sources")
+    if cfg.data.untested_path is not None:
+        shares = by_tests(num, num_untested(cfg))
+        return MixedSampler(train, cfg.seed, shares, "data.untested_share")
+    return PromptSampler(train, cfg.seed)
+
+
+def probe_problems(
+    probe: ProbeConfig,
+    data: DataConfig,
+    prompts_per_step: int,
+    train: Problems,
+    held_out: Sequence[Prompt],
+) -> tuple[Problems, Problems]:
+    """(training problems, problems of the probe); the latter is empty when there is no probe."""
+    if not probe.every:
+        return train, []
+    if data.kind == "parquet" and probe.path is None:
+        return carve(train, held_out, probe.num_prompts, prompts_per_step)
+    if probe.path is not None:
+        found = choose(load_prompts(probe.path, data.max_bad_rows), probe.num_prompts)
+    else:
+        found = minipy_probe(data.level, probe.num_prompts, held_out)
+    return train, found if len(found) >= MIN_PROBLEMS else []
+
+
+def problem_files(data: DataConfig) -> dict[str, str]:
+    """The files of problems that a run reads, by the keys that name them; the probe's is none."""
+    files = {"data.untested_path": data.untested_path}
+    if data.kind == "parquet":
+        files |= {"data.train_path": data.train_path, "data.eval_path": data.eval_path}
+    files |= {f"data.sources.{name}.path": one.path for name, one in (data.sources or {}).items()}
+    files |= {f"data.eval_sets.{name}": path for name, path in (data.eval_sets or {}).items()}
+    return {key: path for key, path in files.items() if path is not None}
+
+
+def _main(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Prompt]]:
     if data.kind == "minipy":
         train = make_prompts(data.level, "train", data.num_train, seed)
         # The test split is that of seed 0 for every run, so that figures can be compared.

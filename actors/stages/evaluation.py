@@ -14,12 +14,14 @@ from actors.groups.fleet import RayFleet
 from conf.errors import first_cause
 from reward.verify.execute import programs_of, require_decided, verify_persistently
 from reward.verify.verdict import ProgramResult, Verifier
+from rl.base.console import Console
 from rl.recipes.recipe import of_task
 from rl.run.evaluate import mean_pass_at
 from rl.run.summary import PolicyFigures
 from rl.step import FollowUp, sample_and_judge
-from rl.types import Ask, JudgedGroup, Score, Task
+from rl.types import Ask, JudgedGroup, Prompt, Score, Task
 
+MAIN = ""  # the name of the held-out problems that are not one of `data.eval_sets`
 _EXECUTED_AT_ONCE = 2  # groups; a verifier has workers of its own
 
 
@@ -119,3 +121,18 @@ def _with_verdict(score: Score, found: ProgramResult) -> Score:
         num_passed=found.num_passed,
         num_tests=found.num_tests,
     )
+
+
+def warn_of_shared(
+    train: Sequence[Prompt], held_out: Mapping[str, Sequence[Prompt]], console: Console
+) -> None:
+    """A problem that is trained on says nothing about others."""
+    trained = {prompt.question for prompt in train}
+    for name, problems in held_out.items():
+        shared = [prompt.id for prompt in problems if prompt.question in trained]
+        key = f"data.eval_sets.{name}" if name else "data.eval_path"
+        if shared:
+            console.warn(
+                f"{len(shared)} of {len(problems)} held-out problems are trained on, the first is "
+                f"{shared[0]}: pass@1 will look too good (drop them from {key})"
+            )

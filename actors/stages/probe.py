@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.groups.fleet import RayFleet
 from actors.stages.evaluation import evaluate
 from conf.errors import SandboxError, SaveError
-from conf.schema import Config, DataConfig, ProbeConfig
+from conf.schema import Config
 from reward.verify.verdict import Verifier
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
-from rl.problems.prompts import load_prompts
 from rl.run.alarm import AlarmState, HackingAlarm
 from rl.run.checkpoint import (
     HF,
@@ -30,34 +28,12 @@ from rl.run.probe import (
     MIN_PROBLEMS,
     ProbeLog,
     Problems,
-    carve,
-    choose,
     exec_agreement,
-    minipy_probe,
     probe_reading,
 )
 from rl.run.rollouts import rollout_rows, write_rollouts
 from rl.run.summary import AlarmFigures, ProbeFigures, Watch
-from rl.types import Ask, Prompt, SamplingConfig
-
-
-def probe_problems(
-    probe: ProbeConfig,
-    data: DataConfig,
-    prompts_per_step: int,
-    train: Problems,
-    held_out: Sequence[Prompt],
-) -> tuple[Problems, Problems]:
-    """(training problems, problems of the probe); the latter is empty when there is no probe."""
-    if not probe.every:
-        return train, []
-    if data.kind == "parquet" and probe.path is None:
-        return carve(train, held_out, probe.num_prompts, prompts_per_step)
-    if probe.path is not None:
-        found = choose(load_prompts(probe.path, data.max_bad_rows), probe.num_prompts)
-    else:
-        found = minipy_probe(data.level, probe.num_prompts, held_out)
-    return train, found if len(found) >= MIN_PROBLEMS else []
+from rl.types import Ask, SamplingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

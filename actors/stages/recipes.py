@@ -207,6 +207,7 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
             baseline=algorithm.advantage_baseline,
             scale=algorithm.advantage_scale,
             std_floor=algorithm.std_floor,
+            apart=cfg.reward.kind == "sum" and cfg.reward.combine == "normalized",
         ),
         objective=_objective(cfg),
         minibatches_per_step=algorithm.minibatches_per_step,

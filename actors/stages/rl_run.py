@@ -5,42 +5,47 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from actors.cluster.cluster import starts_ray
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
+from actors.groups.profiling import traces
 from actors.groups.self_check import check_engines, check_mismatch, is_strict
 from actors.groups.verifiers import make_verifier
 from actors.observe.dashboard import provision
 from actors.observe.watchers import make_watchers
-from actors.plan.problems import load_problems
-from actors.stages.evaluation import Evaluation, evaluate
+from actors.plan.problems import (
+    load_eval_sets,
+    load_problems,
+    make_sampler,
+    probe_problems,
+    source_of,
+)
+from actors.stages.evaluation import MAIN, Evaluation, evaluate, warn_of_shared
 from actors.stages.keeping import RunCheckpoints, read_states
-from actors.stages.probe import Asking, Probe, probe_problems
+from actors.stages.probe import Asking, Probe
 from actors.stages.recipes import check_asks, make_recipe
-from conf.algorithm_relations import num_untested
 from conf.errors import LostPolicyError, is_lost_policy
 from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
+from reward.judges.summed import MEASURES
 from reward.model.written import check_written
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.files import replacing_directory
 from rl.loop import LoopConfig, run_loop
-from rl.metrics import FAULTS, read_metrics
-from rl.problems.mixing import MixedSampler
-from rl.problems.prompts import PromptSampler
+from rl.metrics import FAULTS, read_metrics, source_metrics
 from rl.recipes.recipe import History
 from rl.report.live import LiveReport
 from rl.run.before import read_before
 from rl.run.checkpoint import Checkpoint
 from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.rollouts import rollout_rows, write_rollouts
-from rl.run.summary import PolicyFigures, Watch
+from rl.run.summary import PolicyFigures, SetFigures, Watch
 from rl.run.timeline import Timeline
 from rl.step import Batch
-from rl.types import Prompt, SamplingConfig, StepReport
+from rl.types import SamplingConfig, StepReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,7 @@ class RlResult:
 
     base: PolicyFigures
     final: PolicyFigures
+    sets: Mapping[str, SetFigures]  # of `data.eval_sets`
     num_steps: int  # the last step
     valid_rate_first: float | None  # None where no step was run
     valid_rate_last: float | None
@@ -57,23 +63,6 @@ class RlResult:
     partition: list[dict[str, int]]
     start_s: float  # until every engine was ready
     watch: Watch
-
-
-def _sampler_of(cfg: Config, train: Sequence[Prompt]) -> PromptSampler:
-    if cfg.data.untested_path is None:
-        return PromptSampler(train, cfg.seed)
-    return MixedSampler(train, cfg.seed, cfg.algorithm.prompts_per_step, num_untested(cfg))
-
-
-def _warn_of_shared(train: list[Prompt], held_out: list[Prompt], console: Console) -> None:
-    """A problem that is trained on says nothing about others."""
-    trained = {prompt.question for prompt in train}
-    shared = [prompt.id for prompt in held_out if prompt.question in trained]
-    if shared:
-        console.warn(
-            f"{len(shared)} of {len(held_out)} held-out problems are trained on, the first is "
-            f"{shared[0]}: pass@1 will look too good (drop them from data.eval_path)"
-        )
 
 
 def training_sampling(
@@ -126,14 +115,16 @@ class RlRun:
             cfg, self._run.checkpoints, self._timeline, console, self._sink.flush
         )
         self._verifier = make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2)
-        train, self._held_out = load_problems(cfg.data, cfg.seed)
+        train, held_out = load_problems(cfg.data, cfg.seed)
+        self._held_out = {MAIN: held_out, **load_eval_sets(cfg.data)}
         self._train, probed = probe_problems(
-            cfg.probe, cfg.data, cfg.algorithm.prompts_per_step, train, self._held_out
+            cfg.probe, cfg.data, cfg.algorithm.prompts_per_step, train, held_out
         )
-        _warn_of_shared(self._train, self._held_out, console)
-        check_asks(self._recipe, self._train, self._held_out)
-        self._sampler = _sampler_of(cfg, self._train)
-        asking = Asking(problems=probed, sampling=sampling, by_tests=cfg.reward.kind == "execution")
+        warn_of_shared(self._train, self._held_out, console)
+        check_asks(self._recipe, self._train, [p for one in self._held_out.values() for p in one])
+        self._sources = source_of(cfg.data)
+        self._sampler = make_sampler(cfg, self._train, self._sources)
+        asking = Asking(problems=probed, sampling=sampling, by_tests=cfg.reward.by_tests)
         self._probe = Probe(cfg, asking, directory, console, effort)
         self._executed_for_evaluation = 0
 
@@ -193,7 +184,7 @@ class RlRun:
         await fleet.policy.check_shared(self._run.root, "output_dir")
         self._timeline.forget_after(newest.step if newest else 0)
         partition = await fleet.policy.partition_reports()
-        base = await self._before(fleet, newest)
+        base = {name: await self._before(fleet, newest, name) for name in self._held_out}
         first_step, history = await self._resume(fleet, newest)
         num_steps = cfg.algorithm.num_steps
         named = "" if cfg.recipe == "grpo" else f"recipe: {cfg.recipe}, "
@@ -206,13 +197,20 @@ class RlRun:
         with self._console.steps(num_steps, first_step - 1):
             last_step = await self._take_steps(fleet, first_step, history)
         loop_s = time.perf_counter() - loop_start_s
-        self._console.stage("evaluation", f"{len(self._held_out)} held-out problems, after")
-        final = await self._evaluate(fleet, last_step)
+        final: dict[str, PolicyFigures] = {}
+        for name in self._held_out:
+            self._console.stage("evaluation", f"{self._named(name)}, after")
+            final[name] = self._figures(await self._evaluate(fleet, last_step, name))
         await self._save_model(fleet)
         steps = read_metrics(self._run.metrics)  # those before a resumption too
         return RlResult(
-            base=base,
-            final=self._figures(final),
+            base=base[MAIN],
+            final=final[MAIN],
+            sets={
+                name: SetFigures(num_problems=len(problems), base=base[name], final=final[name])
+                for name, problems in self._held_out.items()
+                if name != MAIN
+            },
             num_steps=last_step,
             valid_rate_first=steps[0].get("reward/valid_rate") if steps else None,
             valid_rate_last=steps[-1].get("reward/valid_rate") if steps else None,
@@ -254,6 +252,9 @@ class RlRun:
         reward = self._cfg.reward
         if reward.kind == "execution":
             return f" ({reward.execution})"
+        if reward.kind == "sum":
+            parts = (f"{one.weight:g} {name}" for name, one in (reward.components or {}).items())
+            return f" ({', '.join(parts)}; {reward.combine})"
         if reward.kind != "hybrid":
             return ""
         num_tested = sum(prompt.tests is not None for prompt in self._train)
@@ -261,22 +262,29 @@ class RlRun:
 
     def _labels(self) -> str:
         """What is learned from."""
-        kind = self._cfg.reward.kind
+        if self._recipe.labels:
+            return self._recipe.labels
         of_judge = {"rm": "rm", "remote": "rm", "execution": "gold_tests"}
         of_judge |= {"hybrid": "gold_tests, rm", "generative": "a served language model"}
-        return self._recipe.labels or of_judge.get(kind, f"those of {kind}")
+        kinds = [one.kind for one in self._cfg.reward.judges.values() if one.kind not in MEASURES]
+        found = dict.fromkeys(of_judge.get(kind, f"those of {kind}") for kind in kinds)
+        return ", ".join(found) or "none"
 
-    async def _before(self, fleet: RayFleet, newest: Checkpoint | None) -> PolicyFigures:
+    def _named(self, name: str) -> str:
+        """A set of held-out problems, in words."""
+        return f"{len(self._held_out[name])} held-out problems{f' of {name}' if name else ''}"
+
+    async def _before(self, fleet: RayFleet, newest: Checkpoint | None, name: str) -> PolicyFigures:
         """What the initial policy can do: measured, or read back by a run that goes on."""
-        about = f"{len(self._held_out)} held-out problems, before"
-        path = self._run.rollout_file(RolloutFolder.EVALUATION, 0)
-        asked = self._held_out, self._cfg.evaluation.num_samples
+        about = f"{self._named(name)}, before"
+        path = self._run.rollout_file(RolloutFolder.EVALUATION, 0, name)
+        asked = self._held_out[name], self._cfg.evaluation.num_samples
         if newest is not None and (stored := read_before(path, *asked)) is not None:
             self._console.stage("evaluation", f"{about}: read from {path}")
             self._executed_for_evaluation += stored.num_executed
             return stored.figures
         self._console.stage("evaluation", about)
-        return self._figures(await self._evaluate(fleet, 0))
+        return self._figures(await self._evaluate(fleet, 0, name))
 
     def _figures(self, evaluation: Evaluation) -> PolicyFigures:
         marks = self._recipe.mark(evaluation.groups_P)
@@ -302,11 +310,10 @@ class RlRun:
     ) -> bool:
         cfg, step = self._cfg, report.step
         self._timeline.step(report, batch, published_s=time.time())
+        found = source_metrics(batch.groups_P, self._sources)
         if cfg.evaluation.every and step % cfg.evaluation.every == 0:
-            evaluation = await self._evaluate(fleet, step)
-            marks = self._recipe.mark(evaluation.groups_P)
-            metrics = {**report.metrics, "eval/pass@1": evaluation.pass_at_1, **marks}
-            report = dataclasses.replace(report, metrics=metrics)
+            found |= await self._evaluate_all(fleet, step)
+        report = dataclasses.replace(report, metrics={**report.metrics, **found})
         if self._probe.due(step):
             found = await self._take_probe(fleet, step)
             report = dataclasses.replace(report, metrics={**report.metrics, **found})
@@ -314,6 +321,8 @@ class RlRun:
         self._sink.write(report)
         self._console.step(report, cfg.algorithm.num_steps)
         await self._self_check(fleet, report)
+        if step in (cfg.policy.profile_steps or ()):
+            self._say_profiled(step)
         every = cfg.checkpoint.rollouts_every
         if every and step % every == 0 and batch.groups_P:
             self._write_rollouts(step, batch)
@@ -322,6 +331,13 @@ class RlRun:
         ends = self._probe.stopped_at == step
         await self._checkpoints.after_step(fleet.policy, step, history, ends=ends)
         return ends
+
+    def _say_profiled(self, step: int) -> None:
+        """Where the traces of a step are, or that there are none."""
+        if found := traces(self._run.profile, step):
+            self._console.say(f"profile of step {step}: {', '.join(map(str, found))}")
+        else:
+            self._console.warn(f"no profile of step {step} was written; the log of a rank says why")
 
     async def _self_check(self, fleet: RayFleet, report: StepReport) -> None:
         """See that the engines still sample from the policy, as `rollout/mismatch_kl` tells."""
@@ -342,7 +358,17 @@ class RlRun:
             rows = rollout_rows(step, batch.groups_P, batch.lesson.advantages_PG)
             write_rollouts(path, list(rows))
 
-    async def _evaluate(self, fleet: RayFleet, step: int) -> Evaluation:
+    async def _evaluate_all(self, fleet: RayFleet, step: int) -> dict[str, float]:
+        """Metrics of the held-out problems; marks of the recipe are those of the main ones."""
+        found: dict[str, float] = {}
+        for name in self._held_out:
+            evaluation = await self._evaluate(fleet, step, name)
+            found[f"eval/{name}/pass@1" if name else "eval/pass@1"] = evaluation.pass_at_1
+            if name == MAIN:
+                found |= self._recipe.mark(evaluation.groups_P)
+        return found
+
+    async def _evaluate(self, fleet: RayFleet, step: int, name: str) -> Evaluation:
         cfg = self._cfg
         sampling = SamplingConfig(
             group_size=cfg.evaluation.num_samples,
@@ -352,7 +378,7 @@ class RlRun:
             purpose="evaluation",
         )
         with self._timeline.span("evaluate", step):
-            asks = self._recipe.exam(self._held_out, sampling)
+            asks = self._recipe.exam(self._held_out[name], sampling)
             evaluation = await evaluate(
                 fleet,
                 asks,
@@ -363,5 +389,5 @@ class RlRun:
         self._executed_for_evaluation += evaluation.num_executed
         with self._effort.trying(f"{RolloutFolder.EVALUATION}/"):
             rows = list(rollout_rows(step, evaluation.groups_P, None))
-            write_rollouts(self._run.rollout_file(RolloutFolder.EVALUATION, step), rows)
+            write_rollouts(self._run.rollout_file(RolloutFolder.EVALUATION, step, name), rows)
         return evaluation

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from actors.cluster.bundles import run_bundles
+from actors.plan.problems import problem_files
 from conf.schema import Config
 from launch.common.compose import compose_config
 from reward.model.files import is_local
@@ -133,7 +134,7 @@ def experiment_finding(name: str, machine: Hardware) -> Finding:
     lacks = missing(config, machine)
     remarks = [f"lacks {', '.join(lacks)}"] if lacks else []
     data = config.data
-    files = [data.train_path, data.eval_path, data.untested_path, *_local_models(config)]
+    files = [*problem_files(data).values(), *_local_models(config)]
     absent = [path for path in files if path and not (TREE / path).exists()]
     remarks += [f"needs {', '.join(absent)}"] if absent else []
     return Finding(name, needs, "; ".join(remarks))

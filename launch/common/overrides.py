@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple, cast
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString, Transformer
 
@@ -19,8 +21,31 @@ def forced_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Overrides of the form `key=value`; raises Hydra's OverrideParseException for others."""
-    return OverridesParser.create().parse_overrides(list(overrides))
+    """Overrides of the form `key=value`; raises Hydra's OverrideParseException for others.
+
+    Raises `UserError` for a mapping that has a name twice, of which Hydra would take the last.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        if isinstance(override.value(), dict):
+            _refuse_repeated(override)
+    return parsed
+
+
+def _refuse_repeated(override: Override) -> None:
+    text = cast("str", override.input_line).partition("=")[2]
+    try:
+        nodes = [yaml.compose(text)]
+    except yaml.YAMLError:  # what Hydra's grammar has beyond that of YAML
+        return
+    while nodes:
+        node = nodes.pop()
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        nodes += [value for _, value in node.value]
+        names = Counter(str(name.value) for name, _ in node.value)
+        for name in (name for name, times in names.items() if times > 1):
+            raise UserError(f"{override.key_or_group}: {name} is given twice; give it once")
 
 
 def _forced(override: Override) -> str:

@@ -14,9 +14,12 @@ from typing import Any, cast
 
 from conf.errors import DataError
 from reward.judges.judge import Judged
+from reward.pairs.rollout_sources import find_rollouts
 from rl.base.json_text import JsonFault, parse_json
 from rl.base.jsonlines import given_lines
-from rl.types import Message, Prompt
+from rl.run.directory import RolloutFolder, RunDirectory
+from rl.run.rollouts import RolloutRow, read_rollouts
+from rl.types import Message, Prompt, Task
 
 _MAX_FAULTS = 20  # shown
 
@@ -96,11 +99,15 @@ def group_answers(answers: Iterable[tuple[str, Answer]]) -> Iterator[AnswerGroup
 
 
 def read_answers(source: Path) -> list[AnswerGroup]:
-    """The answers of a file of JSON lines.
+    """The answers of a file of JSON lines, or the programs of a run's rollouts.
 
     Raises:
+        UserError: for a parquet file that is not there.
         DataError: with `file:line:column` for each malformed line, the first ones.
     """
+    is_run = RunDirectory(source).rollouts(RolloutFolder.TRAINING).is_dir()
+    if is_run or source.suffix == ".parquet":
+        return _sampled_answers(source)
     answers: list[tuple[str, Answer]] = []
     faults: list[str] = []
     num_lines = num_bad = 0
@@ -117,6 +124,38 @@ def read_answers(source: Path) -> list[AnswerGroup]:
     if not answers:
         raise DataError(f"input: {source} holds no line; give at least one answer")
     return list(group_answers(answers))
+
+
+def _sampled_answers(source: Path) -> list[AnswerGroup]:
+    """The programs that a run sampled, with what the run found of each under `run_` names."""
+    groups: list[AnswerGroup] = []
+    for file in find_rollouts([str(source)]):
+        if file.path.suffix != ".parquet":
+            raise DataError(f"input: {file.path} holds no prompts; give the rollouts of a run")
+        asked: tuple[int, str] | None = None
+        for row in read_rollouts(file.path):
+            if row.task != Task.CODE:
+                continue
+            if asked != (row.step, row.prompt_id):
+                asked = row.step, row.prompt_id
+                prompt = Prompt(id=row.prompt_id, messages=(Message("user", row.question),))
+                groups.append(AnswerGroup(prompt, []))
+            groups[-1].rows.append(_sampled_row(row))
+    return groups
+
+
+def _sampled_row(row: RolloutRow) -> dict[str, Any]:
+    return {
+        "prompt": row.question,
+        "response": row.text,
+        "prompt_id": row.prompt_id,
+        "step": row.step,
+        "sample_idx": row.sample_idx,
+        "run_judge": row.judge,
+        "run_score": row.score,
+        "run_reward": row.reward,
+        "run_verdict": row.verdict,
+    }
 
 
 def _parse_line(line: bytes) -> Answer:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from threading import Lock
 from typing import Protocol
@@ -33,6 +33,8 @@ from rl.types import (
     IntArray,
     JudgeKind,
     Lineup,
+    Part,
+    Parts,
     Prompt,
     PromptGroup,
     Score,
@@ -51,6 +53,7 @@ class Judged:
     judge: JudgeKind
     num_executed: int  # programs that were run for it
     evidence: Evidence = NOTHING_SEEN
+    parts: Parts = field(default_factory=dict[str, Part])  # of a sum
 
 
 class Judge(Protocol):

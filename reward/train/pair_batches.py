@@ -149,11 +149,15 @@ def golden_probes(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
 
 
 def write_golden_scores(
-    directory: Path, text_path: TextPath, probes: Sequence[tuple[str, str]]
+    directory: Path,
+    text_path: TextPath,
+    probes: Sequence[tuple[str, str]],
+    path: Path | None = None,
 ) -> None:
     """Score (question, code) probes with plain transformers in float32 and store the result.
 
-    Reward actors compare themselves with these scores when they start.
+    It goes into the model's directory unless `path` is another file. Reward actors compare
+    themselves with these scores when they start.
 
     Raises:
         EngineError: when plain transformers reads a padded batch of them otherwise, as it does
@@ -180,7 +184,7 @@ def write_golden_scores(
         {"question": question, "code": code, "score": score}
         for (question, code), score in zip(probes, scores_N, strict=True)
     ]
-    replace_file(directory / GOLDEN_SCORES, json.dumps(stored, indent=1))
+    replace_file(path or directory / GOLDEN_SCORES, json.dumps(stored, indent=1))
 
 
 def _score_padded(model: Any, rows_N: Sequence[NDArray[np.int64]]) -> FloatArray:  # noqa: ANN401

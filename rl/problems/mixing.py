@@ -1,45 +1,71 @@
-"""Steps of problems with tests and without in a fixed share, so that both judges have their own."""
+"""Steps whose problems come from several parts, each with its share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from conf.errors import DataError
 from rl.problems.prompts import PromptSampler
 from rl.types import Prompt
 
 
-class MixedSampler(PromptSampler):
-    """Takes so many problems without tests for each step, and the others with them.
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many problems of each step come from one part."""
 
-    Either part has epochs of its own.
+    what: str  # problems these are, in words
+    num: int
+    holds: Callable[[Prompt], bool]
+
+
+def by_tests(num: int, num_untested: int) -> tuple[Share, ...]:
+    """So many problems without tests, and the others with them, so that both judges have theirs."""
+    return (
+        Share("with tests", num - num_untested, lambda prompt: prompt.tests is not None),
+        Share("without tests", num_untested, lambda prompt: prompt.tests is None),
+    )
+
+
+def by_source(counts: Mapping[str, int], source_of: Mapping[str, str]) -> tuple[Share, ...]:
+    """So many problems of each source; `source_of` has that of each id."""
+
+    def holds(name: str) -> Callable[[Prompt], bool]:
+        return lambda prompt: source_of[prompt.id] == name
+
+    return tuple(Share(f"of {name}", num, holds(name)) for name, num in counts.items())
+
+
+class MixedSampler(PromptSampler):
+    """Takes so many problems of each part for a step; every part has epochs of its own.
+
+    Parts alternate within a step, so that minibatches have the same shares.
 
     Raises:
-        DataError: where a part is smaller than what a step takes of it.
+        DataError: where a part is smaller than what a step takes of it; `key` sets the shares.
     """
 
     def __init__(
-        self, prompts: Sequence[Prompt], run_seed: int, num: int, num_untested: int
+        self, prompts: Sequence[Prompt], run_seed: int, shares: Sequence[Share], key: str
     ) -> None:
         super().__init__(prompts, run_seed)
-        tested = [prompt for prompt in prompts if prompt.tests is not None]
-        untested = [prompt for prompt in prompts if prompt.tests is None]
-        for what, part, wanted in (
-            ("with tests", tested, num - num_untested),
-            ("without tests", untested, num_untested),
-        ):
-            if len(part) < wanted:
+        self._parts: list[tuple[int, PromptSampler]] = []
+        for share in shares:
+            part = [prompt for prompt in prompts if share.holds(prompt)]
+            if len(part) < share.num:
                 raise DataError(
-                    f"data.untested_share: a step takes {wanted} problems {what}, and there are "
+                    f"{key}: a step takes {share.num} problems {share.what}, and there are "
                     f"{len(part)}; give more of them, or change the share"
                 )
-        self._num_untested = num_untested
-        self._parts = PromptSampler(tested, run_seed), PromptSampler(untested, run_seed)
+            self._parts.append((share.num, PromptSampler(part, run_seed)))
 
     def take(self, num: int, step: int) -> list[Prompt]:
-        """As `PromptSampler.take`, of both parts."""
-        tested, untested = self._parts
-        return [
-            *tested.take(num - self._num_untested, step),
-            *untested.take(self._num_untested, step),
+        """As `PromptSampler.take`, of all parts."""
+        if num != sum(share for share, _ in self._parts):
+            raise ValueError(f"the shares are not those of a step of {num} problems")
+        placed = [
+            ((place + 0.5) / share, prompt)
+            for share, part in self._parts
+            for place, prompt in enumerate(part.take(share, step))
         ]
+        return [prompt for _, prompt in sorted(placed, key=lambda found: found[0])]

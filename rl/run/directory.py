@@ -105,6 +105,11 @@ class RunDirectory:
         return self.root / ADAPTER
 
     @property
+    def profile(self) -> Path:
+        """Traces of the ranks, of the steps that are profiled."""
+        return self.root / "profile"
+
+    @property
     def trackers(self) -> Path:
         """What trackers keep."""
         return self.root / "trackers"
@@ -113,9 +118,9 @@ class RunDirectory:
         """One of the folders of rollout files."""
         return self.root / folder
 
-    def rollout_file(self, folder: RolloutFolder, step: int) -> Path:
-        """The rollouts of a step."""
-        return self.rollouts(folder) / f"step-{step:06d}.parquet"
+    def rollout_file(self, folder: RolloutFolder, step: int, name: str = "") -> Path:
+        """The rollouts of a step; `name` is that of a set of problems beside the main ones."""
+        return self.rollouts(folder) / name / f"step-{step:06d}.parquet"
 
     def rollout_files(self, folder: RolloutFolder, last_step: int) -> list[Path]:
         """The rollout files that are there up to `last_step`, oldest first."""

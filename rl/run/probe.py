@@ -24,6 +24,8 @@ MIN_PROBLEMS = 16  # fewer say nothing about a policy
 _MINIPY_SEED = 1_000_003  # of its problems, whatever the run's seed; the test split has seed 0
 _CARVED_SHARE = 10  # at most one in so many training problems is taken for the probe
 
+_MODELS = (JudgeKind.RM, JudgeKind.GENERATIVE)
+
 Problems = list[Prompt]
 
 
@@ -69,17 +71,19 @@ def exec_agreement(
     not, the share in which the one that passes has the higher score; equal scores count half: the
     Mann-Whitney estimate of P(score of right > score of wrong | same problem). Only completions
     that the model scored take part: invalid code has no score, and that it loses is a rule
-    and no judgement; nor do those that execution could not judge. None when there is no such pair.
+    and no judgement; nor do those that execution could not judge. Of a sum it is the first model's
+    score. None when there is no such pair.
 
     >>> exec_agreement([], []) is None
     True
     """
     won = pairs = 0.0
     for group, passed_G in zip(groups_P, passed_PG, strict=True):
-        if group.judge not in (JudgeKind.RM, JudgeKind.GENERATIVE):
+        models = [one for one in group.by_judge if one.judge in _MODELS]
+        if not models:
             continue
-        judged = zip(group.scores_G, passed_G, strict=True)
-        scored = [(s.value, p) for s, p in judged if s.value is not None and not s.unjudged]
+        judged = zip(models[0].scores_G, group.scores_G, passed_G, strict=True)
+        scored = [(s.value, p) for s, v, p in judged if s.value is not None and not v.unjudged]
         scores_N = np.array([value for value, _ in scored], dtype=np.float64)
         found = won_pairs(scores_N, np.array([passed for _, passed in scored], dtype=np.bool_))
         won, pairs = won + found[0], pairs + found[1]

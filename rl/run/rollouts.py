@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -55,6 +56,7 @@ class RolloutRow:
     num_passed: Int32OrNone = None  # tests; None where they were not all run
     num_tests: Int32OrNone = None
     task: str = "code"  # what the answer is: a program, a test, a trace, a verdict
+    parts: str = ""  # reward of each judge of a sum by its name, a JSON object; "" without one
 
 
 def rollout_rows(
@@ -83,7 +85,13 @@ def rollout_rows(
                 num_passed=judged.scores_G[index].num_passed,
                 num_tests=judged.scores_G[index].num_tests,
                 task=judged.task.value,
+                parts=_parts(judged, index),
             )
+
+
+def _parts(judged: JudgedGroup, index: int) -> str:
+    parts = {name: float(part.rewards_G[index]) for name, part in judged.parts.items()}
+    return json.dumps(parts) if parts else ""
 
 
 def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:

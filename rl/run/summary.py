@@ -26,6 +26,19 @@ class PolicyFigures:
     marks: Mapping[str, float] = field(default_factory=dict[str, float])  # of the recipe
 
     @classmethod
+    def from_json(
+        cls, which: str, num_samples: int | None, record: Mapping[str, Any]
+    ) -> PolicyFigures:
+        """Those of base or final, from what `_both` makes."""
+        bare = "" if which == "base" else f"{which}_"
+        return cls(
+            pass_at_1=record.get(f"{which}_pass@1"),
+            best_of=record.get(f"{bare}bon{num_samples}_pass@1"),
+            oracle=record.get(f"{bare}oracle_pass@{num_samples}"),
+            marks=record.get(f"{which}_marks", {}),
+        )
+
+    @classmethod
     def of(
         cls, scores_PG: Sequence[Sequence[float | None]], passed_PG: Sequence[Sequence[bool]]
     ) -> PolicyFigures:
@@ -35,6 +48,15 @@ class PolicyFigures:
             best_of=best_of_n(scores_PG, passed_PG),
             oracle=mean_pass_at(passed_PG, len(passed_PG[0])),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetFigures:
+    """Figures of both policies on the problems of one of `data.eval_sets`."""
+
+    num_problems: int
+    base: PolicyFigures
+    final: PolicyFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +124,7 @@ class RunSummary:
     stage_s: Mapping[str, float] | None
     seed: int | None
     versions: Mapping[str, str] | None
+    sets: Mapping[str, SetFigures] = field(default_factory=dict[str, SetFigures])  # by name
 
     def to_json(self) -> dict[str, Any]:
         """As `summary.json` has it."""
@@ -110,14 +133,16 @@ class RunSummary:
             "reward": self.reward,
             "reward_execution": self.reward_execution,
             "reward_model": self.reward_model,
-            "base_pass@1": self.base.pass_at_1,
-            "final_pass@1": self.final.pass_at_1,
-            f"bon{n}_pass@1": self.base.best_of,
-            f"oracle_pass@{n}": self.base.oracle,
-            f"final_bon{n}_pass@1": self.final.best_of,
-            f"final_oracle_pass@{n}": self.final.oracle,
+            **_both(self.base, self.final, n),
             "base_marks": dict(self.base.marks),
             "final_marks": dict(self.final.marks),
+            "evaluation_sets": {
+                name: {
+                    "num_problems": found.num_problems,
+                    **_both(found.base, found.final, n),
+                }
+                for name, found in self.sets.items()
+            },
             "rm_pair_accuracy": self.rm_pair_accuracy,
             "valid_rate_first": self.valid_rate_first,
             "valid_rate_last": self.valid_rate_last,
@@ -145,18 +170,8 @@ class RunSummary:
             reward_execution=get("reward_execution"),
             reward_model=get("reward_model"),
             num_samples=n,
-            base=PolicyFigures(
-                pass_at_1=get("base_pass@1"),
-                best_of=get(f"bon{n}_pass@1"),
-                oracle=get(f"oracle_pass@{n}"),
-                marks=get("base_marks", {}),
-            ),
-            final=PolicyFigures(
-                pass_at_1=get("final_pass@1"),
-                best_of=get(f"final_bon{n}_pass@1"),
-                oracle=get(f"final_oracle_pass@{n}"),
-                marks=get("final_marks", {}),
-            ),
+            base=PolicyFigures.from_json("base", n, record),
+            final=PolicyFigures.from_json("final", n, record),
             rm_pair_accuracy=get("rm_pair_accuracy"),
             valid_rate_first=get("valid_rate_first"),
             valid_rate_last=get("valid_rate_last"),
@@ -173,7 +188,27 @@ class RunSummary:
             stage_s=get("stage_s"),
             seed=get("seed"),
             versions=get("versions"),
+            sets={
+                name: SetFigures(
+                    num_problems=found["num_problems"],
+                    base=PolicyFigures.from_json("base", n, found),
+                    final=PolicyFigures.from_json("final", n, found),
+                )
+                for name, found in get("evaluation_sets", {}).items()
+            },
         )
+
+
+def _both(base: PolicyFigures, final: PolicyFigures, n: int | None) -> dict[str, Any]:
+    """Figures of both policies, as `summary.json` has them; marks stand apart."""
+    return {
+        "base_pass@1": base.pass_at_1,
+        "final_pass@1": final.pass_at_1,
+        f"bon{n}_pass@1": base.best_of,
+        f"oracle_pass@{n}": base.oracle,
+        f"final_bon{n}_pass@1": final.best_of,
+        f"final_oracle_pass@{n}": final.oracle,
+    }
 
 
 def write_summary(path: Path, summary: RunSummary) -> None:

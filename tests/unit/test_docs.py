@@ -26,7 +26,7 @@ from actors.stages.recipes import (
 from conf.errors import UserError
 from conf.keys import keys_of
 from conf.recipes import ARGS
-from conf.schema import Config
+from conf.schema import ComponentConfig, Config
 from conf.validate import (
     ConfigError,
     build_config,
@@ -36,6 +36,7 @@ from launch.common.cli import main, main_simple
 from launch.common.compose import compose_config
 from launch.sweeps.command import run_sweep
 from reward.judges.judge import Answers
+from reward.judges.summed import MEASURES
 from reward.model.files import ADAPTERS, AdapterName
 from reward.model.text_path import TextPath
 from rl.loss import LossDenominators, MicrobatchTensors, Outputs, PolicyObjective
@@ -163,9 +164,20 @@ def test_every_key_that_is_named_exists(page: Path) -> None:
         and not word.endswith((".json", ".jsonl", ".html"))
         and word not in keys
         and not any(key.startswith(f"{word}.") for key in keys)
+        and not is_below_a_name(word)
         and not is_in_module(word)
     ]
     assert unknown == []
+
+
+def is_below_a_name(dotted: str) -> bool:
+    """Whether it is a key of a group that a user names."""
+    return any(
+        re.fullmatch(rf"{re.escape(key.path)}\.[a-z0-9_]+\.{re.escape(own.path)}", dotted)
+        for key in keys_of(Config)
+        if key.named is not None
+        for own in keys_of(key.named)
+    )
 
 
 def is_in_module(dotted: str) -> bool:
@@ -199,7 +211,9 @@ def shown(directory: Path) -> dict[str, Any]:
 def test_names_of_kinds_and_adapters_agree_with_their_tables() -> None:
     choices = {key.path: key.choices for key in keys_of(Config)}
     assert choices["reward.adapter"] == get_args(AdapterName) == tuple(ADAPTERS)
-    assert set(choices["reward.kind"]) == {"rm", "hybrid", *JUDGES}
+    assert set(choices["reward.kind"]) == {"rm", "hybrid", "sum", *JUDGES}
+    components = {key.path: key.choices for key in keys_of(ComponentConfig)}
+    assert set(components["judge"]) == {"rm", *JUDGES, *MEASURES}
     assert set(choices["algorithm.kind"]) == set(OBJECTIVES)
     assert set(choices["recipe"]) == set(RECIPES) == set(ARGS)
 

@@ -6,6 +6,7 @@ Imports are light on purpose: a wrong path or a missing GPU is reported within s
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,20 @@ from actors.cluster.cluster import check_cluster
 from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
 from actors.plan.checks.adapter_checks import check_adapters
+from actors.plan.checks.engine_args import check_engine_args
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
-from actors.plan.problems import load_problems
-from conf.algorithm_relations import num_untested
+from actors.plan.problems import (
+    load_problems,
+    make_sampler,
+    probe_problems,
+    problem_files,
+    source_of,
+)
 from conf.errors import UserError
 from conf.imports import load_function
+from conf.keys import is_import_path
 from conf.recipes import OFFLINE
+from conf.rules.problems import num_untested
 from conf.schema import (
     Attention,
     Config,
@@ -32,7 +41,6 @@ from conf.schema import (
     RayConfig,
     RewardConfig,
 )
-from conf.validate import is_import_path
 from reward.judges.scorers import make_scorer
 from reward.model.directory import check_trainable
 from reward.model.files import (
@@ -45,7 +53,6 @@ from reward.model.files import (
 )
 from reward.model.loading import check_attention
 from rl.problems.examples import read_examples
-from rl.problems.mixing import MixedSampler
 from rl.problems.prompts import load_prompts
 from rl.run.probe import MIN_PROBLEMS
 from rl.types import Prompt
@@ -90,47 +97,68 @@ def file_faults(cfg: Config) -> list[str]:
         partial(check_cluster, cfg.ray),
         partial(check_trackers, cfg.trackers),
         partial(check_sandbox, cfg.sandbox),  # every run evaluates
-        *(partial(load_function, path, key) for key, path in _imported(cfg)),
+        *(partial(load_function, path, *keys) for keys, path in _imported(cfg)),
     ]
     if kind is not None:
         quick.append(partial(read_examples, _examples_of(cfg), kind))
-    if reward.is_served:
-        quick.append(lambda: make_scorer(reward).check())
+    quick += [partial(_check_servers, name, one) for name, one in reward.judges.items()]
     if not cfg.loop.enabled:  # which makes its models
         quick.append(partial(_check_policy, model, device, cfg.policy.attention))
         quick.append(partial(_check_reward_model, reward, device))
     if data.kind == "parquet":
         steps = cfg.algorithm.prompts_per_step - num_untested(cfg)
-        if kind is None or data.train_path is not None:
-            by_tests = kind is None and reward.kind == "execution"
+        by_tests = kind is None and reward.by_tests
+        if data.sources:
+            quick.append(partial(_check_sources, data, by_tests=by_tests))
+        elif kind is None or data.train_path is not None:
             quick.append(partial(_check_train_data, data, steps, by_tests=by_tests))
         quick.append(partial(_check_eval_data, data))
         quick.append(partial(_check_probe_data, data, cfg.probe))
-    if data.untested_path is not None:
+    quick += [
+        partial(_check_eval_set, f"data.eval_sets.{name}", path, data.max_bad_rows)
+        for name, path in (data.eval_sets or {}).items()
+    ]
+    if data.untested_path is not None or data.sources:
         quick.append(partial(_check_mix, cfg))
     return _faults(quick)
 
 
-def _imported(cfg: Config) -> list[tuple[str, str]]:
+def _imported(cfg: Config) -> list[tuple[tuple[str, ...], str]]:
     """The settings that name something to import, with what they name."""
-    named = {
-        "recipe": cfg.recipe,
-        "algorithm.kind": cfg.algorithm.kind,
-        "reward.kind": cfg.reward.kind,
-        "reward.rule": cfg.reward.rule,
-        "data.kind": cfg.data.kind,
+    named: dict[tuple[str, ...], str] = {
+        ("recipe",): cfg.recipe,
+        ("algorithm.kind",): cfg.algorithm.kind,
+        ("reward.kind",): cfg.reward.kind,
+        ("reward.rule",): cfg.reward.rule,
+        ("data.kind",): cfg.data.kind,
     }
-    return [(key, path) for key, path in named.items() if is_import_path(path)]
+    for name, one in (cfg.reward.components or {}).items():
+        named[f"reward.components.{name}.judge", "reward.kind"] = one.judge
+    return [(keys, path) for keys, path in named.items() if is_import_path(path)]
+
+
+def _check_servers(component: str, reward: RewardConfig) -> None:
+    """Ask the servers of a judge, of a sum perhaps."""
+    if not reward.is_served:
+        return
+    try:
+        make_scorer(reward).check()
+    except UserError as error:
+        place = f"reward.components.{component}." if component else "reward."
+        raise UserError(
+            re.sub(r"\breward\.(?=url|generative|remote)", place, str(error))
+        ) from error
 
 
 def content_faults(cfg: Config) -> list[str]:
     """What building the models and encoding the prompts of a run find; loads transformers."""
     if cfg.loop.enabled:
-        return []
+        return _faults([partial(check_engine_args, cfg)])
     prompts = partial(_check_prompts, cfg.model, cfg.data, cfg.probe, cfg.seed)
     adapters = partial(check_adapters, cfg.model.path, cfg.policy.lora)
     texts: list[Check] = [prompts, partial(_check_examples, cfg), adapters]
-    return _faults([partial(_rehearse_models, cfg.model, cfg.reward)]) or _faults(texts)
+    models = [partial(_rehearse_models, cfg.model, cfg.reward), partial(check_engine_args, cfg)]
+    return _faults(models) or _faults(texts)
 
 
 def _examples_of(cfg: Config) -> str:
@@ -166,12 +194,10 @@ def text_faults(cfg: Config, *, of_hub: bool = True) -> list[str]:
 def _check_policy_texts(model: ModelConfig, data: DataConfig, probe: ProbeConfig) -> None:
     from actors.plan.checks.text_checks import check_policy_texts  # noqa: PLC0415 - loads transformers
 
-    paths = {"data.train_path": data.train_path, "data.eval_path": data.eval_path}
-    if probe.every:
+    paths = problem_files(data)
+    if probe.every and probe.path is not None:
         paths["probe.path"] = probe.path
-    if data.kind != "parquet":
-        paths = {}
-    prompts = {key: load_prompts(path, data.max_bad_rows) for key, path in paths.items() if path}
+    prompts = {key: load_prompts(path, data.max_bad_rows) for key, path in paths.items()}
     check_policy_texts(model, prompts)
 
 
@@ -256,21 +282,40 @@ def _check_train_data(data: DataConfig, prompts_per_step: int, *, by_tests: bool
             "more problems)"
         )
     if by_tests:
-        fix = "reward=hybrid asks a reward model about those, reward=codescaler about all"
-        _need_tests("data.train_path", prompts, f"reward.kind=execution runs them ({fix})")
+        _need_tests("data.train_path", prompts, _RUNS_THEM)
+
+
+_RUNS_THEM = (
+    "reward.kind=execution runs them (reward=hybrid asks a reward model about those, "
+    "reward=codescaler about all)"
+)
+
+
+def _check_sources(data: DataConfig, *, by_tests: bool) -> None:
+    for name, source in (data.sources or {}).items():
+        key = f"data.sources.{name}.path"
+        prompts = _read_data(key, source.path, data.max_bad_rows)
+        if by_tests:
+            _need_tests(key, prompts, _RUNS_THEM)
 
 
 def _check_mix(cfg: Config) -> None:
-    """Refuse problems of which a step cannot take its share without tests, or its share with."""
+    """Refuse problems of which a step cannot take the share of some part."""
     data = cfg.data
-    _read_data("data.untested_path", data.untested_path, data.max_bad_rows)
-    train, _ = load_problems(data, cfg.seed)
-    MixedSampler(train, cfg.seed, cfg.algorithm.prompts_per_step, num_untested(cfg))
+    if data.untested_path is not None:
+        _read_data("data.untested_path", data.untested_path, data.max_bad_rows)
+    train, held_out = load_problems(data, cfg.seed)
+    train, _ = probe_problems(cfg.probe, data, cfg.algorithm.prompts_per_step, train, held_out)
+    make_sampler(cfg, train, source_of(data))
 
 
 def _check_eval_data(data: DataConfig) -> None:
-    prompts = _read_data("data.eval_path", data.eval_path, data.max_bad_rows)
-    _need_tests("data.eval_path", prompts, "pass@k is counted by running them (drop those rows)")
+    _check_eval_set("data.eval_path", data.eval_path, data.max_bad_rows)
+
+
+def _check_eval_set(key: str, path: str | None, max_bad_rows: int) -> None:
+    prompts = _read_data(key, path, max_bad_rows)
+    _need_tests(key, prompts, "pass@k is counted by running them (drop those rows)")
 
 
 def _check_probe_data(data: DataConfig, probe: ProbeConfig) -> None:
@@ -283,13 +328,12 @@ def _check_probe_data(data: DataConfig, probe: ProbeConfig) -> None:
             f"probe.path: {probe.path} holds {len(prompts)} problems; a probe of fewer than "
             f"{MIN_PROBLEMS} says nothing (give more, or set probe.every=0)"
         )
-    for key in ("train_path", "eval_path"):
-        path = getattr(data, key)
+    for key, path in problem_files(data).items():
         others = {prompt.question for prompt in load_prompts(path, data.max_bad_rows)}
         shared = [prompt.id for prompt in prompts if prompt.question in others]
         if shared:
             raise UserError(
-                f"probe.path: {len(shared)} of {len(prompts)} problems are also in data.{key}="
+                f"probe.path: {len(shared)} of {len(prompts)} problems are also in {key}="
                 f"{path}, the first is {shared[0]}; a probe is neither trained nor evaluated on "
                 "(drop those rows)"
             )

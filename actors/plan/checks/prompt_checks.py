@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from actors.groups.rollout import encode_prompt
 from actors.plan.checks.text_checks import check_policy_texts
+from actors.plan.problems import problem_files
 from conf.errors import UserError, in_one_line
 from conf.schema import DataConfig, ModelConfig, ProbeConfig
 from rl.problems.levels import make_prompts
@@ -48,7 +49,7 @@ class Asking:
     limit_key: str = "model.max_prompt_tokens"
 
 
-_checked: set[object] = set()
+_checked: set[str] = set()
 
 
 def check_prompts_of(model: ModelConfig, data: DataConfig, probe: ProbeConfig, seed: int) -> None:
@@ -57,7 +58,7 @@ def check_prompts_of(model: ModelConfig, data: DataConfig, probe: ProbeConfig, s
     Raises:
         UserError: see `check_splits`.
     """
-    key = (model, data, probe, seed)
+    key = repr((model, data, probe, seed))
     if key in _checked:
         return
     asking = Asking(
@@ -79,15 +80,11 @@ def _splits(data: DataConfig, probe: ProbeConfig, seed: int) -> Iterator[Split]:
         if probe.every and probe.path is None:
             found = minipy_probe(data.level, probe.num_prompts, held_out)
             yield Split(key="probe (minipy)", prompts=found)
-    paths = {"data.train_path": data.train_path, "data.eval_path": data.eval_path}
-    files = paths if data.kind == "parquet" else {}
-    files = files | {"data.untested_path": data.untested_path}
-    if probe.every:
-        files = files | {"probe.path": probe.path}
+    files = problem_files(data)
+    if probe.every and probe.path is not None:
+        files["probe.path"] = probe.path
     for key, file in files.items():
-        if file is not None:
-            prompts = load_prompts(file, data.max_bad_rows)
-            yield Split(key=key, prompts=prompts, file=file)
+        yield Split(key=key, prompts=load_prompts(file, data.max_bad_rows), file=file)
 
 
 def check_prompts(

@@ -29,6 +29,7 @@ COMPANIONS = {
     "placement=one_gpu": ["model=qwen3_8b", "rollout=gpu", "policy=zero3"],
     "placement=one_node": ["model=qwen3_8b", "rollout=gpu", "policy=zero3"],
     "placement=multi_node": ["model=qwen3_8b", "rollout=gpu", "policy=zero3"],
+    "reward=sum": ["++reward.components={a: {judge: rm}}"],
     "policy=zero3": ["model=qwen3_8b", "placement=one_node"],
     "model=qwen3_8b": ["policy=zero3", "placement=one_node"],
     "model=qwen3_14b": ["policy=zero3", "placement=one_node"],

@@ -14,6 +14,7 @@ import yaml
 from conf.commands.best_of_n import BestOfNArgs
 from conf.groups import CONF_DIR
 from conf.keys import EXAMPLES, keys_of, nearest
+from conf.rules.problems import source_counts
 from conf.schema import Config, key
 from conf.validate import (
     ConfigError,
@@ -682,3 +683,165 @@ def test_a_name_that_no_directory_can_have_is_refused(
     (fault,) = faults_of(changed(quickstart, name=name))
     assert "each part of name has at most 200 bytes" in fault
     build_config(changed(quickstart, name="x" * 200))
+
+
+RM, FORM = {"judge": "rm"}, {"judge": "format", "weight": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "got"),
+    [
+        ({"reward__components": None}, "reward.components", "reward.components=null"),
+        ({"reward__components": {}}, "reward.components", "adds up what its components say"),
+        ({"reward__components": {"a": RM, "b": RM}}, "reward.components", "one reward model"),
+        ({"reward__components": {"reason": RM}}, "reward.components", "reason are taken"),
+        ({"reward__components": {"a": 3}}, "reward.components.a", "3 stands where"),
+        ({"reward__components": {"A b": RM}}, "reward.components.A b", "small letters"),
+        (
+            {"reward__components": {"a": RM | {"weight": 0}}},
+            "reward.components.a.weight",
+            "0 leaves the component out",
+        ),
+        (
+            {"reward__components": {"a": {"judge": "fromat"}}},
+            "reward.components.a.judge",
+            "nearest: format",
+        ),
+        (
+            {"reward__components": {"a": {"weight": 1}}},
+            "reward.components.a.judge",
+            "give e.g. reward.components.a.judge=rm",
+        ),
+        (
+            {"reward__components": {"a": RM | {"wieght": 1}}},
+            "reward.components.a.wieght",
+            "nearest valid: weight",
+        ),
+        (
+            {"reward__components": {"a": {"judge": "remote"}}},
+            "reward.components.a.url",
+            "reward.components.a.url=null",
+        ),
+        (
+            {
+                "reward__components": {
+                    "a": {"judge": "generative", "url": ["http://a/v1"]},
+                }
+            },
+            "reward.components.a.generative.model",
+            "reward.components.a.judge=generative",
+        ),
+        (
+            {"reward__components": {"a": {"judge": "length", "length": {"from_chars": 4000}}}},
+            "reward.components.a.length.to_chars",
+            "from_chars=4000, to_chars=4000",
+        ),
+        (
+            {"reward__components": {"a": RM}, "reward__model": None},
+            "reward.model",
+            "reward.kind=sum",
+        ),
+        (
+            {
+                "reward__components": {"a": RM, "b": FORM},
+                "reward__combine": "normalized",
+                "recipe": "cure",
+            },
+            "reward.combine",
+            "recipe=cure",
+        ),
+        (
+            {
+                "reward__components": {"a": RM, "b": FORM},
+                "reward__combine": "normalized",
+                "algorithm__truncated": "penalty",
+                "algorithm__truncated_cache_tokens": 8,
+            },
+            "reward.combine",
+            "algorithm.truncated=penalty",
+        ),
+        (
+            {"reward__components": {"a": RM, "b": FORM}, "algorithm__truncated": "zero"},
+            "algorithm.truncated",
+            "reward.kind=sum",
+        ),
+    ],
+)
+def test_a_sum_that_cannot_be_meant_is_refused(
+    quickstart: dict[str, Any], changes: dict[str, object], path: str, got: str
+) -> None:
+    (fault,) = faults_of(changed(quickstart, reward__kind="sum", **changes))
+    assert fault.startswith(f"{path}: ")
+    assert got in fault
+
+
+def test_every_judge_of_a_sum_has_its_own_settings_and_the_rest_of_the_run(
+    quickstart: dict[str, Any],
+) -> None:
+    components = {
+        "quality": RM | {"shaping": "sigmoid"},
+        "tests": {"judge": "execution", "weight": 2, "execution": "pass_rate"},
+        "form": FORM,
+    }
+    raw = changed(quickstart, reward__kind="sum", reward__components=components)
+    config = build_config(raw)
+    assert to_dict(build_config(to_dict(config))) == to_dict(config)
+    reward = config.reward
+    assert (reward.uses_model, reward.by_tests, reward.is_served) == (True, True, False)
+    quality, tests, form = reward.judges.values()
+    assert (quality.kind, quality.shaping, quality.model) == ("rm", "sigmoid", reward.model)
+    assert (tests.kind, tests.execution, tests.model) == ("execution", "pass_rate", None)
+    assert (form.kind, (reward.components or {})["form"].weight) == ("format", 0.5)
+    raw["reward"]["kind"] = "execution"
+    assert build_config(raw).reward.components is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "num", "counts"),
+    [
+        ({"a": 1, "b": 1}, 16, {"a": 8, "b": 8}),
+        ({"a": 3, "b": 1}, 16, {"a": 12, "b": 4}),
+        ({"a": 1, "b": 1, "c": 1}, 16, {"a": 6, "b": 5, "c": 5}),
+        ({"a": 0.5, "b": 0.3, "c": 0.2}, 8, {"a": 4, "b": 2, "c": 2}),
+    ],
+)
+def test_a_step_is_shared_out_by_weight_and_by_largest_remainder(
+    quickstart: dict[str, Any], weights: dict[str, float], num: int, counts: dict[str, int]
+) -> None:
+    raw = of_sources(quickstart, weights)
+    config = build_config(changed(raw, algorithm__prompts_per_step=num))
+    assert source_counts(config) == counts
+
+
+def of_sources(raw: dict[str, Any], weights: dict[str, float], **changes: object) -> dict[str, Any]:
+    """The configuration with such sources of training problems."""
+    sources = {name: {"path": f"{name}.parquet", "weight": w} for name, w in weights.items()}
+    given: dict[str, object] = {"data__kind": "parquet", "data__eval_path": "eval.parquet"}
+    return changed(raw, **{**given, "data__sources": sources, **changes})
+
+
+@pytest.mark.parametrize(
+    ("weights", "changes", "path", "got"),
+    [
+        ({"a": 1}, {"data__train_path": "x"}, "data.sources", "data.train_path=x"),
+        ({"a": 1, "b": 0.01}, {}, "data.sources", "every source has a problem in each step"),
+        (
+            {"a": 1},
+            {"algorithm__num_refills": 1, "algorithm__min_spread": 0},
+            "data.sources",
+            "algorithm.num_refills=1",
+        ),
+        ({"a": 0}, {}, "data.sources.a.weight", "> 0"),
+        ({"a": 1}, {"data__eval_sets": {"MBPP+": "x"}}, "data.eval_sets", "small letters"),
+    ],
+)
+def test_sources_and_sets_that_cannot_be_meant_are_refused(
+    quickstart: dict[str, Any],
+    weights: dict[str, float],
+    changes: dict[str, object],
+    path: str,
+    got: str,
+) -> None:
+    (fault,) = faults_of(of_sources(quickstart, weights, **changes))
+    assert fault.startswith(f"{path}: ")
+    assert got in fault

@@ -1,6 +1,7 @@
 """Identities and hand-computed values of group-relative advantages."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from conf.errors import NonFiniteError
 from conf.schema import AdvantageBaseline
 from rl.advantage import AdvantageConfig, batch_advantages, group_advantages
-from rl.types import JudgedGroup, JudgeKind
+from rl.types import JudgedGroup, JudgeKind, Part
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -199,3 +200,48 @@ def test_with_one_judge_a_batch_is_scaled_as_a_whole(scale, groups_P):
     expected_PG = group_advantages([g.rewards_G for g in groups_P], cfg)
     for result_G, expected_G in zip(batch_advantages(groups_P, cfg), expected_PG, strict=True):
         np.testing.assert_array_equal(result_G, expected_G)
+
+
+def of_judges(**rewards: Sequence[float]) -> JudgedGroup:
+    """A group with these rewards by each judge, whose weights are 1, 2, ..."""
+    size = len(next(iter(rewards.values())))
+    judged = make_judged(make_group(make_prompts(1)[0], size), (0.0,) * size)
+    parts = {
+        name: Part(
+            weight=float(number),
+            scores_G=judged.scores_G,
+            rewards_G=np.array(values, np.float32),
+            judge=JudgeKind.OWN,
+        )
+        for number, (name, values) in enumerate(rewards.items(), start=1)
+    }
+    total = sum(part.weight * part.rewards_G for part in parts.values())
+    return dataclasses.replace(judged, rewards_G=total, judge=JudgeKind.SUM, parts=parts)
+
+
+def test_apart_each_judge_of_a_sum_counts_by_its_weight_and_not_by_its_scale():
+    narrow, wide = (0.0, 0.1, 0.0, 0.1), (100.0, 0.0, 0.0, 100.0)
+    cfg = AdvantageConfig(scale="group_std", std_floor=1e-6, apart=True)
+    (found,) = batch_advantages([of_judges(a=narrow, b=wide)], cfg)
+    np.testing.assert_allclose(found, [1.0, -1.0, -3.0, 3.0], rtol=1e-5)
+    (together,) = batch_advantages(
+        [of_judges(a=narrow, b=wide)], dataclasses.replace(cfg, apart=False)
+    )
+    np.testing.assert_allclose(together, [1.0, -1.0, -1.0, 1.0], atol=1e-2)
+
+
+def test_apart_a_judge_that_cannot_tell_a_group_apart_adds_nothing_and_masked_ones_count_nowhere():
+    group = of_judges(a=(0.0, 1.0, 9.0), b=(5.0, 5.0, 7.0))
+    group = dataclasses.replace(group, masked_G=np.array([False, False, True]))
+    cfg = AdvantageConfig(scale="group_std", std_floor=0.05, apart=True)
+    (found,) = batch_advantages([group], cfg)
+    np.testing.assert_allclose(found, [-1.0, 1.0, 0.0])
+
+
+def test_apart_says_nothing_of_groups_with_one_judge():
+    group = make_judged(make_group(make_prompts(1)[0], 2), (0.0, 1.0))
+    cfg = AdvantageConfig(scale="batch_std", std_floor=0.05)
+    plain, apart = (
+        batch_advantages([group], one) for one in (cfg, dataclasses.replace(cfg, apart=True))
+    )
+    np.testing.assert_array_equal(plain, apart)

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from rl.metrics import METRICS, JsonlSink, batch_metrics, check_names, metrics_markdown
-from rl.types import Extraction, Finish, JudgedGroup, JudgeKind, Reason, Score, StepReport, Verdict
+from rl.types import (
+    Extraction,
+    Finish,
+    JudgedGroup,
+    JudgeKind,
+    Part,
+    Reason,
+    Score,
+    StepReport,
+    Verdict,
+)
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -201,3 +211,30 @@ def test_a_resumed_run_takes_steps_after_its_checkpoint_again(tmp_path: Path):
 
 def test_names_units_and_meanings_are_ascii_as_the_gauges_of_ray_need():
     assert all((name + about.unit + about.meaning).isascii() for name, about in METRICS.items())
+
+
+def test_each_judge_of_a_sum_is_counted_as_if_it_were_alone():
+    by_rm, _ = judged_groups()
+    parts = {
+        "quality": Part(
+            weight=1.0, scores_G=by_rm.scores_G, rewards_G=by_rm.rewards_G, judge=JudgeKind.RM
+        ),
+        "tests": Part(
+            weight=3.0,
+            scores_G=(Score(value=0.0), Score(value=1.0, verdict=Verdict.PASSED)),
+            rewards_G=np.array([0.0, 1.0], np.float32),
+            judge=BY_TESTS,
+        ),
+    }
+    of_sum = dataclasses.replace(
+        by_rm, judge=JudgeKind.SUM, rewards_G=np.array([0.0, 5.0], np.float32), parts=parts
+    )
+    metrics, alone = batch_metrics([of_sum]), batch_metrics([by_rm])
+    check_names(metrics)
+    assert (metrics["reward/mean"], metrics["reward/quality/mean"]) == (2.5, 1.0)
+    assert (metrics["reward/tests/mean"], metrics["reward/tests/std"]) == (0.5, 0.5)
+    assert (metrics["reward/exec_share"], metrics["reward/exec_pass_rate"]) == (1.0, 0.5)
+    for name in ("rm/score_mean", "rm/truncated_rate", "rm/tie_rate"):
+        assert metrics[name] == alone[name]
+    with pytest.raises(KeyError, match="reward/quality/median"):
+        check_names({"reward/quality/median": 1.0})

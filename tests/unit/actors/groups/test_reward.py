@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,3 +112,45 @@ def test_a_shard_without_a_model_asks_the_servers_that_the_configuration_names()
         (judged,), _ = shard.judge([answers], ())
     assert [score.value for score in judged.scores_G] == [2.0, None]
     assert judged.judge is JudgeKind.RM and judged.rewards_G[1] == 0.0
+
+
+def test_a_sum_asks_a_server_and_a_judge_of_ones_own_and_measures_the_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "own_judge.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    with serving(lambda path, body: [{"valid": True, "score": 2.0}] * len(body)) as server:
+        components = (
+            f"quality: {{judge: remote, url: ['{server.url}'], shaping: raw}}, "
+            "mine: {judge: 'own_judge:make', weight: 0.25}, form: {judge: format, weight: -1}"
+        )
+        cfg = run_config(["reward=sum", f"reward.components={{{components}}}"])
+        shard = JudgeActor("reward-0", cfg.reward, cfg.sandbox)
+        problem = Prompt(id="p", messages=(Message("user", "Add."),))
+        answers = Answers(problem=problem, texts_G=("```python\nx = 1\n```", "none"))
+        (judged,), _ = shard.judge([answers], ())
+    assert list(judged.parts) == ["quality", "mine", "form"]
+    assert judged.rewards_G.tolist() == [2.0 + 0.25 * 4 - 1, 1.0 + 0.25 * 4]
+
+
+OWN = """
+import numpy as np
+from reward.code.extract import ExtractConfig, extract
+from reward.judges.judge import Judged
+from rl.types import JudgeKind, Score
+
+
+class Fours:
+    def judge(self, prompt, texts_G):
+        return Judged(
+            extractions_G=tuple(extract(text, ExtractConfig()) for text in texts_G),
+            scores_G=tuple(Score(value=4.0) for _ in texts_G),
+            rewards_G=np.full(len(texts_G), 4, np.float32),
+            judge=JudgeKind.OWN,
+            num_executed=0,
+        )
+
+
+def make(reward, sandbox):
+    return Fours()
+"""

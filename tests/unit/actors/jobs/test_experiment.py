@@ -28,12 +28,15 @@ from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.run.checkpoint import commit, staging_directory
 from rl.run.directory import RunDirectory
-from rl.run.summary import AlarmFigures, RunSummary, Watch
+from rl.run.summary import AlarmFigures, RunSummary, SetFigures, Watch
 from tests.settings import shipped_config
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 from tests.unit.rl.run.test_summary import PROBE
 
 pytestmark = pytest.mark.unit
+
+
+SUM = "reward=sum;reward.components={a: {judge: rm}, b: {judge: execution}}"
 
 
 def rl_result(watch: Watch | None = None) -> RlResult:
@@ -43,6 +46,7 @@ def rl_result(watch: Watch | None = None) -> RlResult:
     return RlResult(
         base=figures,
         final=figures,
+        sets={},
         num_steps=60,
         valid_rate_first=0.5,
         valid_rate_last=1.0,
@@ -66,17 +70,19 @@ def summary_of(*overrides: str, watch: Watch | None = None) -> RunSummary:
         ("reward=codescaler", "rm", None, "a reward model; no tests"),
         ("reward=execution", "execution", "binary", "tests, binary; no reward model"),
         ("reward=hybrid", "hybrid", "binary", "a reward model where there are none"),
+        (SUM, "sum", "binary", "several judges, weighed"),
     ],
 )
 def test_the_summary_and_its_table_name_the_reward(capsys, override, kind, tests, row):
-    summary = summary_of(override)
+    summary = summary_of(*override.split(";"))
     assert (summary.reward, summary.reward_execution) == (kind, tests)
     assert (summary.reward_model is None) == (kind == "execution")
     assert (summary.rm_pair_accuracy is None) == (kind == "execution")
     show_summary(Console(), summary, RunDirectory(Path("run")))
     table = capsys.readouterr().out
     assert row in table
-    assert "chosen by the RM" in table if kind == "rm" else "chosen by tests" in table
+    choosers = {"rm": "the RM", "sum": "the sum"}
+    assert f"chosen by {choosers.get(kind, 'tests')}" in table
 
 
 def test_a_judge_of_ones_own_is_not_called_tests(capsys):
@@ -235,3 +241,16 @@ def test_a_run_never_begins_over_the_steps_of_another(tmp_path: Path):
     with pytest.raises(UserError, match="holds 1 step of an earlier run"):
         run_experiment(cfg)
     assert [path.name for path in run.root.iterdir()] == ["metrics.jsonl"]
+
+
+def test_the_table_has_a_row_for_every_named_set_of_held_out_problems(capsys, tmp_path):
+    summary = summary_of()
+    found = SetFigures(num_problems=30, base=summary.base, final=summary.final)
+    summary = dataclasses.replace(summary, sets={"mbpp": found})
+    show_summary(Console(), summary, RunDirectory(tmp_path))
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("mbpp")]
+    assert [cell.strip() for cell in row.split("│")] == [
+        "mbpp",
+        "0.500 -> 0.500",
+        "pass@1 on 30 problems of mbpp",
+    ]

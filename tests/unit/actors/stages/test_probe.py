@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from actors.plan.problems import load_problems
-from actors.stages.probe import Asking, Probe, probe_problems
+from actors.plan.problems import load_problems, probe_problems
+from actors.stages.probe import Asking, Probe
 from conf.errors import SandboxError
 from conf.schema import Config
 from reward.verify.verdict import Program, ProgramResult, Verifier

@@ -10,6 +10,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -552,3 +553,32 @@ def test_what_losses_cost_in_steps_that_are_taken_again_is_not_forgotten(
     run(tmp_path, monkeypatch, "++algorithm.num_steps=4", "++algorithm.max_staleness=0")
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line.get("fault/reward_restarts") for line in lines] == [None, None, 2.0, None]
+
+
+def test_every_named_set_is_evaluated_and_every_source_is_counted(
+    tmp_path: Path, fleets: list[FakeFleet], monkeypatch: pytest.MonkeyPatch
+):
+    files = {name: tmp_path / f"{name}.parquet" for name in ("main", "extra", "a", "b")}
+    for number, (name, path) in enumerate(files.items()):
+        problems = minipy.make_prompts("train" if number > 1 else "eval", 4, number)
+        write_prompts(path, [replace(p, id=f"{name}-{p.id}") for p in problems])
+    sources = f"{{a: {{path: '{files['a']}', weight: 3}}, b: {{path: '{files['b']}'}}}}"
+    given = [
+        "data=parquet",
+        f"++data.eval_path={files['main']}",
+        f"++data.eval_sets={{extra: '{files['extra']}'}}",
+        f"++data.sources={sources}",
+        "++algorithm.prompts_per_step=4",
+        "++algorithm.num_steps=2",
+        "++evaluation.every=1",
+    ]
+    run(tmp_path / "run", monkeypatch, *given)
+    lines = (tmp_path / "run/metrics.jsonl").read_text(encoding="ascii").splitlines()
+    names = {"eval/pass@1", "eval/extra/pass@1", "source/a/reward", "source/b/reward"}
+    assert all(names <= json.loads(line).keys() for line in lines)
+    (fleet,) = fleets
+    asked = [str(one) for one in fleet.subjects("generated")]
+    assert [sum(name.startswith(f"{of}-") for name in asked) for of in "ab"] == [6, 2]
+    for step in (0, 1, 2):
+        assert (tmp_path / f"run/evaluation/step-{step:06d}.parquet").is_file()
+        assert (tmp_path / f"run/evaluation/extra/step-{step:06d}.parquet").is_file()

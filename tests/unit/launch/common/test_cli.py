@@ -560,3 +560,9 @@ def test_the_help_shows_how_several_integers_are_written(
 ) -> None:
     assert main_simple(Several, run_several, ["--help"]) == 0
     assert "pair=  two [one or more integers such as 1,8; default [1,8]]" in capsys.readouterr().out
+
+
+def test_a_name_that_a_mapping_has_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    twice = "reward.components={a: {judge: rm}, b: {judge: format}, a: {judge: length}}"
+    assert main(lambda cfg: None, ["reward=sum", twice], sweep=lambda *_: 0) == 2
+    assert "reward.components: a is given twice" in capsys.readouterr().err

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conf.errors import DataError
+from conf.errors import DataError, UserError
 from reward.judges.answers import AnswerGroup, judged_rows, read_answers
 from reward.judges.judge import Judged
-from rl.types import Extraction, JudgeKind, Message, Prompt, Reason, Score
+from rl.run.directory import RolloutFolder, RunDirectory
+from rl.run.rollouts import rollout_rows, write_rollouts
+from rl.types import Extraction, JudgeKind, Message, Prompt, Reason, Score, Task
+from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
 
@@ -129,3 +133,25 @@ def test_what_is_written_is_the_line_and_what_was_found_out_about_it():
     none = {"code": "", "valid": False, "reason": "no_block", "score": None, "reward": 0.0}
     assert list(judged_rows(group, judged)) == [rows[0] | found, rows[1] | none]
     json.dumps(list(judged_rows(group, judged)))
+
+
+def test_the_programs_of_a_run_are_answers_with_what_the_run_found_of_them(tmp_path: Path) -> None:
+    first, second = (make_judged(make_group(prompt, 2), (0.5, 1.0)) for prompt in make_prompts(2))
+    traced = dataclasses.replace(
+        second,
+        group=dataclasses.replace(
+            second.group, ask=dataclasses.replace(second.group.ask, task=Task.TRACE)
+        ),
+    )
+    path = RunDirectory(tmp_path).rollout_file(RolloutFolder.TRAINING, 3)
+    write_rollouts(path, list(rollout_rows(3, [first, second, traced], None)))
+    groups = read_answers(tmp_path)
+    assert [group.prompt.id for group in groups] == ["p0", "p1"]
+    assert groups[0].prompt.question == first.group.prompt.question
+    assert [row["response"] for row in groups[0].rows] == [
+        completion.text for completion in first.group.completions_G
+    ]
+    assert [(row["step"], row["run_reward"]) for row in groups[1].rows] == [(3, 0.5), (3, 1.0)]
+    assert read_answers(path) == groups
+    with pytest.raises(UserError, match="names no rollouts"):
+        read_answers(tmp_path / "rollouts" / "none.parquet")

@@ -1,11 +1,11 @@
-"""Each step has its share of problems without tests, whatever the order of the others."""
+"""Each step has its share of each part of the problems, whatever their order."""
 
 from __future__ import annotations
 
 import pytest
 
 from conf.errors import DataError
-from rl.problems.mixing import MixedSampler
+from rl.problems.mixing import MixedSampler, by_source, by_tests
 from rl.types import Prompt
 
 pytestmark = pytest.mark.unit
@@ -15,17 +15,21 @@ UNTESTED = [Prompt(id=f"u{i}", messages=()) for i in range(20)]
 MIXED = [*TESTED[:3], *UNTESTED, *TESTED[3:]]
 
 
+def mixed(seed: int, num: int, num_untested: int) -> MixedSampler:
+    return MixedSampler(MIXED, seed, by_tests(num, num_untested), "data.untested_share")
+
+
 def test_every_step_has_so_many_without_tests_and_is_a_function_of_its_number() -> None:
-    sampler = MixedSampler(MIXED, 7, 8, 5)
+    sampler = mixed(7, 8, 5)
     steps = [sampler.take(8, step) for step in range(1, 13)]
     assert all(sum(p.tests is None for p in step) == 5 for step in steps)
     assert all(len({p.id for p in step}) == 8 for step in steps)
-    assert MixedSampler(MIXED, 7, 8, 5).take(8, 9) == steps[8]  # a run that goes on
-    assert MixedSampler(MIXED, 8, 8, 5).take(8, 9) != steps[8]
+    assert mixed(7, 8, 5).take(8, 9) == steps[8]  # a run that goes on
+    assert mixed(8, 8, 5).take(8, 9) != steps[8]
 
 
 def test_either_part_has_epochs_of_its_own() -> None:
-    sampler = MixedSampler(MIXED, 0, 8, 5)
+    sampler = mixed(0, 8, 5)
     steps = [sampler.take(8, step) for step in (1, 2, 3, 4)]
     asked = [p.id for step in steps for p in step]
     assert sorted(name for name in asked if name[0] == "u") == sorted(p.id for p in UNTESTED)
@@ -35,4 +39,16 @@ def test_either_part_has_epochs_of_its_own() -> None:
 @pytest.mark.parametrize(("num", "num_untested", "what"), [(12, 5, "with"), (24, 21, "without")])
 def test_a_part_that_is_too_small_is_refused(num: int, num_untested: int, what: str) -> None:
     with pytest.raises(DataError, match=f"data.untested_share: a step takes .* {what} tests, and"):
-        MixedSampler(MIXED, 0, num, num_untested)
+        mixed(0, num, num_untested)
+
+
+def test_every_step_has_so_many_problems_of_each_source_and_they_alternate() -> None:
+    source_of = {prompt.id: "few" if prompt.id[0] == "t" else "many" for prompt in MIXED}
+    shares = by_source({"few": 2, "many": 6}, source_of)
+    sampler = MixedSampler(MIXED, 3, shares, "data.sources")
+    steps = [[source_of[p.id] for p in sampler.take(8, step)] for step in range(1, 9)]
+    assert all(step.count("few") == 2 for step in steps)
+    # So has each of two minibatches.
+    assert all(step[:4].count("few") == step[4:].count("few") == 1 for step in steps)
+    with pytest.raises(DataError, match=r"data\.sources: a step takes 7 problems of few, and"):
+        MixedSampler(MIXED, 3, by_source({"few": 7}, source_of), "data.sources")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from rl.run.rollouts import (
     schema_of,
     write_rollouts,
 )
-from rl.types import Extraction, JudgeKind, Reason, Score, Verdict
+from rl.types import Extraction, JudgeKind, Part, Reason, Score, Verdict
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
@@ -155,4 +156,28 @@ def test_the_columns_of_a_file_stay_what_scripts_read(tmp_path: Path):
         "num_passed": "int32",
         "num_tests": "int32",
         "task": "string",
+        "parts": "string",
     }
+
+
+def test_a_row_of_a_sum_has_what_each_judge_said(tmp_path: Path):
+    parts = {
+        name: Part(
+            weight=2.0,
+            scores_G=(Score(value=None), Score(value=1.0)),
+            rewards_G=np.array(rewards, np.float32),
+            judge=JudgeKind.OWN,
+        )
+        for name, rewards in (("quality", (0.0, 0.1)), ("short", (1.0, 0.5)))
+    }
+    first, second = batch()
+    path = tmp_path / "step-000001.parquet"
+    of_sum = dataclasses.replace(first, parts=parts)
+    write_rollouts(path, list(rollout_rows(1, [of_sum, second], None)))
+    rows = read_rollouts(path)
+    assert [json.loads(row.parts or "null") for row in rows] == [
+        {"quality": 0.0, "short": 1.0},
+        {"quality": float(np.float32(0.1)), "short": 0.5},
+        None,
+        None,
+    ]

@@ -15,6 +15,7 @@ from rl.run.summary import (
     PolicyFigures,
     ProbeFigures,
     RunSummary,
+    SetFigures,
     Watch,
     read_summary,
     write_summary,
@@ -76,6 +77,7 @@ FILE = """{
     "eval/test_right": 0.125
   },
   "final_marks": {},
+  "evaluation_sets": {},
   "rm_pair_accuracy": 0.9929078014184397,
   "valid_rate_first": 0.8828125,
   "valid_rate_last": 0.921875,
@@ -165,3 +167,26 @@ def test_what_is_no_summary_is_refused(tmp_path: Path, content: Any, words: str)
     (tmp_path / "summary.json").write_text(text)
     with pytest.raises(DataError, match=words):
         read_summary(tmp_path / "summary.json")
+
+
+def test_figures_of_named_sets_stand_beside_those_of_the_main_problems(tmp_path: Path):
+    extra = SetFigures(
+        num_problems=30,
+        base=SUMMARY.final,
+        final=PolicyFigures(pass_at_1=0.5, best_of=0.6, oracle=0.7),
+    )
+    extra = dataclasses.replace(extra, base=dataclasses.replace(extra.base, marks={}))
+    summary = dataclasses.replace(SUMMARY, sets={"mbpp": extra})
+    write_summary(tmp_path / "summary.json", summary)
+    assert read_summary(tmp_path / "summary.json") == summary
+    record = json.loads((tmp_path / "summary.json").read_text())
+    assert record["base_pass@1"] == SUMMARY.base.pass_at_1
+    assert record["evaluation_sets"]["mbpp"] == {
+        "num_problems": 30,
+        "base_pass@1": SUMMARY.final.pass_at_1,
+        "bon8_pass@1": 0.95,
+        "oracle_pass@8": 0.99,
+        "final_pass@1": 0.5,
+        "final_bon8_pass@1": 0.6,
+        "final_oracle_pass@8": 0.7,
+    }

@@ -214,6 +214,29 @@ def test_problems_of_ones_own_come_from_the_function_that_is_named(
         load_problems(replace(data, kind="own_problems:none"), 7)
 
 
+def test_files_of_sources_and_sets_are_checked_as_the_others_are(tmp_path: Path) -> None:
+    tested, untested = make_prompts("train", 20, 0), make_prompts("train", 20, 1)
+    eval_path = tmp_path / "eval.parquet"
+    write_prompts(eval_path, make_prompts("eval", 4, 0))
+    write_prompts(tmp_path / "a.parquet", tested)
+    write_prompts(tmp_path / "same.parquet", tested)
+    write_prompts(tmp_path / "b.parquet", [replace(p, tests=None) for p in untested])
+    base = ["data=parquet", f"++data.eval_path={eval_path}"]
+
+    def sources(*names: str) -> str:
+        given = (f"{name}: {{path: '{tmp_path / name}.parquet'}}" for name in names)
+        return f"++data.sources={{{', '.join(given)}}}"
+
+    absent = refusal([*base, sources("a", "absent")])
+    assert absent.startswith("data.sources.absent.path: the file ")
+    by_tests = refusal([*base, sources("a", "b"), "reward=execution"])
+    assert by_tests.startswith("data.sources.b.path: problem ") and "has no tests" in by_tests
+    twice = refusal([*base, sources("a", "same")])
+    assert "data.sources.same.path: problem " in twice and "is in a too" in twice
+    sets = f"++data.eval_sets={{mine: '{tmp_path}/b.parquet'}}"
+    assert refusal([*base, sources("a"), sets]).startswith("data.eval_sets.mine: problem ")
+
+
 def test_servers_that_judge_are_asked_before_anything_starts(overrides: list[str]):
     served = [*overrides, "reward=remote", "++reward.request.tries=1"]
     message = refusal([*served, "++reward.url=http://127.0.0.1:1"])

@@ -1,0 +1,1 @@
+"""Rules between keys, by what they are about."""
