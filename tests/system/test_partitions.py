@@ -21,13 +21,13 @@ from conf.schema import Dtype, PolicyConfig
 from rl.loss import LossDenominators, NllObjective
 from rl.packing import Packing, build_minibatch
 from rl.types import Sample
-from tests.system.conftest import POLICY as MODEL
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
+MODEL = Path(__file__).resolve().parents[2] / "assets/minipy/policy"
 RANKS = (2, 1, 4)  # of the first updates, of those after a checkpoint, and of the last
 UPDATES = 2  # of each
-POLICY = PolicyConfig(lr=1e-4, weight_decay=0.1, deadline_s=120)
+POLICY = PolicyConfig(lr=1e-4, weight_decay=0.1, microbatch_tokens=80, deadline_s=120)
 # Float32 sums over other ranks differ by 1e-7 of their size; the weights move by 6e-4 here.
 TOLERANCE = 1e-6
 DEADLINE_S = 200.0
@@ -53,7 +53,9 @@ SAMPLES = make_samples(8)
 
 
 def updated(engine: TrainEngine, times: int) -> None:
-    packing = Packing(num_ranks=engine.world_size, microbatch_tokens=80, row_tokens=64)
+    packing = Packing(
+        num_ranks=engine.world_size, microbatch_tokens=POLICY.microbatch_tokens, row_tokens=64
+    )
     minibatch = build_minibatch(SAMPLES, packing)
     norm = LossDenominators(minibatch.num_loss_tokens, minibatch.num_samples)
     for _ in range(times):
