@@ -25,12 +25,14 @@ from launch.common.findings import (
     Finding,
     devices,
     experiment_finding,
+    fitting_adapters,
     inspect_hardware,
+    model_findings,
     origin,
     port_finding,
     versions,
+    write_golden,
 )
-from launch.common.model_findings import fitting_adapters, model_findings, write_golden
 from launch.common.overrides import groups
 from reward.model.files import is_local
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conf.errors import UserError
-from launch.common.model_findings import PROBES
+from launch.common.findings import PROBES
 from launch.doctor import DoctorConfig, doctor
 from reward.model.golden import read_golden_scores
 from tests.settings import POLICY, REWARD_MODEL

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from actors.cluster.deadlines import all_of
-from actors.groups.reward import JudgeActor, RewardGroup
+from actors.groups.reward import JudgeActor, RewardGroup, judge_of, model_judge
 from conf.errors import LostActorError, NonFiniteError
-from reward.judges.judge import Answers
+from reward.code.extract import ExtractConfig
+from reward.judges.judge import Answers, Judged, RewardModelJudge
+from reward.judges.summed import MeasureJudge
 from rl.types import JudgeKind, Message, Prompt
 from tests.settings import run_config
 from tests.unit.actors.groups.seats import seat, supervisor
@@ -133,6 +136,22 @@ def test_a_sum_asks_a_server_and_a_judge_of_ones_own_and_measures_the_text(
     assert judged.rewards_G.tolist() == [2.0 + 0.25 * 4 - 1, 1.0 + 0.25 * 4]
 
 
+def test_the_reward_model_of_a_shard_is_the_component_that_asks_for_it():
+    parts = "a: {judge: rm, shaping: sigmoid, weight: 2}, b: {judge: length, weight: -1}"
+    cfg = run_config(["reward=sum", f"reward.components={{{parts}}}", "++reward.shaping=rank"])
+    assert model_judge(cfg.reward).shaping == "sigmoid"
+    assert model_judge(run_config().reward).shaping == "softplus"
+
+    class Threes:
+        def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
+            return dataclasses.replace(measured, rewards_G=np.full(len(texts_G), 3, np.float32))
+
+    measured = MeasureJudge(lambda _: 0.0, ExtractConfig()).judge(PROBLEM, ["x" * 2000])
+    judge = judge_of(cfg.reward, cfg.sandbox, cast("RewardModelJudge", Threes()))
+    assert judge.judge(PROBLEM, ["x" * 2000]).rewards_G.tolist() == [2 * 3 - 0.5]
+
+
+PROBLEM = Prompt(id="p", messages=(Message("user", "Add."),))
 OWN = """
 import numpy as np
 from reward.code.extract import ExtractConfig, extract
