@@ -104,7 +104,7 @@ def _merged(source: Path, base: str, factory: str) -> tuple[Any, str]:
 def _write(model: Any, dtype: str, base: str, target: Path, asked: Dtype | None) -> None:  # noqa: ANN401
     import torch  # noqa: PLC0415
 
-    from actors.engines.saved_model import (  # noqa: PLC0415
+    from actors.engines.stored.saved_model import (  # noqa: PLC0415
         copy_generation,
         copy_tokenizer,
         one_label,

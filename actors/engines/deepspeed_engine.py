@@ -42,9 +42,9 @@ from actors.engines.adapters import (
     without_adapters,
 )
 from actors.engines.forward_check import ForwardCheck, check_forward
-from actors.engines.lockstep_writes import LockstepWrites
-from actors.engines.partitions import dealt_state
 from actors.engines.specs import STATE_FILE, TrainSpec
+from actors.engines.stored.lockstep_writes import LockstepWrites
+from actors.engines.stored.partitions import dealt_state
 from actors.engines.train_model import (
     TrainModel,
     load_model,

@@ -32,7 +32,8 @@ from actors.engines.heads import (
     lm_weight_beside_scores,
     score_weight,
 )
-from actors.engines.saved_model import (
+from actors.engines.specs import TrainSpec
+from actors.engines.stored.saved_model import (
     copy_generation,
     copy_tokenizer,
     one_label,
@@ -40,7 +41,6 @@ from actors.engines.saved_model import (
     small_files,
     write_config,
 )
-from actors.engines.specs import TrainSpec
 from conf.errors import UserError, in_one_line
 from conf.schema import PolicyConfig
 from reward.model.loading import LoadingReport, check_report, is_causal

@@ -29,7 +29,8 @@ from actors.groups.reward import RemoteJudgeActor, RemoteRewardModelActor, Rewar
 from actors.groups.rollout import RemoteRolloutActor, RolloutEngines
 from actors.groups.self_check import check_engines, check_ranks
 from actors.groups.supervision import Seat, Supervisor, kill
-from actors.groups.trainer import Ranks, RemoteTrainActor, Routing, TrainGroup
+from actors.groups.train_actor import RemoteTrainActor
+from actors.groups.trainer import Ranks, Routing, TrainGroup
 from actors.groups.turns import TurnTakingGroup
 from conf.errors import LostPolicyError
 from conf.schema import (

@@ -99,7 +99,7 @@ class WeightRoute:
 
 
 class TrainHandle(Protocol):
-    """A `actors.groups.trainer.TrainActor`: one ZeRO-3 rank."""
+    """An `actors.groups.train_actor.TrainActor`: one ZeRO-3 rank."""
 
     address: Method[[], tuple[str, int]]
     start: Method[[TrainSpec, str, int], None]

@@ -7,126 +7,32 @@ an update is passed with the call.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import ray
-
 from actors.cluster.deadlines import all_of, wait_for, wait_for_all
+from actors.cluster.shared_files import refuse_blind, signpost
 from actors.engines.forward_check import ForwardCheck
 from actors.engines.specs import TrainSpec, WeightBackend
 from actors.groups.handles import RolloutHandle, TrainHandle, WeightRoute
-from actors.groups.profiling import StepProfiler
-from actors.groups.shared_files import refuse_blind, sees, signpost
 from actors.groups.supervision import Seat, Supervisor
-from actors.groups.weights import WeightPublisher, unless_one_dies
+from actors.groups.weights import unless_one_dies
 from conf.errors import DeadlineError, EngineError, LostActorError, LostPolicyError
 from rl.loss import LossDenominators, Objective
 from rl.packing import Packing
-from rl.parcels import Minibatch, Parcel
+from rl.parcels import Minibatch
 from rl.types import FloatArray, UpdateReport
 
 if TYPE_CHECKING:
-    from actors.engines.deepspeed_engine import TrainEngine
+    pass
 
 T = TypeVar("T")
 Ranks = tuple[TrainHandle, ...]
 
 _FREE_PORT = "a free port of policy-0"
 _SIGN_OF_LIFE_S = 10.0  # for an answer to a question that needs no work
-
-
-class TrainActor:
-    """One ZeRO-3 rank; every method is a collective that all ranks are called for together."""
-
-    def __init__(self, rank: int, num_ranks: int) -> None:
-        self._rank = rank
-        self._num_ranks = num_ranks
-        self._started: TrainEngine | None = None
-        self._publisher: WeightPublisher | None = None
-        self._profiler = StepProfiler((), Path(), rank)
-
-    @property
-    def _engine(self) -> TrainEngine:
-        if self._started is None:
-            raise RuntimeError("start() comes first")
-        return self._started
-
-    def address(self) -> tuple[str, int]:
-        """Where rank 0 can listen for the others."""
-        here = ray.util.get_node_ip_address()
-        with socket.create_server((here, 0)) as probe:
-            return here, probe.getsockname()[1]
-
-    def start(self, spec: TrainSpec, master_addr: str, master_port: int) -> None:
-        """Load the model and join the other ranks."""
-        from actors.engines.deepspeed_engine import TrainEngine  # noqa: PLC0415 - never in the driver
-
-        self._started = TrainEngine(spec, self._rank, self._num_ranks, master_addr, master_port)
-        steps = spec.policy.profile_steps or ()
-        self._profiler = StepProfiler(steps, Path(spec.profile_dir), self._rank)
-
-    def connect(self, route: WeightRoute, master_addr: str, master_port: int) -> None:
-        """Agree with the rollout engines on how weights travel."""
-        self._publisher = WeightPublisher(
-            self._engine, self._rank, route, (master_addr, master_port)
-        )
-
-    def self_check(self, plain_bytes: int) -> ForwardCheck:
-        """Compare every way to read few short samples."""
-        return self._engine.self_check(plain_bytes)
-
-    def outputs(self, parcels: Sequence[Parcel]) -> tuple[FloatArray, ...]:
-        """What the head says of the labels [M] of each microbatch: log-probs, or scores."""
-        self._profiler.begin()
-        return self._engine.outputs([parcel.microbatch() for parcel in parcels])
-
-    def update(
-        self,
-        parcels: Sequence[Parcel],
-        old_logprobs: tuple[FloatArray, ...] | None,
-        objective: Objective,
-        norm: LossDenominators,
-    ) -> UpdateReport:
-        """One optimizer step."""
-        self._profiler.begin()
-        microbatches = [parcel.microbatch() for parcel in parcels]
-        return self._engine.update(microbatches, old_logprobs, objective, norm)
-
-    def publish(self, policy_version: int) -> dict[str, str]:
-        """Send the weights to the rollout engines; those that were lost on the way, and why."""
-        if self._publisher is None:
-            raise RuntimeError("connect() comes before publish()")
-        lost = self._publisher.publish(policy_version)
-        self._profiler.end(policy_version)
-        return lost
-
-    def save_hf(self, directory: str) -> None:
-        """Write a Hugging Face directory."""
-        self._engine.save_hf(Path(directory))
-
-    def save_adapter(self, directory: str) -> None:
-        """Write the adapters alone."""
-        self._engine.save_adapter(Path(directory))
-
-    def save_checkpoint(self, directory: str) -> None:
-        """Write what a resumed run needs."""
-        self._engine.save_checkpoint(Path(directory))
-
-    def load_checkpoint(self, directory: str) -> None:
-        """Continue from a checkpoint."""
-        self._engine.load_checkpoint(Path(directory))
-
-    def sees(self, path: str, text: str) -> bool:
-        """Whether this rank finds a file with this text."""
-        return sees(path, text)
-
-    def partition_report(self) -> dict[str, int]:
-        """How many parameters this rank holds, of how many."""
-        return self._engine.partition_report()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -413,6 +319,3 @@ class TrainGroup:
 
         await all_of(map(listen, self.gang.actors, ranks))
         return sorted(dead), sorted(silent)
-
-
-RemoteTrainActor = ray.remote(TrainActor)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from actors.engines.saved_model import copy_generation, copy_tokenizer, write_config
+from actors.engines.stored.saved_model import copy_generation, copy_tokenizer, write_config
 from conf.schema import RewardConfig
 from reward.model.files import architectures_of
 from reward.model.golden import GOLDEN_SCORES

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.cluster.cluster import starts_ray
+from actors.engines.profiling import traces
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
-from actors.groups.profiling import traces
 from actors.groups.self_check import check_engines, check_mismatch, is_strict
 from actors.groups.verifiers import make_verifier
 from actors.observe.dashboard import provision

@@ -131,7 +131,12 @@ def _save(directory: Path, key: str, architecture: str, task: Head) -> None:
     """Write beside no weights what a training writes beside its own, and read it back."""
     from transformers import AutoConfig  # noqa: PLC0415
 
-    from actors.engines.saved_model import copy_generation, copy_tokenizer, one_label, write_config  # noqa: PLC0415
+    from actors.engines.stored.saved_model import (  # noqa: PLC0415
+        copy_generation,
+        copy_tokenizer,
+        one_label,
+        write_config,
+    )
 
     def save() -> None:
         with Scratch("rehearsal") as scratch:

@@ -7,7 +7,7 @@ import errno
 import pytest
 from safetensors import SafetensorError
 
-from actors.engines.lockstep_writes import LockstepWrites
+from actors.engines.stored.lockstep_writes import LockstepWrites
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.engines.partitions import Partition, Shapes, dealt_state
+from actors.engines.stored.partitions import Partition, Shapes, dealt_state
 from conf.errors import UserError
 
 pytestmark = pytest.mark.unit

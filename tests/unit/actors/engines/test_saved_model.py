@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from actors.engines.saved_model import copy_tokenizer
 from actors.engines.specs import TrainSpec
+from actors.engines.stored.saved_model import copy_tokenizer
 from actors.engines.train_model import rehearse_saving, save_config_and_tokenizer
 from actors.stages.export import export_models
 from conf.errors import UserError

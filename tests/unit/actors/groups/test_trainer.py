@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from actors.cluster import shared_files
+from actors.cluster.shared_files import sees
 from actors.engines.specs import TrainSpec
-from actors.groups import shared_files, trainer, weights
-from actors.groups.shared_files import sees
+from actors.groups import trainer, weights
 from actors.groups.trainer import Routing, TrainGroup
 from conf.errors import (
     EngineError,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.groups.profiling import StepProfiler, trace_file, traces
+from actors.engines.profiling import StepProfiler, trace_file, traces
 
 pytestmark = pytest.mark.unit
 

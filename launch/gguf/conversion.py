@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from actors.engines.saved_model import copy_tokenizer
+from actors.engines.stored.saved_model import copy_tokenizer
 from conf.errors import UserError, in_one_line
-from launch.common.gguf import (
+from launch.gguf.files import (
     Carried,
     GgufFile,
     check_metadata,
