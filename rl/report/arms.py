@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from conf.errors import DataError
 from rl.base.jsonlines import read_lines
 from rl.run.evaluate import Float64Array
 from rl.seeds import derive_seed
@@ -63,9 +64,18 @@ class Difference:
 
 
 def read_runs(path: Path) -> dict[str, list[ArmRun]]:
-    """The runs of `runs.jsonl` by label, in order of seeds; of a seed run twice the later one."""
+    """The runs of `runs.jsonl` by label, in order of seeds; of a seed run twice the later one.
+
+    Raises:
+        DataError: for a line of an earlier version, which has no problems to compare.
+    """
     runs: dict[str, dict[int, ArmRun]] = {}
     for line in read_lines(path):
+        if "passed" not in line.fields:
+            raise DataError(
+                f"{line.place}: passed: is missing, without which arms cannot be compared by "
+                "problem; give another output=, or remove the line and run its arm again"
+            )
         run = _run(line.fields)
         runs.setdefault(run.label, {})[run.seed] = run
     return {label: [by_seed[s] for s in sorted(by_seed)] for label, by_seed in runs.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conf.errors import UserError
+from conf.errors import DataError, UserError
 from launch.common.arms import check_arms, draw_arms
 from rl.report.arms import ArmRun, differences, read_runs, verdicts_table
 
@@ -96,3 +96,10 @@ def test_an_arm_that_was_not_run_is_refused_before_anything_starts(tmp_path: Pat
     check_arms(runs, "new", "new")
     with pytest.raises(UserError, match=r"beside: 'bas' is no arm of .*; it has 'base'"):
         check_arms(runs, "new", "bas")
+
+
+def test_a_run_of_an_earlier_version_is_refused_by_its_line(tmp_path: Path) -> None:
+    runs = tmp_path / "runs.jsonl"
+    runs.write_text('{"label": "old", "seed": 0, "pass@1": {"0": 0.5}, "marks": {}}\n')
+    with pytest.raises(DataError, match=r"runs\.jsonl:1: passed: is missing"):
+        check_arms(runs, "new", None)
