@@ -19,7 +19,6 @@ from rl.base.files import replace_json
 from rl.problems import branchy, minipy
 from rl.types import Prompt
 
-_NUMBERS = 3  # of a list in a test or a trace: a tiny model has to work the output out
 _MOST_TESTS = 4  # of a suite
 _LINEUPS = (2, 3)  # programs of a lineup: a context of 512 tokens has no room for five
 
@@ -68,12 +67,12 @@ def answers_of(args: MakePolicyArgs) -> Iterator[tuple[str, str]]:
 
 
 def _tests(num: int, seed: int) -> Iterator[tuple[str, str]]:
-    for prompt, test in minipy.warm_start_tests(num, seed, _NUMBERS):
+    for prompt, test in minipy.warm_start_tests(num, seed, minipy.NUM_WORKED_OUT):
         yield request_for_test(prompt).question, minipy.fenced(test)
 
 
 def _traces(num: int, seed: int) -> Iterator[tuple[str, str]]:
-    for trace, answer in minipy.warm_start_traces(num, seed, _NUMBERS):
+    for trace, answer in minipy.warm_start_traces(num, seed, minipy.NUM_WORKED_OUT):
         yield request_for_trace(trace, "trace").question, answer
 
 

@@ -20,7 +20,14 @@ from reward.sandbox.report import Ending, Observation
 from reward.verify.comparison import same_output, same_value
 from reward.verify.generated_tests import CallTest, GeneratedTest, form_of, read_test
 from reward.verify.verdict import imports_of
-from rl.problems.prompts import AssertTests, FunctionalTests, StdioCase, parse_tests, time_limit_of
+from rl.problems.prompts import (
+    AssertTests,
+    FunctionalTests,
+    StdioCase,
+    parse_tests,
+    time_limit_of,
+    watched_input,
+)
 from rl.types import Prompt
 
 _ATTEMPTS = 3
@@ -117,6 +124,16 @@ def inputs_of(prompt: Prompt, most: int | None = None) -> list[GeneratedTest]:
     if isinstance(tests, FunctionalTests):
         return [CallTest(tests.entry_point, case.args, None) for case in tests.cases[:most]]
     return [replace(case, output="") for case in tests.cases[:most]]
+
+
+def watched_of(prompt: Prompt) -> list[GeneratedTest]:
+    """The input that a problem's metadata names to watch programs on; at most one."""
+    case = watched_input(prompt)
+    if case is None:
+        return []
+    if isinstance(case, StdioCase):
+        return [case]
+    return [CallTest(cast("str", prompt.entry_point), case.args, None)]
 
 
 def job_of(prompt: Prompt, code: str, tests_M: Sequence[GeneratedTest]) -> Job:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from reward.sandbox.report import Ending
 from reward.verify.generated_tests import GeneratedTest, read_test
-from reward.verify.matrix import Observing, inputs_of, observe_tests
+from reward.verify.matrix import Observing, inputs_of, observe_tests, watched_of
 from rl.problems.prompts import StdioCase
 from rl.types import Message, Prompt, Trace
 
@@ -45,12 +45,12 @@ Say what it prints. The answer ends with a block:
 
 
 def run_traces(verifier: Observing, problem: Prompt, codes_G: Sequence[str]) -> list[Trace | None]:
-    """What each program does with the input of the problem's first test.
+    """What each program does with the input that the problem names, or that of its first test.
 
     None for an empty program, one that did not end by itself, one whose result has no literal or is
-    too long to ask for, and for problems without a test that says an input.
+    too long to ask for, and for problems where neither says an input.
     """
-    tests = inputs_of(problem, most=1)
+    tests = watched_of(problem) or inputs_of(problem, most=1)
     if not tests:
         return [None] * len(codes_G)
     seen = observe_tests(verifier, problem, codes_G, tests)

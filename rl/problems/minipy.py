@@ -24,6 +24,7 @@ Numbers = list[int]
 
 NUM_HELD_OUT = 60
 NUM_TESTS = 8
+NUM_WORKED_OUT = 3  # numbers of a list whose output a tiny model has to work out
 CONSTANTS = range(2, 10)
 ENTRY_POINT = "f"
 
@@ -180,6 +181,9 @@ def _prompts(split: Split, num: int, seed: int) -> tuple[Prompt, ...]:
     prompts: list[Prompt] = []
     for index, spec in enumerate(specs(split, num, seed)):
         rng = random.Random(derive_seed(seed, "minipy tests", split, index))
+        watched = _short_list(
+            spec, NUM_WORKED_OUT, random.Random(derive_seed(seed, "minipy watched", split, index))
+        )
         prompts.append(
             Prompt(
                 id=f"minipy-{split}-{seed}-{index}",
@@ -187,7 +191,7 @@ def _prompts(split: Split, num: int, seed: int) -> tuple[Prompt, ...]:
                 tests=spec.tests(rng),
                 entry_point=ENTRY_POINT,
                 source="minipy",
-                meta=json.dumps({"combination": spec.combination}),
+                meta=json.dumps({"combination": spec.combination, "watched": [watched]}),
             )
         )
     return tuple(prompts)

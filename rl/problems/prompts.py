@@ -171,11 +171,40 @@ def time_limit_of(prompt: Prompt) -> float | None:
     return _meta_time_limit(prompt.meta)
 
 
+def watched_input(prompt: Prompt) -> StdioCase | FunctionalCase | None:
+    """Return the input that the metadata names to watch programs on, None for nothing.
+
+    >>> prompt = Prompt(id="a", messages=(), entry_point="f", meta='{"watched": [[1, 2]]}')
+    >>> watched_input(prompt)
+    FunctionalCase(args=([1, 2],), output=None)
+    """
+    return _meta_watched(prompt.meta, prompt.entry_point)
+
+
 def _meta_time_limit(meta: str) -> float | None:
-    fields = _from_json("meta", meta)
-    if not isinstance(fields, dict):
+    return parse_time_limit(_meta_fields(meta).get("time_limit"), "meta")
+
+
+def _meta_watched(meta: str, entry_point: str | None) -> StdioCase | FunctionalCase | None:
+    value = _meta_fields(meta).get("watched")
+    if value is None:
         return None
-    return parse_time_limit(cast("dict[str, object]", fields).get("time_limit"), "meta")
+    if entry_point is None and isinstance(value, str):
+        return StdioCase(value, "")
+    if entry_point is not None and isinstance(value, list):
+        return FunctionalCase(tuple(cast("list[Any]", value)), None)
+    rule = "a text for standard input" if entry_point is None else "a list of arguments"
+    raise DataError(f'meta: "watched" must be {rule} ({show(value)})')
+
+
+def _check_meta(meta: str, entry_point: str | None) -> None:
+    _meta_time_limit(meta)
+    _meta_watched(meta, entry_point)
+
+
+def _meta_fields(meta: str) -> dict[str, object]:
+    fields = _from_json("meta", meta)
+    return cast("dict[str, object]", fields) if isinstance(fields, dict) else {}
 
 
 def _setup_of(fields: Mapping[str, object]) -> str:
@@ -438,7 +467,7 @@ def _parse_row(row: Mapping[str, Any], faults: list[str]) -> Prompt:
         faults.append(f"id: must be a non-empty string ({show(row['id'])})")
     tests, entry_point, meta = row["tests"], row["entry_point"], row["meta"]
     _collect(faults, lambda: tests is None or parse_tests(tests, entry_point))
-    _collect(faults, lambda: meta is None or _meta_time_limit(meta))
+    _collect(faults, lambda: meta is None or _check_meta(meta, entry_point or None))
     return Prompt(
         id=row["id"] or "",
         messages=_messages(row["prompt"] or (), faults),

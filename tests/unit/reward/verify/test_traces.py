@@ -117,3 +117,19 @@ def test_the_request_shows_program_and_input_and_never_the_output(trace: Trace) 
     question = request_for_trace(trace, "p#trace").question
     assert trace.code in question and trace.input.strip() in question
     assert "[1, True]" not in question.replace(trace.code, "")
+
+
+def test_programs_are_watched_on_the_input_that_the_metadata_names(verifier: Verifier) -> None:
+    code, tests = "def f(x, y):\n    return x + y", '[{"input": [3, 4], "output": 7}]'
+    named = Prompt(
+        id="p", messages=(), tests=tests, entry_point="f", meta='{"watched": [[1], [2]]}'
+    )
+    assert run_traces(verifier, named, [code]) == [
+        Trace(code=code, input="f([1], [2])", output="[1, 2]")
+    ]
+    printed = Prompt(
+        id="p", messages=(), meta='{"watched": "5"}', tests='[{"input":"","output":""}]'
+    )
+    (found,) = run_traces(verifier, printed, ["print(input() * 2)"])
+    assert found is not None
+    assert (found.input, found.output) == ("5", "55\n")

@@ -231,3 +231,10 @@ def test_lineups_for_a_warm_start_hold_one_right_program_in_any_place():
             assert passes(right, tests)
             num_checked += 1
     assert num_checked > 100
+
+
+def test_programs_are_watched_on_a_list_as_short_as_those_that_a_policy_has_worked_out():
+    for split in ("train", "eval"):
+        for prompt in minipy.make_prompts(split, 20, seed=0):
+            (xs,) = json.loads(prompt.meta)["watched"]
+            assert len(xs) == minipy.NUM_WORKED_OUT

@@ -125,6 +125,7 @@ def test_plain_strings_dictionaries_null_columns_and_extra_columns_are_accepted(
             '"setup" must be a string (3)',
         ),
         ({"meta": "{"}, "meta", "must be JSON"),
+        ({"meta": '{"watched": [1]}'}, "meta", '"watched" must be a text for standard input'),
     ],
 )
 def test_a_bad_row_is_reported_by_file_row_and_column(tmp_path, change, column, rule):
