@@ -1,6 +1,7 @@
 """Benchmarks with minimum acceptable values: `python launch/bench.py what=sandbox`.
 
 `step`: a step of the quickstart beside its engines alone, on the same tokens.
+`start`: from the command to the end of its first step, beside its engines started alone.
 `rivals`: steps of the quickstart beside those of TRL, in an environment of its own (`rivals=DIR`).
 `update`: an optimizer step of the quickstart, and one of a long prompt, with shared prefixes and
 without.
@@ -55,6 +56,7 @@ class BenchArgs:
     what: Literal[
         "update",
         "step",
+        "start",
         "rivals",
         "growth",
         "publication",
@@ -106,7 +108,7 @@ class BenchArgs:
 
 def run(args: BenchArgs) -> None:
     """Measure and print."""
-    if args.what in ("step", "update", "rivals", "growth", "publication"):
+    if args.what in ("step", "start", "update", "rivals", "growth", "publication"):
         _measure_steps(args)
         return
     if args.what == "rm_scoring":
@@ -157,6 +159,10 @@ def _measure_steps(args: BenchArgs) -> None:
         from launch.benches.steps.step import measure_step  # noqa: PLC0415 - loads torch
 
         measure_step(cfg, args.repeats)
+    elif args.what == "start":
+        from launch.benches.steps.start import measure_start  # noqa: PLC0415 - loads torch
+
+        measure_start(cfg, args.repeats)
     elif args.what == "growth":
         from launch.benches.steps.growth import measure_growth  # noqa: PLC0415 - loads torch
 

@@ -1,4 +1,4 @@
-"""Scoring with the reward group beside the snippet of the paper's repository, on the same CPU."""
+"""Scoring with the reward group beside the snippet of the paper's repository and vLLM alone."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from actors.cluster.session import session
-from actors.groups.fleet import FleetSpec, RayFleet, start_fleet
+from actors.groups.fleet import FleetSpec, RayFleet, reward_spec, start_fleet
 from actors.stages.raw_scores import Candidates, score_all
 from conf.schema import Config, RewardConfig
+from launch.benches.steps.raw_engines import RawVllm
+from launch.benches.timing import ratio, spread
 from reward.model.text_path import TextPath
 from reward.pairs.near_miss import mutants
 from rl.base.console import Console
 from rl.problems.minipy import Spec, specs
-from rl.types import Score
+from rl.types import IntArray, Score
 
 NUM_PROBLEMS = 64
 NUM_CODES = 16
@@ -28,6 +33,7 @@ _NUM_COPIES = 4  # of the codes of a problem, where there are copies
 _EXAMPLES = {"short problems": 1, "long problems": 4}  # shown with a problem
 
 Snippet = Callable[[Candidates], list[float]]
+Raw = Callable[[Sequence[IntArray]], None]  # scores rows of token ids
 
 
 def measure_scoring(cfg: Config, num_repeats: int) -> None:
@@ -40,13 +46,16 @@ def measure_scoring(cfg: Config, num_repeats: int) -> None:
 async def _measure(cfg: Config, num_repeats: int) -> list[tuple[str, str, str]]:
     snippet = _snippet(str(cfg.reward.model), cfg.reward.max_tokens)
     rows: list[tuple[str, str, str]] = []
+    text_path = TextPath.load(str(cfg.reward.model), cfg.reward.adapter, cfg.reward.max_tokens)
     async with start_fleet(cfg, FleetSpec(reward=True), "bench-rm") as fleet:
-        warm = _workload(10_000, num_examples=1, num_copies=0)
-        await _timed(fleet, warm)
-        snippet(warm[0])
-        for name, num_examples in _EXAMPLES.items():
-            rows.append((name, "", _lengths(cfg.reward, num_examples)))
-            rows += await _beside(fleet, snippet, num_examples, num_repeats)
+        with _raw_engines(cfg) as raw:
+            others = _Others(snippet, raw, text_path)
+            warm = _workload(10_000, num_examples=1, num_copies=0)
+            await _timed(fleet, warm)
+            others.take(warm[:1])
+            for name, num_examples in _EXAMPLES.items():
+                rows.append((name, "", _lengths(cfg.reward, num_examples)))
+                rows += await _beside(fleet, others, num_examples, num_repeats)
         copied = _workload(20_000, num_examples=1, num_copies=_NUM_COPIES)
         copied_s, with_copies = await _timed(fleet, copied)
         again_s, again = await _timed(fleet, copied)
@@ -59,11 +68,51 @@ async def _measure(cfg: Config, num_repeats: int) -> list[tuple[str, str, str]]:
     ]
 
 
+@contextmanager
+def _raw_engines(cfg: Config) -> Iterator[Raw]:
+    """As many engines as the group has, without Ray, each with an equal share of the rows."""
+    spec = reward_spec(cfg.reward, cfg.placement, cfg.seed)
+    with ThreadPoolExecutor() as pool:
+        engines = list(pool.map(RawVllm, [spec] * cfg.reward.shards))
+
+        def classify(rows: Sequence[IntArray]) -> None:
+            shares = [rows[first :: len(engines)] for first in range(len(engines))]
+            list(pool.map(RawVllm.classify, engines, shares))
+
+        yield classify
+        for engine in engines:
+            engine.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """What else scores the same programs."""
+
+    snippet: Snippet
+    raw: Raw  # told what is to be read as token ids, which it need not make
+    text_path: TextPath
+
+    def take(self, problems: Sequence[Candidates]) -> tuple[list[list[float]], float, float]:
+        """Scores of the snippet, its seconds, and those of the raw engines."""
+        started_s = time.perf_counter()
+        scores = [self.snippet(problem) for problem in problems]
+        snippet_s = time.perf_counter() - started_s
+        rows = [
+            self.text_path.encode(problem.question, text).token_ids
+            for problem in problems
+            for text in problem.texts
+        ]
+        started_s = time.perf_counter()
+        self.raw(rows)
+        return scores, snippet_s, time.perf_counter() - started_s
+
+
 async def _beside(
-    fleet: RayFleet, snippet: Snippet, num_examples: int, num_repeats: int
+    fleet: RayFleet, others: _Others, num_examples: int, num_repeats: int
 ) -> list[tuple[str, str, str]]:
-    """Both on the same programs, all different and none seen before, one after the other."""
+    """All on the same programs, all different and none seen before, one after the other."""
     snippet_s: list[float] = []
+    raw_s: list[float] = []
     group_s: list[float] = []
     gaps: list[float] = []
     for repeat in range(num_repeats):
@@ -71,19 +120,18 @@ async def _beside(
         problems = _workload(1000 * num_examples + repeat, num_examples, num_copies=0)
         seconds, scores = await _timed(fleet, problems)
         group_s.append(seconds)
-        started = time.perf_counter()
-        theirs = [snippet(problem) for problem in problems]
-        snippet_s.append(time.perf_counter() - started)
+        theirs, *found_s = others.take(problems)
+        snippet_s.append(found_s[0])
+        raw_s.append(found_s[1])
         ours = [[score.value for score in row] for row in scores]
         gaps.append(float(np.abs(np.array(ours) - np.array(theirs)).max()))
-        Console().say(f"group {seconds:.2f} s, snippet {snippet_s[-1]:.2f} s")
-    ratios = [theirs / ours for theirs, ours in zip(snippet_s, group_s, strict=True)]
-    shown = f"{min(ratios):.1f} to {max(ratios):.1f} over {num_repeats} repeats"
     threads, shards = torch.get_num_threads(), len(fleet.reward.seats)
     return [
-        ("- snippet", f"{statistics.median(snippet_s):.2f} s", f"{threads} threads"),
-        ("- group", f"{statistics.median(group_s):.2f} s", f"{shards} shards of one thread"),
-        ("- ratio", f"{statistics.median(ratios):.1f}x", shown),
+        ("- snippet", spread(snippet_s), f"{threads} threads"),
+        ("- vLLM alone", spread(raw_s), f"{shards} engines, given token ids"),
+        ("- group", spread(group_s), f"{shards} shards of one thread"),
+        ("- snippet to group", ratio(snippet_s, group_s), "how many times as fast it is"),
+        ("- vLLM to group", ratio(raw_s, group_s), "at most 1 if nothing is shared"),
         ("- difference", f"{max(gaps):.1e}", "the largest of two scores"),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Awaitable, Sequence
@@ -23,14 +24,16 @@ class Timing:
 
 async def timed(work: Awaitable[T]) -> tuple[T, Timing]:
     """The result of `work`, and what it takes until it is there."""
-    cpu_s, started_s = _cpu_s(), time.perf_counter()
+    cpu_s, started_s = cpu_s_of(os.getpid()), time.perf_counter()
     result = await work
-    return result, Timing(wall_s=time.perf_counter() - started_s, cpu_s=_cpu_s() - cpu_s)
+    wall_s = time.perf_counter() - started_s
+    return result, Timing(wall_s=wall_s, cpu_s=cpu_s_of(os.getpid()) - cpu_s)
 
 
-def _cpu_s() -> float:
+def cpu_s_of(pid: int) -> float:
+    """CPU seconds of a process and of what lives below it."""
     total = 0.0
-    this = psutil.Process()
+    this = psutil.Process(pid)
     for process in [this, *this.children(recursive=True)]:
         try:
             times = process.cpu_times()

@@ -49,7 +49,7 @@ def measure_publication(cfg: Config, num_repeats: int) -> None:
         cfg = replace(
             cfg,
             model=replace(cfg.model, path=folder, max_completion_tokens=_TOKENS),
-            policy=replace(cfg.policy, microbatch_tokens=1024, row_tokens=0),
+            policy=replace(cfg.policy, microbatch_tokens=320, row_tokens=0),
         )
         with session(cfg.ray, "bench-publication") as run:
             rows = run(_measure(cfg, Path(folder), num_repeats))

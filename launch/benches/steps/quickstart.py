@@ -9,6 +9,7 @@ from actors.stages.rl_run import training_sampling
 from conf.schema import Config
 from rl.problems.prompts import PromptSampler
 from rl.step import Batch, collect, learn
+from rl.types import StepReport
 
 NUM_UPDATES = 1000  # of the learning rate's schedule, which is constant
 
@@ -36,9 +37,8 @@ class Steps:
         problems = self._sampler.take(self._algorithm.prompts_per_step, self.number)
         return await collect(self.number, self._fleet, self.recipe, problems, self.recipe.start())
 
-    async def run(self) -> Batch:
+    async def run(self) -> tuple[Batch, StepReport]:
         """The next step as a whole: sampled, judged, learned, published."""
         batch = await self.collect()
         on_policy = self._algorithm.max_staleness == 0
-        await learn(self.number, batch, self._fleet, on_policy=on_policy)
-        return batch
+        return batch, await learn(self.number, batch, self._fleet, on_policy=on_policy)

@@ -29,10 +29,17 @@ from rl.types import (
     IntArray,
     JudgedGroup,
     SamplingConfig,
+    StepReport,
 )
 
 _STILL = 1e-12  # learning rate: the policy samples the same tokens in both
-_PARTS = ("generate", "classify", "update")
+_PARTS = {
+    "time/rollout_s": "sampling",
+    "time/score_s": "scores after it",
+    "time/update_s": "update",
+    "time/publish_s": "publication",
+}
+_ALONE = ("generate", "classify", "update")
 Row = tuple[str, str, str]
 
 
@@ -46,15 +53,17 @@ def measure_step(cfg: Config, num_repeats: int) -> None:
 
 async def _measure(cfg: Config, num_repeats: int) -> list[Row]:
     ours: list[Timing] = []
+    parts: list[StepReport] = []
     alone: list[dict[str, Timing]] = []
     async with start_fleet(cfg, fleet_spec(cfg), "bench-step") as fleet:
         with ExitStack() as stack:
             raw, steps = _RawEngines(cfg, stack), Steps(cfg, fleet)
             for _ in range(num_repeats + 1):  # the first warms up
-                batch, timing = await timed(steps.run())
+                (batch, report), timing = await timed(steps.run())
                 ours.append(timing)
+                parts.append(report)
                 alone.append(await raw.take(batch, fleet, steps))
-    return _rows(ours[1:], alone[1:])
+    return _rows(ours[1:], parts[1:], alone[1:])
 
 
 class _RawEngines:
@@ -119,7 +128,9 @@ def _scored_rows(batch: Batch, text_path: TextPath) -> Iterator[IntArray]:
             yield text_path.encode(judged.group.prompt.question, code).token_ids
 
 
-def _rows(ours: Sequence[Timing], alone: Sequence[dict[str, Timing]]) -> list[Row]:
+def _rows(
+    ours: Sequence[Timing], reports: Sequence[StepReport], alone: Sequence[dict[str, Timing]]
+) -> list[Row]:
     wall = [t.wall_s for t in ours]
     cpu = [t.cpu_s for t in ours]
     floor_wall = [sum(t.wall_s for t in parts.values()) for parts in alone]
@@ -127,12 +138,17 @@ def _rows(ours: Sequence[Timing], alone: Sequence[dict[str, Timing]]) -> list[Ro
     return [
         ("step", spread(wall), f"CPU {spread(cpu)}"),
         *(
+            (f"- {says}", spread([r.metrics[name] for r in reports]), "")
+            for name, says in _PARTS.items()
+        ),
+        ("engines alone", spread(floor_wall), f"CPU {spread(floor_cpu)}"),
+        *(
             (
                 f"- {name}",
                 spread([parts[name].wall_s for parts in alone]),
                 f"CPU {spread([parts[name].cpu_s for parts in alone])}",
             )
-            for name in _PARTS
+            for name in _ALONE
         ),
         ("ratio", ratio(wall, floor_wall), f"CPU {ratio(cpu, floor_cpu)}; to the sum of the parts"),
     ]
