@@ -53,15 +53,16 @@ class HostMemoryUpdate(WeightTransferUpdateInfo):
     names: list[str]
     dtypes: list[str]  # names in torch
     shapes: list[tuple[int, ...]]
+    places: list[int]  # in `arrays`: tied weights share one
     arrays: list[NDArray[np.uint8]]
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The bucket as vLLM's `load_weights` reads it."""
-        for name, dtype, shape, array in zip(
-            self.names, self.dtypes, self.shapes, self.arrays, strict=True
+        for name, dtype, shape, place in zip(
+            self.names, self.dtypes, self.shapes, self.places, strict=True
         ):
             # A copy, because what lies in the object store must not be written.
-            raw = torch.from_numpy(array.copy())
+            raw = torch.from_numpy(self.arrays[place].copy())
             yield name, raw.view(getattr(torch, dtype)).reshape(shape)
 
 

@@ -220,12 +220,19 @@ def checksum(bucket: Mapping[str, Any], before: int) -> int:
 
 
 def host_bucket(bucket: Sequence[tuple[str, torch.Tensor]]) -> dict[str, Any]:
-    """Raw bytes in the object store: numpy has no bfloat16, so dtype and shape travel along."""
+    """Raw bytes in the object store: numpy has no bfloat16, so dtype and shape travel along.
+
+    A tensor with two names, as tied embeddings are, is sent once.
+    """
+    tensors = {id(tensor): tensor for _, tensor in bucket}
+    place_of = {key: place for place, key in enumerate(tensors)}
     return {
         "names": [name for name, _ in bucket],
         "dtypes": [str(t.dtype).removeprefix("torch.") for _, t in bucket],
         "shapes": [tuple(t.shape) for _, t in bucket],
+        "places": [place_of[id(tensor)] for _, tensor in bucket],
         "arrays": [
-            t.detach().cpu().contiguous().view(torch.uint8).reshape(-1).numpy() for _, t in bucket
+            t.detach().cpu().contiguous().view(torch.uint8).reshape(-1).numpy()
+            for t in tensors.values()
         ],
     }

@@ -10,7 +10,7 @@ import torch
 
 from actors.groups import weights
 from actors.groups.handles import Served, WeightRoute
-from actors.groups.weights import RolloutClient, WeightPublisher, checksum
+from actors.groups.weights import RolloutClient, WeightPublisher, checksum, host_bucket
 from conf.errors import LostActorError, VersionMismatchError
 
 pytestmark = pytest.mark.unit
@@ -135,3 +135,20 @@ def test_workers_of_the_engines_follow_one_another():
     client.init_weight_transfer_engine({"rank_offset": 1, "port": 2})
     assert [engine.calls[0][1]["rank_offset"] for engine in engines] == [1, 5]
     assert client.num_workers == 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tied_weights_travel_once_under_both_names(dtype: torch.dtype):
+    tied, norm = torch.arange(6, dtype=dtype).reshape(2, 3), torch.ones(3, dtype=dtype)
+    bucket = host_bucket([("embed", tied), ("norm", norm), ("head", tied)])
+    assert sum(array.nbytes for array in bucket["arrays"]) == 9 * tied.element_size()
+    received = {
+        name: torch.from_numpy(bucket["arrays"][place]).view(dtype).reshape(shape)
+        for name, shape, place in zip(
+            bucket["names"], bucket["shapes"], bucket["places"], strict=True
+        )
+    }
+    assert [*received] == ["embed", "norm", "head"]
+    assert received["embed"].equal(tied)
+    assert received["head"].equal(tied)
+    assert received["norm"].equal(norm)
