@@ -136,7 +136,8 @@ def _given(args: TextArgs | RateArgs) -> dict[str, float]:
 
 def _layout(case: Case) -> str:
     layout = case.layout
-    parts = f"{layout.engines} engines, {layout.shards} shards, {layout.ranks} ranks"
+    numbers = {"engine": layout.engines, "shard": layout.shards, "rank": layout.ranks}
+    parts = ", ".join(f"{num} {name}{'' if num == 1 else 's'}" for name, num in numbers.items())
     return f"{parts} on shared devices" if layout.takes_turns else parts
 
 
