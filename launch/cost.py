@@ -116,16 +116,17 @@ def _case(
 def _variations(args: CostArgs, case: Case) -> Variations:
     """The same run with other groups and lengths, on as many actors."""
     sizes, changes = (2, 4, 8, 16, 32), args.changes or ()
-    own = case.work.lengths.answer_tokens
-    lengths = [round(own * share) for share in (0.125, 0.25, 0.5, 1, 2)]
+    texts = case.work.lengths
+    lengths = [round(texts.answer_tokens * share) for share in (0.125, 0.25, 0.5, 1, 2)]
+    lengths = [length for length in lengths if length <= texts.longest_tokens]
     groups = {
         size: _case(args, args.experiment, [*changes, f"algorithm.group_size={size}"])
         for size in sizes
     }
-    texts = {length: _case(args, args.experiment, changes, float(length)) for length in lengths}
+    of_length = {length: _case(args, args.experiment, changes, float(length)) for length in lengths}
     return Variations(
         groups={size: other.laid_out_as(case) for size, other in groups.items()},
-        lengths={length: other.laid_out_as(case) for length, other in texts.items()},
+        lengths={length: other.laid_out_as(case) for length, other in of_length.items()},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from actors.plan.cost.parts import (
     MINIPY_LENGTHS,
@@ -59,15 +59,18 @@ def case_of(
         raise UserError(f"recipe: {cfg.recipe} is not predicted, only grpo is")
     shapes = model_shapes(cfg.model.path, cfg.reward.model, made=cfg.loop.enabled)
     on_gpu = cfg.placement.device == "cuda"
+    if devices is not None and not on_gpu:
+        raise UserError(f"devices: {cfg.experiment} runs on a CPU; leave it out")
     work = _work(cfg, shapes, replace(_lengths(cfg, on_gpu=on_gpu), **lengths))
-    found = replace(_rates(cfg, shapes, work, on_gpu=on_gpu), **rates)
+    found = replace(_rates(cfg, shapes, work, rates, on_gpu=on_gpu), **rates)
     layout = _layout(cfg, shapes, work, on_gpu=on_gpu)
     case = Case(
         rates=found,
         work=work,
         layout=layout,
         devices=_num_devices(cfg, layout),
-        source="H100, assumed" if on_gpu else "two CPU cores, measured",
+        source=("H100, assumed" if on_gpu else "two CPU cores, measured")
+        + (", but for those given" if rates else ""),
     )
     return case if devices is None else _on(case, cfg, devices)
 
@@ -113,6 +116,11 @@ def _work(cfg: Config, shapes: Shapes, lengths: Lengths) -> Work:
             f"model.path: nothing tells the size of {cfg.model.path}; give a directory with its "
             "config.json"
         )
+    if lengths.answer_tokens > lengths.longest_tokens:
+        raise UserError(
+            f"texts.answer_tokens: {lengths.answer_tokens:g} is above the longest, "
+            f"{lengths.longest_tokens:g}; give a smaller one, or texts.longest_tokens"
+        )
     old = rule.minibatches_per_step > 1 or rule.max_staleness > 0
     size = DTYPE_BYTES[cfg.model.dtype]
     return Work(
@@ -125,13 +133,17 @@ def _work(cfg: Config, shapes: Shapes, lengths: Lengths) -> Work:
     )
 
 
-def _rates(cfg: Config, shapes: Shapes, work: Work, *, on_gpu: bool) -> Rates:
+def _rates(
+    cfg: Config, shapes: Shapes, work: Work, given: Mapping[str, float], *, on_gpu: bool
+) -> Rates:
     assert shapes.policy is not None
     if not on_gpu:
-        if shapes.policy.num_parameters > _MINIPY:
+        unknown = [f"rates.{one.name}" for one in fields(Rates) if one.name not in given]
+        if shapes.policy.num_parameters > _MINIPY and unknown:
             raise UserError(
                 f"model.path: {cfg.model.path} has {shapes.policy.num_parameters / 1e6:.0f} M "
-                "parameters; on a CPU only models of minipy's size were measured"
+                "parameters; on a CPU only models of minipy's size were measured: give "
+                f"{', '.join(unknown)}"
             )
         return TWO_CORES
     checkpoints = cfg.policy.gradient_checkpointing

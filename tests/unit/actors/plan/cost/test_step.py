@@ -132,3 +132,15 @@ def test_runs_that_cannot_be_predicted_are_refused_by_name():
         case_of(config("experiment=qwen3_8b_codescaler"), {}, {}, 4)
     with pytest.raises(UserError, match=r"^recipe: cure is not predicted"):
         case_of(config("experiment=recipe_cure"), {}, {}, None)
+    with pytest.raises(UserError, match=r"^devices: quickstart runs on a CPU"):
+        case_of(config("experiment=quickstart"), {}, {}, 8)
+    with pytest.raises(UserError, match=r"^texts.answer_tokens: 20000 is above the longest, 16384"):
+        case_of(config("experiment=qwen3_8b_codescaler"), {"answer_tokens": 20_000.0}, {}, None)
+
+
+def test_another_model_on_a_cpu_needs_rates_of_its_own():
+    cfg = config("experiment=smollm2_mbpp")
+    with pytest.raises(UserError, match=r"has 135 M parameters.*give rates.decode_step_s, rates"):
+        case_of(cfg, {}, {}, None)
+    rates = {name: getattr(RATES, name) for name in Rates.__slots__}
+    assert case_of(cfg, {}, rates, None).rates == RATES
