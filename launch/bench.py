@@ -2,7 +2,8 @@
 
 `step`: a step of the quickstart beside its engines alone, on the same tokens.
 `start`: from the command to the end of its first step, beside its engines started alone.
-`rivals`: steps of the quickstart beside those of TRL, in an environment of its own (`rivals=DIR`).
+`rivals`: steps of the quickstart beside those of TRL, in an environment of its own (`rivals=DIR`);
+with `settings=["experiment=smollm2_mbpp"]`, those of SmolLM2-135M on MBPP.
 `update`: an optimizer step of the quickstart, and one of a long prompt, with shared prefixes and
 without.
 `growth`: what the driver costs for a step of more and more long completions, with actors that
@@ -74,8 +75,10 @@ class BenchArgs:
     programs: int = key("programs for the throughput", 300, ge=10)
     repeats: int = key("repetitions of each timing", 3, ge=1)
     model: str = key("reward model of rm_scoring and serving", "assets/minipy/rm")
-    shards: int = key("reward actors of rm_scoring and serving", 2, ge=1)
+    shards: int = key("reward actors (rm_scoring, serving); simulated ones (growth)", 2, ge=1)
     sizes: tuple[int, ...] = key("completions of a step (growth)", (128, 512, 2048), ge=16)
+    engines: int = key("simulated rollout engines (growth)", 4, ge=1)
+    tokens: int = key("tokens of a completion (growth)", 16_384, ge=1)
     clients: int = key("requests at once (serving)", 200, ge=1)
     seconds: float = key("duration of the load (serving)", 60.0, gt=0)
     queue: int = key("answers that the server admits at once (serving)", 256, ge=1)
@@ -85,7 +88,15 @@ class BenchArgs:
     )
     steps: int = key("steps of the generated run (report)", 200, ge=1)
     completions: int = key("completions of a step (report)", 2048, ge=16)
+    settings: tuple[str, ...] = key(
+        "settings of the run whose step is measured (step, update, rivals, growth, publication)",
+        ("experiment=quickstart",),
+    )
     rivals: str = key("directory of the environment that TRL runs in (rivals)", "outputs/rivals")
+    turn: int = key("steps of each turn, of which the first warms up (rivals)", 4, ge=2)
+    rows: int | None = key(
+        "completions that TRL computes at once (rivals); null is all of a step", None, ge=1
+    )
     suites: str | None = key(
         "directory of JSON lines with the verdict that each program `should` get (suites)", None
     )
@@ -150,7 +161,7 @@ def run(args: BenchArgs) -> None:
 
 
 def _measure_steps(args: BenchArgs) -> None:
-    cfg = with_shipped_models(compose_config(["experiment=quickstart"]))
+    cfg = with_shipped_models(compose_config(list(args.settings)))
     if args.what == "update":
         from launch.benches.steps.update import measure_update  # noqa: PLC0415 - loads torch
 
@@ -164,17 +175,25 @@ def _measure_steps(args: BenchArgs) -> None:
 
         measure_start(cfg, args.repeats)
     elif args.what == "growth":
+        from actors.jobs.growth import Scale  # noqa: PLC0415 - loads torch
         from launch.benches.steps.growth import measure_growth  # noqa: PLC0415 - loads torch
 
-        measure_growth(cfg, args.repeats, args.sizes)
+        scale = Scale(engines=args.engines, shards=args.shards, tokens=args.tokens)
+        measure_growth(cfg, args.repeats, args.sizes, scale)
     elif args.what == "publication":
         from launch.benches.steps.publication import measure_publication  # noqa: PLC0415 - loads torch
 
         measure_publication(cfg, args.repeats)
     else:
-        from launch.benches.steps.rivals import measure_rivals  # noqa: PLC0415 - loads torch
+        from launch.benches.steps.rivals import (  # noqa: PLC0415 - loads torch
+            Turns,
+            measure_rivals,
+            rows_at_once,
+        )
 
-        measure_rivals(cfg, Path(args.rivals), args.repeats)
+        rows = rows_at_once(cfg, args.rows)
+        turns = Turns(repeats=args.repeats, steps=args.turn, rows=rows)
+        measure_rivals(cfg, Path(args.rivals), turns)
 
 
 def _measure_runs(args: BenchArgs) -> None:

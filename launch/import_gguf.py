@@ -18,8 +18,8 @@ import rl.base.early  # noqa: F401 - signals are heard from here on
 from conf.errors import UserError
 from conf.schema import Dtype, key
 from launch.common.cli import main_simple
-from launch.gguf.conversion import convert
-from launch.gguf.files import Carried, read_gguf
+from launch.stored_gguf.conversion import convert
+from launch.stored_gguf.files import Carried, read_gguf
 from rl.base.outputs import check_output_dir
 
 _MAGIC = b"GGUF"

@@ -8,11 +8,13 @@ the engines would compute is left out, so that the driver is all that is measure
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import count
+from typing import Any, cast
 
-import numpy as np
 import psutil
 import ray
 
@@ -22,106 +24,50 @@ from actors.groups.rollout import RolloutEngines
 from actors.groups.supervision import Seat, Supervisor
 from actors.groups.trainer import TrainGroup
 from actors.stages.recipes import make_recipe
+from actors.stages.simulated import (
+    PROMPT_TOKENS,
+    SimulatedEngine,
+    SimulatedRank,
+    SimulatedShard,
+)
 from conf.schema import Config
-from reward.judges.judge import Answers, Judged
 from rl.base.console import Console
 from rl.packing import Packing
 from rl.step import collect, learn
-from rl.types import (
-    Ask,
-    Completion,
-    Extraction,
-    Finish,
-    JudgeKind,
-    Message,
-    Prompt,
-    PromptGroup,
-    Reason,
-    SamplingConfig,
-    Score,
-    UpdateReport,
-)
+from rl.types import Message, Prompt, SamplingConfig
 
-NUM_TOKENS = 16_384  # of a completion
-_PROMPT_TOKENS = 512
 _GROUP_SIZE = 16
-_ENGINES, _SHARDS, _RANKS = 4, 2, 4
-CHARS_PER_TOKEN = 4
+_RANKS = 4
 _WAIT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How many actors answer, and how long the completions are."""
+
+    engines: int = 4
+    shards: int = 2
+    tokens: int = 16_384  # of a completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriverCost:
-    """What one step took of the driver."""
+    """What one step took of the driver, and how it dealt its work."""
 
     cpu_s: float
     wall_s: float
     memory_bytes: int  # of the process at the end of the step
+    by_engine: tuple[int, ...]  # completions of each
+    by_shard: tuple[int, ...]
 
 
-class SimulatedEngine:
-    """Samples completions of full length without a model."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The costs of steps by their number of completions, and what the actors take."""
 
-    async def ready(self) -> str:
-        """Answer at once."""
-        return "engine"
-
-    async def generate(self, asks: Sequence[Ask], step: int) -> AsyncIterator[PromptGroup]:
-        """Yield random groups."""
-        rng = np.random.default_rng(step)
-        for ask in asks:
-            completions = tuple(
-                Completion(
-                    prompt_id=ask.prompt.id,
-                    sample_idx=index,
-                    text="x" * (NUM_TOKENS * CHARS_PER_TOKEN),
-                    token_ids=rng.integers(0, 150_000, NUM_TOKENS, np.int32),
-                    rollout_logprobs=rng.random(NUM_TOKENS, np.float32),
-                    finish=Finish.STOP,
-                    policy_version=step - 1,
-                )
-                for index in range(ask.sampling.group_size)
-            )
-            yield PromptGroup(
-                ask=ask,
-                prompt_token_ids=np.arange(_PROMPT_TOKENS, dtype=np.int32),
-                completions_G=completions,
-                engine="engine",
-                finished_s=time.time(),
-            )
-
-
-class SimulatedShard:
-    """Scores answers by their place in the group."""
-
-    def ready(self) -> str:
-        """Answer at once."""
-        return "shard"
-
-    def judge(
-        self, bundle: Sequence[Answers], earlier_codes: Sequence[str] = ()
-    ) -> tuple[list[Judged], float]:
-        """Judge each answer in no time."""
-        del earlier_codes
-        return [_judged(len(answers.texts_G)) for answers in bundle], time.time()
-
-
-def _judged(num: int) -> Judged:
-    return Judged(
-        extractions_G=(Extraction(reason=Reason.OK, code="pass"),) * num,
-        scores_G=tuple(Score(value=float(index)) for index in range(num)),
-        rewards_G=np.arange(num, dtype=np.float32),
-        judge=JudgeKind.RM,
-        num_executed=0,
-    )
-
-
-class SimulatedRank:
-    """Takes its microbatches and does nothing with them."""
-
-    def update(self, *_: Any) -> UpdateReport:  # noqa: ANN401 - what a rank is given
-        """Report an optimizer step."""
-        return UpdateReport(metrics={"policy/loss": 0.0}, lr=1e-6)
+    costs: Mapping[int, Sequence[DriverCost]]
+    start_s: float  # of all actors
+    actor_bytes: tuple[int, ...]  # memory of its own of each engine's and shard's process
 
 
 class _Policy(TrainGroup):
@@ -138,43 +84,55 @@ class _Fleet:
     policy: _Policy
 
 
-def _seats(kind: Any, group: str, num: int) -> list[Seat[Any]]:  # noqa: ANN401 - any of the actors above
-    create = ray.remote(kind).options(num_cpus=0).remote
-    return [Seat(f"{group}-{number}", create) for number in range(num)]
+def _seats(group: str, num: int, create: Callable[[str], Any]) -> list[Seat[Any]]:
+    names = [f"{group}-{number}" for number in range(num)]
+    return [Seat(name, partial(create, name)) for name in names]
 
 
-def _fleet(cfg: Config) -> _Fleet:
+def _fleet(cfg: Config, scale: Scale) -> _Fleet:
     supervisor = Supervisor(cfg.supervision, _WAIT_S, lambda _: "here", Console())
-    rank: Any = ray.remote(SimulatedRank).options(num_cpus=0)
+    kinds = (SimulatedEngine, SimulatedShard, SimulatedRank)
+    engine, shard, rank = (cast("Any", ray.remote(kind)).options(num_cpus=0) for kind in kinds)
     names = [f"policy-{number}" for number in range(_RANKS)]
+    engines = _seats("rollout", scale.engines, lambda name: engine.remote(name, scale.tokens))
     return _Fleet(
-        RolloutEngines(_seats(SimulatedEngine, "rollout", _ENGINES), _WAIT_S, supervisor),
-        RewardGroup(_seats(SimulatedShard, "reward", _SHARDS), _WAIT_S, supervisor),
+        RolloutEngines(engines, _WAIT_S, supervisor),
+        RewardGroup(_seats("reward", scale.shards, shard.remote), _WAIT_S, supervisor),
         _Policy(
             Seat("policy", lambda: tuple(rank.remote() for _ in names), actors=names),
-            Packing(num_ranks=_RANKS, microbatch_tokens=NUM_TOKENS + _PROMPT_TOKENS),
+            Packing(num_ranks=_RANKS, microbatch_tokens=scale.tokens + PROMPT_TOKENS),
             _WAIT_S,
             supervisor,
         ),
     )
 
 
-def driver_costs(
-    cfg: Config, num_repeats: int, sizes: Sequence[int]
-) -> Mapping[int, Sequence[DriverCost]]:
-    """Costs of steps of so many completions, by their number; the first step of each warms up."""
+def driver_costs(cfg: Config, num_repeats: int, sizes: Sequence[int], scale: Scale) -> Found:
+    """Costs of steps of so many completions; the first step of each size warms up."""
     with session(cfg.ray, "driver-costs") as run:
-        return {size: run(_steps(cfg, num_repeats, size)) for size in sizes}
+        return run(_measure(cfg, num_repeats, sizes, scale))
 
 
-async def _steps(cfg: Config, num_repeats: int, num_completions: int) -> list[DriverCost]:
-    fleet = _fleet(cfg)
-    costs = [await _step(cfg, fleet, step, num_completions) for step in range(1, num_repeats + 2)]
-    return costs[1:]
+async def _measure(cfg: Config, num_repeats: int, sizes: Sequence[int], scale: Scale) -> Found:
+    fleet = _fleet(cfg, scale)
+    started_s = time.perf_counter()
+    await fleet.rollout.start()
+    await fleet.reward.start()
+    start_s = time.perf_counter() - started_s
+    costs: dict[int, list[DriverCost]] = {}
+    steps = count(1)
+    for size in sizes:
+        found = [await _step(cfg, fleet, next(steps), size, scale) for _ in range(num_repeats + 1)]
+        costs[size] = found[1:]
+    seats = [*fleet.rollout.seats, *fleet.reward.seats]
+    sizes_A = [await seat.handle.memory_bytes.remote() for seat in seats]
+    return Found(costs=costs, start_s=start_s, actor_bytes=tuple(sizes_A))
 
 
-async def _step(cfg: Config, fleet: _Fleet, step: int, num_completions: int) -> DriverCost:
-    sampling = SamplingConfig(group_size=_GROUP_SIZE, max_tokens=NUM_TOKENS)
+async def _step(
+    cfg: Config, fleet: _Fleet, step: int, num_completions: int, scale: Scale
+) -> DriverCost:
+    sampling = SamplingConfig(group_size=_GROUP_SIZE, max_tokens=scale.tokens)
     recipe = make_recipe(cfg, sampling)
     problems = [
         Prompt(id=f"p{number}", messages=(Message("user", f"problem {number}"),))
@@ -189,4 +147,12 @@ async def _step(cfg: Config, fleet: _Fleet, step: int, num_completions: int) -> 
         cpu_s=after.user + after.system - before.user - before.system,
         wall_s=time.perf_counter() - started_s,
         memory_bytes=this.memory_info().rss,
+        by_engine=_dealt([judged.group.engine for judged in batch.groups_P], fleet.rollout.seats),
+        by_shard=_dealt([judged.actor for judged in batch.groups_P], fleet.reward.seats),
     )
+
+
+def _dealt(actors: Sequence[str], seats: Sequence[Seat[Any]]) -> tuple[int, ...]:
+    """Completions that each actor was dealt, idle ones included."""
+    groups = Counter(actors)
+    return tuple(_GROUP_SIZE * groups[seat.name] for seat in seats)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
 import pytest
 
 from tests.tree.picture import PICTURE, draw, imports_of_packages, rows_of
@@ -21,3 +25,13 @@ def test_a_package_stands_above_what_it_imports():
 
 def test_no_package_file_or_function_passes_its_bound():
     assert list(measure().faults()) == []
+
+
+def test_no_module_beside_the_commands_hides_a_library_of_its_name():
+    # Python puts the folder of a command in front of all libraries.
+    launch = Path(__file__).parents[2] / "launch"
+    names = {path.stem for path in launch.iterdir() if not path.stem.startswith("_")}
+    elsewhere = [
+        path for path in sys.path if Path(path or ".").resolve() not in {launch, launch.parent}
+    ]
+    assert [name for name in sorted(names) if PathFinder.find_spec(name, elsewhere)] == []

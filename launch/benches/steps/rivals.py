@@ -1,7 +1,8 @@
-"""Steps of the quickstart beside TRL's `GRPOTrainer`: same models, prompts, lengths, threads.
+"""Steps of a run beside TRL's `GRPOTrainer`: same models, prompts, lengths, threads.
 
 TRL runs in an environment of its own that this bench makes: its packages beside those of this
-project, so that both use the same torch and transformers.
+project, so that both use the same torch and transformers. A run without a reward model is given one
+of its policy's size, whose scores mean nothing: here they cost what they cost.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ import subprocess
 import sys
 import venv
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
 from actors.cluster.session import session
 from actors.groups.fleet import start_fleet
-from conf.errors import EngineError
+from actors.plan.checks.inputs import check_inputs
+from conf.errors import EngineError, UserError
 from conf.schema import Config
 from launch.benches.steps.quickstart import Steps, fleet_spec
 from launch.benches.timing import Timing, ratio, spread, timed
@@ -26,17 +32,61 @@ from rl.types import Prompt
 
 _PACKAGES = ("trl==1.16.0", "accelerate==1.14.0")
 _SCRIPT = Path(__file__).with_name("trl_grpo.py")
-_STEPS = 4  # of each turn; the first warms up
 _CORES = 2
 Row = tuple[str, str, str]
 
 
-def measure_rivals(cfg: Config, directory: Path, num_repeats: int) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """How the two sides take turns."""
+
+    repeats: int
+    steps: int  # of each turn; the first warms up
+    rows: int  # completions that TRL computes at once, a part of a step
+
+
+def measure_rivals(cfg: Config, directory: Path, turns: Turns) -> None:
     """Print what a step takes here and with TRL, in turns."""
-    python = _environment(directory)
-    with session(cfg.ray, "bench-rivals") as run:
-        rows = run(_measure(cfg, python, num_repeats))
-    Console().table("step of the quickstart beside TRL's", rows)
+    with TemporaryDirectory(prefix="rival-model-") as folder:
+        cfg = with_reward_model(cfg, Path(folder))
+        check_inputs(cfg)
+        python = _environment(directory)
+        with session(cfg.ray, "bench-rivals") as run:
+            rows = run(_measure(cfg, python, turns))
+    Console().table(f"step of {cfg.experiment} beside TRL's", rows)
+
+
+def rows_at_once(cfg: Config, rows: int | None) -> int:
+    """How many completions TRL computes at once: those of a step, unless `rows` are asked.
+
+    Raises:
+        UserError: where a step is not made of such parts.
+    """
+    step = cfg.algorithm.prompts_per_step * cfg.algorithm.group_size
+    rows = step if rows is None else rows
+    if step % rows:
+        raise UserError(
+            f"rows: {rows} does not divide the {step} completions of a step; give a divisor of it"
+        )
+    return rows
+
+
+def with_reward_model(cfg: Config, directory: Path) -> Config:
+    """The run with a reward model: its own, else the policy with a random score head."""
+    if cfg.reward.model is not None:
+        return cfg
+    tokenizer = AutoTokenizer.from_pretrained(cfg.model.path)
+    torch.manual_seed(cfg.seed)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        cfg.model.path, num_labels=1, dtype=torch.float32
+    )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    reward = replace(
+        cfg.reward, kind="rm", model=str(directory), adapter="sequence_classifier", dtype="float32"
+    )
+    return replace(cfg, reward=reward)
 
 
 def _environment(directory: Path) -> Path:
@@ -55,15 +105,15 @@ def _environment(directory: Path) -> Path:
     return python
 
 
-async def _measure(cfg: Config, python: Path, num_repeats: int) -> list[Row]:
+async def _measure(cfg: Config, python: Path, turns: Turns) -> list[Row]:
     ours: list[Timing] = []
     theirs: list[Timing] = []
     first_s: list[float] = []
     async with start_fleet(cfg, fleet_spec(cfg), "bench-rivals") as fleet:
         steps = Steps(cfg, fleet)
-        for _ in range(num_repeats):
-            ours += [(await timed(steps.run()))[1] for _ in range(_STEPS)][1:]
-            lines = _run_trl(cfg, python, steps.problems)
+        for _ in range(turns.repeats):
+            ours += [(await timed(steps.run()))[1] for _ in range(turns.steps)][1:]
+            lines = _run_trl(cfg, python, steps.problems, turns)
             theirs += [Timing(wall_s=x["wall_s"], cpu_s=x["cpu_s"]) for x in lines[1:]]
             first_s.append(lines[0]["first_s"])
     wall = [[t.wall_s for t in timings] for timings in (ours, theirs)]
@@ -76,7 +126,9 @@ async def _measure(cfg: Config, python: Path, num_repeats: int) -> list[Row]:
     ]
 
 
-def _run_trl(cfg: Config, python: Path, prompts: Sequence[Prompt]) -> list[dict[str, float]]:
+def _run_trl(
+    cfg: Config, python: Path, prompts: Sequence[Prompt], turns: Turns
+) -> list[dict[str, float]]:
     """Step times of one run of TRL."""
     with TemporaryDirectory(prefix="rival-") as folder:
         job = Path(folder) / "job.json"
@@ -91,11 +143,12 @@ def _run_trl(cfg: Config, python: Path, prompts: Sequence[Prompt]) -> list[dict[
                     ],
                     "prompts_per_step": cfg.algorithm.prompts_per_step,
                     "group_size": cfg.algorithm.group_size,
+                    "rows": turns.rows,
                     "max_completion_tokens": cfg.model.max_completion_tokens,
                     "temperature": cfg.rollout.temperature,
                     "lr": cfg.policy.lr,
                     "kl_coef": cfg.algorithm.kl_coef,
-                    "steps": _STEPS,
+                    "steps": turns.steps,
                     "seed": cfg.seed,
                     "threads": _CORES,
                     "output": folder,
@@ -106,6 +159,6 @@ def _run_trl(cfg: Config, python: Path, prompts: Sequence[Prompt]) -> list[dict[
             [str(python), str(_SCRIPT), str(job)], check=False, capture_output=True, text=True
         )
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"step"')]
-    if done.returncode or len(lines) != _STEPS:
+    if done.returncode or len(lines) != turns.steps:
         raise EngineError(f"TRL ended with {done.returncode}: {done.stderr.strip()[-500:]}")
     return [json.loads(line) for line in lines]

@@ -63,7 +63,8 @@ def main(job) -> None:
         ),
         args=GRPOConfig(
             output_dir=job["output"],
-            per_device_train_batch_size=job["prompts_per_step"] * job["group_size"],
+            per_device_train_batch_size=job["rows"],
+            gradient_accumulation_steps=job["prompts_per_step"] * job["group_size"] // job["rows"],
             num_generations=job["group_size"],
             max_completion_length=job["max_completion_tokens"],
             temperature=job["temperature"],

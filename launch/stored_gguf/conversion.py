@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.engines.stored.saved_model import copy_tokenizer
 from conf.errors import UserError, in_one_line
-from launch.gguf.files import (
+from launch.stored_gguf.files import (
     Carried,
     GgufFile,
     check_metadata,
