@@ -770,6 +770,10 @@ class CheckpointConfig:
     )
     keep: int = key("checkpoints kept, newest first", 2, ge=2)
     rollouts_every: int = key("steps between saved rollout files; 0 saves none", 1, ge=0)
+    rollout_tokens: bool = key(
+        "tokens and their log-probs in rollout files, for launch/replay.py; about 4 bytes a token",
+        True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -356,7 +356,8 @@ class RlRun:
         with self._effort.trying(f"{RolloutFolder.TRAINING}/"):
             path = self._run.rollout_file(RolloutFolder.TRAINING, step)
             rows = rollout_rows(step, batch.groups_P, batch.lesson.advantages_PG)
-            write_rollouts(path, list(rows))
+            tokens_of = batch.groups_P if self._cfg.checkpoint.rollout_tokens else ()
+            write_rollouts(path, list(rows), tokens_of)
 
     async def _evaluate_all(self, fleet: RayFleet, step: int) -> dict[str, float]:
         """Metrics of the held-out problems; marks of the recipe are those of the main ones."""
