@@ -62,35 +62,30 @@ def test_all_saved_steps_are_trained_again_with_the_settings_of_the_run(
     assert jobs[2].cfg.policy.ranks == 1
 
 
+@pytest.mark.usefixtures("jobs")
 @pytest.mark.parametrize(
-    ("steps", "overrides", "more", "said"),
+    ("steps", "keys", "said"),
     [
-        ((1, 3), [], (), "no rollouts of step 2"),
-        ((), [], (), "no rollouts of step 1"),
-        ((1,), [], ("steps=2",), "no rollouts of step 2"),
-        (
-            (1,),
-            ["++recipe=cure"],
-            (),
-            "recipe=cure, which learns from more than rollout files hold",
-        ),
-        ((1,), [], ("settings={policy.rate: 1}",), "policy.rate"),
-        ((1,), [], ("settings={policy.lr: fast}",), "policy.lr"),
-        ((1,), [], ("scores=nowhere.jsonl",), "nowhere.jsonl"),
+        ((1, 3), (), "no rollouts of step 2"),
+        ((), (), "no rollouts of step 1"),
+        ((1,), ("steps=2",), "no rollouts of step 2"),
+        ((1,), ("++recipe=cure",), "recipe=cure, which learns from more than rollout files hold"),
+        ((1,), ("settings={policy.rate: 1}",), "policy.rate"),
+        ((1,), ("settings={policy.lr: fast}",), "policy.lr"),
+        ((1,), ("scores=nowhere.jsonl",), "nowhere.jsonl"),
     ],
 )
 def test_what_cannot_be_trained_again_is_refused(
     tmp_path: Path,
-    jobs: list[Replay],
     capsys: pytest.CaptureFixture[str],
     steps: tuple[int, ...],
-    overrides: list[str],
-    more: tuple[str, ...],
+    keys: tuple[str, ...],
     said: str,
 ):
-    assert given(make_run(tmp_path / "run", steps, *overrides), *more) == 2
+    of_run = [key for key in keys if key.startswith("++")]
+    more = [key for key in keys if key not in of_run]
+    assert given(make_run(tmp_path / "run", steps, *of_run), *more) == 2
     assert said in capsys.readouterr().err
-    assert not jobs
 
 
 def test_no_run_and_a_run_as_the_output_are_refused(
