@@ -51,6 +51,7 @@ ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
 Credit = Literal["binary", "pass_rate"]
 Combine = Literal["sum", "normalized"]
 BlockRule = Literal["single_block", "last_block"]
+Reads = Literal["code", "answer"]
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
 Resume = Literal["auto", "never"]
@@ -419,6 +420,11 @@ class RewardConfig:
         "function from the reward model's score to the reward of valid code; raw with kind "
         "execution",
         "softplus",
+    )
+    reads: Reads = key(
+        "what of an answer with a program the reward model reads: the program, or all of the "
+        "answer after its thinking",
+        "code",
     )
     rule: BlockRule | ImportPath = key(
         "fenced block that counts as the program: the only one, or the last", "single_block"

@@ -228,6 +228,7 @@ def test_what_a_step_learned_from_comes_back_bit_for_bit(tmp_path: Path):
             assert one.rollout_logprobs.tobytes() == other.rollout_logprobs.tobytes()
             assert (one.finish, one.policy_version) == (other.finish, other.policy_version)
             if other.support_TK is not None and len(other.token_ids):
+                assert one.support_TK is not None
                 assert np.array_equal(one.support_TK, other.support_TK)
 
 
