@@ -15,6 +15,7 @@ from conf.algorithm_relations import (
 from conf.keys import keys_of
 from conf.relation import Relation
 from conf.rules.problems import (
+    DIFFICULTY_RELATIONS,
     FILE_RELATIONS,
     SOURCE_RELATIONS,
     UNTESTED_RELATIONS,
@@ -184,6 +185,7 @@ RELATIONS: tuple[Relation, ...] = (
             or c.data.num_train >= c.algorithm.prompts_per_step - num_untested(c)
         ),
     ),
+    *DIFFICULTY_RELATIONS,
     *SOURCE_RELATIONS,
     *UNTESTED_RELATIONS,
     Relation(

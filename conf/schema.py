@@ -51,6 +51,7 @@ ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
 Credit = Literal["binary", "pass_rate"]
 Combine = Literal["sum", "normalized"]
 BlockRule = Literal["single_block", "last_block"]
+ProblemOrder = Literal["shuffled", "ascending", "descending"]
 Reads = Literal["code", "answer"]
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
@@ -95,6 +96,24 @@ class SourceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DifficultyConfig:
+    """How hard each training problem is, and what a run makes of it."""
+
+    field: str | None = key(
+        "number in the meta column of every training problem, such as a pass rate; null asks for "
+        "none",
+        None,
+    )
+    low: float | None = key("smallest number of a problem that is trained on", None)
+    high: float | None = key("largest number of a problem that is trained on", None)
+    order: ProblemOrder = key(
+        "order of the problems of an epoch: shuffled, from the smallest number to the largest, or "
+        "the other way round",
+        "shuffled",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Problems of a run (group `data`)."""
 
@@ -125,6 +144,7 @@ class DataConfig:
     eval_sets: dict[str, str] | None = key(
         "canonical parquets of further held-out problems, by names of yours", None
     )
+    difficulty: DifficultyConfig = key("curriculum by a number of each problem")
 
 
 @dataclass(frozen=True, kw_only=True)
