@@ -21,6 +21,7 @@ from conf.rules.problems import (
     UNTESTED_RELATIONS,
     num_untested,
 )
+from conf.rules.trackers import TRACKER_RELATIONS
 from conf.schema import Config, ResourceConfig
 
 
@@ -186,6 +187,7 @@ RELATIONS: tuple[Relation, ...] = (
         ),
     ),
     *DIFFICULTY_RELATIONS,
+    *TRACKER_RELATIONS,
     *SOURCE_RELATIONS,
     *UNTESTED_RELATIONS,
     Relation(

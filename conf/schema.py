@@ -898,6 +898,9 @@ class Config:
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(
         "additional metric sinks", ()
     )
+    tracker_rows: int = key(
+        "completions of each step that wandb and mlflow show in a table; 0 shows none", 0, ge=0
+    )
     recipe: RecipeName | ImportPath = key(
         "what a step asks, rewards and learns: grpo is programs alone; others are published "
         "systems (docs/recipes.md)",

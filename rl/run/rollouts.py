@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from conf.errors import DataError
 from rl.base.files import replacing
+from rl.seeds import derive_seed
 from rl.types import (
     Ask,
     Completion,
@@ -108,6 +109,16 @@ def rollout_rows(
                 task=judged.task.value,
                 parts=_parts(judged, index),
             )
+
+
+def sample_rows(rows: Sequence[RolloutRow], num: int, seed: int) -> list[RolloutRow]:
+    """At most `num` rows of a step, in their order: by the seed and what they are alone."""
+
+    def lot(row: RolloutRow) -> int:
+        return derive_seed(seed, "shown", row.step, row.prompt_id, row.sample_idx)
+
+    chosen = {id(row) for row in sorted(rows, key=lot)[:num]}
+    return [row for row in rows if id(row) in chosen]
 
 
 def _parts(judged: JudgedGroup, index: int) -> str:

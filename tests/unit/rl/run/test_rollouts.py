@@ -19,6 +19,7 @@ from rl.run.rollouts import (
     read_rollouts,
     read_rows,
     rollout_rows,
+    sample_rows,
     schema_of,
     write_rollouts,
 )
@@ -264,3 +265,14 @@ def test_rows_with_tokens_are_rows_as_before_and_a_file_without_them_says_what_i
         DataError, match=r"prompt_token_ids: column is missing.*rollout_tokens=true"
     ):
         read_groups(tmp_path / "without.parquet", {})
+
+
+def test_the_rows_that_are_shown_go_by_the_seed_and_keep_their_order():
+    groups = [make_judged(make_group(one, 4), (0, 1, 2, 3)) for one in make_prompts(5)]
+    rows = list(rollout_rows(7, groups, None))
+    shown = sample_rows(rows, 6, seed=0)
+    assert len(shown) == 6
+    assert shown == [row for row in rows if row in shown] == sample_rows(rows[:], 6, seed=0)
+    assert shown != sample_rows(rows, 6, seed=1)
+    assert len({row.prompt_id for row in shown}) > 1
+    assert sample_rows(rows, 99, seed=0) == rows
