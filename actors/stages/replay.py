@@ -177,4 +177,4 @@ def _is_equal(job: Replay) -> bool | None:
         return None
     names = [file.name for file in job.target.hf.glob("*.safetensors")]
     _, other, missing = cmpfiles(job.run.hf, job.target.hf, names, shallow=False)
-    return not other and not missing
+    return bool(names) and not other and not missing

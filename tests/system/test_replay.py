@@ -34,6 +34,12 @@ def learned(run: Path) -> list[list[float]]:
     return [[step[name] for name in LEARNED] for step in steps]
 
 
+def weights(run: Path) -> dict[str, bytes]:
+    found = {file.name: file.read_bytes() for file in (run / "hf").glob("*.safetensors")}
+    assert found
+    return found
+
+
 def trained(root: Path, *more: str) -> Path:
     small = ("algorithm.num_steps=3", "algorithm.prompts_per_step=4", "data.num_eval=4")
     quick = ("evaluation.num_samples=1", "probe.every=0", "reward.shards=1", f"output_dir={root}")
@@ -45,9 +51,9 @@ def test_the_weights_and_the_losses_of_a_replay_are_those_of_the_run(tmp_path: P
     run, again, other = trained(tmp_path), tmp_path / "again", tmp_path / "other"
     said = command("launch/replay.py", f"run={run}", f"output={again}")
     assert f"the same bytes as {run}/hf" in said
-    weights = "hf/model.safetensors"
-    assert (again / weights).read_bytes() == (run / weights).read_bytes()
+    assert weights(again) == weights(run)
     assert learned(again) == learned(run)
+    assert len(learned(run)) == 3
     changed = "settings={policy.lr: 1e-3}"
     said = command("launch/replay.py", f"run={run}", f"output={other}", changed)
     assert f"other than {run}/hf" in said
@@ -62,4 +68,5 @@ def test_one_rank_in_this_process_learns_what_one_rank_of_a_run_does(tmp_path: P
     )
     said = command("launch/replay.py", f"run={run}", f"output={again}", "in_process=true")
     assert f"the same bytes as {run}/hf" in said
+    assert weights(again) == weights(run)
     assert learned(again) == learned(run)
