@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from actors.engines.forward_check import gap_of
-from actors.groups.local_policy import LocalPolicy
 from actors.groups.rollout import RolloutEngines
+from actors.groups.train_actor import LocalPolicy
 from actors.groups.trainer import TrainGroup
 from conf.errors import EngineError, ProjectError
 from conf.schema import Config, Dtype, RolloutConfig, SelfCheckConfig

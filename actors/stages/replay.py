@@ -24,8 +24,8 @@ from actors.groups.fleet import (
     policy_spec,
     start_fleet,
 )
-from actors.groups.local_policy import LocalPolicy
 from actors.groups.self_check import check_ranks
+from actors.groups.train_actor import LocalPolicy
 from actors.groups.trainer import TrainGroup
 from actors.stages.recipes import make_recipe
 from actors.stages.rl_run import training_sampling
