@@ -89,7 +89,7 @@ async def run_loop(  # noqa: PLR0913 - actors, problems, recipe and its state, b
             start_s = time.perf_counter()
             batch = await buffer.get()
             wait_s = time.perf_counter() - start_s
-            report = await learn(step, batch, fleet.policy, on_policy=cfg.max_staleness == 0)
+            report = await learn(step, batch, fleet, on_policy=cfg.max_staleness == 0)
             history.add(step, recipe.remember(step, batch.groups_P, history.newest))
             step_s = time.perf_counter() - start_s
             times = {"time/wait_s": wait_s, "time/step_s": step_s}

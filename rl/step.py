@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conf.errors import SandboxError
-from rl.interfaces import Fleet, PolicyFleet
+from rl.interfaces import Fleet, Learner, PolicyFleet
 from rl.lessons.spread import NO_REFILL, Refill, problem_of, without_loss
 from rl.lessons.truncated import settle
 from rl.metrics import batch_metrics, mean_metrics
@@ -167,13 +167,13 @@ async def sample_and_judge(  # noqa: PLR0913 - who works, what is asked, and wha
     return tuple(group for bundle in done.values() for group in bundle)
 
 
-async def learn(step: int, batch: Batch, policy: PolicyFleet, *, on_policy: bool) -> StepReport:
+async def learn(step: int, batch: Batch, fleet: Learner, *, on_policy: bool) -> StepReport:
     """Update the policy on one batch; on return every rollout engine serves version `step`."""
     lesson = batch.lesson
     start_s = time.perf_counter()
-    update_metrics = await update(lesson.updates, policy, on_policy=on_policy)
+    update_metrics = await update(lesson.updates, fleet.policy, on_policy=on_policy)
     updated_s = time.perf_counter()
-    await policy.publish(step)
+    await fleet.policy.publish(step)
     published_s = time.perf_counter()
     sampled = [s for u in lesson.updates for s in u.samples if batch.groups_P]
     staleness = [step - 1 - s.policy_version for s in sampled]

@@ -183,7 +183,7 @@ async def _step(cfg: Config, fleet: _Fleet, step: int, num_completions: int) -> 
     this = psutil.Process()
     before, started_s = this.cpu_times(), time.perf_counter()
     batch = await collect(step, fleet, recipe, problems, recipe.start())
-    await learn(step, batch, fleet.policy, on_policy=True)
+    await learn(step, batch, fleet, on_policy=True)
     after = this.cpu_times()
     return DriverCost(
         cpu_s=after.user + after.system - before.user - before.system,

@@ -98,7 +98,7 @@ async def _train(job: Replay, recipe: Recipe, console: Console) -> None:
             lesson = recipe.teach(step, groups_P, history.seen_by(step))
             batch = Batch(groups_P=groups_P, lesson=lesson, started_s=0.0)
             on_policy = cfg.algorithm.max_staleness == 0
-            report = await learn(step, batch, policy, on_policy=on_policy)
+            report = await learn(step, batch, _Ranks(policy), on_policy=on_policy)
             history.add(step, recipe.remember(step, groups_P, history.newest))
             known = {n: value for n, value in report.metrics.items() if n not in _SAMPLING}
             known["time/step_s"] = time.perf_counter() - start_s
@@ -111,6 +111,13 @@ async def _train(job: Replay, recipe: Recipe, console: Console) -> None:
         if cfg.policy.lora.rank:
             with replacing_directory(job.target.adapter) as staged:
                 await policy.save_adapter(staged)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranks:
+    """All that learns."""
+
+    policy: TrainGroup | LocalPolicy
 
 
 @asynccontextmanager

@@ -65,7 +65,7 @@ def numbers_of(prompts: Sequence[Prompt], field: str) -> dict[str, float]:
 
 def _number(meta: str, field: str) -> float | None:
     fields: Any = json.loads(meta)
-    value: Any = fields.get(field) if isinstance(fields, dict) else None
+    value = cast("dict[str, Any]", fields).get(field) if isinstance(fields, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

@@ -55,7 +55,7 @@ def test_a_whole_step_runs_in_process_in_less_than_a_second_and_reports_register
 
     async def step():
         batch = await collect(1, fleet, GRPO, make_prompts(2), {})
-        return await learn(1, batch, fleet.policy, on_policy=True)
+        return await learn(1, batch, fleet, on_policy=True)
 
     start_s = time.perf_counter()
     report = wait(step())
@@ -114,7 +114,7 @@ def test_a_problem_whose_programs_cannot_be_run_is_dropped_whole_and_counted(cap
 
     async def step():
         batch = await collect(1, fleet, GRPO, make_prompts(3), {})
-        return batch, await learn(1, batch, fleet.policy, on_policy=True)
+        return batch, await learn(1, batch, fleet, on_policy=True)
 
     batch, report = wait(step())
     assert [g.group.prompt.id for g in batch.groups_P] == ["p0", "p2"]
@@ -179,7 +179,7 @@ def test_old_logprobs_are_asked_for_only_when_needed_and_before_any_update(
 ):
     fleet = FakeFleet()
     batch = batch_of((0.0, 1.0), (0.0, 1.0), taught_by=recipe(minibatches_per_step=minibatches))
-    wait(learn(1, batch, fleet.policy, on_policy=on_policy))
+    wait(learn(1, batch, fleet, on_policy=on_policy))
     assert [what for what, _ in fleet.events] == [*expected, "published"]
     assert set(fleet.subjects("update")) == {"given" if "logprobs" in expected else "own"}
 
@@ -218,7 +218,7 @@ def test_a_sample_is_the_prompt_then_the_completion_with_its_own_advantage_and_l
 
 def test_a_step_without_any_gradient_updates_nothing_and_still_publishes_its_version():
     fleet = FakeFleet()
-    report = wait(learn(4, batch_of((1.0, 1.0), (2.0, 2.0)), fleet.policy, on_policy=True))
+    report = wait(learn(4, batch_of((1.0, 1.0), (2.0, 2.0)), fleet, on_policy=True))
     assert fleet.events == [("published", 4)]
     assert report.metrics["policy/num_samples"] == 0.0
     assert "policy/loss" not in report.metrics
@@ -235,7 +235,7 @@ def test_a_non_finite_advantage_names_prompt_and_sample(bad):
 def test_every_sample_is_trained_on_once_and_prompts_stay_whole_in_a_minibatch():
     fleet = FakeFleet()
     batch = batch_of(*[(0.0, 1.0)] * 6, taught_by=recipe(minibatches_per_step=3))
-    wait(learn(1, batch, fleet.policy, on_policy=True))
+    wait(learn(1, batch, fleet, on_policy=True))
     assert [minibatch.num_samples for minibatch in fleet.policy.updates] == [4, 4, 4]
     assert {len(m.microbatches_by_rank) for m in fleet.policy.updates} == {
         fleet.policy.packing.num_ranks
@@ -252,7 +252,7 @@ def test_metrics_of_several_updates_are_means_and_the_learning_rate_is_the_last(
 
 
 def test_staleness_counts_versions_between_the_sampling_policy_and_the_one_that_learns():
-    report = wait(learn(5, batch_of((0.0, 1.0), version=2), FakeFleet().policy, on_policy=True))
+    report = wait(learn(5, batch_of((0.0, 1.0), version=2), FakeFleet(), on_policy=True))
     assert report.metrics["rollout/staleness"] == 2.0
 
 
@@ -283,7 +283,7 @@ def test_timings_say_how_much_of_the_scoring_was_not_hidden_behind_the_rollout()
 def test_samples_share_rows_only_where_the_policy_says_that_they_may(packs: bool):
     fleet = FakeFleet()
     fleet.policy.packing = dataclasses.replace(fleet.policy.packing, packs=packs)
-    wait(learn(1, batch_of((0.0, 1.0), (1.0, 0.0)), fleet.policy, on_policy=True))
+    wait(learn(1, batch_of((0.0, 1.0), (1.0, 0.0)), fleet, on_policy=True))
     (minibatch,) = fleet.policy.updates
     rows = [
         set(mb.sample_index_M[mb.place_M // mb.token_ids_RL.shape[1] == row].tolist())
@@ -301,7 +301,7 @@ def test_a_step_says_how_many_of_its_tokens_were_not_computed_again(share_prefix
     fleet.policy.packing = Packing(num_ranks=1, microbatch_tokens=64, share_prefix=share_prefix)
     # Both minibatches hold two completions of 4 tokens after the same prompt of 3.
     batch = batch_of((0.0, 1.0), (1.0, 0.0), taught_by=recipe(minibatches_per_step=2))
-    report = wait(learn(1, batch, fleet.policy, on_policy=True))
+    report = wait(learn(1, batch, fleet, on_policy=True))
     assert report.metrics["policy/shared_frac"] == pytest.approx(1 - num_tokens / 14)
     assert [minibatch.num_tokens for minibatch in fleet.policy.updates] == [num_tokens] * 2
     check_names(report.metrics)
