@@ -15,11 +15,13 @@ from conf.algorithm_relations import (
 from conf.keys import keys_of
 from conf.relation import Relation
 from conf.rules.problems import (
+    DIFFICULTY_RELATIONS,
     FILE_RELATIONS,
     SOURCE_RELATIONS,
     UNTESTED_RELATIONS,
     num_untested,
 )
+from conf.rules.trackers import TRACKER_RELATIONS
 from conf.schema import Config, ResourceConfig
 
 
@@ -184,6 +186,8 @@ RELATIONS: tuple[Relation, ...] = (
             or c.data.num_train >= c.algorithm.prompts_per_step - num_untested(c)
         ),
     ),
+    *DIFFICULTY_RELATIONS,
+    *TRACKER_RELATIONS,
     *SOURCE_RELATIONS,
     *UNTESTED_RELATIONS,
     Relation(

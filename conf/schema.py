@@ -51,6 +51,8 @@ ShapingKind = Literal["softplus", "raw", "sigmoid", "rank"]
 Credit = Literal["binary", "pass_rate"]
 Combine = Literal["sum", "normalized"]
 BlockRule = Literal["single_block", "last_block"]
+ProblemOrder = Literal["shuffled", "ascending", "descending"]
+Reads = Literal["code", "answer"]
 AdapterName = Literal["sequence_classifier", "codescaler", "acecoder", "themis"]
 ProtocolName = Literal["default", "livecodebench", "cure", "taco", "evalplus"]
 Resume = Literal["auto", "never"]
@@ -94,6 +96,24 @@ class SourceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DifficultyConfig:
+    """How hard each training problem is, and what a run makes of it."""
+
+    field: str | None = key(
+        "number in the meta column of every training problem, such as a pass rate; null asks for "
+        "none",
+        None,
+    )
+    low: float | None = key("smallest number of a problem that is trained on", None)
+    high: float | None = key("largest number of a problem that is trained on", None)
+    order: ProblemOrder = key(
+        "order of the problems of an epoch: shuffled, from the smallest number to the largest, or "
+        "the other way round",
+        "shuffled",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Problems of a run (group `data`)."""
 
@@ -124,6 +144,7 @@ class DataConfig:
     eval_sets: dict[str, str] | None = key(
         "canonical parquets of further held-out problems, by names of yours", None
     )
+    difficulty: DifficultyConfig = key("curriculum by a number of each problem")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,6 +440,11 @@ class RewardConfig:
         "function from the reward model's score to the reward of valid code; raw with kind "
         "execution",
         "softplus",
+    )
+    reads: Reads = key(
+        "what of an answer with a program the reward model reads: the program, or all of the "
+        "answer after its thinking",
+        "code",
     )
     rule: BlockRule | ImportPath = key(
         "fenced block that counts as the program: the only one, or the last", "single_block"
@@ -770,6 +796,10 @@ class CheckpointConfig:
     )
     keep: int = key("checkpoints kept, newest first", 2, ge=2)
     rollouts_every: int = key("steps between saved rollout files; 0 saves none", 1, ge=0)
+    rollout_tokens: bool = key(
+        "tokens and their log-probs in rollout files, for launch/replay.py; about 4 bytes a token",
+        True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -867,6 +897,9 @@ class Config:
     )
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = key(
         "additional metric sinks", ()
+    )
+    tracker_rows: int = key(
+        "completions of each step that wandb and mlflow show in a table; 0 shows none", 0, ge=0
     )
     recipe: RecipeName | ImportPath = key(
         "what a step asks, rewards and learns: grpo is programs alone; others are published "

@@ -58,7 +58,16 @@ class PolicyFleet(Protocol):
         ...
 
 
-class Fleet(Protocol):
+class Learner(Protocol):
+    """Whatever holds the ranks that train: a run, or a replay of one."""
+
+    @property
+    def policy(self) -> PolicyFleet:
+        """The ranks that train."""
+        ...
+
+
+class Fleet(Learner, Protocol):
     """All actors of one run."""
 
     @property
@@ -69,9 +78,4 @@ class Fleet(Protocol):
     @property
     def reward(self) -> RewardFleet:
         """Whatever judges code."""
-        ...
-
-    @property
-    def policy(self) -> PolicyFleet:
-        """The ranks that train."""
         ...

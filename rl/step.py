@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conf.errors import SandboxError
-from rl.interfaces import Fleet, PolicyFleet
+from rl.interfaces import Fleet, Learner, PolicyFleet
 from rl.lessons.spread import NO_REFILL, Refill, problem_of, without_loss
 from rl.lessons.truncated import settle
 from rl.metrics import batch_metrics, mean_metrics
@@ -167,7 +167,7 @@ async def sample_and_judge(  # noqa: PLR0913 - who works, what is asked, and wha
     return tuple(group for bundle in done.values() for group in bundle)
 
 
-async def learn(step: int, batch: Batch, fleet: Fleet, *, on_policy: bool) -> StepReport:
+async def learn(step: int, batch: Batch, fleet: Learner, *, on_policy: bool) -> StepReport:
     """Update the policy on one batch; on return every rollout engine serves version `step`."""
     lesson = batch.lesson
     start_s = time.perf_counter()

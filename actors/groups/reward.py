@@ -88,6 +88,7 @@ class RewardModelActor:
             extract_config(cfg),
             model_judge(cfg).shaping,
             cfg.cache_size,
+            reads=cfg.reads,
         )
         programs = judge_of(cfg, sandbox, self._reward_model)
         self._judge = bundle_judge(programs, cfg, sandbox)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from actors.engines.forward_check import gap_of
 from actors.groups.rollout import RolloutEngines
+from actors.groups.train_actor import LocalPolicy
 from actors.groups.trainer import TrainGroup
 from conf.errors import EngineError, ProjectError
 from conf.schema import Config, Dtype, RolloutConfig, SelfCheckConfig
@@ -41,7 +42,7 @@ _NUM_TOKENS = 16
 _GIB = 2**30
 
 
-async def check_ranks(cfg: SelfCheckConfig, trainer: TrainGroup, model: str) -> None:
+async def check_ranks(cfg: SelfCheckConfig, trainer: TrainGroup | LocalPolicy, model: str) -> None:
     """Check what the ranks compute, and decide how samples are laid out in rows.
 
     Raises:

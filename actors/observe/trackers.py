@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from conf.errors import UserError
 from conf.schema import Config
@@ -24,10 +24,14 @@ from conf.validate import to_dict
 from rl.base.files import replace_file
 from rl.metrics import Sink
 from rl.run.directory import RunDirectory
+from rl.run.rollouts import RolloutRow
 from rl.types import StepReport
 
 PROJECT = "codescaler-ray"  # of W&B, unless WANDB_PROJECT names another
 MLFLOW_PARAMS = 100  # that MLflow takes at once
+# Columns of a row that a table of completions has.
+SHOWN = ("step", "prompt_id", "sample_idx", "question", "text", "reason", "finish", "num_tokens")
+SHOWN += ("judge", "verdict", "score", "reward", "advantage")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,24 @@ def _is_installed(package: str) -> bool:
     """Whether there is code; a folder such as the `wandb/` that W&B leaves behind has none."""
     found = importlib.util.find_spec(package)
     return found is not None and found.origin is not None
+
+
+@runtime_checkable
+class RowSink(Protocol):
+    """A sink that shows completions too."""
+
+    def show(self, rows: Sequence[RolloutRow]) -> None:
+        """Show completions of one step in a table."""
+        ...
+
+
+def columns_of(rows: Sequence[RolloutRow]) -> dict[str, list[Any]]:
+    """The columns of a table of completions, with plain values."""
+    return {name: [_plain(getattr(row, name)) for row in rows] for name in SHOWN}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a row holds
+    return str(value) if isinstance(value, str) else value
 
 
 class TensorBoardTracker:
@@ -137,6 +159,14 @@ class WandbTracker:
         """Log all metrics of the step at once."""
         self._run.log({"step": report.step, **report.metrics})
 
+    def show(self, rows: Sequence[RolloutRow]) -> None:
+        """Log a table of the step."""
+        import wandb  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  # optional
+
+        columns = columns_of(rows)
+        table: Any = wandb.Table(columns=[*columns], data=[*zip(*columns.values(), strict=True)])
+        self._run.log({"step": rows[0].step, "rollouts": table})
+
     def close(self, *, ok: bool) -> None:
         """Mark the run as finished or failed."""
         self._run.finish(exit_code=0 if ok else 1)
@@ -189,6 +219,11 @@ class MlflowTracker:
             for name, value in report.metrics.items()
         ]
         self._client.log_batch(self._run_id, metrics=metrics)
+
+    def show(self, rows: Sequence[RolloutRow]) -> None:
+        """Log a table of the step, a file of its own: one of all steps would be written anew."""
+        file = f"rollouts/step-{rows[0].step:06d}.json"
+        self._client.log_table(self._run_id, columns_of(rows), file)
 
     def close(self, *, ok: bool) -> None:
         """Mark the run as finished or failed."""

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from actors.cluster.gauges import StepGauges, run_tags
-from actors.observe.trackers import TRACKERS, tracked_run
+from actors.observe.trackers import TRACKERS, RowSink, tracked_run
 from conf.errors import in_one_line
 from conf.schema import Config
 from rl.base.best_effort import BestEffort
 from rl.metrics import JsonlSink, Sink
 from rl.run.directory import RunDirectory
+from rl.run.rollouts import RolloutRow
 from rl.types import StepReport
 
 CLOSE_DEADLINE_S = 60.0  # how long the end of a run waits for its watchers, all together
@@ -45,6 +46,11 @@ class Watcher:
     def write(self, report: StepReport) -> None:
         """Pass this on to the sink soon; never raises."""
         self._inbox.put(lambda: self._sink.write(report))
+
+    def show(self, rows: Sequence[RolloutRow]) -> None:
+        """Pass completions on to a sink that shows them, soon; never raises."""
+        if isinstance(sink := self._sink, RowSink):
+            self._inbox.put(lambda: sink.show(rows))
 
     def close(self, *, ok: bool) -> None:
         """Close the sink soon, if it has begun; `join` waits for it."""
@@ -92,6 +98,11 @@ class Watchers:
             self._effort.failed(self._jsonl.name, in_one_line(str(error)))
         for watcher in self._watchers:
             watcher.write(report)
+
+    def show(self, rows: Sequence[RolloutRow]) -> None:
+        """Give watchers completions of one step, at least one, to show."""
+        for watcher in self._watchers:
+            watcher.show(rows)
 
     def flush(self) -> None:
         """See that every line of `metrics.jsonl` so far is on the disk, or raise OSError."""

@@ -8,6 +8,7 @@ from conf.errors import DataError, UserError
 from conf.imports import load_function
 from conf.rules.problems import num_untested, source_counts
 from conf.schema import Config, DataConfig, ProbeConfig
+from rl.problems.difficulty import ranks_of, within
 from rl.problems.levels import make_prompts
 from rl.problems.mixing import MixedSampler, by_source, by_tests
 from rl.problems.prompts import PromptSampler, load_prompts
@@ -27,7 +28,7 @@ def load_problems(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Promp
         train = [*train, *source]
     if data.untested_path is not None:
         train = [*train, *load_prompts(data.untested_path, data.max_bad_rows)]
-    return train, held_out
+    return within(train, data.difficulty), held_out
 
 
 def load_sources(data: DataConfig) -> dict[str, list[Prompt]]:
@@ -69,14 +70,14 @@ def make_sampler(cfg: Config, train: Sequence[Prompt], sources: Mapping[str, str
     Raises:
         DataError: where a part has fewer problems than a step takes of it.
     """
-    num = cfg.algorithm.prompts_per_step
+    num, ranks = cfg.algorithm.prompts_per_step, ranks_of(train, cfg.data.difficulty)
     if cfg.data.sources:
         shares = by_source(source_counts(cfg), sources)
-        return MixedSampler(train, cfg.seed, shares, "data.sources")
+        return MixedSampler(train, cfg.seed, shares, "data.sources", ranks)
     if cfg.data.untested_path is not None:
         shares = by_tests(num, num_untested(cfg))
-        return MixedSampler(train, cfg.seed, shares, "data.untested_share")
-    return PromptSampler(train, cfg.seed)
+        return MixedSampler(train, cfg.seed, shares, "data.untested_share", ranks)
+    return PromptSampler(train, cfg.seed, ranks)
 
 
 def probe_problems(

@@ -53,7 +53,7 @@ def reward_config(
 
 def answer_config(args: AnswerArgs) -> Config:
     """The configuration of a group that judges whole answers."""
-    keys = {"reward.shaping": args.shaping, "reward.rule": args.rule}
+    keys = {"reward.shaping": args.shaping, "reward.rule": args.rule, "reward.reads": args.reads}
     return reward_config(args.model, args, keys)
 
 

@@ -41,7 +41,7 @@ from rl.report.live import LiveReport
 from rl.run.before import read_before
 from rl.run.checkpoint import Checkpoint
 from rl.run.directory import RolloutFolder, RunDirectory
-from rl.run.rollouts import rollout_rows, write_rollouts
+from rl.run.rollouts import rollout_rows, sample_rows, write_rollouts
 from rl.run.summary import PolicyFigures, SetFigures, Watch
 from rl.run.timeline import Timeline
 from rl.step import Batch
@@ -323,9 +323,8 @@ class RlRun:
         await self._self_check(fleet, report)
         if step in (cfg.policy.profile_steps or ()):
             self._say_profiled(step)
-        every = cfg.checkpoint.rollouts_every
-        if every and step % every == 0 and batch.groups_P:
-            self._write_rollouts(step, batch)
+        if batch.groups_P:
+            self._keep_rollouts(step, batch)
         if self._report is not None:
             self._report.after_step(step)
         ends = self._probe.stopped_at == step
@@ -352,11 +351,16 @@ class RlRun:
         with self._timeline.span("probe", step):
             return await self._probe.take(fleet, self._verifier, step)
 
-    def _write_rollouts(self, step: int, batch: Batch) -> None:
-        with self._effort.trying(f"{RolloutFolder.TRAINING}/"):
-            path = self._run.rollout_file(RolloutFolder.TRAINING, step)
-            rows = rollout_rows(step, batch.groups_P, batch.lesson.advantages_PG)
-            write_rollouts(path, list(rows))
+    def _keep_rollouts(self, step: int, batch: Batch) -> None:
+        cfg = self._cfg
+        rows = list(rollout_rows(step, batch.groups_P, batch.lesson.advantages_PG))
+        if cfg.tracker_rows:
+            self._sink.show(sample_rows(rows, cfg.tracker_rows, cfg.seed))
+        every = cfg.checkpoint.rollouts_every
+        if every and step % every == 0:
+            with self._effort.trying(f"{RolloutFolder.TRAINING}/"):
+                path = self._run.rollout_file(RolloutFolder.TRAINING, step)
+                write_rollouts(path, rows, batch.groups_P if cfg.checkpoint.rollout_tokens else ())
 
     async def _evaluate_all(self, fleet: RayFleet, step: int) -> dict[str, float]:
         """Metrics of the held-out problems; marks of the recipe are those of the main ones."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conf.schema import AdapterName, BlockRule, Dtype, PlacementName, ShapingKind, key
+from conf.schema import AdapterName, BlockRule, Dtype, PlacementName, Reads, ShapingKind, key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,11 @@ class AnswerArgs(RewardGroupArgs):
 
     model: str = key("directory or hub id of the reward model")
     shaping: ShapingKind = key("function from score to reward", "softplus")
+    reads: Reads = key(
+        "what of an answer with a program the reward model reads: the program, or all of the "
+        "answer after its thinking",
+        "code",
+    )
     rule: BlockRule = key(
         "fenced block that counts as the program: the only one, or the last", "single_block"
     )

@@ -98,6 +98,38 @@ SOURCE_RELATIONS: tuple[Relation, ...] = (
     ),
 )
 
+DIFFICULTY_RELATIONS: tuple[Relation, ...] = (
+    Relation(
+        path="data.difficulty.field",
+        involves=(
+            "data.difficulty.field",
+            "data.difficulty.low",
+            "data.difficulty.high",
+            "data.difficulty.order",
+        ),
+        rule="bounds and an order go by a number of each problem",
+        fix="give data.difficulty.field=NAME of a number in the meta column",
+        holds=lambda c: (
+            c.data.difficulty.field is not None
+            or (
+                c.data.difficulty.low is c.data.difficulty.high is None
+                and c.data.difficulty.order == "shuffled"
+            )
+        ),
+    ),
+    Relation(
+        path="data.difficulty.low",
+        involves=("data.difficulty.low", "data.difficulty.high"),
+        rule="data.difficulty.low is not above data.difficulty.high",
+        fix="change either",
+        holds=lambda c: (
+            c.data.difficulty.low is None
+            or c.data.difficulty.high is None
+            or c.data.difficulty.low <= c.data.difficulty.high
+        ),
+    ),
+)
+
 UNTESTED_RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="data.untested_path",

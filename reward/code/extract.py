@@ -134,6 +134,25 @@ def extract(text: str, cfg: ExtractConfig) -> Extraction:
         return refused.extraction
 
 
+def answer_of(text: str) -> str:
+    """What a completion says after it has thought; "" where the thinking never ends.
+
+    >>> answer_of("<think>What is asked?</think>\\n\\nThis is it.")
+    'This is it.'
+    """
+    text = _normalise(text[:_MAX_TEXT_CHARS])
+    start = _end_of_prompted_thinking(text)
+    for _ in range(_MAX_MARKS):
+        start += len(text) - start - len(text[start:].lstrip())
+        mark = _THINKING_MARK.match(text, start)
+        if mark is None or mark[0] not in _THINKING:
+            break
+        close = _THINKING[mark[0]]
+        end = text.find(close, mark.end())
+        start = len(text) if end < 0 else end + len(close)
+    return text[start:].rstrip()
+
+
 def python_validity(code: str, cfg: ExtractConfig) -> Extraction:
     """Judge bare code, given without fences, as `extract` judges the content of its block.
 

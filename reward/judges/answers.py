@@ -7,7 +7,7 @@ other field stays. `launch/score.py` and `launch/serve.py` both read and write a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -166,6 +166,40 @@ def _parse_line(line: bytes) -> Answer:
     if not isinstance(row, dict):
         raise DataError(f"1: a line is an object, not {type(row).__name__}")
     return parse_answer(cast("dict[str, Any]", row))
+
+
+@dataclass(frozen=True, slots=True)
+class GivenScore:
+    """What `launch/score.py` says of a completion of a run."""
+
+    score: float | None  # None: there is no valid code
+    reward: float
+
+
+GivenScores = Mapping[tuple[int, str, int], GivenScore]  # by step, prompt and index of the sample
+
+
+def read_scores(source: Path) -> GivenScores:
+    """The scores of a run's completions, as `launch/score.py input=RUN` writes them.
+
+    Raises:
+        DataError: with `file:line:column` for a line that is none of them.
+    """
+    found: dict[tuple[int, str, int], GivenScore] = {}
+    for number, line in given_lines(source):
+        try:
+            row = parse_json(line, finite=True)
+            fields = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
+            place = tuple(fields[name] for name in ("step", "prompt_id", "sample_idx"))
+            score, reward = fields["score"], float(fields["reward"])
+            given = GivenScore(None if score is None else float(score), reward)
+        except (JsonFault, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{source}:{number}:-: is no scored completion of a run ({error}); give what "
+                "launch/score.py input=RUN has written"
+            ) from error
+        found[cast("tuple[int, str, int]", place)] = given
+    return found
 
 
 def judged_rows(group: AnswerGroup, judged: Judged) -> Iterator[dict[str, Any]]:

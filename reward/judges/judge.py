@@ -18,8 +18,8 @@ from typing import Protocol
 import numpy as np
 
 from conf.errors import NonFiniteError, ProjectError, UserError
-from conf.schema import Credit, ShapingKind
-from reward.code.extract import ExtractConfig, extract
+from conf.schema import Credit, Reads, ShapingKind
+from reward.code.extract import ExtractConfig, answer_of, extract
 from reward.judges.shaping import shape_rewards
 from reward.model.text_path import TextPath
 from reward.verify.execute import programs_of, require_decided, verify_persistently
@@ -120,15 +120,18 @@ class RewardModelJudge:
     (problem, code) scores are kept in a bounded least-recently-used cache.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what scores, what it reads, and what becomes of it
         self,
         score_all: Callable[[Sequence[IntArray]], Future[list[float]]],
         text_path: TextPath,
         extract_cfg: ExtractConfig,
         shaping: ShapingKind,
         cache_size: int,
+        *,
+        reads: Reads = "code",
     ) -> None:
         self._score_all = score_all
+        self._reads: Reads = reads
         self._text_path = text_path
         self._extract_cfg = extract_cfg
         self._shaping: ShapingKind = shaping
@@ -160,8 +163,11 @@ class RewardModelJudge:
     def _begin(self, prompt: Prompt, texts_G: Sequence[str]) -> _Begun:
         """Extract, and send what is valid to the engine."""
         extractions_G = tuple(extract(text, self._extract_cfg) for text in texts_G)
-        codes_G = [e.code if e.valid else None for e in extractions_G]
-        return _Begun(prompt.id, extractions_G, self._send(prompt.question, codes_G))
+        read_G = [
+            None if not e.valid else e.code if self._reads == "code" else answer_of(text)
+            for e, text in zip(extractions_G, texts_G, strict=True)
+        ]
+        return _Begun(prompt.id, extractions_G, self._send(prompt.question, read_G))
 
     def _finish(self, begun: _Begun) -> Judged:
         """Wait for the scores, and shape them."""

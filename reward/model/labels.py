@@ -52,7 +52,8 @@ def check_score_head(directory: Path, key: str) -> None:
     if not scores and others:
         raise UserError(
             f"{key}: {directory} keeps its score in a value head ({others[0]}), which is not a "
-            "head of a sequence classifier; save it as one: score.weight with one row, without bias"
+            "head of a classifier; convert it with launch/import_value_head.py "
+            f"input={directory} output=DIR, and give the result"
         )
     for name, shape in scores.items():
         if len(shape) != 2 or shape[0] != 1:

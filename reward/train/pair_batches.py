@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from conf.errors import EngineError
 from reward.assess.figures import pair_figures
+from reward.model.files import architectures_of
 from reward.model.golden import GOLDEN_SCORES
 from reward.model.text_path import TextPath
 from reward.pairs.pairs import Pair
@@ -163,14 +164,15 @@ def write_golden_scores(
         EngineError: when plain transformers reads a padded batch of them otherwise, as it does
             where the chat template ends with the padding token.
     """
-    model = AutoModelForSequenceClassification.from_pretrained(
-        directory, dtype=torch.float32, use_safetensors=True
-    ).eval()
+    # A head with a bias is that of a token classifier.
+    of_tokens = any(name.endswith("ForTokenClassification") for name in architectures_of(directory))
+    factory = AutoModelForTokenClassification if of_tokens else AutoModelForSequenceClassification
+    model = factory.from_pretrained(directory, dtype=torch.float32, use_safetensors=True).eval()
     rows_N = [
         text_path.encode(question, code).token_ids.astype(np.int64) for question, code in probes
     ]
     with torch.no_grad():
-        scores_N = [float(model(torch.from_numpy(row)[None]).logits[0, 0]) for row in rows_N]
+        scores_N = [float(model(torch.from_numpy(row)[None]).logits.ravel()[-1]) for row in rows_N]
         padded_N = _score_padded(model, rows_N)
     pad = model.config.get_text_config().pad_token_id
     difference = float(np.abs(np.array(scores_N) - padded_N).max())
@@ -197,4 +199,6 @@ def _score_padded(model: Any, rows_N: Sequence[NDArray[np.int64]]) -> FloatArray
         ids_NL[index, : len(row)] = row
         mask_NL[index, : len(row)] = 1
     found = model(torch.from_numpy(ids_NL), attention_mask=torch.from_numpy(mask_NL))
+    if found.logits.ndim == 3:  # of each token
+        return found.logits[np.arange(len(rows_N)), mask_NL.sum(axis=1) - 1, 0].float().numpy()
     return found.logits[:, 0].float().numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from conf.errors import DataError
 from rl.problems.prompts import PromptSampler
@@ -46,9 +47,14 @@ class MixedSampler(PromptSampler):
     """
 
     def __init__(
-        self, prompts: Sequence[Prompt], run_seed: int, shares: Sequence[Share], key: str
+        self,
+        prompts: Sequence[Prompt],
+        run_seed: int,
+        shares: Sequence[Share],
+        key: str,
+        ranks: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        super().__init__(prompts, run_seed)
+        super().__init__(prompts, run_seed, ranks)
         self._parts: list[tuple[int, PromptSampler]] = []
         for share in shares:
             part = [prompt for prompt in prompts if share.holds(prompt)]
@@ -57,7 +63,7 @@ class MixedSampler(PromptSampler):
                     f"{key}: a step takes {share.num} problems {share.what}, and there are "
                     f"{len(part)}; give more of them, or change the share"
                 )
-            self._parts.append((share.num, PromptSampler(part, run_seed)))
+            self._parts.append((share.num, PromptSampler(part, run_seed, ranks)))
 
     def take(self, num: int, step: int) -> list[Prompt]:
         """As `PromptSampler.take`, of all parts."""

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import pyarrow as pa
@@ -348,7 +349,14 @@ class PromptSampler:
     ['a', 'b', 'c', 'd']
     """
 
-    def __init__(self, prompts: Sequence[Prompt], run_seed: int) -> None:
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        run_seed: int,
+        ranks: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """`ranks`, by id, order the problems of an epoch; without any they are shuffled."""
+        self._ranks = tuple(ranks[prompt.id] for prompt in prompts) if ranks else ()
         self._prompts = tuple(prompts)
         self._ids = tuple(prompt.id for prompt in prompts)
         self._run_seed = run_seed
@@ -369,10 +377,12 @@ class PromptSampler:
         num = min(num, num_prompts)
         stride = num_prompts // num * num  # positions of an epoch that are used
         positions = [divmod(k, stride) for k in range((step - 1) * num, step * num)]
-        return [
-            self._prompts[_epoch_order(self._run_seed, epoch, self._ids)[offset]]
-            for epoch, offset in positions
-        ]
+        order = {epoch: self._order(epoch, stride) for epoch, _ in positions}
+        return [self._prompts[order[epoch][offset]] for epoch, offset in positions]
+
+    def _order(self, epoch: int, stride: int) -> tuple[int, ...]:
+        """Indices of the problems that an epoch uses; which are left over does not go by rank."""
+        return _ranked(_epoch_order(self._run_seed, epoch, self._ids)[:stride], self._ranks)
 
     def spare(self, num: int, step: int, taken: Sequence[Prompt]) -> list[Prompt]:
         """Up to `num` other problems for `step`: a function of its arguments alone."""
@@ -391,6 +401,12 @@ def _epoch_order(run_seed: int, epoch: int, ids: tuple[str, ...]) -> tuple[int, 
     """
     hashes = [derive_seed(run_seed, "prompt_order", epoch, prompt_id) for prompt_id in ids]
     return tuple(sorted(range(len(ids)), key=lambda idx: (hashes[idx], idx)))
+
+
+@lru_cache(maxsize=4)
+def _ranked(order: tuple[int, ...], ranks: tuple[float, ...]) -> tuple[int, ...]:
+    """The order by rank, and by what it was among equal ones."""
+    return tuple(sorted(order, key=lambda idx: ranks[idx])) if ranks else order
 
 
 def _read_rows(path: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:

@@ -1,4 +1,7 @@
-"""Rollout files: every judged completion of a step as a parquet row, written and read here only."""
+"""Rollout files: every judged completion of a step as a parquet row, written and read here only.
+
+Training rollouts also hold the tokens: `read_groups` makes the judged groups of a step of them.
+"""
 
 # pyarrow ships no type information; what leaves it is narrowed before use.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -12,16 +15,35 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conf.errors import DataError
 from rl.base.files import replacing
-from rl.types import FloatArray, JudgedGroup, Verdict
+from rl.seeds import derive_seed
+from rl.types import (
+    Ask,
+    Completion,
+    Extraction,
+    Finish,
+    FloatArray,
+    JudgedGroup,
+    JudgeKind,
+    Message,
+    Part,
+    Prompt,
+    PromptGroup,
+    Reason,
+    SamplingConfig,
+    Score,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -89,22 +111,156 @@ def rollout_rows(
             )
 
 
+def sample_rows(rows: Sequence[RolloutRow], num: int, seed: int) -> list[RolloutRow]:
+    """At most `num` rows of a step, in their order: by the seed and what they are alone."""
+
+    def lot(row: RolloutRow) -> int:
+        return derive_seed(seed, "shown", row.step, row.prompt_id, row.sample_idx)
+
+    chosen = {id(row) for row in sorted(rows, key=lot)[:num]}
+    return [row for row in rows if id(row) in chosen]
+
+
 def _parts(judged: JudgedGroup, index: int) -> str:
     parts = {name: float(part.rewards_G[index]) for name, part in judged.parts.items()}
     return json.dumps(parts) if parts else ""
 
 
-def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:
-    """Write one file, in place only when it is complete."""
+TOKENS = pa.schema(
+    [
+        ("prompt_token_ids", pa.list_(pa.int32())),
+        ("token_ids", pa.list_(pa.int32())),
+        ("rollout_logprobs", pa.list_(pa.float32())),
+        # Tokens that each token was sampled among, one list after another; null: all tokens.
+        ("support", pa.list_(pa.int32())),
+        ("masked", pa.bool_()),  # the completion carries no loss
+    ]
+)
+
+
+def write_rollouts(
+    path: Path, rows: Sequence[RolloutRow], tokens_of: Sequence[JudgedGroup] = ()
+) -> None:
+    """Write one file, in place only when it is complete.
+
+    The tokens of the groups that the rows are of are columns too, where they are given.
+    """
     schema = schema_of(RolloutRow)
-    columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
+    columns: dict[str, Any] = {n: [getattr(row, n) for row in rows] for n in schema.names}
+    if tokens_of:
+        schema = pa.unify_schemas([schema, TOKENS])
+        tokens = [values for judged in tokens_of for values in _tokens(judged)]
+        columns |= {name: [values[name] for values in tokens] for name in TOKENS.names}
     with replacing(path) as staged:
         pq.write_table(pa.table(columns, schema=schema), staged)
+
+
+def _tokens(judged: JudgedGroup) -> Iterator[dict[str, Any]]:
+    for completion, taught in zip(judged.group.completions_G, judged.taught_G, strict=True):
+        support_TK = completion.support_TK
+        yield {
+            "prompt_token_ids": judged.group.prompt_token_ids,
+            "token_ids": completion.token_ids,
+            "rollout_logprobs": completion.rollout_logprobs,
+            "support": None if support_TK is None else support_TK.ravel(),
+            "masked": not taught,
+        }
 
 
 def read_rollouts(path: Path) -> list[RolloutRow]:
     """Read one file. Raises DataError `file:row:column`."""
     return list(read_rows(path, RolloutRow))
+
+
+def read_groups(path: Path, weights: Mapping[str, float]) -> list[JudgedGroup]:
+    """The judged groups that a step learned from, in their order.
+
+    `weights` are those of the judges of a sum, by their names. What a group was asked for and what
+    execution saw beside its verdicts are not in a file. Raises DataError for one without tokens.
+    """
+    rows = read_rollouts(path)
+    missing = [name for name in TOKENS.names if name not in pq.read_schema(path).names]
+    if missing:
+        raise DataError(
+            f"{path}:-:{missing[0]}: column is missing; tokens are saved in rollouts/ of a run "
+            "with checkpoint.rollout_tokens=true"
+        )
+    columns = pq.read_table(path, columns=TOKENS.names)
+    tokens = [
+        _Tokens(**{name: columns[name][index] for name in TOKENS.names})
+        for index in range(len(rows))
+    ]
+    groups = groupby(zip(rows, tokens, strict=True), key=lambda pair: pair[0].prompt_id)
+    return [_group([*pairs], weights) for _, pairs in groups]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tokens:
+    """The columns of `TOKENS` in one row, as arrow has them."""
+
+    prompt_token_ids: Any
+    token_ids: Any
+    rollout_logprobs: Any
+    support: Any
+    masked: Any
+
+
+def _group(
+    pairs: Sequence[tuple[RolloutRow, _Tokens]], weights: Mapping[str, float]
+) -> JudgedGroup:
+    rows, (first, tokens) = [row for row, _ in pairs], pairs[0]
+    prompt = Prompt(id=first.prompt_id, messages=(Message("user", first.question),))
+    masked_G = np.array([tokens.masked.as_py() for _, tokens in pairs], np.bool_)
+    parts = [json.loads(row.parts) if row.parts else {} for row in rows]
+    scores_G = tuple(
+        Score(value=r.score, verdict=r.verdict, num_passed=r.num_passed, num_tests=r.num_tests)
+        for r in rows
+    )
+    return JudgedGroup(
+        group=PromptGroup(
+            ask=Ask.code(prompt, SamplingConfig(group_size=len(rows), max_tokens=0)),
+            prompt_token_ids=_array(tokens.prompt_token_ids, np.int32),
+            completions_G=tuple(_completion(row, tokens) for row, tokens in pairs),
+            engine="",
+            finished_s=0.0,
+        ),
+        extractions_G=tuple(Extraction(reason=Reason(row.reason), code=row.code) for row in rows),
+        scores_G=scores_G,
+        rewards_G=np.array([row.reward for row in rows], np.float32),
+        judge=JudgeKind(first.judge),
+        actor="",
+        scored_s=0.0,
+        masked_G=masked_G if masked_G.any() else None,
+        parts={
+            name: Part(
+                weight=weights[name],
+                scores_G=scores_G,
+                rewards_G=np.array([part[name] for part in parts], np.float32),
+                judge=JudgeKind.OWN,  # not in a file
+            )
+            for name in parts[0]
+        },
+    )
+
+
+def _completion(row: RolloutRow, tokens: _Tokens) -> Completion:
+    token_ids, support = _array(tokens.token_ids, np.int32), tokens.support
+    return Completion(
+        prompt_id=row.prompt_id,
+        sample_idx=row.sample_idx,
+        text=row.text,
+        token_ids=token_ids,
+        rollout_logprobs=_array(tokens.rollout_logprobs, np.float32),
+        finish=Finish(row.finish),
+        policy_version=row.policy_version,
+        support_TK=_array(support, np.int32).reshape(len(token_ids), -1)
+        if support.is_valid and token_ids.size
+        else None,
+    )
+
+
+def _array(scalar: Any, dtype: type) -> Any:  # noqa: ANN401 - an arrow scalar, an array
+    return np.array(scalar.values.to_numpy(zero_copy_only=False), dtype)
 
 
 def read_rows(path: Path, kind: type[Row], **given: object) -> Iterator[Row]:

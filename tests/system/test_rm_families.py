@@ -23,6 +23,8 @@ from transformers import (
     LlamaForSequenceClassification,
     LlamaForTokenClassification,
     PreTrainedConfig,
+    Qwen2Config,
+    Qwen2ForTokenClassification,
     Qwen3Config,
     Qwen3ForSequenceClassification,
     Qwen3ForTokenClassification,
@@ -61,6 +63,8 @@ FAMILIES = {
         Qwen3ForSequenceClassification, Qwen3Config, False, ("sequence_classifier", "acecoder")
     ),
     "qwen3 token head": Family(Qwen3ForTokenClassification, Qwen3Config, False, ("acecoder",)),
+    # What launch/import_value_head.py makes of AceCodeRM.
+    "qwen2 token head": Family(Qwen2ForTokenClassification, Qwen2Config, False, ("acecoder",)),
     "llama": Family(
         LlamaForSequenceClassification, LlamaConfig, False, ("sequence_classifier",), begins=True
     ),

@@ -118,7 +118,7 @@ def file_faults(cfg: Config) -> list[str]:
         partial(_check_eval_set, f"data.eval_sets.{name}", path, data.max_bad_rows)
         for name, path in (data.eval_sets or {}).items()
     ]
-    if data.untested_path is not None or data.sources:
+    if data.untested_path is not None or data.sources or data.difficulty.field is not None:
         quick.append(partial(_check_mix, cfg))
     return _faults(quick)
 

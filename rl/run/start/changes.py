@@ -27,7 +27,7 @@ FIXED = (
     *("rollout.temperature", "rollout.top_p", "rollout.top_k"),
     *("reward.kind", "reward.model", "reward.adapter", "reward.system", "reward.dtype"),
     *("reward.max_tokens", "reward.shaping", "reward.rule", "reward.ignore_think"),
-    *("reward.trivial_is_valid", "reward.execution", "reward.test_timeout_s"),
+    *("reward.reads", "reward.trivial_is_valid", "reward.execution", "reward.test_timeout_s"),
     *("reward.generative.*", "reward.remote.*", "reward.components", "reward.combine"),
     *("policy.lr", "policy.lr_schedule", "policy.warmup_steps", "policy.weight_decay"),
     *("policy.adam_beta1", "policy.adam_beta2", "policy.grad_clip"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from actors.observe import trackers
@@ -16,8 +17,10 @@ from actors.observe.trackers import MlflowTracker, TensorBoardTracker, WandbTrac
 from actors.plan.checks.inputs import check_inputs
 from conf.errors import UserError
 from conf.validate import ConfigError
+from rl.run.rollouts import RolloutRow, rollout_rows
 from rl.types import StepReport
 from tests.settings import run_config, shipped_config
+from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
 
@@ -33,6 +36,11 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def report(step: int) -> StepReport:
     return StepReport(step=step, metrics={"reward/mean": step / 2, "eval/pass@1": 0.25})
+
+
+def completions(step: int = 2) -> list[RolloutRow]:
+    judged = make_judged(make_group(make_prompts(1)[0], 2), (0.0, 1.0), (False, True))
+    return list(rollout_rows(step, [judged], [np.array([-0.5, 0.5], np.float32)]))
 
 
 # --- choosing them -----------------------------------------------------------------------------
@@ -122,6 +130,7 @@ class FakeWandb(ModuleType):
     """The part of `wandb` that is used."""
 
     Settings = SimpleNamespace
+    Table = SimpleNamespace
 
     def __init__(self) -> None:
         super().__init__("wandb")
@@ -167,6 +176,23 @@ def test_wandb_is_offline_in_the_run_directory_and_a_resumed_run_is_the_same_run
     assert wandb.exit_codes == [1, 0]
 
 
+def test_wandb_shows_completions_of_a_step_in_a_table(wandb: FakeWandb, tmp_path: Path):
+    tracker = WandbTracker(tracked_run(run_config(), tmp_path))
+    tracker.forget_after(0)
+    tracker.show(completions())
+    (logged,) = wandb.logged
+    table: Any = logged["rollouts"]
+    assert logged["step"] == 2
+    rows = [dict(zip(table.columns, values, strict=True)) for values in table.data]
+    assert [(row["sample_idx"], row["reward"], row["advantage"]) for row in rows] == [
+        (0, 0.0, -0.5),
+        (1, 1.0, 0.5),
+    ]
+    assert [row["verdict"] for row in rows] == ["WRONG_ANSWER", "PASSED"]
+    assert all(type(row["verdict"]) is str for row in rows)
+    assert rows[1]["question"] == "question 0" and "print(1)" in rows[1]["text"]
+
+
 def test_a_key_in_the_environment_takes_wandb_online_and_is_handed_to_nobody(
     wandb: FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -188,6 +214,7 @@ class FakeMlflow:
         self.metrics: list[tuple[str, str, float, int]] = []
         self.params: dict[str, str] = {}
         self.ends: list[tuple[str, str]] = []
+        self.tables: dict[str, dict[str, list[Any]]] = {}
 
     def client(self, tracking_uri: str) -> FakeMlflow:
         self.uris.append(tracking_uri)
@@ -211,6 +238,10 @@ class FakeMlflow:
         assert len(params) <= 100, "MLflow refuses more at once"
         self.params |= dict(params)
         self.metrics += [(run_id, name, value, step) for name, value, _, step in metrics]
+
+    def log_table(self, run_id: str, data: dict[str, list[Any]], artifact_file: str) -> None:
+        assert run_id in self.runs
+        self.tables[artifact_file] = data
 
     def set_terminated(self, run_id: str, status: str) -> None:
         self.ends.append((run_id, status))
@@ -248,6 +279,21 @@ def test_mlflow_writes_below_the_run_directory_and_a_resumed_run_is_the_same_run
     assert mlflow.ends == [(run_id, "FAILED"), (run_id, "FINISHED")]
     assert mlflow.params["policy.lr"] == str(cfg.policy.lr)
     assert json.loads((tmp_path / "trackers/mlflow.json").read_text()) == {"run_id": run_id}
+
+
+def test_mlflow_shows_completions_in_a_file_of_each_step(mlflow: FakeMlflow, tmp_path: Path):
+    tracker = MlflowTracker(tracked_run(run_config(), tmp_path))
+    tracker.forget_after(0)
+    tracker.show(completions(2))
+    tracker.show(completions(3))
+    assert [*mlflow.tables] == ["rollouts/step-000002.json", "rollouts/step-000003.json"]
+    assert mlflow.tables["rollouts/step-000003.json"]["reward"] == [0.0, 1.0]
+
+
+def test_completions_need_a_tracker_that_shows_them():
+    assert run_config(["++tracker_rows=4", "++trackers=[mlflow]"]).tracker_rows == 4
+    with pytest.raises(ConfigError, match=r"tracker_rows: .*wandb and mlflow alone"):
+        run_config(["++tracker_rows=4", "++trackers=[tensorboard]"])
 
 
 def test_mlflow_goes_to_the_server_that_the_environment_names(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from actors.observe import watchers
 from actors.observe.watchers import Watchers
 from rl.base.best_effort import BestEffort
 from rl.metrics import JsonlSink
+from rl.run.rollouts import RolloutRow, rollout_rows
 from rl.types import StepReport
+from tests.unit.rl.fakes import make_group, make_judged, make_prompts
 
 pytestmark = pytest.mark.unit
 
@@ -36,6 +39,19 @@ class FakeSink:
 
     def close(self, *, ok: bool) -> None:
         self.told.append("ok" if ok else "failed")
+
+
+class ShowingSink(FakeSink):
+    """Shows completions, or fails to."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
+        self._fails = fails
+
+    def show(self, rows: Sequence[RolloutRow]) -> None:
+        if self._fails:
+            raise ConnectionError("the table is too large")
+        self.told.append(f"{len(rows)} rows")
 
 
 def lines(path: Path) -> list[int]:
@@ -67,6 +83,24 @@ def test_a_tracker_that_fails_is_reported_once_and_the_run_goes_on(tmp_path: Pat
     ]
     assert broken.told == ["after 0", 1]
     assert healthy.told == ["after 0", 1, 2, 3, "ok"]
+    assert lines(path) == [1, 2, 3]
+
+
+def test_completions_reach_the_sinks_that_show_them_and_one_that_fails_ends_no_run(tmp_path: Path):
+    shows, plain, broken = ShowingSink(), FakeSink(), ShowingSink(fails=True)
+    warnings: list[str] = []
+    rows = list(rollout_rows(1, [make_judged(make_group(make_prompts(1)[0], 3), (0, 1, 2))], None))
+    path = tmp_path / "metrics.jsonl"
+    sinks = {"wandb": shows, "tensorboard": plain, "mlflow": broken}
+    with Watchers(JsonlSink(path), sinks, BestEffort(warnings.append)) as all_sinks:
+        all_sinks.forget_after(0)
+        for report in REPORTS:
+            all_sinks.write(report)
+            all_sinks.show(rows)
+    assert shows.told == ["after 0", 1, "3 rows", 2, "3 rows", 3, "3 rows", "ok"]
+    assert plain.told == ["after 0", 1, 2, 3, "ok"]
+    assert broken.told == ["after 0", 1]
+    assert warnings == ["mlflow is not complete: the table is too large; the run goes on"]
     assert lines(path) == [1, 2, 3]
 
 

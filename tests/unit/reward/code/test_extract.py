@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward.code.extract import ExtractConfig, extract, python_validity
+from reward.code.extract import ExtractConfig, answer_of, extract, python_validity
 from reward.code.python_source import Budget
 from rl.base.big_integers import read_big_integers
 from rl.types import Reason
@@ -481,6 +481,23 @@ def test_a_closing_fence_may_be_followed_by_the_end_of_the_answer(
     assert extract(text, ExtractConfig(rule=rule)).code == "x = 1"
     assert extract(f"{text}\nmore", ExtractConfig(rule=rule)).code == "x = 1"
     assert extract(f"{text} and more", ExtractConfig(rule=rule)).reason is Reason.UNCLOSED
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Just this.\n", "Just this."),
+        ("<think>a</think>\n\nb", "b"),
+        ("thought in the prompt\n</think>\nb", "b"),
+        ("<think>a</think><think>c</think> b", "b"),
+        ("[THINK]a[/THINK]b <think>c", "b <think>c"),
+        ("<think>a", ""),
+        ("It writes '</think>' and `<think>`.", "It writes '</think>' and `<think>`."),
+        ("", ""),
+    ],
+)
+def test_an_answer_is_what_follows_the_thinking(text: str, said: str) -> None:
+    assert answer_of(text) == said
 
 
 if __name__ == "__main__":

@@ -106,6 +106,21 @@ def test_the_engine_reads_the_problem_and_the_extracted_code_and_nothing_else():
     assert "```" not in text
 
 
+def test_a_model_of_whole_answers_reads_what_follows_the_thinking_of_valid_answers():
+    engine = Engine()
+    text_path = TextPath(TOKENIZER, "sequence_classifier", 512)
+    judge = RewardModelJudge(
+        engine.score_all, text_path, ExtractConfig(), "raw", 100, reads="answer"
+    )
+    texts = ["<think>Or 2?</think>\n" + answer("print(1)"), INVALID[0], answer("print(1)")]
+    judged = judge.judge(PROMPT, texts)
+    (text,) = engine.asked  # equal answers are one, whatever was thought
+    assert "Here it is." in text and "print(1)" in text
+    assert "Or 2?" not in text
+    assert [score.value is None for score in judged.scores_G] == [False, True, False]
+    assert [e.code for e in judged.extractions_G] == ["print(1)", "", "print(1)"]
+
+
 def test_identical_code_in_a_group_is_scored_once_and_only_its_first_use_is_fresh():
     engine = Engine()
     texts = [answer("print(1)"), answer("print(22)"), "Or so: " + answer("print(1)")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,16 @@ import pytest
 from conf.errors import DataError
 from rl.run.rollouts import (
     LongText,
+    read_groups,
     read_rollouts,
     read_rows,
     rollout_rows,
+    sample_rows,
     schema_of,
     write_rollouts,
 )
-from rl.types import Extraction, JudgeKind, Part, Reason, Score, Verdict
-from tests.unit.rl.fakes import make_group, make_judged, make_prompts
+from rl.types import Extraction, Finish, JudgedGroup, JudgeKind, Part, Reason, Score, Verdict
+from tests.unit.rl.fakes import make_group, make_judged, make_prompts, recipe
 
 pytestmark = pytest.mark.unit
 
@@ -181,3 +184,95 @@ def test_a_row_of_a_sum_has_what_each_judge_said(tmp_path: Path):
         None,
         None,
     ]
+
+
+def with_tokens(path: Path, groups: Sequence[JudgedGroup]) -> Path:
+    write_rollouts(path, list(rollout_rows(1, groups, None)), groups)
+    return path
+
+
+def odd_batch() -> list[JudgedGroup]:
+    """Groups with all that a step may learn from: masks, supports, cut and empty answers."""
+    rng = np.random.default_rng(0)
+    groups = batch()
+    completions = [
+        dataclasses.replace(
+            made,
+            token_ids=rng.integers(0, 2**31 - 1, size, dtype=np.int32),
+            rollout_logprobs=-rng.random(size, dtype=np.float32),
+            support_TK=rng.integers(-1, 9, (size, 3), dtype=np.int32),
+            finish=Finish.LENGTH if size == 5 else Finish.STOP,
+        )
+        for made, size in zip(groups[0].group.completions_G, (5, 0), strict=True)
+    ]
+    group = dataclasses.replace(groups[0].group, completions_G=tuple(completions))
+    masked = np.array([True, False])
+    rewards = np.array([0.1, 1 / 3], np.float32)
+    return [
+        dataclasses.replace(groups[0], group=group, masked_G=masked, rewards_G=rewards),
+        groups[1],
+    ]
+
+
+def test_what_a_step_learned_from_comes_back_bit_for_bit(tmp_path: Path):
+    groups = odd_batch()
+    read = read_groups(with_tokens(tmp_path / "step.parquet", groups), {})
+    assert len(read) == len(groups)
+    for ours, theirs in zip(read, groups, strict=True):
+        assert ours.rewards_G.tobytes() == theirs.rewards_G.tobytes()
+        assert list(ours.taught_G) == list(theirs.taught_G)
+        assert ours.scores_G == theirs.scores_G
+        assert [e.code for e in ours.extractions_G] == [e.code for e in theirs.extractions_G]
+        assert np.array_equal(ours.group.prompt_token_ids, theirs.group.prompt_token_ids)
+        for one, other in zip(ours.group.completions_G, theirs.group.completions_G, strict=True):
+            assert one.token_ids.tobytes() == other.token_ids.tobytes()
+            assert one.rollout_logprobs.tobytes() == other.rollout_logprobs.tobytes()
+            assert (one.finish, one.policy_version) == (other.finish, other.policy_version)
+            if other.support_TK is not None and len(other.token_ids):
+                assert one.support_TK is not None
+                assert np.array_equal(one.support_TK, other.support_TK)
+
+
+def test_the_same_is_taught_by_groups_that_were_read(tmp_path: Path):
+    groups = odd_batch()
+    read = read_groups(with_tokens(tmp_path / "step.parquet", groups), {})
+    (ours,), (theirs,) = (recipe().teach(1, one, {}).updates for one in (read, groups))
+    assert len(ours.samples) == len(theirs.samples) == 2
+    for one, other in zip(ours.samples, theirs.samples, strict=True):
+        assert one.advantage == other.advantage
+        assert one.token_ids.tobytes() == other.token_ids.tobytes()
+        assert one.num_prompt_tokens == other.num_prompt_tokens
+
+
+def test_parts_of_a_sum_come_back_with_the_weights_of_the_run(tmp_path: Path):
+    (judged, _) = batch()
+    rewards = np.array([0.1, 0.7], np.float32)
+    part = Part(weight=-0.5, scores_G=judged.scores_G, rewards_G=rewards, judge=JudgeKind.RM)
+    of_sum = dataclasses.replace(judged, judge=JudgeKind.SUM, parts={"quality": part})
+    (read,) = read_groups(with_tokens(tmp_path / "step.parquet", [of_sum]), {"quality": -0.5})
+    assert read.judge is JudgeKind.SUM
+    assert read.parts["quality"].weight == -0.5
+    assert read.parts["quality"].rewards_G.tobytes() == rewards.tobytes()
+
+
+def test_rows_with_tokens_are_rows_as_before_and_a_file_without_them_says_what_it_lacks(
+    tmp_path: Path,
+):
+    rows = list(rollout_rows(1, batch(), None))
+    assert read_rollouts(with_tokens(tmp_path / "with.parquet", batch())) == rows
+    write_rollouts(tmp_path / "without.parquet", rows)
+    with pytest.raises(
+        DataError, match=r"prompt_token_ids: column is missing.*rollout_tokens=true"
+    ):
+        read_groups(tmp_path / "without.parquet", {})
+
+
+def test_the_rows_that_are_shown_go_by_the_seed_and_keep_their_order():
+    groups = [make_judged(make_group(one, 4), (0, 1, 2, 3)) for one in make_prompts(5)]
+    rows = list(rollout_rows(7, groups, None))
+    shown = sample_rows(rows, 6, seed=0)
+    assert len(shown) == 6
+    assert shown == [row for row in rows if row in shown] == sample_rows(rows[:], 6, seed=0)
+    assert shown != sample_rows(rows, 6, seed=1)
+    assert len({row.prompt_id for row in shown}) > 1
+    assert sample_rows(rows, 99, seed=0) == rows
