@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,17 @@ import pytest
 from rl.problems import minipy
 from rl.run.evaluation_store import SampleRow, SampleStore, problem_digest
 from rl.types import Verdict
+from tests.system.forks import ROOT, run_command
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_PROBLEMS = 3
 NUM_TESTS = 4
 
 
-def _best_of_n(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        str(ROOT / "launch/best_of_n.py"),
+def _best_of_n(cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return run_command(
+        "launch/best_of_n.py",
         f"tester={ROOT / 'assets/minipy/policy'}",
         f"limit={NUM_PROBLEMS}",
         "samples=eval.samples.jsonl",
@@ -34,10 +32,8 @@ def _best_of_n(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
         "test_max_tokens=64",
         "latency_problems=2",
         "output=out",
-        *overrides,
-    ]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False
+        cwd=cwd,
+        env=env,
     )
 
 
@@ -76,9 +72,11 @@ def _result(cwd: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(600)
-def test_programs_are_chosen_in_every_way_and_nothing_is_found_out_twice(tmp_path: Path) -> None:
+def test_programs_are_chosen_in_every_way_and_nothing_is_found_out_twice(
+    tmp_path: Path, shared_ray: dict[str, str]
+) -> None:
     _sampled(tmp_path)
-    first = _best_of_n(tmp_path)
+    first = _best_of_n(tmp_path, shared_ray)
     assert first.returncode == 0, first.stderr[-3000:]
     result = _result(tmp_path)
     methods = result["methods"]
@@ -95,7 +93,7 @@ def test_programs_are_chosen_in_every_way_and_nothing_is_found_out_twice(tmp_pat
 
     # Everything is on the disk: the same figures again, without an engine.
     (tmp_path / "out/best_of_n.json").unlink()
-    again = _best_of_n(tmp_path)
+    again = _best_of_n(tmp_path, shared_ray)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "==> selection" not in again.stdout
     assert _result(tmp_path) == result

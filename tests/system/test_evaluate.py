@@ -13,18 +13,17 @@ import pytest
 
 from rl.problems.minipy import NUM_TESTS, make_prompts
 from rl.problems.prompts import write_prompts
+from tests.system.forks import ROOT, run_command
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_PROBLEMS = 8
 NUM_SAMPLES = 4
 
 
 def _command(*overrides: str) -> list[str]:
     return [
-        sys.executable,
-        str(ROOT / "launch/evaluate.py"),
+        "launch/evaluate.py",
         f"model={ROOT / 'assets/minipy/policy'}",
         "benchmark=parquet",
         "data.path=problems.parquet",
@@ -37,16 +36,16 @@ def _command(*overrides: str) -> list[str]:
     ]
 
 
-def _evaluate(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        _command(*overrides), cwd=cwd, capture_output=True, text=True, timeout=280, check=False
-    )
+def _evaluate(cwd: Path, env: dict[str, str], *overrides: str) -> subprocess.CompletedProcess[str]:
+    return run_command(*_command(*overrides), cwd=cwd, env=env)
 
 
 @pytest.mark.timeout(400)
-def test_an_evaluation_keeps_every_sample_and_repeats_none(tmp_path: Path) -> None:
+def test_an_evaluation_keeps_every_sample_and_repeats_none(
+    tmp_path: Path, shared_ray: dict[str, str]
+) -> None:
     write_prompts(tmp_path / "problems.parquet", make_prompts("eval", NUM_PROBLEMS, 0))
-    first = _evaluate(tmp_path)
+    first = _evaluate(tmp_path, shared_ray)
     assert first.returncode == 0, first.stderr[-3000:]
     document = json.loads((tmp_path / "out.json").read_text())
     assert (document["num_problems"], document["num_samples"]) == (NUM_PROBLEMS, NUM_SAMPLES)
@@ -68,13 +67,13 @@ def test_an_evaluation_keeps_every_sample_and_repeats_none(tmp_path: Path) -> No
         assert (row["num_passed"] == row["num_tests"] == NUM_TESTS) is (row["verdict"] == "PASSED")
 
     # Nothing is left to sample: figures of other ks need no engine.
-    more = _evaluate(tmp_path, "ks=2")
+    more = _evaluate(tmp_path, shared_ray, "ks=2")
     assert more.returncode == 0, more.stderr[-3000:]
     document = json.loads((tmp_path / "out.json").read_text())
     assert set(document["pass@k"]) == {"2"}
     assert (document["num_resumed"], document["tokens_per_s"]) == (NUM_PROBLEMS, None)
 
-    refused = _evaluate(tmp_path, "temperature=0.5")
+    refused = _evaluate(tmp_path, shared_ray, "temperature=0.5")
     assert refused.returncode == 2
     assert "temperature: " in refused.stderr and "Traceback" not in refused.stderr
 
@@ -84,8 +83,13 @@ def test_a_stop_ends_an_evaluation_in_one_line_and_keeps_what_is_done(tmp_path: 
     # More than could be sampled before the signal comes.
     write_prompts(tmp_path / "problems.parquet", make_prompts("eval", 3000, 0))
     samples = tmp_path / "out.samples.jsonl"
+    script, *args = _command()
     with subprocess.Popen(
-        _command(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(ROOT / script), *args],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         deadline = time.monotonic() + 200
         while not (samples.is_file() and samples.stat().st_size) and time.monotonic() < deadline:

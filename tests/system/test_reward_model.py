@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,18 +16,15 @@ from reward.pairs.pairs import read_pairs
 from rl.problems import minipy
 from rl.problems.prompts import write_prompts
 from rl.run.rollouts import RolloutRow, write_rollouts
+from tests.system.forks import ROOT, run_command
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_PROBLEMS, NUM_CODES = 48, 8
 
 
-def _command(*args: str, cwd: Path) -> str:
-    command = [sys.executable, str(ROOT / args[0]), *args[1:]]
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False
-    )
+def _command(env: dict[str, str], *args: str, cwd: Path) -> str:
+    done = run_command(*args, cwd=cwd, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -68,11 +63,13 @@ def _write_rollouts(directory: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_rollouts_become_verified_pairs_and_pairs_a_reward_model(tmp_path: Path) -> None:
+def test_rollouts_become_verified_pairs_and_pairs_a_reward_model(
+    tmp_path: Path, shared_ray: dict[str, str]
+) -> None:
     _write_rollouts(tmp_path)
     mine = ("launch/mine_pairs.py", "input=rollouts", "problems=problems.parquet")
     made = ("pairs_per_problem=8", "mutants_per_problem=2", "swaps_per_problem=1")
-    _command(*mine, *made, "validation_share=0.25", "output=pairs", cwd=tmp_path)
+    _command(shared_ray, *mine, *made, "validation_share=0.25", "output=pairs", cwd=tmp_path)
     train = read_pairs(tmp_path / "pairs/train.parquet")
     validation = read_pairs(tmp_path / "pairs/validation.parquet")
     assert not {p.prompt_id for p in train} & {p.prompt_id for p in validation}
@@ -84,6 +81,7 @@ def test_rollouts_become_verified_pairs_and_pairs_a_reward_model(tmp_path: Path)
     assert record["num_pairs"] == {"train": len(train), "validation": len(validation)}
 
     said = _command(
+        shared_ray,
         *("launch/train_rm.py", "data=pairs", f"model={ROOT / 'assets/minipy/policy'}"),
         *("output=rm", "max_tokens=256", "epochs=2", "batch_pairs=16", "lm_coef=0.05"),
         cwd=tmp_path,
