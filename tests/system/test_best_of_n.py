@@ -21,7 +21,7 @@ NUM_PROBLEMS = 3
 NUM_TESTS = 4
 
 
-def _best_of_n(cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _best_of_n(cwd: Path) -> subprocess.CompletedProcess[str]:
     return run_command(
         "launch/best_of_n.py",
         f"tester={ROOT / 'assets/minipy/policy'}",
@@ -33,7 +33,6 @@ def _best_of_n(cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[st
         "latency_problems=2",
         "output=out",
         cwd=cwd,
-        env=env,
     )
 
 
@@ -72,11 +71,9 @@ def _result(cwd: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(600)
-def test_programs_are_chosen_in_every_way_and_nothing_is_found_out_twice(
-    tmp_path: Path, shared_ray: dict[str, str]
-) -> None:
+def test_programs_are_chosen_in_every_way_and_nothing_is_found_out_twice(tmp_path: Path) -> None:
     _sampled(tmp_path)
-    first = _best_of_n(tmp_path, shared_ray)
+    first = _best_of_n(tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
     result = _result(tmp_path)
     methods = result["methods"]
@@ -93,7 +90,7 @@ def test_programs_are_chosen_in_every_way_and_nothing_is_found_out_twice(
 
     # Everything is on the disk: the same figures again, without an engine.
     (tmp_path / "out/best_of_n.json").unlink()
-    again = _best_of_n(tmp_path, shared_ray)
+    again = _best_of_n(tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "==> selection" not in again.stdout
     assert _result(tmp_path) == result

@@ -36,16 +36,14 @@ def _command(*overrides: str) -> list[str]:
     ]
 
 
-def _evaluate(cwd: Path, env: dict[str, str], *overrides: str) -> subprocess.CompletedProcess[str]:
-    return run_command(*_command(*overrides), cwd=cwd, env=env)
+def _evaluate(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return run_command(*_command(*overrides), cwd=cwd)
 
 
 @pytest.mark.timeout(400)
-def test_an_evaluation_keeps_every_sample_and_repeats_none(
-    tmp_path: Path, shared_ray: dict[str, str]
-) -> None:
+def test_an_evaluation_keeps_every_sample_and_repeats_none(tmp_path: Path) -> None:
     write_prompts(tmp_path / "problems.parquet", make_prompts("eval", NUM_PROBLEMS, 0))
-    first = _evaluate(tmp_path, shared_ray)
+    first = _evaluate(tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
     document = json.loads((tmp_path / "out.json").read_text())
     assert (document["num_problems"], document["num_samples"]) == (NUM_PROBLEMS, NUM_SAMPLES)
@@ -67,13 +65,13 @@ def test_an_evaluation_keeps_every_sample_and_repeats_none(
         assert (row["num_passed"] == row["num_tests"] == NUM_TESTS) is (row["verdict"] == "PASSED")
 
     # Nothing is left to sample: figures of other ks need no engine.
-    more = _evaluate(tmp_path, shared_ray, "ks=2")
+    more = _evaluate(tmp_path, "ks=2")
     assert more.returncode == 0, more.stderr[-3000:]
     document = json.loads((tmp_path / "out.json").read_text())
     assert set(document["pass@k"]) == {"2"}
     assert (document["num_resumed"], document["tokens_per_s"]) == (NUM_PROBLEMS, None)
 
-    refused = _evaluate(tmp_path, shared_ray, "temperature=0.5")
+    refused = _evaluate(tmp_path, "temperature=0.5")
     assert refused.returncode == 2
     assert "temperature: " in refused.stderr and "Traceback" not in refused.stderr
 

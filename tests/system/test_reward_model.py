@@ -23,8 +23,8 @@ pytestmark = pytest.mark.system
 NUM_PROBLEMS, NUM_CODES = 48, 8
 
 
-def _command(env: dict[str, str], *args: str, cwd: Path) -> str:
-    done = run_command(*args, cwd=cwd, env=env)
+def _command(*args: str, cwd: Path) -> str:
+    done = run_command(*args, cwd=cwd)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -63,13 +63,11 @@ def _write_rollouts(directory: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_rollouts_become_verified_pairs_and_pairs_a_reward_model(
-    tmp_path: Path, shared_ray: dict[str, str]
-) -> None:
+def test_rollouts_become_verified_pairs_and_pairs_a_reward_model(tmp_path: Path) -> None:
     _write_rollouts(tmp_path)
     mine = ("launch/mine_pairs.py", "input=rollouts", "problems=problems.parquet")
     made = ("pairs_per_problem=8", "mutants_per_problem=2", "swaps_per_problem=1")
-    _command(shared_ray, *mine, *made, "validation_share=0.25", "output=pairs", cwd=tmp_path)
+    _command(*mine, *made, "validation_share=0.25", "output=pairs", cwd=tmp_path)
     train = read_pairs(tmp_path / "pairs/train.parquet")
     validation = read_pairs(tmp_path / "pairs/validation.parquet")
     assert not {p.prompt_id for p in train} & {p.prompt_id for p in validation}
@@ -81,7 +79,6 @@ def test_rollouts_become_verified_pairs_and_pairs_a_reward_model(
     assert record["num_pairs"] == {"train": len(train), "validation": len(validation)}
 
     said = _command(
-        shared_ray,
         *("launch/train_rm.py", "data=pairs", f"model={ROOT / 'assets/minipy/policy'}"),
         *("output=rm", "max_tokens=256", "epochs=2", "batch_pairs=16", "lm_coef=0.05"),
         cwd=tmp_path,
