@@ -15,8 +15,12 @@ quickstart: install  ## RL from the shipped models, on a CPU
 
 test: unit hostile system  ## the whole suite that runs without a GPU
 
+# Neither other tiers nor vLLM and DeepSpeed, whose modules have no examples: to load them takes each
+# process ten seconds.
 unit: install
-	$(BIN)/python -m pytest -m unit -n logical --dist loadfile
+	$(BIN)/python -m pytest -m unit -n logical --dist loadfile \
+	--ignore=tests/system --ignore=tests/hostile --ignore=tests/chaos \
+	--ignore-glob='actors/engines/vllm_*' --ignore=actors/engines/deepspeed_engine.py
 
 hostile: install  ## programs that attack the sandbox
 	$(BIN)/python -m pytest -m hostile tests/hostile

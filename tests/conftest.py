@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 
 import pytest
+
+# Read when torch is loaded. Several processes of pytest share the cores, and threads of torch that
+# wait for each other keep them busy: two on each of two cores take many times the work of one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

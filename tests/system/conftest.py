@@ -1,9 +1,10 @@
-"""One fleet of real engines for most of the tier: starting one takes a minute."""
+"""One fleet of real engines for most of the tier, and one Ray for commands: a start takes long."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from rl.loop import AfterStep, LoopConfig, run_loop
 from rl.problems.prompts import PromptSampler
 from rl.recipes.recipe import History, Recipe
 from rl.types import Prompt
+from tests.system.heads import ray_head
 
 POLICY = Path(__file__).resolve().parents[2] / "assets/minipy/policy"
 
@@ -111,6 +113,15 @@ def ray_cluster() -> Iterator[None]:
     """One local cluster."""
     with cluster(compose_config(["experiment=quickstart"]).ray, "system-tests"):
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[dict[str, str]]:
+    """The environment of commands that join one cluster, which has no dashboard."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env["RAY_AUTH_MODE"] = "disabled"
+    with ray_head(env, "--include-dashboard=false") as address:
+        yield env | {"RAY_ADDRESS": address}
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import socket
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +14,15 @@ import torch.distributed as dist
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
-from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM
 
 from actors.engines.adapters import adapter_parameters
 from actors.engines.deepspeed_engine import TrainEngine
 from conf.errors import UserError
 from conf.schema import LoraConfig
 from rl.packing import build_minibatch
-from rl.problems.tiny_model import make_tokenizer
 from rl.run.checkpoint import complete_checkpoints
+from tests.system.forks import ROOT, free_port, run_command, run_ranks
 from tests.system.test_deepspeed_engine import (
     KL_COEF,
     OBJECTIVE,
@@ -37,6 +31,7 @@ from tests.system.test_deepspeed_engine import (
     TEMPERATURE,
     TOLERANCE,
     TREES,
+    make_model,
     make_spec,
     message_of,
     norm_of,
@@ -47,7 +42,6 @@ from tests.system.test_deepspeed_engine import (
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
-ROOT = Path(__file__).resolve().parents[2]
 LORA = replace(POLICY, lora=LoraConfig(rank=4, alpha=8))
 
 
@@ -112,34 +106,9 @@ def run(
     """Directory and results by rank."""
     num_ranks: int = request.param
     directory = tmp_path_factory.mktemp("adapters")
-    torch.manual_seed(1)
-    config = Qwen3Config(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        tie_word_embeddings=True,
-        dtype="float32",
-    )
-    Qwen3ForCausalLM(config).save_pretrained(directory / "base")
-    make_tokenizer(["def f(xs):\n    return sum(xs)"], 300).save_pretrained(directory / "base")
-    shutil.copytree(directory / "base", directory / "other")
-    Qwen3ForCausalLM(config).save_pretrained(directory / "other")  # other random numbers
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DS_ACCELERATOR", "cpu")
-        context: Any = spawn(worker, (num_ranks, directory, port), nprocs=num_ranks, join=False)
-    deadline = time.monotonic() + 400
-    while not context.join(timeout=5):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail("the ranks did not finish in 400 s")
+    make_model(directory / "base")
+    make_model(directory / "other", seed=2)
+    run_ranks(worker, num_ranks, num_ranks, directory, free_port())
     return directory, [
         torch.load(directory / f"rank{rank}.pt", weights_only=False) for rank in range(num_ranks)
     ]
@@ -243,14 +212,16 @@ def test_a_checkpoint_is_refused_beside_another_base(run):
         assert "other is not the model that the adapters of " in result["other_base"]
 
 
-def test_a_run_of_adapters_learns_and_leaves_a_policy_that_is_evaluated_as_any(tmp_path: Path):
-    command = [
-        *(sys.executable, "launch/train.py", "experiment=quickstart", "policy.lora.rank=8"),
+def test_a_run_of_adapters_learns_and_leaves_a_policy_that_is_evaluated_as_any(
+    tmp_path: Path, shared_ray: dict[str, str]
+):
+    done = run_command(
+        *("launch/train.py", "experiment=quickstart", "policy.lora.rank=8"),
         *("policy.ranks=1", "policy.lr=1e-3", "algorithm.num_steps=2", "data.num_eval=4"),
         *("algorithm.prompts_per_step=4", "data.num_train=64", "checkpoint.every=1"),
         *("probe.every=0", f"output_dir={tmp_path}", "name=lora"),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)  # noqa: PLW1510
+        env=shared_ray,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     folder = tmp_path / "quickstart/lora"
     steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -263,8 +234,8 @@ def test_a_run_of_adapters_learns_and_leaves_a_policy_that_is_evaluated_as_any(t
     assert not list(checkpoint.glob("**/model*.safetensors"))
 
     merged = tmp_path / "merged"
-    merge = ["launch/merge_adapter.py", f"input={folder}/adapter", f"output={merged}"]
-    subprocess.run([sys.executable, *merge], cwd=ROOT, check=True, timeout=120)
+    done = run_command("launch/merge_adapter.py", f"input={folder}/adapter", f"output={merged}")
+    assert done.returncode == 0, done.stderr[-3000:]
     ours = load_file(next((folder / "hf").glob("*.safetensors")))
     theirs = load_file(merged / "model.safetensors")
     moved = 0.0

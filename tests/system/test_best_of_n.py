@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,17 @@ import pytest
 from rl.problems import minipy
 from rl.run.evaluation_store import SampleRow, SampleStore, problem_digest
 from rl.types import Verdict
+from tests.system.forks import ROOT, run_command
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_PROBLEMS = 3
 NUM_TESTS = 4
 
 
-def _best_of_n(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        str(ROOT / "launch/best_of_n.py"),
+def _best_of_n(cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run_command(
+        "launch/best_of_n.py",
         f"tester={ROOT / 'assets/minipy/policy'}",
         f"limit={NUM_PROBLEMS}",
         "samples=eval.samples.jsonl",
@@ -34,10 +32,7 @@ def _best_of_n(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
         "test_max_tokens=64",
         "latency_problems=2",
         "output=out",
-        *overrides,
-    ]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False
+        cwd=cwd,
     )
 
 

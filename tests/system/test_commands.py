@@ -16,13 +16,12 @@ from rl.problems import minipy
 from rl.problems.prompts import write_prompts
 from rl.run.rollouts import read_rollouts
 from rl.types import Verdict
+from tests.system.forks import ROOT, run_command
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def _command(*args: str, cwd: Path, timeout_s: float = 280) -> subprocess.CompletedProcess[str]:
+def _command(*args: str, cwd: Path, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / args[0]), *args[1:]]
     return subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False
@@ -37,7 +36,7 @@ def test_a_hybrid_runs_tests_where_there_are_some_and_asks_the_model_elsewhere(
     train = [replace(p, tests=None) if i % 2 else p for i, p in enumerate(train)]
     write_prompts(tmp_path / "train.parquet", train)
     write_prompts(tmp_path / "test.parquet", minipy.make_prompts("eval", 4, 0))
-    done = _command(
+    done = run_command(
         *("launch/train.py", "experiment=quickstart", "reward=hybrid", "data=parquet"),
         *("data.train_path=train.parquet", "data.eval_path=test.parquet"),
         *("algorithm.num_steps=2", "algorithm.prompts_per_step=4"),
@@ -70,7 +69,7 @@ def test_score_adds_the_fields_of_the_contract(tmp_path: Path) -> None:
     lines = [{"prompt": question, "response": answer} for answer in answers]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     model = ROOT / "assets/minipy/rm"
-    done = _command(
+    done = run_command(
         "launch/score.py", f"model={model}", "input=in.jsonl", "output=out.jsonl", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -93,7 +92,7 @@ def test_score_adds_the_fields_of_the_contract(tmp_path: Path) -> None:
 def test_bad_input_is_refused_before_any_engine(
     tmp_path: Path, args: list[str], words: list[str]
 ) -> None:
-    done = _command("launch/train.py", *args, cwd=tmp_path, timeout_s=60)
+    done = _command("launch/train.py", *args, cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     for word in words:
@@ -106,7 +105,7 @@ def test_a_model_without_safetensors_is_refused(tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json"):
         (model / name).write_text("{}")
     (model / "pytorch_model.bin").write_bytes(b"")
-    done = _command("launch/train.py", f"model.path={model}", cwd=tmp_path, timeout_s=60)
+    done = _command("launch/train.py", f"model.path={model}", cwd=tmp_path)
     assert done.returncode == 2
     assert "safetensors" in done.stderr and "Traceback" not in done.stderr
 
@@ -129,7 +128,6 @@ def test_a_malformed_parquet_row_is_refused_with_its_place(tmp_path: Path) -> No
         "data.train_path=train.parquet",
         "data.eval_path=test.parquet",
         cwd=tmp_path,
-        timeout_s=60,
     )
     assert done.returncode == 2
     assert "train.parquet:1:tests" in done.stderr and "Traceback" not in done.stderr
@@ -137,7 +135,7 @@ def test_a_malformed_parquet_row_is_refused_with_its_place(tmp_path: Path) -> No
 
 def test_a_dry_run_plans_for_hardware_that_is_not_here_and_starts_nothing(tmp_path: Path) -> None:
     args = ("launch/train.py", "experiment=qwen3_8b_codescaler", "dry_run=true")
-    done = _command(*args, cwd=tmp_path, timeout_s=60)
+    done = _command(*args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     for word in ("gpu 7  policy-3", "50.8 of 79.0 GiB", "needs 8 GPUs", "nothing was started"):
         assert word in done.stdout

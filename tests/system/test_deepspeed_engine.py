@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +14,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -42,6 +39,7 @@ from rl.packing import Packing, build_minibatch
 from rl.parcels import Minibatch, unpack
 from rl.problems.tiny_model import make_tokenizer
 from rl.types import FloatArray, Microbatch, Sample
+from tests.system.forks import free_port, run_ranks
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -260,40 +258,34 @@ def worker(rank: int, directory: Path, port: int) -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """Directory and results by rank of one spawn of two real ranks."""
     directory = tmp_path_factory.mktemp("engine")
-    tokenizer = make_tokenizer(["def f(xs):\n    return sum(xs)"], vocab_size=300)
     for name in ("tied", "untied"):
-        torch.manual_seed(1)
-        config = Qwen3Config(
-            vocab_size=300,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=16,
-            tie_word_embeddings=name == "tied",
-            attention_dropout=0.3,  # off in the engine: results would differ from run to run
-            dtype="float32",
-        )
-        Qwen3ForCausalLM(config).save_pretrained(directory / name)
-        tokenizer.save_pretrained(directory / name)
+        make_model(directory / name, tied=name == "tied")
     make_full(directory / "full")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DS_ACCELERATOR", "cpu")  # the ranks import the engine anew, GPU or not
-        context: Any = spawn(worker, (directory, port), nprocs=NUM_RANKS, join=False)
-    deadline = time.monotonic() + 400
-    while not context.join(timeout=5):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail("the ranks did not finish in 400 s")
+    run_ranks(worker, NUM_RANKS, directory, free_port())
     results = [
         torch.load(directory / f"rank{rank}.pt", weights_only=False) for rank in range(NUM_RANKS)
     ]
     return directory, results
+
+
+def make_model(directory: Path, *, tied: bool = True, seed: int = 1) -> None:
+    """A random policy of two layers, with its tokenizer."""
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        tie_word_embeddings=tied,
+        attention_dropout=0.3,  # off in the engine: results would differ from run to run
+        dtype="float32",
+    )
+    Qwen3ForCausalLM(config).save_pretrained(directory)
+    tokenizer = make_tokenizer(["def f(xs):\n    return sum(xs)"], vocab_size=300)
+    tokenizer.save_pretrained(directory)
 
 
 def make_full(directory: Path) -> None:

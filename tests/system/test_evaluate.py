@@ -13,18 +13,17 @@ import pytest
 
 from rl.problems.minipy import NUM_TESTS, make_prompts
 from rl.problems.prompts import write_prompts
+from tests.system.forks import ROOT, run_command
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_PROBLEMS = 8
 NUM_SAMPLES = 4
 
 
 def _command(*overrides: str) -> list[str]:
     return [
-        sys.executable,
-        str(ROOT / "launch/evaluate.py"),
+        "launch/evaluate.py",
         f"model={ROOT / 'assets/minipy/policy'}",
         "benchmark=parquet",
         "data.path=problems.parquet",
@@ -38,9 +37,7 @@ def _command(*overrides: str) -> list[str]:
 
 
 def _evaluate(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        _command(*overrides), cwd=cwd, capture_output=True, text=True, timeout=280, check=False
-    )
+    return run_command(*_command(*overrides), cwd=cwd)
 
 
 @pytest.mark.timeout(400)
@@ -84,8 +81,13 @@ def test_a_stop_ends_an_evaluation_in_one_line_and_keeps_what_is_done(tmp_path: 
     # More than could be sampled before the signal comes.
     write_prompts(tmp_path / "problems.parquet", make_prompts("eval", 3000, 0))
     samples = tmp_path / "out.samples.jsonl"
+    script, *args = _command()
     with subprocess.Popen(
-        _command(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(ROOT / script), *args],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         deadline = time.monotonic() + 200
         while not (samples.is_file() and samples.stat().st_size) and time.monotonic() < deadline:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -19,20 +18,14 @@ import psutil
 import pytest
 
 from rl.run.checkpoint import complete_checkpoints
+from tests.system.forks import ROOT, free_port
+from tests.system.heads import BIN, ray_head, run_ray
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 TRAIN = (
     *("python", "launch/train.py", "experiment=quickstart", "data.num_eval=6", "data.num_train=64"),
     *("algorithm.prompts_per_step=4", "policy.ranks=1", "reward.shards=1", "checkpoint.every=1"),
 )
 NAMES = {"rollout-0", "reward-0", "policy-0"}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @dataclass(frozen=True)
@@ -45,16 +38,7 @@ class Cluster:
     token: str
 
     def ray(self, *args: str) -> subprocess.CompletedProcess[str]:
-        command = [str(BIN / "ray"), *args]
-        return subprocess.run(
-            command,
-            cwd=ROOT,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return run_ray(self.env, *args)
 
     def submit(self, name: str, *overrides: str) -> None:
         flags = ("--no-wait", "--submission-id", name, "--working-dir", ".")
@@ -107,22 +91,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "RAY_JOB_STOP_WAIT_TIME_S": "30",
         "CODESCALER_HOME": str(home),
     }
-    port, dashboard = free_port(), free_port()
-    temporary = Path("/tmp") / f"rj{os.getpid()}"  # short: it holds sockets
-    found = Cluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", env, token)
-    started = found.ray(
-        *("start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2"),
-        *(f"--dashboard-port={dashboard}", f"--temp-dir={temporary}"),
-        # The default, 52365, is one port for all heads of a machine: the second takes no jobs.
-        "--dashboard-agent-listen-port=0",
-    )
-    assert started.returncode == 0, started.stdout + started.stderr
-    try:
-        yield found
-    finally:
-        for process in psutil.process_iter(["cmdline"]):  # `ray stop` would end other clusters too
-            if str(temporary) in " ".join(process.info["cmdline"] or []):
-                process.kill()
+    dashboard = free_port()
+    # The agent's default, 52365, is one port for all heads of a machine: the second takes no jobs.
+    flags = (f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0")
+    with ray_head(env, *flags) as address:
+        yield Cluster(address, f"http://127.0.0.1:{dashboard}", env, token)
 
 
 def shared_memory() -> set[str]:

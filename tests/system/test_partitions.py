@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
-import time
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -13,7 +11,6 @@ import pytest
 import torch
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from actors.engines.deepspeed_engine import TrainEngine
 from actors.engines.specs import TrainSpec
@@ -21,6 +18,7 @@ from conf.schema import Dtype, PolicyConfig
 from rl.loss import LossDenominators, NllObjective
 from rl.packing import Packing, build_minibatch
 from rl.types import Sample
+from tests.system.forks import free_port, run_ranks
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -98,24 +96,14 @@ def worker(rank: int, turn: int, directory: Path, port: int, dtype: Dtype) -> No
 
 
 def take_turn(turn: int, directory: Path, dtype: Dtype) -> dict[str, Any]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context: Any = spawn(worker, (turn, directory, port, dtype), nprocs=RANKS[turn], join=False)
-    deadline = time.monotonic() + DEADLINE_S
-    while not context.join(timeout=5):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail(f"{RANKS[turn]} ranks did not finish in {DEADLINE_S:g} s")
+    run_ranks(worker, RANKS[turn], turn, directory, free_port(), dtype, deadline_s=DEADLINE_S)
     return torch.load(directory / f"{dtype}-{turn}.pt", weights_only=False)
 
 
 @pytest.mark.parametrize("dtype", get_args(Dtype))
 def test_a_training_goes_on_with_other_numbers_of_ranks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Any, dtype: Dtype
+    tmp_path: Path, record: Any, dtype: Dtype
 ) -> None:
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     turns = [take_turn(turn, tmp_path, dtype) for turn in range(len(RANKS))]
     for before, after in itertools.pairwise(turns):
         assert before["saved"].keys() == after["loaded"].keys()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,29 +13,33 @@ import pytest
 from rl.metrics import read_metrics
 from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.rollouts import read_rollouts
+from tests.system.forks import run_command
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).resolve().parents[2]
+Train = Callable[..., RunDirectory]
 SMALL = (
     *("algorithm.num_steps=3", "algorithm.prompts_per_step=4", "algorithm.group_size=4"),
     *("data.num_train=32", "data.num_eval=4", "evaluation.num_samples=4", "policy.ranks=1"),
 )
 
 
-def trained(output: Path, *overrides: str) -> RunDirectory:
-    """The directory of a small run."""
-    command = [sys.executable, "launch/train.py", f"output_dir={output}", *SMALL, *overrides]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (root,) = output.glob("*/run")
-    return RunDirectory(root)
+@pytest.fixture
+def train(tmp_path: Path, shared_ray: dict[str, str]) -> Train:
+    """Trains a small run, and gives its directory."""
+
+    def trained(*overrides: str) -> RunDirectory:
+        given = (f"output_dir={tmp_path}", *SMALL, *overrides)
+        done = run_command("launch/train.py", *given, env=shared_ray)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (root,) = tmp_path.glob("*/run")
+        return RunDirectory(root)
+
+    return trained
 
 
-def test_cure_samples_programs_and_tests_and_runs_each_on_the_other(tmp_path: Path) -> None:
-    run = trained(tmp_path, "experiment=recipe_cure", "recipe_args.num_tests=4")
+def test_cure_samples_programs_and_tests_and_runs_each_on_the_other(train: Train) -> None:
+    run = train("experiment=recipe_cure", "recipe_args.num_tests=4")
     rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
     assert [row.task for row in rows] == (["code"] * 4 + ["test"] * 4) * 4
     tests = [row for row in rows if row.task == "test"]
@@ -52,9 +55,9 @@ def test_cure_samples_programs_and_tests_and_runs_each_on_the_other(tmp_path: Pa
 
 
 def test_codrlplus_asks_what_failed_programs_do_and_keeps_them_in_its_checkpoint(
-    tmp_path: Path,
+    train: Train,
 ) -> None:
-    run = trained(tmp_path, "experiment=recipe_codrlplus", "checkpoint.every=3")
+    run = train("experiment=recipe_codrlplus", "checkpoint.every=3")
     steps = read_metrics(run.metrics)
     assert steps[0]["task/trace/num_groups"] == 0
     assert steps[-1]["task/trace/num_groups"] == 3  # of 7
@@ -67,9 +70,9 @@ def test_codrlplus_asks_what_failed_programs_do_and_keeps_them_in_its_checkpoint
 
 
 def test_dpo_on_given_pairs_samples_nothing_in_a_step_and_moves_from_the_initial_policy(
-    tmp_path: Path,
+    train: Train,
 ) -> None:
-    run = trained(tmp_path, "experiment=recipe_dpo", "recipe_args.batch=8", "checkpoint.every=3")
+    run = train("experiment=recipe_dpo", "recipe_args.batch=8", "checkpoint.every=3")
     steps = read_metrics(run.metrics)
     assert steps[0]["policy/dpo/loss"] == pytest.approx(math.log(2), abs=1e-4)  # not moved yet
     assert steps[0]["policy/dpo/margin"] == pytest.approx(0, abs=1e-4)
@@ -81,8 +84,8 @@ def test_dpo_on_given_pairs_samples_nothing_in_a_step_and_moves_from_the_initial
     assert 0 < summary["base_pass@1"] < 1 and 0 < summary["final_pass@1"] <= 1
 
 
-def test_sol_ver_learns_in_rounds_and_measures_how_often_both_are_wrong(tmp_path: Path) -> None:
-    run = trained(tmp_path, "experiment=recipe_sol_ver", "recipe_args.num_tests=8")
+def test_sol_ver_learns_in_rounds_and_measures_how_often_both_are_wrong(train: Train) -> None:
+    run = train("experiment=recipe_sol_ver", "recipe_args.num_tests=8")
     steps = read_metrics(run.metrics)
     assert all(0 < step["task/pair/accepted"] <= 1 for step in steps)
     assert all(0 <= step["task/pair/program_right"] <= 1 for step in steps)
@@ -91,9 +94,9 @@ def test_sol_ver_learns_in_rounds_and_measures_how_often_both_are_wrong(tmp_path
 
 
 def test_crpe_goes_on_from_beginnings_of_wrong_programs_and_learns_their_first_wrong_steps(
-    tmp_path: Path,
+    train: Train,
 ) -> None:
-    run = trained(tmp_path, "experiment=recipe_crpe")
+    run = train("experiment=recipe_crpe")
     rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
     begun = [row for row in rows if row.task == "step"]
     assert begun and all(row.text.startswith("```python\n") for row in begun)
@@ -102,9 +105,8 @@ def test_crpe_goes_on_from_beginnings_of_wrong_programs_and_learns_their_first_w
     assert any("policy/dpo/loss" in step for step in steps)
 
 
-def test_stepcoder_begins_programs_and_hides_what_no_test_executes(tmp_path: Path) -> None:
-    run = trained(
-        tmp_path,
+def test_stepcoder_begins_programs_and_hides_what_no_test_executes(train: Train) -> None:
+    run = train(
         *("experiment=recipe_stepcoder", "recipe_args.threshold=0.1", "data.num_train=4"),
         "checkpoint.every=3",
     )
@@ -119,9 +121,9 @@ def test_stepcoder_begins_programs_and_hides_what_no_test_executes(tmp_path: Pat
     assert {round(row.reward, 4) for row in rows} <= {1.0, -0.3, -0.6, -1.0}
 
 
-def test_cvedrl_samples_tests_of_given_programs(tmp_path: Path) -> None:
+def test_cvedrl_samples_tests_of_given_programs(train: Train) -> None:
     # It knows tests of problems, and now and then writes one of a program.
-    run = trained(tmp_path, "experiment=recipe_cvedrl", "model.path=assets/minipy/policy_tasks")
+    run = train("experiment=recipe_cvedrl", "model.path=assets/minipy/policy_tasks")
     steps = read_metrics(run.metrics)
     assert any(step["task/suite/readable"] > 0 for step in steps)
     rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
@@ -131,10 +133,10 @@ def test_cvedrl_samples_tests_of_given_programs(tmp_path: Path) -> None:
     assert {"eval/suite_readable", "eval/suite_right", "eval/suite_num_tests"} <= set(marks)
 
 
-def test_aletheia_asks_which_of_the_programs_of_the_same_step_is_right(tmp_path: Path) -> None:
+def test_aletheia_asks_which_of_the_programs_of_the_same_step_is_right(train: Train) -> None:
     # This policy was never shown a list, so that few of its answers can be read.
     policy = "model.path=assets/minipy/policy_tasks"
-    run = trained(tmp_path, "experiment=recipe_aletheia", policy)
+    run = train("experiment=recipe_aletheia", policy)
     rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
     verdicts = [row for row in rows if row.task == "verdict"]
     assert verdicts and {row.judge for row in verdicts} == {"verdict"}
@@ -151,8 +153,8 @@ def test_aletheia_asks_which_of_the_programs_of_the_same_step_is_right(tmp_path:
     )
 
 
-def test_tested_and_synthetic_problems_have_a_judge_each_in_every_step(tmp_path: Path) -> None:
-    run = trained(tmp_path, "experiment=synthetic", "data.num_train=2", "algorithm.num_steps=2")
+def test_tested_and_synthetic_problems_have_a_judge_each_in_every_step(train: Train) -> None:
+    run = train("experiment=synthetic", "data.num_train=2", "algorithm.num_steps=2")
     for step in (1, 2):
         rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, step))
         by_judge = Counter((row.judge, row.prompt_id.partition("-")[0]) for row in rows)
@@ -160,9 +162,9 @@ def test_tested_and_synthetic_problems_have_a_judge_each_in_every_step(tmp_path:
     assert all(step["reward/exec_share"] == 0.5 for step in read_metrics(run.metrics))
 
 
-def test_actor_critic_learns_a_value_and_replays_older_programs(tmp_path: Path) -> None:
+def test_actor_critic_learns_a_value_and_replays_older_programs(train: Train) -> None:
     changes = ("algorithm.group_size=1", "algorithm.prompts_per_step=16", "checkpoint.every=3")
-    run = trained(tmp_path, "experiment=recipe_actor_critic", *changes)
+    run = train("experiment=recipe_actor_critic", *changes)
     rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
     assert len(rows) == 16 and len({row.prompt_id for row in rows}) == 16
     steps = read_metrics(run.metrics)

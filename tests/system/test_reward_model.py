@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,18 +16,15 @@ from reward.pairs.pairs import read_pairs
 from rl.problems import minipy
 from rl.problems.prompts import write_prompts
 from rl.run.rollouts import RolloutRow, write_rollouts
+from tests.system.forks import ROOT, run_command
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_PROBLEMS, NUM_CODES = 48, 8
 
 
 def _command(*args: str, cwd: Path) -> str:
-    command = [sys.executable, str(ROOT / args[0]), *args[1:]]
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False
-    )
+    done = run_command(*args, cwd=cwd)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,10 +26,10 @@ from reward.judges.scorers import make_scorer
 from reward.judges.served import ServedJudge
 from rl.types import Message, Prompt
 from tests.settings import run_config
+from tests.system.forks import ROOT, free_port
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "assets/minipy/rm"
 TOKEN = uuid.uuid4().hex
 MARK = uuid.uuid4().hex  # in the environment of every process that the server starts
@@ -82,9 +81,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with a token, and the rows that `launch/score.py` makes of the same answers."""
     directory = tmp_path_factory.mktemp("serving")
     (directory / "in.jsonl").write_text("".join(json.dumps(r) + "\n" for r in make_answers(40)))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     serve = ("launch/serve.py", f"model={MODEL}", f"port={port}", f"queue={QUEUE}")
     score = ("launch/score.py", f"model={MODEL}", "input=in.jsonl", "output=out.jsonl")
     environment = os.environ | {"CODESCALER_SERVE_TOKEN": TOKEN, "TEST_MARK": MARK}
