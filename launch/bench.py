@@ -175,7 +175,7 @@ def _measure_steps(args: BenchArgs) -> None:
 
         measure_start(cfg, args.repeats)
     elif args.what == "growth":
-        from actors.jobs.growth import Scale  # noqa: PLC0415 - loads torch
+        from actors.simulation.growth import Scale  # noqa: PLC0415 - loads torch
         from launch.benches.steps.growth import measure_growth  # noqa: PLC0415 - loads torch
 
         scale = Scale(engines=args.engines, shards=args.shards, tokens=args.tokens)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.jobs.growth import DriverCost, Scale, driver_costs
-from actors.stages.simulated import CHARS_PER_TOKEN
+from actors.simulation.growth import DriverCost, Scale, driver_costs
+from actors.simulation.silent import CHARS_PER_TOKEN
 from conf.schema import Config
 from launch.benches.timing import spread
 from rl.base.console import Console

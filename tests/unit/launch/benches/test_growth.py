@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from actors.stages.simulated import PROMPT_TOKENS, SimulatedEngine, SimulatedShard
+from actors.simulation.silent import PROMPT_TOKENS, SimulatedEngine, SimulatedShard
 from reward.judges.judge import Answers
 from rl.types import Ask, Message, Prompt, PromptGroup, SamplingConfig
 
@@ -40,6 +40,6 @@ def test_a_shard_orders_the_answers_of_a_group():
 
 def test_actors_that_answer_at_once_load_no_library_that_computes():
     heavy = "{'torch', 'transformers', 'ray'}"
-    code = f"import sys, actors.stages.simulated; print({heavy} & {{*sys.modules}})"
+    code = f"import sys, actors.simulation.silent; print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

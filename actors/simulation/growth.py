@@ -23,13 +23,13 @@ from actors.groups.reward import RewardGroup
 from actors.groups.rollout import RolloutEngines
 from actors.groups.supervision import Seat, Supervisor
 from actors.groups.trainer import TrainGroup
-from actors.stages.recipes import make_recipe
-from actors.stages.simulated import (
+from actors.simulation.silent import (
     PROMPT_TOKENS,
     SimulatedEngine,
     SimulatedRank,
     SimulatedShard,
 )
+from actors.stages.recipes import make_recipe
 from conf.schema import Config
 from rl.base.console import Console
 from rl.packing import Packing
