@@ -18,11 +18,11 @@ import torch
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
-    AutoTokenizer,
     LlamaConfig,
     LlamaForSequenceClassification,
     LlamaForTokenClassification,
     PreTrainedConfig,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForTokenClassification,
     Qwen3Config,
@@ -148,7 +148,8 @@ def conversations(system: str | None) -> Iterator[tuple[str, str, list[dict[str,
 
 def snippet(directory: Path, turns_N: list[list[dict[str, str]]], *, tokens: bool) -> np.ndarray:
     """What a model card's snippet computes, in one padded batch."""
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    # AutoTokenizer would make Qwen2's own of it, which cuts white space elsewhere than this one.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
     texts = [tokenizer.apply_chat_template(turns, tokenize=False) for turns in turns_N]
     batch = tokenizer(
         texts, truncation=True, padding=True, max_length=MAX_TOKENS, return_tensors="pt"
