@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -40,7 +40,21 @@ def ray_head(env: Mapping[str, str], *flags: str) -> Iterator[str]:
     try:
         yield f"127.0.0.1:{port}"
     finally:
-        for process in psutil.process_iter(["cmdline"]):  # `ray stop` would end other clusters too
-            if str(temporary) in " ".join(process.info["cmdline"] or []):
-                process.kill()
+        _end(str(temporary), f":{port} ")
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _end(*marks: str) -> None:
+    """Kill the processes whose command line has a mark, and those below them.
+
+    `ray stop` would end other clusters too. Agents have a title in place of a command line.
+    """
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join([*(process.info["cmdline"] or []), ""])
+        with suppress(psutil.NoSuchProcess):
+            if any(mark in line for mark in marks):
+                found += [process, *process.children(recursive=True)]
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
