@@ -7,7 +7,7 @@ row see only themselves (`rl.prefix_tree`), and every denominator is that of the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from conf.errors import UserError
@@ -33,6 +33,14 @@ class Packing:
     # leaves it out.
     dense_mask: bool = True
     packs: bool = True  # samples may stand in one row
+
+    def checked(self, *, packs: bool, shares: bool) -> Packing:
+        """What a self-check found to change no number."""
+        return replace(self, packs=packs, share_prefix=self.share_prefix if shares else "off")
+
+    def unchecked(self) -> Packing:
+        """Share nothing by `auto`: without a self-check nobody knows that it changes no number."""
+        return replace(self, share_prefix="off") if self.share_prefix == "auto" else self
 
 
 @dataclass(frozen=True, slots=True)

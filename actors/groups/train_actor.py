@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,14 +138,12 @@ class LocalPolicy:
 
     def unchecked(self) -> None:
         """Share nothing by `auto`, as `TrainGroup.unchecked` does."""
-        if self.packing.share_prefix == "auto":
-            self.packing = replace(self.packing, share_prefix="off")
+        self.packing = self.packing.unchecked()
 
     async def self_check(self, model: str, plain_bytes: int) -> ForwardCheck:
         """Check how samples are read, as `TrainGroup.self_check` does; raises EngineError."""
         found = self._rank.self_check(plain_bytes)
-        share_prefix = self.packing.share_prefix if found.shares else "off"
-        self.packing = replace(self.packing, packs=found.packs, share_prefix=share_prefix)
+        self.packing = self.packing.checked(packs=found.packs, shares=found.shares)
         found.check(model)
         return found
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from actors.cluster.deadlines import all_of, wait_for, wait_for_all
 from actors.cluster.shared_files import refuse_blind, signpost
@@ -24,9 +24,6 @@ from rl.loss import LossDenominators, Objective
 from rl.packing import Packing
 from rl.parcels import Minibatch
 from rl.types import FloatArray, UpdateReport
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 Ranks = tuple[TrainHandle, ...]
@@ -115,8 +112,7 @@ class TrainGroup:
 
     def unchecked(self) -> None:
         """Share nothing by `auto`: without a self-check nobody knows that it changes no number."""
-        if self.packing.share_prefix == "auto":
-            self.packing = replace(self.packing, share_prefix="off")
+        self.packing = self.packing.unchecked()
 
     async def self_check(self, model: str, plain_bytes: int) -> ForwardCheck:
         """Check how samples are read, and pack and share only where that changes no number.
@@ -125,8 +121,7 @@ class TrainGroup:
             EngineError: for a model that says other things here than by itself.
         """
         found = await self._call(lambda rank: rank.self_check.remote(plain_bytes), "the self-check")
-        share_prefix = self.packing.share_prefix if found[0].shares else "off"
-        self.packing = replace(self.packing, packs=found[0].packs, share_prefix=share_prefix)
+        self.packing = self.packing.checked(packs=found[0].packs, shares=found[0].shares)
         found[0].check(model)
         return found[0]
 

@@ -353,11 +353,14 @@ class RlRun:
 
     def _keep_rollouts(self, step: int, batch: Batch) -> None:
         cfg = self._cfg
+        every = cfg.checkpoint.rollouts_every
+        writes = every > 0 and step % every == 0
+        if not (writes or cfg.tracker_rows):
+            return
         rows = list(rollout_rows(step, batch.groups_P, batch.lesson.advantages_PG))
         if cfg.tracker_rows:
             self._sink.show(sample_rows(rows, cfg.tracker_rows, cfg.seed))
-        every = cfg.checkpoint.rollouts_every
-        if every and step % every == 0:
+        if writes:
             with self._effort.trying(f"{RolloutFolder.TRAINING}/"):
                 path = self._run.rollout_file(RolloutFolder.TRAINING, step)
                 write_rollouts(path, rows, batch.groups_P if cfg.checkpoint.rollout_tokens else ())
