@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 from conf.errors import DataError
 from conf.schema import DifficultyConfig
+from rl.problems.prompts import meta_fields
 from rl.types import Prompt
 
 _MAX_NAMED = 3  # problems that a message names
@@ -64,8 +64,7 @@ def numbers_of(prompts: Sequence[Prompt], field: str) -> dict[str, float]:
 
 
 def _number(meta: str, field: str) -> float | None:
-    fields: Any = json.loads(meta)
-    value = cast("dict[str, Any]", fields).get(field) if isinstance(fields, dict) else None
+    value = meta_fields(meta).get(field)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

@@ -183,11 +183,11 @@ def watched_input(prompt: Prompt) -> StdioCase | FunctionalCase | None:
 
 
 def _meta_time_limit(meta: str) -> float | None:
-    return parse_time_limit(_meta_fields(meta).get("time_limit"), "meta")
+    return parse_time_limit(meta_fields(meta).get("time_limit"), "meta")
 
 
 def _meta_watched(meta: str, entry_point: str | None) -> StdioCase | FunctionalCase | None:
-    value = _meta_fields(meta).get("watched")
+    value = meta_fields(meta).get("watched")
     if value is None:
         return None
     if entry_point is None and isinstance(value, str):
@@ -203,7 +203,8 @@ def _check_meta(meta: str, entry_point: str | None) -> None:
     _meta_watched(meta, entry_point)
 
 
-def _meta_fields(meta: str) -> dict[str, object]:
+def meta_fields(meta: str) -> dict[str, object]:
+    """Return what the metadata of a problem states; nothing where it is no mapping."""
     fields = _from_json("meta", meta)
     return cast("dict[str, object]", fields) if isinstance(fields, dict) else {}
 
