@@ -765,13 +765,20 @@ class SupervisionConfig:
     """What becomes of actors that die or no longer answer."""
 
     restarts: int = key(
-        "times that an actor which is lost is started again in its place, the policy ranks "
-        "together; 0 ends the run at the first loss",
+        "times within supervision.window_s that an actor which is lost is started again in its "
+        "place, the policy ranks together; 0 ends the run at the first loss",
         3,
         ge=0,
     )
+    window_s: float = key(
+        "time after which a restart no longer counts, seconds: a long run may lose an actor now "
+        "and then, but not again and again",
+        3600.0,
+        gt=0,
+    )
     backoff_s: float = key(
-        "pause before the first restart of an actor, seconds; it doubles with each further one",
+        "pause before the first restart of an actor, seconds; it doubles with each further one "
+        "that counts",
         1.0,
         ge=0,
     )

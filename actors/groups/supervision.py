@@ -10,6 +10,7 @@ share one seat, because their state is in all of them together.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -45,7 +46,7 @@ class Seat(Generic[HandleT]):
         self.handle = create()
         self.admitted = False
         self.lost: ProjectError | None = None  # why its actor is gone or was given up
-        self.num_restarts = 0
+        self.restarted_s: list[float] = []  # when, by the monotonic clock
         self.filling = asyncio.Lock()
         self._create = create
         self._kill = kill
@@ -65,7 +66,7 @@ class Seat(Generic[HandleT]):
         """Put another actor in the place of the one that was lost."""
         self.handle = self._create()
         self.lost = None
-        self.num_restarts += 1
+        self.restarted_s.append(time.monotonic())
 
     def end(self) -> None:
         """End the process of the actor."""
@@ -105,7 +106,7 @@ class Supervisor:
         `start` waits until an actor has started and gives it what it needs.
 
         Raises:
-            LostActorError: when the seat has used up its restarts.
+            LostActorError: when the seat has used up the restarts that it has in a window of time.
         """
         async with seat.filling:
             while not seat.admitted:
@@ -122,12 +123,14 @@ class Supervisor:
     async def _replace(self, seat: Seat[Any], why: ProjectError) -> None:
         nodes = sorted({self.node_of(actor) for actor in seat.actors})
         about = f"{seat.name} (node {', '.join(nodes)}) is lost: {why}"
-        allowed = self._cfg.restarts
-        if seat.num_restarts >= allowed:
+        allowed, window_s = self._cfg.restarts, self._cfg.window_s
+        began_s = time.monotonic() - window_s
+        number = 1 + sum(restart_s > began_s for restart_s in seat.restarted_s)
+        if number > allowed:
             raise LostActorError(
-                f"{about}; supervision.restarts={allowed} allows no further restart"
+                f"{about}; supervision.restarts={allowed} allows no further restart within "
+                f"{window_s:g} s"
             ) from why
-        number = seat.num_restarts + 1
         self._console.warn(
             f"{about}; it is started again ({number} of {allowed}), and the run goes on"
         )

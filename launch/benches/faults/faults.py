@@ -26,6 +26,7 @@ _TITLES: dict[Target, tuple[str, ...]] = {
     "raylet": ("raylet/raylet",),
     "gcs": ("gcs/gcs_server",),
 }
+_ACTORS = (*_TITLES["rollout"], *_TITLES["reward"], *_TITLES["policy"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +40,23 @@ class Fault:
     stops: bool = False  # SIGSTOP in place of SIGKILL
     delay_s: float = 0.0  # after the begin of the phase
 
+    @property
+    def mark(self) -> str:
+        """The line that it writes when it strikes."""
+        how = "SIGSTOP" if self.stops else "SIGKILL"
+        return f"{STRUCK}{how} for {self.target} {self.number} in {self.phase} of step {self.step}"
+
     def strike(self) -> None:
         """Hit the process, if it is there."""
-        how = signal.SIGSTOP if self.stops else signal.SIGKILL
-        found = processes(os.environ[MARK], _TITLES[self.target])
+        run = os.environ[MARK]
+        found = [pid for pid in processes(run, _TITLES[self.target]) if not _is_stopped(pid)]
+        if self.target == "raylet":  # of a node that has an actor, and not the command
+            homes = {_parent(pid) for pid in processes(run, _ACTORS)}
+            found = [pid for pid in found if pid in homes and not _of_the_head(pid)]
         if found:
-            sys.stderr.write(f"{STRUCK}{how.name} for {self.target} {self.number}\n")
+            sys.stderr.write(f"{self.mark}\n")
             sys.stderr.flush()
+            how = signal.SIGSTOP if self.stops else signal.SIGKILL
             os.kill(found[self.number % len(found)], how)
 
 
@@ -72,6 +83,29 @@ def processes(mark: str, titles: Sequence[str] = ("",)) -> list[int]:
         if state != "Z" and any(title in command for title in titles):
             named.append(pid)
     return sorted(pid for pid in named if _descends(pid, marked, parents))
+
+
+def _parent(pid: int) -> int:
+    return int(_stat(pid)[1])
+
+
+def _is_stopped(pid: int) -> bool:
+    return _stat(pid)[0] == "T"
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent and what follows of a process; zeros if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["X", "0"]
+
+
+def _of_the_head(raylet: int) -> bool:
+    try:
+        return b"--head" in Path(f"/proc/{raylet}/cmdline").read_bytes().split(b"\0")
+    except OSError:  # it has ended
+        return False
 
 
 def _descends(pid: int, marked: Collection[int], parents: Mapping[int, int]) -> bool:

@@ -1,8 +1,9 @@
 """The kill matrix: each kind of process, killed in each phase, beside a run that was left alone.
 
-A run whose rollout actor, reward shard, policy rank, sandbox worker or second node dies goes on by
-itself. One whose driver, GCS or head node dies is started again with `resume=auto`, once. Both have
-to end with the weights, metrics and evaluations of the run that was left alone.
+A run whose rollout actor, reward shard, policy rank, sandbox worker or node dies goes on by
+itself: it meets a fault in each phase, in a step of its own. One whose driver or GCS dies is
+started again with `resume=auto`, and meets the next fault then. All have to end with the weights,
+metrics and evaluations of the run that was left alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,25 +36,29 @@ from launch.benches.faults.runs import (
 from rl.base.console import Console
 
 ENDS_THE_RUN: tuple[Target, ...] = ("driver", "gcs")  # whose loss nothing survives
-_STEP = 3  # the first after the checkpoint of step 2
-# Phases that are not those of a step in the middle; a checkpoint and an evaluation follow step 4.
-_STEPS: dict[Phase, int] = {"startup": 0, "checkpoint": 4, "evaluation": 4}
+PHASES: tuple[Phase, ...] = get_args(Phase)
+_EVERY = 2  # steps between the checkpoints of these runs, and between the evaluations
+_LENGTH = 2 * len(PHASES) + 1  # steps: two for each phase, and one to end with
 _LONGEST_S: dict[Phase, float] = {"startup": 8.0, "checkpoint": 0.3, "evaluation": 0.3}
-_EVERY = 2  # steps between the checkpoints of these runs
+_LONG = (
+    *(f"algorithm.num_steps={_LENGTH}", f"checkpoint.every={_EVERY}", f"evaluation.every={_EVERY}"),
+    *("supervision.restarts=40", "supervision.backoff_s=0.1"),
+)
 _STEPS_AGAIN: dict[Target, int] = {
     "policy": _EVERY,
     "raylet": _EVERY,
     "driver": _EVERY,
     "gcs": _EVERY,
 }
-# What a process needs to be there: programs are run where tests judge; actors are on both nodes.
+# What a process needs to be there: programs are run where tests judge; actors are on many nodes.
 _OVERRIDES: dict[Target, tuple[str, ...]] = {
     "sandbox": ("reward=execution",),
     "raylet": ("placement.strategy=SPREAD",),
 }
 _SANDBOXED = 8  # more processes than a sandbox has
+_DEADLINE_S = 300.0  # of a run, and for each of its faults
 _NODE_S = 120  # for its start
-_NODE_CPUS = 16  # of a Ray node: numbers by which actors are placed, not cores
+_NODE_CPUS = 8  # of a Ray node: numbers by which actors are placed, not cores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,29 +72,20 @@ class MatrixPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One fault, and what became of the run."""
+class Course:
+    """The faults of one run, each in a phase and step of its own, and what became of it."""
 
-    fault: Fault
-    struck: bool  # False: there was no such process
-    resumed: bool
+    faults: tuple[Fault, ...]
+    struck: frozenset[Fault]  # the others found no such process
+    resumes: int
     losses: int  # actors that were started again, and the policy as one
     again: int  # steps that were completed more than once
     wrong: tuple[str, ...]  # empty: the run has ended as one that was left alone
 
-    @property
-    def row(self) -> tuple[str, ...]:
-        """As the table shows it."""
-        how = "resumed" if self.resumed else "by itself" if self.struck else "not there"
-        place = f"{self.fault.phase}, step {self.fault.step}, +{self.fault.delay_s:.2f} s"
-        return (
-            self.fault.target,
-            place,
-            how,
-            str(self.losses),
-            str(self.again),
-            "; ".join(self.wrong) or "the same",
-        )
+    def cell(self, phase: Phase) -> str:
+        """What the table shows for one phase."""
+        (fault,) = (fault for fault in self.faults if fault.phase == phase)
+        return "not there" if fault not in self.struck else "differs" if self.wrong else "same"
 
 
 def measure_faults(plan: MatrixPlan) -> None:
@@ -98,20 +95,37 @@ def measure_faults(plan: MatrixPlan) -> None:
         EngineError: when a run ended otherwise than the one that was left alone.
     """
     console = Console()
+    targets, phases = plan.targets or get_args(Target), plan.phases or PHASES
+    courses: dict[Target, list[Course]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         whole = Wholes(root)
-        cells: list[Cell] = []
-        wanted = (plan.targets or get_args(Target), plan.phases or get_args(Phase), plan.seeds)
-        for number, (target, phase, seed) in enumerate(itertools.product(*wanted)):
-            fault = replace(fault_of(target, phase, seed), stops=plan.stops)
-            cells.append(try_fault(fault, whole.beside(target), root / str(number)))
-            console.say("  ".join(cells[-1].row))
-    about = ("hit", "when", "ended", "restarts", "steps again", "weights, metrics, evaluations")
-    console.table("kill matrix", [cell.row for cell in cells], about)
-    wrong = sum(bool(cell.wrong) for cell in cells)
-    if wrong:
-        raise EngineError(f"{wrong} of {len(cells)} runs ended otherwise than one left alone")
+        for target, seed in itertools.product(targets, plan.seeds):
+            faults = [replace(f, stops=plan.stops) for f in faults_of(target, phases, seed)]
+            course = take_course(faults, whole.beside(target), root / f"{target}-{seed}")
+            courses.setdefault(target, []).append(course)
+            console.say(_line(target, seed, course))
+    rows = [_row(target, taken, phases) for target, taken in courses.items()]
+    console.table("kill matrix", rows, ("hit", *phases, "restarts", "resumed", "steps again"))
+    taken = list(itertools.chain.from_iterable(courses.values()))
+    if wrong := sum(bool(course.wrong) for course in taken):
+        raise EngineError(f"{wrong} of {len(taken)} runs ended otherwise than one left alone")
+
+
+def _line(target: Target, seed: int, course: Course) -> str:
+    places = (f"{f.phase} of step {f.step} +{f.delay_s:.2f} s" for f in course.faults)
+    return f"{target}, seed {seed}: {', '.join(places)}: {'; '.join(course.wrong) or 'the same'}"
+
+
+def _row(target: Target, courses: Sequence[Course], phases: Sequence[Phase]) -> tuple[str, ...]:
+    cells: list[str] = []
+    for phase in phases:
+        counts = Counter(course.cell(phase) for course in courses)
+        cells.append(", ".join(f"{number} {cell}" for cell, number in sorted(counts.items())))
+    sums = (
+        sum(getattr(course, name) for course in courses) for name in ("losses", "resumes", "again")
+    )
+    return (target, *cells, *map(str, sums))
 
 
 class Wholes:
@@ -122,14 +136,14 @@ class Wholes:
         self._made: dict[tuple[str, ...], Ended] = {}
 
     def beside(self, target: Target) -> Ended:
-        """The run that one whose process of this kind is hit is compared with.
+        """The run that one whose processes of this kind are hit is compared with.
 
         Raises:
             EngineError: when it fails.
         """
         how = tuple(_OVERRIDES["sandbox"]) if target == "sandbox" else ()
         if how not in self._made:
-            ended = run_small(self._root / f"whole-{len(self._made)}", (), how)
+            ended = run_small(self._root / f"whole-{len(self._made)}", (), [*_LONG, *how])
             if ended.code != 0:
                 raise EngineError(
                     f"the run that is left alone ended with {ended.code}: {ended.reason}"
@@ -138,59 +152,73 @@ class Wholes:
         return self._made[how]
 
 
-def try_fault(fault: Fault, whole: Ended, cwd: Path) -> Cell:
-    """Run with one fault, resume where that is needed, and compare."""
-    overrides = _OVERRIDES.get(fault.target, ())
-    if fault.target == "raylet":
-        with _two_nodes(cwd) as environment:
-            ended = run_small(cwd, [fault], overrides, environment=environment)
+def take_course(faults: Sequence[Fault], whole: Ended, cwd: Path) -> Course:
+    """Run with these faults of one kind of process, resume where needed, and compare."""
+    target = faults[0].target
+    overrides = [*_LONG, *_OVERRIDES.get(target, ())]
+    said, resumes = "", 0
+    deadline_s = _DEADLINE_S * (1 + len(faults))
+    if target in ENDS_THE_RUN:
+        left = list(faults)
+        ended = run_small(cwd, left[:1], overrides)
+        while ended.code != 0 and resumes < len(faults):
+            said, resumes, left = said + ended.said, resumes + 1, left[1:]
+            ended = run_small(cwd, left[:1], [*overrides, "resume=auto"])
+    elif target == "raylet":
+        with _nodes(1 + len(faults), cwd) as environment:
+            ended = run_small(
+                cwd, faults, overrides, environment=environment, deadline_s=deadline_s
+            )
     else:
-        ended = run_small(cwd, [fault], overrides)
-    num_struck, again = ended.num_struck, steps_again(ended.said)
-    resumed = fault.target in ENDS_THE_RUN and ended.code != 0
-    if resumed:
-        done = ended.said
-        ended = run_small(cwd, (), [*overrides, "resume=auto"])
-        again = steps_again(done + ended.said)
-    losses = 0
+        ended = run_small(cwd, faults, overrides, deadline_s=deadline_s)
+    said += ended.said
+    struck = frozenset(fault for fault in faults if fault.mark in said)
+    losses, again = 0, steps_again(said)
     wrong = [f"exit code {ended.code}: {ended.reason}"]
     if ended.code == 0:
         costs = lost(ended.directory)
         losses = sum(count for name, count in costs.items() if name.endswith("_restarts"))
         wrong = list(differences(whole.directory, ended.directory))
-    if again > (allowed := _STEPS_AGAIN.get(fault.target, 0)):
+    if again > (allowed := len(struck) * _STEPS_AGAIN.get(target, 0)):
         wrong.append(f"{again} steps taken again, more than {allowed}")
-    return Cell(
-        fault=fault,
-        struck=num_struck > 0,
-        resumed=resumed,
+    return Course(
+        faults=tuple(faults),
+        struck=struck,
+        resumes=resumes,
         losses=losses,
         again=again,
         wrong=tuple(wrong),
     )
 
 
-def fault_of(target: Target, phase: Phase, seed: int) -> Fault:
-    """The fault of one cell; the seed says how long after the begin of the phase."""
-    longest_s = _LONGEST_S.get(phase, 0.15)
-    rng = random.Random(f"{target} {phase} {seed}")
-    delay_s = rng.uniform(0.0, longest_s)
-    if target == "sandbox":  # servers, what holds them, and their programs
-        number = rng.randrange(_SANDBOXED)
-    else:
-        number = 1 if target in ("policy", "raylet") else 0  # the second rank; the second node
-    return Fault(
-        target=target,
-        phase=phase,
-        step=_STEPS.get(phase, _STEP),
-        number=number,
-        delay_s=delay_s,
-    )
+def faults_of(target: Target, phases: Sequence[Phase], seed: int) -> list[Fault]:
+    """The faults of one run, by their steps.
+
+    The seed says how long after the begin of the phase each is, which of several processes is hit,
+    and whether in the first step after a checkpoint or in the second.
+    """
+    rng = random.Random(f"{target} {seed}")
+    found: list[Fault] = []
+    for place, phase in enumerate(PHASES):
+        first = 2 * place  # steps with a checkpoint and an evaluation are even
+        step = 0 if phase == "startup" else first + rng.randrange(2)
+        if phase in ("checkpoint", "evaluation"):
+            step = first
+        fault = Fault(
+            target=target,
+            phase=phase,
+            step=step,
+            number=rng.randrange(_SANDBOXED),
+            delay_s=rng.uniform(0.0, _LONGEST_S.get(phase, 0.15)),
+        )
+        if phase in phases:
+            found.append(fault)
+    return found
 
 
 @contextmanager
-def _two_nodes(cwd: Path) -> Iterator[dict[str, str]]:
-    """A Ray cluster of two nodes on this machine; the environment of a run in `cwd` that joins it.
+def _nodes(number: int, cwd: Path) -> Iterator[dict[str, str]]:
+    """A Ray cluster of nodes on this machine; the environment of a run in `cwd` that joins it.
 
     Actors work in the directory in which their node was started. What Ray writes lies in a
     directory of its own: in the common one, other programs would join the cluster unasked.
@@ -203,7 +231,8 @@ def _two_nodes(cwd: Path) -> Iterator[dict[str, str]]:
         environment = {MARK: mark, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": own}
         try:
             _start_node(["--head", f"--port={port}", "--include-dashboard=false"], cwd, environment)
-            _start_node([f"--address={address}"], cwd, environment)
+            for _ in range(number - 1):
+                _start_node([f"--address={address}"], cwd, environment)
             yield {**environment, "RAY_ADDRESS": address}
         finally:
             end_all(mark)

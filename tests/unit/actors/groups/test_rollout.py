@@ -156,7 +156,7 @@ def test_an_engine_that_is_lost_too_often_ends_the_step(monkeypatch: pytest.Monk
         answers(group, 3)
     assert str(first_cause(caught.value)) == (
         "rollout-0 (node 10.0.0.1) is lost: the next finished group failed: it died; "
-        "supervision.restarts=3 allows no further restart"
+        "supervision.restarts=3 allows no further restart within 3600 s"
     )
 
 

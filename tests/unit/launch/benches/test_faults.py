@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from launch.benches.faults.faults import MARK, Fault, from_json, processes, to_json
-from launch.benches.faults.matrix import fault_of
+from launch.benches.faults.matrix import PHASES, Course, faults_of
 from launch.benches.faults.runs import differences, lost
 from launch.benches.faults.samples import SAMPLES, count_files, drift, note_sample, read_samples
 from launch.benches.faults.soak import TARGETS, soak_faults
@@ -100,7 +101,27 @@ def test_what_a_run_holds_is_compared_between_its_quarters(
     assert rows["processes"] == (0, 0)
 
 
-def test_a_sandboxed_process_is_chosen_by_the_seed() -> None:
-    numbers = {fault_of("sandbox", "score", seed).number for seed in range(20)}
-    assert len(numbers) > 3
-    assert {fault_of("raylet", "score", seed).number for seed in range(20)} == {1}
+def test_a_run_meets_one_fault_in_each_phase_in_steps_that_have_it() -> None:
+    faults = [faults_of("rollout", PHASES, seed) for seed in range(20)]
+    assert faults_of("rollout", PHASES, 3) == faults[3]
+    for course in faults:
+        steps = {fault.phase: fault.step for fault in course}
+        assert list(steps) == list(PHASES)
+        assert steps["startup"] == 0
+        assert list(steps.values()) == sorted(set(steps.values()))
+        assert steps["checkpoint"] % 2 == steps["evaluation"] % 2 == 0
+    assert {fault.step for course in faults for fault in course if fault.phase == "score"} == {4, 5}
+    assert len({course[3].number for course in faults}) > 3
+
+
+def test_phases_that_are_left_out_change_nothing_of_the_others() -> None:
+    assert faults_of("gcs", ["update"], 0) == [faults_of("gcs", PHASES, 0)[3]]
+
+
+def test_a_phase_of_a_course_is_the_same_only_where_it_was_struck_and_the_run_ended_so() -> None:
+    met, missed = faults_of("policy", ["update", "publish"], seed=0)
+    course = Course(
+        faults=(met, missed), struck=frozenset([met]), resumes=0, losses=1, again=0, wrong=()
+    )
+    assert (course.cell("update"), course.cell("publish")) == ("same", "not there")
+    assert replace(course, wrong=("step 3: policy/loss",)).cell("update") == "differs"
