@@ -497,6 +497,11 @@ class RewardConfig:
             return {"": self}
         return {name: self._alone(one) for name, one in (self.components or {}).items()}
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """What the judges of a sum weigh, by name; nothing for one judge."""
+        return {name: one.weight for name, one in (self.components or {}).items()}
+
     def _alone(self, one: ComponentConfig) -> RewardConfig:
         return replace(
             self,

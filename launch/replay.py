@@ -28,10 +28,9 @@ from launch.common.cli import main_simple
 from reward.judges.answers import read_scores
 from rl.base.outputs import check_output_dir
 from rl.run.directory import RolloutFolder, RunDirectory
+from rl.run.rollouts import RECIPES
 from rl.run.start.changes import read_config
 from rl.run.start.claim import held_of_run
-
-RECIPES = ("grpo", "actor_critic")  # what they learn from is all in a rollout file
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,16 @@
 A producer collects batches, a learner consumes them. They share a bounded buffer, and the producer
 of step s waits until the published policy version is at least s - 1 - max_staleness. With 0 the two
 alternate, strictly on-policy; with k >= 1 generation overlaps training by at most k versions. It is
-one code path for both.
+one code path for both. A checkpoint holds what was sampled ahead, so that a run that goes on learns
+from the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from rl.interfaces import Fleet
@@ -54,6 +56,34 @@ class PublishedVersion:
             await self._changed.wait_for(lambda: self._version >= version)
 
 
+class Buffer:
+    """The batches between producer and learner, in the order of their steps.
+
+    `given` are those of the first steps, of a run that goes on.
+    """
+
+    def __init__(self, cfg: LoopConfig, given: Sequence[Batch] = ()) -> None:
+        self._cfg = cfg
+        self._taken = deque(given)
+        self._arriving: asyncio.Queue[Batch] = asyncio.Queue(maxsize=max(1, cfg.max_staleness))
+        self.first_step = cfg.first_step + len(given)  # to be sampled
+
+    async def put(self, batch: Batch) -> None:
+        """Add the next batch as soon as there is room."""
+        await self._arriving.put(batch)
+
+    async def get(self) -> Batch:
+        """Take the oldest batch, which may have to be waited for."""
+        return self._taken.popleft() if self._taken else await self._arriving.get()
+
+    async def ahead_of(self, step: int) -> tuple[Batch, ...]:
+        """The batches that are sampled before `step` is published, waited for and kept."""
+        num_ahead = min(self._cfg.max_staleness, self._cfg.num_steps - step)
+        while len(self._taken) < num_ahead:
+            self._taken.append(await self._arriving.get())
+        return tuple(self._taken)
+
+
 async def run_loop(  # noqa: PLR0913 - actors, problems, recipe and its state, bounds, watcher
     fleet: Fleet,
     sampler: PromptSampler,
@@ -62,20 +92,21 @@ async def run_loop(  # noqa: PLR0913 - actors, problems, recipe and its state, b
     *,
     history: History,
     after: AfterStep,
+    buffer: Buffer | None = None,
 ) -> int:
     """Run the RL steps `first_step..num_steps`; `after` sees each before the next is learned.
 
-    `history` holds the recipe's state after a step when `after` sees it. Returns the last step that
-    was run: `num_steps`, unless `after` ended the run. Raises an ExceptionGroup whose leaves are
-    the errors that ended the run.
+    `history` holds the recipe's state after a step when `after` sees it, and `buffer`, where the
+    caller has one, what is sampled ahead. Returns the last step that was run: `num_steps`, unless
+    `after` ended the run. Raises an ExceptionGroup whose leaves are the errors that ended the run.
     """
     published = PublishedVersion(cfg.first_step - 1)
-    buffer: asyncio.Queue[Batch] = asyncio.Queue(maxsize=max(1, cfg.max_staleness))
+    buffer = buffer or Buffer(cfg)
     steps = range(cfg.first_step, cfg.num_steps + 1)
     last = cfg.first_step - 1
 
     async def produce() -> None:
-        for step in steps:
+        for step in range(buffer.first_step, cfg.num_steps + 1):
             await published.at_least(step - 1 - cfg.max_staleness)
             problems_P = sampler.take(cfg.prompts_per_step, step)
             spare = sampler.spare(len(problems_P) * cfg.num_refills, step, problems_P)

@@ -35,11 +35,14 @@ Then = Callable[[Sequence[JudgedGroup]], Awaitable[Sequence[JudgedGroup]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """The judged groups of one step, what they teach, and when it began (`time.time()`)."""
+    """The judged groups of one step, what they teach, and when it began (`time.time()`).
+
+    None is a batch that was read from a file: when its groups were sampled is not known.
+    """
 
     groups_P: tuple[JudgedGroup, ...]
     lesson: Lesson
-    started_s: float
+    started_s: float | None
     num_flat: int = 0  # problems that teach nothing (`rl.lessons.spread`)
     num_dropped: int = 0  # problems whose programs could not be run
 
@@ -51,21 +54,21 @@ class Batch:
         """
         if not self.groups_P:
             return {}
+        left_out = {"num_flat": self.num_flat, "num_dropped": self.num_dropped}
+        found = {f"rollout/{name}": float(num) for name, num in left_out.items() if num}
+        return found if self.started_s is None else {**self._times(self.started_s), **found}
+
+    def _times(self, started_s: float) -> dict[str, float]:
         last_completion_s = max(g.group.finished_s for g in self.groups_P)
         scored_s = [g.scored_s for g in self.groups_P]
-        rollout_s = last_completion_s - self.started_s
+        rollout_s = last_completion_s - started_s
         tokens = sum(len(c.token_ids) for g in self.groups_P for c in g.group.completions_G)
         return {
             "time/rollout_s": rollout_s,
-            "time/first_score_s": min(scored_s) - self.started_s,
+            "time/first_score_s": min(scored_s) - started_s,
             "time/score_s": max(0.0, max(scored_s) - last_completion_s),
             "rollout/tokens_per_s": tokens / max(rollout_s, 1e-9),
-            **{f"rollout/{name}": float(num) for name, num in self._left_out.items() if num},
         }
-
-    @property
-    def _left_out(self) -> dict[str, int]:
-        return {"num_flat": self.num_flat, "num_dropped": self.num_dropped}
 
 
 async def collect(  # noqa: PLR0913 - who works, what is asked, and what takes its place

@@ -1,11 +1,15 @@
-"""Checkpoints of an RL run: the one it goes on from, when the next is due, and one at a signal."""
+"""Checkpoints of an RL run: the one it goes on from, when the next is due, and one at a signal.
+
+A checkpoint of an asynchronous run also holds the batches that were sampled ahead of it, with an
+older policy: a run that goes on could not sample them again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from actors.engines.adapters import check_base
@@ -15,7 +19,8 @@ from conf.schema import Config
 from reward.model.files import is_local
 from rl.base.console import Console
 from rl.base.files import replace_json
-from rl.recipes.recipe import History, State
+from rl.loop import Buffer
+from rl.recipes.recipe import History, Recipe, State
 from rl.run.checkpoint import (
     ADAPTER,
     GOES_ON,
@@ -26,9 +31,13 @@ from rl.run.checkpoint import (
     find_resumable,
     staging,
 )
+from rl.run.rollouts import RECIPES, read_groups, rollout_rows, write_rollouts
 from rl.run.timeline import Timeline
+from rl.step import Batch
 
 STATES = "recipe.json"  # of the recipe, by step
+AHEAD = "ahead"  # directory of a rollout file for each step that was sampled ahead
+LEFT_OUT = "left_out.json"  # in it: what is not in rollout files
 _STOP_S = 60.0  # that a run which a signal ends gives its ranks to write the last step
 
 
@@ -50,6 +59,7 @@ class RunCheckpoints:
     ) -> None:
         """`before_commit` sees that what a resumed run needs beside a checkpoint is on the disk."""
         self._cfg = cfg.checkpoint
+        self._keeps_ahead = cfg.algorithm.max_staleness > 0 and cfg.recipe in RECIPES
         # Of adapters a checkpoint has no whole policy, which is as large as the base.
         self._adapts = cfg.policy.lora.rank > 0
         self._base = cfg.model.path
@@ -78,13 +88,14 @@ class RunCheckpoints:
         self._num_updates = 0  # that had begun when `_complete` was
 
     async def after_step(
-        self, policy: TrainGroup, step: int, history: History, *, ends: bool
+        self, policy: TrainGroup, step: int, history: History, buffer: Buffer, *, ends: bool
     ) -> None:
         """Save a step when a checkpoint is due, or when the run ends with it."""
         self._complete, self._num_updates = step, policy.num_updates_begun
         if not ends and not self._due(step):
             return
-        saving = asyncio.ensure_future(self._try_to_save(policy, step, history))
+        ahead = () if ends or not self._keeps_ahead else await buffer.ahead_of(step)
+        saving = asyncio.ensure_future(self._try_to_save(policy, step, history, ahead))
         try:
             await asyncio.shield(saving)
         except asyncio.CancelledError:  # nobody can call ranks back that have begun to write
@@ -94,7 +105,8 @@ class RunCheckpoints:
     async def save_at_stop(self, policy: TrainGroup, history: History) -> None:
         """Save the last complete step of a run that a signal ends, where the ranks still hold it.
 
-        Its weights are gone as soon as the next step has begun to change them.
+        Its weights are gone as soon as the next step has begun to change them. What is being
+        sampled ahead is not waited for.
         """
         step = self._complete
         if step == self._tried:
@@ -103,7 +115,7 @@ class RunCheckpoints:
             self._console.say(f"step {step} is not saved: the next has begun to change the weights")
             return
         self._console.say(f"saving step {step} before the end; a second signal ends it at once")
-        await self._in_time(self._save(policy, step, history))
+        await self._in_time(self._save(policy, step, history, ()))
 
     def _due(self, step: int) -> bool:
         every, minutes = self._cfg.every, self._cfg.minutes
@@ -111,14 +123,18 @@ class RunCheckpoints:
             return True
         return minutes > 0 and time.monotonic() - self._saved_s > 60 * minutes
 
-    async def _try_to_save(self, policy: TrainGroup, step: int, history: History) -> None:
+    async def _try_to_save(
+        self, policy: TrainGroup, step: int, history: History, ahead: Sequence[Batch]
+    ) -> None:
         """Save a step; a disk that does not take it costs this checkpoint, and not the run."""
         try:
-            await self._save(policy, step, history)
+            await self._save(policy, step, history, ahead)
         except SaveError as error:
             self._console.warn(f"step {step} is not saved: {error}; {GOES_ON}")
 
-    async def _save(self, policy: TrainGroup, step: int, history: History) -> None:
+    async def _save(
+        self, policy: TrainGroup, step: int, history: History, ahead: Sequence[Batch]
+    ) -> None:
         self._tried = step
         self._saved_s = time.monotonic()
         states = {str(known): state for known, state in history.states.items()}
@@ -129,6 +145,8 @@ class RunCheckpoints:
             else:
                 await policy.save_hf(staged / HF)
             replace_json(staged / STATES, states)
+            if ahead:
+                await asyncio.to_thread(write_ahead, staged / AHEAD, step + 1, ahead)
             self._before_commit()
             await asyncio.to_thread(commit, staged, self._root, step, self._cfg.keep)
         self._saved_s = time.monotonic()
@@ -141,6 +159,36 @@ class RunCheckpoints:
         except (ProjectError, OSError) as error:  # a TimeoutError is an OSError
             why = str(error) or f"the ranks did not answer within {_STOP_S:g} s"
             self._console.warn(f"step {self._complete} is not saved: {why}")
+
+
+def write_ahead(directory: Path, first_step: int, batches: Sequence[Batch]) -> None:
+    """Write the batches that were sampled ahead, those of `first_step` and what follows."""
+    directory.mkdir()
+    left_out: dict[str, dict[str, int]] = {}
+    for step, batch in enumerate(batches, first_step):
+        rows = list(rollout_rows(step, batch.groups_P, batch.lesson.advantages_PG))
+        write_rollouts(directory / f"{step}.parquet", rows, batch.groups_P)
+        left_out[str(step)] = {"num_flat": batch.num_flat, "num_dropped": batch.num_dropped}
+    replace_json(directory / LEFT_OUT, left_out)
+
+
+def read_ahead(
+    checkpoint: Checkpoint, recipe: Recipe, history: History, weights: Mapping[str, float]
+) -> list[Batch]:
+    """The batches that were sampled ahead of a checkpoint; none where it holds none.
+
+    `weights` are those of the judges of a sum, by their names.
+    """
+    path = checkpoint.directory / AHEAD / LEFT_OUT
+    if not path.is_file():
+        return []
+    found: list[Batch] = []
+    for name, left_out in json.loads(path.read_text("utf-8")).items():
+        step = int(name)
+        groups_P = tuple(read_groups(path.with_name(f"{step}.parquet"), weights))
+        lesson = recipe.teach(step, groups_P, history.seen_by(step))
+        found.append(Batch(groups_P=groups_P, lesson=lesson, started_s=None, **left_out))
+    return found
 
 
 def read_states(checkpoint: Checkpoint) -> dict[int, State]:

@@ -23,9 +23,10 @@ from conf.recipes import (
     SolVerArgs,
     StepCoderArgs,
 )
-from conf.schema import Config
+from conf.schema import Config, RewardConfig
 from conf.validate import build
 from reward.code.normal_form import normalise
+from reward.judges.summed import MEASURES
 from reward.verify.generated_tests import request_for_test
 from reward.verify.lineups import request_for_verdict
 from reward.verify.suites import request_for_suite
@@ -162,6 +163,17 @@ RECIPES: dict[str, Callable[[Setup, Args], Recipe]] = {
     "aletheia": _aletheia,
     "actor_critic": _actor_critic,
 }
+
+
+def labels_of(recipe: Recipe, reward: RewardConfig) -> str:
+    """What a run learns from, in the words that console and report show."""
+    if recipe.labels:
+        return recipe.labels
+    of_judge = {"rm": "rm", "remote": "rm", "execution": "gold_tests"}
+    of_judge |= {"hybrid": "gold_tests, rm", "generative": "a served language model"}
+    kinds = [one.kind for one in reward.judges.values() if one.kind not in MEASURES]
+    found = dict.fromkeys(of_judge.get(kind, f"those of {kind}") for kind in kinds)
+    return ", ".join(found) or "none"
 
 
 def check_asks(recipe: Recipe, problems: Sequence[Prompt], held_out: Sequence[Prompt]) -> None:

@@ -45,10 +45,6 @@ from rl.run.rollouts import read_groups
 from rl.step import Batch, learn
 from rl.types import JudgedGroup, JudgeKind, Score, StepReport
 
-# Metrics of what is not done again.
-_SAMPLING = {"time/rollout_s", "time/first_score_s", "time/score_s", "rollout/tokens_per_s"}
-_SAMPLING |= {"reward/num_executed"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
@@ -96,11 +92,11 @@ async def _train(job: Replay, recipe: Recipe, console: Console) -> None:
             start_s = time.perf_counter()
             groups_P = _groups(job, recipe, step)
             lesson = recipe.teach(step, groups_P, history.seen_by(step))
-            batch = Batch(groups_P=groups_P, lesson=lesson, started_s=0.0)
+            batch = Batch(groups_P=groups_P, lesson=lesson, started_s=None)
             on_policy = cfg.algorithm.max_staleness == 0
             report = await learn(step, batch, _Ranks(policy), on_policy=on_policy)
             history.add(step, recipe.remember(step, groups_P, history.newest))
-            known = {n: value for n, value in report.metrics.items() if n not in _SAMPLING}
+            known = {n: value for n, value in report.metrics.items() if n != "reward/num_executed"}
             known["time/step_s"] = time.perf_counter() - start_s
             report = StepReport(step=step, metrics=known)
             sink.write(report)
@@ -142,9 +138,8 @@ async def _policy(job: Replay, recipe: Recipe) -> AsyncIterator[TrainGroup | Loc
 
 def _groups(job: Replay, recipe: Recipe, step: int) -> tuple[JudgedGroup, ...]:
     """The groups of a step, as the run graded them or with the scores that are given."""
-    weights = {n: one.weight for n, one in (job.cfg.reward.components or {}).items()}
     path = job.run.rollout_file(RolloutFolder.TRAINING, step)
-    groups = read_groups(path, weights)
+    groups = read_groups(path, job.cfg.reward.weights)
     if job.scores is None:
         return tuple(groups)
     refill = Refill(min_spread=job.cfg.algorithm.min_spread)

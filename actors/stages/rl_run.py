@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,17 +24,16 @@ from actors.plan.problems import (
     source_of,
 )
 from actors.stages.evaluation import MAIN, Evaluation, evaluate, warn_of_shared
-from actors.stages.keeping import RunCheckpoints, read_states
+from actors.stages.keeping import RunCheckpoints, read_ahead, read_states
 from actors.stages.probe import Asking, Probe
-from actors.stages.recipes import check_asks, make_recipe
+from actors.stages.recipes import check_asks, labels_of, make_recipe
 from conf.errors import LostPolicyError, is_lost_policy
 from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
-from reward.judges.summed import MEASURES
 from reward.model.written import check_written
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.files import replacing_directory
-from rl.loop import LoopConfig, run_loop
+from rl.loop import Buffer, LoopConfig, run_loop
 from rl.metrics import FAULTS, read_metrics, source_metrics
 from rl.recipes.recipe import History
 from rl.report.live import LiveReport
@@ -185,17 +184,17 @@ class RlRun:
         self._timeline.forget_after(newest.step if newest else 0)
         partition = await fleet.policy.partition_reports()
         base = {name: await self._before(fleet, newest, name) for name in self._held_out}
-        first_step, history = await self._resume(fleet, newest)
+        first_step, history, ahead = await self._resume(fleet, newest)
         num_steps = cfg.algorithm.num_steps
         named = "" if cfg.recipe == "grpo" else f"recipe: {cfg.recipe}, "
         about = f"{num_steps} steps, {named}reward: {cfg.reward.kind}{self._judged()}"
-        self._console.stage("rl", f"{about}; labels: {self._labels()}")
+        self._console.stage("rl", f"{about}; labels: {labels_of(self._recipe, cfg.reward)}")
         self._probe.announce()
         if first_step == 1 and self._probe.due(0):
             await self._take_probe(fleet, 0)
         loop_start_s = time.perf_counter()
         with self._console.steps(num_steps, first_step - 1):
-            last_step = await self._take_steps(fleet, first_step, history)
+            last_step = await self._take_steps(fleet, first_step, history, ahead)
         loop_s = time.perf_counter() - loop_start_s
         final: dict[str, PolicyFigures] = {}
         for name in self._held_out:
@@ -233,15 +232,20 @@ class RlRun:
             with replacing_directory(self._run.adapter) as staged:
                 await fleet.policy.save_adapter(staged)
 
-    async def _take_steps(self, fleet: RayFleet, first_step: int, history: History) -> int:
+    async def _take_steps(
+        self, fleet: RayFleet, first_step: int, history: History, ahead: Sequence[Batch]
+    ) -> int:
+        cfg = loop_config(self._cfg.algorithm, first_step)
+        buffer = Buffer(cfg, ahead)
         try:
             return await run_loop(
                 fleet,
                 self._sampler,
                 self._recipe,
-                loop_config(self._cfg.algorithm, first_step),
+                cfg,
                 history=history,
-                after=lambda report, batch: self._after_step(fleet, history, report, batch),
+                after=lambda report, batch: self._after_step(fleet, history, buffer, report, batch),
+                buffer=buffer,
             )
         except asyncio.CancelledError:
             await self._checkpoints.save_at_stop(fleet.policy, history)
@@ -259,16 +263,6 @@ class RlRun:
             return ""
         num_tested = sum(prompt.tests is not None for prompt in self._train)
         return f" ({reward.execution} tests for {num_tested} of {len(self._train)} problems)"
-
-    def _labels(self) -> str:
-        """What is learned from."""
-        if self._recipe.labels:
-            return self._recipe.labels
-        of_judge = {"rm": "rm", "remote": "rm", "execution": "gold_tests"}
-        of_judge |= {"hybrid": "gold_tests, rm", "generative": "a served language model"}
-        kinds = [one.kind for one in self._cfg.reward.judges.values() if one.kind not in MEASURES]
-        found = dict.fromkeys(of_judge.get(kind, f"those of {kind}") for kind in kinds)
-        return ", ".join(found) or "none"
 
     def _named(self, name: str) -> str:
         """A set of held-out problems, in words."""
@@ -290,23 +284,28 @@ class RlRun:
         marks = self._recipe.mark(evaluation.groups_P)
         return dataclasses.replace(evaluation.figures, marks=marks)
 
-    async def _resume(self, fleet: RayFleet, newest: Checkpoint | None) -> tuple[int, History]:
-        """Load the checkpoint that the run goes on from; the first step to run, and the states."""
+    async def _resume(
+        self, fleet: RayFleet, newest: Checkpoint | None
+    ) -> tuple[int, History, list[Batch]]:
+        """Load the checkpoint: the first step to run, the recipe's states, what was sampled ahead."""
         max_staleness = self._cfg.algorithm.max_staleness
         if newest is None:
             self._sink.forget_after(0)  # an earlier run may have ended before its first checkpoint
             self._probe.restore(0)
-            return 1, History({0: self._recipe.start()}, max_staleness)
+            return 1, History({0: self._recipe.start()}, max_staleness), []
         await fleet.policy.load_checkpoint(newest.directory)
         await fleet.policy.publish(newest.step)
         self._sink.forget_after(newest.step)
         self._probe.restore(newest.step)
         self._console.say(f"resumed from {newest.directory} after step {newest.step}")
         states = read_states(newest) or {newest.step: self._recipe.start()}
-        return newest.step + 1, History(states, max_staleness)
+        history = History(states, max_staleness)
+        weights = self._cfg.reward.weights
+        ahead = read_ahead(newest, self._recipe, history, weights) if max_staleness else []
+        return newest.step + 1, history, ahead
 
     async def _after_step(
-        self, fleet: RayFleet, history: History, report: StepReport, batch: Batch
+        self, fleet: RayFleet, history: History, buffer: Buffer, report: StepReport, batch: Batch
     ) -> bool:
         cfg, step = self._cfg, report.step
         self._timeline.step(report, batch, published_s=time.time())
@@ -328,7 +327,7 @@ class RlRun:
         if self._report is not None:
             self._report.after_step(step)
         ends = self._probe.stopped_at == step
-        await self._checkpoints.after_step(fleet.policy, step, history, ends=ends)
+        await self._checkpoints.after_step(fleet.policy, step, history, buffer, ends=ends)
         return ends
 
     def _say_profiled(self, step: int) -> None:

@@ -48,6 +48,7 @@ from rl.types import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+RECIPES = ("grpo", "actor_critic")  # that learn from nothing but what a file with tokens holds
 _BATCH_ROWS = 256
 
 Row = TypeVar("Row", bound="DataclassInstance")
@@ -134,6 +135,7 @@ TOKENS = pa.schema(
         # Tokens that each token was sampled among, one list after another; null: all tokens.
         ("support", pa.list_(pa.int32())),
         ("masked", pa.bool_()),  # the completion carries no loss
+        ("num_executed", pa.int32()),  # programs that were run for the rewards of its group
     ]
 )
 
@@ -164,6 +166,7 @@ def _tokens(judged: JudgedGroup) -> Iterator[dict[str, Any]]:
             "rollout_logprobs": completion.rollout_logprobs,
             "support": None if support_TK is None else support_TK.ravel(),
             "masked": not taught,
+            "num_executed": judged.num_executed,
         }
 
 
@@ -179,6 +182,8 @@ def read_groups(path: Path, weights: Mapping[str, float]) -> list[JudgedGroup]:
     execution saw beside its verdicts are not in a file. Raises DataError for one without tokens.
     """
     rows = read_rollouts(path)
+    if not rows:
+        return []
     missing = [name for name in TOKENS.names if name not in pq.read_schema(path).names]
     if missing:
         raise DataError(
@@ -203,6 +208,7 @@ class _Tokens:
     rollout_logprobs: Any
     support: Any
     masked: Any
+    num_executed: Any
 
 
 def _group(
@@ -230,6 +236,7 @@ def _group(
         judge=JudgeKind(first.judge),
         actor="",
         scored_s=0.0,
+        num_executed=tokens.num_executed.as_py(),
         masked_G=masked_G if masked_G.any() else None,
         parts={
             name: Part(

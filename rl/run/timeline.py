@@ -71,8 +71,9 @@ class Timeline:
         for row in range(self._num_rows, len(batch.groups_P)):
             yield _name("thread_name", GROUPS_PID, row, f"group {row}")
         self._num_rows = max(self._num_rows, len(batch.groups_P))
-        for row, judged in enumerate(batch.groups_P):
-            yield from _group(step, row, judged, batch.started_s)
+        if batch.started_s is not None:
+            for row, judged in enumerate(batch.groups_P):
+                yield from _group(step, row, judged, batch.started_s)
 
     def _append(self, events: Sequence[Event]) -> None:
         """Write over the end of the array, in one call, so that no reader sees half an event."""
@@ -89,8 +90,8 @@ class Timeline:
 
 
 def _sampling(batch: Batch) -> Iterable[tuple[str, float, float]]:
-    """Spans of sampling and scoring, where something was asked."""
-    if batch.groups_P:
+    """Spans of sampling and scoring, where something was asked and it is known when."""
+    if batch.groups_P and batch.started_s is not None:
         finished_s = [judged.group.finished_s for judged in batch.groups_P]
         yield "rollout", batch.started_s, max(finished_s)
         yield "score", min(finished_s), max(judged.scored_s for judged in batch.groups_P)

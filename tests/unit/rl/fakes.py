@@ -168,11 +168,12 @@ class FakeReward:
 class FakePolicy:
     """Counts what it is asked; an update takes `turns` turns of the event loop."""
 
+    turns = 0
+
     def __init__(self, events: list[Event], rollout: FakeRollout) -> None:
         self._events = events
         self._rollout = rollout
         self.packing = Packing(num_ranks=2, microbatch_tokens=64)
-        self.turns = 0
         self.updates: list[Minibatch] = []
         self.objectives: list[Objective] = []
         self.fails: Exception | None = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from conf.errors import EngineError, NonFiniteError, VersionMismatchError
-from rl.loop import LoopConfig, run_loop
+from rl.loop import Buffer, LoopConfig, run_loop
 from rl.metrics import check_names
 from rl.problems.prompts import PromptSampler
 from rl.recipes.recipe import History
@@ -197,3 +197,40 @@ def test_a_run_that_is_complete_does_nothing():
     fleet = FakeFleet()
     run(fleet, loop(num_steps=4, max_staleness=1, first_step=5))
     assert fleet.events == []
+
+
+@pytest.mark.parametrize("max_staleness", [1, 2])
+def test_a_run_that_goes_on_with_what_was_sampled_ahead_learns_from_what_the_whole_run_does(
+    max_staleness: int,
+) -> None:
+    whole, resumed = FakeFleet(), FakeFleet()
+    whole.policy.turns = resumed.policy.turns = SLOW
+    learned: list[tuple[int, list[tuple[str, int]]]] = []
+    ahead: dict[int, tuple[Batch, ...]] = {}
+
+    async def go(fleet: FakeFleet, first_step: int, given: Sequence[Batch]) -> None:
+        cfg = loop(num_steps=NUM_STEPS, max_staleness=max_staleness, first_step=first_step)
+        buffer = Buffer(cfg, given)
+
+        async def after(report: StepReport, batch: Batch) -> None:
+            completions = (c for g in batch.groups_P for c in g.group.completions_G)
+            learned.append((report.step, [(c.prompt_id, c.policy_version) for c in completions]))
+            if first_step == 1:
+                ahead[report.step] = await buffer.ahead_of(report.step)
+
+        sampler = PromptSampler(make_prompts(5), run_seed=0)
+        history = History({first_step - 1: {}}, max_staleness)
+        looping = run_loop(
+            fleet, sampler, recipe(), cfg, history=history, after=after, buffer=buffer
+        )
+        await asyncio.wait_for(looping, 5.0)
+
+    asyncio.run(go(whole, 1, ()))
+    expected = learned.copy()
+    assert [len(found) for found in ahead.values()] == [
+        min(max_staleness, NUM_STEPS - step) for step in range(1, NUM_STEPS + 1)
+    ]
+    learned.clear()
+    resumed.rollout.version = 3
+    asyncio.run(go(resumed, 4, ahead[3]))
+    assert learned == expected[3:]

@@ -191,6 +191,34 @@ def test_a_resumed_run_tells_its_trackers_where_and_keeps_one_timeline(
     assert len(fleets) == 2
 
 
+def figures(directory: Path) -> list[dict[str, float]]:
+    """The metrics of a run but for times, and for what counts updates here."""
+    lines = (directory / "metrics.jsonl").read_text(encoding="ascii").splitlines()
+    timed = ("time/", "rollout/tokens_per_s", "policy/loss", "policy/lr")
+    return [
+        {n: v for n, v in json.loads(line).items() if not n.startswith(timed)} for line in lines
+    ]
+
+
+def test_an_asynchronous_run_goes_on_with_what_was_sampled_ahead_of_its_checkpoint(
+    tmp_path: Path, fleets: list[FakeFleet], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(SavingPolicy, "turns", 300)  # an update takes longer than sampling
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    settings = ("++algorithm.num_steps=6", "++algorithm.max_staleness=1", "++checkpoint.keep=3")
+    settings += ("++self_check.action=off",)
+    run(whole, monkeypatch, *settings)
+    shutil.copytree(
+        whole, resumed, ignore=shutil.ignore_patterns("hf", "step-000004", "step-000006")
+    )
+    run(resumed, monkeypatch, *settings, "++resume=auto")
+    assert fleets[0].subjects("rollout") == [1, 2, 3, 4, 5, 6]
+    assert fleets[1].subjects("rollout") == [4, 5, 6]  # step 3 lies in the checkpoint of step 2
+    assert figures(resumed) == figures(whole)
+    assert [line["rollout/staleness"] for line in figures(whole)] == [0, 1, 1, 1, 1, 1]
+    assert ("rollout", 3) not in stages(resumed) and ("update", 3) in stages(resumed)
+
+
 def test_a_run_whose_ranks_see_another_directory_takes_no_step(
     tmp_path: Path, fleets: list[FakeFleet], monkeypatch: pytest.MonkeyPatch
 ):
