@@ -31,6 +31,7 @@ LiveCodeBench's runner). Without it they are left out.
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +162,8 @@ def run(args: BenchArgs) -> None:
 
 
 def _measure_steps(args: BenchArgs) -> None:
+    # Ray's workers yield to plain processes by default, on a busy machine to the other side alone.
+    os.environ["RAY_worker_niceness"] = "0"
     cfg = with_shipped_models(compose_config(list(args.settings)))
     if args.what == "update":
         from launch.benches.steps.update import measure_update  # noqa: PLC0415 - loads torch

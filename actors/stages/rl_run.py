@@ -287,7 +287,7 @@ class RlRun:
     async def _resume(
         self, fleet: RayFleet, newest: Checkpoint | None
     ) -> tuple[int, History, list[Batch]]:
-        """Load the checkpoint: the first step to run, the recipe's states, what was sampled ahead."""
+        """Load the checkpoint: the first step to run, the states, what was sampled ahead."""
         max_staleness = self._cfg.algorithm.max_staleness
         if newest is None:
             self._sink.forget_after(0)  # an earlier run may have ended before its first checkpoint

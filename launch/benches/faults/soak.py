@@ -45,6 +45,7 @@ def measure_soak(num_steps: int, every: int, seed: int) -> None:
     faults = soak_faults(num_steps, every, seed)
     often = len(faults)
     length = [
+        *("algorithm.prompts_per_step=2", "algorithm.group_size=4", "data.num_eval=2"),
         *(f"algorithm.num_steps={num_steps}", f"checkpoint.every={every}"),
         *(f"evaluation.every={every}", f"supervision.restarts={often}", "supervision.backoff_s=0"),
     ]
