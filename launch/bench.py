@@ -163,7 +163,7 @@ def run(args: BenchArgs) -> None:
 
 def _measure_steps(args: BenchArgs) -> None:
     # Ray's workers yield to plain processes by default, on a busy machine to the other side alone.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - as Ray spells it
     cfg = with_shipped_models(compose_config(list(args.settings)))
     if args.what == "update":
         from launch.benches.steps.update import measure_update  # noqa: PLC0415 - loads torch

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ _TITLES: dict[Target, tuple[str, ...]] = {
     "raylet": ("raylet/raylet",),
     "gcs": ("gcs/gcs_server",),
 }
+_START_S = 20.0  # in which a process of a run appears
 _ACTORS = (*_TITLES["rollout"], *_TITLES["reward"], *_TITLES["policy"])
 
 
@@ -47,17 +49,23 @@ class Fault:
         return f"{STRUCK}{how} for {self.target} {self.number} in {self.phase} of step {self.step}"
 
     def strike(self) -> None:
-        """Hit the process, if it is there."""
-        run = os.environ[MARK]
-        found = [pid for pid in processes(run, _TITLES[self.target]) if not _is_stopped(pid)]
-        if self.target == "raylet":  # of a node that has an actor, and not the command
-            homes = {_parent(pid) for pid in processes(run, _ACTORS)}
-            found = [pid for pid in found if pid in homes and not _of_the_head(pid)]
+        """Hit the process, if it is there; while a run starts, wait until it is."""
+        give_up_s = time.monotonic() + (_START_S if self.phase == "startup" else 0.0)
+        while not (found := self._targets()) and time.monotonic() < give_up_s:
+            time.sleep(0.1)
         if found:
             sys.stderr.write(f"{self.mark}\n")
             sys.stderr.flush()
             how = signal.SIGSTOP if self.stops else signal.SIGKILL
             os.kill(found[self.number % len(found)], how)
+
+    def _targets(self) -> list[int]:
+        run = os.environ[MARK]
+        found = [pid for pid in processes(run, _TITLES[self.target]) if not _is_stopped(pid)]
+        if self.target != "raylet":
+            return found
+        homes = {_parent(pid) for pid in processes(run, _ACTORS)}  # nodes that have an actor
+        return [pid for pid in found if pid in homes and not _of_the_head(pid)]
 
 
 def processes(mark: str, titles: Sequence[str] = ("",)) -> list[int]:

@@ -105,9 +105,11 @@ def measure_faults(plan: MatrixPlan) -> None:
             course = take_course(faults, whole.beside(target), root / f"{target}-{seed}")
             courses.setdefault(target, []).append(course)
             console.say(_line(target, seed, course))
-    rows = [_row(target, taken, phases) for target, taken in courses.items()]
-    console.table("kill matrix", rows, ("hit", *phases, "restarts", "resumed", "steps again"))
     taken = list(itertools.chain.from_iterable(courses.values()))
+    columns = [_column(courses[target], phases) for target in targets]
+    names = (*phases, "restarts", "resumed", "steps again")
+    rows = [(name, *cells) for name, cells in zip(names, zip(*columns, strict=True), strict=True)]
+    console.table("kill matrix", rows, ("in", *targets))
     if wrong := sum(bool(course.wrong) for course in taken):
         raise EngineError(f"{wrong} of {len(taken)} runs ended otherwise than one left alone")
 
@@ -117,7 +119,7 @@ def _line(target: Target, seed: int, course: Course) -> str:
     return f"{target}, seed {seed}: {', '.join(places)}: {'; '.join(course.wrong) or 'the same'}"
 
 
-def _row(target: Target, courses: Sequence[Course], phases: Sequence[Phase]) -> tuple[str, ...]:
+def _column(courses: Sequence[Course], phases: Sequence[Phase]) -> tuple[str, ...]:
     cells: list[str] = []
     for phase in phases:
         counts = Counter(course.cell(phase) for course in courses)
@@ -125,7 +127,7 @@ def _row(target: Target, courses: Sequence[Course], phases: Sequence[Phase]) -> 
     sums = (
         sum(getattr(course, name) for course in courses) for name in ("losses", "resumes", "again")
     )
-    return (target, *cells, *map(str, sums))
+    return (*cells, *map(str, sums))
 
 
 class Wholes:
