@@ -6,7 +6,10 @@ is refused at once, instead of a wait that never ends.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ray
 from ray.util.placement_group import (
@@ -21,6 +24,10 @@ from actors.cluster.bundles import Bundle, check_fits, seats, together
 from actors.cluster.deadlines import wait_for
 from conf.schema import PlacementConfig
 
+_NOTICED_S = 60.0  # Ray's health checks take 15 s by default
+_LOOK_S = 0.5
+_CONNECTS_S = 2.0
+
 
 def cluster_nodes() -> list[dict[str, float]]:
     """CPUs, GPUs and memory in bytes of every live node of the connected cluster."""
@@ -30,6 +37,18 @@ def cluster_nodes() -> list[dict[str, float]]:
         for node in ray.nodes()
         if node["Alive"]
     ]
+
+
+async def _answers(node: Mapping[str, Any]) -> bool:
+    """Whether the raylet of a node takes a connection."""
+    address = node["NodeManagerAddress"], node["NodeManagerPort"]
+    try:
+        async with asyncio.timeout(_CONNECTS_S):
+            _, writer = await asyncio.open_connection(*address)
+    except OSError:  # a TimeoutError is one
+        return False
+    writer.close()
+    return True
 
 
 class Placement:
@@ -68,10 +87,27 @@ class Placement:
 
     def node_of(self, actor: str) -> str:
         """Address of the node that holds the bundle of this actor."""
-        index, _ = self._wanted[actor]
-        node_id = placement_group_table(self._group)["bundles_to_node_id"].get(index)
         addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
-        return addresses.get(node_id, "of unknown address")
+        return addresses.get(self._home(actor), "of unknown address")
+
+    async def settled(self, actors: Sequence[str]) -> None:
+        """Return when none of these actors is placed on a node that is gone.
+
+        The loss of an actor is known at once, that of its node only when Ray's health checks have
+        failed; until then its bundle stays where it was.
+        """
+        give_up_s = time.monotonic() + _NOTICED_S
+        while time.monotonic() < give_up_s:
+            homes = {self._home(actor) for actor in actors}
+            nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] in homes]
+            if all(await asyncio.gather(*map(_answers, nodes))):
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    def _home(self, actor: str) -> str | None:
+        """Id of the node that holds the bundle of this actor; None while it has none."""
+        index, _ = self._wanted[actor]
+        return placement_group_table(self._group)["bundles_to_node_id"].get(index)
 
     def release(self) -> None:
         """Give the bundles back."""

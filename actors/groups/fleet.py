@@ -163,7 +163,7 @@ def _create(cfg: Config, specs: FleetSpec, needs: Needs, placement: Placement) -
         )
 
     start_s = cfg.placement.ready_timeout_s
-    supervisor = Supervisor(cfg.supervision, start_s, placement.node_of, Console())
+    supervisor = Supervisor(cfg.supervision, start_s, placement, Console())
     engines = [Seat(name, partial(rollout, name)) for name in _names("rollout", needs.rollout)]
     shards = [Seat(name, partial(judge, name)) for name in _names("reward", needs.reward)]
     gang = Seat("policy", ranks, actors=_names("policy", needs.policy), kill=_kill_all)

@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import ray
 
@@ -73,6 +73,18 @@ class Seat(Generic[HandleT]):
         self._kill(self.handle)
 
 
+class Homes(Protocol):
+    """The nodes of a run, as `actors.cluster.placement` knows them."""
+
+    def node_of(self, actor: str) -> str:
+        """Address of the node where the actor of this name is placed."""
+        ...
+
+    async def settled(self, actors: Sequence[str]) -> None:
+        """Return when none of these actors is placed on a node that is gone."""
+        ...
+
+
 class Supervisor:
     """Replaces lost actors within the budget of each, says so, and counts."""
 
@@ -80,12 +92,12 @@ class Supervisor:
         self,
         cfg: SupervisionConfig,
         start_deadline_s: float,
-        node_of: Callable[[str], str],
+        homes: Homes,
         console: Console,
     ) -> None:
         self.start_deadline_s = start_deadline_s  # of one actor
         self.straggler_factor = cfg.straggler_factor
-        self.node_of = node_of  # the address where an actor of this name is placed
+        self.homes = homes
         self._cfg = cfg
         self._console = console
         self._counts: Counter[str] = Counter()
@@ -121,7 +133,7 @@ class Supervisor:
                     seat.admitted = seat.lost is None
 
     async def _replace(self, seat: Seat[Any], why: ProjectError) -> None:
-        nodes = sorted({self.node_of(actor) for actor in seat.actors})
+        nodes = sorted({self.homes.node_of(actor) for actor in seat.actors})
         about = f"{seat.name} (node {', '.join(nodes)}) is lost: {why}"
         allowed, window_s = self._cfg.restarts, self._cfg.window_s
         began_s = time.monotonic() - window_s
@@ -135,5 +147,6 @@ class Supervisor:
             f"{about}; it is started again ({number} of {allowed}), and the run goes on"
         )
         await asyncio.sleep(self._cfg.backoff_s * 2 ** (number - 1))
+        await self.homes.settled(seat.actors)  # one that starts on a dead node is lost at once
         seat.renew()
         self.note(f"fault/{seat.group}_restarts")

@@ -233,7 +233,7 @@ class TrainGroup:
             what = f"a look at {directory}"
             seen = await self._call(lambda rank: rank.sees.remote(path, text), what)
         found = zip(self.gang.actors, seen, strict=True)
-        blind = {name: self._supervisor.node_of(name) for name, sees in found if not sees}
+        blind = {name: self._supervisor.homes.node_of(name) for name, sees in found if not sees}
         refuse_blind(directory, key, blind)
 
     async def save_hf(self, directory: Path) -> None:

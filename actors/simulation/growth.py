@@ -89,8 +89,19 @@ def _seats(group: str, num: int, create: Callable[[str], Any]) -> list[Seat[Any]
     return [Seat(name, partial(create, name)) for name in names]
 
 
+class _Here:
+    """The node of all simulated actors."""
+
+    def node_of(self, actor: str) -> str:
+        del actor
+        return "here"
+
+    async def settled(self, actors: Sequence[str]) -> None:
+        del actors
+
+
 def _fleet(cfg: Config, scale: Scale) -> _Fleet:
-    supervisor = Supervisor(cfg.supervision, _WAIT_S, lambda _: "here", Console())
+    supervisor = Supervisor(cfg.supervision, _WAIT_S, _Here(), Console())
     kinds = (SimulatedEngine, SimulatedShard, SimulatedRank)
     engine, shard, rank = (cast("Any", ray.remote(kind)).options(num_cpus=0) for kind in kinds)
     names = [f"policy-{number}" for number in range(_RANKS)]

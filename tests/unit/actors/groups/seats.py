@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.groups.supervision import Seat, Supervisor
@@ -10,10 +10,21 @@ from conf.schema import SupervisionConfig
 from rl.base.console import Console
 
 
+class OneNode:
+    """The node of all actors."""
+
+    def node_of(self, actor: str) -> str:
+        del actor
+        return "10.0.0.1"
+
+    async def settled(self, actors: Sequence[str]) -> None:
+        """It is there."""
+
+
 def supervisor(restarts: int = 3) -> Supervisor:
     """One that does not pause between restarts."""
     cfg = SupervisionConfig(restarts=restarts, backoff_s=0.0)
-    return Supervisor(cfg, 5.0, lambda _: "10.0.0.1", Console())
+    return Supervisor(cfg, 5.0, OneNode(), Console())
 
 
 def seat(name: str, create: Callable[[], Any], *, admitted: bool = True) -> Seat[Any]:
