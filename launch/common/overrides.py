@@ -111,7 +111,10 @@ def nested(overrides: Iterable[Override], lists: Set[str]) -> dict[str, Any]:
         path = override.key_or_group
         is_list = path in lists and override.is_discrete_sweep()
         if (override.is_sweep_override() and not is_list) or override.is_delete():
-            raise UserError(f"{override.input_line}: this command takes one value for each key")
+            raise UserError(
+                f"{override.input_line}: this command takes one value for each key; a text with a "
+                f"comma needs quotes of its own: {path}='\"a, b\"'"
+            )
         *parents, leaf = path.split(".")
         section = raw
         for parent in parents:

@@ -483,7 +483,11 @@ def test_a_small_command_fills_its_keys_from_overrides(small: Command) -> None:
             ["model=a", "limit.seconds=2"],
             "limit.seconds: unknown key; nearest valid: limits.seconds",
         ),
-        (["model=a,b"], "model=a,b: this command takes one value for each key"),
+        (
+            ["model=a,b"],
+            "model=a,b: this command takes one value for each key; a text with a comma needs quotes "
+            "of its own: model='\"a, b\"'",
+        ),
         (
             ["model=a", "limits.seconds=0"],
             "limits.seconds: 0 is not a number > 0 (give e.g. limits.seconds=4)",
