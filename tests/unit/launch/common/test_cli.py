@@ -485,8 +485,8 @@ def test_a_small_command_fills_its_keys_from_overrides(small: Command) -> None:
         ),
         (
             ["model=a,b"],
-            "model=a,b: this command takes one value for each key; a text with a comma needs quotes "
-            "of its own: model='\"a, b\"'",
+            "model=a,b: this command takes one value for each key; a text with a comma needs "
+            "quotes of its own: model='\"a, b\"'",
         ),
         (
             ["model=a", "limits.seconds=0"],
