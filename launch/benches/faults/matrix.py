@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from conf.errors import EngineError
+from conf.errors import EngineError, UserError
 from launch.benches.faults.faults import MARK, Fault, Phase, Target
 from launch.benches.faults.runs import (
     ROOT,
@@ -63,12 +63,29 @@ _NODE_CPUS = 8  # of a Ray node: numbers by which actors are placed, not cores
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixPlan:
-    """The part of the matrix that is run; no targets or phases are all."""
+    """The part of the matrix that is run; no targets or phases are all.
+
+    Raises:
+        UserError: for a command that is stopped, since nothing watches it.
+    """
 
     targets: Sequence[Target] = ()
     phases: Sequence[Phase] = ()
     seeds: Sequence[int] = (0,)
     stops: bool = False  # SIGSTOP in place of SIGKILL
+
+    def __post_init__(self) -> None:
+        if self.stops and "driver" in self.targets:
+            raise UserError(
+                "targets: driver with stops=true is a command that waits to be continued; nothing "
+                "watches it: leave one of them out"
+            )
+
+    @property
+    def chosen(self) -> Sequence[Target]:
+        """The processes that are hit."""
+        everything: Sequence[Target] = get_args(Target)
+        return self.targets or [t for t in everything if not (self.stops and t == "driver")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +112,7 @@ def measure_faults(plan: MatrixPlan) -> None:
         EngineError: when a run ended otherwise than the one that was left alone.
     """
     console = Console()
-    targets, phases = plan.targets or get_args(Target), plan.phases or PHASES
+    targets, phases = plan.chosen, plan.phases or PHASES
     courses: dict[Target, list[Course]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)

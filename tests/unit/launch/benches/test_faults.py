@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from conf.errors import UserError
 from launch.benches.faults.faults import MARK, Fault, from_json, processes, to_json
-from launch.benches.faults.matrix import PHASES, Course, faults_of
+from launch.benches.faults.matrix import PHASES, Course, MatrixPlan, faults_of
 from launch.benches.faults.runs import differences, lost
 from launch.benches.faults.samples import SAMPLES, count_files, drift, note_sample, read_samples
 from launch.benches.faults.soak import TARGETS, soak_faults
@@ -112,6 +113,13 @@ def test_a_run_meets_one_fault_in_each_phase_in_steps_that_have_it() -> None:
         assert steps["checkpoint"] % 2 == steps["evaluation"] % 2 == 0
     assert {fault.step for course in faults for fault in course if fault.phase == "score"} == {4, 5}
     assert len({course[3].number for course in faults}) > 3
+
+
+def test_a_command_that_is_stopped_is_not_waited_for() -> None:
+    with pytest.raises(UserError, match="nothing watches it"):
+        MatrixPlan(targets=["driver"], stops=True)
+    assert "driver" not in MatrixPlan(stops=True).chosen
+    assert "driver" in MatrixPlan().chosen
 
 
 def test_phases_that_are_left_out_change_nothing_of_the_others() -> None:
