@@ -15,6 +15,7 @@ from conf.algorithm_relations import (
 from conf.keys import keys_of
 from conf.relation import Relation
 from conf.rules.problems import (
+    CURRICULUM_RELATIONS,
     DIFFICULTY_RELATIONS,
     FILE_RELATIONS,
     SOURCE_RELATIONS,
@@ -187,6 +188,7 @@ RELATIONS: tuple[Relation, ...] = (
         ),
     ),
     *DIFFICULTY_RELATIONS,
+    *CURRICULUM_RELATIONS,
     *TRACKER_RELATIONS,
     *SOURCE_RELATIONS,
     *UNTESTED_RELATIONS,

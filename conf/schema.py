@@ -114,6 +114,25 @@ class DifficultyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurriculumConfig:
+    """Which training problems come again, by what their answers have taught in this run."""
+
+    share: float = key(
+        "share of a step's problems that are drawn by how much the rewards of their answers have "
+        "differed in this run; 0 draws none",
+        0.0,
+        ge=0,
+        le=1,
+    )
+    newest_weight: float = key(
+        "weight of a problem's newest answers in the running mean that it is drawn by (with share)",
+        0.5,
+        gt=0,
+        le=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Problems of a run (group `data`)."""
 
@@ -145,6 +164,7 @@ class DataConfig:
         "canonical parquets of further held-out problems, by names of yours", None
     )
     difficulty: DifficultyConfig = key("curriculum by a number of each problem")
+    curriculum: CurriculumConfig = key("curriculum by the run's own success")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from rl.interfaces import Fleet
 from rl.lessons.spread import Refill
+from rl.problems.curriculum import draw_metrics
 from rl.problems.prompts import PromptSampler
 from rl.recipes.recipe import History, Recipe
 from rl.step import Batch, collect, learn
@@ -108,10 +109,10 @@ async def run_loop(  # noqa: PLR0913 - actors, problems, recipe and its state, b
     async def produce() -> None:
         for step in range(buffer.first_step, cfg.num_steps + 1):
             await published.at_least(step - 1 - cfg.max_staleness)
-            problems_P = sampler.take(cfg.prompts_per_step, step)
+            state = history.seen_by(step)
+            problems_P = sampler.take(cfg.prompts_per_step, step, state)
             spare = sampler.spare(len(problems_P) * cfg.num_refills, step, problems_P)
             refill = Refill.of(problems_P, spare, cfg.min_spread)
-            state = history.seen_by(step)
             await buffer.put(await collect(step, fleet, recipe, problems_P, state, refill=refill))
 
     async def consume() -> None:
@@ -121,10 +122,14 @@ async def run_loop(  # noqa: PLR0913 - actors, problems, recipe and its state, b
             batch = await buffer.get()
             wait_s = time.perf_counter() - start_s
             report = await learn(step, batch, fleet, on_policy=cfg.max_staleness == 0)
-            history.add(step, recipe.remember(step, batch.groups_P, history.newest))
+            drawn = sampler.drawn(cfg.prompts_per_step, step, history.seen_by(step))
+            remembered = recipe.remember(step, batch.groups_P, history.newest)
+            kept = sampler.remember(batch.groups_P, history.newest)
+            history.add(step, {**remembered, **kept})
             step_s = time.perf_counter() - start_s
-            times = {"time/wait_s": wait_s, "time/step_s": step_s}
-            ended = await after(StepReport(step=step, metrics={**report.metrics, **times}), batch)
+            more = {"time/wait_s": wait_s, "time/step_s": step_s}
+            more |= draw_metrics(batch.groups_P, drawn) if drawn else {}
+            ended = await after(StepReport(step=step, metrics={**report.metrics, **more}), batch)
             last = step
             if ended:
                 producer.cancel()  # what it has sampled ahead is not needed

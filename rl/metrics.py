@@ -110,6 +110,15 @@ METRICS: dict[str, Metric] = {
     "fault/stragglers": Metric("groups", "slow groups that an idle engine was asked for too"),
     "eval/pass@1": Metric("share", "held-out problems solved by one completion, unbiased"),
     "warm/loss": Metric("nats", "mean negative log-prob of the answers that are imitated"),
+    "curriculum/num_drawn": Metric(
+        "problems", "problems of the step that were drawn by what they taught (data.curriculum)"
+    ),
+    "curriculum/drawn_std": Metric(
+        "reward", "standard deviation within a group, mean of the problems that were drawn"
+    ),
+    "curriculum/epoch_std": Metric("reward", "the same of the other problems of the step"),
+    "curriculum/drawn_reward": Metric("reward", "mean reward of the problems that were drawn"),
+    "curriculum/epoch_reward": Metric("reward", "the same of the other problems of the step"),
     "data/passes": Metric("passes", "passes over the given examples, this step included"),
     "policy/dpo/loss": Metric("nats", "DPO loss, mean of the preference pairs"),
     "policy/dpo/accuracy": Metric("share", "pairs whose chosen answer has gained more"),

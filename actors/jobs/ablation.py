@@ -15,7 +15,7 @@ import numpy as np
 from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
 from actors.groups.verifiers import make_verifier
-from actors.plan.problems import load_problems
+from actors.plan.problems import load_problems, make_sampler, source_of
 from actors.stages.evaluation import evaluate
 from actors.stages.recipes import make_recipe
 from actors.stages.rl_run import loop_config, training_sampling
@@ -23,7 +23,6 @@ from conf.schema import Config
 from rl.base.console import Console
 from rl.base.jsonlines import append_lines
 from rl.loop import run_loop
-from rl.problems.prompts import PromptSampler
 from rl.recipes.recipe import History
 from rl.step import Batch
 from rl.types import SamplingConfig, StepReport
@@ -110,7 +109,7 @@ async def _run(
         with console.steps(cfg.algorithm.num_steps):
             await run_loop(
                 fleet,
-                PromptSampler(train, seed),
+                make_sampler(replace(cfg, seed=seed), train, source_of(cfg.data)),
                 recipe,
                 loop_config(cfg.algorithm),
                 history=History({0: recipe.start()}, cfg.algorithm.max_staleness),

@@ -8,6 +8,7 @@ from conf.errors import DataError, UserError
 from conf.imports import load_function
 from conf.rules.problems import num_untested, source_counts
 from conf.schema import Config, DataConfig, ProbeConfig
+from rl.problems.curriculum import CurriculumSampler
 from rl.problems.difficulty import ranks_of, within
 from rl.problems.levels import make_prompts
 from rl.problems.mixing import MixedSampler, by_source, by_tests
@@ -71,13 +72,20 @@ def make_sampler(cfg: Config, train: Sequence[Prompt], sources: Mapping[str, str
         DataError: where a part has fewer problems than a step takes of it.
     """
     num, ranks = cfg.algorithm.prompts_per_step, ranks_of(train, cfg.data.difficulty)
+    curriculum = cfg.data.curriculum
+
+    def of(prompts: Sequence[Prompt]) -> PromptSampler:
+        if curriculum.share:
+            return CurriculumSampler(prompts, cfg.seed, ranks, curriculum)
+        return PromptSampler(prompts, cfg.seed, ranks)
+
     if cfg.data.sources:
         shares = by_source(source_counts(cfg), sources)
-        return MixedSampler(train, cfg.seed, shares, "data.sources", ranks)
+        return MixedSampler(train, cfg.seed, shares, "data.sources", of)
     if cfg.data.untested_path is not None:
         shares = by_tests(num, num_untested(cfg))
-        return MixedSampler(train, cfg.seed, shares, "data.untested_share", ranks)
-    return PromptSampler(train, cfg.seed, ranks)
+        return MixedSampler(train, cfg.seed, shares, "data.untested_share", of)
+    return of(train)
 
 
 def probe_problems(

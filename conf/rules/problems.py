@@ -31,6 +31,25 @@ def source_counts(config: Config) -> dict[str, int]:
     return counts
 
 
+def num_drawn(share: float, num: int) -> int:
+    """Problems of `num` that a curriculum draws (`data.curriculum.share`); the epoch has one.
+
+    >>> num_drawn(0.5, 7), num_drawn(0.9, 4), num_drawn(0.5, 1)
+    (4, 3, 0)
+    """
+    return max(0, min(round(share * num), num - 1))
+
+
+def _draws_some(config: Config) -> bool:
+    share = config.data.curriculum.share
+    untested = num_untested(config)
+    parts = source_counts(config).values() or (
+        untested,
+        config.algorithm.prompts_per_step - untested,
+    )
+    return not share or any(num_drawn(share, num) for num in parts)
+
+
 def _has_names(config: Config) -> bool:
     return all(NAME.fullmatch(name) for name in config.data.eval_sets or {})
 
@@ -127,6 +146,30 @@ DIFFICULTY_RELATIONS: tuple[Relation, ...] = (
             or c.data.difficulty.high is None
             or c.data.difficulty.low <= c.data.difficulty.high
         ),
+    ),
+)
+
+CURRICULUM_RELATIONS: tuple[Relation, ...] = (
+    Relation(
+        path="data.curriculum.share",
+        involves=(
+            "data.curriculum.share",
+            "algorithm.prompts_per_step",
+            "data.sources",
+            "data.untested_path",
+            "data.untested_share",
+        ),
+        rule="a step has a problem that is drawn, and each part of it one that is not",
+        fix="raise data.curriculum.share or algorithm.prompts_per_step, or set "
+        "data.curriculum.share=0",
+        holds=_draws_some,
+    ),
+    Relation(
+        path="data.curriculum.share",
+        involves=("data.curriculum.share", "recipe"),
+        rule="recipe=sft and recipe=dpo learn given answers, and take no problems",
+        fix="set data.curriculum.share=0",
+        holds=lambda c: not c.data.curriculum.share or c.recipe not in OFFLINE,
     ),
 )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from conf.errors import DataError
 from rl.problems.prompts import PromptSampler
-from rl.types import Prompt
+from rl.types import JudgedGroup, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,10 @@ class MixedSampler(PromptSampler):
         run_seed: int,
         shares: Sequence[Share],
         key: str,
-        ranks: Mapping[str, float] = MappingProxyType({}),
+        of: Callable[[Sequence[Prompt]], PromptSampler],
     ) -> None:
-        super().__init__(prompts, run_seed, ranks)
+        """`of` makes what chooses the problems of one part."""
+        super().__init__(prompts, run_seed)
         self._parts: list[tuple[int, PromptSampler]] = []
         for share in shares:
             part = [prompt for prompt in prompts if share.holds(prompt)]
@@ -63,15 +65,35 @@ class MixedSampler(PromptSampler):
                     f"{key}: a step takes {share.num} problems {share.what}, and there are "
                     f"{len(part)}; give more of them, or change the share"
                 )
-            self._parts.append((share.num, PromptSampler(part, run_seed, ranks)))
+            self._parts.append((share.num, of(part)))
 
-    def take(self, num: int, step: int) -> list[Prompt]:
+    def take(
+        self, num: int, step: int, state: Mapping[str, Any] = MappingProxyType({})
+    ) -> list[Prompt]:
         """As `PromptSampler.take`, of all parts."""
         if num != sum(share for share, _ in self._parts):
             raise ValueError(f"the shares are not those of a step of {num} problems")
-        placed = [
-            ((place + 0.5) / share, prompt)
-            for share, part in self._parts
-            for place, prompt in enumerate(part.take(share, step))
-        ]
-        return [prompt for _, prompt in sorted(placed, key=lambda found: found[0])]
+        return alternating([part.take(share, step, state) for share, part in self._parts])
+
+    def drawn(self, num: int, step: int, state: Mapping[str, Any]) -> set[str]:
+        """As `PromptSampler.drawn`, of all parts."""
+        del num
+        return {name for share, part in self._parts for name in part.drawn(share, step, state)}
+
+    def remember(
+        self, groups_P: Sequence[JudgedGroup], state: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """As `PromptSampler.remember`, of all parts."""
+        found: dict[str, dict[str, Any]] = {}
+        for _, part in self._parts:
+            for key, of_part in part.remember(groups_P, state).items():
+                found.setdefault(key, {}).update(of_part)
+        return found
+
+
+def alternating(parts: Sequence[Sequence[Prompt]]) -> list[Prompt]:
+    """All problems, so that each stretch has about the same shares of the parts."""
+    placed = [
+        ((place + 0.5) / len(part), prompt) for part in parts for place, prompt in enumerate(part)
+    ]
+    return [prompt for _, prompt in sorted(placed, key=lambda found: found[0])]

@@ -31,7 +31,7 @@ from rl.base.big_integers import read_big_integers
 from rl.base.faults import listing, show
 from rl.base.staged_parquet import StagedParquet
 from rl.seeds import derive_seed
-from rl.types import Message, Prompt
+from rl.types import JudgedGroup, Message, Prompt
 
 read_big_integers()  # of tests: whoever parses them has imported this
 
@@ -362,8 +362,12 @@ class PromptSampler:
         self._ids = tuple(prompt.id for prompt in prompts)
         self._run_seed = run_seed
 
-    def take(self, num: int, step: int) -> list[Prompt]:
+    def take(
+        self, num: int, step: int, state: Mapping[str, Any] = MappingProxyType({})
+    ) -> list[Prompt]:
         """Return the `num` prompts of `step`, counted from 1: a function of its arguments alone.
+
+        `state` is what `remember` has gathered, for those who draw by it.
 
         No step has a prompt twice or reaches across the end of an epoch, because seeds that derive
         from step and prompt would make two groups of one prompt equal; the fewer than `num` prompts
@@ -372,6 +376,7 @@ class PromptSampler:
         """
         if num < 1 or step < 1:
             raise ValueError(f"take needs num >= 1 and step >= 1, got num={num}, step={step}")
+        del state
         num_prompts = len(self._prompts)
         if not num_prompts:
             return []
@@ -380,6 +385,18 @@ class PromptSampler:
         positions = [divmod(k, stride) for k in range((step - 1) * num, step * num)]
         order = {epoch: self._order(epoch, stride) for epoch, _ in positions}
         return [self._prompts[order[epoch][offset]] for epoch, offset in positions]
+
+    def drawn(self, num: int, step: int, state: Mapping[str, Any]) -> set[str]:
+        """Ids of the problems of `take` that `state` has chosen; none here."""
+        del num, step, state
+        return set()
+
+    def remember(
+        self, groups_P: Sequence[JudgedGroup], state: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """What the groups of a step add to the state of the run; nothing here."""
+        del groups_P, state
+        return {}
 
     def _order(self, epoch: int, stride: int) -> tuple[int, ...]:
         """Indices of the problems that an epoch uses; which are left over does not go by rank."""

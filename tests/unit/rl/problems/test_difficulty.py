@@ -88,7 +88,11 @@ def test_every_source_goes_by_the_number_of_its_own_problems():
     source_of = {prompt.id: "ab"[index % 2] for index, prompt in enumerate(given)}
     shares = by_source({"a": 1, "b": 1}, source_of)
     ranks = ranks_of(given, by_rate(order="ascending"))
-    taken = epoch(MixedSampler(given, 0, shares, "data.sources", ranks), 2, 5)
+
+    def of(part: Sequence[Prompt]) -> PromptSampler:
+        return PromptSampler(part, 0, ranks)
+
+    taken = epoch(MixedSampler(given, 0, shares, "data.sources", of), 2, 5)
     for name in "ab":
         own = [prompt for prompt in taken if source_of[prompt.id] == name]
         assert rates(own) == sorted(rates(own)) and len(own) == 5

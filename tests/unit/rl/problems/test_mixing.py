@@ -6,6 +6,7 @@ import pytest
 
 from conf.errors import DataError
 from rl.problems.mixing import MixedSampler, by_source, by_tests
+from rl.problems.prompts import PromptSampler
 from rl.types import Prompt
 
 pytestmark = pytest.mark.unit
@@ -16,7 +17,10 @@ MIXED = [*TESTED[:3], *UNTESTED, *TESTED[3:]]
 
 
 def mixed(seed: int, num: int, num_untested: int) -> MixedSampler:
-    return MixedSampler(MIXED, seed, by_tests(num, num_untested), "data.untested_share")
+    shares = by_tests(num, num_untested)
+    return MixedSampler(
+        MIXED, seed, shares, "data.untested_share", lambda part: PromptSampler(part, seed)
+    )
 
 
 def test_every_step_has_so_many_without_tests_and_is_a_function_of_its_number() -> None:
@@ -45,10 +49,16 @@ def test_a_part_that_is_too_small_is_refused(num: int, num_untested: int, what: 
 def test_every_step_has_so_many_problems_of_each_source_and_they_alternate() -> None:
     source_of = {prompt.id: "few" if prompt.id[0] == "t" else "many" for prompt in MIXED}
     shares = by_source({"few": 2, "many": 6}, source_of)
-    sampler = MixedSampler(MIXED, 3, shares, "data.sources")
+    sampler = MixedSampler(MIXED, 3, shares, "data.sources", lambda part: PromptSampler(part, 3))
     steps = [[source_of[p.id] for p in sampler.take(8, step)] for step in range(1, 9)]
     assert all(step.count("few") == 2 for step in steps)
     # So has each of two minibatches.
     assert all(step[:4].count("few") == step[4:].count("few") == 1 for step in steps)
     with pytest.raises(DataError, match=r"data\.sources: a step takes 7 problems of few, and"):
-        MixedSampler(MIXED, 3, by_source({"few": 7}, source_of), "data.sources")
+        MixedSampler(
+            MIXED,
+            3,
+            by_source({"few": 7}, source_of),
+            "data.sources",
+            lambda part: PromptSampler(part, 3),
+        )
