@@ -254,6 +254,7 @@ ARGS: dict[str, type[RecipeArgs]] = {
 }
 OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pairs"}  # of `data`
 UNWEIGHED = (*OFFLINE, "sol_ver", "crpe")  # learn from answers that they choose, not from rewards
+RUNS_NOTHING = ("grpo", "actor_critic", *OFFLINE)  # beside what the judge runs
 _ANCHORED = ("dpo", "crpe")
 
 

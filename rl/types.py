@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from string import ascii_uppercase
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,21 @@ class Finish(StrEnum):
     STOP = "stop"  # the end-of-sequence token was sampled
     LENGTH = "length"  # the token budget ran out
     ABORTED = "aborted"  # the engine gave it up
+
+
+# Of programs; all are read, only Python is run.
+Language = Literal[
+    "python",
+    "c",
+    "cpp",
+    "csharp",
+    "go",
+    "java",
+    "javascript",
+    "ruby",
+    "rust",
+    "typescript",
+]
 
 
 class Reason(StrEnum):

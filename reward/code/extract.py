@@ -15,13 +15,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 from conf.imports import load
 from conf.schema import BlockRule, ImportPath
+from reward.code.grammars import check_grammar, is_foreign
 from reward.code.python_source import OPAQUE, Budget, RefusedError, check
-from rl.types import Extraction, Reason
+from rl.problems.prompts import language_of
+from rl.types import Extraction, Language, Prompt, Reason
 
 _MAX_TEXT_CHARS = 1 << 19
 _MAX_MARKS = 1_000
@@ -84,11 +87,17 @@ class ExtractConfig:
     'print(1)'
     """
 
+    language: Language = "python"  # of the program; a problem may state another
     rule: BlockRule | ImportPath = "single_block"  # of training, of evaluation
     ignore_think: bool = True  # reasoning between its marks is no part of the answer
     trivial_is_valid: bool = False
     max_bytes: int = 262_144  # of the program, in UTF-8
     deadline_s: float = 1.0  # of the thread's CPU; no parse starts after it
+
+    def of(self, prompt: Prompt) -> ExtractConfig:
+        """The same, in the language of a problem."""
+        language = language_of(prompt)
+        return self if language == self.language else replace(self, language=language)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +207,7 @@ def _find_blocks(text: str, cfg: ExtractConfig, budget: Budget) -> tuple[list[_B
         opening = _opening_at(text, mark.start(), answer)
         if opening is None:
             position = _end_of_run(text, mark.start())
-        elif opening.tag in _NOT_PROGRAMS:
+        elif opening.tag in _NOT_PROGRAMS or is_foreign(opening.tag, cfg.language):
             num_ignored += 1
             closing = next(_closings(text, opening), None)
             position = closing.end() if closing is not None else len(text)
@@ -294,7 +303,7 @@ def _read_block(
         content = _dedent(text[opening.end :], opening.indent)
         return _Block(content=content, closed=False), len(text)
     body = text[opening.end : first.start()]
-    if '"""' in body or "'''" in body:
+    if cfg.language == "python" and ('"""' in body or "'''" in body):
         outside = _first_outside_strings(text, opening, first, budget)
         if outside is not None and outside.start() != first.start():
             content = _dedent(text[opening.end : outside.start()], opening.indent)
@@ -373,4 +382,5 @@ def _choose(blocks: list[_Block], num_ignored: int, cfg: ExtractConfig) -> _Bloc
 
 
 def _judge(code: str, cfg: ExtractConfig, budget: Budget) -> Extraction:
-    return check(code, budget, max_bytes=cfg.max_bytes, trivial_is_valid=cfg.trivial_is_valid)
+    judged = check if cfg.language == "python" else partial(check_grammar, cfg.language)
+    return judged(code, budget, max_bytes=cfg.max_bytes, trivial_is_valid=cfg.trivial_is_valid)

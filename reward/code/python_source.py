@@ -111,12 +111,11 @@ def check(code: str, budget: Budget, *, max_bytes: int, trivial_is_valid: bool) 
     Raises:
         RefusedError: with every other reason why it is none.
     """
-    code = code.removeprefix("\ufeff")
-    if not code.strip():
+    code = trimmed(code)
+    if not code:
         return Extraction(reason=Reason.EMPTY)
-    blank = _BLANK_LINES.match(code)
-    code = code[blank.end() if blank else 0 :].rstrip(" \t\f\n")
-    _refuse_unencodable(code, max_bytes)
+    refuse_unencodable(code, max_bytes)
+    _refuse_foreign_coding(code)
     pieces, work = _cut(code)
     budget.spend(work)
     trivial = True
@@ -130,7 +129,16 @@ def check(code: str, budget: Budget, *, max_bytes: int, trivial_is_valid: bool) 
     return Extraction(reason=Reason.OK, code=code)
 
 
-def _refuse_unencodable(code: str, max_bytes: int) -> None:
+def trimmed(code: str) -> str:
+    """Code without a byte order mark and blank lines around it; "" where it is white space."""
+    code = code.removeprefix("\ufeff")
+    if not code.strip():
+        return ""
+    blank = _BLANK_LINES.match(code)
+    return code[blank.end() if blank else 0 :].rstrip(" \t\f\n")
+
+
+def refuse_unencodable(code: str, max_bytes: int) -> None:
     """Refuse what is too long, or is no UTF-8 source file whatever its syntax."""
     num_bytes = len(code) if len(code) > max_bytes else len(code.encode(errors="surrogatepass"))
     if num_bytes > max_bytes:
@@ -139,7 +147,11 @@ def _refuse_unencodable(code: str, max_bytes: int) -> None:
     foreign = re.search("[\x00\ud800-\udfff]", code)
     if foreign is not None:
         name = "NUL byte" if foreign[0] == "\x00" else f"lone surrogate U+{ord(foreign[0]):04X}"
-        raise RefusedError(Reason.SYNTAX, f"{_place(code, foreign.start())}: {name}")
+        raise RefusedError(Reason.SYNTAX, f"{place(code, foreign.start())}: {name}")
+
+
+def _refuse_foreign_coding(code: str) -> None:
+    """Refuse a program that is another text where its declaration is obeyed."""
     for number, line in enumerate(code.split("\n", 2)[:2], start=1):
         coding = _CODING.match(line[:200])
         if coding is not None and coding[1].lower().replace("_", "-") not in _CODINGS:
@@ -164,8 +176,8 @@ def _cut(code: str) -> tuple[list[str], int]:
         if kind == "open":
             depth += 1
             if depth > _MAX_DEPTH:
-                place = _place(code, token.start())
-                raise RefusedError(Reason.SYNTAX, f"{place}: more than {_MAX_DEPTH} open brackets")
+                at = place(code, token.start())
+                raise RefusedError(Reason.SYNTAX, f"{at}: more than {_MAX_DEPTH} open brackets")
         elif kind == "close":
             depth -= 1
         elif kind == "statement" and depth <= 0:
@@ -189,8 +201,8 @@ def _refuse_digits(code: str, token: re.Match[str]) -> None:
     around = code[max(0, token.start() - 1) : token.start()] + code[token.end() : token.end() + 1]
     digits = token[0].replace("_", "")
     if digits.isdecimal() and len(digits) > _MAX_DIGITS and "." not in around:
-        place = _place(code, token.start())
-        detail = f"{place}: an integer of {len(digits)} digits; Python reads {_MAX_DIGITS}"
+        at = place(code, token.start())
+        detail = f"{at}: an integer of {len(digits)} digits; Python reads {_MAX_DIGITS}"
         raise RefusedError(Reason.SYNTAX, detail)
 
 
@@ -255,6 +267,6 @@ def _place_of(error: SyntaxError, piece: str) -> tuple[int, int]:
     return (node.start_point.row + 1, node.start_point.column + 1) if node.has_error else (line, 1)
 
 
-def _place(code: str, offset: int) -> str:
-    """`line:column`, both from 1."""
+def place(code: str, offset: int) -> str:
+    """`line:column` of a character, both from 1."""
     return f"{code.count(chr(10), 0, offset) + 1}:{offset - code.rfind(chr(10), 0, offset)}"

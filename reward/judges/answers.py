@@ -1,7 +1,8 @@
 """Answers as users hand them in (a file's lines, a request's body), and the fields added to them.
 
 `{"prompt": str or messages, "response": str}` gains `code, valid, reason, score, reward`; every
-other field stays. `launch/score.py` and `launch/serve.py` both read and write answers here.
+other field stays. `language` says in what language the program is, Python where it is left out.
+`launch/score.py` and `launch/serve.py` both read and write answers here.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from reward.judges.judge import Judged
 from reward.pairs.rollout_sources import find_rollouts
 from rl.base.json_text import JsonFault, parse_json
 from rl.base.jsonlines import given_lines
+from rl.problems.prompts import parse_language
 from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.rollouts import RolloutRow, read_rollouts
-from rl.types import Message, Prompt, Task
+from rl.types import Language, Message, Prompt, Task
 
 _MAX_FAULTS = 20  # shown
 
@@ -30,6 +32,7 @@ class Answer:
 
     row: dict[str, Any]
     messages: tuple[Message, ...]
+    language: Language = "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,14 @@ def parse_answer(row: dict[str, Any]) -> Answer:
         faults.append(str(error))
     if not isinstance(row.get("response"), str):
         faults.append(f"response: a text is needed ({row.get('response')!r:.80})")
+    language: Language = "python"
+    try:
+        language = parse_language(row.get("language"), "language")
+    except DataError as error:
+        faults.append(str(error))
     if faults:
         raise DataError("\n".join(faults))
-    return Answer(row, messages)
+    return Answer(row, messages, language)
 
 
 def _prompt(prompt: Any) -> tuple[Message, ...]:  # noqa: ANN401 - whatever JSON holds
@@ -88,11 +96,14 @@ def _messages(turns: list[Any]) -> Iterator[Message]:
 def group_answers(answers: Iterable[tuple[str, Answer]]) -> Iterator[AnswerGroup]:
     """Join consecutive answers to one prompt; each comes with the name that its group may get."""
     current: AnswerGroup | None = None
+    asked: tuple[tuple[Message, ...], Language] | None = None
     for name, answer in answers:
-        if current is None or current.prompt.messages != answer.messages:
+        if current is None or asked != (answer.messages, answer.language):
             if current is not None:
                 yield current
-            current = AnswerGroup(Prompt(id=name, messages=answer.messages), [])
+            asked = answer.messages, answer.language
+            meta = json.dumps({"language": answer.language})
+            current = AnswerGroup(Prompt(id=name, messages=answer.messages, meta=meta), [])
         current.rows.append(answer.row)
     if current is not None:
         yield current
@@ -138,7 +149,9 @@ def _sampled_answers(source: Path) -> list[AnswerGroup]:
                 continue
             if asked != (row.step, row.prompt_id):
                 asked = row.step, row.prompt_id
-                prompt = Prompt(id=row.prompt_id, messages=(Message("user", row.question),))
+                meta = json.dumps({"language": row.language})
+                turns = (Message("user", row.question),)
+                prompt = Prompt(id=row.prompt_id, messages=turns, meta=meta)
                 groups.append(AnswerGroup(prompt, []))
             groups[-1].rows.append(_sampled_row(row))
     return groups

@@ -20,6 +20,7 @@ from reward.judges.endpoints import Endpoints, UnfitError
 from reward.judges.remote import fenced
 from reward.verify.lineups import read_verdict, request_for_verdict
 from rl.lessons.lineups import covering
+from rl.problems.prompts import language_of
 from rl.seeds import derive_seed
 from rl.types import JudgeKind, Lineup, Message, Prompt
 
@@ -96,11 +97,14 @@ class GenerativeScorer:
             lineups = [Lineup(codes_N=tuple(codes)) for codes in lists]
             asked = (request_for_verdict(prompt, each, prompt.id, form="steps") for each in lineups)
             return [each.messages for each in asked]
-        return [(Message("user", self._about(prompt.question, code)),) for (code,) in lists]
+        return [(Message("user", self._about(prompt, code)),) for (code,) in lists]
 
-    def _about(self, question: str, code: str) -> str:
+    def _about(self, prompt: Prompt, code: str) -> str:
         cfg = self._cfg
-        named = {"question": question.strip(), "code": fenced(code.strip())}
+        named = {
+            "question": prompt.question.strip(),
+            "code": fenced(code.strip(), language_of(prompt)),
+        }
         named |= {"lowest": f"{cfg.lowest:g}", "highest": f"{cfg.highest:g}"}
         # In one pass, so that no program or problem can hold a place of its own.
         return re.sub(r"\{(\w+)\}", lambda place: named.get(place[1], place[0]), self._prompt)

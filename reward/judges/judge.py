@@ -162,7 +162,8 @@ class RewardModelJudge:
 
     def _begin(self, prompt: Prompt, texts_G: Sequence[str]) -> _Begun:
         """Extract, and send what is valid to the engine."""
-        extractions_G = tuple(extract(text, self._extract_cfg) for text in texts_G)
+        cfg = self._extract_cfg.of(prompt)
+        extractions_G = tuple(extract(text, cfg) for text in texts_G)
         read_G = [
             None if not e.valid else e.code if self._reads == "code" else answer_of(text)
             for e, text in zip(extractions_G, texts_G, strict=True)

@@ -14,8 +14,9 @@ from typing import Any, cast
 from conf.errors import EngineError, NonFiniteError, UserError
 from conf.schema import RewardConfig
 from reward.judges.endpoints import Endpoints, UnfitError
+from rl.problems.prompts import language_of
 from rl.text.chat_template import load_policy_tokenizer
-from rl.types import JudgeKind, Message, Prompt
+from rl.types import JudgeKind, Language, Message, Prompt
 
 _PROBE = Prompt(id="probe", messages=(Message("user", "Write f(x), which returns x."),))
 _PROGRAM = "def f(x):\n    return x"
@@ -51,10 +52,12 @@ class RemoteScorer:
                 ) from error
 
     def _asked(self, servers: Endpoints, prompt: Prompt, codes: Sequence[str]) -> list[float]:
-        answers = [fenced(code) for code in codes]
+        language = language_of(prompt)
+        answers = [fenced(code, language) for code in codes]
         if self._is_ours:
             messages = [asdict(message) for message in prompt.messages]
-            rows = [{"prompt": messages, "response": answer} for answer in answers]
+            row = {"prompt": messages, "language": language}
+            rows = [{**row, "response": answer} for answer in answers]
             return _of_rows(servers.post("/score", rows), len(codes))
         body = {
             "query": [self._query(prompt, answer) for answer in answers],
@@ -71,15 +74,15 @@ class RemoteScorer:
         return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
 
 
-def fenced(code: str) -> str:
+def fenced(code: str, language: Language) -> str:
     """A program as an answer; the fence is longer than any in it.
 
-    >>> fenced("x = '```'").splitlines()[0]
+    >>> fenced("x = '```'", "python").splitlines()[0]
     '````python'
     """
     longest = max((len(run) for run in re.findall("`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}python\n{code}\n{fence}"
+    return f"{fence}{language}\n{code}\n{fence}"
 
 
 def _of_rows(answer: object, num: int) -> list[float]:

@@ -47,7 +47,8 @@ class ServedJudge:
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
         """Judge the completions of one prompt; blocks until the servers have answered."""
-        extractions_G = tuple(extract(text, self._extract_cfg) for text in texts_G)
+        cfg = self._extract_cfg.of(prompt)
+        extractions_G = tuple(extract(text, cfg) for text in texts_G)
         codes = list(dict.fromkeys(e.code for e in extractions_G if e.valid))
         found = self._scorer.score(prompt, codes) if codes else ()
         scores = dict(zip(codes, found, strict=True))

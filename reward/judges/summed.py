@@ -17,7 +17,7 @@ from reward.code.extract import ExtractConfig, extract
 from reward.judges.judge import Judge, Judged
 from rl.types import Extraction, FloatArray, JudgeKind, Part, Prompt, Score
 
-Measure = Callable[[str], float]  # of the text of an answer
+Measure = Callable[[str, ExtractConfig], float]  # of the text of an answer to a problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ class MeasureJudge:
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
         """Measure the completions of one prompt."""
-        del prompt
-        values_G = [self._measure(text) for text in texts_G]
+        cfg = self._extract_cfg.of(prompt)
+        values_G = [self._measure(text, cfg) for text in texts_G]
         return Judged(
-            extractions_G=tuple(extract(text, self._extract_cfg) for text in texts_G),
+            extractions_G=tuple(extract(text, cfg) for text in texts_G),
             scores_G=tuple(Score(value=value) for value in values_G),
             rewards_G=np.array(values_G, dtype=np.float32),
             judge=JudgeKind.OWN,
@@ -52,16 +52,18 @@ def _length(cfg: LengthConfig) -> Measure:
     """From 0 to 1, in proportion to the characters beyond the first bound.
 
     >>> measure = _length(LengthConfig(from_chars=2, to_chars=6))
-    >>> [measure("x" * num) for num in (1, 2, 4, 9)]
+    >>> [measure("x" * num, ExtractConfig()) for num in (1, 2, 4, 9)]
     [0.0, 0.0, 0.5, 1.0]
     """
     low, high = cfg.from_chars, cfg.to_chars
-    return lambda text: min(1.0, max(0.0, (len(text) - low) / (high - low)))
+    return lambda text, _: min(1.0, max(0.0, (len(text) - low) / (high - low)))
 
 
 def _form(_: LengthConfig) -> Measure:
     """1 for exactly one fenced block whose program parses, whatever the run counts as a program."""
-    return lambda text: float(extract(text, ExtractConfig(rule="single_block")).valid)
+    return lambda text, cfg: float(
+        extract(text, ExtractConfig(rule="single_block", language=cfg.language)).valid
+    )
 
 
 # By the name of the judge; each reads what it needs.
@@ -87,7 +89,8 @@ class SumJudge:
                 for component in self._components.values()
             ]
             found = [one.result() for one in asked]
-        extractions_G = tuple(extract(text, self._extract_cfg) for text in texts_G)
+        cfg = self._extract_cfg.of(prompt)
+        extractions_G = tuple(extract(text, cfg) for text in texts_G)
         parts = {
             name: Part(
                 weight=component.weight,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,7 +31,7 @@ from rl.base.big_integers import read_big_integers
 from rl.base.faults import listing, show
 from rl.base.staged_parquet import StagedParquet
 from rl.seeds import derive_seed
-from rl.types import JudgedGroup, Message, Prompt
+from rl.types import JudgedGroup, Language, Message, Prompt
 
 read_big_integers()  # of tests: whoever parses them has imported this
 
@@ -52,6 +52,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+_LANGUAGES: tuple[str, ...] = get_args(Language)
 _ROLES = ("system", "user", "assistant")
 _BATCH_ROWS = 1024
 _MAX_TIME_LIMIT_S = 3600.0
@@ -172,6 +173,30 @@ def time_limit_of(prompt: Prompt) -> float | None:
     return _meta_time_limit(prompt.meta)
 
 
+def language_of(prompt: Prompt) -> Language:
+    """Return the language that the metadata of a problem asks for programs in; Python by default.
+
+    >>> language_of(Prompt(id="a", messages=(), meta='{"language": "rust"}'))
+    'rust'
+    """
+    return parse_language(meta_fields(prompt.meta).get("language"), "meta")
+
+
+def parse_language(value: object, column: str) -> Language:
+    """Return a language of programs, Python for None. Raises DataError for what is none of them.
+
+    >>> parse_language(None, "meta")
+    'python'
+    """
+    if value is None:
+        return "python"
+    if value not in _LANGUAGES:
+        raise DataError(
+            f'{column}: "language" must be one of {", ".join(_LANGUAGES)} ({show(value)})'
+        )
+    return cast("Language", value)
+
+
 def watched_input(prompt: Prompt) -> StdioCase | FunctionalCase | None:
     """Return the input that the metadata names to watch programs on, None for nothing.
 
@@ -198,9 +223,15 @@ def _meta_watched(meta: str, entry_point: str | None) -> StdioCase | FunctionalC
     raise DataError(f'meta: "watched" must be {rule} ({show(value)})')
 
 
-def _check_meta(meta: str, entry_point: str | None) -> None:
+def _check_meta(meta: str, entry_point: str | None, *, tested: bool) -> None:
     _meta_time_limit(meta)
     _meta_watched(meta, entry_point)
+    language = parse_language(meta_fields(meta).get("language"), "meta")
+    if tested and language != "python":
+        raise DataError(
+            f'meta: "language" is {language}, and tests run Python programs: leave tests null, so '
+            "that a reward model judges, or drop the row"
+        )
 
 
 def meta_fields(meta: str) -> dict[str, object]:
@@ -501,7 +532,10 @@ def _parse_row(row: Mapping[str, Any], faults: list[str]) -> Prompt:
         faults.append(f"id: must be a non-empty string ({show(row['id'])})")
     tests, entry_point, meta = row["tests"], row["entry_point"], row["meta"]
     _collect(faults, lambda: tests is None or parse_tests(tests, entry_point))
-    _collect(faults, lambda: meta is None or _check_meta(meta, entry_point or None))
+    _collect(
+        faults,
+        lambda: meta is None or _check_meta(meta, entry_point or None, tested=tests is not None),
+    )
     return Prompt(
         id=row["id"] or "",
         messages=_messages(row["prompt"] or (), faults),

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from conf.errors import DataError
 from rl.base.files import replacing
+from rl.problems.prompts import language_of
 from rl.seeds import derive_seed
 from rl.types import (
     Ask,
@@ -79,6 +80,7 @@ class RolloutRow:
     num_passed: Int32OrNone = None  # tests; None where they were not all run
     num_tests: Int32OrNone = None
     task: str = "code"  # what the answer is: a program, a test, a trace, a verdict
+    language: str = "python"  # that a program is asked for in
     parts: str = ""  # reward of each judge of a sum by its name, a JSON object; "" without one
 
 
@@ -108,6 +110,7 @@ def rollout_rows(
                 num_passed=judged.scores_G[index].num_passed,
                 num_tests=judged.scores_G[index].num_tests,
                 task=judged.task.value,
+                language=language_of(judged.group.ask.problem),
                 parts=_parts(judged, index),
             )
 

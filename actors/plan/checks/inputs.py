@@ -28,7 +28,7 @@ from actors.plan.problems import (
 from conf.errors import UserError
 from conf.imports import load_function
 from conf.keys import is_import_path
-from conf.recipes import OFFLINE
+from conf.recipes import ARGS, OFFLINE, RUNS_NOTHING
 from conf.rules.problems import num_untested
 from conf.schema import (
     Attention,
@@ -53,7 +53,7 @@ from reward.model.files import (
 )
 from reward.model.loading import check_attention
 from rl.problems.examples import read_examples
-from rl.problems.prompts import load_prompts
+from rl.problems.prompts import language_of, load_prompts
 from rl.run.probe import MIN_PROBLEMS
 from rl.types import Prompt
 
@@ -120,6 +120,8 @@ def file_faults(cfg: Config) -> list[str]:
     ]
     if data.untested_path is not None or data.sources or data.difficulty.field is not None:
         quick.append(partial(_check_mix, cfg))
+    if data.kind == "parquet" and cfg.recipe in ARGS and cfg.recipe not in RUNS_NOTHING:
+        quick.append(partial(_check_languages, cfg))
     return _faults(quick)
 
 
@@ -307,6 +309,18 @@ def _check_mix(cfg: Config) -> None:
     train, held_out = load_problems(data, cfg.seed)
     train, _ = probe_problems(cfg.probe, data, cfg.algorithm.prompts_per_step, train, held_out)
     make_sampler(cfg, train, source_of(data))
+
+
+def _check_languages(cfg: Config) -> None:
+    """Refuse problems whose programs the recipe could not run."""
+    train, _ = load_problems(cfg.data, cfg.seed)
+    others = [prompt for prompt in train if language_of(prompt) != "python"]
+    if others:
+        raise UserError(
+            f"recipe: {cfg.recipe} runs programs, which must be Python, and {len(others)} of "
+            f"{len(train)} training problems ask for others, the first is {others[0].id} "
+            f"({language_of(others[0])}); set recipe=grpo, or drop these problems"
+        )
 
 
 def _check_eval_data(data: DataConfig) -> None:

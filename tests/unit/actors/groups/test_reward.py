@@ -146,7 +146,7 @@ def test_the_reward_model_of_a_shard_is_the_component_that_asks_for_it():
         def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
             return dataclasses.replace(measured, rewards_G=np.full(len(texts_G), 3, np.float32))
 
-    measured = MeasureJudge(lambda _: 0.0, ExtractConfig()).judge(PROBLEM, ["x" * 2000])
+    measured = MeasureJudge(lambda *_: 0.0, ExtractConfig()).judge(PROBLEM, ["x" * 2000])
     judge = judge_of(cfg.reward, cfg.sandbox, cast("RewardModelJudge", Threes()))
     assert judge.judge(PROBLEM, ["x" * 2000]).rewards_G.tolist() == [2 * 3 - 0.5]
 

@@ -12,6 +12,7 @@ import pytest
 from conf.errors import DataError, UserError
 from reward.judges.answers import AnswerGroup, judged_rows, read_answers
 from reward.judges.judge import Judged
+from rl.problems.prompts import language_of
 from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.rollouts import rollout_rows, write_rollouts
 from rl.types import Extraction, JudgeKind, Message, Prompt, Reason, Score, Task
@@ -72,6 +73,7 @@ def test_empty_lines_do_not_count_but_keep_the_line_numbers(source: Path):
         ({"prompt": [{"role": "user", "content": 1}], "response": "r"}, "prompt", "role and"),
         ({"prompt": ["q"], "response": "r"}, "prompt", "messages"),
         ({"prompt": "\ud800", "response": "r"}, "prompt", "lone surrogate"),
+        ({"prompt": "q", "response": "r", "language": "C++"}, "language", "python, c, cpp"),
     ],
 )
 def test_a_malformed_row_is_named_by_file_line_and_column(source: Path, row, place, rule):
@@ -89,6 +91,14 @@ def test_all_faults_of_a_row_are_named(source: Path):
         "3:prompt: a text, or messages with role and content and a user turn, is needed (None)",
         "3:response: a text is needed (None)",
     ]
+
+
+def test_a_row_says_in_what_language_its_program_is(source: Path):
+    rows = [{"prompt": "q", "response": "r"}, {"prompt": "q", "response": "r", "language": "go"}]
+    write(source, rows[0], rows[1], rows[1], {**rows[0], "language": None})
+    groups = read_answers(source)
+    assert [language_of(group.prompt) for group in groups] == ["python", "go", "python"]
+    assert groups[1].rows == [rows[1], rows[1]]
 
 
 def test_bytes_that_are_no_text_are_named_by_file_line_and_column(source: Path):
@@ -133,6 +143,16 @@ def test_what_is_written_is_the_line_and_what_was_found_out_about_it():
     none = {"code": "", "valid": False, "reason": "no_block", "score": None, "reward": 0.0}
     assert list(judged_rows(group, judged)) == [rows[0] | found, rows[1] | none]
     json.dumps(list(judged_rows(group, judged)))
+
+
+def test_programs_of_a_run_are_scored_again_in_the_language_of_their_problems(tmp_path: Path):
+    (prompt,) = make_prompts(1)
+    asked = dataclasses.replace(prompt, meta='{"language": "rust"}')
+    path = RunDirectory(tmp_path).rollout_file(RolloutFolder.TRAINING, 1)
+    judged = [make_judged(make_group(one, 1), (1.0,)) for one in (asked, prompt)]
+    write_rollouts(path, list(rollout_rows(1, judged[:1], None)))
+    write_rollouts(path.with_stem("step-000002"), list(rollout_rows(2, judged[1:], None)))
+    assert [language_of(group.prompt) for group in read_answers(tmp_path)] == ["rust", "python"]
 
 
 def test_the_programs_of_a_run_are_answers_with_what_the_run_found_of_them(tmp_path: Path) -> None:

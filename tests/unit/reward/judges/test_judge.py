@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 import time
@@ -343,3 +344,15 @@ def test_a_hybrid_executes_where_there_are_tests_and_asks_the_model_elsewhere(ve
     assert tested.rewards_G.tolist() == [0.0, 1.0, 0.0]
     assert len(engine.asked) == 2  # the two valid programs of the problem without tests
     assert [score.verdict for score in untested.scores_G] == [None] * 3
+
+
+def test_a_reward_model_reads_programs_in_the_language_that_the_problem_asks_for():
+    engine = Engine()
+    go = dataclasses.replace(PROMPT, meta='{"language": "go"}')
+    code = "package main\n\nfunc f() int { return 1 }"
+    texts = [f"```go\n{code}\n```", answer("x = 1 + 1")]
+    judged = judge_of(engine).judge(go, texts)
+    assert [extraction.code for extraction in judged.extractions_G] == [code, ""]
+    assert len(engine.asked) == 1 and "package main" in engine.asked[0]
+    python = judge_of(Engine()).judge(PROMPT, texts)
+    assert [extraction.valid for extraction in python.extractions_G] == [False, True]

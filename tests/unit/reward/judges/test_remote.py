@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -109,3 +110,14 @@ def test_a_server_that_gives_no_scores_is_found_out_before_the_start(
         with pytest.raises(UserError, match=rf"reward\.url: .*{expected}"):
             make_scorer(config(f"{good.url},{bad.url}")).check()
         make_scorer(config(good.url)).check()
+
+
+def test_a_server_is_told_the_language_of_the_programs():
+    rust = dataclasses.replace(PROBLEM, meta='{"language": "rust"}')
+    text = "```rust\nfn f() -> i32 {\n    1\n}\n```"
+    with serving(by_length) as server:
+        judge(config(server.url)).judge(rust, [text])
+        judge(config(server.url)).judge(PROBLEM, TEXTS)
+    (_, rows), (_, python) = server.asked
+    assert [(row["language"], row["response"]) for row in rows] == [("rust", text)]
+    assert {row["language"] for row in python} == {"python"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 
@@ -112,3 +113,13 @@ def test_length_grows_between_its_bounds_whatever_the_answer_holds():
 def test_form_is_one_block_that_parses_even_where_the_run_takes_the_last_of_several():
     texts = [ONE, TWO, "no code", "```python\ndef f(:\n```"]
     assert measured("format", texts) == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_the_form_is_that_of_a_program_in_the_language_of_the_problem():
+    ruby = dataclasses.replace(PROMPT, meta='{"language": "ruby"}')
+    judge = MeasureJudge(MEASURES["format"](LENGTH), ExtractConfig())
+    texts = ["```ruby\nputs gets.to_i + 1\n```", "```python\nx = f(1)\n```"]
+    assert judge.judge(ruby, texts).rewards_G.tolist() == [1.0, 0.0]
+    assert judge.judge(PROMPT, texts).rewards_G.tolist() == [0.0, 1.0]
+    judged = SumJudge({"form": Component(judge, 1.0)}, ExtractConfig()).judge(ruby, texts)
+    assert [extraction.valid for extraction in judged.extractions_G] == [True, False]

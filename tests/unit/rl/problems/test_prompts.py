@@ -126,6 +126,12 @@ def test_plain_strings_dictionaries_null_columns_and_extra_columns_are_accepted(
         ),
         ({"meta": "{"}, "meta", "must be JSON"),
         ({"meta": '{"watched": [1]}'}, "meta", '"watched" must be a text for standard input'),
+        ({"meta": '{"language": "cobol"}'}, "meta", '"language" must be one of python, c, cpp'),
+        (
+            {"meta": '{"language": "go"}', "tests": '[{"input": "1", "output": "2"}]'},
+            "meta",
+            '"language" is go, and tests run Python programs: leave tests null',
+        ),
     ],
 )
 def test_a_bad_row_is_reported_by_file_row_and_column(tmp_path, change, column, rule):

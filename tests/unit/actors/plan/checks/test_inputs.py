@@ -243,3 +243,15 @@ def test_servers_that_judge_are_asked_before_anything_starts(overrides: list[str
     assert message.startswith("reward.url: http://127.0.0.1:1 gives no score: ")
     with serving(lambda path, body: [{"valid": True, "score": 1.0}] * len(body)) as server:
         check([*served, f"++reward.url={server.url}"])
+
+
+def test_recipes_that_run_programs_refuse_other_languages_and_tests_do_too(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    go = [replace(p, tests=None, meta='{"language": "go"}') for p in make_prompts("train", 12, 0)]
+    write_prompts(tmp_path / "train.parquet", go)
+    check(overrides)
+    message = refusal([*overrides, "++recipe=cure"])
+    assert "recipe: cure runs programs, which must be Python, and 12 of 12 training" in message
+    assert "(go); set recipe=grpo" in message
+    assert "has no tests" in refusal([*overrides, "reward=execution"])
