@@ -80,8 +80,8 @@ class RolloutRow:
     num_passed: Int32OrNone = None  # tests; None where they were not all run
     num_tests: Int32OrNone = None
     task: str = "code"  # what the answer is: a program, a test, a trace, a verdict
-    language: str = "python"  # that a program is asked for in
     parts: str = ""  # reward of each judge of a sum by its name, a JSON object; "" without one
+    language: str = "python"  # that a program is asked for in
 
 
 def rollout_rows(
@@ -110,8 +110,8 @@ def rollout_rows(
                 num_passed=judged.scores_G[index].num_passed,
                 num_tests=judged.scores_G[index].num_tests,
                 task=judged.task.value,
-                language=language_of(judged.group.ask.problem),
                 parts=_parts(judged, index),
+                language=language_of(judged.group.ask.problem),
             )
 
 

@@ -160,6 +160,7 @@ def test_the_columns_of_a_file_stay_what_scripts_read(tmp_path: Path):
         "num_tests": "int32",
         "task": "string",
         "parts": "string",
+        "language": "string",
     }
 
 
