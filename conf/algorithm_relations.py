@@ -186,7 +186,9 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
         rule="raw scores of a reward model have no zero: a reward of 0 may be the best of a group",
         fix="set algorithm.truncated=mask, or another reward.shaping",
         holds=lambda c: (
-            c.algorithm.truncated != "zero" or c.reward.shaping != "raw" or not c.reward.uses_model
+            c.algorithm.truncated != "zero"
+            or c.reward.shaping not in ("raw", "clip")
+            or not c.reward.uses_model
         ),
     ),
     Relation(

@@ -22,6 +22,7 @@ _Scores = NDArray[np.float64]
 # The smallest normal f32: a subnormal would be 0 again on hardware that flushes them.
 _FLOOR = float(np.finfo(np.float32).tiny)
 _BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
+_CLIP = 4.0  # logits
 _RAW_BOUND = 1e38  # leaves room in f32 for a reward below it
 
 
@@ -35,10 +36,11 @@ def shape_rewards(scores: Sequence[float | None], kind: ShapingKind) -> FloatArr
     - sigmoid: 1 / (1 + e^-s), inside (0, 1); invalid 0
     - rank: rank of s among the valid (1 is lowest, ties share their mean rank) / n; invalid 0
     - raw: s; invalid is the lowest valid score less 1, or 0 in a group without any
+    - clip: s between -4 and 4 (CodeRM-NT); invalid as with raw
 
     All are computed in f64, finite for every finite score and never decreasing in s. Different
-    scores tie only where f32 cannot tell their rewards apart, or where a reward would be less
-    than the smallest normal f32 (1.2e-38; s below -87.3) and is set to it.
+    scores tie only beyond the bounds of clip, where f32 cannot tell their rewards apart, or where a
+    reward would be less than the smallest normal f32 (1.2e-38; s below -87.3) and is set to it.
 
     Raises `NonFiniteError` naming the index of a score that is NaN or infinite.
 
@@ -58,7 +60,7 @@ def shape_rewards(scores: Sequence[float | None], kind: ShapingKind) -> FloatArr
         return rewards_G
     shaped = _SHAPES[kind](valid).astype(np.float32)
     rewards_G[is_valid_G] = shaped
-    if kind == "raw":
+    if kind in ("raw", "clip"):
         rewards_G[~is_valid_G] = _below(shaped.min())
     return rewards_G
 
@@ -85,6 +87,11 @@ def _raw(s: _Scores) -> _Scores:
     return np.clip(s, -_RAW_BOUND, _RAW_BOUND)
 
 
+def _clip(s: _Scores) -> _Scores:
+    """The score within the bounds."""
+    return np.clip(s, -_CLIP, _CLIP)
+
+
 def _below(lowest: np.float32) -> np.float32:
     """One less; the next smaller f32 where that is no difference."""
     return min(lowest - np.float32(1), np.nextafter(lowest, np.float32(-np.inf)))
@@ -93,6 +100,7 @@ def _below(lowest: np.float32) -> np.float32:
 _SHAPES: Mapping[ShapingKind, Callable[[_Scores], _Scores]] = {
     "softplus": _softplus,
     "raw": _raw,
+    "clip": _clip,
     "sigmoid": _sigmoid,
     "rank": _rank,
 }

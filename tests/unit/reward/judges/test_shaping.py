@@ -14,7 +14,7 @@ from reward.judges.shaping import shape_rewards
 
 pytestmark = pytest.mark.unit
 
-KINDS: list[ShapingKind] = ["softplus", "raw", "sigmoid", "rank"]
+KINDS: list[ShapingKind] = ["softplus", "raw", "clip", "sigmoid", "rank"]
 SCORES = st.floats(-1e4, 1e4)
 GROUPS = st.lists(st.none() | SCORES, max_size=16)
 
@@ -76,6 +76,11 @@ def test_sigmoid_stays_inside_the_open_interval() -> None:
 
 def test_raw_gives_invalid_one_less_than_the_lowest_valid() -> None:
     assert shape_rewards([2.0, None, -3.5], "raw").tolist() == [2.0, -4.5, -3.5]
+
+
+def test_clip_bounds_what_one_score_can_earn_and_keeps_invalid_below() -> None:
+    assert shape_rewards([9.0, None, -3.5], "clip").tolist() == [4.0, -4.5, -3.5]
+    assert shape_rewards([-9.0, None, 1.0], "clip").tolist() == [-4.0, -5.0, 1.0]
 
 
 @pytest.mark.parametrize("score", [-1e30, 1e9, -1e9, 1e300, -1e300])
