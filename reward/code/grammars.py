@@ -2,8 +2,8 @@
 
 A program counts when its grammar reads all of it without an error. The text is hostile, and a
 grammar that has met an error tries many ways on, for seconds and gigabytes. So a parse ends after
-`_MAX_TURNS` turns of the parser (about 100 of its actions each; 64 KiB of ordinary code take some
-700), or after `_MAX_PARSE_S` of the thread's CPU, which only what is no program takes.
+`_MAX_TURNS` turns of the parser (about 100 of its actions each; 64 KiB of ordinary code take 700 to
+2,000), or after `_MAX_PARSE_S` of the thread's CPU, which only what is no program takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reward.code.python_source import Budget, RefusedError, place, refuse_unenco
 from rl.types import Extraction, Language, Reason
 
 _MAX_BYTES = 65_536
-_MAX_TURNS = 2_000
+_MAX_TURNS = 6_000
 _MAX_PARSE_S = 0.25
 _CHUNK = 8_192  # bytes that the parser is given at once
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -37,6 +35,9 @@ TRIVIAL: dict[Language, str] = {
     "rust": "// later\n",
     "typescript": '"use strict";',
 }
+
+
+_TYPED = ("c", "cpp", "csharp", "java")  # functions begin with their type
 
 
 def answer(code: str, tag: str = "") -> str:
@@ -105,26 +106,32 @@ def test_the_place_of_an_error_counts_characters() -> None:
     assert int(found.detail.split(":")[1]) <= 22
 
 
-MONSTERS: dict[str, Callable[[int], str]] = {
-    "brackets": lambda n: "(" * n,
-    "raw strings": lambda n: 'r#"' * (n // 3),
-    "less": lambda n: "a<" * (n // 2),
-    "ternary": lambda n: "a?b:" * (n // 4) + "c;",
-    "declarations": lambda n: "int a(b(c));" * (n // 12),
-    "minus": lambda n: "x=" + "-" * (n - 4) + "1;",
-    "templates": lambda n: "`${" * (n // 3),
-    "prose": lambda n: "This is a sentence, and not a program. " * (n // 39),
-    "ordinary": lambda n: "x = f(y, 1);\n" * (n // 13),
-}
-
-
-@pytest.mark.parametrize("monster", MONSTERS)
 @pytest.mark.parametrize("language", PROGRAMS)
-def test_a_hostile_text_takes_no_more_than_its_bound(language: Language, monster: str) -> None:
-    text = answer(MONSTERS[monster](65_000))
-    begin = time.thread_time()
-    extract(text, ExtractConfig(language=language))
-    assert time.thread_time() - begin < 0.25 + 0.5  # a turn of the parser may last, on a slow CPU
+def test_long_ordinary_code_is_read_whole_and_prose_is_refused(language: Language) -> None:
+    cfg = ExtractConfig(language=language)
+    statement = {
+        "go": "func f() { x = f(y, 1) }\n",
+        "ruby": "x = f(y, 1)\n",
+        "rust": "fn f() { x = f(y, 1); }\n",
+    }
+    others = "x f(int y) { return f(y, 1); }\n" if language in _TYPED else "x = f(y, 1);\n"
+    line = statement.get(language, others)
+    begin = "package main\n" if language == "go" else ""
+    assert extract(answer(begin + line * (60_000 // len(line))), cfg).valid
+    prose = "This is a sentence, and not a program. " * 1_000
+    assert extract(answer(prose), cfg).reason in {Reason.SYNTAX, Reason.TOO_LONG, Reason.DEADLINE}
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "reason"),
+    [("_MAX_TURNS", 5, Reason.TOO_LONG), ("_MAX_PARSE_S", -1.0, Reason.DEADLINE)],
+)
+def test_a_parse_ends_at_its_bounds(
+    bound: str, value: float, reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grammars, bound, value)
+    text = answer("x = f(y, 1);\n" * 4_000)
+    assert extract(text, ExtractConfig(language="javascript")).reason is reason
 
 
 def test_a_problem_names_its_language() -> None:
