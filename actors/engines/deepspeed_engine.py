@@ -65,8 +65,10 @@ os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else
 import deepspeed
 
 # DeepSpeed compiles this op for a minute when its communication starts on CPU. Only
-# `inference_all_reduce` uses it, which training never calls.
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+# `inference_all_reduce` uses it, which training never calls. On a GPU there is no such op, and to
+# read the table would run compilers.
+if os.environ["DS_ACCELERATOR"] == "cpu":
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 # torch renamed two collectives; DeepSpeed calls the old names several times per layer.
 warnings.filterwarnings(
@@ -366,6 +368,11 @@ class TrainEngine:
         optimizer.checkpoint_event_prologue()
         optimizer.load_state_dict({self.rank: own})  # which reads that of its rank
         optimizer.checkpoint_event_epilogue()
+
+    def give_way(self) -> None:
+        """Give the device back what no tensor holds: torch keeps it for itself otherwise."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def partition_report(self) -> dict[str, int]:
         """Count parameter elements, to show what ZeRO-3 partitions.

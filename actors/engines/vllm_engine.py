@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -44,6 +45,7 @@ from actors.engines.vllm_cpu import cpu_engine_args, register_cpu_kernels
 from actors.engines.vllm_transports import register_host_memory
 from conf.errors import EngineError, LostActorError
 from conf.schema import MAX_TOP_K
+from rl.base.scratch import one_at_a_time
 from rl.types import Finish, IntArray
 
 logger = logging.getLogger(__name__)
@@ -135,15 +137,19 @@ def build_engine(spec: EngineSpec, stats: StatsSink | None) -> LLMEngine:
     if spec.weight_backend is not None:
         args["weight_transfer_config"] = WeightTransferConfig(backend=spec.weight_backend)
     args |= spec.given
-    if stats is None:
-        return LLMEngine.from_engine_args(EngineArgs(**args))
-    engine = LLMEngine.from_engine_args(
-        EngineArgs(**args),
-        stat_loggers=[lambda config, index: _SchedulerStats(config, index, stats)],
-    )
+    loggers: list[Any] | None = None if stats is None else [partial(_SchedulerStats, sink=stats)]
+    with one_at_a_time(_shared_devices(spec)):
+        engine = LLMEngine.from_engine_args(EngineArgs(**args), stat_loggers=loggers)
     # The scheduler goes on counting; only the time of each token, which costs, is not taken.
     engine.log_stats = False
     return engine
+
+
+def _shared_devices(spec: EngineSpec) -> Sequence[str]:
+    """Devices that other engines may start on: each takes what is used meanwhile for its own."""
+    if not spec.sleep_mode:
+        return ()
+    return [f"gpu-{index}" for index in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
 
 
 def _rename_architectures(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -7,6 +7,7 @@ this module registers `host_memory`, which loads tensors from the host's memory;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,6 +40,7 @@ from vllm.model_executor.model_loader.reload import (
 )
 
 HOST_MEMORY = "host_memory"
+_SHARED_BYTES = 512 * 2**20  # of weights that an engine on the same device reads at once
 
 
 @dataclass
@@ -116,7 +118,11 @@ def register_host_memory() -> None:
 
 
 class _GatheredSource(WeightSource):
-    """A ZeRO-3 engine's weights as vLLM's senders read them; iterating is a collective."""
+    """A ZeRO-3 engine's weights as vLLM's senders read them; iterating is a collective.
+
+    The senders copy on streams of their own, while the weights are gathered on another and given
+    back after their bucket: the device is waited for on both sides of it.
+    """
 
     def __init__(
         self,
@@ -133,9 +139,15 @@ class _GatheredSource(WeightSource):
         """Names, dtypes and shapes, without gathering."""
         return self._metadata
 
+    def largest_bytes(self) -> int:
+        """Size of the largest weight."""
+        return max(math.prod(meta.shape) * meta.dtype.itemsize for meta in self._metadata)
+
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         for bucket in self._buckets():
+            torch.cuda.synchronize()
             yield from bucket
+            torch.cuda.synchronize()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +167,7 @@ def gpu_sender(
     buckets: Callable[[], Iterator[list[tuple[str, torch.Tensor]]]],
 ) -> TrainerWeightTransferEngine[Any]:
     """vLLM's own sender: `nccl` to other devices, `ipc` to engines on the same device."""
+    source = _GatheredSource(metadata, buckets)
     info: TrainerInitInfo
     if backend == "nccl":
         info = NCCLTrainerInitInfo(
@@ -166,7 +179,10 @@ def gpu_sender(
         )
     else:
         # Packed, because a gathered bucket is partitioned again before the next one is gathered.
-        info = IPCTrainerInitInfo(packed=True, rank=meeting.rank)
-    return WeightTransferTrainerFactory.trainer_init(
-        info, client=client, source=_GatheredSource(metadata, buckets)
-    )
+        # The buffer that is shared has to hold the largest weight, which may be above vLLM's 1 GiB.
+        info = IPCTrainerInitInfo(
+            packed=True,
+            packed_buffer_size_bytes=max(_SHARED_BYTES, source.largest_bytes()),
+            rank=meeting.rank,
+        )
+    return WeightTransferTrainerFactory.trainer_init(info, client=client, source=source)

@@ -143,6 +143,12 @@ def actor_environment(cfg: Config, threads: int) -> dict[str, str]:
         env["DS_ACCELERATOR"] = "cpu"
         # Nothing gains by compiling here: libraries would load their compilers and call gcc.
         env["TORCHDYNAMO_DISABLE"] = "1"
+    else:
+        # float32 is to mean float32: Triton's products would round it to ten bits, which the golden
+        # scores and the self-check would find.
+        env["TRITON_F32_DEFAULT"] = "ieee"
+        # It samples without the log-probs that we ask for, and compiles itself before it is used.
+        env["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
     return {**env, **cfg.ray.env}
 
 
@@ -230,6 +236,9 @@ def _create_judge(
 async def _start(cfg: Config, specs: FleetSpec, fleet: RayFleet) -> None:
     """Wait for all actors, connect the ranks with their engines, and check what they compute."""
     starts: list[Coroutine[Any, Any, None]] = [fleet.rollout.start(), fleet.reward.start()]
+    if cfg.placement.colocate:  # while an engine starts it measures what is free on its device
+        await all_of(starts)
+        starts = []
     if specs.train is not None:
         starts.append(fleet.policy.start(specs.train))
     await all_of(starts)

@@ -111,6 +111,7 @@ class TrainHandle(Protocol):
         UpdateReport,
     ]
     publish: Method[[int], dict[str, str]]
+    give_way: Method[[], None]
     save_hf: Method[[str], None]
     save_adapter: Method[[str], None]
     save_checkpoint: Method[[str], None]

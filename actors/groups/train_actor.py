@@ -93,6 +93,10 @@ class TrainActor:
         self._profiler.end(policy_version)
         return lost
 
+    def give_way(self) -> None:
+        """Leave a device that is shared to the others, but for what the rank holds all the time."""
+        self._engine.give_way()
+
     def save_hf(self, directory: str) -> None:
         """Write a Hugging Face directory."""
         self._engine.save_hf(Path(directory))

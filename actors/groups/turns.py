@@ -54,6 +54,7 @@ class TurnTakingGroup(TrainGroup):
         """Wake the engines and give the rollout engines the current weights."""
         await self.give_way()
         await super().publish(policy_version)
+        await self._empty_handed()  # of what was gathered and shared
 
     async def self_check(self, model: str, plain_bytes: int) -> ForwardCheck:
         """Check how samples are read, while the engines sleep."""
@@ -63,8 +64,12 @@ class TurnTakingGroup(TrainGroup):
     async def give_way(self) -> None:
         """Wake the engines."""
         if self._asleep:
+            await self._empty_handed()
             await self._tell(lambda engine: engine.wake.remote(), "waking")
             self._asleep = False
+
+    async def _empty_handed(self) -> None:
+        await self._call(lambda rank: rank.give_way.remote(), "giving way to the engines")
 
     async def _put_to_sleep(self) -> None:
         if not self._asleep:

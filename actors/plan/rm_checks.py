@@ -16,7 +16,7 @@ from reward.model.files import (
     find_model,
     read_system,
 )
-from reward.model.loading import check_attention, check_tensors
+from reward.model.loading import check_attention, check_kernel, check_tensors
 from reward.pairs.pairs import Pair, load_pairs, split_by_prompt
 from rl.run.checkpoint import Checkpoint, complete_checkpoints, find_resumable
 from rl.run.directory import RunDirectory
@@ -33,6 +33,7 @@ def check_arguments(args: TrainRmArgs, shape: ModelShape | None) -> None:
         check_trainable(directory, "model")
     if directory is not None and args.max_tokens is not None:
         check_context(directory, args.max_tokens, "max_tokens")
+    check_kernel("attention", args.attention)
     if directory is not None:
         check_tensors(directory, "model", "score")
         check_attention(directory, "attention", "score", args.attention)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -103,6 +104,19 @@ def check_tensors(directory: Path, key: str, head: Head) -> None:
     faults = _faults(directory, head, stamps)
     if faults:
         raise _refusal(f"{key}: {directory}", faults)
+
+
+def check_kernel(key: str, attention: str) -> None:
+    """Refuse an attention kernel whose package is not installed.
+
+    Raises:
+        UserError: naming the package.
+    """
+    if attention == "flash_attention_2" and find_spec("flash_attn") is None:
+        raise UserError(
+            f"{key}: flash_attention_2 needs the package flash-attn, which is not installed here; "
+            f"install it (docs/clusters.md), or set {key}=sdpa"
+        )
 
 
 def check_attention(directory: Path, key: str, head: Head, attention: str) -> None:

@@ -1,7 +1,7 @@
-"""Scratch directories of this user's processes, and how those of dead ones are told from others.
+"""What this user's processes keep below the temporary directory: scratch directories, and turns.
 
-A process holds a lock in each of its own for as long as it lives; the kernel gives it back however
-the process ends. So a directory whose lock can be had is nobody's any more.
+A process holds a lock in each of its own directories for as long as it lives; the kernel gives it
+back however the process ends. So a directory whose lock can be had is nobody's any more.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -67,6 +68,23 @@ def dead(root: Path | None = None) -> Iterator[Path]:
 def made_s(path: Path) -> float:
     """When such a directory was made; what is put into it later does not count."""
     return (path / _LOCK).stat().st_mtime
+
+
+@contextmanager
+def one_at_a_time(names: Iterable[str]) -> Generator[None]:
+    """A turn: the body waits while another process of this user is in one under any of the names.
+
+    The turn of a process that dies ends with it. There is no deadline in here: whoever started the
+    processes has one.
+    """
+    with ExitStack() as stack:
+        for name in sorted(names):  # all in one order, so that no two wait for each other
+            path = Path(tempfile.gettempdir()) / f"{_PREFIX}{os.geteuid()}-{name}.turn"
+            file = stack.enter_context(_open(path))
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # A child that was forked may hold the file open.
+            stack.callback(fcntl.flock, file, fcntl.LOCK_UN)
+        yield
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -10,16 +10,18 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
+from ray.exceptions import RayActorError
 
 from actors.cluster import cluster
 from actors.cluster.bundles import run_bundles
 from actors.cluster.placement import Placement
-from conf.errors import PlacementError
+from conf.errors import DeadlineError, PlacementError
 from conf.schema import Config
 from tests.settings import run_config
 
@@ -69,12 +71,61 @@ async def _seen(cfg: Config, name: str) -> dict[str, Any]:
     placement = await Placement.reserve(cfg.placement, wanted, name)
     try:
         actors = {b.actor: _witness(placement, b.actor) for b in wanted}
-        found = ray.get([actor.seen.remote() for actor in actors.values()], timeout=90)
+        found = _ask(actors)
         for actor in actors.values():
             ray.kill(actor)
-        return dict(zip(actors, found, strict=True))
+        return found
     finally:
         placement.release()
+
+
+def _ask(actors: Mapping[str, Any]) -> dict[str, Any]:
+    found = ray.get([actor.seen.remote() for actor in actors.values()], timeout=90)
+    return dict(zip(actors, found, strict=True))
+
+
+async def _gang(cfg: Config) -> dict[str, Any]:
+    """What a second run gets beside a first that leaves room for some of its actors only."""
+    placement = await Placement.reserve(cfg.placement, run_bundles(cfg), "first")
+    few = ["rollout.engines=2", "reward.shards=1", "policy.ranks=2"]
+    late = run_config([*CASES["apart"][:1], *few])
+    impatient = replace(late.placement, ready_timeout_s=2)
+    free = ray.available_resources().get("GPU", 0.0)
+    try:
+        await Placement.reserve(impatient, run_bundles(late), "second")
+        answer = "reserved"
+    except DeadlineError as error:
+        answer = str(error)
+    left = ray.available_resources().get("GPU", 0.0)
+    placement.release()
+    return {"answer": answer, "wanted": len(run_bundles(late)), "free": free, "left": left}
+
+
+async def _node_loss(cfg: Config, nodes: Cluster) -> dict[str, Any]:
+    """Where the actors of a run are before and after one of its nodes is gone; one is to spare."""
+    wanted = run_bundles(cfg)
+    placement = await Placement.reserve(cfg.placement, wanted, "node_loss")
+    actors = {b.actor: _witness(placement, b.actor) for b in wanted}
+    before = _ask(actors)
+    busy = {node for node, _ in before.values()}
+    gone = next(n for n in nodes.worker_nodes if n.node_id in busy)
+    nodes.remove_node(gone, allow_graceful=False)
+    lost = [name for name, (node, _) in before.items() if node == gone.node_id]
+    survivors = _ask({name: actor for name, actor in actors.items() if name not in lost})
+    deaths = [_is_dead(actors[name]) for name in lost]
+    # As a seat does it: another actor in the same bundle, which Ray gives a new node.
+    again = _ask({name: _witness(placement, name) for name in lost})
+    placement.release()
+    found = {"before": before, "gone": gone.node_id, "survivors": survivors, "again": again}
+    return found | {"deaths": deaths}
+
+
+def _is_dead(actor: Any) -> bool:
+    try:
+        ray.get(actor.seen.remote(), timeout=60)
+    except RayActorError:
+        return True
+    return False
 
 
 def _witness(placement: Placement, actor: str) -> Any:
@@ -100,6 +151,8 @@ def main(names: Sequence[str]) -> None:
                 found[name] = asyncio.run(_seen(run_config(CASES[name]), name))
             except PlacementError as error:
                 found[name] = str(error)
+        found["gang"] = asyncio.run(_gang(run_config(CASES["multi_node"])))
+        found["node_loss"] = asyncio.run(_node_loss(run_config(CASES["multi_node"]), nodes))
     finally:
         ray.shutdown()
         nodes.shutdown()

@@ -98,6 +98,25 @@ def test_what_no_node_holds_is_refused_at_once(seen: dict[str, Any]):
     assert "STRICT_PACK puts all on one node" in seen["too_large"]
 
 
+def test_a_run_gets_all_of_its_places_or_none_and_waits_for_no_longer_than_it_may(
+    seen: dict[str, Any],
+):
+    found = seen["gang"]
+    assert found["free"] == found["left"] == GPUS < found["wanted"]
+    assert "the reservation of second" in found["answer"]
+
+
+def test_actors_of_a_lost_node_find_another_and_the_others_stay(seen: dict[str, Any]):
+    found = seen["node_loss"]
+    before, again, survivors = found["before"], found["again"], found["survivors"]
+    assert len(again) == len(survivors) == GPUS and all(found["deaths"])
+    assert survivors == {name: before[name] for name in survivors}
+    assert {node for node, _ in again.values()}.isdisjoint(nodes(before))
+    assert sorted(devices(again)) == [
+        (node, str(index)) for node in nodes(again) for index in range(GPUS)
+    ]
+
+
 @pytest.mark.parametrize("case", [name for name in CASES if name != "too_large"])
 def test_the_plan_says_what_ray_does_up_to_equal_nodes(seen: dict[str, Seen], case: str):
     cfg = run_config(CASES[case])

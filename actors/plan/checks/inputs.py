@@ -51,7 +51,7 @@ from reward.model.files import (
     check_reward_model,
     is_local,
 )
-from reward.model.loading import check_attention
+from reward.model.loading import check_attention, check_kernel
 from rl.problems.examples import read_examples
 from rl.problems.prompts import language_of, load_prompts
 from rl.run.probe import MIN_PROBLEMS
@@ -234,6 +234,7 @@ def preflight(wanted: Sequence[Bundle], place: PlacementConfig, ray: RayConfig) 
 
 
 def _check_policy(model: ModelConfig, device: Device, attention: Attention) -> None:
+    check_kernel("policy.attention", attention)
     directory = check_policy(model.path, "model.path")
     if directory is not None:
         check_engine(directory, "model.path", EngineNeeds("generate", device, trains=True))

@@ -26,6 +26,7 @@ _LIVE_PARAMETERS = 10**9  # `stage3_max_live_parameters`: gathered at once
 _REDUCE_BUCKET = 5 * 10**8  # `reduce_bucket_size`
 _HOST_BUFFER_FACTOR = 1.5  # DeepSpeed's own allowance for host buffers (`additional_buffer_factor`)
 _CHUNK_LOGITS = 2**26  # logits that the LM head holds at once (`actors.engines.heads`)
+_PUBLISHED = 512 * 2**20  # bytes of weights that are published at once (`actors.groups.weights`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +34,13 @@ class Footprint:
     """Bytes of one actor by what they are for.
 
     `held` is there all the time; `working` only while the actor is at work, which counts where
-    groups take turns. With `complete` False the model's shape is not known, and parts are missing.
+    groups take turns, and `publishing` while others are. With `complete` False the model's shape is
+    not known, and parts are missing.
     """
 
     held: Mapping[str, int]
     working: Mapping[str, int] = field(default_factory=dict[str, int])
+    publishing: int = 0
     host: Mapping[str, int] = field(default_factory=dict[str, int])  # beside a device
     complete: bool = True
     starved: bool = False  # an engine without the KV cache for one sequence of full length
@@ -92,12 +95,20 @@ def policy_footprint(
     held["buckets"] = size * bucket
     held["process"] = CONTEXT_BYTES if on_gpu else PROCESS_BYTES
     working = {"gathered layers": size * min(_LIVE_PARAMETERS, model.num_parameters)}
+    largest = 0
     if model.dimensions is not None:
+        largest = size * model.dimensions.vocab * model.dimensions.hidden
         working["activations"] = activation_bytes(model.dimensions, cfg, size)
         working["LM head"] = head_bytes(
             model.dimensions, cfg.microbatch_tokens, size, trains=cfg.lora.rank == 0
         )
-    return Footprint(held=held, working=working, host=host, complete=model.dimensions is not None)
+    return Footprint(
+        held=held,
+        working=working,
+        publishing=2 * max(_PUBLISHED, largest),  # gathered, and in the buffer that engines read
+        host=host,
+        complete=model.dimensions is not None,
+    )
 
 
 def _num_adapted(model: ModelShape, lora: LoraConfig) -> int:

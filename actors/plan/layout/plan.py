@@ -188,7 +188,7 @@ def _in_turns(actors: Sequence[str], footprints: Mapping[str, Footprint | None])
     """Bytes of a GPU at the worse of two times: engines at work, or the policy.
 
     With one actor both are the same; where groups share a device, the engines sleep while the
-    policy is updated.
+    policy is updated, and are awake when it publishes its weights.
     """
     found = [(group_of(a), f) for a in actors if (f := footprints[group_of(a)]) is not None]
     held = sum(sum(f.held.values()) for _, f in found)
@@ -196,6 +196,7 @@ def _in_turns(actors: Sequence[str], footprints: Mapping[str, Footprint | None])
         turn: sum(sum(f.working.values()) for group, f in found if (group == "policy") == turn)
         for turn in (True, False)
     }
+    work[False] += sum(f.publishing for _, f in found)
     return held + max(work.values())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from actors.engines.forward_check import ForwardCheck
+from actors.groups import fleet
 from actors.groups.fleet import actor_environment, packing_of
 from actors.groups.trainer import Routing
 from actors.groups.turns import TurnTakingGroup
@@ -82,11 +83,11 @@ def test_the_engines_sleep_once_from_the_first_look_at_the_policy_to_its_publica
 
     asyncio.run(step())
     assert calls == [
-        *("policy.connect", "policy.publish"),
+        *("policy.connect", "policy.publish", "policy.give_way"),
         *("rollout-0.sleep", "reward-0.sleep"),
         *("policy.outputs", "policy.update", "policy.update"),
-        *("rollout-0.wake", "reward-0.wake"),
-        "policy.publish",
+        *("policy.give_way", "rollout-0.wake", "reward-0.wake"),
+        *("policy.publish", "policy.give_way"),
     ]
 
 
@@ -128,7 +129,10 @@ def test_the_self_check_happens_while_the_engines_sleep_and_leaves_them_awake(
     monkeypatch: pytest.MonkeyPatch,
 ):
     calls, _ = self_checked(monkeypatch, found())
-    assert calls == ["rollout-0.sleep", "policy.self_check", "rollout-0.wake"]
+    assert calls == [
+        *("rollout-0.sleep", "policy.self_check"),
+        *("policy.give_way", "rollout-0.wake"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -174,3 +178,58 @@ def test_actors_of_one_machine_keep_to_its_loopback_interface(monkeypatch: pytes
     assert joined.keys().isdisjoint({"GLOO_SOCKET_IFNAME", "VLLM_HOST_IP"})
     own = run_config(["++ray.env.GLOO_SOCKET_IFNAME=eth0"])
     assert actor_environment(own, 1)["GLOO_SOCKET_IFNAME"] == "eth0"
+
+
+def test_on_a_gpu_float32_is_not_rounded_and_no_sampler_is_compiled_that_is_not_used():
+    on_gpu = actor_environment(run_config(["experiment=quickstart_gpu"]), 1)
+    assert (on_gpu["TRITON_F32_DEFAULT"], on_gpu["VLLM_USE_FLASHINFER_SAMPLER"]) == ("ieee", "0")
+    assert on_gpu.keys().isdisjoint({"TORCHDYNAMO_DISABLE", "DS_ACCELERATOR", "OMP_NUM_THREADS"})
+
+
+class FakeGroup:
+    """A group that takes its time to start."""
+
+    def __init__(self, name: str, events: list[str]) -> None:
+        self._name, self._events = name, events
+
+    async def start(self, *_: object) -> None:
+        self._events.append(f"{self._name} begins")
+        await asyncio.sleep(0)
+        self._events.append(f"{self._name} has started")
+
+    def route(self, _: Routing) -> None:
+        pass
+
+    async def give_weights(self, _: object) -> None:
+        pass
+
+
+def started(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[str]:
+    """The order in which the groups of a run start."""
+    cfg, events = run_config(list(overrides)), []
+
+    async def checked(*_: object) -> None:
+        events.append("self-check")
+
+    monkeypatch.setattr(fleet, "_self_check", checked)
+    groups: Any = {name: FakeGroup(name, events) for name in ("rollout", "reward", "policy")} | {
+        "supervisor": None
+    }
+    groups["rollout"].seats = ()
+    specs = fleet.FleetSpec(rollout_model="m", reward=True, train=fleet.policy_spec(cfg, 1))
+    asyncio.run(fleet._start(cfg, specs, fleet.RayFleet(**groups)))
+    return events
+
+
+def test_groups_start_together(monkeypatch: pytest.MonkeyPatch):
+    events = started(monkeypatch)
+    assert events[:3] == ["rollout begins", "reward begins", "policy begins"]
+    assert events[-1] == "self-check"
+
+
+def test_on_a_shared_device_the_policy_waits_for_the_engines(monkeypatch: pytest.MonkeyPatch):
+    """An engine takes for its own what others take of the device while it starts."""
+    events = started(monkeypatch, "experiment=quickstart_gpu")
+    assert events.index("policy begins") > events.index("rollout has started")
+    assert events.index("policy begins") > events.index("reward has started")
+    assert events[-1] == "self-check"

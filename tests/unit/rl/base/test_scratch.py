@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from rl.base.scratch import Scratch, dead
+from rl.base.scratch import Scratch, dead, one_at_a_time
 
 pytestmark = pytest.mark.unit
 
@@ -100,3 +101,33 @@ def test_a_released_one_is_nobodys(temporary: Path):
     assert list(dead()) == []  # too young
     assert list(dead()) == [] and aged(scratch.path).is_dir()
     assert list(dead()) == [scratch.path]
+
+
+def test_turns_of_one_name_follow_each_other_and_others_do_not_wait(temporary: Path):
+    inside: list[str] = []
+
+    def take(*names: str) -> None:
+        with one_at_a_time(names):
+            inside.append("+".join(names))
+
+    with one_at_a_time(["gpu-0", "gpu-1"]):
+        second = threading.Thread(target=take, args=("gpu-1",))
+        second.start()
+        take("gpu-2")
+        second.join(0.2)
+        assert inside == ["gpu-2"]
+    second.join(10)
+    assert inside == ["gpu-2", "gpu-1"]
+    assert all(path.stat().st_mode & 0o077 == 0 for path in temporary.iterdir())
+
+
+def test_the_turn_of_a_killed_process_ends_with_it(temporary: Path):
+    script = (
+        "import os\nfrom rl.base.scratch import one_at_a_time\n"
+        "with one_at_a_time(['gpu-0']):\n    os.kill(os.getpid(), 9)\n"
+    )
+    env = {**os.environ, "TMPDIR": str(temporary)}
+    subprocess.run([sys.executable, "-c", script], check=False, timeout=60, env=env)
+    with one_at_a_time(["gpu-0"]):
+        assert len(list(temporary.iterdir())) == 1
+    assert list(dead(temporary)) == []  # no directory of anybody

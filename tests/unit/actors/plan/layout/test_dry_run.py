@@ -12,6 +12,7 @@ from actors.plan.checks import inputs as checks
 from actors.plan.layout import dry_run as module
 from actors.plan.layout.dry_run import Site, dry_run, find_site
 from conf.errors import UserError
+from rl.run.directory import RunDirectory
 from tests.settings import run_config, shipped_config
 
 pytestmark = pytest.mark.unit
@@ -114,6 +115,7 @@ GPUS = {  # of each node
     "qwen3_8b_colocated": 8,
     "qwen3_14b_codescaler": 8,
     "qwen3_1_7b_one_gpu": 1,
+    "qwen3_8b_lora": 1,
     "qwen3_8b_rollouts": 8,
 }
 
@@ -131,6 +133,21 @@ def test_an_experiment_for_gpus_is_planned_and_fits(
     taken = [float(line.partition("] ")[2].split()[0]) for line in busy]
     assert all(10 < gib < 0.95 * 79 for gib in taken)  # none is idle, none is full to the brim
     assert "all of it fits" in text and "nothing was started" in text
+
+
+def test_the_run_without_tests_begins_where_the_first_one_ends_and_fits_as_it_does(
+    capsys: pytest.CaptureFixture[str],
+):
+    first, second = (
+        run_config([f"experiment={name}"]) for name in ("qwen3_8b_codescaler", "qwen3_8b_synthetic")
+    )
+    assert second.model.path == str(RunDirectory.of(first).hf)
+    assert not second.reward.by_tests
+    base = f"model.path={first.model.path}"
+    plans = [shown(capsys, f"experiment={run.experiment}", base) for run in (first, second)]
+    boxes = [[line for line in plan.splitlines() if line.startswith("| gpu")] for plan in plans]
+    assert boxes[0] == boxes[1] and len(boxes[1]) == 8
+    assert "all of it fits" in plans[1]
 
 
 def test_the_colocated_run_has_one_actor_of_each_group_on_each_gpu(

@@ -30,7 +30,7 @@ STATES = ("parameters", "gradients", "AdamW")
 
 @pytest.fixture(scope="module")
 def cfg() -> Config:
-    return run_config(["experiment=qwen3_8b_codescaler"])
+    return run_config(["experiment=qwen3_8b_codescaler", "policy.attention=flash_attention_2"])
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,13 @@ def test_attention_without_a_fused_kernel_costs_the_square_of_a_row(cfg: Config,
     assert trees - masked == 4 * 256 * 256 * 2  # what is added to the scores, in bfloat16
     assert activation_bytes(dims, replace(policy, attention="flex_attention"), 2) == fused
     assert eager - trees == 2 * 32 * 4 * 256 * 256 * 2
+
+
+def test_a_publication_gathers_the_largest_weight_and_puts_it_where_engines_read_it(
+    cfg: Config, qwen: ModelShape
+):
+    assert rank(qwen, cfg.policy).publishing == 2 * 151_936 * 4096 * 2  # above half a GiB each
+    assert rank(T5_SMALL, cfg.policy).publishing == 2 * 512 * 2**20
 
 
 def test_the_lm_head_holds_its_gradient_twice_and_two_chunks_of_logits(dims: Dimensions):

@@ -55,7 +55,7 @@ def test_the_8b_run_fills_eight_gpus_of_one_node():
 
 def test_a_device_that_would_overflow_is_named_with_the_keys_to_change():
     (misfit,) = planned(QWEN, gpu_gib=48).misfits
-    assert misfit.startswith("gpu 4 of node 0: policy-0 would need 50.8 GiB of 48.0")
+    assert misfit.startswith("gpu 4 of node 0: policy-0 would need 52.0 GiB of 48.0")
     assert "raise policy.ranks, or set policy.offload_optimizer=true" in misfit
 
 
@@ -92,7 +92,10 @@ def test_groups_that_share_a_device_count_by_turns():
     parts = {group: plan.footprints[group] for group in ("rollout", "reward", "policy")}
     held = sum(sum(p.held.values()) for p in parts.values() if p)
     work = {group: sum(p.working.values()) for group, p in parts.items() if p}
-    assert gpu.needed == held + max(work["rollout"] + work["reward"], work["policy"])
+    policy = parts["policy"]
+    assert policy is not None and policy.publishing > 0
+    engines = work["rollout"] + work["reward"] + policy.publishing  # which are awake to receive
+    assert gpu.needed == held + max(engines, work["policy"])
     assert plan.misfits == ()
 
 
@@ -122,7 +125,7 @@ def test_the_picture_shows_nodes_as_boxes_and_devices_as_lines():
     lines = picture(cfg.placement, planned(QWEN))
     assert lines[0] == "placement one_node: 8 actors, STRICT_PACK"
     assert lines[2].startswith("+- node 0 (assumed), 32 of 64 CPUs taken ---")
-    row = "| gpu 4  policy-0                         [#############.......] 50.8 of 79.0 GiB"
+    row = "| gpu 4  policy-0                         [##############......] 52.0 of 79.0 GiB"
     assert lines[7].startswith(row)
     assert len({len(line) for line in lines[2:]}) == 1  # the box is straight
     assert all(line.isascii() for line in lines)
