@@ -69,7 +69,11 @@ class Placement:
         group = placement_group(
             [together(seat).resources for seat in seats(wanted)], strategy=cfg.strategy, name=name
         )
-        await wait_for(group.ready(), cfg.ready_timeout_s, f"the reservation of {name}")
+        try:
+            await wait_for(group.ready(), cfg.ready_timeout_s, f"the reservation of {name}")
+        except BaseException:
+            remove_placement_group(group)  # else it would take what others give back later
+            raise
         return cls(group, wanted)
 
     def options(self, actor: str, env: Mapping[str, str]) -> dict[str, object]:

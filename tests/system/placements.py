@@ -98,7 +98,10 @@ async def _gang(cfg: Config) -> dict[str, Any]:
         answer = str(error)
     left = ray.available_resources().get("GPU", 0.0)
     placement.release()
-    return {"answer": answer, "wanted": len(run_bundles(late)), "free": free, "left": left}
+    await asyncio.sleep(2)
+    after = ray.available_resources().get("GPU", 0.0)
+    counts = {"wanted": len(run_bundles(late)), "free": free, "left": left, "after": after}
+    return {"answer": answer, **counts}
 
 
 async def _node_loss(cfg: Config, nodes: Cluster) -> dict[str, Any]:

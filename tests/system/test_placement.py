@@ -104,6 +104,7 @@ def test_a_run_gets_all_of_its_places_or_none_and_waits_for_no_longer_than_it_ma
     found = seen["gang"]
     assert found["free"] == found["left"] == GPUS < found["wanted"]
     assert "the reservation of second" in found["answer"]
+    assert found["after"] == NODES * GPUS  # it takes nothing later either
 
 
 def test_actors_of_a_lost_node_find_another_and_the_others_stay(seen: dict[str, Any]):

@@ -17,6 +17,7 @@ from launch.benches.tiny_models import make_tiny
 from reward.model.loading import (
     LoadingReport,
     check_attention,
+    check_kernel,
     check_report,
     check_tensors,
     first_line,
@@ -152,3 +153,13 @@ def test_a_file_that_changes_is_read_again(whole: Path, tmp_path: Path):
     longer = {**config, "num_hidden_layers": 3, "layer_types": 3 * ["full_attention"]}
     (copy / "config.json").write_text(json.dumps(longer))
     assert "model.layers.2." in refusal(copy)
+
+
+def test_a_kernel_whose_package_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reward.model.loading.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"policy\.attention: flash_attention_2 needs .*flash-attn"):
+        check_kernel("policy.attention", "flash_attention_2")
+    for attention in ("sdpa", "flex_attention", "eager"):
+        check_kernel("policy.attention", attention)
+    monkeypatch.setattr("reward.model.loading.find_spec", lambda name: name)
+    check_kernel("policy.attention", "flash_attention_2")
