@@ -42,7 +42,7 @@ from actors.engines.stored.saved_model import (
     write_config,
 )
 from conf.errors import UserError, in_one_line
-from conf.schema import PolicyConfig
+from conf.schema import Attention, PolicyConfig
 from reward.model.loading import LoadingReport, check_report, is_causal
 from rl.base.scratch import Scratch
 from rl.loss import MicrobatchTensors, Outputs
@@ -51,6 +51,8 @@ from rl.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
+
+_KINDS_OF_ROWS = 64  # that FlexAttention may be compiled for
 
 
 def lr_at(step: int, policy: PolicyConfig, total_steps: int) -> float:
@@ -149,6 +151,18 @@ def block_mask(subtree_end_RL: Tensor) -> BlockMask:
     return create_block_mask(sees, num_rows, None, length, length, subtree_end_RL.device)
 
 
+def _allow_recompiling(attention: Attention) -> None:
+    """Let FlexAttention be compiled for every kind of row.
+
+    Rows of one token, of few and of many, one and several, with a gradient and without: after eight
+    kinds torch gives up by default, and computes whole matrices of scores.
+    """
+    if attention == "flex_attention":
+        import torch._dynamo  # noqa: PLC0415 - seconds
+
+        torch._dynamo.config.recompile_limit = _KINDS_OF_ROWS
+
+
 def suspects(outputs: Outputs, mb: MicrobatchTensors) -> set[int]:
     """Samples with a NaN or infinity in what the model says, or in what it is trained on."""
     finite_M = outputs.values_M.isfinite() & mb.advantages_M.isfinite()
@@ -162,6 +176,7 @@ def load_model(spec: TrainSpec) -> TrainModel:
     for name in config.to_dict():
         if "dropout" in name or name.endswith("_pdrop"):
             setattr(config, name, 0.0)
+    _allow_recompiling(spec.policy.attention)
     torch.manual_seed(spec.seed)
     of_lm = is_causal(config.architectures or ())
     model, info = _factory(spec).from_pretrained(

@@ -101,7 +101,7 @@ PARTS: tuple[Part, ...] = (
         about="policy, vLLM and reward model on one device: publication, parity, sleep, scores",
         entry="engines:measure_shared",
         packages=_ENGINES,
-        limit_s=180,
+        limit_s=240,
         least_s=80,
     ),
     Part(
@@ -118,7 +118,7 @@ PARTS: tuple[Part, ...] = (
         about="few steps of experiment=quickstart_gpu",
         entry="engines:measure_quickstart",
         packages=_ENGINES,
-        limit_s=180,
+        limit_s=240,
         least_s=90,
     ),
     # DeepSpeed compiles its optimizer for the host first, which may take a minute: it comes last.

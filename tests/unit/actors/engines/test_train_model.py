@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from actors.engines import train_model
 from actors.engines.heads import LogprobHead
 from actors.engines.specs import TrainSpec
 from actors.engines.train_model import (
@@ -31,7 +32,7 @@ from actors.engines.train_model import (
     save_config_and_tokenizer,
 )
 from conf.errors import UserError
-from conf.schema import PolicyConfig
+from conf.schema import Attention, PolicyConfig
 from reward.model.golden import GOLDEN_SCORES, read_golden_scores
 from reward.model.read_out import choose_padding
 from reward.model.text_path import TextPath
@@ -337,6 +338,18 @@ def figures(
         total += loss.detach()
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     return unpack(packed, values), total, gradients
+
+
+def test_flex_attention_is_compiled_for_more_kinds_of_rows_than_torch_would():
+    """One row or several of one token, of up to a block, of more: six kinds without a gradient."""
+    import torch._dynamo  # noqa: PLC0415 - seconds
+
+    limit = torch._dynamo.config.recompile_limit
+    cases: dict[Attention, int] = {"sdpa": limit, "flex_attention": 64}
+    for attention, allowed in cases.items():
+        with torch._dynamo.config.patch(recompile_limit=limit):
+            train_model._allow_recompiling(attention)
+            assert torch._dynamo.config.recompile_limit == allowed >= limit
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
