@@ -7,6 +7,7 @@ does, and says of each actor the node and the devices that it sees. No engine is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -21,8 +22,8 @@ from ray.exceptions import RayActorError
 from actors.cluster import cluster
 from actors.cluster.bundles import run_bundles
 from actors.cluster.placement import Placement
-from conf.errors import DeadlineError, PlacementError
-from conf.schema import Config
+from conf.errors import DeadlineError, LostActorError, PlacementError
+from conf.schema import Config, SupervisionConfig
 from tests.settings import run_config
 
 NODES, GPUS, CPUS = 3, 4, 16
@@ -115,20 +116,18 @@ async def _node_loss(cfg: Config, nodes: Cluster) -> dict[str, Any]:
     nodes.remove_node(gone, allow_graceful=False)
     lost = [name for name, (node, _) in before.items() if node == gone.node_id]
     survivors = _ask({name: actor for name, actor in actors.items() if name not in lost})
-    deaths = [_is_dead(actors[name]) for name in lost]
-    # As a seat does it: another actor in the same bundle, which Ray gives a new node.
-    again = _ask({name: _witness(placement, name) for name in lost})
+    again = {name: await _again(placement, name, cfg.supervision) for name in lost}
     placement.release()
-    found = {"before": before, "gone": gone.node_id, "survivors": survivors, "again": again}
-    return found | {"deaths": deaths}
+    return {"before": before, "survivors": survivors, "again": again}
 
 
-def _is_dead(actor: Any) -> bool:
-    try:
-        ray.get(actor.seen.remote(), timeout=60)
-    except RayActorError:
-        return True
-    return False
+async def _again(placement: Placement, actor: str, cfg: SupervisionConfig) -> Any:
+    """What another actor in a bundle sees, which Ray gives a new node; tried as a seat tries it."""
+    for number in range(cfg.restarts):
+        with contextlib.suppress(RayActorError):  # Ray does not know yet that the node is gone
+            return ray.get(_witness(placement, actor).seen.remote(), timeout=90)
+        await asyncio.sleep(cfg.backoff_s * 2**number)
+    raise LostActorError(f"{actor} found no node in {cfg.restarts} restarts")
 
 
 def _witness(placement: Placement, actor: str) -> Any:

@@ -110,7 +110,7 @@ def test_a_run_gets_all_of_its_places_or_none_and_waits_for_no_longer_than_it_ma
 def test_actors_of_a_lost_node_find_another_and_the_others_stay(seen: dict[str, Any]):
     found = seen["node_loss"]
     before, again, survivors = found["before"], found["again"], found["survivors"]
-    assert len(again) == len(survivors) == GPUS and all(found["deaths"])
+    assert len(again) == len(survivors) == GPUS
     assert survivors == {name: before[name] for name in survivors}
     assert {node for node, _ in again.values()}.isdisjoint(nodes(before))
     assert sorted(devices(again)) == [
