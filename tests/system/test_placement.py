@@ -20,7 +20,7 @@ from actors.cluster.bundles import lay_out, run_bundles
 from tests.settings import run_config
 from tests.system.placements import CASES, CPUS, GPUS, NODES
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
 Seen = dict[str, tuple[str, str]]
@@ -41,7 +41,7 @@ def seen() -> Iterator[dict[str, Any]]:
         env=env,
         capture_output=True,
         text=True,
-        timeout=220,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
