@@ -34,13 +34,11 @@ from launch.benches.faults.runs import (
     steps_again,
 )
 from rl.base.console import Console
-from rl.run.checkpoint import complete_checkpoints
-from rl.run.directory import RunDirectory
 
 ENDS_THE_RUN: tuple[Target, ...] = ("driver", "gcs")  # whose loss nothing survives
 PHASES: tuple[Phase, ...] = get_args(Phase)
 _EVERY = 2  # steps between the checkpoints of these runs, and between the evaluations
-_LENGTH = 4 * len(PHASES)  # steps: two for each phase, and as many without a fault
+_LENGTH = 2 * len(PHASES) + 1  # steps: two for each phase, and one to end with
 _LONGEST_S: dict[Phase, float] = {"startup": 8.0, "checkpoint": 0.3, "evaluation": 0.3}
 _LONG = (
     *(f"algorithm.num_steps={_LENGTH}", f"checkpoint.every={_EVERY}", f"evaluation.every={_EVERY}"),
@@ -180,14 +178,11 @@ def take_course(faults: Sequence[Fault], whole: Ended, cwd: Path) -> Course:
     said, resumes = "", 0
     deadline_s = _DEADLINE_S * (1 + len(faults))
     if target in ENDS_THE_RUN:
-        taken = list(faults[:1])
-        ended = run_small(cwd, taken, overrides)
+        left = list(faults)
+        ended = run_small(cwd, left[:1], overrides)
         while ended.code != 0 and resumes < len(faults):
-            said, resumes = said + ended.said, resumes + 1
-            following = [later(f, ended.directory) for f in faults[resumes : resumes + 1]]
-            taken += following
-            ended = run_small(cwd, following, [*overrides, "resume=auto"])
-        faults = [*taken, *faults[len(taken) :]]
+            said, resumes, left = said + ended.said, resumes + 1, left[1:]
+            ended = run_small(cwd, left[:1], [*overrides, "resume=auto"])
     elif target == "raylet":
         with _nodes(1 + len(faults), cwd) as environment:
             ended = run_small(
@@ -213,18 +208,6 @@ def take_course(faults: Sequence[Fault], whole: Ended, cwd: Path) -> Course:
         again=again,
         wrong=tuple(wrong),
     )
-
-
-def later(fault: Fault, run: Path) -> Fault:
-    """The same fault in a step that a run which goes on has still to take.
-
-    Steps may be taken after a loss: without its GCS a run lives on until it needs it.
-    """
-    saved = [checkpoint.step for checkpoint in complete_checkpoints(RunDirectory(run).checkpoints)]
-    first = 1 + max(saved, default=0)
-    if fault.phase in ("checkpoint", "evaluation"):
-        first += first % _EVERY
-    return replace(fault, step=max(fault.step, first)) if fault.step else fault
 
 
 def faults_of(target: Target, phases: Sequence[Phase], seed: int) -> list[Fault]:

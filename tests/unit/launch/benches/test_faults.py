@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from conf.errors import UserError
 from launch.benches.faults.faults import MARK, Fault, from_json, processes, to_json
-from launch.benches.faults.matrix import PHASES, Course, MatrixPlan, faults_of, later
+from launch.benches.faults.matrix import PHASES, Course, MatrixPlan, faults_of
 from launch.benches.faults.runs import differences, lost
 from launch.benches.faults.samples import SAMPLES, count_files, drift, note_sample, read_samples
 from launch.benches.faults.soak import TARGETS, soak_faults
@@ -124,19 +124,6 @@ def test_a_command_that_is_stopped_is_not_waited_for() -> None:
 
 def test_phases_that_are_left_out_change_nothing_of_the_others() -> None:
     assert faults_of("gcs", ["update"], 0) == [faults_of("gcs", PHASES, 0)[3]]
-
-
-def test_a_fault_comes_in_a_step_that_a_resumed_run_has_still_to_take(tmp_path: Path) -> None:
-    startup, _, score, *_, checkpoint, _ = faults_of("gcs", PHASES, seed=0)
-    for step in (4, 14):
-        saved = tmp_path / f"checkpoints/step-{step:06d}"
-        saved.mkdir(parents=True)
-        (saved / "manifest.json").write_text("{}")
-    assert later(startup, tmp_path) == startup
-    assert later(score, tmp_path).step == 15
-    assert later(checkpoint, tmp_path).step == 16
-    assert later(replace(score, step=20), tmp_path).step == 20
-    assert later(score, tmp_path / "none") == score
 
 
 def test_a_phase_of_a_course_is_the_same_only_where_it_was_struck_and_the_run_ended_so() -> None:
