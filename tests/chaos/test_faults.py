@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from launch.benches.faults.faults import Target
-from launch.benches.faults.matrix import PHASES, Wholes, faults_of, take_course
+from launch.benches.faults.matrix import PHASES, Wholes, runs_of, take_course
 
 pytestmark = pytest.mark.chaos
 
@@ -24,6 +24,6 @@ def wholes(tmp_path_factory: pytest.TempPathFactory) -> Wholes:
 def test_a_run_whose_processes_are_killed_ends_as_one_that_was_left_alone(
     tmp_path: Path, wholes: Wholes, target: Target
 ) -> None:
-    faults = faults_of(target, PHASES, seed=0)
-    course = take_course(faults, wholes.beside(target), tmp_path)
-    assert (course.wrong, course.struck) == ((), frozenset(faults))
+    for number, faults in enumerate(runs_of(target, PHASES, seed=0)):
+        course = take_course(faults, wholes.beside(target), tmp_path / str(number))
+        assert (course.wrong, course.struck) == ((), frozenset(faults))

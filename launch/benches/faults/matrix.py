@@ -1,8 +1,9 @@
 """The kill matrix: each kind of process, killed in each phase, beside a run that was left alone.
 
 A run whose rollout actor, reward shard, policy rank, sandbox worker or node dies goes on by
-itself: it meets a fault in each phase, in a step of its own. One whose driver or GCS dies is
-started again with `resume=auto`, and meets the next fault then. All have to end with the weights,
+itself: it meets a fault in each phase, in a step of its own. One whose driver dies is started
+again with `resume=auto`, and meets the next fault then. Without the GCS a run lives on for a while,
+so that each of these faults has a run of its own. All have to end with the weights,
 metrics and evaluations of the run that was left alone.
 """
 
@@ -36,6 +37,7 @@ from launch.benches.faults.runs import (
 from rl.base.console import Console
 
 ENDS_THE_RUN: tuple[Target, ...] = ("driver", "gcs")  # whose loss nothing survives
+OUTLIVED: tuple[Target, ...] = ("gcs",)  # for some steps: further faults would find nothing
 PHASES: tuple[Phase, ...] = get_args(Phase)
 _EVERY = 2  # steps between the checkpoints of these runs, and between the evaluations
 _LENGTH = 2 * len(PHASES) + 1  # steps: two for each phase, and one to end with
@@ -99,10 +101,12 @@ class Course:
     again: int  # steps that were completed more than once
     wrong: tuple[str, ...]  # empty: the run has ended as one that was left alone
 
-    def cell(self, phase: Phase) -> str:
-        """What the table shows for one phase."""
-        (fault,) = (fault for fault in self.faults if fault.phase == phase)
-        return "not there" if fault not in self.struck else "differs" if self.wrong else "same"
+    def cells(self, phase: Phase) -> list[str]:
+        """What the table shows for one phase, if the run met a fault in it."""
+        met = [fault in self.struck for fault in self.faults if fault.phase == phase]
+        return [
+            "differs" if there and self.wrong else "same" if there else "not there" for there in met
+        ]
 
 
 def measure_faults(plan: MatrixPlan) -> None:
@@ -118,10 +122,12 @@ def measure_faults(plan: MatrixPlan) -> None:
         root = Path(scratch)
         whole = Wholes(root)
         for target, seed in itertools.product(targets, plan.seeds):
-            faults = [replace(f, stops=plan.stops) for f in faults_of(target, phases, seed)]
-            course = take_course(faults, whole.beside(target), root / f"{target}-{seed}")
-            courses.setdefault(target, []).append(course)
-            console.say(_line(target, seed, course))
+            for number, killing in enumerate(runs_of(target, phases, seed)):
+                faults = [replace(fault, stops=plan.stops) for fault in killing]
+                cwd = root / f"{target}-{seed}-{number}"
+                course = take_course(faults, whole.beside(target), cwd)
+                courses.setdefault(target, []).append(course)
+                console.say(_line(target, seed, course))
     taken = list(itertools.chain.from_iterable(courses.values()))
     columns = [_column(courses[target], phases) for target in targets]
     names = (*phases, "restarts", "resumed", "steps again")
@@ -139,7 +145,7 @@ def _line(target: Target, seed: int, course: Course) -> str:
 def _column(courses: Sequence[Course], phases: Sequence[Phase]) -> tuple[str, ...]:
     cells: list[str] = []
     for phase in phases:
-        counts = Counter(course.cell(phase) for course in courses)
+        counts = Counter(cell for course in courses for cell in course.cells(phase))
         cells.append(", ".join(f"{number} {cell}" for cell, number in sorted(counts.items())))
     sums = (
         sum(getattr(course, name) for course in courses) for name in ("losses", "resumes", "again")
@@ -208,6 +214,12 @@ def take_course(faults: Sequence[Fault], whole: Ended, cwd: Path) -> Course:
         again=again,
         wrong=tuple(wrong),
     )
+
+
+def runs_of(target: Target, phases: Sequence[Phase], seed: int) -> list[list[Fault]]:
+    """The faults of each run, where a process is hit in these phases."""
+    faults = faults_of(target, phases, seed)
+    return [[fault] for fault in faults] if target in OUTLIVED else [faults]
 
 
 def faults_of(target: Target, phases: Sequence[Phase], seed: int) -> list[Fault]:

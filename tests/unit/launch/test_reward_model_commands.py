@@ -101,7 +101,10 @@ def test_rollouts_without_a_verdict_need_the_tests_of_the_same_problem(
         (["model=./nowhere"], "model: the model directory ./nowhere does not exist"),
         (["model=owner/name"], "neither the files nor the name of model=owner/name tell"),
         (["max_tokens=4096"], "max_tokens: 4096 tokens are more than the 512 positions"),
-        (["attention=flash_attention_2", "share_prefix=on"], "share_prefix=on: flash attention"),
+        (
+            ["attention=flash_attention_2"],
+            "attention: flash_attention_2 needs the package flash-attn",
+        ),
         (["resume=auto"], "checkpoint_every=0 keeps nothing"),
         ([f"output={POLICY}"], "is the base model itself"),
         (["validation_share=1"], "validation_share=1.0: leaves no problem"),

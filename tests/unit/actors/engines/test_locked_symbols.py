@@ -38,7 +38,7 @@ def test_the_senders_for_gpus_are_called_with_keywords_that_they_take() -> None:
     """No CPU ever runs these lines."""
     called = {symbol.name: set(symbol.keywords) for symbol in SYMBOLS if symbol.keywords}
     assert called["NCCLTrainerInitInfo"] >= {"master_address", "master_port", "world_size"}
-    assert called["IPCTrainerInitInfo"] == {"packed", "rank"}
+    assert called["IPCTrainerInitInfo"] == {"packed", "packed_buffer_size_bytes", "rank"}
 
 
 def test_arguments_of_an_engine_on_a_gpu_are_those_of_vllm() -> None:

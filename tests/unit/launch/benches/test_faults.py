@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from conf.errors import UserError
 from launch.benches.faults.faults import MARK, Fault, from_json, processes, to_json
-from launch.benches.faults.matrix import PHASES, Course, MatrixPlan, faults_of
+from launch.benches.faults.matrix import PHASES, Course, MatrixPlan, faults_of, runs_of
 from launch.benches.faults.runs import differences, lost
 from launch.benches.faults.samples import SAMPLES, count_files, drift, note_sample, read_samples
 from launch.benches.faults.soak import TARGETS, soak_faults
@@ -131,5 +131,11 @@ def test_a_phase_of_a_course_is_the_same_only_where_it_was_struck_and_the_run_en
     course = Course(
         faults=(met, missed), struck=frozenset([met]), resumes=0, losses=1, again=0, wrong=()
     )
-    assert (course.cell("update"), course.cell("publish")) == ("same", "not there")
-    assert replace(course, wrong=("step 3: policy/loss",)).cell("update") == "differs"
+    assert (course.cells("update"), course.cells("publish")) == (["same"], ["not there"])
+    assert replace(course, wrong=("step 3: policy/loss",)).cells("update") == ["differs"]
+    assert course.cells("score") == []
+
+
+def test_what_a_run_outlives_is_hit_once_in_each_run() -> None:
+    assert len(runs_of("policy", PHASES, 0)) == 1
+    assert [len(faults) for faults in runs_of("gcs", PHASES, 0)] == [1] * len(PHASES)
