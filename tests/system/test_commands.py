@@ -137,6 +137,6 @@ def test_a_dry_run_plans_for_hardware_that_is_not_here_and_starts_nothing(tmp_pa
     args = ("launch/train.py", "experiment=qwen3_8b_codescaler", "dry_run=true")
     done = _command(*args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    for word in ("gpu 7  policy-3", "50.8 of 79.0 GiB", "needs 8 GPUs", "nothing was started"):
+    for word in ("gpu 7  policy-3", "52.0 of 79.0 GiB", "needs 8 GPUs", "nothing was started"):
         assert word in done.stdout
     assert list(tmp_path.iterdir()) == []
