@@ -102,7 +102,7 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    """State, parent and what follows of a process; zeros if it has ended."""
+    """State, parent and what follows of a process; of one that has ended "X" and no parent."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

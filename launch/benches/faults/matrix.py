@@ -3,8 +3,8 @@
 A run whose rollout actor, reward shard, policy rank, sandbox worker or node dies goes on by
 itself: it meets a fault in each phase, in a step of its own. One whose driver dies is started
 again with `resume=auto`, and meets the next fault then. Without the GCS a run lives on for a while,
-so that each of these faults has a run of its own. All have to end with the weights,
-metrics and evaluations of the run that was left alone.
+so that each of these faults has a run of its own. All have to end with the weights, metrics and
+evaluations of the run that was left alone.
 """
 
 from __future__ import annotations
