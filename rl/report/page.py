@@ -75,6 +75,7 @@ def render(
         config=record.config_text,
         css=_ours("page.css"),
         page_js=_ours("page.js"),
+        matrices_js=_ours("matrices.js"),
         rollouts_js=_ours("rollouts.js"),
         library=Markup(library()),
         plots_script=Markup(plots.script),

@@ -7,6 +7,7 @@ const COLUMNS = [
   ["problem", "problem"], ["reason", "reason"], ["verdict", "verdict"], ["reward", "reward"],
   ["score", "score"], ["advantage", "adv."], ["num_tokens", "tokens"],
 ];
+const CODE_NAMES = { test: "Test", suite: "Tests", trace: "Output", verdict: "Choice" }; // of what was read in an answer
 const PYTHON = new RegExp(
   [
     /(?<string>"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$)|"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?)/,
@@ -41,17 +42,19 @@ async function unpack(source, step) {
   for (const problem of columns.problems) {
     if ("question" in problem) questions.set(`${source} ${problem.id}`, problem.question);
   }
-  return columns.text.map((text, n) => {
+  const rows = columns.text.map((text, n) => {
     const row = { text };
-    for (const name of ["sample_idx", "reason", "num_tokens", "finish", "verdict", "num_passed", "num_tests", "score", "reward", "advantage"]) {
+    for (const name of ["task", "sample_idx", "reason", "num_tokens", "finish", "verdict", "num_passed", "num_tests", "score", "reward", "advantage"]) {
       row[name] = columns[name][n];
     }
-    const { id, home } = columns.problems[columns.problem[n]];
+    const { id, about, home } = columns.problems[columns.problem[n]];
     const place = columns.code[n];
     row.place = Array.isArray(place) ? place : null;
     row.code = row.place ? text.slice(place[0], place[0] + place[1]) : place;
-    return Object.assign(row, { problem: id, home, key: `${id}:${row.sample_idx}` });
+    return Object.assign(row, { problem: id, about, home, key: `${id}:${row.sample_idx}` });
   });
+  placeMatrices(rows, columns.matrices);
+  return rows;
 }
 
 async function questionOf(source, row) {
@@ -86,11 +89,12 @@ function chosen(rows) {
   const low = state.has("min") ? Number(state.get("min")) : -Infinity;
   const high = state.has("max") ? Number(state.get("max")) : Infinity;
   const found = rows.filter((row) =>
+    (!state.has("task") || row.task === state.get("task")) &&
     (!state.has("reason") || row.reason === state.get("reason")) &&
     (!state.has("verdict") || (row.verdict ?? "none") === state.get("verdict")) &&
-    (!state.has("problem") || row.problem === state.get("problem")) &&
+    (!state.has("problem") || row.about === state.get("problem")) &&
     row.reward >= low && row.reward <= high &&
-    (!needle || row.text.toLowerCase().includes(needle) || row.problem.toLowerCase() === needle));
+    (!needle || row.text.toLowerCase().includes(needle) || [row.problem, row.about].some((id) => id.toLowerCase() === needle)));
   const sort = state.get("sort");
   if (!sort) return found;
   const name = sort.replace("-", "");
@@ -137,7 +141,8 @@ function drawFilters(rows) {
   fillSelect("source", Object.entries(data.sources).map(([key, { label }]) => [key, label]), source());
   fillSelect("step", numbers, String(stepAt(state.get("step")).step));
   fillSelect("compare", [["", "none"], ...numbers], state.has("compare") ? String(stepAt(state.get("compare")).step) : "");
-  for (const name of ["reason", "verdict"]) fillSelect(name, counted(name), state.get(name) ?? "");
+  for (const name of ["task", "reason", "verdict"]) fillSelect(name, counted(name), state.get(name) ?? "");
+  byId("tasks").hidden = new Set(rows.map((row) => row.task)).size < 2 && !state.has("task");
   for (const name of ["q", "min", "max"]) {
     const input = byId("filters").elements[name];
     if (input !== document.activeElement) input.value = state.get(name) ?? "";
@@ -204,19 +209,21 @@ async function makeDetail(entry, row, all, open) {
   const question = await questionOf(source(), row);
   const tests = row.num_tests === null ? "" : ` (${row.num_passed ?? "?"} of ${row.num_tests} tests)`;
   const facts = [
+    ...(row.task === "code" ? [] : [["task", row.task]]),
     ["reason", row.reason], ["verdict", (row.verdict ?? "none recorded") + tests], ["reward", numberText(row.reward)],
     ["score", numberText(row.score)], ["advantage", numberText(row.advantage)], ["tokens", `${row.num_tokens} (${row.finish})`],
   ];
   const group = all.filter((other) => other.problem === row.problem).map((other) =>
     make("button", { type: "button", class: verdictClass(other), "aria-pressed": String(other === row), title: `completion ${other.sample_idx}: ${other.reason}`,
       onclick: () => openRow(other.key, open) }, numberText(other.reward)));
-  const only = make("button", { type: "button", onclick: () => choose({ problem: row.problem, page: "" }) }, "only this problem");
+  const only = make("button", { type: "button", onclick: () => choose({ problem: row.about, page: "" }) }, "only this problem");
   return [
     make("h3", {}, `${row.problem}, completion ${row.sample_idx}, step ${entry.step} `),
     make("dl", {}, ...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)))),
     make("div", { class: "group" }, ...group, only),
     make("h4", {}, "Problem"), make("div", { class: "question" }, question),
-    ...(row.code ? [make("h4", {}, "Code"), make("pre", { class: "code" }, ...highlight(row.code))] : []),
+    ...(row.matrix ? makeMatrix(row.matrix, row, open) : []),
+    ...(row.code ? [make("h4", {}, CODE_NAMES[row.task] ?? "Code"), make("pre", { class: "code" }, ...highlight(row.code))] : []),
     make("h4", {}, "Raw completion"), make("pre", { class: "raw" }, ...rawParts(row)),
   ];
 }
@@ -308,7 +315,7 @@ function onKey(event) {
 
 function onFilter({ target: { name, value } }) {
   if (!name) return;
-  const elsewhere = name === "source" ? { step: "", compare: "", open: "", open2: "", problem: "", reason: "", verdict: "" } : {};
+  const elsewhere = name === "source" ? { step: "", compare: "", open: "", open2: "", problem: "", task: "", reason: "", verdict: "" } : {};
   choose({ page: "", page2: "", ...elsewhere, [name]: value, ...(name === "compare" && { open2: value && state.get("open") }) });
 }
 
@@ -327,7 +334,7 @@ async function start() {
   }
   byId("filters").oninput = onFilter;
   byId("filters").onsubmit = (event) => event.preventDefault();
-  byId("clear").onclick = () => choose(Object.fromEntries(["q", "reason", "verdict", "min", "max", "problem", "sort", "page", "page2"].map((name) => [name, ""])));
+  byId("clear").onclick = () => choose(Object.fromEntries(["q", "task", "reason", "verdict", "min", "max", "problem", "sort", "page", "page2"].map((name) => [name, ""])));
   byId("only").onclick = () => choose({ problem: "" });
   byId("earlier").onclick = () => moveStep(-1);
   byId("later").onclick = () => moveStep(1);

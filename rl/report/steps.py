@@ -2,7 +2,8 @@
 
 Code is stored as a place in its completion, and a problem's text once for all steps. Where a step
 is larger than its share of the page, a part of it is kept: the first completions in an order of
-problems that is the same at every step, so that steps show the same problems.
+problems that is the same at every step, so that steps show the same problems. All answers about a
+problem stand together.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rl.report.matrices import matrices_of
 from rl.run.rollouts import RolloutRow
 from rl.types import Verdict
 
@@ -43,13 +45,13 @@ def pack_step(rows: Sequence[RolloutRow], homes: Mapping[str, int], limit_bytes:
 
     `homes` maps problems to the step that carries their text; texts of others are packed here.
     """
-    ordered = sorted(rows, key=lambda row: (_rank(row.prompt_id), row.sample_idx))
+    ordered = sorted(rows, key=lambda row: _rank(row.problem))
     num_shown = len(ordered)
-    data = _compress(_payload(ordered, homes))
+    data = _compress(_payload(ordered, num_shown, homes))
     while len(data) > limit_bytes and num_shown > 1:
         estimate = int(num_shown * limit_bytes / len(data) * _SAFETY)
         num_shown = max(1, min(num_shown - 1, estimate))
-        data = _compress(_payload(ordered[:num_shown], homes))
+        data = _compress(_payload(ordered, num_shown, homes))
     executed = [row.verdict is Verdict.PASSED for row in rows if row.verdict is not None]
     return PackedStep(
         step=rows[0].step,
@@ -62,23 +64,27 @@ def pack_step(rows: Sequence[RolloutRow], homes: Mapping[str, int], limit_bytes:
     )
 
 
-def _rank(prompt_id: str) -> bytes:
+def _rank(problem_id: str) -> bytes:
     """A place among all problems that depends on nothing else."""
-    return hashlib.sha256(prompt_id.encode()).digest()
+    return hashlib.sha256(problem_id.encode()).digest()
 
 
-def _payload(rows: Sequence[RolloutRow], homes: Mapping[str, int]) -> dict[str, Any]:
-    problems = {row.prompt_id: row.question for row in rows}
-    places = {prompt_id: place for place, prompt_id in enumerate(problems)}
+def _payload(
+    ordered: Sequence[RolloutRow], num_shown: int, homes: Mapping[str, int]
+) -> dict[str, Any]:
+    rows = ordered[:num_shown]
+    asked = {row.prompt_id: row for row in rows}
+    places = {prompt_id: place for place, prompt_id in enumerate(asked)}
     texts = [clip(row.text) for row in rows]
     return {
         "problems": [
-            {"id": prompt_id, "home": homes[prompt_id]}
-            if prompt_id in homes
-            else {"id": prompt_id, "question": question}
-            for prompt_id, question in problems.items()
+            {"id": prompt_id, "about": row.problem}
+            | ({"home": homes[prompt_id]} if prompt_id in homes else {"question": row.question})
+            for prompt_id, row in asked.items()
         ],
+        "matrices": [matrix.shown(num_shown) for matrix in matrices_of(ordered)],
         "problem": [places[row.prompt_id] for row in rows],
+        "task": [row.task for row in rows],
         "text": texts,
         "code": [place_code(t, row.code) for t, row in zip(texts, rows, strict=True)],
         "sample_idx": [row.sample_idx for row in rows],

@@ -82,6 +82,18 @@ class RolloutRow:
     task: str = "code"  # what the answer is: a program, a test, a trace, a verdict
     parts: str = ""  # reward of each judge of a sum by its name, a JSON object; "" without one
     language: str = "python"  # that a program is asked for in
+    problem_id: str | None = None  # that it is about, where that is not `prompt_id`
+    # Of a test that was run: "1" for each program of its problem that passes it, "0" for others.
+    # The programs are in the order of the rows.
+    passed_by: str | None = None
+
+    @property
+    def problem(self) -> str:
+        """Id of the problem that it is about."""
+        return self.problem_id or self.prompt_id
+
+
+_SPARSE = ("problem_id", "passed_by")  # columns of those files alone that have a value for them
 
 
 def rollout_rows(
@@ -112,7 +124,20 @@ def rollout_rows(
                 task=judged.task.value,
                 parts=_parts(judged, index),
                 language=language_of(judged.group.ask.problem),
+                problem_id=_other_problem(judged.group.ask),
+                passed_by=_passed_by(judged, index),
             )
+
+
+def _other_problem(ask: Ask) -> str | None:
+    return None if ask.problem.id == ask.prompt.id else ask.problem.id
+
+
+def _passed_by(judged: JudgedGroup, index: int) -> str | None:
+    passed_NM = judged.evidence.passed_NM
+    if passed_NM is None or not judged.extractions_G[index].valid:
+        return None
+    return "".join("1" if passed else "0" for passed in passed_NM[:, index])
 
 
 def sample_rows(rows: Sequence[RolloutRow], num: int, seed: int) -> list[RolloutRow]:
@@ -150,8 +175,11 @@ def write_rollouts(
 
     The tokens of the groups that the rows are of are columns too, where they are given.
     """
-    schema = schema_of(RolloutRow)
-    columns: dict[str, Any] = {n: [getattr(row, n) for row in rows] for n in schema.names}
+    whole = schema_of(RolloutRow)
+    columns: dict[str, Any] = {n: [getattr(row, n) for row in rows] for n in whole.names}
+    absent = [name for name in _SPARSE if all(value is None for value in columns[name])]
+    schema = pa.schema([field for field in whole if field.name not in absent])
+    columns = {name: columns[name] for name in schema.names}
     if tokens_of:
         schema = pa.unify_schemas([schema, TOKENS])
         tokens = [values for judged in tokens_of for values in _tokens(judged)]
@@ -181,8 +209,9 @@ def read_rollouts(path: Path) -> list[RolloutRow]:
 def read_groups(path: Path, weights: Mapping[str, float]) -> list[JudgedGroup]:
     """The judged groups that a step learned from, in their order.
 
-    `weights` are those of the judges of a sum, by their names. What a group was asked for and what
-    execution saw beside its verdicts are not in a file. Raises DataError for one without tokens.
+    `weights` are those of the judges of a sum, by their names. What a group was asked for is not in
+    a file, and what execution saw beside its verdicts is not read. Raises DataError for one without
+    tokens.
     """
     rows = read_rollouts(path)
     if not rows:

@@ -13,7 +13,7 @@ import pytest
 from launch.benches.chromium import Tab, chromium, open_tab
 from rl.report.page import Report
 from rl.types import Verdict
-from tests.unit.rl.report.runs import ROW, make_run, rows
+from tests.unit.rl.report.runs import ROW, bundle, make_run, rows
 
 pytestmark = [
     pytest.mark.system,
@@ -99,6 +99,60 @@ def test_two_steps_stand_side_by_side_on_the_same_problem(tab: Callable[..., Tab
         "[...document.querySelectorAll('.detail pre.code')].map((code) => code.textContent)"
     )
     assert codes == [f"def f(x):\n    return x + 2  # {step}.1" for step in (2, 11)]
+
+
+def test_programs_and_tests_of_a_problem_stand_in_a_matrix(tmp_path: Path) -> None:
+    uri = Report(make_run(tmp_path, [bundle(1)])).write().as_uri()
+    browser = chromium()
+    assert browser is not None
+    with open_tab(browser) as opened:
+        opened.open(f"{uri}#step=1&open=p1:1")
+        opened.wait_for(READY)
+        lines = "[...document.querySelectorAll('.matrix tbody tr')].map((row) => row.innerText)"
+        programs, tests = opened.evaluate(lines)[:3], opened.evaluate(lines)[3:]
+        assert [line.split("\t")[:4] for line in programs] == [
+            ["program 0", "right", "\u2713", "\u2713"],
+            ["program 1", "wrong", "\u2713", "\u2717"],
+            ["program 2", "wrong", "\u2013", "\u2013"],
+        ]
+        assert "return x + 1  # 1.0" in programs[0]
+        assert "nothing to run: no_block" in programs[2]
+        assert tests == [f"test {n}\ttelling\tassert f({n}) == 1" for n in range(2)]
+        said = "[...document.querySelectorAll('td.cell')].map((cell) => cell.ariaLabel)"
+        assert opened.evaluate(said)[2:4] == [
+            "program 1 passes test 0",
+            "program 1 does not pass test 1",
+        ]
+        assert "3 programs, 1 right; 2 tests, 2 right, 2 telling" in text(opened, "caption")
+        current = "document.querySelector('.matrix tr[aria-current=true]').innerText"
+        assert opened.evaluate(current).startswith("program 1")
+        opened.evaluate("document.querySelectorAll('.matrix thead button')[1].click()")
+        opened.wait_for("document.querySelector('.detail h3').textContent.includes('p1#test')")
+        assert text(opened, ".detail pre.code") == "assert f(1) == 1"
+        assert opened.errors == []
+
+
+def test_answers_of_several_tasks_can_be_told_apart(tmp_path: Path) -> None:
+    uri = Report(make_run(tmp_path, [bundle(1)])).write().as_uri()
+    browser = chromium()
+    assert browser is not None
+    keys = "[...document.querySelectorAll('.rows tbody tr')].map((row) => row.dataset.key)"
+    with open_tab(browser) as opened:
+        opened.open(f"{uri}#step=1&problem=p1")
+        opened.wait_for(READY)
+        asked = ["p1:0", "p1:1", "p1:2", "p1#test:0", "p1#test:1"]
+        assert opened.evaluate(keys) == asked
+        assert not opened.evaluate("byId('tasks').hidden")
+        opened.open(f"{uri}#step=1&problem=p1&task=test")
+        opened.wait_for(f"{keys}.length === 2")
+        assert opened.evaluate(keys) == asked[3:]
+
+
+def test_a_run_of_programs_alone_shows_no_matrix(tab: Callable[..., Tab]) -> None:
+    opened = tab(step=5, open="p1:1")
+    assert text(opened, ".detail pre.code")
+    assert opened.evaluate("document.querySelector('.matrix')") is None
+    assert opened.evaluate("byId('tasks').hidden")
 
 
 def test_a_step_that_is_shown_in_part_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -21,7 +21,9 @@ from rl.parcels import Minibatch
 from rl.recipes.recipe import Recipe, Setup
 from rl.types import (
     Ask,
+    BoolArray,
     Completion,
+    Evidence,
     Extraction,
     Finish,
     FloatArray,
@@ -33,6 +35,7 @@ from rl.types import (
     Reason,
     SamplingConfig,
     Score,
+    Task,
     UpdateReport,
     Verdict,
 )
@@ -93,6 +96,30 @@ def make_judged(
         judge=JudgeKind.RM,
         actor="reward-0",
         scored_s=time.time(),
+    )
+
+
+def group_of_tests(problem: Prompt, passed_NM: BoolArray, num_unreadable: int = 0) -> JudgedGroup:
+    """Tests of a problem that were run on its programs; the first cannot be read."""
+    size = passed_NM.shape[1]
+    ask = Ask(
+        prompt=dataclasses.replace(problem, id=f"{problem.id}#test"),
+        problem=problem,
+        sampling=setup().sampling,
+        task=Task.TEST,
+    )
+    group = dataclasses.replace(make_group(ask.prompt, size), ask=ask)
+    bad = Extraction(reason=Reason.NO_BLOCK)
+    good = Extraction(reason=Reason.OK, code="assert f(1) == 1")
+    return JudgedGroup(
+        group=group,
+        extractions_G=(bad,) * num_unreadable + (good,) * (size - num_unreadable),
+        scores_G=(Score(value=None),) * size,
+        rewards_G=np.zeros(size, np.float32),
+        judge=JudgeKind.MATRIX,
+        actor="reward-0",
+        scored_s=0.0,
+        evidence=Evidence(passed_NM=passed_NM),
     )
 
 

@@ -10,18 +10,8 @@ import pytest
 
 from conf.recipes import CureArgs
 from rl.recipes.cure import Cure, chosen_by_tests, length_regularised, rewards_of_tests
-from rl.types import (
-    Ask,
-    Evidence,
-    Extraction,
-    JudgedGroup,
-    JudgeKind,
-    Prompt,
-    Reason,
-    Score,
-    Task,
-)
-from tests.unit.rl.fakes import make_group, make_judged, make_prompts, setup
+from rl.types import JudgedGroup, Prompt
+from tests.unit.rl.fakes import group_of_tests, make_group, make_judged, make_prompts, setup
 
 pytestmark = pytest.mark.unit
 
@@ -77,29 +67,6 @@ def test_regularised_lengths_prefer_the_short_and_both_sides_weigh_the_same():
     assert found.sum() == pytest.approx(0.0, abs=1e-6)
     assert found.std() == pytest.approx(1.0, abs=1e-6)
     assert not length_regularised(np.abs(rewards), np.arange(5, dtype=np.int32), (1, 9)).any()
-
-
-def group_of_tests(problem: Prompt, passed_NM: np.ndarray, num_unreadable: int = 0) -> JudgedGroup:
-    size = passed_NM.shape[1]
-    ask = Ask(
-        prompt=dataclasses.replace(problem, id=f"{problem.id}#test"),
-        problem=problem,
-        sampling=setup().sampling,
-        task=Task.TEST,
-    )
-    group = dataclasses.replace(make_group(ask.prompt, size), ask=ask)
-    bad = Extraction(reason=Reason.NO_BLOCK)
-    good = Extraction(reason=Reason.OK, code="assert f(1) == 1")
-    return JudgedGroup(
-        group=group,
-        extractions_G=(bad,) * num_unreadable + (good,) * (size - num_unreadable),
-        scores_G=(Score(value=None),) * size,
-        rewards_G=np.zeros(size, np.float32),
-        judge=JudgeKind.MATRIX,
-        actor="reward-0",
-        scored_s=0.0,
-        evidence=Evidence(passed_NM=passed_NM),
-    )
 
 
 def programs_of(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rl.run.rollouts import RolloutRow, write_rollouts
+from rl.types import Verdict
 
 ROW = RolloutRow(
     step=1,
@@ -43,6 +44,36 @@ def rows(step: int, num_problems: int = 3, group_size: int = 2) -> list[RolloutR
         for problem in range(num_problems)
         for index in range(group_size)
     ]
+
+
+def bundle(step: int) -> list[RolloutRow]:
+    """Programs and tests of two problems: a right program, a wrong one, an answer without one."""
+    programs = [
+        replace(row, verdict=Verdict.WRONG_ANSWER if row.sample_idx else Verdict.PASSED)
+        for row in rows(step, num_problems=2, group_size=3)
+    ]
+    programs = [
+        replace(row, text="?", code="", reason="no_block", verdict=Verdict.NO_CODE)
+        if row.sample_idx == 2
+        else row
+        for row in programs
+    ]
+    tests = [
+        replace(
+            row,
+            prompt_id=f"{row.prompt_id}#test",
+            question=f"{row.question} Write a test.",
+            text=f"assert f({row.sample_idx}) == 1",
+            code=f"assert f({row.sample_idx}) == 1",
+            score=None,
+            judge="matrix",
+            task="test",
+            problem_id=row.prompt_id,
+            passed_by=("110", "100")[row.sample_idx],
+        )
+        for row in rows(step, num_problems=2, group_size=2)
+    ]
+    return [*programs[:3], *tests[:2], *programs[3:], *tests[2:]]
 
 
 def line(step: int, **more: float) -> dict[str, float]:

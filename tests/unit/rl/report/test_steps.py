@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl.report.steps import MAX_TEXT, PackedStep, clip, pack_step, place_code
+from rl.run.rollouts import RolloutRow
 from rl.types import Verdict
-from tests.unit.rl.report.runs import ROW, rows
+from tests.unit.rl.report.runs import ROW, bundle, rows
 
 pytestmark = pytest.mark.unit
 
@@ -99,10 +100,43 @@ def test_figures_are_of_all_completions_not_of_those_shown() -> None:
     assert (packed.reward, packed.pass_rate) == (1.5, 0.75)
 
 
+def test_answers_about_a_problem_stand_together_with_their_matrix() -> None:
+    def of(problem: int) -> list[RolloutRow]:
+        return [row for row in bundle(1) if row.problem == f"p{problem}"]
+
+    columns = unpack(pack_step([*of(0), *of(1)], {}, ALL))
+    about = [columns["problems"][place]["about"] for place in columns["problem"]]
+    assert len(set(about[:5])) == len(set(about[5:])) == 1
+    assert columns["task"] == ["code", "code", "code", "test", "test"] * 2
+    assert [matrix["programs"] for matrix in columns["matrices"]] == [[0, 1, 2], [5, 6, 7]]
+    assert [matrix["tests"] for matrix in columns["matrices"]] == [[3, 4], [8, 9]]
+    assert columns["matrices"][0]["cells"] == [[True, True], [True, False], [None, None]]
+    assert columns["matrices"][0]["programs_worth"] == ["right", "wrong", "wrong"]
+    assert columns["matrices"][0]["tests_worth"] == ["telling", "telling"]
+
+
+def test_a_step_of_programs_alone_packs_no_matrix() -> None:
+    columns = unpack(pack_step(rows(1), {}, ALL))
+    assert columns["matrices"] == []
+    assert all(problem["about"] == problem["id"] for problem in columns["problems"])
+
+
+def test_a_matrix_has_no_place_of_a_row_that_the_page_leaves_out() -> None:
+    given_rows = bundle(1)
+    limit = len(pack_step(given_rows, {}, ALL).data)
+    while (packed := pack_step(given_rows, {}, limit)).num_shown > 1:
+        for matrix in unpack(packed)["matrices"]:
+            assert max([-1, *matrix["programs"], *matrix["tests"]]) < packed.num_shown
+            assert len(matrix["cells"]) == len(matrix["programs"]) == len(matrix["programs_worth"])
+            assert {len(cells) for cells in matrix["cells"]} <= {len(matrix["tests"])}
+            assert len(matrix["tests_worth"]) == len(matrix["tests"])
+        limit = len(packed.data) - 1
+
+
 def test_a_problem_that_an_earlier_step_carries_is_not_repeated() -> None:
     columns = unpack(pack_step(rows(2, num_problems=2), {"p0": 1}, ALL))
     texts = {problem["id"]: problem for problem in columns["problems"]}
-    assert texts["p0"] == {"id": "p0", "home": 1}
+    assert texts["p0"] == {"id": "p0", "about": "p0", "home": 1}
     assert texts["p1"]["question"] == "Add 1 to x."
 
 

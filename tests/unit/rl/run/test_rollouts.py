@@ -24,7 +24,7 @@ from rl.run.rollouts import (
     write_rollouts,
 )
 from rl.types import Extraction, Finish, JudgedGroup, JudgeKind, Part, Reason, Score, Verdict
-from tests.unit.rl.fakes import make_group, make_judged, make_prompts, recipe
+from tests.unit.rl.fakes import group_of_tests, make_group, make_judged, make_prompts, recipe
 
 pytestmark = pytest.mark.unit
 
@@ -185,6 +185,48 @@ def test_a_row_of_a_sum_has_what_each_judge_said(tmp_path: Path):
         None,
         None,
     ]
+
+
+def bundle() -> list[JudgedGroup]:
+    """Three programs of a problem and four tests that were run on them; the first is unreadable."""
+    problem = make_prompts(1)[0]
+    passed = np.array([[0, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 0]], np.bool_)
+    programs = make_judged(make_group(problem, 3), (1.0, 0.0, 0.0), (True, False, False))
+    return [programs, group_of_tests(problem, passed, num_unreadable=1)]
+
+
+def test_a_test_says_which_programs_pass_it_and_of_which_problem_they_are(tmp_path: Path):
+    path = tmp_path / "step-000001.parquet"
+    rows = list(rollout_rows(1, bundle(), None))
+    write_rollouts(path, rows)
+    assert read_rollouts(path) == rows
+    assert [row.passed_by for row in rows] == [None] * 4 + ["110", "010", "100"]
+    assert {(row.prompt_id, row.problem_id, row.problem) for row in rows} == {
+        ("p0", None, "p0"),
+        ("p0#test", "p0", "p0"),
+    }
+    schema = pq.read_schema(path)
+    assert {str(schema.field(name).type) for name in ("problem_id", "passed_by")} == {"string"}
+
+
+def test_a_step_that_asks_for_programs_alone_has_no_column_of_matrices(tmp_path: Path):
+    rows = list(rollout_rows(1, batch(), None))
+    write_rollouts(tmp_path / "step.parquet", rows)
+    assert not {"problem_id", "passed_by"} & set(pq.read_schema(tmp_path / "step.parquet").names)
+    assert read_rollouts(tmp_path / "step.parquet") == rows
+
+
+def test_a_file_with_matrices_gives_its_groups_back_and_one_of_before_them_is_read(tmp_path: Path):
+    path = with_tokens(tmp_path / "step.parquet", bundle())
+    read = read_groups(path, {})
+    assert [group.group.prompt.id for group in read] == ["p0", "p0#test"]
+    assert [group.judge for group in read] == [JudgeKind.RM, JudgeKind.MATRIX]
+    assert [len(group.scores_G) for group in read] == [3, 4]
+    pq.write_table(pq.read_table(path).drop_columns(["problem_id", "passed_by"]), path)
+    assert {(row.problem, row.passed_by) for row in read_rollouts(path)} == {
+        ("p0", None),
+        ("p0#test", None),
+    }
 
 
 def with_tokens(path: Path, groups: Sequence[JudgedGroup]) -> Path:
