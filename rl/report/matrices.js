@@ -4,7 +4,7 @@
 const CELLS = new Map([
   [true, ["good", "✓", "passes"]], [false, ["bad", "✗", "does not pass"]], [null, ["none", "–", "was not run on"]],
 ]);
-const WORTH_CLASSES = { telling: "good", right: "good", wrong: "bad", "not known": null };
+const WORTH_CLASSES = { telling: "good", right: "good", wrong: "bad", invalid: "warn", "not known": null };
 const MATRIX_KEY = "✓ passes, ✗ does not pass, – was not run. A program is right when it passes the problem's own tests. " +
   "A test is right when every right program passes it, and telling when some other program does not.";
 
@@ -45,13 +45,12 @@ function makeMatrix({ programs, tests, cells }, row, open) {
   ];
 }
 
-const makeText = ({ code, reason }) => (code ? make("pre", {}, ...highlight(code)) : make("span", { class: "warn" }, `nothing to run: ${reason}`));
+const makeText = ({ code, reason }) => (code ? make("pre", {}, ...highlight(code)) : make("span", { class: "about" }, `nothing to run: ${reason}`));
 
 function countText(programs, tests) {
   const count = (answers, word, ...worths) => {
-    const known = answers.filter(({ worth }) => worth !== "not known");
-    const found = answers.filter(({ worth }) => worths.includes(worth)).length;
-    return known.length ? `, ${found} ${word}` : "";
+    const found = answers.filter((answer) => worths.includes(answer.worth)).length;
+    return answers.some((answer) => answer.worth === "not known") ? "" : `, ${found} ${word}`;
   };
   return `${programs.length} programs${count(programs, "right", "right")}; ${tests.length} tests` +
     `${count(tests, "right", "right", "telling")}${count(tests, "telling", "telling")}`;

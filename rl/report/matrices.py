@@ -26,6 +26,7 @@ class Worth(StrEnum):
     TELLING = "telling"  # of a test: right, and a wrong program fails it
     RIGHT = "right"
     WRONG = "wrong"
+    INVALID = "invalid"  # no program, or no test that can be read
     UNKNOWN = "not known"
 
 
@@ -76,7 +77,9 @@ def _matrix(pairs: Sequence[tuple[int, RolloutRow]]) -> Iterator[Matrix]:
         programs_worth_N=programs_worth_N,
         tests_worth_M=tuple(
             _worth_of_test([cells_M[index] for cells_M in cells_NM], programs_worth_N)
-            for index in range(len(tests_M))
+            if test.code
+            else Worth.INVALID
+            for index, (_, test) in enumerate(tests_M)
         ),
     )
 
@@ -89,6 +92,8 @@ def _cell(program: RolloutRow, passed_by: str | None, index: int) -> bool | None
 
 
 def _worth_of_program(row: RolloutRow) -> Worth:
+    if not row.code:
+        return Worth.INVALID
     if row.verdict is None or not row.verdict.is_label:
         return Worth.UNKNOWN
     return Worth.RIGHT if row.verdict is Verdict.PASSED else Worth.WRONG

@@ -182,12 +182,18 @@ function makeRows(rows, opened, open, page) {
   });
   const body = rows.slice(firstOf(page), firstOf(page) + PAGE_ROWS).map((row) =>
     make("tr", { "data-key": row.key, "aria-selected": String(row === opened), onclick: () => openRow(row.key, open) },
-      make("td", { title: row.problem }, `${row.problem} #${row.sample_idx}`),
+      make("td", { title: row.problem }, ...rowName(row)),
       make("td", { class: row.reason === "ok" ? null : "warn" }, row.reason),
       make("td", { class: verdictClass(row) }, row.verdict ?? "–"),
       ...["reward", "score", "advantage"].map((name) => make("td", {}, numberText(row[name]))),
       make("td", {}, String(row.num_tokens))));
   return make("div", { class: "rows" }, make("table", {}, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...body)));
+}
+
+/** Problem, what else is asked about it, and which completion; where it is long, the problem is cut. */
+function rowName({ problem, about, sample_idx }) {
+  const [id, more] = problem.startsWith(about) ? [about, problem.slice(about.length)] : [problem, ""];
+  return [make("span", {}, id), `${more} #${sample_idx}`];
 }
 
 const verdictClass = (row) => (row.verdict === null ? null : row.verdict === "PASSED" ? "good" : "bad");

@@ -25,7 +25,7 @@ def test_each_problem_with_tests_that_were_run_has_a_matrix() -> None:
     assert (first.programs_N, first.tests_M) == ((0, 1, 2), (3, 4))
     assert (second.programs_N, second.tests_M) == ((5, 6, 7), (8, 9))
     assert first.cells_NM == ((True, True), (True, False), (None, None))
-    assert first.programs_worth_N == (Worth.RIGHT, Worth.WRONG, Worth.WRONG)
+    assert first.programs_worth_N == (Worth.RIGHT, Worth.WRONG, Worth.INVALID)
 
 
 def test_programs_alone_and_tests_that_no_file_says_anything_of_have_none() -> None:
@@ -40,13 +40,14 @@ def test_a_test_that_cannot_be_read_was_not_run() -> None:
     ]
     matrix, _ = matrices_of(given_rows)
     assert matrix.cells_NM == ((True, None), (True, None), (None, None))
-    assert matrix.tests_worth_M == (Worth.TELLING, Worth.WRONG)
+    assert matrix.tests_worth_M == (Worth.TELLING, Worth.INVALID)
 
 
 @pytest.mark.parametrize("verdict", [None, Verdict.UNJUDGED])
 def test_nothing_is_said_where_the_problems_own_tests_did_not_judge(verdict: Verdict) -> None:
     (matrix, _) = matrices_of([replace(row, verdict=verdict) for row in bundle(1)])
-    assert set(matrix.programs_worth_N) | set(matrix.tests_worth_M) == {Worth.UNKNOWN}
+    assert matrix.programs_worth_N == (Worth.UNKNOWN, Worth.UNKNOWN, Worth.INVALID)
+    assert set(matrix.tests_worth_M) == {Worth.UNKNOWN}
     assert matrix.cells_NM[1] == (True, False)
 
 
@@ -72,7 +73,7 @@ def test_tests_are_worth_what_the_figures_of_a_run_say(data: st.DataObject) -> N
     (matrix,) = matrices_of(list(rollout_rows(1, groups, None)))
     found, figures = matrix.tests_worth_M, figures_of_tests(groups)
     if not any(is_right):
-        assert set(found) == {Worth.UNKNOWN}
+        assert found == (Worth.INVALID,) * num_unreadable + (Worth.UNKNOWN,) * (5 - num_unreadable)
         return
     right = [worth in (Worth.RIGHT, Worth.TELLING) for worth in found]
     assert np.mean(right) == pytest.approx(figures["right"])
