@@ -45,6 +45,9 @@ def test_cure_samples_programs_and_tests_and_runs_each_on_the_other(train: Train
     tests = [row for row in rows if row.task == "test"]
     assert {row.judge for row in tests} == {"matrix"}
     assert any(row.code.startswith("assert f(") for row in tests)
+    assert {row.problem for row in tests} == {row.prompt_id for row in rows if row.task == "code"}
+    assert {len(row.passed_by or "") for row in tests if row.code} == {4}  # programs
+    assert {row.passed_by for row in tests if not row.code} <= {None}
     assert {row.reward for row in tests if not row.code} <= {-1.0, 0.0}
     steps = read_metrics(run.metrics)
     assert all(0 < step["task/test/readable"] <= 1 for step in steps)
