@@ -7,6 +7,8 @@ is refused at once, instead of a wait that never ends.
 from __future__ import annotations
 
 import asyncio
+import logging
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,15 +20,24 @@ from ray.util.placement_group import (
     placement_group_table,
     remove_placement_group,
 )
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 from actors.cluster.bundles import Bundle, check_fits, seats, together
 from actors.cluster.deadlines import wait_for
+from actors.cluster.processes import MARK, end_marked
+from conf.errors import DeadlineError, EngineError
 from conf.schema import PlacementConfig
+
+logger = logging.getLogger(__name__)
 
 _NOTICED_S = 60.0  # Ray's health checks take 15 s by default
 _LOOK_S = 0.5
 _CONNECTS_S = 2.0
+_ENDS_S = 5.0  # for the kernel to end a process
+_ENDED_S = 30.0  # for a node to say so; a worker that has to start first takes seconds
 
 
 def cluster_nodes() -> list[dict[str, float]]:
@@ -37,6 +48,9 @@ def cluster_nodes() -> list[dict[str, float]]:
         for node in ray.nodes()
         if node["Alive"]
     ]
+
+
+_end_marked = ray.remote(num_cpus=0, max_retries=0)(end_marked)
 
 
 async def _answers(node: Mapping[str, Any]) -> bool:
@@ -51,6 +65,19 @@ async def _answers(node: Mapping[str, Any]) -> bool:
     return True
 
 
+async def _emptied(node: str, marks: Sequence[str]) -> None:
+    """Return when a node has no process with one of these marks, or does not say so in time."""
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    end = _end_marked.options(scheduling_strategy=there)
+    try:
+        left = await wait_for(end.remote(marks, _ENDS_S), _ENDED_S, "the end of a lost actor")
+    except (EngineError, DeadlineError) as error:
+        logger.warning("%s", error)
+        return
+    if left:
+        logger.warning("processes of %s do not end: %s", ", ".join(marks), left)
+
+
 class Placement:
     """The reserved placement group; hands each actor its bundle."""
 
@@ -61,6 +88,7 @@ class Placement:
             for index, seat in enumerate(seats(wanted))
             for bundle in seat
         }
+        self._marks: dict[str, str] = {}  # of the actor that was made last, by name
 
     @classmethod
     async def reserve(cls, cfg: PlacementConfig, wanted: Sequence[Bundle], name: str) -> Placement:
@@ -77,13 +105,14 @@ class Placement:
         return cls(group, wanted)
 
     def options(self, actor: str, env: Mapping[str, str]) -> dict[str, object]:
-        """Options with which the actor of this name is created."""
+        """Options with which the next actor of this name is created."""
         index, bundle = self._wanted[actor]
+        mark = self._marks[actor] = f"{actor}-{secrets.token_hex(8)}"
         return {
             "name": actor,
             "num_cpus": bundle.cpus,
             "num_gpus": bundle.gpus,
-            "runtime_env": {"env_vars": dict(env)},
+            "runtime_env": {"env_vars": {**env, MARK: mark}},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
                 placement_group=self._group, placement_group_bundle_index=index
             ),
@@ -95,16 +124,19 @@ class Placement:
         return addresses.get(self._home(actor), "of unknown address")
 
     async def settled(self, actors: Sequence[str]) -> None:
-        """Return when none of these actors is placed on a node that is gone.
+        """Return when others can be started in the places of these actors.
 
-        The loss of an actor is known at once, that of its node only when Ray's health checks have
-        failed; until then its bundle stays where it was.
+        None lies on a node that is gone. The loss of an actor is known at once, that of its node
+        only when Ray's health checks have failed; until then its bundle stays where it was. And no
+        process of theirs is left, which would keep the memory that the next one needs.
         """
         give_up_s = time.monotonic() + _NOTICED_S
         while time.monotonic() < give_up_s:
             homes = {self._home(actor) for actor in actors}
             nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] in homes]
             if all(await asyncio.gather(*map(_answers, nodes))):
+                marks = [self._marks[actor] for actor in actors if actor in self._marks]
+                await asyncio.gather(*(_emptied(node["NodeID"], marks) for node in nodes))
                 return
             await asyncio.sleep(_LOOK_S)
 

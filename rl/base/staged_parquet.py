@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +23,8 @@ class StagedParquet:
     """Rows go to disk in batches, so memory does not grow with the file.
 
     The file appears when the `with` block ends without an error; otherwise whatever was there
-    before stays.
+    before stays. Until then the rows are in a file of this process beside it, which it holds a lock
+    on: what a process that was killed has left goes when the same file is written again.
     """
 
     def __init__(
@@ -32,9 +35,10 @@ class StagedParquet:
         self._schema = schema
         self._batch_rows = batch_rows
         self._batch_chars = batch_chars
-        self._staged = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
+        self._staged = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
         self._pending: list[Mapping[str, object]] = []
         self._pending_chars = 0
+        self._file: BinaryIO | None = None
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> Self:
@@ -63,10 +67,24 @@ class StagedParquet:
                 self._staged.replace(self.path)
         finally:
             self._staged.unlink(missing_ok=True)
+            if self._file is not None:
+                self._file.close()
 
     def _flush(self) -> None:
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._staged, self._schema)
+            self._remove_dead()
+            self._file = self._staged.open("wb")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._writer = pq.ParquetWriter(self._file, self._schema)
         self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
         self._pending, self._pending_chars = [], 0
+
+    def _remove_dead(self) -> None:
+        for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.*.partial"):
+            try:
+                with left.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    left.unlink()
+            except OSError:  # another process writes it, or has removed it
+                continue

@@ -1,4 +1,7 @@
-"""A signal in the first seconds of a run: it ends soon, with one line, and leaves no process."""
+"""A signal in the first seconds of a run: it ends soon, with one line, and leaves no process.
+
+What it leaves in the temporary directory goes with the next run, so that many leave what one does.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,12 +58,15 @@ def _wait_until_it_listens(process: subprocess.Popen[bytes]) -> None:
     pytest.fail("it never listens")
 
 
-def _try(directory: Path, number: signal.Signals, after_s: float) -> tuple[float, int, str]:
+def _try(
+    directory: Path, temporary: str, number: signal.Signals, after_s: float
+) -> tuple[float, int, str]:
     """Seconds from the signal to the end, exit code and what was said."""
     with (directory / "log").open("w+b") as log:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "launch/train.py"), *_COMMAND],
             cwd=directory,
+            env={**os.environ, "TMPDIR": temporary},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -82,9 +89,16 @@ def _try(directory: Path, number: signal.Signals, after_s: float) -> tuple[float
     return took_s, code, (directory / "log").read_text(errors="replace")
 
 
+@pytest.fixture
+def temporary() -> Iterator[str]:
+    """A temporary directory for the runs alone; its path is short, because sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="signals-", dir="/tmp") as directory:
+        yield directory
+
+
 @pytest.mark.timeout(NUM_TRIES * 150)
 def test_a_signal_at_any_moment_of_the_start_is_one_line(
-    tmp_path: Path, record: Callable[[str], None]
+    tmp_path: Path, temporary: str, record: Callable[[str], None]
 ) -> None:
     rng = random.Random(0)
     took: list[float] = []
@@ -93,7 +107,7 @@ def test_a_signal_at_any_moment_of_the_start_is_one_line(
         after_s = rng.random() * FIRST_S
         directory = tmp_path / str(attempt)
         directory.mkdir()
-        seconds, code, said = _try(directory, number, after_s)
+        seconds, code, said = _try(directory, temporary, number, after_s)
         took.append(seconds)
         when = f"{number.name} at {after_s:.2f} s: exit {code} after {seconds:.1f} s\n{said}"
         assert code == 1, when
@@ -103,4 +117,11 @@ def test_a_signal_at_any_moment_of_the_start_is_one_line(
         assert "Traceback" not in said and "***" not in said, when
         summary = directory / "outputs/quickstart/run/config.yaml"
         assert not summary.exists() or json.loads(summary.read_text())
-    record(f"early signals: {NUM_TRIES} tries, {max(took):.1f} s at most until the end")
+    left = [path.name for path in Path(temporary).iterdir()]
+    sessions = [p for p in Path(temporary, "ray").glob("session_*") if not p.is_symlink()]
+    record(
+        f"early signals: {NUM_TRIES} tries, {max(took):.1f} s at most until the end; left: "
+        f"{sorted(left)} with {len(sessions)} sessions of Ray"
+    )
+    assert len(sessions) <= 1
+    assert sum(name.startswith("codescaler-") for name in left) <= 1

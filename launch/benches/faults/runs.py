@@ -28,6 +28,7 @@ SMALL = (
     *("checkpoint.every=2", "probe.every=0", "evaluation.every=2", "report.every=0"),
     # Beside the pause of a stopped process nothing takes that long here.
     *("rollout.deadline_s=30", "reward.deadline_s=30", "policy.deadline_s=40"),
+    "placement.ready_timeout_s=90",
 )
 
 # Metrics of how a run went, not of what it learned: a shard that starts anew has an empty cache.

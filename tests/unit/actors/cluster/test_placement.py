@@ -1,19 +1,41 @@
-"""What a placement knows of nodes that are gone before Ray does."""
+"""What a placement sees to before an actor is started again: a node that answers, a free place."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from ray.exceptions import WorkerCrashedError
 
 from actors.cluster import placement
 from actors.cluster.bundles import Bundle
 from actors.cluster.placement import Placement
+from actors.cluster.processes import MARK
 
 pytestmark = pytest.mark.unit
+
+
+class Ends:
+    """The task that ends processes of a node: what it was asked for, and where."""
+
+    def __init__(self, fails: Exception | None = None) -> None:
+        self.asked: list[tuple[str, list[str]]] = []
+        self._node = ""
+        self._fails = fails
+
+    def options(self, *, scheduling_strategy: Any) -> Ends:
+        self._node = scheduling_strategy.node_id
+        return self
+
+    async def remote(self, marks: Sequence[str], _: float) -> list[int]:
+        self.asked.append((self._node, list(marks)))
+        if self._fails is not None:
+            raise self._fails
+        return [7]
 
 
 class Nodes:
@@ -22,10 +44,12 @@ class Nodes:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, listening: int, closed: int) -> None:
         self.alive = [True, True]
         self.home_of_reward = "gone"
+        self.ends = Ends()
         self._ports = listening, closed
         monkeypatch.setattr(placement.ray, "nodes", self.nodes)
         monkeypatch.setattr(placement, "placement_group_table", self.table)
         monkeypatch.setattr(placement, "_LOOK_S", 0.01)
+        monkeypatch.setattr(placement, "_end_marked", self.ends)
 
     def nodes(self) -> list[dict[str, Any]]:
         named = zip(("there", "gone"), self._ports, self.alive, strict=True)
@@ -88,3 +112,32 @@ def test_a_node_that_ray_never_notices_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(placement, "_NOTICED_S", 0.05)
     asyncio.run(asyncio.wait_for(placed().settled(["reward-0"]), 2.0))
+
+
+def mark_of(made: Placement, actor: str) -> str:
+    """The mark in the environment of the next actor of this name."""
+    environment: Any = made.options(actor, {"A": "1"})["runtime_env"]
+    assert environment["env_vars"]["A"] == "1"
+    return environment["env_vars"][MARK]
+
+
+def test_what_is_left_of_the_last_actor_is_ended_on_its_node_and_nothing_else(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "PlacementGroupSchedulingStrategy", lambda **_: None)
+    made = placed()
+    first, second = mark_of(made, "rollout-0"), mark_of(made, "rollout-0")
+    mark_of(made, "reward-0")
+    assert first != second
+    asyncio.run(made.settled(["rollout-0"]))
+    assert nodes.ends.asked == [("there", [second])]
+
+
+@pytest.mark.parametrize("error", [WorkerCrashedError(), TimeoutError()])
+def test_a_node_that_does_not_say_so_keeps_nobody_from_starting(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    nodes.ends = Ends(fails=error)
+    monkeypatch.setattr(placement, "_end_marked", nodes.ends)
+    asyncio.run(placed().settled(["rollout-0"]))
+    assert nodes.ends.asked == [("there", [])]

@@ -1,0 +1,51 @@
+"""Processes of actors, found by a mark in their environment, so that what outlives an actor is ended.
+
+Ray ends the process of an actor that is given up, but not always one that stands still, nor the
+processes that the actor itself has started. Each keeps memory and a place that the next actor needs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+MARK = "CODESCALER_ACTOR"  # the variable; whatever an actor starts inherits it
+
+_PROCESSES = Path("/proc")
+_POLL_S = 0.05
+
+
+def end_marked(marks: Collection[str], patience_s: float) -> list[int]:
+    """End the processes of this machine with one of these marks; the ids of those that stay.
+
+    The process that calls is not among them. One that the kernel does not let go within
+    `patience_s` stays, as one does that waits for a device which has failed.
+    """
+    wanted = {f"{MARK}={mark}".encode() for mark in marks}
+    end_s = time.monotonic() + patience_s
+    while (left := _bearing(wanted)) and time.monotonic() < end_s:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)  # one that is stopped ends by nothing else
+            except ProcessLookupError:
+                continue
+        time.sleep(_POLL_S)
+    return left
+
+
+def _bearing(wanted: Collection[bytes]) -> list[int]:
+    """Processes of this user with one of these settings; one that has ended has none any more."""
+    found: list[int] = []
+    for entry in _PROCESSES.iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            settings = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:  # it is another user's, or has gone
+            continue
+        if not wanted.isdisjoint(settings):
+            found.append(int(entry.name))
+    return found
