@@ -1,7 +1,7 @@
-"""Processes of actors, found by a mark in their environment, so that what outlives an actor is ended.
+"""Processes of actors, found by a mark in their environment and ended where they outlive the actor.
 
-Ray ends the process of an actor that is given up, but not always one that stands still, nor the
-processes that the actor itself has started. Each keeps memory and a place that the next actor needs.
+Ray ends the process of an actor that is given up, but not always one that stands still, nor what
+the actor itself has started. Each keeps memory and a place that the next actor needs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from pathlib import Path
 
 MARK = "CODESCALER_ACTOR"  # the variable; whatever an actor starts inherits it
@@ -36,7 +36,7 @@ def end_marked(marks: Collection[str], patience_s: float) -> list[int]:
     return left
 
 
-def _bearing(wanted: Collection[bytes]) -> list[int]:
+def _bearing(wanted: Set[bytes]) -> list[int]:
     """Processes of this user with one of these settings; one that has ended has none any more."""
     found: list[int] = []
     for entry in _PROCESSES.iterdir():

@@ -18,6 +18,8 @@ from actors.cluster.processes import MARK
 
 pytestmark = pytest.mark.unit
 
+THERE, GONE = "a" * 56, "b" * 56  # ids of nodes
+
 
 class Ends:
     """The task that ends processes of a node: what it was asked for, and where."""
@@ -43,7 +45,7 @@ class Nodes:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, listening: int, closed: int) -> None:
         self.alive = [True, True]
-        self.home_of_reward = "gone"
+        self.home_of_reward = GONE
         self.ends = Ends()
         self._ports = listening, closed
         monkeypatch.setattr(placement.ray, "nodes", self.nodes)
@@ -52,7 +54,7 @@ class Nodes:
         monkeypatch.setattr(placement, "_end_marked", self.ends)
 
     def nodes(self) -> list[dict[str, Any]]:
-        named = zip(("there", "gone"), self._ports, self.alive, strict=True)
+        named = zip((THERE, GONE), self._ports, self.alive, strict=True)
         return [
             {
                 "NodeID": n,
@@ -64,7 +66,7 @@ class Nodes:
         ]
 
     def table(self, _: object) -> dict[str, Any]:
-        return {"bundles_to_node_id": {0: "there", 1: self.home_of_reward}}
+        return {"bundles_to_node_id": {0: THERE, 1: self.home_of_reward}}
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_a_node_that_no_longer_answers_is_waited_for_until_ray_has_noticed(
         if noticed == "marked dead":
             nodes.alive[1] = False
         else:
-            nodes.home_of_reward = "there"
+            nodes.home_of_reward = THERE
 
     assert asyncio.run(settles(["reward-0"], notice)) >= 0.05
 
@@ -130,7 +132,7 @@ def test_what_is_left_of_the_last_actor_is_ended_on_its_node_and_nothing_else(
     mark_of(made, "reward-0")
     assert first != second
     asyncio.run(made.settled(["rollout-0"]))
-    assert nodes.ends.asked == [("there", [second])]
+    assert nodes.ends.asked == [(THERE, [second])]
 
 
 @pytest.mark.parametrize("error", [WorkerCrashedError(), TimeoutError()])
@@ -140,4 +142,4 @@ def test_a_node_that_does_not_say_so_keeps_nobody_from_starting(
     nodes.ends = Ends(fails=error)
     monkeypatch.setattr(placement, "_end_marked", nodes.ends)
     asyncio.run(placed().settled(["rollout-0"]))
-    assert nodes.ends.asked == [("there", [])]
+    assert nodes.ends.asked == [(THERE, [])]

@@ -15,7 +15,11 @@ from actors.cluster.processes import MARK, end_marked
 
 pytestmark = pytest.mark.unit
 
-_CHILD = "import subprocess, sys, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
+PARENT = """
+import subprocess, time
+print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
+time.sleep(60)
+"""
 
 
 class Started:
@@ -64,7 +68,7 @@ def test_a_stopped_process_ends_and_one_of_another_mark_lives_on(start: Started)
 
 
 def test_what_the_process_started_ends_with_it(start: Started) -> None:
-    parent = start([sys.executable, "-c", _CHILD], "policy-0-1")
+    parent = start([sys.executable, "-c", PARENT], "policy-0-1")
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     assert lives(child)
