@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 _NOTICED_S = 60.0  # Ray's health checks take 15 s by default
 _LOOK_S = 0.5
 _CONNECTS_S = 2.0
+_GRACE_S = 6.0  # Ray's kill follows with SIGKILL after 5 s, and reports one that was not its own
 _ENDS_S = 5.0  # for the kernel to end a process
 _ENDED_S = 30.0  # for a node to say so; a worker that has to start first takes seconds
 
@@ -68,9 +69,9 @@ async def _answers(node: Mapping[str, Any]) -> bool:
 async def _emptied(node: str, marks: Sequence[str]) -> None:
     """Return when a node has no process with one of these marks, or does not say so in time."""
     there = NodeAffinitySchedulingStrategy(node, soft=False)
-    end = _end_marked.options(scheduling_strategy=there)
+    end = _end_marked.options(scheduling_strategy=there).remote(marks, _GRACE_S, _ENDS_S)
     try:
-        left = await wait_for(end.remote(marks, _ENDS_S), _ENDED_S, "the end of a lost actor")
+        left = await wait_for(end, _ENDED_S, "the end of a lost actor")
     except (EngineError, DeadlineError) as error:
         logger.warning("%s", error)
         return

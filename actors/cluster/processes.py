@@ -6,6 +6,7 @@ the actor itself has started. Each keeps memory and a place that the next actor 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -18,20 +19,22 @@ _PROCESSES = Path("/proc")
 _POLL_S = 0.05
 
 
-def end_marked(marks: Collection[str], patience_s: float) -> list[int]:
+def end_marked(marks: Collection[str], grace_s: float, patience_s: float) -> list[int]:
     """End the processes of this machine with one of these marks; the ids of those that stay.
 
-    The process that calls is not among them. One that the kernel does not let go within
-    `patience_s` stays, as one does that waits for a device which has failed.
+    The process that calls is not among them. Within `grace_s` they may end by themselves. One that
+    the kernel does not let go within `patience_s` after that stays, as one does that waits for a
+    device which has failed.
     """
     wanted = {f"{MARK}={mark}".encode() for mark in marks}
-    end_s = time.monotonic() + patience_s
-    while (left := _bearing(wanted)) and time.monotonic() < end_s:
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)  # one that is stopped ends by nothing else
-            except ProcessLookupError:
-                continue
+    kill_s = time.monotonic() + grace_s
+    while left := _bearing(wanted):
+        if time.monotonic() > kill_s + patience_s:
+            break
+        if time.monotonic() > kill_s:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)  # one that is stopped ends by nothing else
         time.sleep(_POLL_S)
     return left
 

@@ -33,7 +33,7 @@ class Ends:
         self._node = scheduling_strategy.node_id
         return self
 
-    async def remote(self, marks: Sequence[str], _: float) -> list[int]:
+    async def remote(self, marks: Sequence[str], *_: float) -> list[int]:
         self.asked.append((self._node, list(marks)))
         if self._fails is not None:
             raise self._fails

@@ -62,7 +62,7 @@ def test_a_stopped_process_ends_and_one_of_another_mark_lives_on(start: Started)
     stopped = start(["sleep", "60"], "rollout-0-1")
     others = [start(["sleep", "60"], mark) for mark in ("rollout-0-10", "rollout-1-1", None)]
     stopped.send_signal(signal.SIGSTOP)
-    assert end_marked(["rollout-0-1"], 5.0) == []
+    assert end_marked(["rollout-0-1"], 0.0, 5.0) == []
     assert stopped.wait(5.0) == -signal.SIGKILL
     assert all(lives(other.pid) for other in others)
 
@@ -72,8 +72,14 @@ def test_what_the_process_started_ends_with_it(start: Started) -> None:
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     assert lives(child)
-    assert end_marked(["policy-0-1", "policy-1-1"], 5.0) == []
+    assert end_marked(["policy-0-1", "policy-1-1"], 0.0, 5.0) == []
     assert not lives(child)
+
+
+def test_a_process_may_end_by_itself_first(start: Started) -> None:
+    soon = start(["sleep", "0.3"], "reward-0-1")
+    assert end_marked(["reward-0-1"], 10.0, 5.0) == []
+    assert soon.wait(5.0) == 0
 
 
 def test_a_process_that_does_not_end_is_told_of_after_a_while(
@@ -81,9 +87,9 @@ def test_a_process_that_does_not_end_is_told_of_after_a_while(
 ) -> None:
     stays = start(["sleep", "60"], "reward-0-1")
     monkeypatch.setattr(processes.os, "kill", lambda *_: None)
-    assert end_marked(["reward-0-1"], 0.2) == [stays.pid]
+    assert end_marked(["reward-0-1"], 0.0, 0.2) == [stays.pid]
     assert lives(stays.pid)
 
 
 def test_nothing_is_waited_for_where_no_process_is_left() -> None:
-    assert end_marked(["rollout-7-1"], 5.0) == []
+    assert end_marked(["rollout-7-1"], 0.0, 5.0) == []
