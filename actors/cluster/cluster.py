@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 
 import ray
 from ray._private import ray_constants
 from ray._private import utils as ray_utils
+from ray._private import worker as ray_worker
 from ray.exceptions import AuthenticationError
 
 from actors.cluster.environment import inherited, setting
@@ -25,6 +26,8 @@ from conf.errors import EngineError, UserError, in_one_line
 from conf.schema import RayConfig
 
 logger = logging.getLogger(__name__)
+
+_LEAVES_S = 30.0  # Ray ends its processes within 15 s, or will not
 
 
 def starts_ray(cfg: RayConfig) -> bool:
@@ -55,7 +58,28 @@ def cluster(
                 checked.result()
                 yield
         finally:
-            ray.shutdown()
+            _leave()
+
+
+def _leave() -> None:
+    """Leave the cluster, and end one of our own with its processes.
+
+    Ray waits for its GCS meanwhile, for minutes where that stands still: ours is ended then.
+    """
+    watch = Timer(_LEAVES_S, _end_gcs)
+    watch.daemon = True
+    watch.start()
+    try:
+        ray.shutdown()
+    finally:
+        watch.cancel()
+
+
+def _end_gcs() -> None:
+    node = ray_worker._global_node
+    if node is not None and node.head:
+        logger.warning("Ray's GCS has not answered for %g s; it is killed", _LEAVES_S)
+        node.kill_gcs_server(check_alive=False)
 
 
 def _nothing_of(_: object) -> None:

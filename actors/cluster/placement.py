@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.placement_group import (
     PlacementGroup,
     placement_group,
@@ -28,7 +29,7 @@ from ray.util.scheduling_strategies import (
 from actors.cluster.bundles import Bundle, check_fits, seats, together
 from actors.cluster.deadlines import wait_for
 from actors.cluster.processes import MARK, end_marked
-from conf.errors import DeadlineError, EngineError
+from conf.errors import DeadlineError, EngineError, in_one_line
 from conf.schema import PlacementConfig
 
 logger = logging.getLogger(__name__)
@@ -147,5 +148,8 @@ class Placement:
         return placement_group_table(self._group)["bundles_to_node_id"].get(index)
 
     def release(self) -> None:
-        """Give the bundles back."""
-        remove_placement_group(self._group)
+        """Give the bundles back; where Ray does not answer, they go with the connection to it."""
+        try:
+            remove_placement_group(self._group)
+        except RayError as error:
+            logger.warning("Ray took no bundles back: %s", in_one_line(error))

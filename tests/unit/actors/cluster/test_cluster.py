@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 from ray.exceptions import AuthenticationError
 
+from actors.cluster import cluster as cluster_module
 from actors.cluster.cluster import cluster
 from actors.plan.checks.inputs import check_inputs
 from conf.errors import EngineError, UserError
@@ -108,3 +111,30 @@ def test_a_process_ends_after_its_check() -> None:
     assert "refused" in said
     assert last == "checked"
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize("stands_still", [True, False])
+def test_a_gcs_that_stands_still_is_ended_with_the_cluster_and_keeps_nobody(
+    monkeypatch: pytest.MonkeyPatch, stands_still: bool
+) -> None:
+    ended, done = Event(), Event()
+
+    def end(*, check_alive: bool) -> None:
+        assert not check_alive
+        ended.set()
+
+    def shutdown() -> None:
+        if stands_still:
+            assert ended.wait(20.0)
+        done.set()
+
+    node = SimpleNamespace(head=True, kill_gcs_server=end)
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    monkeypatch.setattr(cluster_module.ray_worker, "_global_node", node)
+    monkeypatch.setattr(cluster_module, "_LEAVES_S", 0.05 if stands_still else 60.0)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with cluster(run_config().ray, "name"):
+        pass
+    assert done.is_set()
+    assert ended.is_set() is stands_still

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from ray.exceptions import WorkerCrashedError
+from ray.exceptions import GetTimeoutError, WorkerCrashedError
 
 from actors.cluster import placement
 from actors.cluster.bundles import Bundle
@@ -143,3 +143,14 @@ def test_a_node_that_does_not_say_so_keeps_nobody_from_starting(
     monkeypatch.setattr(placement, "_end_marked", nodes.ends)
     asyncio.run(placed().settled(["rollout-0"]))
     assert nodes.ends.asked == [(THERE, [])]
+
+
+def test_bundles_that_ray_does_not_take_back_end_no_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def remove(_: object) -> None:
+        raise GetTimeoutError("the GCS does not answer")
+
+    monkeypatch.setattr(placement, "remove_placement_group", remove)
+    placed().release()
+    assert "the GCS does not answer" in caplog.text
