@@ -23,7 +23,7 @@ from reward.model.files import find_model
 from reward.model.loading import first_line
 from reward.model.written import check_written
 from rl.base.files import replacing_directory
-from rl.base.outputs import check_output_dir
+from rl.base.outputs import check_new_dir
 
 _WEIGHTS = "adapter_model.safetensors"
 _CLASSES = {
@@ -51,9 +51,7 @@ class MergeArgs:
 
 def run(args: MergeArgs) -> None:
     """Merge one directory of adapters."""
-    source, target = Path(args.input), check_output_dir(args.output)
-    if target.exists() and any(target.iterdir()):
-        raise UserError(f"output: {target} is not empty; give another output=DIR")
+    source, target = Path(args.input), check_new_dir(args.output)
     if not is_adapter(source) or not (source / _WEIGHTS).is_file():
         raise UserError(
             f"input: {source} holds no {ADAPTER_CONFIG} with {_WEIGHTS}; give the directory of an "

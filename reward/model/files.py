@@ -152,7 +152,8 @@ def check_reward_model(
         raise UserError(
             f"{keys.model}: {model} has architectures {names}, but the adapter {adapter!r} "
             f"reads a class that ends in {' or '.join(accepted)}; train one with "
-            f"launch/train_rm.py or choose another {keys.adapter}"
+            f"launch/train_rm.py, make one of a language model with launch/import_yes_no.py, or "
+            f"choose another {keys.adapter}"
         )
     check_one_label(read_object(path / "config.json"), model, keys.model)
     check_has_template(path, keys.model, "put the chat_template.jinja of its training beside it")

@@ -31,6 +31,14 @@ def check_output_dir(output: str, key: str = "output") -> Path:
     return path
 
 
+def check_new_dir(output: str, key: str = "output") -> Path:
+    """`check_output_dir` of one that holds nothing yet; raises UserError for another one."""
+    path = check_output_dir(output, key)
+    if path.exists() and any(path.iterdir()):
+        raise UserError(f"{key}: {path} is not empty; give another {key}=DIR")
+    return path
+
+
 def _obstacle(folder: Path, *names: str) -> str | None:
     """What stands in the way of files in `folder`, which need not exist yet, and of their names.
 

@@ -2,7 +2,8 @@
 
 The engine is the one that a shard runs; the reference is the scoring snippet of the model cards
 (padded batch, sequence classification) and, for the same checkpoint, what the authors' RL worker
-does (token classification, gathered at the last token).
+does (token classification, gathered at the last token). A language model that was asked for yes
+or no is the reference of the classifier that was made of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     LlamaConfig,
@@ -26,12 +28,14 @@ from transformers import (
     Qwen2Config,
     Qwen2ForTokenClassification,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3ForSequenceClassification,
     Qwen3ForTokenClassification,
 )
 
 from actors.engines.specs import EngineSpec
 from actors.engines.vllm_engine import EngineLoop
+from launch.import_yes_no import ImportArgs, run
 from reward.model.files import ADAPTERS, AdapterName, check_reward_model
 from reward.model.text_path import TextPath
 from rl.problems import minipy
@@ -53,6 +57,7 @@ class Family:
     tied: bool
     adapters: tuple[AdapterName, ...]
     begins: bool = False  # the template starts with a beginning-of-sequence token
+    words: tuple[str, str] | None = None  # of a language model that is made into a classifier
 
 
 FAMILIES = {
@@ -65,6 +70,10 @@ FAMILIES = {
     "qwen3 token head": Family(Qwen3ForTokenClassification, Qwen3Config, False, ("acecoder",)),
     # What launch/import_value_head.py makes of AceCodeRM.
     "qwen2 token head": Family(Qwen2ForTokenClassification, Qwen2Config, False, ("acecoder",)),
+    # What launch/import_yes_no.py makes of a language model.
+    "qwen3 yes no": Family(
+        Qwen3ForCausalLM, Qwen3Config, True, ("sequence_classifier",), words=("Yes", "No")
+    ),
     "llama": Family(
         LlamaForSequenceClassification, LlamaConfig, False, ("sequence_classifier",), begins=True
     ),
@@ -76,7 +85,8 @@ FAMILIES = {
 
 def make_model(family: Family, directory: Path) -> None:
     """A random checkpoint whose scores spread over about one unit."""
-    tokenizer = make_tokenizer(["\n".join(pair) for pair in minipy.warm_start_answers(200, 0.3, 0)])
+    corpus = ["\n".join(pair) for pair in minipy.warm_start_answers(200, 0.3, 0)]
+    tokenizer = make_tokenizer([*corpus, *family.words * 500] if family.words else corpus)
     if family.begins:
         tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
         tokenizer.chat_template = "{{ bos_token }}" + CHAT_TEMPLATE
@@ -100,11 +110,36 @@ def make_model(family: Family, directory: Path) -> None:
     torch.manual_seed(3)
     model = family.architecture(config)
     with torch.no_grad():
-        model.score.weight.normal_(std=0.2)
-        if model.score.bias is not None:
-            model.score.bias.fill_(0.7)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+        if family.words:
+            model.get_input_embeddings().weight.normal_(std=0.2)
+        else:
+            model.score.weight.normal_(std=0.2)
+            if model.score.bias is not None:
+                model.score.bias.fill_(0.7)
+    source = language_model_of(directory) if family.words else directory
+    model.save_pretrained(source)
+    tokenizer.save_pretrained(source)
+    if family.words:
+        question = directory.with_suffix(".txt")
+        question.write_text("{problem}\n{answer}\nYes or No?")
+        run(ImportArgs(input=str(source), output=str(directory), template=str(question)))
+
+
+def language_model_of(directory: Path) -> Path:
+    """Where the model lies that a classifier was made of."""
+    return directory.with_suffix(".lm")
+
+
+def logit_differences(
+    directory: Path, rows: list[np.ndarray], words: tuple[str, str]
+) -> np.ndarray:
+    """What the language model says of its next token, in plain transformers."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    yes, no = (tokenizer.convert_tokens_to_ids(word) for word in words)
+    with torch.no_grad():
+        logits = [model(torch.from_numpy(row.astype(np.int64))[None]).logits[0, -1] for row in rows]
+    return torch.stack([one[yes] - one[no] for one in logits]).double().numpy()
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -182,6 +217,9 @@ def test_an_engine_scores_as_the_model_cards_snippet(
         gaps = {"token": np.abs(ours - snippet(directory, turns_N, tokens=True)).max()}
         if not has_token_head:  # the other way round, the snippet would drop the head's bias
             gaps["sequence"] = np.abs(ours - snippet(directory, turns_N, tokens=False)).max()
+        if family.words:
+            logits = logit_differences(language_model_of(directory), rows, family.words)
+            gaps["language model's"] = np.abs(ours - logits).max()
         shown = ", ".join(f"{kind} head {gap:.1e}" for kind, gap in gaps.items())
         record(f"{name}, {adapter}: max |score difference| {shown}, spread {ours.std():.2f}")
         assert ours.std() > 0.05  # or the agreement would be that of constants
