@@ -103,8 +103,8 @@ def _check_source(model: str) -> None:
     check_has_template(path, "input", "put the chat_template.jinja of its training beside it")
     if read_object(path / "config.json").get("quantization_config"):
         raise UserError(
-            f"input: the weights of {model} are quantised, and a classifier's head among them would "
-            "be read as one of them; give the model that they were made from"
+            f"input: the weights of {model} are quantised, and a head among them would be read as "
+            "one of them; give the model that they were made from"
         )
 
 

@@ -20,8 +20,8 @@ from rl.types import Message
 
 PLACES = ("{problem}", "{answer}")
 _QUESTION = (
-    "{problem}\n\nThis program is given:\n\n```\n{answer}\n```\n\nIs it right for every input? Answer "
-    "with %s or %s alone."
+    "{problem}\n\nThis program is given:\n\n```\n{answer}\n```\n\n"
+    "Is it right for every input? Answer with %s or %s alone."
 )
 _TEMPLATE = """\
 {{#- The last two turns, problem and answer, in a question to a language model. -#}}
@@ -87,8 +87,8 @@ def question_template(tokenizer: Any, question: str, key: str) -> str:  # noqa: 
         asked = _ask(tokenizer, question, problem, answer, key)
         if _show(tokenizer, template, problem, answer, key) != asked:
             raise UserError(
-                f"{key}: its chat template shows a question otherwise when {problem[:_SHOWN]!r} is "
-                "in it; give a model whose template shows a user's text as it is"
+                f"{key}: its chat template does not show {problem[:_SHOWN]!r} or "
+                f"{answer[:_SHOWN]!r} in a question as they are; give a model whose template does"
             )
     return template
 

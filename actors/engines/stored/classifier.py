@@ -1,4 +1,4 @@
-"""Classifier with one score, written from the files of a language model: one of them is held at a time.
+"""Classifier with one score, written from the files of a language model, a file at a time.
 
 The weights keep their numbers and their data type; what changes is the head, and what is said of
 it. Commands that import a model name the tensors, and give those of a head that no file holds.

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.modeling_outputs import MoeModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from actors.engines.stored.classifier import HEAD
 from conf.errors import UserError
@@ -100,14 +100,22 @@ def _read(source: Path, name: str, rows: Sequence[int]) -> Tensor:
     raise _refusal(source, f"its files hold no {name}")
 
 
+class _KnownOutput(BaseModelOutputWithPast):
+    """Hidden states, and nothing of whatever else a model passes on."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+
 class _KnownBody(nn.Module):
     """What stands for all layers of a model: hidden states that are known."""
 
     def __init__(self, hidden_1TH: Tensor) -> None:
         super().__init__()
-        self._output = MoeModelOutputWithPast(last_hidden_state=hidden_1TH)  # pyright: ignore[reportArgumentType]  # annotated as a FloatTensor
+        self._output = _KnownOutput(last_hidden_state=cast("torch.FloatTensor", hidden_1TH))
 
-    def forward(self, *_: object, **__: object) -> MoeModelOutputWithPast:
+    def forward(self, *_: object, **__: object) -> BaseModelOutputWithPast:
         return self._output
 
 
@@ -122,7 +130,7 @@ def _check_linear(source: Path, model: Any, head: nn.Linear) -> None:  # noqa: A
         try:
             ids = torch.zeros(1, _NUM_TOKENS, dtype=torch.long)
             found = model.eval()(input_ids=ids, use_cache=False).logits
-        except Exception as error:  # noqa: BLE001 - a class raises whatever it misses
+        except Exception as error:
             raise _refusal(
                 source,
                 f"whether {type(model).__name__} has a linear head cannot be told "

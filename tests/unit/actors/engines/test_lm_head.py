@@ -1,4 +1,4 @@
-"""The LM head is found where it lies, and a model whose logits are more than its rows is refused."""
+"""The LM head is found where it lies; a model whose logits are more than rows of it is refused."""
 
 from __future__ import annotations
 

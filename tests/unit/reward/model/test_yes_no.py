@@ -15,7 +15,7 @@ from tests.unit.tokenizer_kinds import KINDS, write_tokenizer
 
 pytestmark = pytest.mark.unit
 
-PROBLEM = "Return x doubled.\n\nInput: {answer} \\n \"xs\""
+PROBLEM = 'Return x doubled.\n\nInput: {answer} \\n "xs"'
 PROGRAM = "def f(x):\n    return '{{ x }}' # 'caf\u00e9' {problem}\n"
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -61,9 +61,8 @@ def test_each_kind_of_template_shows_what_the_model_would_be_asked(
     path = TextPath(tokenizer, "sequence_classifier", 4096)
     ids = tokenizer(asked, add_special_tokens=False)["input_ids"]
     assert path.encode(PROBLEM, PROGRAM).token_ids.tolist() == ids
-    token = answer_token(tokenizer, template, "\u00e9", "yes") if name != "phi3" else None
-    answered = tokenizer(f"{asked}\u00e9", add_special_tokens=False)["input_ids"]
-    assert token is None or answered == [*ids, token]
+    answered = tokenizer(f"{asked}f", add_special_tokens=False)["input_ids"]
+    assert answered == [*ids, answer_token(tokenizer, template, "f", "yes")]
 
 
 def test_a_model_that_may_think_is_asked_to_answer_at_once() -> None:
@@ -90,7 +89,7 @@ def test_a_template_that_changes_some_texts_is_refused() -> None:
     tokenizer = with_template(
         "{% for m in messages %}{{ m['content'] | replace('total', 'sum') }}{% endfor %}"
     )
-    with pytest.raises(UserError, match=r"shows a question otherwise when 'total \+= "):
+    with pytest.raises(UserError, match=r"does not show .* or 'total \+= 1234567890 ' in a"):
         question_template(tokenizer, QUESTION, "input")
 
 
