@@ -121,7 +121,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:  # noqa: ANN401
 
 def _ask(tokenizer: Any, question: str, problem: str, answer: str, key: str) -> str:  # noqa: ANN401
     """The question in the tokenizer's own template, up to where the model answers at once."""
-    named = dict(zip(PLACES, (problem.strip(), answer.strip()), strict=True))
+    named: dict[str, str] = dict(zip(PLACES, (problem.strip(), answer.strip()), strict=True))
     # In one pass, so that no problem can hold the place of the answer.
     content = re.sub("|".join(map(re.escape, PLACES)), lambda place: named[place[0]], question)
     options = {_SWITCH: False} if _SWITCH in str(tokenizer.chat_template) else {}

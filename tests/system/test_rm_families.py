@@ -111,7 +111,9 @@ def make_model(family: Family, directory: Path) -> None:
     model = family.architecture(config)
     with torch.no_grad():
         if family.words:
-            model.get_input_embeddings().weight.normal_(std=0.2)
+            for name, parameter in model.named_parameters():
+                if "norm" not in name:
+                    parameter.normal_(std=0.3)
         else:
             model.score.weight.normal_(std=0.2)
             if model.score.bias is not None:

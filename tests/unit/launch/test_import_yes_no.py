@@ -129,7 +129,7 @@ def test_a_head_with_a_bias_becomes_a_token_classifier_that_has_it(tmp_path: Pat
 def test_the_text_is_what_the_model_would_be_asked_and_ends_before_its_answer(tmp_path: Path):
     source = make(tmp_path / "lm")
     target = converted(tmp_path)
-    own = TextPath.load(str(REWARD_MODEL), "codescaler", 64).tokenizer  # of the same template
+    own: Any = TextPath.load(str(REWARD_MODEL), "codescaler", 64).tokenizer  # of the same template
     asked = (
         f"{PROBES[0][0]}\n\nThis program is given:\n\n```\n{PROBES[0][1]}\n```\n\nIs it right for "
         "every input? Answer with Yes or No alone."
@@ -137,7 +137,7 @@ def test_the_text_is_what_the_model_would_be_asked_and_ends_before_its_answer(tm
     text = own.apply_chat_template(
         [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
     )
-    ours = TextPath.load(str(target), "sequence_classifier", POSITIONS).tokenizer
+    ours: Any = TextPath.load(str(target), "sequence_classifier", POSITIONS).tokenizer
     ids = ours(text, add_special_tokens=False)["input_ids"]
     assert texts_of(target)[0] == ids
     answered = ours(f"{text}Yes", add_special_tokens=False)["input_ids"]

@@ -61,6 +61,10 @@ def test_each_kind_of_template_shows_what_the_model_would_be_asked(
     path = TextPath(tokenizer, "sequence_classifier", 4096)
     ids = tokenizer(asked, add_special_tokens=False)["input_ids"]
     assert path.encode(PROBLEM, PROGRAM).token_ids.tolist() == ids
+    if name == "phi3":  # its small vocabulary has no word with the mark that a turn begins with
+        with pytest.raises(UserError, match=r"^yes: 'f' behind .* tokens \['\u2581', 'f'\]"):
+            answer_token(tokenizer, template, "f", "yes")
+        return
     answered = tokenizer(f"{asked}f", add_special_tokens=False)["input_ids"]
     assert answered == [*ids, answer_token(tokenizer, template, "f", "yes")]
 
