@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conf.errors import UserError
-from rl.base.outputs import check_output, check_output_dir
+from rl.base.outputs import check_new_dir, check_output, check_output_dir
 
 pytestmark = pytest.mark.unit
 
@@ -53,3 +53,10 @@ def test_looking_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"give output=FILE\.json"):
         check_output(str(tmp_path), "FILE.json")
+
+
+def test_a_directory_that_is_made_anew_may_exist_but_holds_nothing(tmp_path: Path) -> None:
+    assert check_new_dir(str(tmp_path)) == tmp_path
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"^output: .* is not empty; give another output=DIR"):
+        check_new_dir(str(tmp_path))
