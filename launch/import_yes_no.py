@@ -3,7 +3,7 @@
 A language model is asked whether a program is right, and its score is the logit of `yes` less that
 of `no` at the first token that it would answer. The same weights become a classifier with one label
 whose head is the difference of these two rows of the LM head. Its chat template asks the question
-in the model's own: `template=FILE` asks another one, with {problem} and {answer} in it.
+in the model's own: `template=FILE` asks another one, with {question} and {code} in it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ImportArgs:
     yes: str = key("answer whose logit counts for a program: one token, a space included", "Yes")
     no: str = key("answer whose logit counts against it", "No")
     template: str | None = key(
-        "file with the question, in which {problem} and {answer} stand once each; null is one "
+        "file with the question, in which {question} and {code} stand once each; null is one "
         "about a program",
         None,
     )

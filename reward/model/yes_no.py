@@ -18,9 +18,9 @@ from rl.text.chat_template import render
 from rl.text.tokenizer import PROBES
 from rl.types import Message
 
-PLACES = ("{problem}", "{answer}")
+PLACES = ("{question}", "{code}")
 _QUESTION = (
-    "{problem}\n\nThis program is given:\n\n```\n{answer}\n```\n\n"
+    "{question}\n\nThis program is given:\n\n```\n{code}\n```\n\n"
     "Is it right for every input? Answer with %s or %s alone."
 )
 _TEMPLATE = """\

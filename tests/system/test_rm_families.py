@@ -123,7 +123,7 @@ def make_model(family: Family, directory: Path) -> None:
     tokenizer.save_pretrained(source)
     if family.words:
         question = directory.with_suffix(".txt")
-        question.write_text("{problem}\n{answer}\nYes or No?")
+        question.write_text("{question}\n{code}\nYes or No?")
         run(ImportArgs(input=str(source), output=str(directory), template=str(question)))
 
 

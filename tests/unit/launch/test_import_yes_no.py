@@ -194,7 +194,7 @@ def test_padding_is_given_to_a_model_without_and_no_text_ends_with_it(tmp_path: 
 def test_a_question_of_a_file_is_asked(tmp_path: Path):
     source = make(tmp_path / "lm")
     question = tmp_path / "question.txt"
-    question.write_text("Task: {problem}\nCode: {answer}\nWorks?\n")
+    question.write_text("Task: {question}\nCode: {code}\nWorks?\n")
     target = converted(tmp_path, template=str(question))
     path = TextPath.load(str(target), "sequence_classifier", POSITIONS)
     ids = path.encode("P", "print(1)").token_ids.tolist()

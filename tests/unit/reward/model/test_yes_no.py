@@ -15,8 +15,8 @@ from tests.unit.tokenizer_kinds import KINDS, write_tokenizer
 
 pytestmark = pytest.mark.unit
 
-PROBLEM = 'Return x doubled.\n\nInput: {answer} \\n "xs"'
-PROGRAM = "def f(x):\n    return '{{ x }}' # 'caf\u00e9' {problem}\n"
+PROBLEM = 'Return x doubled.\n\nInput: {code} \\n "xs"'
+PROGRAM = "def f(x):\n    return '{{ x }}' # 'caf\u00e9' {question}\n"
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
@@ -100,10 +100,10 @@ def test_a_template_that_changes_some_texts_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{problem} alone", "1 times {problem} and 0 times {answer}"),
-        ("{answer} {answer} {problem}", "1 times {problem} and 2 times {answer}"),
-        ("{answer} of {problem}", "write each once, the problem first"),
-        ("", "0 times {problem}"),
+        ("{question} alone", "1 times {question} and 0 times {code}"),
+        ("{code} {code} {question}", "1 times {question} and 2 times {code}"),
+        ("{code} of {question}", "write each once, the problem first"),
+        ("", "0 times {question}"),
     ],
 )
 def test_a_question_that_does_not_show_both_once_is_refused(
