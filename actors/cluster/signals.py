@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Coroutine, Generator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from rl.run.checkpoint import complete_checkpoints
 T = TypeVar("T")
 
 _KEEP_S = 0.001
+_AGAIN_S = 0.05  # the callback that an exception was raised in has ended by then
 _heard: list[signal.Signals] = []  # signals of which some `stopped_by_signals` is still to tell
 _SIGACTION_BYTES = 256  # more than `struct sigaction` of any libc; it is kept as it is
 
@@ -37,6 +39,7 @@ def run_until_stopped(body: Coroutine[Any, Any, T]) -> T:
         StoppedError: naming the signal, when the body is gone.
     """
     if _heard:
+        body.close()  # else Python says that nobody has awaited it
         raise StoppedError(f"stopped by {_heard[0].name}")
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
@@ -51,13 +54,16 @@ def stopped_by_signals() -> Generator[None]:
     """A signal raises StoppedError in the body, where it has no event loop that listens.
 
     Without it Ctrl-C ends a command with a traceback. The second signal is obeyed at once. What the
-    shell that started the command ignores stays ignored.
+    shell that started the command ignores stays ignored. Where the exception is raised in a
+    callback of the interpreter, which would print it, it is raised again a little later.
     """
     if not _decides_on_signals():
         yield
         return
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    print_unraisable = sys.unraisablehook
     received: list[signal.Signals] = []
+    again: list[threading.Timer] = []
 
     def restore() -> None:
         for number, handler in handlers.items():
@@ -65,22 +71,35 @@ def stopped_by_signals() -> Generator[None]:
 
     def on_signal(number: int, _: FrameType | None) -> None:
         restore()
-        received.append(signal.Signals(number))
-        _heard.append(received[0])
+        if not received:
+            received.append(signal.Signals(number))
+            _heard.append(received[0])
         raise KeyboardInterrupt  # libraries catch, and Ray Data reports, what is an Exception
+
+    def on_unraisable(found: sys.UnraisableHookArgs) -> None:
+        if not received or found.exc_type is not KeyboardInterrupt:
+            print_unraisable(found)
+            return
+        signal.signal(received[0], on_signal)
+        again.append(threading.Timer(_AGAIN_S, os.kill, (os.getpid(), received[0])))
+        again[-1].start()
 
     for number, handler in handlers.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, on_signal)
+    sys.unraisablehook = on_unraisable
     try:
         yield
-        if received:  # and the exception was raised where nobody passes one on, as in a `__del__`
+        if received:  # and somebody has caught the exception, or it is about to be raised again
             raise StoppedError(f"stopped by {received[0].name}")
     except BaseException as error:
         if received:
             raise StoppedError(f"stopped by {received[0].name}") from error
         raise
     finally:
+        sys.unraisablehook = print_unraisable
+        for timer in again:
+            timer.cancel()
         restore()
         _heard[:] = [number for number in _heard if number not in received]
 

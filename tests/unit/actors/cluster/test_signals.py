@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -21,6 +22,14 @@ from conf.errors import EngineError, StoppedError
 from rl.run.checkpoint import commit, staging_directory
 
 pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What Python would print of exceptions that nobody passes on: their names."""
+    names: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: names.append(found.exc_type.__name__))
+    return names
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -97,6 +106,36 @@ def test_without_an_event_loop_a_signal_is_the_same_error(number: signal.Signals
         os.kill(os.getpid(), number)
         time.sleep(60)
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_callback_of_the_interpreter_is_raised_again_and_nothing_is_printed(
+    number: signal.Signals, printed: list[str]
+) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    hook, start_s = sys.unraisablehook, time.monotonic()
+    with pytest.raises(StoppedError, match=f"^stopped by {number.name}$"), stopped_by_signals():
+        Dying()
+        time.sleep(60)
+    assert time.monotonic() - start_s < 30
+    assert printed == []
+    assert sys.unraisablehook is hook
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_what_else_is_raised_in_a_callback_is_printed(printed: list[str]) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            raise EngineError("in a callback")
+
+    with stopped_by_signals():
+        Dying()
+    assert printed == ["EngineError"]
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -188,7 +227,5 @@ def test_a_signal_whose_exception_is_lost_is_told_before_anything_is_started() -
             time.sleep(60)
         except KeyboardInterrupt:
             pass
-        try:
-            run_until_stopped(body)
-        finally:
-            body.close()
+        run_until_stopped(body)
+    assert body.cr_frame is None  # closed: Python says of no coroutine that nobody has awaited it
