@@ -8,8 +8,10 @@ what is promised (signals, refusals, servers), a test starts an interpreter.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import random
 import runpy
 import socket
 import subprocess
@@ -38,9 +40,11 @@ def _forks() -> ForkServerContext:
 
 
 def free_port() -> int:
-    """A port that nobody listens to."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    """A port that nobody listens to, and the kernel hands to nobody who asks for any."""
+    while True:
+        port = random.SystemRandom().randint(20_000, 32_000)  # above those of Ray's workers
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def run_ranks(
