@@ -10,12 +10,11 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Collection, Set
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 MARK = "CODESCALER_ACTOR"  # the variable; whatever an actor starts inherits it
 
-_PROCESSES = Path("/proc")
 _POLL_S = 0.05
 
 
@@ -26,9 +25,9 @@ def end_marked(marks: Collection[str], grace_s: float, patience_s: float) -> lis
     the kernel does not let go within `patience_s` after that stays, as one does that waits for a
     device which has failed.
     """
-    wanted = {f"{MARK}={mark}".encode() for mark in marks}
+    wanted = {f"{MARK}={mark}" for mark in marks}
     kill_s = time.monotonic() + grace_s
-    while left := _bearing(wanted):
+    while left := [pid for pid in processes_with(wanted) if pid != os.getpid()]:
         if time.monotonic() > kill_s + patience_s:
             break
         if time.monotonic() > kill_s:
@@ -39,16 +38,18 @@ def end_marked(marks: Collection[str], grace_s: float, patience_s: float) -> lis
     return left
 
 
-def _bearing(wanted: Set[bytes]) -> list[int]:
-    """Processes of this user with one of these settings; one that has ended has none any more."""
+def processes_with(settings: Iterable[str]) -> list[int]:
+    """Processes of this user with one of these `NAME=value` in the environment they started with.
+
+    One that has ended has none any more.
+    """
+    wanted = {setting.encode() for setting in settings}
     found: list[int] = []
-    for entry in _PROCESSES.iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
+    for directory in Path("/proc").glob("[0-9]*"):
         try:
-            settings = (entry / "environ").read_bytes().split(b"\0")
+            environment = (directory / "environ").read_bytes().split(b"\0")
         except OSError:  # it is another user's, or has gone
             continue
-        if not wanted.isdisjoint(settings):
-            found.append(int(entry.name))
+        if not wanted.isdisjoint(environment):
+            found.append(int(directory.name))
     return found

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from actors.cluster.processes import processes_with
+
 Target = Literal["driver", "rollout", "reward", "policy", "sandbox", "raylet", "gcs"]
 Phase = Literal["startup", "rollout", "score", "update", "publish", "checkpoint", "evaluation"]
 
@@ -73,21 +75,17 @@ def processes(mark: str, titles: Sequence[str] = ("",)) -> list[int]:
 
     The mark is in the environment of a process, or of one that it descends from.
     """
-    wanted = f"{MARK}={mark}".encode()
-    marked: set[int] = set()
+    marked = set(processes_with([f"{MARK}={mark}"]))
     parents: dict[int, int] = {}
     named: list[int] = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:
-            environment = (directory / "environ").read_bytes().split(b"\0")
             command = (directory / "cmdline").read_bytes().decode(errors="replace")
             state, parent, *_ = (directory / "stat").read_text().rpartition(")")[2].split()
         except OSError:  # it has ended, or is not ours
             continue
         pid = int(directory.name)
         parents[pid] = int(parent)
-        if wanted in environment:
-            marked.add(pid)
         if state != "Z" and any(title in command for title in titles):
             named.append(pid)
     return sorted(pid for pid in named if _descends(pid, marked, parents))
