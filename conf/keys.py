@@ -30,6 +30,11 @@ EXAMPLES: Mapping[str, Any] = {
 }
 
 
+# What a number without a bound of its own may be at most: an integer that every library counts with
+# (seeds, sizes), and 30 years in seconds, beyond which waits overflow.
+LARGEST: Mapping[type, int] = {int: 2**31 - 1, float: 10**9}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
     """One leaf of a schema, as declared with `conf.schema.key`."""
@@ -42,6 +47,7 @@ class Key:
     ge: float | None
     gt: float | None
     le: float | None
+    lt: float | None
     importable: bool = False  # beside its choices it takes the path of something to import
 
     @property
@@ -97,8 +103,24 @@ class Key:
     @property
     def range_name(self) -> str:
         """The allowed range, such as `> 0 and <= 1`; empty when there is none."""
-        bounds = ((">=", self.ge), (">", self.gt), ("<=", self.le))
-        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+        bounds = ((">=", self.ge), (">", self.gt), ("<=", self.le), ("<", self.lt))
+        return " and ".join(f"{sign} {bound}" for sign, bound in bounds if bound is not None)
+
+    @property
+    def largest(self) -> int | None:
+        """The bound of its type, where a number has no upper bound of its own."""
+        item = get_args(self.hint)[0] if self.is_list else self.hint
+        return LARGEST.get(item) if self.le is None and self.lt is None else None
+
+    def is_too_large(self, number: float) -> bool:
+        """Whether a number is beyond the bound of its type."""
+        return self.largest is not None and abs(number) > self.largest
+
+    def holds(self, number: float) -> bool:
+        """Whether a number lies within the range and the bound of its type."""
+        above = (self.ge is None or number >= self.ge) and (self.gt is None or number > self.gt)
+        below = (self.le is None or number <= self.le) and (self.lt is None or number < self.lt)
+        return above and below and not self.is_too_large(number)
 
     @property
     def rule(self) -> str:
@@ -136,6 +158,7 @@ def keys_of(schema: type, prefix: str = "") -> list[Key]:
                 ge=meta["ge"],
                 gt=meta["gt"],
                 le=meta["le"],
+                lt=meta["lt"],
                 importable=importable,
             )
         )

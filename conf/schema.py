@@ -13,19 +13,21 @@ from dataclasses import MISSING, dataclass, field, replace
 from typing import Any, Literal
 
 
-def key(
+def key(  # noqa: PLR0913 - what can be said of a key
     doc: str,
     default: Any = MISSING,  # noqa: ANN401 - the type is that of the field
     *,
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
+    lt: float | None = None,
 ) -> Any:  # noqa: ANN401 - dataclass fields are declared with their own type
     """Declare one configuration key: what it means, its default and its range.
 
-    Every key must be filled by some YAML file or have a default here.
+    Every key must be filled by some YAML file or have a default here. A number without an upper
+    bound has that of its type (`conf.keys.LARGEST`).
     """
-    metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le}
+    metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le, "lt": lt}
     if default is MISSING:
         return field(metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -79,6 +81,18 @@ BY_SERVERS = ("generative", "remote")  # kinds of judges that ask over HTTP
 # vLLM samples at this where less is asked for, save for 0, which is greedy; the trainer
 # would then compute log-probs of a distribution that nothing was sampled from.
 MIN_TEMPERATURE = 0.01
+
+# Actors of a group, machines, devices of one: layouts are laid out one by one.
+MAX_ACTORS = 4096
+
+# Completions of one problem.
+MAX_GROUP = 65_536
+
+# Sequences of an engine: vLLM takes no more than the tokens of a pass, which are 8,192 by default.
+MAX_SEQS = 8192
+
+# Problems that minipy makes, half a millisecond each; it has some thousands that differ.
+MAX_MADE = 100_000
 
 # Tokens that an engine can say it sampled among; the update then knows the distribution exactly.
 MAX_TOP_K = 100
@@ -147,8 +161,10 @@ class DataConfig:
         "conditional statements",
         "flat",
     )
-    num_train: int = key("problems generated for training (kind minipy)", 4000, ge=1)
-    num_eval: int = key("problems generated for the held-out test split (kind minipy)", 120, ge=1)
+    num_train: int = key("problems generated for training (kind minipy)", 4000, ge=1, le=MAX_MADE)
+    num_eval: int = key(
+        "problems generated for the held-out test split (kind minipy)", 120, ge=1, le=MAX_MADE
+    )
     untested_path: str | None = key(
         "canonical parquet of further training problems, without tests, as launch/make_problems.py "
         "makes them",
@@ -192,7 +208,7 @@ class AlgorithmConfig:
     )
     num_steps: int = key("RL steps of the run", ge=1)
     prompts_per_step: int = key("problems sampled each step", ge=1)
-    group_size: int = key("completions per problem", ge=1)
+    group_size: int = key("completions per problem", ge=1, le=MAX_GROUP)
     minibatches_per_step: int = key("optimizer steps per RL step", 1, ge=1)
     advantage_baseline: AdvantageBaseline = key(
         "what a reward is compared with: the mean of its group, of the others of its group, or of "
@@ -300,7 +316,7 @@ class AlgorithmConfig:
 class RolloutConfig:
     """The vLLM engines that sample (group `rollout`)."""
 
-    engines: int = key("rollout actors", 1, ge=1)
+    engines: int = key("rollout actors", 1, ge=1, le=MAX_ACTORS)
     tensor_parallel: int = key("GPUs of one engine", 1, ge=1)
     temperature: float = key("sampling temperature of training rollouts", 1.0, ge=MIN_TEMPERATURE)
     top_p: float = key(
@@ -315,7 +331,7 @@ class RolloutConfig:
         -1,
         ge=-1,
     )
-    max_num_seqs: int = key("sequences that one engine runs at once", 256, ge=1)
+    max_num_seqs: int = key("sequences that one engine runs at once", 256, ge=1, le=MAX_SEQS)
     gpu_memory_utilization: float = key(
         "share of a GPU that a rollout engine takes", 0.85, gt=0, le=1
     )
@@ -446,11 +462,14 @@ class RewardConfig:
     )
     dtype: Dtype = key("data type of the reward model's weights and activations", "bfloat16")
     shards: int = key(
-        "data-parallel reward actors, each with its own engine (or verifier)", 1, ge=1
+        "data-parallel reward actors, each with its own engine (or verifier)",
+        1,
+        ge=1,
+        le=MAX_ACTORS,
     )
     tensor_parallel: int = key("GPUs of one shard", 1, ge=1)
     max_tokens: int = key("context of the reward model, problem and code, in tokens", 4096, ge=8)
-    max_num_seqs: int = key("sequences that one shard scores at once", 256, ge=1)
+    max_num_seqs: int = key("sequences that one shard scores at once", 256, ge=1, le=MAX_SEQS)
     gpu_memory_utilization: float = key(
         "share of a GPU that a reward shard takes", 0.85, gt=0, le=1
     )
@@ -587,15 +606,15 @@ class LoraConfig:
 class PolicyConfig:
     """The DeepSpeed ZeRO-3 ranks that train (group `policy`)."""
 
-    ranks: int = key("data-parallel ZeRO-3 ranks", 1, ge=1)
-    lr: float = key("peak learning rate", gt=0)
+    ranks: int = key("data-parallel ZeRO-3 ranks", 1, ge=1, le=MAX_ACTORS)
+    lr: float = key("peak learning rate", gt=0, le=1)
     warmup_steps: int = key("linear warm-up of the learning rate, in optimizer steps", 0, ge=0)
     lr_schedule: Literal["constant", "cosine"] = key(
         "learning rate after the warm-up; cosine ends at 0", "constant"
     )
-    weight_decay: float = key("weight decay of AdamW", 0.0, ge=0)
-    adam_beta1: float = key("beta 1 of AdamW", 0.9, ge=0, le=1)
-    adam_beta2: float = key("beta 2 of AdamW", 0.95, ge=0, le=1)
+    weight_decay: float = key("weight decay of AdamW", 0.0, ge=0, le=1)
+    adam_beta1: float = key("beta 1 of AdamW", 0.9, ge=0, lt=1)
+    adam_beta2: float = key("beta 2 of AdamW", 0.95, ge=0, lt=1)
     grad_clip: float = key(
         "largest global gradient norm; larger gradients are scaled down", 1.0, gt=0
     )
@@ -692,7 +711,7 @@ class NodeConfig:
     """
 
     cpus: float = key("CPUs of one machine", 2.0, gt=0)
-    gpus: int = key("GPUs of one machine", 0, ge=0)
+    gpus: int = key("GPUs of one machine", 0, ge=0, le=MAX_ACTORS)
     gpu_memory_gib: float = key("memory of one GPU, GiB", 79.0, gt=0)
     memory_gib: float = key("host memory of one machine, GiB", 16.0, gt=0)
 
@@ -703,7 +722,7 @@ class PlacementConfig:
 
     kind: PlacementName = key("name of the layout")
     device: Device = key("device of the engines")
-    num_nodes: int = key("machines that the layout is made for", 1, ge=1)
+    num_nodes: int = key("machines that the layout is made for", 1, ge=1, le=MAX_ACTORS)
     colocate: bool = key("whether the groups share devices and take turns (sleep and wake)", False)
     strategy: Strategy = key("strategy by which Ray lays out the bundles of the run", "PACK")
     rollout: ResourceConfig = key("resources of one rollout actor")
@@ -722,7 +741,7 @@ class EvaluationConfig:
     every: int = key(
         "steps between evaluations during the run; 0 evaluates at both ends only", 0, ge=0
     )
-    num_samples: int = key("completions per held-out problem", 8, ge=1)
+    num_samples: int = key("completions per held-out problem", 8, ge=1, le=MAX_GROUP)
     temperature: float = key(
         "sampling temperature of the held-out completions", 1.0, ge=MIN_TEMPERATURE
     )
@@ -736,8 +755,8 @@ class ProbeConfig:
     """Held-out problems that are executed during the run, for `alarm`; never for a reward."""
 
     every: int = key("steps between probes; 0 turns probe and alarm off", 5, ge=0)
-    num_prompts: int = key("problems of the probe", 64, ge=16)
-    num_samples: int = key("completions per problem of the probe", 4, ge=1)
+    num_prompts: int = key("problems of the probe", 64, ge=16, le=MAX_MADE)
+    num_samples: int = key("completions per problem of the probe", 4, ge=1, le=MAX_GROUP)
     path: str | None = key(
         "canonical parquet of the probe's problems; null takes some with tests out of the "
         "training problems (kind parquet)",
@@ -878,7 +897,7 @@ class PipelineConfig:
     )
     warm_steps: int = key("optimizer steps of the warm start", 500, ge=1)
     warm_batch: int = key("answers per optimizer step of the warm start", 64, ge=1)
-    warm_lr: float = key("peak learning rate of the warm start", 3e-3, gt=0)
+    warm_lr: float = key("peak learning rate of the warm start", 3e-3, gt=0, le=1)
     rlvr_steps: int = key(
         "steps of the execution-reward run that rollouts are collected from; 0 skips it",
         60,
@@ -899,7 +918,7 @@ class PipelineConfig:
         1e-4,
         ge=0,
     )
-    rm_lr: float = key("peak learning rate of the reward model", 6e-4, gt=0)
+    rm_lr: float = key("peak learning rate of the reward model", 6e-4, gt=0, le=1)
     rm_eval_prompts: int = key("held-out problems for the pairwise accuracy", 300, ge=1)
 
 

@@ -216,7 +216,9 @@ def _value_of(key: Key, value: object) -> object:
         hint = f"give e.g. {key.example}"
         if key.choices and (close := nearest(wrong_choice(key, value), key.choices)):
             hint = f"nearest: {close}"
-        raise _BadValueError(f"{_shown(value)} is not {key.rule} ({hint})")
+        beyond = isinstance(found, int | float) and key.is_too_large(found)
+        within = f", at most {key.largest}" if beyond else ""
+        raise _BadValueError(f"{_shown(value)} is not {key.rule}{within} ({hint})")
     return found
 
 
@@ -248,10 +250,7 @@ def _sections_of(key: Key, value: object) -> object:
 def _in_range(key: Key, value: object) -> bool:
     if isinstance(value, tuple):
         return all(_in_range(key, item) for item in cast("tuple[object, ...]", value))
-    if not isinstance(value, int | float):
-        return True
-    above = (key.ge is None or value >= key.ge) and (key.gt is None or value > key.gt)
-    return above and (key.le is None or value <= key.le)
+    return key.holds(value) if isinstance(value, int | float) else True
 
 
 def _unknown(path: str, known: Iterable[str]) -> Fault:

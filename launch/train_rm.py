@@ -39,13 +39,13 @@ def run(args: TrainRmArgs) -> None:
         dry_run_training(configure(args, shape), args.model, shape)
         return
     train, validation = read_training_pairs(args)
-    from actors.cluster.bundles import Needs, bundles  # noqa: PLC0415 - after the arguments are good
-    from actors.plan.checks.inputs import preflight  # noqa: PLC0415
+    from actors.cluster.bundles import Needs  # noqa: PLC0415 - after the arguments are good
+    from actors.plan.checks.preflight import preflight  # noqa: PLC0415
     from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415
     from actors.plan.rm_recipe import configure  # noqa: PLC0415
 
     cfg = configure(args, shape)
-    preflight(bundles(cfg.placement, Needs(policy=cfg.policy.ranks)), cfg.placement, cfg.ray)
+    preflight(cfg, Needs(policy=cfg.policy.ranks))
     becomes = rehearse(args.model, "model", "score", num_tokens=cfg.reward.max_tokens, saves=True)
     if becomes is not None:
         _say_what_scores(args, becomes)

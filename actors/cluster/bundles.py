@@ -64,15 +64,19 @@ class Needs:
     judges_hold_model: bool = True  # a reward actor without one needs no device
 
 
-def run_bundles(cfg: Config) -> list[Bundle]:
-    """The bundles of a whole run."""
-    needs = Needs(
+def run_needs(cfg: Config) -> Needs:
+    """The actors of a whole run."""
+    return Needs(
         rollout=cfg.rollout.engines,
         reward=cfg.reward.shards,
         policy=cfg.policy.ranks,
         judges_hold_model=cfg.reward.uses_model,
     )
-    return bundles(cfg.placement, needs)
+
+
+def run_bundles(cfg: Config) -> list[Bundle]:
+    """The bundles of a whole run."""
+    return bundles(cfg.placement, run_needs(cfg))
 
 
 def bundles(place: PlacementConfig, needs: Needs) -> list[Bundle]:

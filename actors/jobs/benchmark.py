@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from actors.cluster.bundles import Needs, bundles
+from actors.cluster.bundles import Needs
 from actors.cluster.session import kept, session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
-from actors.plan.checks.inputs import preflight
+from actors.plan.checks.preflight import preflight
 from actors.plan.checks.prompt_checks import check_prompts
 from actors.plan.evaluation import num_cores
 from conf.commands.benchmark import EvaluationArgs
@@ -134,8 +134,7 @@ def run_benchmark(cfg: Config, benchmark: Benchmark, output: Path) -> None:
     missing = [prompt for prompt in benchmark.problems if prompt.id not in outcomes]
     if missing:
         check_prompts(cfg.model, missing)
-        wanted = bundles(cfg.placement, Needs(rollout=cfg.rollout.engines))
-        preflight(wanted, cfg.placement, cfg.ray)
+        preflight(cfg, Needs(rollout=cfg.rollout.engines))
         check_sandbox(cfg.sandbox)
     store.begin(benchmark.settings, anew=not benchmark.resume)
     console = Console()

@@ -18,11 +18,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
-from actors.cluster.bundles import Needs, bundles
+from actors.cluster.bundles import Needs
 from actors.cluster.session import kept, session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
-from actors.plan.checks.inputs import preflight
+from actors.plan.checks.preflight import preflight
 from actors.plan.checks.prompt_checks import check_prompts
 from conf.errors import DataError, NonFiniteError
 from conf.schema import Config
@@ -114,7 +114,7 @@ def check_selection(cfg: Config, selection: SelectionPlan) -> None:
     """
     check_prompts(cfg.model, [request_for_test(prompt) for prompt in selection.problems], "tester")
     needs = Needs(rollout=cfg.rollout.engines, reward=cfg.reward.shards)
-    preflight(bundles(cfg.placement, needs), cfg.placement, cfg.ray)
+    preflight(cfg, needs)
     check_sandbox(cfg.sandbox)
 
 

@@ -12,11 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from actors.cluster.bundles import Needs, bundles
+from actors.cluster.bundles import Needs
 from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
-from actors.plan.checks.inputs import preflight
+from actors.plan.checks.preflight import preflight
 from actors.plan.checks.prompt_checks import check_prompts
 from conf.commands.make_problems import MakeProblemsArgs
 from conf.errors import UserError
@@ -66,7 +66,7 @@ def make_problems(cfg: Config, args: MakeProblemsArgs, held_out: Sequence[str]) 
     secret = [*held_out, *(prompt.question for prompt in [*evaluated, *probed])]
     left, early = sift_statements(candidates, [p.question for p in parents], secret)
     check_prompts(cfg.model, [candidate.prompt for candidate in left], "policy")
-    preflight(bundles(cfg.placement, Needs(rollout=cfg.rollout.engines)), cfg.placement, cfg.ray)
+    preflight(cfg, Needs(rollout=cfg.rollout.engines))
     check_sandbox(cfg.sandbox)
     console = Console()
     about = (

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from conf.schema import Dtype, ProtocolConfig, Resume, SandboxConfig, key
+from conf.schema import (
+    MAX_ACTORS,
+    MAX_GROUP,
+    MAX_SEQS,
+    Dtype,
+    ProtocolConfig,
+    Resume,
+    SandboxConfig,
+    key,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +66,7 @@ class BenchmarkArgs(ProtocolConfig):
         "rollout actors; null is one on a CPU, else as many as this machine has GPUs for",
         None,
         ge=1,
+        le=MAX_ACTORS,
     )
     tensor_parallel: int = key("GPUs of one engine", 1, ge=1)
     cpu_threads: int | None = key(
@@ -64,7 +74,10 @@ class BenchmarkArgs(ProtocolConfig):
     )
     kv_cache_gib: float = key("KV cache of one engine on a CPU, GiB", 1.0, gt=0)
     max_num_seqs: int | None = key(
-        "sequences that one engine runs at once; null is that of the placement", None, ge=1
+        "sequences that one engine runs at once; null is that of the placement",
+        None,
+        ge=1,
+        le=MAX_SEQS,
     )
     deadline_s: float = key("longest wait for the next finished group, seconds", 3600.0, gt=0)
 
@@ -76,7 +89,7 @@ class EvaluationArgs(BenchmarkArgs):
     model: str = key("directory or hub id of the policy")
     benchmark: str = key("minipy, parquet, or the name of a data set")
     output: str = key("JSON file of the figures; OUT.samples.jsonl beside it has every sample")
-    num_samples: int = key("completions per problem", 8, ge=1)
+    num_samples: int = key("completions per problem", 8, ge=1, le=MAX_GROUP)
     ks: tuple[int, ...] | None = key(
         "values of k for pass@k; null is 1 and num_samples", None, ge=1
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conf.commands.benchmark import BenchmarkArgs
-from conf.schema import MIN_TEMPERATURE, AdapterName, key
+from conf.schema import MAX_ACTORS, MAX_GROUP, MIN_TEMPERATURE, AdapterName, key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class BestOfNArgs(BenchmarkArgs):
     samples: str | None = key(
         "samples file of launch/evaluate.py on this benchmark, in place of sampling", None
     )
-    num_samples: int = key("programs per problem, N", 16, ge=1)
+    num_samples: int = key("programs per problem, N", 16, ge=1, le=MAX_GROUP)
     sizes: tuple[int, ...] | None = key(
         "sample sizes of the curves; null is powers of two and N", None, ge=1
     )
@@ -62,4 +62,4 @@ class BestOfNArgs(BenchmarkArgs):
     )
     seed: int = key("seed of sampling, subsets and intervals", 0, ge=0)
     test_workers: int | None = key("programs that run at once; null is all cores", None, ge=1)
-    shards: int = key("reward actors", 1, ge=1)
+    shards: int = key("reward actors", 1, ge=1, le=MAX_ACTORS)

@@ -31,7 +31,7 @@ class MakePolicyArgs:
     corrupted: float = key("share of programs with one injected bug", 0.5, ge=0, le=1)
     num_steps: int = key("optimizer steps", 1500, ge=1)
     batch: int = key("answers per optimizer step", 64, ge=1)
-    lr: float = key("peak learning rate", 3e-3, gt=0)
+    lr: float = key("peak learning rate", 3e-3, gt=0, le=1)
     row_tokens: int = key("tokens of one packed row", 384, ge=16)
     seed: int = key("seed of everything random", 0, ge=0)
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conf.schema import AdapterName, BlockRule, Dtype, PlacementName, Reads, ShapingKind, key
+from conf.schema import (
+    MAX_ACTORS,
+    AdapterName,
+    BlockRule,
+    Dtype,
+    PlacementName,
+    Reads,
+    ShapingKind,
+    key,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +39,7 @@ class RewardGroupArgs:
         "the model's directory, if it has one",
         None,
     )
-    shards: int = key("reward actors", 1, ge=1)
+    shards: int = key("reward actors", 1, ge=1, le=MAX_ACTORS)
     placement: PlacementName = key("layout of the actors", "laptop")
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from conf.schema import AdapterName, Attention, Dtype, PlacementName, Resume, SharePrefix, key
+from conf.schema import (
+    MAX_ACTORS,
+    AdapterName,
+    Attention,
+    Dtype,
+    PlacementName,
+    Resume,
+    SharePrefix,
+    key,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +45,9 @@ class TrainRmArgs:
     dtype: Literal["auto", Dtype] = key(
         "data type of weights and activations; auto is float32 on a CPU, else bfloat16", "auto"
     )
-    lr: float | None = key("peak learning rate; null goes by the number of parameters", None, gt=0)
+    lr: float | None = key(
+        "peak learning rate; null goes by the number of parameters", None, gt=0, le=1
+    )
     epochs: int | None = key(
         "passes over the pairs; null goes by the number of parameters: 6 below 10 million, "
         "1 above a billion, else 2",
@@ -44,7 +55,7 @@ class TrainRmArgs:
         ge=1,
     )
     batch_pairs: int = key("pairs of one optimizer step", 64, ge=1)
-    weight_decay: float = key("weight decay of AdamW", 0.0, ge=0)
+    weight_decay: float = key("weight decay of AdamW", 0.0, ge=0, le=1)
     margin: float = key("margin by which the chosen score has to be higher", 0.0, ge=0)
     centring: float = key("weight of (chosen + rejected score)^2", 1e-4, ge=0)
     lm_coef: float = key("weight of the language-model loss on the chosen code", 0.0, ge=0)
@@ -69,7 +80,9 @@ class TrainRmArgs:
     )
     seed: int = key("seed of the order, the split and a new score head", 0, ge=0)
     placement: PlacementName = key("layout of the ranks", "laptop")
-    ranks: int | None = key("ZeRO-3 ranks; null is 2 on a laptop, 1 on one GPU, else 8", None, ge=1)
+    ranks: int | None = key(
+        "ZeRO-3 ranks; null is 2 on a laptop, 1 on one GPU, else 8", None, ge=1, le=MAX_ACTORS
+    )
     cpu_threads: int = key("threads of one rank on a CPU", 1, ge=1)
     microbatch_tokens: int | None = key(
         "tokens of one forward/backward of a rank, at least two contexts; null goes by the model: "

@@ -5,19 +5,19 @@ Imports are light on purpose: a wrong path or a missing GPU is reported within s
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from actors.cluster.bundles import Bundle, check_fits, local_gpus, run_bundles
+from actors.cluster.bundles import run_needs
 from actors.cluster.cluster import check_cluster
 from actors.groups.verifiers import check_sandbox
 from actors.observe.trackers import check_trackers
 from actors.plan.checks.adapter_checks import check_adapters
 from actors.plan.checks.engine_args import check_engine_args
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
+from actors.plan.checks.preflight import preflight
 from actors.plan.problems import (
     load_problems,
     make_sampler,
@@ -36,9 +36,7 @@ from conf.schema import (
     DataConfig,
     Device,
     ModelConfig,
-    PlacementConfig,
     ProbeConfig,
-    RayConfig,
     RewardConfig,
 )
 from reward.judges.scorers import make_scorer
@@ -72,7 +70,7 @@ def check_inputs(cfg: Config) -> None:
 
 def check_files(cfg: Config) -> None:
     """The checks that load no model and read no prompt. Raises UserError as `check_inputs` does."""
-    placed = partial(preflight, run_bundles(cfg), cfg.placement, cfg.ray)
+    placed = partial(preflight, cfg, run_needs(cfg))
     _refuse(_faults([placed]) + file_faults(cfg))
 
 
@@ -217,20 +215,6 @@ def _faults(checks: Sequence[Check]) -> list[str]:
         except UserError as error:
             faults.append(str(error))
     return faults
-
-
-def preflight(wanted: Sequence[Bundle], place: PlacementConfig, ray: RayConfig) -> None:
-    """Prove that the machine or cluster can hold the actors, before anything is started.
-
-    Without a cluster to join this needs no Ray at all, so it answers at once.
-
-    Raises:
-        PlacementError: naming what is needed and what is there.
-    """
-    if ray.cluster is not None:
-        return  # the nodes of the cluster are checked when the bundles are reserved
-    here = {"CPU": float(os.cpu_count() or 1), "GPU": float(local_gpus())}
-    check_fits(wanted, [here], place.kind, place.strategy)
 
 
 def _check_policy(model: ModelConfig, device: Device, attention: Attention) -> None:

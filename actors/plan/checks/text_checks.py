@@ -6,11 +6,13 @@ Each command calls one of these. They load tokenizers, and no weights.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from conf.errors import UserError
 from conf.schema import ModelConfig, RewardConfig
 from reward.model.files import RewardKeys
-from reward.model.golden import find_golden_scores
+from reward.model.golden import find_golden_scores, read_golden_scores
 from reward.model.labels import check_one_label
 from reward.model.text_path import TextPath
 from rl.base.console import Console
@@ -57,12 +59,25 @@ def check_reward_texts(reward: RewardConfig, keys: RewardKeys = _OF_A_RUN) -> Te
         model, reward.adapter, reward.max_tokens, system=reward.system, key=key
     )
     golden = find_golden_scores(model, reward.golden_scores, keys.golden_scores)
+    if golden is not None:
+        _check_length(golden, text_path, reward.max_tokens, keys.max_tokens)
     unchecked = (
         f"{key}: {model} comes without golden scores, so its engine is not compared with plain "
         f"transformers; give {keys.golden_scores}=FILE"
     )
     _say(tokenizer_note(model, key), None if golden else unchecked)
     return text_path
+
+
+def _check_length(golden: Path, text_path: TextPath, max_tokens: int, key: str) -> None:
+    """Refuse a context that cuts programs with golden scores: an engine would score less."""
+    rows = read_golden_scores(golden)
+    cut = sum(text_path.encode(row.question, row.code).truncated for row in rows)
+    if cut:
+        raise UserError(
+            f"{key}: {max_tokens} tokens cut {cut} of the {len(rows)} programs that {golden} has "
+            f"scores of, so that an engine cannot agree with them (raise {key})"
+        )
 
 
 def _say(*notes: str | None) -> None:

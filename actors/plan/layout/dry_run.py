@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from actors.cluster.bundles import (
-    Bundle,
     Needs,
     bundles,
     check_fits,
     local_gpu_bytes,
     local_gpus,
-    run_bundles,
+    run_needs,
 )
 from actors.cluster.placement import cluster_nodes
 from actors.cluster.session import session
-from actors.plan.checks.inputs import content_faults, file_faults, preflight, text_faults
+from actors.plan.checks.inputs import content_faults, file_faults, text_faults
+from actors.plan.checks.preflight import host_bytes, preflight, thread_faults
 from actors.plan.layout.memory import GIB
 from actors.plan.layout.model_shape import ModelShape, shape_of
 from actors.plan.layout.plan import Machine, Shapes, make_plan
@@ -50,9 +50,10 @@ def dry_run(cfg: Config) -> None:
     """
     console = Console()
     cfg = replace(cfg, name=name_to_take(cfg))
-    site = find_site(cfg, run_bundles(cfg))
+    site = find_site(cfg, run_needs(cfg))
     shapes = model_shapes(cfg.model.path, cfg.reward.model, made=cfg.loop.enabled)
     plan = make_plan(cfg, site.machines, shapes)
+    threads = thread_faults(cfg, run_needs(cfg), max(m.cpus for m in site.machines))
     faults = file_faults(cfg) or content_faults(cfg)
     faults = faults or text_faults(cfg, of_hub=False)
     for line in describe(cfg, plan, shapes, 0 if site.lacks else len(faults)):
@@ -62,8 +63,8 @@ def dry_run(cfg: Config) -> None:
         for line in [site.lacks, *faults]:
             console.say(f"  - {line}")
         faults = []
-    if plan.misfits or faults:
-        raise UserError("\n".join([*plan.misfits, *faults]))
+    if plan.misfits or threads or faults:
+        raise UserError("\n".join([*plan.misfits, *threads, *faults]))
     console.say("\nnothing was started")
 
 
@@ -74,9 +75,10 @@ def dry_run_training(cfg: Config, model: str, shape: ModelShape | None) -> None:
         UserError: when something would not fit.
     """
     console = Console()
-    wanted = bundles(cfg.placement, Needs(policy=cfg.policy.ranks))
-    site = find_site(cfg, wanted)
-    plan = make_plan(cfg, site.machines, Shapes(policy=shape, reward=None), wanted)
+    needs = Needs(policy=cfg.policy.ranks)
+    site = find_site(cfg, needs)
+    shapes = Shapes(policy=shape, reward=None)
+    plan = make_plan(cfg, site.machines, shapes, bundles(cfg.placement, needs))
     for line in describe_ranks(cfg, plan, model):
         console.say(line)
     if site.lacks is not None:
@@ -94,16 +96,16 @@ def model_shapes(model: str, reward_model: str | None, *, made: bool) -> Shapes:
     return Shapes(policy=policy, reward=shape_of(reward_model, scores=True))
 
 
-def find_site(cfg: Config, wanted: Sequence[Bundle]) -> Site:
+def find_site(cfg: Config, needs: Needs) -> Site:
     """The nodes of the cluster, or this machine; else assumed ones where those are too small."""
     address, place = cfg.ray.cluster, cfg.placement
     try:
         if address:
             namespace = f"{cfg.experiment}-{cfg.name}-dry-run"
             nodes = _nodes_of_cluster(cfg.ray, address, namespace)
-            check_fits(wanted, nodes, place.kind, place.strategy)
+            check_fits(bundles(place, needs), nodes, place.kind, place.strategy)
             return Site([_machine(place.node, node) for node in nodes], None)
-        preflight(wanted, place, cfg.ray)
+        preflight(cfg, needs)
     except (PlacementError, EngineError) as error:
         return Site([assumed_machine(place.node)] * place.num_nodes, str(error))
     return Site([_this_machine(place.node)], None)
@@ -127,7 +129,7 @@ def _this_machine(like: NodeConfig) -> Machine:
         cpus=float(os.cpu_count() or 1),
         gpus=num_gpus,
         gpu_bytes=assumed_machine(like).gpu_bytes if assumed else gpu_bytes,
-        host_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        host_bytes=host_bytes(),
         assumed="memory" if assumed else "nothing",
     )
 

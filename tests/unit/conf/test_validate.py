@@ -66,10 +66,22 @@ def test_a_configuration_survives_the_round_trip_through_plain_values(
             0.005,
             "rollout.temperature: 0.005 is not a number >= 0.01 (give e.g. rollout.temperature=1)",
         ),
-        ("policy__lr", "fast", "policy.lr: 'fast' is not a number > 0 (give e.g. policy.lr=1e-5)"),
-        ("policy__lr", 0, "policy.lr: 0 is not a number > 0 (give e.g. policy.lr=1e-5)"),
-        ("policy__lr", True, "policy.lr: True is not a number > 0 (give e.g. policy.lr=1e-5)"),
-        ("policy__lr", "nan", "policy.lr: 'nan' is not a number > 0 (give e.g. policy.lr=1e-5)"),
+        (
+            "policy__lr",
+            "fast",
+            "policy.lr: 'fast' is not a number > 0 and <= 1 (give e.g. policy.lr=1e-5)",
+        ),
+        ("policy__lr", 0, "policy.lr: 0 is not a number > 0 and <= 1 (give e.g. policy.lr=1e-5)"),
+        (
+            "policy__lr",
+            True,
+            "policy.lr: True is not a number > 0 and <= 1 (give e.g. policy.lr=1e-5)",
+        ),
+        (
+            "policy__lr",
+            "nan",
+            "policy.lr: 'nan' is not a number > 0 and <= 1 (give e.g. policy.lr=1e-5)",
+        ),
         (
             "policy__lr",
             None,
@@ -83,12 +95,12 @@ def test_a_configuration_survives_the_round_trip_through_plain_values(
         (
             "policy__ranks",
             2.0,
-            "policy.ranks: 2.0 is not an integer >= 1 (give e.g. policy.ranks=1)",
+            "policy.ranks: 2.0 is not an integer >= 1 and <= 4096 (give e.g. policy.ranks=1)",
         ),
         (
             "policy__ranks",
             True,
-            "policy.ranks: True is not an integer >= 1 (give e.g. policy.ranks=1)",
+            "policy.ranks: True is not an integer >= 1 and <= 4096 (give e.g. policy.ranks=1)",
         ),
         (
             "rollout__top_p",
@@ -845,3 +857,13 @@ def test_sources_and_sets_that_cannot_be_meant_are_refused(
     (fault,) = faults_of(of_sources(quickstart, weights, **changes))
     assert fault.startswith(f"{path}: ")
     assert got in fault
+
+
+def test_a_number_without_a_bound_of_its_own_has_that_of_its_type() -> None:
+    for override in ("seed=2147483648", "algorithm.num_steps=1e10", "policy.deadline_s=1e10"):
+        name = override.partition("=")[0]
+        with pytest.raises(ConfigError, match=rf"{name}: .*"):
+            run_config([override])
+    with pytest.raises(ConfigError, match="is not an integer >= 0, at most 2147483647"):
+        run_config(["seed=2147483648"])
+    assert run_config(["seed=2147483647"]).seed == 2**31 - 1

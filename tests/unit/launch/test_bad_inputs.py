@@ -235,6 +235,9 @@ def _wrong_values(key: Key) -> Iterator[object]:
             yield key.gt
         if key.le is not None:
             yield key.le + 1
+        if key.lt is not None:
+            yield key.lt
+        yield 10**20
     if key.hint is int:
         yield 1.5
     if key.hint is bool:

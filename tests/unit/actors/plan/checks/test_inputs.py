@@ -255,3 +255,12 @@ def test_recipes_that_run_programs_refuse_other_languages_and_tests_do_too(
     assert "recipe: cure runs programs, which must be Python, and 12 of 12 training" in message
     assert "(go); set recipe=grpo" in message
     assert "has no tests" in refusal([*overrides, "reward=execution"])
+
+
+def test_a_context_that_cuts_programs_with_golden_scores_is_refused_before_an_engine_differs() -> (
+    None
+):
+    message = refusal(["reward.max_tokens=8"])
+    assert message.startswith("reward.max_tokens: 8 tokens cut 8 of the 8 programs that ")
+    assert "golden_scores.json has scores of" in message
+    check(["reward.max_tokens=256"])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.cluster.bundles import run_bundles
-from actors.plan.checks import inputs as checks
+from actors.cluster.bundles import run_needs
+from actors.plan.checks import preflight as checks
 from actors.plan.layout import dry_run as module
 from actors.plan.layout.dry_run import Site, dry_run, find_site
 from conf.errors import UserError
@@ -32,7 +32,7 @@ def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def site_of(overrides: list[str]) -> Site:
     cfg = run_config(overrides)
-    return find_site(cfg, run_bundles(cfg))
+    return find_site(cfg, run_needs(cfg))
 
 
 def shown(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
