@@ -27,6 +27,7 @@ from rl.types import (
     Ask,
     BoolArray,
     FloatArray,
+    IntArray,
     JudgedGroup,
     Prompt,
     Sample,
@@ -119,7 +120,10 @@ class SolVer(Recipe):
         for programs, tests in problems:
             programs_N, tests_M = _places(programs), _places(tests)
             passed_NM = np.concatenate([matrix_of(group) for group in tests], axis=1)
-            choice = choose(passed_NM, _valid(programs_N), _valid(tests_M), self._args.accept)
+            group_M = np.repeat(np.arange(len(tests)), [len(group.scores_G) for group in tests])
+            choice = choose(
+                passed_NM, _valid(programs_N), _valid(tests_M), group_M, self._args.accept
+            )
             if choice is None:
                 continue
             accepted.append(programs_N[choice.program])
@@ -166,19 +170,24 @@ class SolVer(Recipe):
 
 
 def choose(
-    passed_NM: BoolArray, valid_N: BoolArray, readable_M: BoolArray, accept: float
+    passed_NM: BoolArray,
+    valid_N: BoolArray,
+    readable_M: BoolArray,
+    group_M: IntArray,
+    accept: float,
 ) -> Choice | None:
     """What is accepted and rejected of a problem, by the runs of its programs on its tests alone.
 
     The accepted program passes the largest share of the readable tests, at least `accept`; the
     rejected one the smallest, if that is less, and one that cannot be run passes none. Of the tests
     that the accepted program passes, the accepted one is passed by most programs but not by all,
-    for what all pass tells nothing; the rejected test is one that it fails, the one that fewest
-    programs pass. First ones win.
+    for what all pass tells nothing; the rejected test is one of the same group, that is of the same
+    prompt, that it fails, the one that fewest programs pass. A test whose group has none to reject
+    is accepted only where no other is. First ones win.
 
     >>> passed = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1]], np.bool_)
-    >>> all_3 = np.ones(3, np.bool_)
-    >>> choose(passed, all_3, all_3, accept=0.5)
+    >>> all_3, one_group = np.ones(3, np.bool_), np.zeros(3, np.int32)
+    >>> choose(passed, all_3, all_3, one_group, accept=0.5)
     Choice(program=0, worse=1, test=1, worse_test=2)
     """
     if not readable_M.any() or not valid_N.any():
@@ -189,16 +198,14 @@ def choose(
         return None
     worse = worst if share_N[worst] < share_N[best] else None
     share_M = passed_NM[valid_N].mean(axis=0)
-    passes_M = passed_NM[best] & readable_M & (share_M < 1)
-    if not passes_M.any():
-        return Choice(best, worse)
-    fails_M = ~(passed_NM[best] & readable_M)
-    return Choice(
-        best,
-        worse,
-        test=int(np.where(passes_M, share_M, -1.0).argmax()),
-        worse_test=int(np.where(fails_M, share_M, 2.0).argmin()) if fails_M.any() else None,
-    )
+    agreed_M = passed_NM[best] & readable_M
+    telling = np.flatnonzero(agreed_M & (share_M < 1))
+    ranked: list[int] = telling[np.argsort(-share_M[telling], kind="stable")].tolist()
+    for test in ranked:
+        beside = np.flatnonzero(~agreed_M & (group_M == group_M[test]))
+        if beside.size:
+            return Choice(best, worse, test, int(beside[share_M[beside].argmin()]))
+    return Choice(best, worse, ranked[0] if ranked else None)
 
 
 def _places(groups: Sequence[JudgedGroup]) -> list[Place]:

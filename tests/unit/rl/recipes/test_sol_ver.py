@@ -12,10 +12,11 @@ import pytest
 from conf.recipes import SolVerArgs
 from rl.loss import DpoObjective, NllObjective
 from rl.metrics import check_names
+from rl.packing import Packing, build_minibatch, split_minibatches
 from rl.recipes.recipe import Lesson
 from rl.recipes.sol_ver import Choice, SolVer, choose
 from rl.step import Batch, learn
-from rl.types import Evidence, Extraction, JudgedGroup, JudgeKind, Prompt, Reason, Task
+from rl.types import BoolArray, Evidence, Extraction, JudgedGroup, JudgeKind, Prompt, Reason, Task
 from tests.unit.rl.fakes import FakeFleet, make_group, make_judged, make_prompts, setup
 
 pytestmark = pytest.mark.unit
@@ -33,18 +34,42 @@ PASSED = np.array(
 )
 VALID = np.array([1, 1, 1, 0], np.bool_)
 READABLE = np.ones(5, np.bool_)
+ALONE = np.zeros(5, np.int32)  # all tests are of one group
+
+
+def choice_of(passed: BoolArray, valid: BoolArray, accept: float) -> Choice | None:
+    """The choice among readable tests of one group."""
+    num = passed.shape[1]
+    return choose(passed, valid, READABLE[:num], ALONE[:num], accept)
 
 
 def test_the_accepted_pair_agrees_and_tells_and_the_rejected_ones_disagree_most():
     # Test 0 is passed by every program that runs, so it tells nothing; of 1 and 2 most pass 1.
-    assert choose(PASSED, VALID, READABLE, 0.5) == Choice(0, worse=3, test=1, worse_test=4)
+    assert choose(PASSED, VALID, READABLE, ALONE, 0.5) == Choice(0, worse=3, test=1, worse_test=4)
+
+
+@pytest.mark.parametrize(
+    ("groups", "test", "worse_test"),
+    [
+        ([0, 0, 1, 1, 1], 2, 4),  # nothing stands beside 1 that could be rejected
+        ([0, 1, 0, 0, 1], 1, 4),
+        ([0, 1, 0, 1, 0], 1, 3),  # 4 is passed by fewer programs, but is of another prompt
+        ([0, 0, 0, 1, 1], 1, None),
+    ],
+)
+def test_the_rejected_test_is_of_the_group_of_the_accepted_one(
+    groups: list[int], test: int, worse_test: int | None
+):
+    group_M = np.array(groups, np.int32)
+    choice = choose(PASSED, VALID, READABLE, group_M, 0.5)
+    assert choice == Choice(0, worse=3, test=test, worse_test=worse_test)
 
 
 def test_a_test_that_cannot_be_read_is_rejected_and_never_accepted():
     readable = np.array([1, 0, 1, 1, 1], np.bool_)
-    found = choose(PASSED, VALID, readable, 0.5)
+    found = choose(PASSED, VALID, readable, ALONE, 0.5)
     assert found is not None and found.test == 2
-    alone = choose(PASSED[:, :3], VALID, np.array([1, 1, 0], np.bool_), 0.5)
+    alone = choose(PASSED[:, :3], VALID, np.array([1, 1, 0], np.bool_), ALONE[:3], 0.5)
     assert alone is not None and (alone.test, alone.worse_test) == (1, 2)
 
 
@@ -57,12 +82,12 @@ def test_a_test_that_cannot_be_read_is_rejected_and_never_accepted():
     ],
 )
 def test_nothing_is_accepted_below_the_share_or_without_programs_or_tests(passed, valid, accept):
-    assert choose(passed, valid, np.ones(passed.shape[1], np.bool_), accept) is None
+    assert choice_of(passed, valid, accept) is None
 
 
 def test_programs_that_agree_on_everything_accept_one_and_reject_none():
     passed = np.ones((3, 2), np.bool_)
-    assert choose(passed, passed[:, 0], passed[0], 0.5) == Choice(0, worse=None)
+    assert choice_of(passed, passed[:, 0], 0.5) == Choice(0, worse=None)
 
 
 def recipe(**args: object) -> SolVer:
@@ -91,6 +116,45 @@ def bundle(problem: Prompt, passed: Sequence[bool] | None) -> list[JudgedGroup]:
         evidence=Evidence(passed_NM=PASSED),
     )
     return [programs, tests]
+
+
+def in_two_groups(problem: Prompt) -> list[JudgedGroup]:
+    """The same tests from two prompts: the first two, and the other three."""
+    programs, tests = bundle(problem, None)
+    parts: list[JudgedGroup] = []
+    for number, part in enumerate((slice(0, 2), slice(2, 5))):
+        prompt = dataclasses.replace(problem, id=f"{problem.id}#test-{number}")
+        group = make_group(prompt, len(range(5)[part]))
+        ask = dataclasses.replace(tests.group.ask, prompt=prompt)
+        parts.append(
+            dataclasses.replace(
+                tests,
+                group=dataclasses.replace(group, ask=ask),
+                extractions_G=tests.extractions_G[part],
+                scores_G=tests.scores_G[part],
+                rewards_G=tests.rewards_G[part],
+                evidence=Evidence(passed_NM=PASSED[:, part]),
+            )
+        )
+    return [programs, *parts]
+
+
+@pytest.mark.parametrize("num", [2, 3])
+def test_no_minibatch_cuts_a_pair_whose_tests_see_programs(num: int):
+    groups = [group for problem in make_prompts(3) for group in in_two_groups(problem)]
+    lesson = recipe().teach(1, groups, {})
+    preferred = lesson.updates[1]
+    pairs = list(zip(preferred.samples[::2], preferred.samples[1::2], strict=True))
+    assert len(pairs) == 6
+    assert all(chosen.prompt_id == rejected.prompt_id for chosen, rejected in pairs)
+    minibatches = split_minibatches(preferred.samples, num)
+    assert len(minibatches) == num
+    for samples in minibatches:
+        packing = Packing(num_ranks=1, microbatch_tokens=64)
+        assert build_minibatch(samples, packing, group_of=2).num_samples == len(samples)
+        assert all(
+            a.prompt_id == b.prompt_id for a, b in zip(samples[::2], samples[1::2], strict=True)
+        )
 
 
 def taught(passed: Sequence[bool] | None, num: int = 2, **args: object) -> Lesson:
