@@ -5,7 +5,7 @@ They say what cannot be combined, and what should not be.
 
 from __future__ import annotations
 
-from conf.recipes import UNWEIGHED, ActorCriticArgs
+from conf.recipes import OFFLINE, UNWEIGHED, ActorCriticArgs, is_unweighed
 from conf.relation import Relation
 from conf.schema import BY_TESTS, MAX_TOP_K, Config
 
@@ -19,6 +19,13 @@ def _cache_fits(config: Config) -> bool:
     if config.algorithm.truncated != "penalty":
         return cache is None
     return cache is not None and cache <= config.model.max_completion_tokens
+
+
+def _has_length_to_settle(config: Config) -> bool:
+    kind = config.algorithm.truncated
+    if config.recipe in OFFLINE:
+        return kind == "score"
+    return kind in ("score", "mask") or not is_unweighed(config.recipe, config.recipe_args)
 
 
 def _has_verdicts(config: Config) -> bool:
@@ -197,6 +204,14 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
         rule="a weighted sum has no zero: a reward of 0 may be the best of a group",
         fix="set algorithm.truncated=mask or penalty",
         holds=lambda c: c.algorithm.truncated != "zero" or c.reward.kind != "sum",
+    ),
+    Relation(
+        path="algorithm.truncated",
+        involves=("algorithm.truncated", "recipe", "recipe_args"),
+        rule="answers that are imitated or preferred have no reward to lose for their length, and "
+        "given ones were not cut off here",
+        fix="set algorithm.truncated=score, or mask where answers are sampled",
+        holds=_has_length_to_settle,
     ),
     Relation(
         path="algorithm.truncated_cache_tokens",

@@ -258,6 +258,16 @@ RUNS_NOTHING = ("grpo", "actor_critic", *OFFLINE)  # beside what the judge runs
 _ANCHORED = ("dpo", "crpe")
 
 
+def is_unweighed(recipe: str, args: Mapping[str, Any] | None) -> bool:
+    """Whether the recipe learns from answers that it chooses, whatever their rewards.
+
+    >>> is_unweighed("aletheia", {"learn": "raft"}), is_unweighed("aletheia", None)
+    (True, False)
+    """
+    learn = (args or {}).get("learn")
+    return recipe in UNWEIGHED or (recipe == "aletheia" and learn in ("raft", "dpo"))
+
+
 def is_anchored(recipe: str, args: Mapping[str, Any] | None) -> bool:
     """Whether the ranks hold the initial policy too.
 

@@ -20,10 +20,10 @@ def build_samples(
     return [
         sample_of(judged.group, position, float(advantage))
         for judged, advantages_G in zip(groups_P, advantages_PG, strict=True)
-        for position, advantage in enumerate(advantages_G)
-        if (advantage != 0.0 or keep_zero)
-        and judged.taught_G[position]
-        and len(judged.group.completions_G[position].token_ids)
+        for position, (advantage, trainable) in enumerate(
+            zip(advantages_G, judged.trainable_G, strict=True)
+        )
+        if trainable and (advantage != 0.0 or keep_zero)
     ]
 
 

@@ -391,6 +391,12 @@ class JudgedGroup:
         everything = np.ones(len(self.group.completions_G), np.bool_)
         return everything if self.masked_G is None else ~self.masked_G
 
+    @property
+    def trainable_G(self) -> BoolArray:
+        """Of these, the completions that have a token to learn."""
+        sizes_G = [len(completion.token_ids) for completion in self.group.completions_G]
+        return self.taught_G & (np.array(sizes_G, np.int32) > 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:

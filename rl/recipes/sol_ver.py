@@ -119,10 +119,13 @@ class SolVer(Recipe):
         problems = by_problem(groups_P)
         for programs, tests in problems:
             programs_N, tests_M = _places(programs), _places(tests)
-            passed_NM = np.concatenate([matrix_of(group) for group in tests], axis=1)
-            group_M = np.repeat(np.arange(len(tests)), [len(group.scores_G) for group in tests])
+            passed_NM = _passed(programs, tests)
             choice = choose(
-                passed_NM, _valid(programs_N), _valid(tests_M), group_M, self._args.accept
+                passed_NM,
+                _valid(programs_N),
+                _valid(tests_M),
+                _prompts(tests_M),
+                self._args.accept,
             )
             if choice is None:
                 continue
@@ -209,7 +212,23 @@ def choose(
 
 
 def _places(groups: Sequence[JudgedGroup]) -> list[Place]:
-    return [(group, index) for group in groups for index in range(len(group.scores_G))]
+    """The completions that can be learned; no other is accepted, rejected or counted."""
+    return [(group, int(i)) for group in groups for i in np.flatnonzero(group.trainable_G)]
+
+
+def _passed(programs: Sequence[JudgedGroup], tests: Sequence[JudgedGroup]) -> BoolArray:
+    """Which of the programs pass which of the tests [NM], of those that can be learned."""
+    every_NM = np.concatenate([matrix_of(group) for group in tests], axis=1)
+    kept_N, kept_M = (
+        np.concatenate([group.trainable_G for group in groups]) for groups in (programs, tests)
+    )
+    return every_NM[np.ix_(kept_N, kept_M)]
+
+
+def _prompts(places: Sequence[Place]) -> IntArray:
+    """A number for the prompt of each."""
+    ids = [group.group.prompt.id for group, _ in places]
+    return np.unique(ids, return_inverse=True)[1].astype(np.int32)
 
 
 def _valid(places: Sequence[Place]) -> BoolArray:

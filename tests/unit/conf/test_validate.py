@@ -489,6 +489,38 @@ def test_a_wrong_recipe_is_one_fault_whatever_its_arguments(quickstart: dict[str
     assert build_config(own).recipe_args == {"x": [1]}  # it checks its own
 
 
+@pytest.mark.parametrize(
+    ("recipe", "args", "refused"),
+    [
+        ("sol_ver", None, "zero penalty"),
+        ("crpe", None, "zero penalty"),
+        ("aletheia", {"learn": "raft"}, "zero penalty"),
+        ("aletheia", {"learn": "dpo"}, "zero penalty"),
+        ("aletheia", None, ""),
+        ("sft", {"data": "a.jsonl"}, "zero penalty mask"),
+        ("dpo", {"data": "a.jsonl"}, "zero penalty mask"),
+    ],
+)
+def test_what_is_done_with_long_answers_is_refused_where_it_would_do_nothing(
+    quickstart: dict[str, Any], recipe: str, args: dict[str, Any] | None, refused: str
+) -> None:
+    for kind in ("score", "zero", "penalty", "mask"):
+        cache = 8 if kind == "penalty" else None
+        raw = changed(
+            quickstart,
+            reward__kind="execution",
+            recipe=recipe,
+            recipe_args=args,
+            algorithm__truncated=kind,
+            algorithm__truncated_cache_tokens=cache,
+        )
+        if kind in refused.split():
+            (fault,) = faults_of(raw)
+            assert fault.startswith("algorithm.truncated: answers that are imitated or preferred")
+        else:
+            assert build_config(raw).algorithm.truncated == kind
+
+
 def test_what_crpe_needs_is_asked_for_before_a_start(quickstart: dict[str, Any]) -> None:
     by_tests = quickstart | {"reward": quickstart["reward"] | {"kind": "execution"}}
     broken = {"recipe": "crpe", "recipe_args": {"step_end": "("}}

@@ -225,6 +225,37 @@ def test_gold_tests_measure_what_is_accepted_and_change_nothing_of_what_is_learn
     assert recipe().labels == "none"
 
 
+@pytest.mark.parametrize("kind", ["masked", "empty"])
+def test_an_answer_that_cannot_be_learned_is_in_no_pair_and_counts_for_nothing(kind: str):
+    """The worst program and the worst test, and the test that would have been accepted."""
+    (problem,) = make_prompts(1)
+    left_out = [
+        without(group, kind, places)
+        for group, places in zip(bundle(problem, None), ([3], [1, 4]), strict=True)
+    ]
+    lesson = recipe().teach(1, left_out, {})
+    imitated, preferred = lesson.updates
+    assert [(s.prompt_id, s.sample_idx) for s in imitated.samples] == [("p0", 0), ("p0#test-0", 2)]
+    assert [s.sample_idx for s in preferred.samples] == [0, 1, 2, 3]
+    build_minibatch(preferred.samples, Packing(num_ranks=1, microbatch_tokens=64), group_of=2)
+    nothing = [without(g, kind, list(range(5))[: len(g.scores_G)]) for g in bundle(problem, None)]
+    assert recipe().teach(1, nothing, {}).num_samples == 0
+
+
+def without(group: JudgedGroup, kind: str, places: Sequence[int]) -> JudgedGroup:
+    """The group with some completions masked, or without a token."""
+    if kind == "masked":
+        masked_G = np.isin(np.arange(len(group.scores_G)), places)
+        return dataclasses.replace(group, masked_G=masked_G)
+    none = {"token_ids": np.zeros(0, np.int32), "rollout_logprobs": np.zeros(0, np.float32)}
+    completions_G = tuple(
+        dataclasses.replace(one, **none) if index in places else one
+        for index, one in enumerate(group.group.completions_G)
+    )
+    inner = dataclasses.replace(group.group, completions_G=completions_G)
+    return dataclasses.replace(group, group=inner)
+
+
 def test_the_reference_of_the_dpo_is_the_policy_after_the_imitation_of_the_round():
     groups = [group for problem in make_prompts(2) for group in bundle(problem, None)]
     two = SolVer(setup(minibatches_per_step=2), SolVerArgs(), lambda problem, _: problem)
