@@ -8,8 +8,10 @@ a line of `output/runs.jsonl`; `table.md` there compares every arm run so far wi
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -39,13 +41,26 @@ class AblationArgs:
         'overrides of the experiment, as in ["recipe=grpo","reward=execution"]', None
     )
     exam: str | None = key(
-        "recipe whose evaluation measures the arm; null is that of the arm", None
+        "recipe whose evaluation measures the arm, with the recipe_args of the experiment before "
+        "the changes where that recipe is its own; null is that of the arm",
+        None,
     )
     beside: str | None = key("arm that the others are compared with; null is the first one", None)
     num_steps: int = key("RL steps of each run", 60, ge=1)
     every: int = key("steps between evaluations", 30, ge=1)
     seeds: tuple[int, ...] = key("run seeds", (0, 1, 2), ge=0)
     output: str = key("directory of results", "outputs/ablation")
+
+
+def exam_args(experiment: str, exam: str | None) -> Mapping[str, Any] | None:
+    """Arguments of the exam: the same for all arms that start from an experiment.
+
+    They are those of the experiment where the exam is its own recipe, else None: the defaults.
+    """
+    if exam is None:
+        return None
+    unchanged = with_shipped_models(compose_config([f"experiment={experiment}"]))
+    return unchanged.recipe_args if unchanged.recipe == exam else None
 
 
 def run(args: AblationArgs) -> None:
@@ -60,6 +75,7 @@ def run(args: AblationArgs) -> None:
             ]
         )
     )
+    measured_by = exam_args(args.experiment, args.exam)
     from actors.jobs.ablation import Arm, run_arm  # noqa: PLC0415 - after the arguments are good
     from actors.plan.checks.inputs import check_inputs  # noqa: PLC0415
 
@@ -67,7 +83,7 @@ def run(args: AblationArgs) -> None:
     check_arms(output / "runs.jsonl", args.label, args.beside)
     check_inputs(cfg)
     output.mkdir(parents=True, exist_ok=True)
-    arm = Arm(label=args.label, seeds=args.seeds, exam=args.exam)
+    arm = Arm(label=args.label, seeds=args.seeds, exam=args.exam, exam_args=measured_by)
     run_arm(cfg, arm, output / "runs.jsonl")
     draw_arms(output / "runs.jsonl", output, args.beside)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from conf.schema import Config
 from rl.base.console import Console
 from rl.base.jsonlines import append_lines
 from rl.loop import run_loop
-from rl.recipes.recipe import History
+from rl.recipes.recipe import History, Recipe
 from rl.step import Batch
 from rl.types import SamplingConfig, StepReport
 
@@ -35,6 +36,7 @@ class Arm:
     label: str
     seeds: tuple[int, ...]
     exam: str | None  # recipe whose evaluation measures it; None: its own
+    exam_args: Mapping[str, Any] | None = None  # of that recipe; None: its defaults
 
 
 def run_arm(cfg: Config, arm: Arm, output: Path) -> None:
@@ -61,6 +63,13 @@ async def _run_arm(cfg: Config, arm: Arm, output: Path, console: Console) -> Non
             append_lines(output, [line])
 
 
+def examiner_of(cfg: Config, arm: Arm, sampling: SamplingConfig) -> Recipe | None:
+    """The recipe whose evaluation measures the arm; None where it is its own."""
+    if arm.exam is None:
+        return None
+    return make_recipe(replace(cfg, recipe=arm.exam, recipe_args=arm.exam_args), sampling)
+
+
 async def _run(
     cfg: Config, seed: int, arm: Arm, fleet: RayFleet, console: Console
 ) -> dict[str, object]:
@@ -70,9 +79,7 @@ async def _run(
     rewards: dict[int, float] = {}
     sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, seed)
     recipe = make_recipe(cfg, sampling)
-    examiner = recipe
-    if arm.exam is not None:
-        examiner = make_recipe(replace(cfg, recipe=arm.exam, recipe_args=None), sampling)
+    examiner = examiner_of(cfg, arm, sampling) or recipe
     marks: dict[int, Mapping[str, float]] = {}
     asked = SamplingConfig(
         group_size=cfg.evaluation.num_samples,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from actors.jobs import ablation
+from conf.schema import Config
 from conf.validate import build
-from launch.ablation import MOVED, AblationArgs, run
+from launch.ablation import MOVED, AblationArgs, exam_args, run
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
 from launch.common.overrides import forced_overrides
+from rl.types import SamplingConfig, Task
+from tests.unit.rl.fakes import make_prompts
 
 pytestmark = pytest.mark.unit
 
@@ -24,6 +30,45 @@ def test_changes_are_overrides_of_the_experiment() -> None:
     assert args.changes is not None
     cfg = compose_config(["experiment=recipe_cure", *forced_overrides(args.changes)])
     assert (cfg.recipe, cfg.recipe_args, cfg.algorithm.group_size) == ("grpo", None, 16)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "exam", "expected"),
+    [
+        ("recipe_aletheia", "aletheia", {"num_programs": [2, 3], "answer": "steps"}),
+        ("recipe_sol_ver", "sol_ver", {"num_tests": 16, "tests_see": "problem", "accept": 0.1}),
+        ("recipe_sol_ver", "cure", None),  # its defaults
+        ("recipe_sol_ver", None, None),
+    ],
+)
+def test_an_exam_has_the_arguments_of_the_experiment_whose_recipe_it_is(
+    experiment: str, exam: str | None, expected: dict[str, object] | None
+) -> None:
+    assert exam_args(experiment, exam) == expected
+
+
+def test_arms_with_other_arguments_sit_the_same_exam(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arms: list[tuple[Config, ablation.Arm]] = []
+    monkeypatch.setattr(ablation, "run_arm", lambda cfg, arm, _: arms.append((cfg, arm)))
+    monkeypatch.setattr("actors.plan.checks.inputs.check_inputs", lambda cfg: None)
+    monkeypatch.setattr("launch.ablation.draw_arms", lambda *_: None)
+    for changes in (("recipe_args.tests_see=program",), ("recipe=grpo", "recipe_args=null")):
+        given = AblationArgs(
+            label=changes[0],
+            experiment="recipe_sol_ver",
+            exam="sol_ver",
+            changes=changes,
+            output=str(tmp_path),
+        )
+        run(given)
+    (problem,), sampling = make_prompts(1), SamplingConfig(group_size=2, max_tokens=8)
+    for cfg, arm in arms:
+        examiner = ablation.examiner_of(cfg, arm, sampling)
+        assert examiner is not None
+        asked = [ask.task for ask in examiner.exam([problem], sampling)]
+        assert asked == [Task.CODE, Task.TEST]  # the test is asked of the problem alone
 
 
 def test_a_former_key_names_what_is_given_now(capsys: pytest.CaptureFixture[str]) -> None:
