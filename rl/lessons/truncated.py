@@ -46,7 +46,7 @@ def settle(judged: JudgedGroup, cfg: TruncationConfig) -> JudgedGroup:
         case "zero":
             return _deduct(judged, np.where(cut_G, judged.rewards_G, np.float32(0)))
         case "mask":
-            return dataclasses.replace(judged, masked_G=cut_G)
+            return dataclasses.replace(judged, masked_G=cut_G | ~judged.taught_G)
         case "penalty":
             return _deduct(judged, overlong(judged.group, cfg))
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,8 +43,9 @@ from rl.types import (
 
 _STARTS = "starts"
 _FENCE = "```python\n"
-_REWARDS = {Verdict.PASSED: 1.0, Verdict.WRONG_ANSWER: -0.3}
+_REWARDS = {Verdict.PASSED: 1.0, Verdict.WRONG_ANSWER: -0.3, Verdict.UNJUDGED: 0.0}
 _NOT_RUN_TO_AN_ANSWER, _NO_PROGRAM = -0.6, -1.0
+_BLOCK = re.compile(r"(?ms)^[ \t]*+(?:```|~~~)[^\n]*\n(.*?)^[ \t]*+(?:```|~~~)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,14 @@ class StepCoder(Recipe):
         return ["", *(prefix for prefix in given if self.setup.fits(problem, prefix))]
 
     def grade(self, bundle: Sequence[JudgedGroup]) -> Sequence[JudgedGroup]:
-        """The paper's rewards, where programs were run; a reward model's stay as they are."""
+        """The paper's rewards, where programs were run; a reward model's stay as they are.
+
+        A program that could not be judged teaches nothing, because nothing is known of it.
+        """
         if self._args.rewards == "judge":
             return bundle
         return [
-            replace(group, rewards_G=np.array(list(map(reward_of, group.scores_G)), np.float32))
-            if any(score.verdict is not None for score in group.scores_G)
-            else group
+            _graded(group) if any(score.verdict is not None for score in group.scores_G) else group
             for group in bundle
         ]
 
@@ -163,7 +166,7 @@ class StepCoder(Recipe):
         num_tokens = sum(len(c.token_ids) for g in groups_P for c in g.group.completions_G)
         figures = {
             "task/code/begun": float(np.mean([bool(prefix) for prefix in prefixes])),
-            "task/code/all_alike": float(np.mean([np.ptp(g.rewards_G) == 0 for g in groups_P])),
+            "task/code/all_alike": float(np.mean([_all_alike(group) for group in groups_P])),
             "policy/masked_frac": sum(int(one.sum()) for one in hidden if one is not None)
             / max(1, num_tokens),
             "task/code/not_believed": float(np.mean([one is None for one in hidden])),
@@ -186,8 +189,10 @@ class StepCoder(Recipe):
             start = _read(state, problem, len(prefixes))
             if group.group.ask.prefix != prefixes[start.index]:  # asked before it moved
                 continue
-            share = float(np.mean([score.passed for score in group.scores_G]))
-            moved = self._moved(start, share)
+            passed = [score.passed for score in group.scores_G if not score.unjudged]
+            if not passed:
+                continue
+            moved = self._moved(start, float(np.mean(passed)))
             starts[problem.id] = [moved.index, moved.success]
         return {_STARTS: starts}
 
@@ -221,12 +226,42 @@ def start_points(solution: str) -> list[str]:
 def reward_of(score: Score) -> float:
     """1 for a right program, -0.3 for a wrong answer, -0.6 for none, -1 where nothing can be run.
 
+    0 for what could not be judged, which is masked.
+
     >>> reward_of(Score(value=None)), reward_of(Score(value=0.0, verdict=Verdict.TIMEOUT))
     (-1.0, -0.6)
     """
     if score.verdict is None or score.verdict is Verdict.NO_CODE:
         return _NO_PROGRAM
     return _REWARDS.get(score.verdict, _NOT_RUN_TO_AN_ANSWER)
+
+
+def _graded(group: JudgedGroup) -> JudgedGroup:
+    rewards_G = np.array(list(map(reward_of, group.scores_G)), np.float32)
+    unjudged_G = np.array([score.unjudged for score in group.scores_G], np.bool_)
+    if not unjudged_G.any():
+        return replace(group, rewards_G=rewards_G)
+    return replace(group, rewards_G=rewards_G, masked_G=unjudged_G | ~group.taught_G)
+
+
+def _all_alike(group: JudgedGroup) -> bool:
+    return len(np.unique(group.rewards_G[group.taught_G])) <= 1
+
+
+def place_of_code(text: str, code: str) -> int:
+    """Where the program of an answer begins in it: in its last block that holds it; -1 nowhere.
+
+    What is said beside the blocks may repeat the program, and is none of it.
+
+    >>> place_of_code("x = 1, so:\\n```python\\nx = 1\\n```\\nx = 1 it is.", "x = 1")
+    21
+    """
+    blocks = list(_BLOCK.finditer(text))
+    for block in reversed(blocks):
+        place = text.find(code, *block.span(1))
+        if place >= 0:
+            return place
+    return text.find(code, blocks[0].start(1)) if blocks else text.rfind(code)
 
 
 def tokens_of_code(
@@ -240,7 +275,7 @@ def tokens_of_code(
     >>> [t.tolist() for t in tokens_of_code(ends, 0, "a\\nb\\nc\\nd..", "a\\nb\\nc\\nd", (3, 4))]
     [[True, True, False, False], [False, True, False, False]]
     """
-    begin = text.rfind(code)
+    begin = place_of_code(text, code)
     if not code or begin < 0:
         nothing_T = np.zeros(len(ends_T), np.bool_)
         return nothing_T, nothing_T

@@ -58,6 +58,12 @@ def test_a_masked_completion_has_no_sample_and_counts_in_no_baseline(keep_zero):
     assert batch_metrics([found])["reward/masked_rate"] == 0.25
 
 
+def test_what_a_recipe_has_masked_stays_masked():
+    before = dataclasses.replace(judged(), masked_G=np.array([1, 0, 0, 0], np.bool_))
+    after = settle(before, TruncationConfig(kind="mask", max_tokens=10))
+    assert after.taught_G.tolist() == [False, False, True, True]
+
+
 def test_a_group_that_was_cut_off_as_a_whole_teaches_nothing():
     found = dataclasses.replace(judged(), masked_G=np.ones(4, np.bool_))
     advantages_PG = batch_advantages([found, judged()], NONE)

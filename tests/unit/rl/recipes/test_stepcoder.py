@@ -13,7 +13,7 @@ import pytest
 
 from conf.recipes import StepCoderArgs
 from rl.recipes.recipe import State
-from rl.recipes.stepcoder import StepCoder, start_points, tokens_of_code
+from rl.recipes.stepcoder import StepCoder, place_of_code, start_points, tokens_of_code
 from rl.step import collect, learn
 from rl.text.tokenizer import character_ends, decode, load_tokenizer
 from rl.types import (
@@ -138,6 +138,30 @@ def test_rewards_are_those_of_the_paper_unless_the_judges_are_wanted():
     assert list(stepcoder().grade([by_model])) == [by_model]
 
 
+def with_verdicts(group: JudgedGroup, *verdicts: Verdict) -> JudgedGroup:
+    scores = tuple(Score(value=0.0, verdict=verdict) for verdict in verdicts)
+    return dataclasses.replace(group, scores_G=scores)
+
+
+def test_a_program_that_cannot_be_judged_teaches_nothing_and_moves_no_start():
+    recipe = stepcoder(mask="none")
+    passed, wrong, unknown = Verdict.PASSED, Verdict.WRONG_ANSWER, Verdict.UNJUDGED
+    group = with_verdicts(make_judged(make_group(PROBLEM, 3), [1.0, 0, 0]), passed, wrong, unknown)
+    (graded,) = recipe.grade([group])
+    lesson = recipe.teach(1, [graded], recipe.start())
+    assert [sample.sample_idx for sample in lesson.updates[0].samples] == [0, 1]
+    assert lesson.advantages_PG[0].tolist() == pytest.approx([0.65, -0.65, 0])
+    alike = with_verdicts(group, wrong, wrong, unknown)
+    (graded,) = recipe.grade([alike])
+    assert recipe.teach(1, [graded], recipe.start()).metrics["task/code/all_alike"] == 1.0
+
+    (ask,) = recipe.ask(1, [PROBLEM], recipe.start())
+    half = with_verdicts(answered(ask, [True, False, False]), passed, unknown, unknown)
+    assert recipe.remember(1, [half], recipe.start()) == {"starts": {"p0": [1, None]}}
+    nothing = with_verdicts(answered(ask, [False] * 2), unknown, unknown)
+    assert recipe.remember(1, [nothing], recipe.start()) == recipe.start()
+
+
 # ---------------------------------------------------------------- the mask
 
 CODE = "a\nbb\nccc\nd"  # lines 2 and 4 are left out below
@@ -182,6 +206,24 @@ def hidden(recipe: StepCoder, group: JudgedGroup, step: int = 1) -> list[int]:
 
 def test_tokens_of_lines_that_no_test_executes_carry_no_loss():
     assert hidden(stepcoder(), program()) == [3, 4, 5, 10]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("```python\n", "\n```\nIn short:\n" + CODE),
+        ("```python\n", f"\n```\n{CODE}"),
+        (f"At first\n{CODE}\n```\n\n", "\n```"),
+        (f"```\n{CODE}\n```\nor rather\n~~~\n", "\n~~~"),  # the last block
+        (f"{CODE} in a list:\n- ```\n", "\n  ```\nDone."),
+    ],
+)
+def test_what_repeats_the_program_beside_its_block_takes_no_mask(before: str, after: str):
+    text = f"{before}{CODE}{after}"
+    assert place_of_code(text, CODE) == len(before)
+    first = len(before)
+    most = stepcoder(most_hidden=1.0)
+    assert hidden(most, program(text)) == [first + i for i in (2, 3, 4, 9)]
 
 
 def test_tokens_of_a_begun_program_are_those_that_were_sampled():
