@@ -25,7 +25,7 @@ from rl.lessons.critic import Critic, r_squared
 from rl.lessons.replay import Kept, NormalForm, kept_of, merged
 from rl.recipes.recipe import Lesson, Recipe, Setup, State
 from rl.seeds import derive_seed
-from rl.types import FloatArray, JudgedGroup
+from rl.types import FloatArray, JudgedGroup, Sample
 
 _CRITIC, _REPLAY = "critic", "replay"
 
@@ -66,9 +66,14 @@ class ActorCritic(Recipe):
             }
         if drawn:
             metrics["task/replay/age"] = float(np.mean([step - one.step for one in drawn]))
+        own = slice(len(groups_P))
+        replayed = slice(len(groups_P), None)
+        update = self.policy_gradient(surprises[own], advantages[own])
+        again = self.policy_gradient(surprises[replayed], advantages[replayed])
+        samples = dealt(update.samples, again.samples, update.minibatches)
         return Lesson(
-            updates=(self.policy_gradient(surprises, advantages),),
-            advantages_PG=advantages[: len(groups_P)],
+            updates=(replace(update, samples=samples),),
+            advantages_PG=advantages[own],
             metrics=metrics,
         )
 
@@ -115,6 +120,22 @@ class ActorCritic(Recipe):
             kept = merged(old, new, distinct=distinct, size=args.buffer_size)
             after[_REPLAY] = [asdict(one) for one in kept]
         return after
+
+
+def dealt(own: Sequence[Sample], replayed: Sequence[Sample], num: int) -> list[Sample]:
+    """Both in their order, in `num` parts that have an even share of each.
+
+    `rl.packing.split_minibatches` cuts minibatches from the front, so that each has its share.
+
+    >>> "".join(dealt("abcd", "xyz", 2)), "".join(dealt("abcd", "xyz", 1))
+    ('abxcdyz', 'abcdxyz')
+    """
+    parts = [
+        samples[k * len(samples) // num : (k + 1) * len(samples) // num]
+        for k in range(num)
+        for samples in (own, replayed)
+    ]
+    return [sample for part in parts for sample in part]
 
 
 def _taught(groups: Sequence[JudgedGroup]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

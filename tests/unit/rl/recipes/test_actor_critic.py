@@ -15,10 +15,10 @@ from reward.code.normal_form import normalise
 from rl.advantage import AdvantageConfig
 from rl.lessons.critic import Critic
 from rl.loss import LossDenominators, MicrobatchTensors, Outputs, PolicyObjective
-from rl.packing import Packing, build_minibatch
+from rl.packing import Packing, build_minibatch, split_minibatches
 from rl.recipes.actor_critic import ActorCritic
 from rl.recipes.recipe import State
-from rl.types import Extraction, JudgedGroup, Reason, SamplingConfig
+from rl.types import Extraction, JudgedGroup, Prompt, Reason, SamplingConfig
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts, setup
 
 pytestmark = pytest.mark.unit
@@ -26,15 +26,19 @@ pytestmark = pytest.mark.unit
 PROBLEMS = make_prompts(4)
 
 
-def actor_critic(**args: object) -> ActorCritic:
+def actor_critic(minibatches: int = 1, **args: object) -> ActorCritic:
     made = ActorCriticArgs(**args)  # pyright: ignore[reportArgumentType]  # by name
     sampling = SamplingConfig(group_size=1, max_tokens=8)
     advantage = AdvantageConfig(scale="none", std_floor=0.05, baseline="none")
-    return ActorCritic(setup(sampling=sampling, advantage=advantage), made, normalise)
+    settings = setup(sampling=sampling, advantage=advantage, minibatches_per_step=minibatches)
+    return ActorCritic(settings, made, normalise)
 
 
 def answered(
-    rewards: Sequence[float], version: int = 0, codes: Sequence[str] = ()
+    rewards: Sequence[float],
+    version: int = 0,
+    codes: Sequence[str] = (),
+    problems: Sequence[Prompt] = PROBLEMS,
 ) -> list[JudgedGroup]:
     """One program of each problem."""
     return [
@@ -43,7 +47,7 @@ def answered(
             extractions_G=(Extraction(reason=Reason.OK, code=code),),
         )
         for problem, reward, code in zip(
-            PROBLEMS, rewards, codes or [f"x = {i}" for i in range(len(rewards))], strict=False
+            problems, rewards, codes or [f"x = {i}" for i in range(len(rewards))], strict=False
         )
     ]
 
@@ -117,6 +121,23 @@ def test_the_share_of_replayed_programs_is_of_all_that_a_step_learns(share: floa
     assert lesson.metrics["task/replay/num_kept"] == 4
     assert lesson.metrics["task/replay/num_drawn"] == num
     assert ("task/replay/age" in lesson.metrics) == bool(num)
+
+
+@pytest.mark.parametrize(("minibatches", "shares"), [(2, [2, 2]), (4, [1] * 4), (1, [4])])
+def test_every_minibatch_has_its_share_of_the_replayed_programs(
+    minibatches: int, shares: list[int]
+):
+    recipe = actor_critic(minibatches, critic="none", replay="all")
+    old = [dataclasses.replace(p, id=f"old-{p.id}") for p in PROBLEMS]
+    state = recipe.remember(1, answered([0.5] * 4, problems=old), recipe.start())
+    (update,) = recipe.teach(2, answered([1.0] * 4, version=1), state).updates
+    replayed = [
+        sum(sample.policy_version == 0 for sample in samples)
+        for samples in split_minibatches(update.samples, update.minibatches)
+    ]
+    assert replayed == shares
+    own = [s.prompt_id for s in update.samples if s.policy_version == 1]
+    assert own == [problem.id for problem in PROBLEMS]
 
 
 def test_a_replayed_reward_is_compared_with_what_the_critic_expects_today():
