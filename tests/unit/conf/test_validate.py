@@ -521,6 +521,51 @@ def test_what_is_done_with_long_answers_is_refused_where_it_would_do_nothing(
             assert build_config(raw).algorithm.truncated == kind
 
 
+SERVED = {"reward__kind": "generative", "reward__url": ["http://a"]}
+SERVED |= {"reward__generative__model": "m", "reward__generative__read_out": "choice"}
+DISTANCE = {"recipe": "aletheia", "recipe_args": {"reward": "distance"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "mend", "path"),
+    [
+        (
+            DISTANCE | {"reward__kind": "execution"},
+            {"reward__execution": "pass_rate"},
+            "reward.execution",
+        ),
+        (
+            DISTANCE | {"reward__kind": "hybrid"},
+            {"reward__early_stop": False},
+            "reward.execution",
+        ),
+        (
+            {"recipe": "stepcoder", "recipe_args": None},
+            {"recipe_args": {"curriculum": "fixed"}},
+            "recipe_args",
+        ),
+        (
+            {"recipe": "stepcoder", "recipe_args": {"curriculum": "reverse"}},
+            {"reward__kind": "execution"},
+            "recipe_args",
+        ),
+        (
+            SERVED
+            | {"algorithm__group_size": 1, "algorithm__advantage_baseline": "batch"}
+            | {"algorithm__advantage_scale": "batch_std"},
+            {"algorithm__group_size": 2},
+            "algorithm.group_size",
+        ),
+    ],
+)
+def test_what_nothing_would_come_of_is_refused(
+    quickstart: dict[str, Any], values: dict[str, Any], mend: dict[str, Any], path: str
+) -> None:
+    (fault,) = faults_of(changed(quickstart, **values))
+    assert fault.startswith(f"{path}: ")
+    build_config(changed(quickstart, **values | mend))
+
+
 def test_what_crpe_needs_is_asked_for_before_a_start(quickstart: dict[str, Any]) -> None:
     by_tests = quickstart | {"reward": quickstart["reward"] | {"kind": "execution"}}
     broken = {"recipe": "crpe", "recipe_args": {"step_end": "("}}
