@@ -5,7 +5,7 @@ They say what cannot be combined, and what should not be.
 
 from __future__ import annotations
 
-from conf.recipes import OFFLINE, UNWEIGHED, ActorCriticArgs, StepCoderArgs, is_unweighed
+from conf.recipes import OFFLINE, ActorCriticArgs, StepCoderArgs, is_unweighed
 from conf.relation import Relation
 from conf.schema import BY_TESTS, MAX_TOP_K, Config
 
@@ -227,10 +227,14 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
     ),
     Relation(
         path="algorithm.min_spread",
-        involves=("algorithm.min_spread", "recipe"),
+        involves=("algorithm.min_spread", "recipe", "recipe_args"),
         rule="recipes that imitate or prefer answers weigh no rewards, and leave no problem out",
-        fix="set algorithm.min_spread=null, or a recipe that is none of " + ", ".join(UNWEIGHED),
-        holds=lambda c: c.algorithm.min_spread is None or c.recipe not in UNWEIGHED,
+        fix="set algorithm.min_spread=null, or a recipe that learns from rewards",
+        holds=lambda c: (
+            c.algorithm.min_spread is None
+            or c.recipe == "aletheia"  # leaves them out whatever it learns from the others
+            or not is_unweighed(c.recipe, c.recipe_args)
+        ),
     ),
     Relation(
         path="algorithm.truncated",

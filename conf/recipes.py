@@ -112,6 +112,11 @@ class CrpeArgs:
 class StepCoderArgs:
     """Programs begun by known solutions, and a loss on what runs (StepCoder, arXiv 2402.01391)."""
 
+    learn: Literal["rl", "sft"] = key(
+        "what is learned after a given start: rl the sampled programs by their rewards; sft the "
+        "rest of the known solution, which is a control and reads neither mask nor rewards",
+        "rl",
+    )
     curriculum: Literal["reverse", "fixed", "none"] = key(
         "given start of a program: reverse begins at the last conditional statement of a known "
         "solution and moves to the first and then to none, fixed stays at the last; or none",
@@ -255,6 +260,7 @@ ARGS: dict[str, type[RecipeArgs]] = {
 OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pairs"}  # of `data`
 UNWEIGHED = (*OFFLINE, "sol_ver", "crpe")  # learn from answers that they choose, not from rewards
 RUNS_NOTHING = ("grpo", "actor_critic", *OFFLINE)  # beside what the judge runs
+_UNWEIGHED_WHERE = {"aletheia": ("raft", "dpo"), "stepcoder": ("sft",)}  # by `learn`
 _ANCHORED = ("dpo", "crpe")
 
 
@@ -265,7 +271,7 @@ def is_unweighed(recipe: str, args: Mapping[str, Any] | None) -> bool:
     (True, False)
     """
     learn = (args or {}).get("learn")
-    return recipe in UNWEIGHED or (recipe == "aletheia" and learn in ("raft", "dpo"))
+    return recipe in UNWEIGHED or learn in _UNWEIGHED_WHERE.get(recipe, ())
 
 
 def is_anchored(recipe: str, args: Mapping[str, Any] | None) -> bool:

@@ -23,9 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from conf.errors import DataError
 from conf.recipes import StepCoderArgs
 from rl.advantage import batch_advantages
-from rl.recipes.recipe import Lesson, Recipe, Setup, State, of_task
+from rl.loss import NllObjective
+from rl.recipes.recipe import Lesson, Recipe, Setup, State, Update, of_task
 from rl.seeds import derive_seed
 from rl.types import (
     Ask,
@@ -64,6 +66,8 @@ class StepCoder(Recipe):
         self._args = args
         if args.curriculum != "none":
             self.labels = "gold_tests, gold_code"
+        if args.learn == "sft" and args.curriculum != "reverse":  # no start is moved by tests
+            self.labels = "gold_code"
 
     def start(self) -> State:
         """No problem has been seen."""
@@ -75,15 +79,16 @@ class StepCoder(Recipe):
         for ask in super().ask(step, problems_P, state):
             prefixes = self._prefixes(ask.problem)
             prefix = prefixes[_read(state, ask.problem, len(prefixes)).index]
-            asks.append(replace(ask, prefix=prefix, covered=self._args.mask != "none"))
+            covered = self._args.learn == "rl" and self._args.mask != "none"
+            asks.append(replace(ask, prefix=prefix, covered=covered))
         return asks
 
     def _prefixes(self, problem: Prompt) -> list[str]:
         """The starts of a problem that fit a prompt; no prefix alone without a curriculum."""
         if self._args.curriculum == "none":
             return [""]
-        solution = json.loads(problem.meta).get("solution")
-        points = start_points(solution) if isinstance(solution, str) else []
+        solution = _solution_of(problem)
+        points = [] if solution is None else start_points(solution)
         given = [f"{_FENCE}{point}" for point in points]
         return ["", *(prefix for prefix in given if self.setup.fits(problem, prefix))]
 
@@ -100,8 +105,10 @@ class StepCoder(Recipe):
         ]
 
     def teach(self, step: int, groups_P: Sequence[JudgedGroup], state: State) -> Lesson:
-        """One update in which tokens that are never executed carry no loss."""
+        """One update in which tokens that are never executed carry no loss; or an imitation."""
         del state
+        if self._args.learn == "sft":
+            return self._imitation(step, groups_P)
         advantages_PG = batch_advantages(groups_P, self.setup.advantage)
         update = self.policy_gradient(groups_P, advantages_PG)
         hidden = {
@@ -118,6 +125,32 @@ class StepCoder(Recipe):
             advantages_PG=advantages_PG,
             metrics=self._figures(groups_P, list(hidden.values())),
         )
+
+    def _imitation(self, step: int, groups_P: Sequence[JudgedGroup]) -> Lesson:
+        """The known solutions from where their programs began; what was sampled moves starts."""
+        rests = [self._rest(group.group.ask) for group in groups_P]
+        update = Update(
+            samples=[replace(one, policy_version=step - 1) for one in rests if one is not None],
+            objective=NllObjective(),
+            minibatches=self.setup.minibatches_per_step,
+            needs_old=False,
+        )
+        return Lesson(
+            updates=(update,),
+            advantages_PG=[np.zeros(len(group.scores_G), np.float32) for group in groups_P],
+            metrics=self._figures(groups_P, ()),
+        )
+
+    def _rest(self, ask: Ask) -> Sample | None:
+        """The solution after the given start; None without one, or where it is too long."""
+        solution = _solution_of(ask.problem)
+        if solution is None:
+            return None
+        answer = f"{_FENCE}{solution.rstrip()}\n```"
+        try:
+            return self.setup.encode(ask.prompt, answer[len(ask.prefix) :], prefix=ask.prefix)
+        except DataError:
+            return None
 
     def _hidden(self, step: int, group: JudgedGroup) -> list[BoolArray | None]:
         """The tokens of each answer that carry no loss; None where that is not believed."""
@@ -167,10 +200,11 @@ class StepCoder(Recipe):
         figures = {
             "task/code/begun": float(np.mean([bool(prefix) for prefix in prefixes])),
             "task/code/all_alike": float(np.mean([_all_alike(group) for group in groups_P])),
-            "policy/masked_frac": sum(int(one.sum()) for one in hidden if one is not None)
-            / max(1, num_tokens),
-            "task/code/not_believed": float(np.mean([one is None for one in hidden])),
         }
+        if hidden:
+            num_hidden = sum(int(one.sum()) for one in hidden if one is not None)
+            figures["policy/masked_frac"] = num_hidden / max(1, num_tokens)
+            figures["task/code/not_believed"] = float(np.mean([one is None for one in hidden]))
         if executed:
             figures["task/code/left_out"] = float(
                 np.mean([one is not None and bool(one.left_lines) for one in executed])
@@ -203,6 +237,11 @@ class StepCoder(Recipe):
         if success >= self._args.threshold and start.index > 0:
             return _Start(start.index - 1)
         return _Start(start.index, success)
+
+
+def _solution_of(problem: Prompt) -> str | None:
+    solution = json.loads(problem.meta).get("solution")
+    return solution if isinstance(solution, str) else None
 
 
 def start_points(solution: str) -> list[str]:

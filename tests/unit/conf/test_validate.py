@@ -497,6 +497,8 @@ def test_a_wrong_recipe_is_one_fault_whatever_its_arguments(quickstart: dict[str
         ("aletheia", {"learn": "raft"}, "zero penalty"),
         ("aletheia", {"learn": "dpo"}, "zero penalty"),
         ("aletheia", None, ""),
+        ("stepcoder", {"learn": "sft"}, "zero penalty"),
+        ("stepcoder", None, ""),
         ("sft", {"data": "a.jsonl"}, "zero penalty mask"),
         ("dpo", {"data": "a.jsonl"}, "zero penalty mask"),
     ],

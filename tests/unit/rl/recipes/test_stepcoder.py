@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conf.errors import DataError
 from conf.recipes import StepCoderArgs
+from rl.loss import NllObjective
+from rl.metrics import check_names
 from rl.recipes.recipe import State
 from rl.recipes.stepcoder import StepCoder, place_of_code, start_points, tokens_of_code
+from rl.samples import given_sample
 from rl.step import collect, learn
 from rl.text.tokenizer import character_ends, decode, load_tokenizer
 from rl.types import (
@@ -27,6 +31,7 @@ from rl.types import (
     Message,
     Prompt,
     Reason,
+    Sample,
     Score,
     Verdict,
 )
@@ -46,9 +51,16 @@ def ends(token_ids: IntArray) -> IntArray:
     return np.minimum(np.arange(1, len(token_ids) + 1), len(token_ids) - 1).astype(np.int32)
 
 
+def encode(prompt: Prompt, answer: str, *, prefix: str = "", ends: bool = True) -> Sample:
+    """A token for each character, 0 for the end."""
+    if "long" in answer:
+        raise DataError("too long")
+    return given_sample(prompt.id, [ord(c) for c in f"?{prefix}"], [*map(ord, answer), *[0] * ends])
+
+
 def stepcoder(fits: object = lambda *_: True, **args: object) -> StepCoder:
     made = StepCoderArgs(**args)  # pyright: ignore[reportArgumentType]  # by name
-    return StepCoder(setup(fits=fits, ends=ends), made)
+    return StepCoder(setup(fits=fits, ends=ends, encode=encode), made)
 
 
 def answered(ask: Ask, passed: Sequence[bool]) -> JudgedGroup:
@@ -160,6 +172,49 @@ def test_a_program_that_cannot_be_judged_teaches_nothing_and_moves_no_start():
     assert recipe.remember(1, [half], recipe.start()) == {"starts": {"p0": [1, None]}}
     nothing = with_verdicts(answered(ask, [False] * 2), unknown, unknown)
     assert recipe.remember(1, [nothing], recipe.start()) == recipe.start()
+
+
+# ---------------------------------------------------------------- the control
+
+
+def test_the_control_imitates_the_rest_of_the_solution_after_the_same_starts():
+    recipe, rl = stepcoder(learn="sft"), stepcoder()
+    shares = [[False, False], [True, True], [True, True], [True, True]]
+    assert went_through(recipe, shares) == went_through(rl, shares)
+    state, learned = recipe.start(), list[str]()
+    for step, passed in enumerate(shares, start=1):
+        (ask,) = recipe.ask(step, [PROBLEM], state)
+        assert not ask.covered
+        lesson = recipe.teach(step, [answered(ask, passed)], state)
+        (update,) = lesson.updates
+        assert (update.objective, update.needs_old) == (NllObjective(), False)
+        (sample,) = update.samples
+        assert sample.policy_version == step - 1
+        text = "".join(map(chr, sample.token_ids))
+        given, learned_text = text[: sample.num_prompt_tokens], text[sample.num_prompt_tokens :]
+        assert given == f"?{ask.prefix}"
+        assert text == f"?```python\n{SOLUTION}\n```\0"
+        learned.append(learned_text)
+        check_names(lesson.metrics)
+        state = recipe.remember(step, [answered(ask, passed)], state)
+    assert [len(text) for text in learned] == sorted(map(len, learned))
+    assert len(set(learned)) == 3  # from both conditional statements, and the whole
+
+
+def test_the_control_leaves_out_what_has_no_solution_or_is_too_long():
+    recipe = stepcoder(learn="sft")
+    long = dataclasses.replace(PROBLEM, id="p1", meta=json.dumps({"solution": "long = 1"}))
+    asks = recipe.ask(1, [*make_prompts(1), long], recipe.start())
+    groups = [answered(ask, [True]) for ask in asks]
+    assert recipe.teach(1, groups, recipe.start()).num_samples == 0
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "labels"),
+    [("reverse", "gold_tests, gold_code"), ("fixed", "gold_code"), ("none", "gold_code")],
+)
+def test_the_control_learns_from_tests_only_where_they_move_a_start(curriculum: str, labels: str):
+    assert stepcoder(learn="sft", curriculum=curriculum).labels == labels
 
 
 # ---------------------------------------------------------------- the mask
