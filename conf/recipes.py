@@ -100,6 +100,12 @@ class CrpeArgs:
     What CRPE chooses is not published; the defaults are ours.
     """
 
+    learn: Literal["step", "answer", "sft"] = key(
+        "what is learned of a problem whose first wrong step is found: step prefers the right step "
+        "at that place, answer the whole right answer, sft imitates that answer; the last two are "
+        "controls with as many problems",
+        "step",
+    )
     step_end: str = key(
         "regular expression; a step of an answer ends where a match does", r"(?=\n)"
     )
@@ -261,7 +267,6 @@ OFFLINE: dict[str, Literal["answers", "pairs"]] = {"sft": "answers", "dpo": "pai
 UNWEIGHED = (*OFFLINE, "sol_ver", "crpe")  # learn from answers that they choose, not from rewards
 RUNS_NOTHING = ("grpo", "actor_critic", *OFFLINE)  # beside what the judge runs
 _UNWEIGHED_WHERE = {"aletheia": ("raft", "dpo"), "stepcoder": ("sft",)}  # by `learn`
-_ANCHORED = ("dpo", "crpe")
 
 
 def is_unweighed(recipe: str, args: Mapping[str, Any] | None) -> bool:
@@ -280,4 +285,7 @@ def is_anchored(recipe: str, args: Mapping[str, Any] | None) -> bool:
     >>> is_anchored("aletheia", {"learn": "dpo"}), is_anchored("aletheia", None)
     (True, False)
     """
-    return recipe in _ANCHORED or (recipe == "aletheia" and (args or {}).get("learn") == "dpo")
+    learn = (args or {}).get("learn")
+    if recipe == "crpe":
+        return learn != "sft"
+    return recipe == "dpo" or (recipe == "aletheia" and learn == "dpo")

@@ -17,7 +17,7 @@ import numpy as np
 
 from conf.errors import DataError
 from conf.recipes import CrpeArgs
-from rl.loss import DpoObjective
+from rl.loss import DpoObjective, NllObjective
 from rl.recipes.recipe import Lesson, Recipe, Setup, State, Update, of_task
 from rl.types import Ask, Finish, JudgedGroup, Prompt, Sample, Score, Task
 
@@ -33,16 +33,17 @@ class Fork:
     wrong: str
     right_ends: bool  # the step is the last of its answer
     wrong_ends: bool
+    right_answer: str  # that the step is of
+    wrong_answer: str
 
 
 class Crpe(Recipe):
     """Programs, then programs that go on from the beginnings of a wrong one."""
 
-    needs_reference: bool = True
-
     def __init__(self, setup: Setup, args: CrpeArgs) -> None:
         super().__init__(setup)
         self._args = args
+        self.needs_reference = args.learn != "sft"
 
     def follow_up(self, step: int, bundle: Sequence[JudgedGroup]) -> Sequence[Ask]:
         """Programs from each beginning of the first wrong one, where a right one is known too."""
@@ -66,8 +67,9 @@ class Crpe(Recipe):
         ]
 
     def teach(self, step: int, groups_P: Sequence[JudgedGroup], state: State) -> Lesson:
-        """One update of Step-DPO; of each problem that has a fork one pair."""
+        """One update of Step-DPO, or of a control; of each problem that has a fork one pair."""
         del state
+        imitates = self._args.learn == "sft"
         forks = [
             (problem, fork)
             for problem, own in _by_problem(groups_P)
@@ -75,11 +77,11 @@ class Crpe(Recipe):
         ]
         update = Update(
             samples=[
-                sample for problem, fork in forks for sample in self._pair(problem, fork, step)
+                sample for problem, fork in forks for sample in self._learned(problem, fork, step)
             ],
-            objective=DpoObjective(beta=self._args.beta),
+            objective=NllObjective() if imitates else DpoObjective(beta=self._args.beta),
             minibatches=self.setup.minibatches_per_step,
-            group_of=2,
+            group_of=1 if imitates else 2,
             needs_old=False,
         )
         metrics = {"task/step/pairs": float(len(forks))}
@@ -94,19 +96,25 @@ class Crpe(Recipe):
             None if wrong is None else fork_of(wrong, _right_texts(own), seen, self._args.step_end)
         )
 
-    def _pair(self, problem: Prompt, fork: Fork, step: int) -> list[Sample]:
-        """The right step and the wrong one; nothing where the tokens of one are too many."""
-        sides = ((fork.right, fork.right_ends), (fork.wrong, fork.wrong_ends))
+    def _learned(self, problem: Prompt, fork: Fork, step: int) -> list[Sample]:
+        """The right step and the wrong one; or the answers that they are of, or the right one.
+
+        Nothing where the tokens of one are too many.
+        """
+        prefix, sides = fork.prefix, [(fork.right, fork.right_ends), (fork.wrong, fork.wrong_ends)]
+        if self._args.learn != "step":
+            prefix, sides = "", [(fork.right_answer, True), (fork.wrong_answer, True)]
+        if self._args.learn == "sft":
+            del sides[1]
         try:
-            pair = [
-                self.setup.encode(problem, text, prefix=fork.prefix, ends=ends)
-                for text, ends in sides
+            learned = [
+                self.setup.encode(problem, text, prefix=prefix, ends=ends) for text, ends in sides
             ]
         except DataError:
             return []
         return [
             replace(sample, sample_idx=index, policy_version=step - 1)
-            for index, sample in enumerate(pair)
+            for index, sample in enumerate(learned)
         ]
 
 
@@ -142,7 +150,7 @@ def fork_of(
     >>> fork_of("ab-cd-ef", ["ab-cx-yz"], {"", "ab-", "ab-cd-"}, "-")
     ... # doctest: +NORMALIZE_WHITESPACE
     Fork(number=1, num_steps=3, prefix='ab-', right='cx-', wrong='cd-', right_ends=False,
-         wrong_ends=False)
+         wrong_ends=False, right_answer='ab-cx-yz', wrong_answer='ab-cd-ef')
     """
     steps = steps_of(wrong, step_end)
     before = ""
@@ -156,7 +164,7 @@ def fork_of(
             taken, *rest = steps_of(better[len(before) :], step_end)
             if taken == step:
                 return None
-            return Fork(number, len(steps), before, taken, step, not rest, last)
+            return Fork(number, len(steps), before, taken, step, not rest, last, better, wrong)
         before = after
     return None
 

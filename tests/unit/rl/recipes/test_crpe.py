@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from conf.errors import DataError
-from conf.recipes import CrpeArgs
-from rl.loss import DpoObjective
+from conf.recipes import CrpeArgs, is_anchored
+from rl.loss import DpoObjective, NllObjective
 from rl.metrics import check_names
 from rl.recipes.crpe import Crpe, Fork, fork_of
 from rl.step import Batch, learn, sample_and_judge
@@ -27,14 +28,14 @@ ALL = {"", "a-", "a-b-", "a-b-c-"}
 
 def test_the_first_step_fails_after_which_nothing_right_was_seen():
     found = fork_of(WRONG, [RIGHT, "a-b-q-d", "a-b-r"], ALL, "-")
-    assert found == Fork(2, 4, "a-b-", "q-", "c-", right_ends=False, wrong_ends=False)
+    assert found == Fork(2, 4, "a-b-", "q-", "c-", False, False, "a-b-q-d", WRONG)
     ends = fork_of(WRONG, [RIGHT, "a-b-r"], ALL, "-")
-    assert ends == Fork(2, 4, "a-b-", "r", "c-", right_ends=True, wrong_ends=False)
+    assert ends == Fork(2, 4, "a-b-", "r", "c-", True, False, "a-b-r", WRONG)
 
 
 def test_a_right_answer_through_a_step_says_that_the_step_is_not_the_one():
     found = fork_of(WRONG, [RIGHT, "a-b-c-e"], ALL, "-")
-    assert found == Fork(3, 4, "a-b-c-", "e", "d", right_ends=True, wrong_ends=True)
+    assert found == Fork(3, 4, "a-b-c-", "e", "d", True, True, "a-b-c-e", WRONG)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +73,8 @@ def encode(prompt: Prompt, answer: str, *, prefix: str = "", ends: bool = True) 
     )
 
 
-def crpe(**changes: object) -> Crpe:
-    args = CrpeArgs(step_end="-", num_rollouts=2, beta=0.2)
+def crpe(learn: Literal["step", "answer", "sft"] = "step", **changes: object) -> Crpe:
+    args = CrpeArgs(learn=learn, step_end="-", num_rollouts=2, beta=0.2)
     return Crpe(setup(encode=encode, **changes), args)
 
 
@@ -151,6 +152,33 @@ def test_every_beginning_of_the_wrong_program_is_gone_on_from_and_one_pair_of_st
         "task/step/number": 2.0,
         "task/step/num_steps": 4.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("learn", "answers", "objective"),
+    [
+        ("answer", ["a-b-z", WRONG], DpoObjective(beta=0.2, reference="initial")),
+        ("sft", ["a-b-z"], NllObjective()),
+    ],
+)
+def test_the_controls_learn_whole_answers_of_the_same_problems(
+    learn: Literal["answer", "sft"], answers: list[str], objective: object
+):
+    recipe = crpe(learn)
+    groups = asyncio.run(judged(recipe, TEXTS))
+    asked = [group.group.ask.prefix for group in groups]
+    assert asked == [group.group.ask.prefix for group in asyncio.run(judged(crpe(), TEXTS))]
+    lesson = recipe.teach(7, groups, {})
+    (update,) = lesson.updates
+    assert (update.objective, update.group_of) == (objective, len(answers))
+    learned = [
+        bytes(sample.token_ids[sample.num_prompt_tokens :].tolist()).decode()
+        for sample in update.samples
+    ]
+    assert learned == [f"{answer}\0" for answer in answers]
+    assert {sample.num_prompt_tokens for sample in update.samples} == {2}  # nothing is given
+    assert lesson.metrics == crpe().teach(7, groups, {}).metrics
+    assert recipe.needs_reference is is_anchored("crpe", {"learn": learn}) is (learn == "answer")
 
 
 def test_metrics_of_programs_leave_out_those_that_were_given_a_beginning():
