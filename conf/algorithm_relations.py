@@ -5,9 +5,9 @@ They say what cannot be combined, and what should not be.
 
 from __future__ import annotations
 
-from conf.recipes import OFFLINE, ActorCriticArgs, StepCoderArgs, is_unweighed
+from conf.recipes import OFFLINE, ActorCriticArgs, is_unweighed
 from conf.relation import Relation
-from conf.schema import BY_TESTS, MAX_TOP_K, Config
+from conf.schema import MAX_TOP_K, Config
 
 TAKEN_NAMES = ("reason",)  # of metrics below reward/
 _BEYOND_GROUPS = ("batch", "none")  # baselines that read no group
@@ -26,31 +26,6 @@ def _has_length_to_settle(config: Config) -> bool:
     if config.recipe in OFFLINE:
         return kind == "score"
     return kind in ("score", "mask") or not is_unweighed(config.recipe, config.recipe_args)
-
-
-def _are_judged(config: Config) -> bool:
-    """Whether programs are run, or a judge from outside is trusted to."""
-    reward = config.reward
-    return reward.by_tests or reward.kind in BY_TESTS or ":" in reward.kind
-
-
-def _has_verdicts(config: Config) -> bool:
-    given = bool((config.recipe_args or {}).get("programs"))
-    return _are_judged(config) or given or config.recipe != "aletheia"
-
-
-def _has_rates(config: Config) -> bool:
-    """Whether all tests of a wrong program are run where its distance to the right one counts."""
-    args = config.recipe_args or {}
-    if config.recipe != "aletheia" or args.get("reward") != "distance" or args.get("programs"):
-        return True
-    running = [one for one in config.reward.judges.values() if one.kind in BY_TESTS]
-    return not running or any(o.execution == "pass_rate" or not o.early_stop for o in running)
-
-
-def _moves_starts(config: Config) -> bool:
-    curriculum = (config.recipe_args or {}).get("curriculum", StepCoderArgs.curriculum)
-    return _are_judged(config) or config.recipe != "stepcoder" or curriculum != "reverse"
 
 
 def _has_lists(config: Config) -> bool:
@@ -119,28 +94,6 @@ JUDGE_RELATIONS: tuple[Relation, ...] = (
         rule="what algorithm.truncated=zero and penalty take from a reward, no component has",
         fix="give algorithm.truncated=score or mask, or a component with judge: length",
         holds=lambda c: not _adds_advantages(c) or c.algorithm.truncated in ("score", "mask"),
-    ),
-    Relation(
-        path="recipe",
-        involves=("recipe", "recipe_args", "reward.kind"),
-        rule="recipe=aletheia asks about programs with a verdict",
-        fix="give reward=execution, or recipe_args.programs=FILE",
-        holds=_has_verdicts,
-    ),
-    Relation(
-        path="reward.execution",
-        involves=("recipe", "recipe_args", "reward.execution", "reward.early_stop"),
-        rule="recipe_args.reward=distance ranks wrong programs by the tests that they pass, and "
-        "these stop at the first that fails",
-        fix="set reward.execution=pass_rate, or reward.early_stop=false",
-        holds=_has_rates,
-    ),
-    Relation(
-        path="recipe_args",
-        involves=("recipe", "recipe_args", "reward.kind"),
-        rule="recipe_args.curriculum=reverse moves a start when tests call programs right",
-        fix="give reward=execution, or recipe_args.curriculum=fixed or none",
-        holds=_moves_starts,
     ),
     Relation(
         path="algorithm.group_size",

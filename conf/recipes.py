@@ -86,6 +86,12 @@ class SolVerArgs:
     num_programs: int = key(
         "different programs of a problem that a group of tests is asked for each", 4, ge=1
     )
+    filter: Literal["self", "none", "gold"] = key(
+        "how answers are accepted: self by what programs and tests say of each other; none the "
+        "first that can be run or read, gold by the problem's own tests, which are controls and "
+        "do not read accept",
+        "self",
+    )
     accept: float = key("least share of the tests that an accepted program passes", 0.5, gt=0, le=1)
     learn: Literal["both", "sft", "dpo"] = key(
         "what is done with accepted and rejected answers: imitation, preference, or both", "both"

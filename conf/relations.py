@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 
@@ -22,6 +21,7 @@ from conf.rules.problems import (
     UNTESTED_RELATIONS,
     num_untested,
 )
+from conf.rules.recipes import RECIPE_RELATIONS
 from conf.rules.trackers import TRACKER_RELATIONS
 from conf.schema import Config, ResourceConfig
 
@@ -106,17 +106,6 @@ def _shares_fit(config: Config) -> bool:
     return not config.placement.colocate or fits
 
 
-def _has_step_end(config: Config) -> bool:
-    given = (config.recipe_args or {}).get("step_end")
-    if config.recipe != "crpe" or not isinstance(given, str):  # elsewhere checked, or the default
-        return True
-    try:
-        re.compile(given)
-    except re.error:
-        return False
-    return True
-
-
 def _minibatch_feeds_ranks(config: Config) -> bool:
     algorithm = config.algorithm
     samples = algorithm.prompts_per_step * algorithm.group_size // algorithm.minibatches_per_step
@@ -190,6 +179,7 @@ RELATIONS: tuple[Relation, ...] = (
     *DIFFICULTY_RELATIONS,
     *CURRICULUM_RELATIONS,
     *TRACKER_RELATIONS,
+    *RECIPE_RELATIONS,
     *SOURCE_RELATIONS,
     *UNTESTED_RELATIONS,
     Relation(
@@ -213,20 +203,6 @@ RELATIONS: tuple[Relation, ...] = (
         "unless the loop makes one",
         fix="give reward.model=DIR, or reward=execution",
         holds=lambda c: not c.reward.uses_model or bool(c.reward.model) or c.loop.enabled,
-    ),
-    Relation(
-        path="recipe",
-        involves=("recipe", "reward.kind"),
-        rule="recipe=crpe learns from programs that tests call right and wrong",
-        fix="give reward=execution",
-        holds=lambda c: c.recipe != "crpe" or c.reward.kind == "execution",
-    ),
-    Relation(
-        path="recipe_args",
-        involves=("recipe", "recipe_args"),
-        rule="with recipe=crpe, recipe_args.step_end is a regular expression",
-        fix=r"give such as recipe_args.step_end='(?=\n)'",
-        holds=_has_step_end,
     ),
     Relation(
         path="loop.enabled",

@@ -36,6 +36,14 @@ def without_loss(judged: JudgedGroup) -> JudgedGroup:
     return replace(judged, masked_G=np.ones(len(judged.scores_G), np.bool_))
 
 
+def without_unjudged(judged: JudgedGroup) -> JudgedGroup:
+    """The group in which nothing is learned of programs that execution could not judge."""
+    unjudged_G = np.array([score.unjudged for score in judged.scores_G], np.bool_)
+    if not unjudged_G.any():
+        return judged
+    return replace(judged, masked_G=unjudged_G | ~judged.taught_G)
+
+
 def problem_of(bundle: Sequence[JudgedGroup]) -> str:
     """Id of the problem that the groups of a bundle are about."""
     return bundle[0].group.ask.problem.id

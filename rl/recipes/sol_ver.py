@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from conf.recipes import SolVerArgs
+from rl.lessons.spread import without_unjudged
 from rl.loss import DpoObjective, NllObjective
 from rl.recipes.cure import by_problem, figures_of_tests, marks_of_tests, matrix_of
 from rl.recipes.recipe import Labels, Lesson, Recipe, Setup, State, Update, of_task
@@ -61,6 +62,8 @@ class SolVer(Recipe):
         super().__init__(setup)
         self._args = args
         self._request = request
+        if args.filter == "gold":
+            self.labels = "gold_tests"
 
     def ask(self, step: int, problems_P: Sequence[Prompt], state: State) -> Sequence[Ask]:
         """Programs for each problem; tests too, where these do not see the programs."""
@@ -110,6 +113,10 @@ class SolVer(Recipe):
         prompt = replace(self._request(problem, code), id=f"{problem.id}#test-{index}")
         return Ask(prompt=prompt, problem=problem, sampling=sampling, task=Task.TEST)
 
+    def grade(self, bundle: Sequence[JudgedGroup]) -> Sequence[JudgedGroup]:
+        """As judged; where gold tests filter, programs of which they say nothing are left out."""
+        return bundle if self._args.filter != "gold" else [without_unjudged(g) for g in bundle]
+
     def teach(self, step: int, groups_P: Sequence[JudgedGroup], state: State) -> Lesson:
         """Imitation of what is accepted, then DPO on what is rejected beside it."""
         del step, state
@@ -120,13 +127,7 @@ class SolVer(Recipe):
         for programs, tests in problems:
             programs_N, tests_M = _places(programs), _places(tests)
             passed_NM = _passed(programs, tests)
-            choice = choose(
-                passed_NM,
-                _valid(programs_N),
-                _valid(tests_M),
-                _prompts(tests_M),
-                self._args.accept,
-            )
+            choice = self._choice(programs_N, tests_M, passed_NM)
             if choice is None:
                 continue
             accepted.append(programs_N[choice.program])
@@ -146,6 +147,16 @@ class SolVer(Recipe):
             advantages_PG=_signs(groups_P, accepted, [worse for _, worse in pairs]),
             metrics=metrics,
         )
+
+    def _choice(
+        self, programs_N: Sequence[Place], tests_M: Sequence[Place], passed_NM: BoolArray
+    ) -> Choice | None:
+        valid_N, readable_M = _valid(programs_N), _valid(tests_M)
+        if self._args.filter == "none":
+            return first_of(valid_N, readable_M)
+        right_N = _right(programs_N) if self._args.filter == "gold" else None
+        accept = self._args.accept
+        return choose(passed_NM, valid_N, readable_M, _prompts(tests_M), accept, right_N=right_N)
 
     def _updates(
         self, accepted: Sequence[Place], pairs: Sequence[tuple[Place, Place]]
@@ -172,12 +183,26 @@ class SolVer(Recipe):
         return marks_of_tests(groups_P)
 
 
-def choose(
+def first_of(valid_N: BoolArray, readable_M: BoolArray) -> Choice | None:
+    """The first program that can be run and the first test that can be read, unfiltered.
+
+    >>> first_of(np.array([False, True]), np.array([True, True]))
+    Choice(program=1, worse=None, test=0, worse_test=None)
+    """
+    if not valid_N.any():
+        return None
+    test = int(readable_M.argmax()) if readable_M.any() else None
+    return Choice(int(valid_N.argmax()), worse=None, test=test)
+
+
+def choose(  # noqa: PLR0913 - what is known of a problem, and what is asked of it
     passed_NM: BoolArray,
     valid_N: BoolArray,
     readable_M: BoolArray,
     group_M: IntArray,
     accept: float,
+    *,
+    right_N: BoolArray | None = None,
 ) -> Choice | None:
     """What is accepted and rejected of a problem, by the runs of its programs on its tests alone.
 
@@ -188,6 +213,9 @@ def choose(
     prompt, that it fails, the one that fewest programs pass. A test whose group has none to reject
     is accepted only where no other is. First ones win.
 
+    With `right_N`, which the problem's own tests call right, a right program is accepted and
+    another rejected, and tests are told apart by whether every right program passes them.
+
     >>> passed = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 1]], np.bool_)
     >>> all_3, one_group = np.ones(3, np.bool_), np.zeros(3, np.int32)
     >>> choose(passed, all_3, all_3, one_group, accept=0.5)
@@ -195,13 +223,15 @@ def choose(
     """
     if not readable_M.any() or not valid_N.any():
         return None
-    share_N = np.where(valid_N, passed_NM[:, readable_M].mean(axis=1), 0.0)
+    worth_N = passed_NM[:, readable_M].mean(axis=1) if right_N is None else right_N
+    share_N = np.where(valid_N, worth_N, 0.0)
     best, worst = int(share_N.argmax()), int(share_N.argmin())
     if share_N[best] < accept:
         return None
     worse = worst if share_N[worst] < share_N[best] else None
     share_M = passed_NM[valid_N].mean(axis=0)
-    agreed_M = passed_NM[best] & readable_M
+    agreeing_N = right_N if right_N is not None else np.arange(len(valid_N)) == best
+    agreed_M = passed_NM[agreeing_N].all(axis=0) & readable_M
     telling = np.flatnonzero(agreed_M & (share_M < 1))
     ranked: list[int] = telling[np.argsort(-share_M[telling], kind="stable")].tolist()
     for test in ranked:
@@ -235,6 +265,10 @@ def _valid(places: Sequence[Place]) -> BoolArray:
     return np.array([group.extractions_G[index].valid for group, index in places], np.bool_)
 
 
+def _right(places: Sequence[Place]) -> BoolArray:
+    return np.array([group.scores_G[index].passed for group, index in places], np.bool_)
+
+
 def _samples(places: Sequence[Place]) -> list[Sample]:
     return [sample_of(group.group, index, 0.0) for group, index in places]
 
@@ -251,7 +285,7 @@ def _seen(programs_N: Sequence[Place], passed_NM: BoolArray, choice: Choice) -> 
     scores_N = [group.scores_G[index] for group, index in programs_N]
     if all(score.verdict is None for score in scores_N):
         return {}
-    is_right_N = np.array([score.passed for score in scores_N], np.bool_)
+    is_right_N = _right(programs_N)
     seen = {"task/pair/program_right": float(is_right_N[choice.program])}
     if choice.test is not None and is_right_N.any():
         test_right = bool(passed_NM[is_right_N, choice.test].all())

@@ -26,6 +26,7 @@ import numpy as np
 from conf.errors import DataError
 from conf.recipes import StepCoderArgs
 from rl.advantage import batch_advantages
+from rl.lessons.spread import without_unjudged
 from rl.loss import NllObjective
 from rl.recipes.recipe import Lesson, Recipe, Setup, State, Update, of_task
 from rl.seeds import derive_seed
@@ -277,10 +278,7 @@ def reward_of(score: Score) -> float:
 
 def _graded(group: JudgedGroup) -> JudgedGroup:
     rewards_G = np.array(list(map(reward_of, group.scores_G)), np.float32)
-    unjudged_G = np.array([score.unjudged for score in group.scores_G], np.bool_)
-    if not unjudged_G.any():
-        return replace(group, rewards_G=rewards_G)
-    return replace(group, rewards_G=rewards_G, masked_G=unjudged_G | ~group.taught_G)
+    return without_unjudged(replace(group, rewards_G=rewards_G))
 
 
 def _all_alike(group: JudgedGroup) -> bool:

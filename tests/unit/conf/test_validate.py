@@ -542,6 +542,16 @@ DISTANCE = {"recipe": "aletheia", "recipe_args": {"reward": "distance"}}
             "reward.execution",
         ),
         (
+            {"recipe": "sol_ver", "recipe_args": {"filter": "gold"}},
+            {"reward__kind": "execution"},
+            "recipe_args",
+        ),
+        (
+            {"recipe": "sol_ver", "recipe_args": {"filter": "none"}},
+            {"recipe_args": {"filter": "none", "learn": "sft"}},
+            "recipe_args",
+        ),
+        (
             {"recipe": "stepcoder", "recipe_args": None},
             {"recipe_args": {"curriculum": "fixed"}},
             "recipe_args",

@@ -16,7 +16,18 @@ from rl.packing import Packing, build_minibatch, split_minibatches
 from rl.recipes.recipe import Lesson
 from rl.recipes.sol_ver import Choice, SolVer, choose
 from rl.step import Batch, learn
-from rl.types import BoolArray, Evidence, Extraction, JudgedGroup, JudgeKind, Prompt, Reason, Task
+from rl.types import (
+    BoolArray,
+    Evidence,
+    Extraction,
+    JudgedGroup,
+    JudgeKind,
+    Prompt,
+    Reason,
+    Score,
+    Task,
+    Verdict,
+)
 from tests.unit.rl.fakes import FakeFleet, make_group, make_judged, make_prompts, setup
 
 pytestmark = pytest.mark.unit
@@ -31,6 +42,10 @@ PASSED = np.array(
         [0, 0, 0, 0, 0],
     ],
     np.bool_,
+)
+# All that run pass test 0; the right ones, 1 and 2, pass test 1; the wrong one passes 2 to 4.
+GOLD_PASSED = np.array(
+    [[1, 0, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 0, 1, 0], [0, 0, 0, 0, 0]], np.bool_
 )
 VALID = np.array([1, 1, 1, 0], np.bool_)
 READABLE = np.ones(5, np.bool_)
@@ -203,6 +218,31 @@ def test_a_round_imitates_what_is_accepted_and_prefers_it_in_pairs_of_both_tasks
     ]
     assert [a.tolist() for a in lesson.advantages_PG[:2]] == [[1, 0, 0, -1], [0, 1, 0, 0, -1]]
     assert [len(taught(None, learn=one).updates) for one in ("sft", "dpo")] == [1, 1]
+
+
+def test_without_a_filter_the_first_program_and_test_are_imitated():
+    lesson = taught(None, 1, filter="none", learn="sft", accept=1.0)
+    (imitated,) = lesson.updates
+    assert [(s.prompt_id, s.sample_idx) for s in imitated.samples] == [("p0", 0), ("p0#test-0", 0)]
+
+
+def test_gold_tests_as_a_filter_accept_what_is_right_whatever_the_policy_agrees_on():
+    # Right are programs 1 and 2; both pass test 0, which tells nothing of those that run.
+    right, wrong = Verdict.PASSED, Verdict.WRONG_ANSWER
+    (problem,) = make_prompts(1)
+    programs, tests = bundle(problem, None)
+    seen = dataclasses.replace(tests, evidence=Evidence(passed_NM=GOLD_PASSED))
+    gold = recipe(filter="gold", accept=1.0)
+    scores = [Score(value=0.0, verdict=one) for one in (wrong, right, right, Verdict.UNJUDGED)]
+    judged = dataclasses.replace(programs, scores_G=tuple(scores))
+    lesson = gold.teach(1, gold.grade([judged, seen]), {})
+    imitated, preferred = lesson.updates
+    assert [(s.prompt_id, s.sample_idx) for s in imitated.samples] == [("p0", 1), ("p0#test-0", 1)]
+    # What could not be judged is no rejected program, and the test that right ones fail is no good.
+    assert [s.sample_idx for s in preferred.samples] == [1, 0, 1, 2]
+    nobody = dataclasses.replace(programs, scores_G=(scores[0],) * 4)
+    assert gold.teach(1, gold.grade([nobody, seen]), {}).num_samples == 0
+    assert gold.labels == "gold_tests"
 
 
 def test_gold_tests_measure_what_is_accepted_and_change_nothing_of_what_is_learned():
