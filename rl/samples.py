@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -45,6 +46,15 @@ def sample_of(group: PromptGroup, position: int, advantage: float) -> Sample:
         policy_version=completion.policy_version,
         support_TK=completion.support_TK,
     )
+
+
+def over_all_tokens(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with log-probs over all tokens, also where each was sampled among few.
+
+    What is imitated or preferred is to be likelier than any other answer: over the tokens that it
+    was sampled among alone, no other token would ever become less likely.
+    """
+    return [replace(sample, support_TK=None) for sample in samples]
 
 
 def given_sample(prompt_id: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> Sample:

@@ -31,7 +31,7 @@ from rl.lessons.lineups import (
 )
 from rl.loss import DpoObjective, NllObjective
 from rl.recipes.recipe import Lesson, Recipe, Setup, State, Update, of_task
-from rl.samples import build_samples, sample_of
+from rl.samples import build_samples, over_all_tokens, sample_of
 from rl.seeds import derive_seed
 from rl.types import Ask, FloatArray, JudgedGroup, Lineup, Prompt, SamplingConfig, Task
 
@@ -136,7 +136,7 @@ class Aletheia(Recipe):
         if self._args.learn == "raft":
             learned = [_is_right(group).astype(np.float32) for group in verdicts]
             return learned, Update(
-                samples=build_samples(verdicts, learned, keep_zero=False),
+                samples=over_all_tokens(build_samples(verdicts, learned, keep_zero=False)),
                 objective=NllObjective(),
                 minibatches=minibatches,
                 needs_old=False,
@@ -144,12 +144,14 @@ class Aletheia(Recipe):
         pairs = [_pairs(group) for group in verdicts]
         learned = [_signs(group, own) for group, own in zip(verdicts, pairs, strict=True)]
         return learned, Update(
-            samples=[
-                sample_of(group.group, index, float(learned_G[index]))
-                for group, own, learned_G in zip(verdicts, pairs, learned, strict=True)
-                for pair in own
-                for index in pair
-            ],
+            samples=over_all_tokens(
+                [
+                    sample_of(group.group, index, float(learned_G[index]))
+                    for group, own, learned_G in zip(verdicts, pairs, learned, strict=True)
+                    for pair in own
+                    for index in pair
+                ]
+            ),
             objective=DpoObjective(beta=self._args.beta),
             minibatches=minibatches,
             group_of=2,

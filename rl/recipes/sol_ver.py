@@ -23,7 +23,7 @@ from rl.lessons.spread import without_unjudged
 from rl.loss import DpoObjective, NllObjective
 from rl.recipes.cure import by_problem, figures_of_tests, marks_of_tests, matrix_of
 from rl.recipes.recipe import Labels, Lesson, Recipe, Setup, State, Update, of_task
-from rl.samples import sample_of
+from rl.samples import over_all_tokens, sample_of
 from rl.types import (
     Ask,
     BoolArray,
@@ -270,7 +270,7 @@ def _right(places: Sequence[Place]) -> BoolArray:
 
 
 def _samples(places: Sequence[Place]) -> list[Sample]:
-    return [sample_of(group.group, index, 0.0) for group, index in places]
+    return over_all_tokens([sample_of(group.group, index, 0.0) for group, index in places])
 
 
 def _has_verdicts(groups_P: Sequence[JudgedGroup]) -> bool:

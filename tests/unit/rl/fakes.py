@@ -80,6 +80,16 @@ def make_group(prompt: Prompt, size: int, version: int = 0) -> PromptGroup:
     )
 
 
+def with_support(judged: JudgedGroup) -> JudgedGroup:
+    """The group as if each token had been sampled among itself and one other."""
+    completions_G = tuple(
+        dataclasses.replace(one, support_TK=np.stack([one.token_ids, one.token_ids + 50], axis=1))
+        for one in judged.group.completions_G
+    )
+    group = dataclasses.replace(judged.group, completions_G=completions_G)
+    return dataclasses.replace(judged, group=group)
+
+
 def make_judged(
     group: PromptGroup, rewards: Sequence[float], passed: Sequence[bool | None] | None = None
 ) -> JudgedGroup:

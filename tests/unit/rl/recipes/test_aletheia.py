@@ -25,7 +25,7 @@ from rl.types import (
     Task,
     Verdict,
 )
-from tests.unit.rl.fakes import make_group, make_judged, make_prompts, setup
+from tests.unit.rl.fakes import make_group, make_judged, make_prompts, setup, with_support
 
 pytestmark = pytest.mark.unit
 
@@ -141,6 +141,16 @@ def test_a_choice_earns_what_its_program_is_worth_and_nothing_readable_the_least
     graded = recipe.grade([code, verdicts(ask, ["c0", "c1", "c2", ""])])
     assert graded[0] is code
     assert graded[1].rewards_G == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("learn", "kept"), [("grpo", True), ("raft", False), ("dpo", False)])
+def test_what_is_imitated_or_preferred_is_likely_among_all_tokens(learn: str, kept: bool):
+    recipe = aletheia(num_programs=(2,), learn=learn)
+    (ask,) = followed(recipe, [4, 0])
+    bundle = recipe.grade([with_support(verdicts(ask, ["c0", "c1"]))])
+    samples = recipe.teach(1, bundle, {}).updates[0].samples
+    assert samples
+    assert all((sample.support_TK is not None) == kept for sample in samples)
 
 
 def taught(learn: str):

@@ -28,7 +28,14 @@ from rl.types import (
     Task,
     Verdict,
 )
-from tests.unit.rl.fakes import FakeFleet, make_group, make_judged, make_prompts, setup
+from tests.unit.rl.fakes import (
+    FakeFleet,
+    make_group,
+    make_judged,
+    make_prompts,
+    setup,
+    with_support,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -218,6 +225,15 @@ def test_a_round_imitates_what_is_accepted_and_prefers_it_in_pairs_of_both_tasks
     ]
     assert [a.tolist() for a in lesson.advantages_PG[:2]] == [[1, 0, 0, -1], [0, 1, 0, 0, -1]]
     assert [len(taught(None, learn=one).updates) for one in ("sft", "dpo")] == [1, 1]
+
+
+def test_what_is_learned_is_likely_among_all_tokens_and_not_those_it_was_sampled_among():
+    groups = [with_support(group) for group in bundle(make_prompts(1)[0], None)]
+    samples = [
+        sample for update in recipe().teach(1, groups, {}).updates for sample in update.samples
+    ]
+    assert len(samples) == 6
+    assert all(sample.support_TK is None for sample in samples)
 
 
 def test_without_a_filter_the_first_program_and_test_are_imitated():
