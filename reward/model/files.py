@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -21,7 +22,8 @@ from reward.model.directory import (
 )
 from reward.model.labels import check_one_label, check_score_head
 from reward.model.loading import check_tensors
-from reward.model.safetensors_files import INDEX, read_header
+from reward.model.safetensors_files import INDEX, check_whole
+from rl.base.files import lack_of
 
 # What decides how a model samples, beside its weights.
 _SMALL_FILES = frozenset(
@@ -92,8 +94,8 @@ def find_model(model: str, key: str) -> Path | None:
     if not is_local(model):
         return None
     path = Path(model)
-    if not path.is_dir():
-        what = "is a file, not a directory" if path.is_file() else "does not exist"
+    if not os.path.isdir(path):
+        what = "is a file, not a directory" if lack_of(path) is None else "does not exist"
         raise UserError(f"{key}: the model directory {model} {what}; give {key}=DIR or a hub id")
     for name in ("config.json", "tokenizer.json"):
         if not (path / name).is_file():
@@ -176,15 +178,19 @@ def read_system(value: str | None, key: str) -> str | None:
     """The text of the file that holds a system turn.
 
     Raises:
-        UserError: when there is no such file, or nothing in it.
+        UserError: when there is no such file, nothing in it, or no text.
     """
     if value is None:
         return None
-    path = Path(value)
-    text = path.read_text(encoding="utf-8").strip("\n") if path.is_file() else ""
-    if not text:
-        what = "is empty" if path.is_file() else "does not exist"
-        raise UserError(f"{key}: the file {value} {what}; give a file with the system turn")
+    fault, text = lack_of(value), ""
+    if fault is None:
+        try:
+            text = Path(value).read_text(encoding="utf-8").strip("\n")
+            fault = None if text else "is empty"
+        except ValueError as error:
+            fault = f"is not UTF-8 text ({error})"
+    if fault is not None:
+        raise UserError(f"{key}: the file {value} {fault}; give a file with the system turn")
     return text
 
 
@@ -203,9 +209,9 @@ def num_parameters(directory: Path) -> int:
     """Numbers in the safetensors files of a local model, as their headers state them.
 
     Raises:
-        UserError: for a file that is none, such as the pointer that a clone without Git LFS leaves.
+        UserError: for a file that is none, or not whole, such as the pointer of Git LFS.
     """
-    headers = [read_header(path).tensors for path in directory.glob("*.safetensors")]
+    headers = [check_whole(path).tensors for path in directory.glob("*.safetensors")]
     return sum(math.prod(entry.shape) for tensors in headers for entry in tensors.values())
 
 
@@ -241,5 +247,5 @@ def is_local(model: str) -> bool:
     (True, True, False)
     """
     path = Path(model)
-    named = path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1
-    return named or path.parent.is_dir() or path.parts[0] in _OUR_FOLDERS
+    named = os.path.exists(path) or model.startswith((".", "/", "~")) or model.count("/") != 1
+    return named or os.path.isdir(path.parent) or path.parts[0] in _OUR_FOLDERS

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Any, cast
 
 from conf.errors import UserError
+from rl.base.json_text import JsonFault, parse_json
 
 
 def model_file(model: str, name: str) -> Path | None:
@@ -19,7 +20,7 @@ def model_file(model: str, name: str) -> Path | None:
         UserError: when the hub does not answer.
     """
     directory = Path(model)
-    if directory.is_dir():
+    if os.path.isdir(directory):
         path = directory / name
         return path if path.is_file() else None
     from transformers.utils.hub import cached_file  # noqa: PLC0415 - seconds
@@ -40,9 +41,9 @@ def model_config(model: str) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        value: object = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); fetch the model again") from error
+        value: object = parse_json(path.read_bytes())
+    except JsonFault as error:
+        raise UserError(f"{path}: {error}; fetch the model again") from error
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 

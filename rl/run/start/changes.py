@@ -13,6 +13,7 @@ from conf.errors import UserError
 from conf.keys import as_yaml, keys_of
 from conf.schema import Config
 from conf.validate import to_dict
+from rl.base.json_text import JsonFault, parse_json
 
 OF_THE_CALL = ("resume", "resume_allow", "overwrite", "dry_run")  # they change no result
 _PLACES = ("experiment", "name", "output_dir")
@@ -66,8 +67,8 @@ class Change:
 def read_config(path: Path) -> Mapping[str, Any] | None:
     """The configuration that a run has written; None where there is none that can be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = parse_json(path.read_bytes())
+    except (OSError, JsonFault):
         return None
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else None
 
