@@ -35,10 +35,13 @@ def guarded(call: Callable[[], int | None]) -> int:
     except ProjectError as error:
         message, code = f"{type(error).__name__}: {error}", EXIT_FAILURE
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
         where = f"{error.filename}: " if error.filename else ""
-        message, code = f"{where}{error.strerror}; make room and start again", EXIT_FAILURE
+        if error.errno == errno.ENAMETOOLONG:
+            message, code = f"{where}{error.strerror}; give a shorter path", EXIT_BAD_INPUT
+        elif error.errno in _FULL:
+            message, code = f"{where}{error.strerror}; make room and start again", EXIT_FAILURE
+        else:
+            raise
     except KeyboardInterrupt:  # for the second time
         message, code = "stopped by SIGINT", EXIT_FAILURE
     report(message)

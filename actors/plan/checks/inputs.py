@@ -50,6 +50,7 @@ from reward.model.files import (
     is_local,
 )
 from reward.model.loading import check_attention, check_kernel
+from rl.base.files import lack_of
 from rl.problems.examples import read_examples
 from rl.problems.prompts import language_of, load_prompts
 from rl.run.probe import MIN_PROBLEMS
@@ -348,10 +349,10 @@ def _need_tests(key: str, prompts: Sequence[Prompt], why: str) -> None:
 
 
 def _read_data(key: str, path: str | None, max_bad_rows: int) -> list[Prompt]:
-    if path is None or not Path(path).is_file():
-        what = "is a directory" if path and Path(path).is_dir() else "does not exist"
+    lack = "is missing" if path is None else lack_of(path)
+    if path is None or lack is not None:
         raise UserError(
-            f"{key}: the file {path} {what}; give {key}=FILE, a canonical parquet file as "
+            f"{key}: the file {path} {lack}; give {key}=FILE, a canonical parquet file as "
             "launch/prepare_data.py writes it"
         )
     return load_prompts(path, max_bad_rows)
