@@ -186,20 +186,26 @@ def text_faults(cfg: Config, *, of_hub: bool = True) -> list[str]:
     model, reward = cfg.model, cfg.reward
     checks: list[Check] = []
     if of_hub or is_local(model.path):
-        checks.append(partial(_check_policy_texts, model, cfg.data, cfg.probe))
+        checks.append(partial(_check_policy_texts, model, cfg.data, cfg.probe, cfg.seed))
     if reward.uses_model and reward.model and (of_hub or is_local(reward.model)):
         checks.append(partial(_check_reward_texts, reward))
     return _faults(checks)
 
 
-def _check_policy_texts(model: ModelConfig, data: DataConfig, probe: ProbeConfig) -> None:
+def _check_policy_texts(
+    model: ModelConfig, data: DataConfig, probe: ProbeConfig, seed: int
+) -> None:
     from actors.plan.checks.text_checks import check_policy_texts  # noqa: PLC0415 - loads transformers
 
     paths = problem_files(data)
     if probe.every and probe.path is not None:
         paths["probe.path"] = probe.path
     prompts = {key: load_prompts(path, data.max_bad_rows) for key, path in paths.items()}
-    check_policy_texts(model, prompts)
+    tokenizer = check_policy_texts(model, prompts)
+    if not is_local(model.path):  # whose prompts are encoded once its tokenizer is here
+        from actors.plan.checks.prompt_checks import check_prompts_of  # noqa: PLC0415 - seconds
+
+        check_prompts_of(model, data, probe, seed, tokenizer)
 
 
 def _check_reward_texts(reward: RewardConfig) -> None:
@@ -252,7 +258,7 @@ def _rehearse_models(model: ModelConfig, reward: RewardConfig) -> None:
 
 
 def _check_prompts(model: ModelConfig, data: DataConfig, probe: ProbeConfig, seed: int) -> None:
-    """Encode every prompt of every split; a hub id's tokenizer is left to the actors."""
+    """Encode every prompt of every split; those of a hub id by `text_faults`, which fetches it."""
     if not is_local(model.path):
         return
     from actors.plan.checks.prompt_checks import check_prompts_of  # noqa: PLC0415 - seconds
