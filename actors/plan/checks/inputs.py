@@ -23,7 +23,9 @@ from actors.plan.problems import (
     make_sampler,
     probe_problems,
     problem_files,
+    repeated,
     source_of,
+    trained_on,
 )
 from conf.errors import UserError
 from conf.imports import load_function
@@ -50,6 +52,7 @@ from reward.model.files import (
     is_local,
 )
 from reward.model.loading import check_attention, check_kernel
+from rl.base.console import Console
 from rl.base.files import lack_of
 from rl.problems.examples import read_examples
 from rl.problems.prompts import language_of, load_prompts
@@ -201,6 +204,11 @@ def _check_policy_texts(
     if probe.every and probe.path is not None:
         paths["probe.path"] = probe.path
     prompts = {key: load_prompts(path, data.max_bad_rows) for key, path in paths.items()}
+    console = Console()
+    for note in repeated(prompts):
+        console.say(note)
+    for warning in trained_on(prompts):
+        console.warn(warning)
     tokenizer = check_policy_texts(model, prompts)
     if not is_local(model.path):  # whose prompts are encoded once its tokenizer is here
         from actors.plan.checks.prompt_checks import check_prompts_of  # noqa: PLC0415 - seconds
