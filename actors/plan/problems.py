@@ -107,16 +107,6 @@ def probe_problems(
     return train, found if len(found) >= MIN_PROBLEMS else []
 
 
-def problem_files(data: DataConfig) -> dict[str, str]:
-    """The files of problems that a run reads, by the keys that name them; the probe's is none."""
-    files = {"data.untested_path": data.untested_path}
-    if data.kind == "parquet":
-        files |= {"data.train_path": data.train_path, "data.eval_path": data.eval_path}
-    files |= {f"data.sources.{name}.path": one.path for name, one in (data.sources or {}).items()}
-    files |= {f"data.eval_sets.{name}": path for name, path in (data.eval_sets or {}).items()}
-    return {key: path for key, path in files.items() if path is not None}
-
-
 def repeated(prompts: Mapping[str, Sequence[Prompt]]) -> list[str]:
     """What to tell people of problems that ask the same under other ids; `prompts` by their key."""
     found: list[str] = []

@@ -30,11 +30,11 @@ from reward.model.files import (
     check_reward_model,
     context_of,
     is_local,
-    model_digest,
     read_system,
 )
 from rl.base.files import lack_of
 from rl.run.evaluation_store import SampleRow, SampleStore, samples_by_problem
+from rl.text.hub_files import model_digest
 from rl.types import Prompt, SamplingConfig
 
 if TYPE_CHECKING:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,23 +23,8 @@ from reward.model.loading import check_tensors
 from reward.model.safetensors_files import INDEX, check_whole
 from rl.base.files import lack_of
 
-# What decides how a model samples, beside its weights.
-_SMALL_FILES = frozenset(
-    [
-        "config.json",
-        "generation_config.json",
-        "chat_template.jinja",
-        "chat_template.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-    ]
-)
 _CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
 _OUR_FOLDERS = {"models", "outputs"}  # where our commands write models: never an owner on a hub
-_BLOCK_BYTES = 1 << 16
-_NUM_BLOCKS = 256  # of one weight file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,31 +196,6 @@ def num_parameters(directory: Path) -> int:
     """
     headers = [check_whole(path).tensors for path in directory.glob("*.safetensors")]
     return sum(math.prod(entry.shape) for tensors in headers for entry in tensors.values())
-
-
-def model_digest(directory: Path) -> str:
-    """Identity of a local model: its small files, and its weights by size and spaced blocks.
-
-    Any training step changes nearly every weight, so blocks are enough to tell two models apart;
-    reading all of a large model would take minutes.
-    """
-    digest = blake2b(digest_size=16)
-    for path in sorted(directory.iterdir()):
-        if path.name not in _SMALL_FILES and path.suffix != ".safetensors":
-            continue
-        digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
-        for block in _blocks(path):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
-    stride = _BLOCK_BYTES if path.name in _SMALL_FILES else max(_BLOCK_BYTES, size // _NUM_BLOCKS)
-    with path.open("rb") as file:
-        for offset in range(0, size, stride):
-            file.seek(offset)
-            yield file.read(_BLOCK_BYTES)
 
 
 def is_local(model: str) -> bool:

@@ -22,7 +22,6 @@ from actors.plan.problems import (
     load_problems,
     make_sampler,
     probe_problems,
-    problem_files,
     repeated,
     source_of,
     trained_on,
@@ -31,7 +30,7 @@ from conf.errors import UserError
 from conf.imports import load_function
 from conf.keys import is_import_path
 from conf.recipes import ARGS, OFFLINE, RUNS_NOTHING
-from conf.rules.problems import num_untested
+from conf.rules.problems import num_untested, problem_files
 from conf.schema import (
     Attention,
     Config,

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from actors.groups.rollout import encode_prompt
 from actors.plan.checks.text_checks import check_policy_texts
-from actors.plan.problems import problem_files
 from conf.errors import UserError, in_one_line
+from conf.rules.problems import problem_files
 from conf.schema import DataConfig, ModelConfig, ProbeConfig
 from rl.problems.levels import make_prompts
 from rl.problems.prompts import load_prompts

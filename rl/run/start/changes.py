@@ -61,7 +61,7 @@ class Change:
     @property
     def is_fixed(self) -> bool:
         """Whether the steps so far depend on the key."""
-        return _matches(self.path, FIXED) and not _matches(self.path, FREE)
+        return matches(self.path, FIXED) and not matches(self.path, FREE)
 
 
 def read_config(path: Path) -> Mapping[str, Any] | None:
@@ -113,7 +113,7 @@ def check_changes(config: Path, cfg: Config) -> list[Change]:
 
 
 def _is_allowed(change: Change, allowed: Sequence[str]) -> bool:
-    return not change.is_fixed or _matches(change.path, allowed)
+    return not change.is_fixed or matches(change.path, allowed)
 
 
 def _fault(change: Change, config: Path) -> str:
@@ -123,7 +123,8 @@ def _fault(change: Change, config: Path) -> str:
     return f"{path}: {made}, and now it is {_shown(change.now)}; {ways}"
 
 
-def _matches(path: str, patterns: Sequence[str]) -> bool:
+def matches(path: str, patterns: Sequence[str]) -> bool:
+    """Whether a key is among keys and patterns of some."""
     return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
