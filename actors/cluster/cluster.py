@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
@@ -22,11 +23,12 @@ from ray.exceptions import AuthenticationError
 from actors.cluster.environment import inherited, setting
 from actors.cluster.leftovers import marked_session, temporary_files_in
 from actors.cluster.signals import held_signals, stopped_by_signals
-from conf.errors import EngineError, UserError, in_one_line
+from conf.errors import EngineError, PlacementError, UserError, in_one_line
 from conf.schema import RayConfig
 
 logger = logging.getLogger(__name__)
 
+_ANSWERS_S = 3.0  # longest wait for a cluster to accept a connection
 _LEAVES_S = 30.0  # Ray ends its processes within 15 s, or will not
 
 
@@ -112,8 +114,8 @@ def check_cluster(cfg: RayConfig) -> None:
     """Refuse what `cluster` would refuse, before anything is touched.
 
     Raises:
-        UserError: when the address is not one to join, its token is missing or wrong, or a variable
-            of `ray.env_from` is missing.
+        UserError: when the address is not one to join, or a variable of `ray.env_from` is missing.
+        PlacementError: when nobody answers at the address.
     """
     address = cfg.cluster
     if address is not None and address.startswith(("http://", "https://")):
@@ -122,6 +124,22 @@ def check_cluster(cfg: RayConfig) -> None:
             "`ray job submit`, or give ray.address=auto on a machine of the cluster)"
         )
     inherited(cfg.env_from)
+    if address is not None:
+        _dial(address)
+
+
+def _dial(address: str) -> None:
+    """Refuse an address at which nobody answers: Ray itself would try for the most of a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():  # such as `auto`: Ray knows at once
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:  # no port, or no name of a host
+        raise PlacementError(
+            f"ray.address: the cluster at {address} does not answer ({error}); "
+            "start it, or give the HOST:PORT of its head (ray.address or RAY_ADDRESS)"
+        ) from error
 
 
 def _connect(cfg: RayConfig, namespace: str) -> None:

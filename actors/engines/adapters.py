@@ -24,7 +24,8 @@ from transformers.pytorch_utils import Conv1D
 from actors.engines.specs import STATE_FILE
 from conf.errors import UserError
 from conf.schema import LoraConfig
-from reward.model.files import is_local, model_digest
+from reward.model.files import is_local
+from rl.text.hub_files import model_digest
 
 if TYPE_CHECKING:
     from peft import LoraConfig as PeftConfig

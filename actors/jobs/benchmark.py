@@ -24,7 +24,7 @@ from actors.plan.evaluation import num_cores
 from conf.commands.benchmark import EvaluationArgs
 from conf.schema import Config, ModelConfig
 from reward.code.extract import ExtractConfig, extract
-from reward.model.files import is_local, model_digest
+from reward.model.files import is_local
 from reward.verify.execute import Verifying, programs_of, require_decided, verify_persistently
 from reward.verify.verdict import ProgramResult
 from rl.base.console import Console
@@ -47,6 +47,7 @@ from rl.run.evaluation_store import (
     outcomes_of,
     problem_digest,
 )
+from rl.text.hub_files import model_digest
 from rl.types import (
     Ask,
     Prompt,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -18,6 +17,7 @@ from actors.stages.pipeline import Stage, WholeLoop
 from actors.stages.rl_run import RlResult, RlRun
 from conf.errors import HackingError, IncompleteError, SaveError, StoppedError
 from conf.schema import Config, RewardConfig
+from reward.model.directory import read_object
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.versions import installed_versions
@@ -132,7 +132,9 @@ def reward_model_accuracy(reward: RewardConfig, stages: Mapping[str, Stage]) -> 
     record = Path(reward.model) / "stage.json"
     if not record.is_file():
         return None
-    return json.loads(record.read_text(encoding="utf-8"))["figures"]["rm_pair_accuracy"]
+    figures = read_object(record).get("figures")
+    found = figures.get("rm_pair_accuracy") if isinstance(figures, dict) else None
+    return found if isinstance(found, float) else None
 
 
 def show_summary(console: Console, summary: RunSummary, run: RunDirectory) -> None:

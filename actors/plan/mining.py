@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from actors.plan.problems import load_problems
@@ -15,6 +14,7 @@ from reward.pairs.rollout_sources import (
     question_digest,
     run_directories,
 )
+from rl.base.json_text import parse_json
 from rl.problems.prompts import load_prompts
 from rl.run.directory import RunDirectory
 from rl.types import Prompt
@@ -61,7 +61,7 @@ def problems_of(args: MineArgs, files: list[RolloutFile]) -> list[Prompt]:
     for directory in directories:
         path = RunDirectory(directory).config
         try:
-            cfg = build_config(json.loads(path.read_text(encoding="utf-8")))
+            cfg = build_config(parse_json(path.read_bytes()))
         except (ValueError, ConfigError) as error:
             raise UserError(
                 f"{path}: is not the configuration of a run of this version ({error}); give "

@@ -14,7 +14,7 @@ from rl.problems.levels import make_prompts
 from rl.problems.mixing import MixedSampler, by_source, by_tests
 from rl.problems.prompts import PromptSampler, load_prompts
 from rl.run.probe import MIN_PROBLEMS, Problems, carve, choose, minipy_probe
-from rl.types import Prompt
+from rl.types import Message, Prompt
 
 _FORM = "it must take a DataConfig and a seed, and return problems of training and held-out ones"
 
@@ -107,14 +107,38 @@ def probe_problems(
     return train, found if len(found) >= MIN_PROBLEMS else []
 
 
-def problem_files(data: DataConfig) -> dict[str, str]:
-    """The files of problems that a run reads, by the keys that name them; the probe's is none."""
-    files = {"data.untested_path": data.untested_path}
-    if data.kind == "parquet":
-        files |= {"data.train_path": data.train_path, "data.eval_path": data.eval_path}
-    files |= {f"data.sources.{name}.path": one.path for name, one in (data.sources or {}).items()}
-    files |= {f"data.eval_sets.{name}": path for name, path in (data.eval_sets or {}).items()}
-    return {key: path for key, path in files.items() if path is not None}
+def repeated(prompts: Mapping[str, Sequence[Prompt]]) -> list[str]:
+    """What to tell people of problems that ask the same under other ids; `prompts` by their key."""
+    found: list[str] = []
+    for key, some in prompts.items():
+        first: dict[tuple[Message, ...], Prompt] = {}
+        again = [p for p in some if first.setdefault(p.messages, p) is not p]
+        if again:
+            found.append(
+                f"{key}: {len(again)} of {len(some)} problems ask what an earlier one asks, the "
+                f"first is {again[0].id} (as {first[again[0].messages].id}); they count twice"
+            )
+    return found
+
+
+def trained_on(prompts: Mapping[str, Sequence[Prompt]]) -> list[str]:
+    """Warnings of held-out problems that are trained on as well; `prompts` by their key."""
+    asked = {p.messages: (key, p) for key, some in prompts.items() if _trains(key) for p in some}
+    found: list[str] = []
+    for key, some in prompts.items():
+        shared = [] if _trains(key) else [p for p in some if p.messages in asked]
+        if shared:
+            other, same = asked[shared[0].messages]
+            found.append(
+                f"{key}: {len(shared)} of {len(some)} problems are trained on as well, the first "
+                f"is {shared[0].id} ({same.id} of {other}): figures on them say nothing of new "
+                "problems; drop them from one of the two files"
+            )
+    return found
+
+
+def _trains(key: str) -> bool:
+    return key in ("data.train_path", "data.untested_path") or key.startswith("data.sources.")
 
 
 def _main(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Prompt]]:

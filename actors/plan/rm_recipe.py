@@ -18,8 +18,9 @@ from conf.errors import UserError
 from conf.offline import offline_config
 from conf.schema import Config, PolicyConfig, RewardConfig
 from conf.validate import ConfigError
-from reward.model.files import is_local, model_digest, read_system
+from reward.model.files import is_local, read_system
 from reward.pairs.pairs import Pair, pairs_digest
+from rl.text.hub_files import model_digest
 
 # What the learning rate was on two models of very different size: the tiny one of minipy (here) and
 # CodeScaler-8B's base (Skywork-Reward-V2, arXiv 2507.01352, appendix E). Between them it falls

@@ -30,10 +30,11 @@ from reward.model.files import (
     check_reward_model,
     context_of,
     is_local,
-    model_digest,
     read_system,
 )
+from rl.base.files import lack_of
 from rl.run.evaluation_store import SampleRow, SampleStore, samples_by_problem
+from rl.text.hub_files import model_digest
 from rl.types import Prompt, SamplingConfig
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def check(
     check_reward_model(args.reward_model, args.adapter, rm_context(args), KEYS)
     check_family(args.adapter, read_system(args.rm_system, KEYS.system), KEYS)
     testing(replace(args, tester=tester_or_its_like(args)), output)
-    if args.samples is not None and not Path(args.samples).is_file():
-        raise UserError(f"samples: {args.samples} does not exist; give a file of evaluate.py")
+    if args.samples is not None and (lack := lack_of(args.samples)) is not None:
+        raise UserError(f"samples: {args.samples} {lack}; give a file of evaluate.py")
     problems = read_benchmark(sampling)
     if args.samples is not None:
         read_programs(args, output, problems)

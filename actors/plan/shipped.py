@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,4 +39,4 @@ def with_shipped_models(cfg: Config) -> Config:
 def shipped(path: str) -> str:
     """Where `assets/...` lies, if the repository ships it; any other path as it is."""
     here = _TREE / path
-    return str(here) if path.startswith("assets/") and here.exists() else path
+    return str(here) if path.startswith("assets/") and os.path.exists(here) else path

@@ -14,9 +14,10 @@ from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.reward import RewardGroup
 from conf.errors import NonFiniteError
 from conf.schema import Config, RewardConfig
-from reward.model.files import is_local, model_digest
+from reward.model.files import is_local
 from rl.base.console import Console
 from rl.base.versions import installed_versions
+from rl.text.hub_files import model_digest
 from rl.types import Score
 
 _IN_FLIGHT = 64  # calls

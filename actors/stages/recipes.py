@@ -32,6 +32,7 @@ from reward.verify.lineups import request_for_verdict
 from reward.verify.suites import request_for_suite
 from reward.verify.traces import request_for_trace
 from rl.advantage import AdvantageConfig
+from rl.base.files import lack_of
 from rl.lessons.lineups import Known, known_of
 from rl.lessons.truncated import TruncationConfig
 from rl.loss import Objective, PolicyObjective
@@ -126,8 +127,8 @@ def _actor_critic(setup: Setup, args: Args) -> Recipe:
 
 def _programs_of(file: str) -> dict[str, list[Known]]:
     """The judged programs of a rollout file, by the question of their problem."""
-    if not Path(file).is_file():
-        raise UserError(f"recipe_args.programs: {file} is no file; give a rollout file of a run")
+    if (lack := lack_of(file)) is not None:
+        raise UserError(f"recipe_args.programs: {file} {lack}; give a rollout file of a run")
     judged: dict[str, list[tuple[str, Score]]] = defaultdict(list)
     for row in read_rollouts(Path(file)):
         if row.task == Task.CODE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from conf.keys import NAME
 from conf.recipes import OFFLINE
 from conf.relation import Relation
-from conf.schema import Config
+from conf.schema import Config, DataConfig
 
 
 def num_untested(config: Config) -> int:
@@ -200,3 +200,13 @@ UNTESTED_RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: c.data.untested_path is None or not c.algorithm.num_refills,
     ),
 )
+
+
+def problem_files(data: DataConfig) -> dict[str, str]:
+    """The files of problems that a run reads, by the keys that name them; the probe's is none."""
+    files = {"data.untested_path": data.untested_path}
+    if data.kind == "parquet":
+        files |= {"data.train_path": data.train_path, "data.eval_path": data.eval_path}
+    files |= {f"data.sources.{name}.path": one.path for name, one in (data.sources or {}).items()}
+    files |= {f"data.eval_sets.{name}": path for name, path in (data.eval_sets or {}).items()}
+    return {key: path for key, path in files.items() if path is not None}

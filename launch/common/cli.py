@@ -22,7 +22,8 @@ from conf.keys import keys_of
 from conf.schema import Config
 from conf.validate import build, cautions, to_dict
 from launch.common.compose import Check, Run, claim, compose_all, run_under_hydra
-from launch.common.exits import guarded, report
+from launch.common.exits import guarded
+from launch.common.failures import report
 from launch.common.help import INFO, about, help_of_run, help_of_schema
 from launch.common.overrides import Lines, expand, forced_overrides, nested, override, parse
 from launch.common.ray_job import job_runtime_env

@@ -1,53 +1,29 @@
-"""Exit codes of every command: 0 good, 2 bad input, 1 other failures that are part of the contract.
-
-Bad input ends with its message on stderr; other failures that the project raises on purpose with
-one line, as a full disk does. Anything else is a defect and shows its traceback.
-"""
+"""Exit codes of the commands that Hydra reads: what it refuses is bad input."""
 
 from __future__ import annotations
 
-import errno
-import sys
 from collections.abc import Callable
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from actors.cluster.signals import stopped_by_signals
-from conf.errors import ProjectError, UserError
-from conf.validate import ConfigError
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}  # a disk or a quota
-
-EXIT_FAILURE = 1
-EXIT_BAD_INPUT = 2
+from conf.errors import UserError
+from launch.common.failures import exit_code
 
 
 def guarded(call: Callable[[], int | None]) -> int:
-    """The exit code of `call`; the errors that are part of the contract become messages."""
+    """The exit code of `call`, as `exit_code` has it."""
+    return exit_code(lambda: _in_our_words(call))
+
+
+def _in_our_words(call: Callable[[], int | None]) -> int | None:
+    """What `call` returns. Raises UserError for what Hydra refuses."""
     try:
-        with stopped_by_signals():
-            return call() or 0
+        return call()
     except OverrideParseException as error:
-        message, code = _unreadable(error.override, error.message), EXIT_BAD_INPUT
-    except (UserError, ConfigError, HydraException, OmegaConfBaseException) as error:
-        message, code = str(error), EXIT_BAD_INPUT
-    except ProjectError as error:
-        message, code = f"{type(error).__name__}: {error}", EXIT_FAILURE
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        message, code = f"{where}{error.strerror}; make room and start again", EXIT_FAILURE
-    except KeyboardInterrupt:  # for the second time
-        message, code = "stopped by SIGINT", EXIT_FAILURE
-    report(message)
-    return code
-
-
-def report(message: str, kind: str = "error") -> None:
-    """Lines of `message` on stderr, each after what it is."""
-    sys.stderr.writelines(f"{kind}: {line}\n" for line in message.splitlines() if line.strip())
+        raise UserError(_unreadable(error.override, error.message)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(str(error)) from error
 
 
 def _unreadable(given: str, message: str) -> str:

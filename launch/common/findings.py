@@ -18,7 +18,6 @@ from typing import NamedTuple, get_args
 
 from actors.cluster.bundles import run_bundles
 from actors.plan.checks.engine_support import EngineNeeds, check_engine
-from actors.plan.problems import problem_files
 from actors.plan.reward_group import (
     REWARD_KEYS,
     default_context,
@@ -27,6 +26,7 @@ from actors.plan.reward_group import (
 )
 from conf.commands.reward_model import RewardGroupArgs
 from conf.errors import UserError
+from conf.rules.problems import problem_files
 from conf.schema import AdapterName, Config, Device
 from launch.common.compose import compose_config
 from reward.model.files import (

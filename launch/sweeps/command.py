@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conf.errors import UserError
 from conf.schema import DEFAULT_NAME, Config
-from launch.common.exits import EXIT_FAILURE
+from launch.common.failures import EXIT_FAILURE
 from launch.common.overrides import Lines
 from launch.common.ray_job import OUTPUT_ROOT, job_runtime_env
 from launch.sweeps.local_jobs import LocalJobs

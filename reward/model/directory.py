@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from conf.errors import UserError
 from reward.model.safetensors_files import TensorEntry, check_weights
@@ -32,6 +32,8 @@ _HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _SIZES = (*_VOCABULARY, *_HIDDEN, *_HEADS, *_LAYERS, "num_key_value_heads", "head_dim")
 _MAX_LAYERS = 10_000
+_MAX_SIZE = 2**31  # of a count that a configuration states
+_OBJECTS = ("text_config", "quantization_config", "rope_scaling", "rope_parameters", "id2label")
 _DTYPES = frozenset(["float32", "float16", "bfloat16", "float64", "float", "half", "double"])
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _JSON_FILES = (
@@ -168,8 +170,11 @@ def _of_config(
         yield f"architectures is a list of class names, not {names!r:.60}; correct it"
     dtype = config.get("dtype", config.get("torch_dtype"))
     quantised = bool(config.get("quantization_config"))
-    if dtype is not None and dtype not in _DTYPES and not quantised:
+    if dtype is not None and not quantised and not (isinstance(dtype, str) and dtype in _DTYPES):
         yield (f"dtype {dtype!r:.40} is none that torch knows; write float32, bfloat16 or float16")
+    for key in _OBJECTS:
+        if not isinstance(config.get(key), dict | None):
+            yield f"{key} is {config[key]!r:.40}, and has to be an object; correct it"
     text = text_part(config)
     yield from _of_sizes(text)
     yield from _of_embedding(text, tensors)
@@ -178,9 +183,14 @@ def _of_config(
 def _of_sizes(text: Mapping[str, Any]) -> Iterator[str]:
     for key in (*_SIZES, *CONTEXT_KEYS):
         value = text.get(key)
-        if value is None or isinstance(value, list) or _is_size(value):  # a list is one by layer
+        if value is None or isinstance(value, list) or is_size(value):  # a list is one by layer
             continue
-        yield f"{key} is {text[key]!r:.40}, and has to be a whole number above 0; correct it"
+        if key in CONTEXT_KEYS and _is_number(value) and value > 0:  # some models state no bound
+            continue
+        yield (
+            f"{key} is {value!r:.40}, and has to be a whole number above 0, at most 2**31; "
+            "correct it"
+        )
     layers = _first(text, _LAYERS)
     if layers is not None and layers > _MAX_LAYERS:
         yield f"{layers} layers are more than any model has; correct the number"
@@ -191,7 +201,7 @@ def _of_sizes(text: Mapping[str, Any]) -> Iterator[str]:
             "correct them"
         )
     shared = text.get("num_key_value_heads")
-    if heads is not None and _is_size(shared) and heads % cast("int", shared):
+    if heads is not None and is_size(shared) and heads % shared:
         yield f"{heads} heads cannot share {shared} num_key_value_heads; correct them"
 
 
@@ -276,7 +286,7 @@ def _tokens(tokenizer: Mapping[str, Any]) -> Iterator[tuple[str, int, bool]]:
 
 
 def _first(text: Mapping[str, Any], keys: Sequence[str]) -> int | None:
-    return next((text[key] for key in keys if _is_size(text.get(key))), None)
+    return next((text[key] for key in keys if is_size(text.get(key))), None)
 
 
 def _ids(value: object) -> list[Any]:
@@ -289,8 +299,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_size(value: object) -> bool:
-    return _is_number(value) and cast("int", value) > 0
+def is_size(value: object) -> TypeGuard[int]:
+    """Whether a value of a configuration is a whole number above 0 that some model could have."""
+    return _is_number(value) and 0 < cast("int", value) <= _MAX_SIZE
 
 
 def _is_texts(value: object) -> bool:

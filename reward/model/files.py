@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,25 +20,11 @@ from reward.model.directory import (
 )
 from reward.model.labels import check_one_label, check_score_head
 from reward.model.loading import check_tensors
-from reward.model.safetensors_files import INDEX, read_header
+from reward.model.safetensors_files import INDEX, check_whole
+from rl.base.files import lack_of
 
-# What decides how a model samples, beside its weights.
-_SMALL_FILES = frozenset(
-    [
-        "config.json",
-        "generation_config.json",
-        "chat_template.jinja",
-        "chat_template.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-    ]
-)
 _CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
 _OUR_FOLDERS = {"models", "outputs"}  # where our commands write models: never an owner on a hub
-_BLOCK_BYTES = 1 << 16
-_NUM_BLOCKS = 256  # of one weight file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +77,8 @@ def find_model(model: str, key: str) -> Path | None:
     if not is_local(model):
         return None
     path = Path(model)
-    if not path.is_dir():
-        what = "is a file, not a directory" if path.is_file() else "does not exist"
+    if not os.path.isdir(path):
+        what = "is a file, not a directory" if lack_of(path) is None else "does not exist"
         raise UserError(f"{key}: the model directory {model} {what}; give {key}=DIR or a hub id")
     for name in ("config.json", "tokenizer.json"):
         if not (path / name).is_file():
@@ -176,15 +161,19 @@ def read_system(value: str | None, key: str) -> str | None:
     """The text of the file that holds a system turn.
 
     Raises:
-        UserError: when there is no such file, or nothing in it.
+        UserError: when there is no such file, nothing in it, or no text.
     """
     if value is None:
         return None
-    path = Path(value)
-    text = path.read_text(encoding="utf-8").strip("\n") if path.is_file() else ""
-    if not text:
-        what = "is empty" if path.is_file() else "does not exist"
-        raise UserError(f"{key}: the file {value} {what}; give a file with the system turn")
+    fault, text = lack_of(value), ""
+    if fault is None:
+        try:
+            text = Path(value).read_text(encoding="utf-8").strip("\n")
+            fault = None if text else "is empty"
+        except ValueError as error:
+            fault = f"is not UTF-8 text ({error})"
+    if fault is not None:
+        raise UserError(f"{key}: the file {value} {fault}; give a file with the system turn")
     return text
 
 
@@ -203,35 +192,10 @@ def num_parameters(directory: Path) -> int:
     """Numbers in the safetensors files of a local model, as their headers state them.
 
     Raises:
-        UserError: for a file that is none, such as the pointer that a clone without Git LFS leaves.
+        UserError: for a file that is none, or not whole, such as the pointer of Git LFS.
     """
-    headers = [read_header(path).tensors for path in directory.glob("*.safetensors")]
+    headers = [check_whole(path).tensors for path in directory.glob("*.safetensors")]
     return sum(math.prod(entry.shape) for tensors in headers for entry in tensors.values())
-
-
-def model_digest(directory: Path) -> str:
-    """Identity of a local model: its small files, and its weights by size and spaced blocks.
-
-    Any training step changes nearly every weight, so blocks are enough to tell two models apart;
-    reading all of a large model would take minutes.
-    """
-    digest = blake2b(digest_size=16)
-    for path in sorted(directory.iterdir()):
-        if path.name not in _SMALL_FILES and path.suffix != ".safetensors":
-            continue
-        digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
-        for block in _blocks(path):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
-    stride = _BLOCK_BYTES if path.name in _SMALL_FILES else max(_BLOCK_BYTES, size // _NUM_BLOCKS)
-    with path.open("rb") as file:
-        for offset in range(0, size, stride):
-            file.seek(offset)
-            yield file.read(_BLOCK_BYTES)
 
 
 def is_local(model: str) -> bool:
@@ -241,5 +205,5 @@ def is_local(model: str) -> bool:
     (True, True, False)
     """
     path = Path(model)
-    named = path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1
-    return named or path.parent.is_dir() or path.parts[0] in _OUR_FOLDERS
+    named = os.path.exists(path) or model.startswith((".", "/", "~")) or model.count("/") != 1
+    return named or os.path.isdir(path.parent) or path.parts[0] in _OUR_FOLDERS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,11 @@ from typing import Any, cast
 import numpy as np
 
 from conf.errors import EngineError, UserError
+from rl.base.files import lack_of
+from rl.base.json_text import JsonFault, parse_json
 
 GOLDEN_SCORES = "golden_scores.json"
+_LARGEST = 3e38  # of float32
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
 _FORM = 'a list of {"question": text, "code": text, "score": number}'
 
@@ -36,10 +38,10 @@ def find_golden_scores(model: str, given: str | None, key: str) -> Path | None:
         UserError: for a file that is not there, or holds something else.
     """
     path = Path(given) if given is not None else Path(model) / GOLDEN_SCORES
-    if not path.is_file():
+    if (lack := lack_of(path)) is not None:
         if given is None:
             return None
-        raise UserError(f"{key}: the file {given} does not exist; give {_FORM} as JSON")
+        raise UserError(f"{key}: the file {given} {lack}; give {_FORM} as JSON")
     read_golden_scores(path)
     return path
 
@@ -50,13 +52,12 @@ def read_golden_scores(path: Path) -> list[GoldenScore]:
     Raises:
         UserError: for a file that holds something else.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        rows: object = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); it holds {_FORM}") from error
+        rows: object = parse_json(path.read_bytes(), finite=True)
+    except JsonFault as error:
+        raise UserError(f"{path}: {error}; it holds {_FORM}") from error
     if not isinstance(rows, list) or not rows:
-        raise UserError(f"{path}: holds {text[:40]!r}; it has to hold {_FORM}, at least one")
+        raise UserError(f"{path}: holds {rows!r:.40}; it has to hold {_FORM}, at least one")
     return [_golden_score(path, index, row) for index, row in enumerate(cast("list[object]", rows))]
 
 
@@ -68,7 +69,7 @@ def _golden_score(path: Path, index: int, row: object) -> GoldenScore:
         and isinstance(code, str)
         and isinstance(score, int | float)
         and not isinstance(score, bool)
-        and math.isfinite(score)
+        and abs(score) <= _LARGEST
     ):
         return GoldenScore(question=question, code=code, score=float(score))
     raise UserError(f"{path}: entry {index} ({json.dumps(row)[:60]}) does not fit {_FORM}")

@@ -11,7 +11,7 @@ weight files alone: no weight is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from conf.errors import UserError
+from reward.model.directory import read_object
 
 Head = Literal["lm", "score"]
 _SCORE_HEAD = "score.weight"
@@ -165,7 +166,6 @@ def check_report(model: str, head: Head, report: LoadingReport, *, new_head: boo
 def _faults(directory: Path, head: Head, stamps: object) -> tuple[str, ...]:
     """By the state of the files, because several checks of one command ask."""
     import torch  # noqa: PLC0415 - seconds, and most commands refuse other things first
-    from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
     from transformers import (  # noqa: PLC0415
         AutoConfig,
         AutoModelForCausalLM,
@@ -173,9 +173,10 @@ def _faults(directory: Path, head: Head, stamps: object) -> tuple[str, ...]:
     )
 
     try:
-        config = AutoConfig.from_pretrained(directory)
-    except (ValueError, OSError, StrictDataclassError) as error:
-        return (f"config.json cannot be read by transformers: {first_line(error)}",)
+        with _quiet():
+            config = AutoConfig.from_pretrained(directory)
+    except Exception as error:  # noqa: BLE001 - a library raises what it likes
+        return (f"config.json cannot be read by transformers: {_why(error, directory)}",)
     known = AutoModelForCausalLM if head == "lm" else AutoModelForSequenceClassification
     if type(config) not in known._model_mapping:  # pyright: ignore[reportPrivateUsage]  # no public query
         return (f"{no_class(config, head)}",)
@@ -220,8 +221,9 @@ def _report(
                 ignore_mismatched_sizes=True,  # they are named here
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            return LoadingReport(errors=f"transformers cannot load it: {first_line(error)}")
+        except Exception as error:  # noqa: BLE001 - a library raises what it likes
+            why = _why(error, directory)
+            return LoadingReport(errors=f"transformers cannot load it: {why}")
     return LoadingReport.of(info)
 
 
@@ -246,6 +248,22 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reasons = [line for line in lines if not line.endswith(":")]
     return (reasons or lines or [type(error).__name__])[0]
+
+
+def _why(error: Exception, directory: Path) -> str:
+    """What the library says; of a bare key, which setting of config.json has it as its value."""
+    if not isinstance(error, KeyError):
+        return first_line(error)
+    found = ", ".join(_settings_with(error.args[0], read_object(directory / "config.json")))
+    return f"{found or 'config.json'} names {error}, which it does not know"
+
+
+def _settings_with(value: object, config: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    for name, held in config.items():
+        if held == value:
+            yield f"{place}{name}"
+        elif isinstance(held, dict):
+            yield from _settings_with(value, cast("dict[str, Any]", held), f"{place}{name}.")
 
 
 def is_causal(architectures: Iterable[str]) -> bool:

@@ -5,13 +5,13 @@ Nothing of the tensors is read, so this takes no time even for hundreds of gigab
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from conf.errors import UserError
+from rl.base.json_text import parse_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -70,7 +70,7 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, path.stat().st_size)))
+            header = parse_json(file.read(min(length, path.stat().st_size)))
         tensors = {
             str(name): _entry(entry) for name, entry in header.items() if name != "__metadata__"
         }
@@ -86,8 +86,10 @@ def read_header(path: Path) -> Header:
 
 def _entry(entry: Mapping[str, Any]) -> TensorEntry:
     begin, end = entry["data_offsets"]
-    shape = tuple(int(size) for size in entry["shape"])
-    return TensorEntry(str(entry.get("dtype")), shape, int(begin), int(end))
+    shape = tuple(entry["shape"])
+    if not all(isinstance(number, int) for number in (begin, end, *shape)):
+        raise TypeError("sizes and offsets are whole numbers")
+    return TensorEntry(str(entry.get("dtype")), shape, begin, end)
 
 
 def check_whole(path: Path) -> Header:
@@ -180,7 +182,7 @@ def _check_indexed(index: Path, files: list[Path]) -> dict[str, TensorEntry]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        found: Any = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        found: Any = parse_json(index.read_bytes())["weight_map"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{index}: is not an index with a weight_map; {_FETCH}") from error
     if not isinstance(found, dict) or not found:

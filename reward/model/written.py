@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conf.errors import EngineError, NonFiniteError, UserError, in_one_line
+from conf.errors import EngineError, NonFiniteError, in_one_line
 from reward.model.safetensors_files import check_weights
 
 
@@ -25,7 +25,7 @@ def check_written(directory: Path) -> None:
     try:
         AutoConfig.from_pretrained(directory)
         check_weights(directory)
-    except (UserError, OSError, ValueError) as error:
+    except Exception as error:  # a library raises what it likes
         raise EngineError(
             f"{directory}: the model that was written here cannot be read: {in_one_line(error)}"
         ) from error

@@ -1,6 +1,6 @@
 """Signals while a command is still loading its modules: one line, and the process is gone.
 
-A command imports this before anything else; `launch.common.exits` takes over once it has loaded.
+A command imports this before anything else; `launch.common.failures` takes over once it has loaded.
 Nothing has begun by then that could be lost, and a library that is cut in the middle of its import
 may swallow an exception.
 """

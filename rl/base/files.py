@@ -1,4 +1,7 @@
-"""Files that are written in one piece: a reader sees the old content or the new, never a part."""
+"""Files: one that is to be read is there, and one that is written appears in one piece.
+
+A reader sees the old content or the new, never a part.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,19 @@ from pathlib import Path
 from typing import IO
 
 from conf.errors import ProjectError, SaveError, in_one_line
+
+
+def lack_of(path: str | Path) -> str | None:
+    """Why there is no file to read under a path, in words; None where there is one.
+
+    A name that no file system takes is a lack like any other; pathlib would raise.
+
+    >>> lack_of("x" * 300), lack_of("."), lack_of("no-such-file")
+    ('does not exist', 'is a directory', 'does not exist')
+    """
+    if os.path.isfile(path):
+        return None
+    return "is a directory" if os.path.isdir(path) else "does not exist"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from conf.errors import DataError
-from rl.base.files import replacing, write_all
+from rl.base.files import lack_of, replacing, write_all
 from rl.base.json_text import JsonFault, parse_json
 
 _BLOCK_BYTES = 1 << 16
@@ -88,9 +88,8 @@ def given_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     Blank lines are no lines, and the last one needs no end. Raises DataError where there is no
     file.
     """
-    if not path.is_file():
-        what = "is a directory" if path.is_dir() else "does not exist"
-        raise DataError(f"input: {path} {what}; give input=FILE with one JSON object per line")
+    if (lack := lack_of(path)) is not None:
+        raise DataError(f"input: {path} {lack}; give input=FILE with one JSON object per line")
     with path.open("rb") as file:
         yield from ((number, raw) for number, raw in enumerate(file, start=1) if raw.strip())
 

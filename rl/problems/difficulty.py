@@ -65,6 +65,9 @@ def numbers_of(prompts: Sequence[Prompt], field: str) -> dict[str, float]:
 
 def _number(meta: str, field: str) -> float | None:
     value = meta_fields(meta).get(field)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond the range of floats
+        return None

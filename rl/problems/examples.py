@@ -16,6 +16,7 @@ from typing import Literal
 
 from conf.errors import DataError
 from rl.base.faults import listing
+from rl.base.files import lack_of
 from rl.problems.datasets.files import RawFile, read_rows
 from rl.problems.datasets.rows import Row, RuleError, any_text, as_dict, as_list, filled_text
 from rl.types import Message, Prompt
@@ -46,9 +47,8 @@ def read_examples(path: str, kind: Kind, key: str = "recipe_args.data") -> list[
     Raises:
         DataError: with `file:row:column: rule (value)` for each bad row, the first ones.
     """
-    if not Path(path).is_file():
-        what = "is a directory" if Path(path).is_dir() else "does not exist"
-        raise DataError(f"{key}: {path} {what}; give {key}=FILE with {_form(kind)}")
+    if (lack := lack_of(path)) is not None:
+        raise DataError(f"{key}: {path} {lack}; give {key}=FILE with {_form(kind)}")
     examples: list[Example] = []
     faults: list[str] = []
     for row in read_rows(RawFile(path, Path(path)), _COLUMNS[kind]):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import json
+import keyword
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -293,7 +294,7 @@ def _parse_cases(
 def _functional(
     cases: Sequence[Mapping[str, object]], entry_point: str
 ) -> tuple[FunctionalCase, ...]:
-    if not entry_point.isidentifier():
+    if not entry_point.isidentifier() or keyword.iskeyword(entry_point):
         raise DataError(
             "entry_point: must be the name of a function, or of a method of class Solution, "
             f"without the class, dots or brackets ({show(entry_point)})"

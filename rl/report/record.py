@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, cast
 import yaml
 
 from conf.errors import UserError
+from rl.base.json_text import JsonFault, parse_json
 from rl.metrics import read_metrics
 from rl.run.directory import RunDirectory
 from rl.run.summary import RunSummary, read_summary
@@ -30,8 +30,8 @@ class RunRecord:
     def config(self) -> Mapping[str, Any]:
         """The resolved configuration; empty where the run left none, or none that can be read."""
         try:  # a run writes JSON, which is YAML; YAML's own reader takes 1e-05 for a text
-            found = json.loads(self.config_text)
-        except json.JSONDecodeError:
+            found = parse_json(self.config_text.encode())
+        except JsonFault:
             try:
                 found = yaml.safe_load(self.config_text)
             except yaml.YAMLError:

@@ -46,6 +46,15 @@ class RunDirectory:
         return self.root / f"config-until-step-{step:06d}.yaml"
 
     @property
+    def inputs(self) -> Path:
+        """The files and models that were read, by their content (`rl.run.start.contents`)."""
+        return self.root / "inputs.json"
+
+    def inputs_until(self, step: int) -> Path:
+        """Those of the steps up to this one, where later steps read others."""
+        return self.root / f"inputs-until-step-{step:06d}.json"
+
+    @property
     def metrics(self) -> Path:
         """A JSON line for each step."""
         return self.root / "metrics.jsonl"

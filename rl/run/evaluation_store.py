@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, cast, get_origin, get_type_hints
 
 from conf.errors import DataError, UserError
-from rl.base.files import replace_json
+from rl.base.files import lack_of, replace_json
+from rl.base.json_text import parse_json
 from rl.base.jsonlines import Line, append_lines, keep_lines, read_lines
 from rl.types import Prompt, Verdict
 
@@ -143,8 +144,10 @@ class SampleStore:
     def _check_settings(self, settings: Settings) -> None:
         again = "give the same value, another output=, or resume=never to start again"
         try:
-            text = self.settings_path.read_text(encoding="utf-8")
-            known = cast("dict[str, object]", json.loads(text))
+            read: object = parse_json(self.settings_path.read_bytes())
+            if not isinstance(read, dict):
+                raise ValueError("not a JSON object")
+            known = cast("dict[str, object]", read)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"resume: {self.path} has samples, but {self.settings_path}, which says how they "
@@ -193,8 +196,8 @@ def samples_by_problem(
     Raises DataError when a problem has changed since it was sampled, lacks samples, or has one that
     could not be judged.
     """
-    if not path.is_file():
-        raise DataError(f"samples: {path} does not exist; give samples=FILE of launch/evaluate.py")
+    if (lack := lack_of(path)) is not None:
+        raise DataError(f"samples: {path} {lack}; give samples=FILE of launch/evaluate.py")
     digests = {prompt.id: problem_digest(prompt) for prompt in problems}
     groups: dict[str, dict[int, SampleRow]] = {name: {} for name in digests}
     for row in read_samples(path):

@@ -18,6 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from rl.base.json_text import parse_json
+
 FILE = "manifest.json"
 _FORMAT = 2  # 1 had the step alone
 _BLOCK_BYTES = 2**20
@@ -164,24 +166,28 @@ def _read(path: Path, step: int) -> dict[str, Entry]:
     """The entries of a manifest, which has to be, byte for byte, what is written for a step."""
     try:
         text = path.read_text(encoding="ascii")
-        value: Any = json.loads(text)
+        value: Any = parse_json(text.encode())
         if "format" not in value and value.keys() == {"step"}:
             raise _BadManifestError(_of_before(path.parent))
         if value["format"] != _FORMAT:
             raise _BadManifestError(f"is of format {value['format']}, and {_FORMAT} is read here")
         if value["step"] != step:
             raise _BadManifestError(f"is that of step {value['step']}")
-        entries = {
-            str(name): Entry(int(entry["size"]), str(entry["sha256"]))
-            for name, entry in value["files"].items()
-        }
+        entries = {name: _entry(entry) for name, entry in value["files"].items()}
         if text != _encode(step, entries):
             raise _BadManifestError("is not as it was written")
     except FileNotFoundError as error:
         raise _BadManifestError("is missing") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _BadManifestError("cannot be read: it is torn, or none") from error
     return entries
+
+
+def _entry(fields: Mapping[str, object]) -> Entry:
+    size, digest = fields["size"], fields["sha256"]
+    if not isinstance(size, int) or not isinstance(digest, str):
+        raise TypeError("a size is a whole number, and a digest is a text")
+    return Entry(size, digest)
 
 
 def _of_before(directory: Path) -> str:

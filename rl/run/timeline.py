@@ -17,6 +17,7 @@ from typing import Any
 
 from rl.base.best_effort import BestEffort
 from rl.base.files import replace_file, write_all
+from rl.base.json_text import JsonFault, parse_json
 from rl.step import Batch
 from rl.types import JudgedGroup, StepReport
 
@@ -104,8 +105,8 @@ def _read(path: Path) -> list[Event]:
     events: list[Event] = []
     for line in path.read_text(encoding="ascii").splitlines()[1:]:
         try:
-            events.append(json.loads(line.rstrip(",")))
-        except ValueError:  # the end of the array, or a torn line
+            events.append(parse_json(line.rstrip(",").encode()))
+        except JsonFault:  # the end of the array, or a torn line
             break
     return events
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from conf.errors import UserError
+from rl.base.files import lack_of
 from rl.text.hub_files import first_line
 from rl.text.tokenizer import check_vocabulary, load_tokenizer
 from rl.types import IntArray, Message, Prompt
@@ -29,8 +30,11 @@ def read_template(value: str | None, key: str = "chat_template") -> str | None:
     if value is None or "{" in value:
         return value
     path = Path(value)
-    if not path.is_file():
-        raise UserError(f"{key}: {value!r} is neither a Jinja template nor a file with one")
+    if lack_of(path) is not None:
+        raise UserError(
+            f"{key}: {value!r} is neither a Jinja template nor a file with one; give {key}=FILE, "
+            "or a template, which has braces"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except ValueError as error:

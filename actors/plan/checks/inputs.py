@@ -22,14 +22,15 @@ from actors.plan.problems import (
     load_problems,
     make_sampler,
     probe_problems,
-    problem_files,
+    repeated,
     source_of,
+    trained_on,
 )
 from conf.errors import UserError
 from conf.imports import load_function
 from conf.keys import is_import_path
 from conf.recipes import ARGS, OFFLINE, RUNS_NOTHING
-from conf.rules.problems import num_untested
+from conf.rules.problems import num_untested, problem_files
 from conf.schema import (
     Attention,
     Config,
@@ -50,6 +51,8 @@ from reward.model.files import (
     is_local,
 )
 from reward.model.loading import check_attention, check_kernel
+from rl.base.console import Console
+from rl.base.files import lack_of
 from rl.problems.examples import read_examples
 from rl.problems.prompts import language_of, load_prompts
 from rl.run.probe import MIN_PROBLEMS
@@ -185,20 +188,31 @@ def text_faults(cfg: Config, *, of_hub: bool = True) -> list[str]:
     model, reward = cfg.model, cfg.reward
     checks: list[Check] = []
     if of_hub or is_local(model.path):
-        checks.append(partial(_check_policy_texts, model, cfg.data, cfg.probe))
+        checks.append(partial(_check_policy_texts, model, cfg.data, cfg.probe, cfg.seed))
     if reward.uses_model and reward.model and (of_hub or is_local(reward.model)):
         checks.append(partial(_check_reward_texts, reward))
     return _faults(checks)
 
 
-def _check_policy_texts(model: ModelConfig, data: DataConfig, probe: ProbeConfig) -> None:
+def _check_policy_texts(
+    model: ModelConfig, data: DataConfig, probe: ProbeConfig, seed: int
+) -> None:
     from actors.plan.checks.text_checks import check_policy_texts  # noqa: PLC0415 - loads transformers
 
     paths = problem_files(data)
     if probe.every and probe.path is not None:
         paths["probe.path"] = probe.path
     prompts = {key: load_prompts(path, data.max_bad_rows) for key, path in paths.items()}
-    check_policy_texts(model, prompts)
+    console = Console()
+    for note in repeated(prompts):
+        console.say(note)
+    for warning in trained_on(prompts):
+        console.warn(warning)
+    tokenizer = check_policy_texts(model, prompts)
+    if not is_local(model.path):  # whose prompts are encoded once its tokenizer is here
+        from actors.plan.checks.prompt_checks import check_prompts_of  # noqa: PLC0415 - seconds
+
+        check_prompts_of(model, data, probe, seed, tokenizer)
 
 
 def _check_reward_texts(reward: RewardConfig) -> None:
@@ -251,7 +265,7 @@ def _rehearse_models(model: ModelConfig, reward: RewardConfig) -> None:
 
 
 def _check_prompts(model: ModelConfig, data: DataConfig, probe: ProbeConfig, seed: int) -> None:
-    """Encode every prompt of every split; a hub id's tokenizer is left to the actors."""
+    """Encode every prompt of every split; those of a hub id by `text_faults`, which fetches it."""
     if not is_local(model.path):
         return
     from actors.plan.checks.prompt_checks import check_prompts_of  # noqa: PLC0415 - seconds
@@ -348,10 +362,10 @@ def _need_tests(key: str, prompts: Sequence[Prompt], why: str) -> None:
 
 
 def _read_data(key: str, path: str | None, max_bad_rows: int) -> list[Prompt]:
-    if path is None or not Path(path).is_file():
-        what = "is a directory" if path and Path(path).is_dir() else "does not exist"
+    lack = "is missing" if path is None else lack_of(path)
+    if path is None or lack is not None:
         raise UserError(
-            f"{key}: the file {path} {what}; give {key}=FILE, a canonical parquet file as "
+            f"{key}: the file {path} {lack}; give {key}=FILE, a canonical parquet file as "
             "launch/prepare_data.py writes it"
         )
     return load_prompts(path, max_bad_rows)

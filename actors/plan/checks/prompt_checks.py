@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from actors.groups.rollout import encode_prompt
 from actors.plan.checks.text_checks import check_policy_texts
-from actors.plan.problems import problem_files
 from conf.errors import UserError, in_one_line
+from conf.rules.problems import problem_files
 from conf.schema import DataConfig, ModelConfig, ProbeConfig
 from rl.problems.levels import make_prompts
 from rl.problems.prompts import load_prompts
@@ -52,8 +52,16 @@ class Asking:
 _checked: set[str] = set()
 
 
-def check_prompts_of(model: ModelConfig, data: DataConfig, probe: ProbeConfig, seed: int) -> None:
+def check_prompts_of(
+    model: ModelConfig,
+    data: DataConfig,
+    probe: ProbeConfig,
+    seed: int,
+    tokenizer: Any = None,  # noqa: ANN401 - tokenizers have no common typed base
+) -> None:
     """Refuse the prompts of a run that its policy cannot be asked; once for all jobs of a sweep.
+
+    `tokenizer` is that of the policy where it is loaded and checked already.
 
     Raises:
         UserError: see `check_splits`.
@@ -66,7 +74,7 @@ def check_prompts_of(model: ModelConfig, data: DataConfig, probe: ProbeConfig, s
         chat_template=model.chat_template,
         max_prompt_tokens=model.max_prompt_tokens,
     )
-    check_splits(asking, _splits(data, probe, seed))
+    check_splits(asking, _splits(data, probe, seed), tokenizer)
     _checked.add(key)
 
 
@@ -113,15 +121,20 @@ def check_prompts(
     check_splits(asking, [Split(key="max_prompt_tokens", prompts=prompts_P)])
 
 
-def check_splits(asking: Asking, splits: Iterable[Split]) -> None:
+def check_splits(
+    asking: Asking,
+    splits: Iterable[Split],
+    tokenizer: Any = None,  # noqa: ANN401 - tokenizers have no common typed base
+) -> None:
     """Refuse prompts that the policy cannot be asked.
 
     Raises:
         UserError: when there is no tokenizer or template, or naming the rows of all splits.
     """
-    tokenizer: Any = check_policy_text(
-        asking.model, asking.chat_template, asking.model_key, asking.template_key
-    )
+    if tokenizer is None:
+        tokenizer = check_policy_text(
+            asking.model, asking.chat_template, asking.model_key, asking.template_key
+        )
     faults: list[str] = []
     for split in splits:
         faults += _faults(tokenizer, asking, split)

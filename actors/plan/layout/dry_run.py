@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,8 +26,6 @@ from conf.errors import EngineError, PlacementError, UserError
 from conf.schema import Config, NodeConfig, RayConfig
 from rl.base.console import Console
 from rl.run.start.claim import name_to_take
-
-_REACH_S = 3.0  # longest wait for the cluster to accept a connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +143,6 @@ def _machine(like: NodeConfig, node: Mapping[str, float]) -> Machine:
 
 
 def _nodes_of_cluster(ray: RayConfig, address: str, namespace: str) -> list[dict[str, float]]:
-    """CPUs, GPUs and memory of every node; EngineError when nobody answers."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():  # a refusal is known at once, where Ray would try for a minute
-        try:
-            socket.create_connection((host, int(port)), timeout=_REACH_S).close()
-        except OSError as error:
-            raise EngineError(f"the cluster at {address} does not answer: {error}") from error
+    """CPUs, GPUs and memory of every node; PlacementError when nobody answers."""
     with session(ray, namespace):
         return cluster_nodes()

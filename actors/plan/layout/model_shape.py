@@ -7,14 +7,16 @@ hub ids the name may tell the number of parameters; else the size is unknown.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from conf.errors import UserError
+from reward.model.directory import is_size, read_object
 from reward.model.files import is_local, num_parameters
+from rl.base.files import lack_of
 
 _SIZE_IN_NAME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BM])(?![a-zA-Z0-9])", re.IGNORECASE)
 _UNITS = {"B": 10**9, "M": 10**6}
@@ -112,7 +114,7 @@ def shape_of(model: str, *, scores: bool) -> ModelShape | None:
     `scores`: the model is read as a sequence classifier, which has no LM head.
     """
     directory = Path(model) if is_local(model) else _cached(model)
-    if directory is not None and (directory / "config.json").is_file():
+    if directory is not None and lack_of(directory / "config.json") is None:
         return _shape_on_disk(directory, scores=scores)
     if model in _KNOWN:
         dimensions = _KNOWN[model]
@@ -144,12 +146,12 @@ def _cached(hub_id: str) -> Path | None:
 
 def _shape_on_disk(directory: Path, *, scores: bool) -> ModelShape | None:
     try:
-        read = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        dimensions = _dimensions(read)
-    except (OSError, ValueError, KeyError, TypeError):
+        dimensions = _dimensions(read_object(directory / "config.json"))
+        stored = num_parameters(directory)
+    except UserError:
         return None  # what is wrong with it is reported with the other files of the run
-    if any(directory.glob("*.safetensors")):
-        number, source = num_parameters(directory), "its weight files"
+    if stored:
+        number, source = stored, "its weight files"
     elif dimensions is not None:
         number, source = dimensions.num_parameters(scores=scores), "its config.json"
     else:
@@ -158,17 +160,23 @@ def _shape_on_disk(directory: Path, *, scores: bool) -> ModelShape | None:
 
 
 def _dimensions(config: Mapping[str, Any]) -> Dimensions | None:
-    try:
-        heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
-        return Dimensions(
-            layers=int(config["num_hidden_layers"]),
-            hidden=hidden,
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or hidden // heads),
-            intermediate=int(config["intermediate_size"]),
-            vocab=int(config["vocab_size"]),
-            tied=bool(config.get("tie_word_embeddings")),
-        )
-    except (KeyError, TypeError, ValueError):  # an architecture with other names
+    """None for an architecture with other names, and for numbers that no model can have."""
+    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    kv_heads = config.get("num_key_value_heads") or heads
+    if not is_size(hidden) or not is_size(heads) or not is_size(kv_heads):
         return None
+    head_dim = config.get("head_dim") or hidden // heads
+    others = [config.get(key) for key in ("num_hidden_layers", "intermediate_size", "vocab_size")]
+    if not all(map(is_size, [head_dim, *others])):
+        return None
+    layers, intermediate, vocab = cast("list[int]", others)
+    return Dimensions(
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate=intermediate,
+        vocab=vocab,
+        tied=bool(config.get("tie_word_embeddings")),
+    )

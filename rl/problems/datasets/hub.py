@@ -13,6 +13,7 @@ repositories still have one are found by file pattern.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from conf.errors import DataError
+from rl.base.files import lack_of
 from rl.problems.datasets.files import RawFile, suffix_of
 from rl.problems.datasets.registry import Source
 
@@ -49,9 +51,9 @@ def raw_files(source: Source, selection: Selection) -> list[RawFile]:
     if path is None:
         raise DataError(f"data.path: {source.name} lies on no hub; give data.path=FILE")
     local = Path(path)
-    if local.is_file():
+    if lack_of(path) is None:
         return [RawFile(path, local, selection.subset or _subset_of(local, source))]
-    is_hub = not local.is_dir()
+    is_hub = not os.path.isdir(path)
     if is_hub and (suffix_of(path) is not None or not _HUB_ID.fullmatch(path)):
         raise DataError(
             f"data.path: {path!r} is neither a file nor a directory nor a hub id (owner/name); "

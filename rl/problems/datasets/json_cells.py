@@ -50,7 +50,7 @@ def _features(schema: pa.Schema) -> Mapping[str, object]:
     try:
         value: Any = json.loads(text)
         features: Any = value["info"]["features"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return cast("dict[str, object]", features) if isinstance(features, dict) else {}
 

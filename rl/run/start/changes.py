@@ -13,6 +13,7 @@ from conf.errors import UserError
 from conf.keys import as_yaml, keys_of
 from conf.schema import Config
 from conf.validate import to_dict
+from rl.base.json_text import JsonFault, parse_json
 
 OF_THE_CALL = ("resume", "resume_allow", "overwrite", "dry_run")  # they change no result
 _PLACES = ("experiment", "name", "output_dir")
@@ -60,14 +61,14 @@ class Change:
     @property
     def is_fixed(self) -> bool:
         """Whether the steps so far depend on the key."""
-        return _matches(self.path, FIXED) and not _matches(self.path, FREE)
+        return matches(self.path, FIXED) and not matches(self.path, FREE)
 
 
 def read_config(path: Path) -> Mapping[str, Any] | None:
     """The configuration that a run has written; None where there is none that can be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = parse_json(path.read_bytes())
+    except (OSError, JsonFault):
         return None
     return cast("Mapping[str, Any]", found) if isinstance(found, dict) else None
 
@@ -112,7 +113,7 @@ def check_changes(config: Path, cfg: Config) -> list[Change]:
 
 
 def _is_allowed(change: Change, allowed: Sequence[str]) -> bool:
-    return not change.is_fixed or _matches(change.path, allowed)
+    return not change.is_fixed or matches(change.path, allowed)
 
 
 def _fault(change: Change, config: Path) -> str:
@@ -122,7 +123,8 @@ def _fault(change: Change, config: Path) -> str:
     return f"{path}: {made}, and now it is {_shown(change.now)}; {ways}"
 
 
-def _matches(path: str, patterns: Sequence[str]) -> bool:
+def matches(path: str, patterns: Sequence[str]) -> bool:
+    """Whether a key is among keys and patterns of some."""
     return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 

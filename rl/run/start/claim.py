@@ -24,6 +24,7 @@ from rl.base.files import replace_file, replace_json
 from rl.run.checkpoint import complete_checkpoints
 from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.start.changes import changes, check_changes, read_config
+from rl.run.start.contents import check_same_contents, contents_of, read_contents
 from rl.run.start.lock import LOCK_FILE, locked
 from rl.run.summary import read_summary
 
@@ -142,12 +143,14 @@ def settle_resume(cfg: Config, console: Console, check: Check, keep: Collection[
     """Make a locked directory ready for `resume=auto`, and say what the run begins with.
 
     Raises:
-        UserError: where it would go on with other settings than the steps so far depend on.
+        UserError: where it would go on with other settings, or other problems and models, than the
+            steps so far depend on.
     """
     run = RunDirectory.of(cfg)
     if complete_checkpoints(run.checkpoints):
-        if found := check_changes(run.config, cfg):
-            console.stage("resume", f"differs from the steps so far: {', '.join(map(str, found))}")
+        found = [*map(str, check_changes(run.config, cfg)), *check_same_contents(run.inputs, cfg)]
+        if found:
+            console.stage("resume", f"differs from the steps so far: {', '.join(found)}")
     elif what := held_of_run(run.root):
         check()
         aside = move_aside(run.root, console.warn, keep)
@@ -161,7 +164,7 @@ def settle_resume(cfg: Config, console: Console, check: Check, keep: Collection[
 
 
 def begin(run: RunDirectory, cfg: Config) -> None:
-    """Write the configuration of a run that starts, or goes on, in a directory that it has claimed.
+    """Write configuration and inputs of a run that starts, or goes on, in its claimed directory.
 
     What the end of the part before left is kept under the name of its step; the report is written
     again from what is there.
@@ -178,11 +181,17 @@ def begin(run: RunDirectory, cfg: Config) -> None:
         # One that is there already made these steps; what was tried after it made none that stay.
         if not kept.exists() and (before is None or changes(before, cfg)):
             replace_file(kept, run.config.read_text(encoding="utf-8"))
+    contents = contents_of(cfg)
+    if done and run.inputs.is_file():
+        kept = run.inputs_until(done[-1].step)
+        if not kept.exists() and read_contents(run.inputs) != contents:
+            replace_file(kept, run.inputs.read_text(encoding="utf-8"))
     summary = read_summary(run.summary)
     if summary is not None:
         run.summary.replace(run.summary_until(summary.num_steps or 0))
     run.report.unlink(missing_ok=True)
     replace_json(run.config, to_dict(cfg))
+    replace_json(run.inputs, contents)
 
 
 def remove_staged(root: Path) -> list[Path]:

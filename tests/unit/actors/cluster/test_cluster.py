@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from threading import Event
@@ -14,8 +15,8 @@ from ray.exceptions import AuthenticationError
 
 from actors.cluster import cluster as cluster_module
 from actors.cluster.cluster import cluster
-from actors.plan.checks.inputs import check_inputs
-from conf.errors import EngineError, UserError
+from actors.plan.checks.inputs import check_files, check_inputs
+from conf.errors import EngineError, PlacementError, UserError
 from tests.settings import run_config, shipped_config
 
 pytestmark = pytest.mark.unit
@@ -48,6 +49,7 @@ def test_a_cluster_that_does_not_start_at_all_is_one_error(monkeypatch: pytest.M
     ):
         pass
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
+    monkeypatch.setattr(cluster_module, "_dial", lambda _: None)
     with (
         pytest.raises(EngineError, match=r"at 10\.0\.0\.1:1: RuntimeError: no room; long trace$"),
         cluster(run_config().ray, "name"),
@@ -61,6 +63,7 @@ def test_a_missing_or_wrong_token_is_the_users_to_mend(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:1")
+    monkeypatch.setattr(cluster_module, "_dial", lambda _: None)
     with (
         pytest.raises(UserError, match=r"at 10\.0\.0\.1:1 wants a token.*RAY_AUTH_TOKEN_PATH"),
         cluster(run_config().ray, "name"),
@@ -78,6 +81,29 @@ def test_what_can_not_be_joined_is_refused_before_a_run_is_touched(
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(UserError, match="ray job submit"):
         check_inputs(shipped_config())
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_at_which_nobody_answers_is_refused_before_ray_tries(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray waits for most of a minute"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"ray.address: .* {address} does not answer"):
+            check_files(shipped_config([f"++ray.address={address}"]))
+        with (
+            pytest.raises(PlacementError, match="does not answer"),
+            cluster(run_config([f"++ray.address={address}"]).ray, "name"),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "no such host:6379", "[::1]:1"])
+def test_what_is_no_address_is_refused_by_its_key(address: str) -> None:
+    with pytest.raises(UserError, match=r"^ray\.address: .* does not answer"):
+        cluster_module.check_cluster(run_config([f"++ray.address='{address}'"]).ray)
 
 
 def test_a_process_ends_after_its_check() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -252,7 +256,7 @@ IMPORTS = """
 import sys
 for name in "hydra omegaconf ray vllm deepspeed datasets tree_sitter pyseccomp".split():
     sys.modules[name] = None
-from launch.gpu import kernels, machine, reward, trainer, tree
+from launch.gpu import kernels, machine, plain_cli, reward, trainer, tree
 """
 
 
@@ -268,6 +272,22 @@ def test_without_hydra_the_same_arguments_mean_the_same(
         for main in (main_simple, plain_cli.main_simple):
             assert main(GpuCheckArgs, found.append, line) == 0
         assert found[0] == found[1]
-    for line in (["budget_s=-1"], ["devices=cuda"], ["device=tpu"], ["--help"], ["head"]):
+    wrong = ("budget_s=-1", "devices=cuda", "device=tpu", "--help", "head", "parts=[a", "page='x")
+    for line in ([one] for one in wrong):
         assert plain_cli.main_simple(GpuCheckArgs, found.append, line) == 2
         assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_without_hydra_a_full_disk_and_a_signal_end_as_they_do_with_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fill(_: GpuCheckArgs) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "page.md")
+
+    def wait(_: GpuCheckArgs) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    for run, words in ((fill, "page.md: No space left on device"), (wait, "SIGTERM")):
+        assert plain_cli.main_simple(GpuCheckArgs, run, []) == 1
+        assert words in capsys.readouterr().err

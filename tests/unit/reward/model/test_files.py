@@ -15,9 +15,9 @@ from reward.model.files import (
     context_of,
     find_model,
     is_local,
-    model_digest,
     num_parameters,
 )
+from rl.text.hub_files import model_digest
 
 pytestmark = pytest.mark.unit
 

@@ -112,6 +112,11 @@ def test_plain_strings_dictionaries_null_columns_and_extra_columns_are_accepted(
         ({"tests": '[{"input": 1, "output": "2"}]'}, "tests", "stdin case 0 needs strings"),
         ({"tests": '[{"input": [1], "output": 2}]'}, "entry_point", "name of the function"),
         (
+            {"tests": '[{"input": [1], "output": 2}]', "entry_point": "class"},
+            "entry_point",
+            "must be the name of a function",
+        ),
+        (
             {"tests": '[{"input": "1", "output": "2"}]', "entry_point": "f"},
             "tests",
             "must be the list of arguments of 'f'",

@@ -143,6 +143,18 @@ def test_what_is_wrong_is_said(root: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("size", ["1e999", "[" * 200_000, '"5"', "null"])
+def test_a_size_that_is_no_whole_number_is_a_fault_of_its_checkpoint(root: Path, size: str) -> None:
+    path = root / "step-000004" / manifest.FILE
+    text = path.read_text()
+    before = text[: text.index('"size": ') + len('"size": ')]
+    path.write_text(before + size + text[text.index(",", len(before)) :])
+    found = find_newest(root)
+    assert found.newest is not None and found.newest.step == 2
+    (line,) = found.refused
+    assert f"{manifest.FILE} cannot be read: it is torn, or none" in line
+
+
 def test_a_flipped_bit_is_said(root: Path) -> None:
     flip(root / "step-000004", "engine.json", 0.5)
     (line,) = find_newest(root).refused

@@ -54,7 +54,7 @@ def test_a_hub_id_is_left_to_the_actors() -> None:
         ({"layer_types": ["full_attention"]}, ["`layer_types` (1)"]),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, ["rope_type", "factor"]),
         ({"model_type": "qwen9"}, ["model_type 'qwen9'", "does not know"]),
-        ({"id2label": ["a"]}, ["is refused by transformers"]),
+        ({"rms_norm_eps": "a"}, ["is refused by transformers"]),
     ],
 )
 def test_the_reason_of_the_library_is_kept_in_one_line(
