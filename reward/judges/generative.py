@@ -16,8 +16,8 @@ from typing import Any, cast
 
 from conf.errors import EngineError, UserError, in_one_line
 from conf.schema import GenerativeConfig
+from reward.code.fences import fenced
 from reward.judges.endpoints import Endpoints, UnfitError
-from reward.judges.remote import fenced
 from reward.verify.lineups import read_verdict, request_for_verdict
 from rl.lessons.lineups import covering
 from rl.problems.prompts import language_of

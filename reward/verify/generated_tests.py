@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any, Literal, cast
 
 from reward.code.extract import ExtractConfig, extract, python_validity
+from reward.code.fences import fenced
 from rl.problems.prompts import FunctionalTests, StdioCase, StdioTests, parse_tests
 from rl.types import Message, Prompt
 
@@ -103,7 +104,7 @@ def request_for_test(prompt: Prompt, program: str = "") -> Prompt:
     )
     question = prompt.question.strip()
     if program:
-        question += f"\n\nThis program may solve it:\n```python\n{program}\n```"
+        question += f"\n\nThis program may solve it:\n{fenced(program, 'python')}"
     asked = _REQUEST.format(question=question, what=what)
     last = max(i for i, message in enumerate(prompt.messages) if message.role == "user")
     turns = (*prompt.messages[:last], Message("user", asked))

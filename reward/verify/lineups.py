@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 from typing import Literal
 
+from reward.code.fences import fenced
 from rl.problems.prompts import language_of
 from rl.types import Lineup, Message, Prompt
 
@@ -40,7 +41,7 @@ def request_for_verdict(
     'The answer is one line, `best = LETTER`.'
     """
     programs = "\n\n".join(
-        f"{letter}:\n```{language_of(problem)}\n{code.strip()}\n```"
+        f"{letter}:\n{fenced(code.strip(), language_of(problem))}"
         for letter, code in zip(lineup.letters_N, lineup.codes_N, strict=True)
     )
     asked = _REQUEST.format(question=problem.question.strip(), programs=programs, how=_HOW[form])

@@ -13,6 +13,7 @@ from itertools import islice
 import numpy as np
 
 from reward.code.edits import apply, edits
+from reward.code.fences import fenced
 from reward.code.normal_form import parse
 from reward.verify.executed import executed_on
 from reward.verify.generated_tests import CallTest, GeneratedTest, distinct_inputs, read_tests
@@ -24,9 +25,7 @@ _NUM_MUTANTS = 12
 
 _REQUEST = """This program is given:
 
-```python
 {code}
-```
 
 Write up to {num} tests of it: calls of `{name}` and the values that it returns.
 ```python
@@ -42,7 +41,7 @@ def request_for_suite(problem: Prompt, code: str, num_tests: int) -> Prompt:
     'Write up to 3 tests of it: calls of `f` and the values that it returns.'
     """
     name = problem.entry_point
-    asked = _REQUEST.format(code=code.strip(), num=num_tests, name=name)
+    asked = _REQUEST.format(code=fenced(code.strip(), "python"), num=num_tests, name=name)
     return Prompt(id=f"{problem.id}#suite", messages=(Message("user", asked),), entry_point=name)
 
 
