@@ -17,6 +17,7 @@ from typing import Any, cast
 from conf.errors import EngineError, UserError, in_one_line
 from conf.schema import GenerativeConfig
 from reward.code.fences import fenced
+from reward.code.statements import last_statement
 from reward.judges.endpoints import Endpoints, UnfitError
 from reward.verify.lineups import read_verdict, request_for_verdict
 from rl.lessons.lineups import covering
@@ -25,10 +26,7 @@ from rl.seeds import derive_seed
 from rl.types import JudgeKind, Lineup, Message, Prompt
 
 _SHOWN_MODELS = 5
-_MAX_CHARS = 4096  # of an answer, from its end
-_STATED = re.compile(r"(?:score|rating)\W{0,6}?[=:]\W{0,4}?(-?\d+(?:\.\d+)?)", re.IGNORECASE)
-_BOXED = re.compile(r"\\boxed\{\s*(-?\d+(?:\.\d+)?)")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?: ?/ ?([0-9]+(?:\.[0-9]+)?))?")
 _PROMPTS = {
     "yes_no": (
         "{question}\n\nThis program is given:\n\n{code}\n\nIs it right for every input? Answer "
@@ -137,19 +135,20 @@ class GenerativeScorer:
         answers: Sequence[_Answer | None],
     ) -> list[float | None]:
         cfg = self._cfg
-        if cfg.read_out == "choice":
-            return shares_of_choices(codes, lists, [answer and answer.text for answer in answers])
         if cfg.read_out == "yes_no":
             return [answer and share_of_yes(answer.logprobs) for answer in answers]
+        texts = [answer and answer.text for answer in answers]
+        if cfg.read_out == "choice":
+            return shares_of_choices(codes, lists, texts)
         bounds = cfg.lowest, cfg.highest
-        return [answer and share_of_score(answer.text, bounds) for answer in answers]
+        return [None if text is None else share_of_score(text, bounds) for text in texts]
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """What is read of an answer: its text, and log-probs of what might be its first token."""
 
-    text: str
+    text: str | None  # None where the tokens ran out: its last line is not what it ends with
     logprobs: Mapping[str, float]
 
 
@@ -178,17 +177,16 @@ def share_of_yes(logprobs: Mapping[str, float]) -> float | None:
 def share_of_score(text: str, bounds: tuple[float, float]) -> float | None:
     """Where the number that an answer states last lies within the bounds; None outside of them.
 
+    The number ends its line; `/10` may follow where 10 is the upper bound.
+
     >>> share_of_score("It fails for [].\\nscore = 2.5", (0, 10)), share_of_score("Good.", (0, 10))
     (0.25, None)
     """
-    text = text[-_MAX_CHARS:]
-    stated = _STATED.findall(text) or _BOXED.findall(text)
-    bare = _NUMBER.fullmatch(text.strip())
-    found = stated[-1] if stated else bare[0] if bare else None
-    if found is None:
-        return None
     lowest, highest = bounds
-    share = (float(found) - lowest) / (highest - lowest)
+    found = _NUMBER.fullmatch(last_statement(text, "score", "rating"))
+    if found is None or float(found[2] or highest) != highest:
+        return None
+    share = (float(found[1]) - lowest) / (highest - lowest)
     return share if 0 <= share <= 1 else None
 
 
@@ -251,7 +249,7 @@ def _of_chat(answer: object, *, by_token: bool) -> _Answer:
         for one in _objects(first.get("top_logprobs")):
             logprobs[str(one.get("token"))] = float(one.get("logprob", -math.inf))
         _require(logprobs)
-    return _Answer(str(message.get("content") or ""), logprobs)
+    return _Answer(_whole(message.get("content"), choice), logprobs)
 
 
 def _of_completions(answer: object, *, by_token: bool) -> _Answer:
@@ -262,7 +260,12 @@ def _of_completions(answer: object, *, by_token: bool) -> _Answer:
         first = _objects(listed)[:1]
         logprobs = {token: float(value) for one in first for token, value in one.items()}
         _require(logprobs)
-    return _Answer(str(choice.get("text") or ""), logprobs)
+    return _Answer(_whole(choice.get("text"), choice), logprobs)
+
+
+def _whole(text: object, choice: Mapping[str, object]) -> str | None:
+    """The text of an answer that the model has ended; one that is cut off concludes nothing."""
+    return None if choice.get("finish_reason") == "length" else str(text or "")
 
 
 def _require(logprobs: Mapping[str, float]) -> None:

@@ -42,10 +42,13 @@ def judged_by(answering: Answering, *overrides: str) -> tuple[Judged, list[tuple
     return judged, server.asked
 
 
-def chat(text: str, logprobs: dict[str, float] | None = None) -> dict[str, Any]:
+def chat(
+    text: str, logprobs: dict[str, float] | None = None, finish: str = "stop"
+) -> dict[str, Any]:
     listed = [{"token": t, "logprob": v} for t, v in (logprobs or {}).items()]
     content = [{"token": "x", "top_logprobs": listed}]
-    return {"choices": [{"message": {"content": text}, "logprobs": {"content": content}}]}
+    choice = {"message": {"content": text}, "logprobs": {"content": content}}
+    return {"choices": [choice | {"finish_reason": finish}]}
 
 
 def yes_or_no(path: str, body: Any) -> Any:
@@ -133,6 +136,21 @@ def test_a_stated_number_is_a_share_of_its_range():
     assert [score.value for score in judged.scores_G] == [0.75, None, None, None, 0.75]
 
 
+@pytest.mark.parametrize("read_out", ["score", "choice"])
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_an_answer_that_was_cut_off_is_not_read(read_out: str, api: str):
+    text = "Its line is\nscore = 10" if read_out == "score" else "It is not that\nbest = A"
+
+    def values(finish: str) -> list[float | None]:
+        of_completions = {"choices": [{"text": text, "finish_reason": finish}]}
+        answered = chat(text, finish=finish) if api == "chat" else of_completions
+        keys = f"reward.generative.read_out={read_out}", f"reward.generative.api={api}"
+        return [score.value for score in judged_by(lambda path, body: answered, *keys)[0].scores_G]
+
+    assert values("length") == [None] * len(TEXTS)
+    assert None not in [value for value, text in zip(values("stop"), TEXTS) if text[0] == "`"]
+
+
 @pytest.mark.parametrize(
     ("text", "share"),
     [
@@ -140,6 +158,24 @@ def test_a_stated_number_is_a_share_of_its_range():
         ("**Score: 10/10**", 1.0),
         (r"\boxed{0}", 0.0),
         (" 5 ", 0.5),
+        ("5/10", 0.5),
+        ("score = .5", 0.05),
+        ("score = 7.", 0.7),
+        ("score = +7", 0.7),
+        ("The score: `7 / 10`.", 0.7),
+        ('{"score": 7}', 0.7),
+        (r"score = \boxed{7}", 0.7),
+        ("score = 3, so score = 7", 0.7),
+        ("score = 7/100", None),
+        ("score = 2,5", None),
+        ("score = 10 - 3 = 7", None),
+        ("score = 10 of 10", None),
+        ("score = 7\nscore = 10 - 3", None),
+        ("It has\nhigh_score = 10\nand is wrong.", None),
+        ("underscore: 3", None),
+        ("self.score = 10\n", None),
+        ("if score == 10:", None),
+        ("score >= 10", None),
         ("score = 11", None),
         ("score = -1", None),
         ("7 cases pass", None),
