@@ -167,6 +167,7 @@ METRICS: dict[str, Metric] = {
     ),
     "task/suite/readable": Metric("share", "suites with a test that can be read"),
     "task/suite/right": Metric("share", "suites whose tests the given program all passes"),
+    "task/suite/unread": Metric("share", "asserts of a suite that are no test that can be read"),
     "task/suite/num_tests": Metric("tests", "mean number of tests of a suite"),
     "task/suite/tests_right": Metric("share", "tests of suites that the given program passes"),
     "task/suite/coverage": Metric(
@@ -210,6 +211,9 @@ METRICS: dict[str, Metric] = {
     "eval/suite_readable": Metric("share", "held-out: suites with a test that can be read"),
     "eval/suite_right": Metric(
         "share", "held-out: suites whose tests the given program all passes"
+    ),
+    "eval/suite_unread": Metric(
+        "share", "held-out: asserts of a suite that are no test that can be read"
     ),
     "eval/suite_num_tests": Metric("tests", "held-out: mean number of tests of a suite"),
     "eval/suite_tests_right": Metric(

@@ -194,14 +194,20 @@ class Suite:
     """What some tests say of a given program, and how much of it they look at."""
 
     num_tests: int  # that could be read; 0: nothing
+    num_unread: int = 0  # other asserts: no test of the program that can be read, or one too many
     num_agreeing: int  # tests that the program passes
     coverage: float  # share of the program's branches that their inputs take
     killed: float  # share of its mutants that a test notices; 0 unless the program passes them all
 
     @property
     def agrees(self) -> bool:
-        """Whether there are tests, and the program passes every one."""
+        """Whether there are tests, and the program passes every one that could be read."""
         return 0 < self.num_tests == self.num_agreeing
+
+    @property
+    def unread_share(self) -> float:
+        """The share of what is meant as a test that is none; 1 where nothing is a test."""
+        return self.num_unread / (self.num_tests + self.num_unread) if self.num_tests else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ class BundleJudge:
         found_G = run_suites(self._verifier, problem, given.code, suites_G)
         return Judged(
             extractions_G=tuple(
-                Extraction(reason=Reason.OK, code=as_text(suite)) if suite else _NO_TEST
+                Extraction(reason=Reason.OK, code=as_text(suite.tests)) if suite.tests else _NO_TEST
                 for suite in suites_G
             ),
             scores_G=tuple(Score(value=float(found.agrees)) for found in found_G),

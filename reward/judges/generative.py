@@ -16,8 +16,9 @@ from typing import Any, cast
 
 from conf.errors import EngineError, UserError, in_one_line
 from conf.schema import GenerativeConfig
+from reward.code.fences import fenced
+from reward.code.statements import last_statement
 from reward.judges.endpoints import Endpoints, UnfitError
-from reward.judges.remote import fenced
 from reward.verify.lineups import read_verdict, request_for_verdict
 from rl.lessons.lineups import covering
 from rl.problems.prompts import language_of
@@ -25,10 +26,8 @@ from rl.seeds import derive_seed
 from rl.types import JudgeKind, Lineup, Message, Prompt
 
 _SHOWN_MODELS = 5
-_MAX_CHARS = 4096  # of an answer, from its end
-_STATED = re.compile(r"(?:score|rating)\W{0,6}?[=:]\W{0,4}?(-?\d+(?:\.\d+)?)", re.IGNORECASE)
-_BOXED = re.compile(r"\\boxed\{\s*(-?\d+(?:\.\d+)?)")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_LOGPROBS = "choices[0].logprobs"
+_NUMBER = re.compile(r"([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?: ?/ ?([0-9]+(?:\.[0-9]+)?))?")
 _PROMPTS = {
     "yes_no": (
         "{question}\n\nThis program is given:\n\n{code}\n\nIs it right for every input? Answer "
@@ -71,16 +70,39 @@ class GenerativeScorer:
         return self._read(codes, lists, self._servers.ask_all(ask, self._turns(prompt, lists)))
 
     def check(self) -> None:
-        """Every server lists the model, and answers in the form that is read."""
+        """Every server lists the model, and what it says of two small programs can be read."""
+        lists = self._lists(_PROBE, _PROGRAMS)
         for url in self._servers.urls:
+            server = self._servers.only(url)
             try:
-                _check_listed(self._servers.get(url, "/models"), str(self._cfg.model), url)
-                for turns in self._turns(_PROBE, self._lists(_PROBE, _PROGRAMS)):
-                    self._answer(self._servers.only(url), turns)
+                _check_listed(server.get(url, "/models"), str(self._cfg.model), url)
+                answers = [self._answer(server, turns) for turns in self._turns(_PROBE, lists)]
             except (EngineError, UnfitError) as error:
                 raise UserError(
                     f"reward.url: {url} does not judge: {error}; start it, or give another address"
                 ) from error
+            if all(share is None for share in self._read(_PROGRAMS, lists, answers)):
+                raise UserError(f"reward.generative.{self._why_unread(answers[0])} (asked: {url})")
+
+    def _why_unread(self, answer: _Answer) -> str:
+        """The key that an answer without a verdict is about, and what to change."""
+        cfg = self._cfg
+        if cfg.read_out == "yes_no":
+            return (
+                f"top_logprobs: neither Yes nor No is among the {len(answer.logprobs)} likeliest "
+                f"first tokens of {cfg.model} ({', '.join(map(repr, answer.logprobs)):.100}); take "
+                "a model that answers at once, or read_out=score or choice"
+            )
+        if answer.text is None:
+            return (
+                f"max_tokens: {cfg.max_tokens} tokens do not hold an answer of {cfg.model} to a "
+                "program of two lines; raise it, or take a model that says less"
+            )
+        form = "score = NUMBER" if cfg.read_out == "score" else "best = LETTER"
+        return (
+            f"read_out: no line of what {cfg.model} answers ends with `{form}` as it is asked for "
+            f"({answer.text[-100:]!r}); take a model that does, another read_out or another prompt"
+        )
 
     # ------------------------------------------------------------ what is asked
 
@@ -125,10 +147,17 @@ class GenerativeScorer:
         if cfg.api == "chat":
             body["messages"] = [asdict(turn) for turn in turns]
             body |= {"logprobs": True, "top_logprobs": cfg.top_logprobs} if by_token else {}
-            return _of_chat(servers.post("/chat/completions", body), by_token=by_token)
-        body["prompt"] = "\n\n".join(turn.content for turn in turns) + "\n\nAnswer:"
-        body |= {"logprobs": cfg.top_logprobs} if by_token else {}
-        return _of_completions(servers.post("/completions", body), by_token=by_token)
+            path, parse = "/chat/completions", _of_chat
+        else:
+            body["prompt"] = "\n\n".join(turn.content for turn in turns) + "\n\nAnswer:"
+            body |= {"logprobs": cfg.top_logprobs} if by_token else {}
+            path, parse = "/completions", _of_completions
+        answer = servers.post(path, body)
+        try:
+            return parse(answer, by_token=by_token)
+        except _FormError as error:
+            where = f"{path} of {' or '.join(servers.urls)}"
+            raise EngineError(f"reward.url: {where} {error}") from error
 
     def _read(
         self,
@@ -137,19 +166,24 @@ class GenerativeScorer:
         answers: Sequence[_Answer | None],
     ) -> list[float | None]:
         cfg = self._cfg
-        if cfg.read_out == "choice":
-            return shares_of_choices(codes, lists, [answer and answer.text for answer in answers])
         if cfg.read_out == "yes_no":
             return [answer and share_of_yes(answer.logprobs) for answer in answers]
+        texts = [answer and answer.text for answer in answers]
+        if cfg.read_out == "choice":
+            return shares_of_choices(codes, lists, texts)
         bounds = cfg.lowest, cfg.highest
-        return [answer and share_of_score(answer.text, bounds) for answer in answers]
+        return [None if text is None else share_of_score(text, bounds) for text in texts]
+
+
+class _FormError(ValueError):
+    """An answer that has not the form of OpenAI's; the text goes on after the server's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """What is read of an answer: its text, and log-probs of what might be its first token."""
 
-    text: str
+    text: str | None  # None where the tokens ran out: its last line is not what it ends with
     logprobs: Mapping[str, float]
 
 
@@ -178,17 +212,16 @@ def share_of_yes(logprobs: Mapping[str, float]) -> float | None:
 def share_of_score(text: str, bounds: tuple[float, float]) -> float | None:
     """Where the number that an answer states last lies within the bounds; None outside of them.
 
+    The number ends its line; `/10` may follow where 10 is the upper bound.
+
     >>> share_of_score("It fails for [].\\nscore = 2.5", (0, 10)), share_of_score("Good.", (0, 10))
     (0.25, None)
     """
-    text = text[-_MAX_CHARS:]
-    stated = _STATED.findall(text) or _BOXED.findall(text)
-    bare = _NUMBER.fullmatch(text.strip())
-    found = stated[-1] if stated else bare[0] if bare else None
-    if found is None:
-        return None
     lowest, highest = bounds
-    share = (float(found) - lowest) / (highest - lowest)
+    found = _NUMBER.fullmatch(last_statement(text, "score", "rating"))
+    if found is None or float(found[2] or highest) != highest:
+        return None
+    share = (float(found[1]) - lowest) / (highest - lowest)
     return share if 0 <= share <= 1 else None
 
 
@@ -243,33 +276,39 @@ def _check_listed(answer: object, model: str, url: str) -> None:
 
 def _of_chat(answer: object, *, by_token: bool) -> _Answer:
     choice = _choice(answer)
-    message = cast("dict[str, Any]", choice.get("message") or {})
+    message = _object(choice.get("message"), "choices[0].message")
     logprobs: dict[str, float] = {}
     if by_token:
-        content = _objects(cast("dict[str, Any]", choice.get("logprobs") or {}).get("content"))
+        content = _objects(_object(choice.get("logprobs"), _LOGPROBS).get("content"))
         first = content[0] if content else {}
         for one in _objects(first.get("top_logprobs")):
-            logprobs[str(one.get("token"))] = float(one.get("logprob", -math.inf))
+            place = f"{_LOGPROBS}.content[0].top_logprobs: logprob"
+            logprobs[str(one.get("token"))] = _number(one.get("logprob"), place)
         _require(logprobs)
-    return _Answer(str(message.get("content") or ""), logprobs)
+    return _Answer(_whole(message.get("content"), choice), logprobs)
 
 
 def _of_completions(answer: object, *, by_token: bool) -> _Answer:
     choice = _choice(answer)
     logprobs: dict[str, float] = {}
     if by_token:
-        listed = cast("dict[str, Any]", choice.get("logprobs") or {}).get("top_logprobs")
-        first = _objects(listed)[:1]
-        logprobs = {token: float(value) for one in first for token, value in one.items()}
+        listed = _object(choice.get("logprobs"), _LOGPROBS).get("top_logprobs")
+        for token, value in (_objects(listed) or [{}])[0].items():
+            logprobs[token] = _number(value, f"{_LOGPROBS}.top_logprobs[0]: {token!r:.40}")
         _require(logprobs)
-    return _Answer(str(choice.get("text") or ""), logprobs)
+    return _Answer(_whole(choice.get("text"), choice), logprobs)
+
+
+def _whole(text: object, choice: Mapping[str, object]) -> str | None:
+    """The text of an answer that the model has ended; one that is cut off concludes nothing."""
+    return None if choice.get("finish_reason") == "length" else str(text or "")
 
 
 def _require(logprobs: Mapping[str, float]) -> None:
     if not logprobs:
-        raise EngineError(
-            "reward.url: the server gives no log-probs, which reward.generative.read_out=yes_no "
-            "reads; start it with them, or set read_out=score or choice"
+        raise _FormError(
+            "gives no log-probs, which reward.generative.read_out=yes_no reads; start it with "
+            "them, or set read_out=score or choice"
         )
 
 
@@ -278,8 +317,22 @@ def _choice(answer: object) -> dict[str, Any]:
     fields = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}
     choices = _objects(fields.get("choices"))
     if not choices:
-        raise EngineError(f"reward.url: the server answers without a choice ({answer!r:.200})")
+        raise _FormError(f"answers without a choice ({answer!r:.200})")
     return choices[0]
+
+
+def _object(value: object, field: str) -> dict[str, Any]:
+    """An object of an answer; an empty one for null."""
+    if value is not None and not isinstance(value, dict):
+        raise _FormError(f"answers with {field} that is no object ({value!r:.80})")
+    return cast("dict[str, Any]", value or {})
+
+
+def _number(value: object, field: str) -> float:
+    """A number of an answer; that of no probability may be infinite."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise _FormError(f"answers with {field} that is no number ({value!r:.80})")
+    return float(value)
 
 
 def _objects(value: object) -> list[dict[str, Any]]:

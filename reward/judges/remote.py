@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
 from conf.errors import EngineError, NonFiniteError, UserError
 from conf.schema import RewardConfig
+from reward.code.fences import fenced
 from reward.judges.endpoints import Endpoints, UnfitError
 from rl.problems.prompts import language_of
 from rl.text.chat_template import load_policy_tokenizer
-from rl.types import JudgeKind, Language, Message, Prompt
+from rl.types import JudgeKind, Message, Prompt
 
 _PROBE = Prompt(id="probe", messages=(Message("user", "Write f(x), which returns x."),))
 _PROGRAM = "def f(x):\n    return x"
@@ -72,17 +72,6 @@ class RemoteScorer:
             return f"{prompt.question}\n\n{answer}"
         turns = [*map(asdict, prompt.messages), {"role": "assistant", "content": answer}]
         return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
-
-
-def fenced(code: str, language: Language) -> str:
-    """A program as an answer; the fence is longer than any in it.
-
-    >>> fenced("x = '```'", "python").splitlines()[0]
-    '````python'
-    """
-    longest = max((len(run) for run in re.findall("`+", code)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{code}\n{fence}"
 
 
 def _of_rows(answer: object, num: int) -> list[float]:

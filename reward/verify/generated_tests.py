@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any, Literal, cast
 
 from reward.code.extract import ExtractConfig, extract, python_validity
+from reward.code.fences import fenced
 from rl.problems.prompts import FunctionalTests, StdioCase, StdioTests, parse_tests
 from rl.types import Message, Prompt
 
@@ -37,6 +38,8 @@ _STDIO = (
     "what it reads from standard input, and what it must then print.\n"
     "```input\n...\n```\n```output\n...\n```"
 )
+# With what may stand before it in a list, a quotation or a block of one line.
+_ASSERT_WORD = re.compile(r"(?:^[ \t\d.)>*`-]*|;[ \t]*)(assert\b)")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)")
 _INPUT_TAGS = frozenset(["input", "stdin", "in", "test_input"])
 _OUTPUT_TAGS = frozenset(["output", "stdout", "out", "test_output", "expected"])
@@ -103,7 +106,7 @@ def request_for_test(prompt: Prompt, program: str = "") -> Prompt:
     )
     question = prompt.question.strip()
     if program:
-        question += f"\n\nThis program may solve it:\n```python\n{program}\n```"
+        question += f"\n\nThis program may solve it:\n{fenced(program, 'python')}"
     asked = _REQUEST.format(question=question, what=what)
     last = max(i for i, message in enumerate(prompt.messages) if message.role == "user")
     turns = (*prompt.messages[:last], Message("user", asked))
@@ -134,8 +137,36 @@ def read_tests(text: str, prompt: Prompt) -> Iterator[GeneratedTest]:
         yield from _stdio_tests(text)
         return
     candidates = (*_asserted(text, prompt.entry_point), *_json_calls(text, prompt.entry_point))
-    sayable = filter(_is_sayable, candidates)
-    yield from (t for t in sayable if form == "assert" or _is_json([t.args, t.output]))
+    yield from (test for test in candidates if _is_said(test, form))
+
+
+def read_asserts(text: str, prompt: Prompt) -> Iterator[CallTest | str]:
+    """Every assert that begins a line of an answer, or follows a semicolon there.
+
+    As the test that it is, or as its text where it is none of this problem that can be read.
+    """
+    lines = text[:_MAX_CHARS].replace("\r\n", "\n").split("\n")
+    for index, line in enumerate(lines):
+        for match in _ASSERT_WORD.finditer(line):
+            first = line[match.start(1) :]
+            yield _test_or_text([first, *lines[index + 1 : index + _MAX_TRIES]], prompt)
+
+
+def _test_or_text(lines: Sequence[str], prompt: Prompt) -> CallTest | str:
+    """The assert that begins in the first of these lines, and may end in a later one."""
+    for num in range(1, len(lines) + 1):
+        source = "\n".join(lines[:num])
+        if python_validity(source, _EXTRACT).valid:
+            node = ast.parse(source).body[0]
+            test = _call_test(node, prompt.entry_point)
+            is_read = test is not None and _is_said(test, form_of(prompt))
+            return test if test and is_read else ast.unparse(node)
+    return lines[0].strip()
+
+
+def _is_said(test: CallTest, form: Form) -> bool:
+    """Whether its values can be written down in the form of the problem's tests."""
+    return _is_sayable(test) and (form == "assert" or _is_json([test.args, test.output]))
 
 
 def _is_sayable(test: CallTest) -> bool:

@@ -6,18 +6,15 @@ tests, and the answer is its letter. It is hostile text: nothing but a letter is
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Literal
 
+from reward.code.fences import fenced
+from reward.code.statements import last_statement
 from rl.problems.prompts import language_of
 from rl.types import Lineup, Message, Prompt
 
 AnswerForm = Literal["steps", "letter"]
-
-_MAX_CHARS = 4096  # of an answer, from its end
-_STATED = re.compile(r"best\s*[=:]\s*\(?([A-Z])\)?", re.IGNORECASE)
-_BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*\(?([A-Z])\)?\s*\}")
 
 _REQUEST = "{question}\n\nOnly one of these programs is right:\n\n{programs}\n\n{how}"
 _HOW: dict[AnswerForm, str] = {
@@ -40,7 +37,7 @@ def request_for_verdict(
     'The answer is one line, `best = LETTER`.'
     """
     programs = "\n\n".join(
-        f"{letter}:\n```{language_of(problem)}\n{code.strip()}\n```"
+        f"{letter}:\n{fenced(code.strip(), language_of(problem))}"
         for letter, code in zip(lineup.letters_N, lineup.codes_N, strict=True)
     )
     asked = _REQUEST.format(question=problem.question.strip(), programs=programs, how=_HOW[form])
@@ -52,14 +49,12 @@ def request_for_verdict(
 def read_verdict(text: str, lineup: Lineup) -> str | None:
     r"""The letter that an answer states last, or None where that is none of the lineup.
 
-    `best = B`, the form that is asked for, or a box, or an answer that is nothing but a letter.
+    `best = B`, the form that is asked for, or a box, or an answer that is nothing but a letter;
+    markup around the letter does not count, another word on its line makes it no letter.
 
     >>> lineup = Lineup(codes_N=("a", "b"), pass_rates_N=(1.0, 0.0))
     >>> [read_verdict(t, lineup) for t in ("A adds.\nbest = B", r"\boxed{A}", "(b)", "best = C")]
     ['B', 'A', 'B', None]
     """
-    text = text[-_MAX_CHARS:]
-    stated = _STATED.findall(text) or _BOXED.findall(text)
-    bare = text.strip().strip("().`* ")
-    found = stated[-1].upper() if stated else bare.upper() if len(bare) == 1 else ""
-    return found if found and found in lineup.letters_N else None
+    letter = last_statement(text, "best").upper()
+    return letter if letter in tuple(lineup.letters_N) else None

@@ -10,6 +10,7 @@ import ast
 from collections.abc import Sequence
 from typing import Any, cast
 
+from reward.code.fences import fenced
 from reward.sandbox.report import Ending
 from reward.verify.generated_tests import GeneratedTest, read_test
 from reward.verify.matrix import Observing, inputs_of, observe_tests, watched_of
@@ -20,22 +21,16 @@ _MAX_CHARS = 4096  # of an output, and of an answer from its end
 
 _CALL = """This program is given:
 
-```python
 {code}
-```
 
 Say what `{input}` returns. The last line of the answer is `output = VALUE`."""
 _STDIO = """This program is given:
 
-```python
 {code}
-```
 
 It reads this from standard input:
 
-```input
 {input}
-```
 
 Say what it prints. The answer ends with a block:
 
@@ -75,8 +70,12 @@ def request_for_trace(trace: Trace, prompt_id: str) -> Prompt:
     >>> request_for_trace(trace, "a#trace").question.splitlines()[-1]
     'Say what `f(1)` returns. The last line of the answer is `output = VALUE`.'
     """
-    form = _STDIO if trace.is_stdio else _CALL
-    asked = form.format(code=trace.code.strip(), input=trace.input.rstrip("\n"))
+    code, given = fenced(trace.code.strip(), "python"), trace.input.rstrip("\n")
+    asked = (
+        _STDIO.format(code=code, input=fenced(given, "input"))
+        if trace.is_stdio
+        else _CALL.format(code=code, input=given)
+    )
     return Prompt(id=prompt_id, messages=(Message("user", asked),))
 
 

@@ -2,9 +2,9 @@
 
 The program is a known solution, so that a test is right when the program passes it. A suite whose
 tests it all passes earns what they cover of its branches, more where the program is difficult; one
-with a wrong test loses more. Coverage can be raised by calling more, never by claiming better: how
-many mutants of the program a suite notices is measured beside it, and can be rewarded too, which is
-ours.
+with a wrong test loses more, and what cannot be read most, by its share of the suite (ours).
+Coverage can be raised by calling more, never by claiming better: how many mutants of the program a
+suite notices is measured beside it, and can be rewarded too, which is ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rl.recipes.recipe import Labels, Lesson, Recipe, Setup, State
 from rl.types import Ask, FloatArray, Given, JudgedGroup, Prompt, SamplingConfig, Suite, Task
 
 _LARGEST_HALSTEAD = 50.0  # Halstead's difficulty above which a program counts as fully difficult
-_UNREADABLE = -2.0
+_UNREAD = -3.0  # below a wrong suite of any program
 
 
 class Cvedrl(Recipe):
@@ -69,10 +69,7 @@ class Cvedrl(Recipe):
         if given is None or suites_G is None:
             raise ValueError(f"{group.group.prompt.id}: the suites were not run on a program")
         difficulty = difficulty_of(given.code)
-        rewards = [
-            reward_of(suite, args, difficulty) + args.killed_weight * suite.killed
-            for suite in suites_G
-        ]
+        rewards = [reward_of(suite, args, difficulty) for suite in suites_G]
         return np.array(rewards, np.float32)
 
     def teach(self, step: int, groups_P: Sequence[JudgedGroup], state: State) -> Lesson:
@@ -110,16 +107,22 @@ def _parses(code: str) -> bool:
 
 
 def reward_of(suite: Suite, args: CvedrlArgs, difficulty: float) -> float:
-    """What a suite earns, without its mutants: -2 where nothing can be read.
+    """What a suite earns: the mean, by their shares, of its tests and of what cannot be read, -3.
 
     >>> good = Suite(num_tests=2, num_agreeing=2, coverage=1.0, killed=0.5)
-    >>> reward_of(good, CvedrlArgs(), 0.25)
-    1.25
+    >>> reward_of(good, CvedrlArgs(), 0.25), reward_of(replace(good, num_unread=2), CvedrlArgs(), 1)
+    (1.25, -0.5)
     >>> reward_of(replace(good, num_agreeing=1), CvedrlArgs(), 0.25)
     -1.75
     """
     if not suite.num_tests:
-        return _UNREADABLE
+        return _UNREAD
+    read = _worth(suite, args, difficulty) + args.killed_weight * suite.killed
+    return read + suite.unread_share * (_UNREAD - read)
+
+
+def _worth(suite: Suite, args: CvedrlArgs, difficulty: float) -> float:
+    """What the tests of a suite earn, without its mutants."""
     graded = args.reward == "difficulty"
     if not suite.agrees:
         return -1.0 - (1.0 - difficulty) * graded
@@ -178,6 +181,7 @@ def _figures(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
     figures = {
         "readable": float(np.mean([suite.num_tests > 0 for suite in suites])),
         "right": float(np.mean([suite.agrees for suite in suites])),
+        "unread": float(np.mean([suite.unread_share for suite in suites])),
         "num_tests": float(np.mean([suite.num_tests for suite in suites])),
         "tests_right": sum(s.num_agreeing for s in suites)
         / max(1, sum(s.num_tests for s in suites)),

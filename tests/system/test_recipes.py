@@ -72,6 +72,20 @@ def test_codrlplus_asks_what_failed_programs_do_and_keeps_them_in_its_checkpoint
     assert "eval/trace_right" in json.loads(run.summary.read_text())["final_marks"]
 
 
+def test_sft_on_given_answers_samples_nothing_in_a_step_and_learns_their_tokens(
+    train: Train,
+) -> None:
+    run = train("experiment=recipe_sft", "recipe_args.batch=8", "checkpoint.every=3")
+    steps = read_metrics(run.metrics)
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    assert all(step["warm/loss"] > 0 and step["policy/grad_norm"] > 0 for step in steps)
+    assert not any("reward/mean" in step or "time/rollout_s" in step for step in steps)
+    assert not run.rollout_file(RolloutFolder.TRAINING, 3).exists()
+    summary = json.loads(run.summary.read_text())
+    assert summary["programs_executed_for_reward"] == 0
+    assert 0 < summary["base_pass@1"] < 1 and 0 < summary["final_pass@1"] <= 1
+
+
 def test_dpo_on_given_pairs_samples_nothing_in_a_step_and_moves_from_the_initial_policy(
     train: Train,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf.errors import UserError
+from conf.errors import EngineError, UserError
 from conf.schema import RewardConfig
 from reward.code.extract import ExtractConfig
 from reward.judges.generative import share_of_score, share_of_yes, shares_of_choices
@@ -42,10 +42,13 @@ def judged_by(answering: Answering, *overrides: str) -> tuple[Judged, list[tuple
     return judged, server.asked
 
 
-def chat(text: str, logprobs: dict[str, float] | None = None) -> dict[str, Any]:
+def chat(
+    text: str, logprobs: dict[str, float] | None = None, finish: str = "stop"
+) -> dict[str, Any]:
     listed = [{"token": t, "logprob": v} for t, v in (logprobs or {}).items()]
     content = [{"token": "x", "top_logprobs": listed}]
-    return {"choices": [{"message": {"content": text}, "logprobs": {"content": content}}]}
+    choice = {"message": {"content": text}, "logprobs": {"content": content}}
+    return {"choices": [choice | {"finish_reason": finish}]}
 
 
 def yes_or_no(path: str, body: Any) -> Any:
@@ -133,6 +136,23 @@ def test_a_stated_number_is_a_share_of_its_range():
     assert [score.value for score in judged.scores_G] == [0.75, None, None, None, 0.75]
 
 
+@pytest.mark.parametrize("read_out", ["score", "choice"])
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_an_answer_that_was_cut_off_is_not_read(read_out: str, api: str):
+    text = "Its line is\nscore = 10" if read_out == "score" else "It is not that\nbest = A"
+
+    def values(finish: str) -> list[float | None]:
+        of_completions = {"choices": [{"text": text, "finish_reason": finish}]}
+        answered = chat(text, finish=finish) if api == "chat" else of_completions
+        keys = f"reward.generative.read_out={read_out}", f"reward.generative.api={api}"
+        return [score.value for score in judged_by(lambda path, body: answered, *keys)[0].scores_G]
+
+    assert values("length") == [None] * len(TEXTS)
+    assert None not in [
+        value for value, text in zip(values("stop"), TEXTS, strict=True) if text[0] == "`"
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "share"),
     [
@@ -140,6 +160,24 @@ def test_a_stated_number_is_a_share_of_its_range():
         ("**Score: 10/10**", 1.0),
         (r"\boxed{0}", 0.0),
         (" 5 ", 0.5),
+        ("5/10", 0.5),
+        ("score = .5", 0.05),
+        ("score = 7.", 0.7),
+        ("score = +7", 0.7),
+        ("The score: `7 / 10`.", 0.7),
+        ('{"score": 7}', 0.7),
+        (r"score = \boxed{7}", 0.7),
+        ("score = 3, so score = 7", 0.7),
+        ("score = 7/100", None),
+        ("score = 2,5", None),
+        ("score = 10 - 3 = 7", None),
+        ("score = 10 of 10", None),
+        ("score = 7\nscore = 10 - 3", None),
+        ("It has\nhigh_score = 10\nand is wrong.", None),
+        ("underscore: 3", None),
+        ("self.score = 10\n", None),
+        ("if score == 10:", None),
+        ("score >= 10", None),
         ("score = 11", None),
         ("score = -1", None),
         ("7 cases pass", None),
@@ -200,6 +238,67 @@ def test_a_server_that_does_not_judge_is_found_out_before_the_start(
         with pytest.raises(UserError, match=rf"reward\.(url|generative\.model): .*{expected}"):
             make_scorer(config(f"{good.url}/v1,{bad.url}")).check()
         make_scorer(config(good.url)).check()
+
+
+@pytest.mark.parametrize(
+    ("keys", "answered", "expected"),
+    [
+        (
+            (),
+            chat("The", {"The": -0.1, "Sure": -2.0}),
+            r"top_logprobs: neither Yes nor No is among the 2 likeliest first tokens of judge "
+            r"\('The', 'Sure'\); take",
+        ),
+        (
+            ("read_out=score",),
+            chat("It adds.\nGood."),
+            r"read_out: no line of what judge answers ends with `score = NUMBER` as it is asked "
+            r"for \('It adds.\\nGood.'\); take",
+        ),
+        (
+            ("read_out=score", "max_tokens=9"),
+            chat("score = 10", finish="length"),
+            "max_tokens: 9 tokens do not hold an answer of judge to a program of two lines; raise",
+        ),
+        (("read_out=choice",), chat("best = Candidate B"), "read_out: no line .* `best = LETTER`"),
+    ],
+)
+def test_a_model_whose_answer_cannot_be_read_is_refused_before_the_start(
+    keys: tuple[str, ...], answered: object, expected: str
+):
+    overrides = [f"reward.generative.{key}" for key in keys]
+    with serving(lambda path, body: listing(path, body) if body is None else answered) as server:
+        with pytest.raises(UserError, match=rf"^reward\.generative\.{expected}") as refused:
+            make_scorer(config(server.url, *overrides)).check()
+        assert f"(asked: {server.url}/v1)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("api", "choice", "expected"),
+    [
+        ("chat", {"logprobs": ["x"]}, r"choices\[0\]\.logprobs that is no object \(\['x'\]\)"),
+        ("chat", {"message": "Yes"}, r"choices\[0\]\.message that is no object \('Yes'\)"),
+        ("chat", chat("", {"Yes": None})["choices"][0], r"logprob that is no number \(None\)"),  # pyright: ignore[reportArgumentType]
+        ("chat", chat("", {"Yes": math.nan})["choices"][0], r"logprob that is no number \(nan\)"),
+        ("completions", {"logprobs": "x"}, r"choices\[0\]\.logprobs that is no object"),
+        (
+            "completions",
+            {"logprobs": {"top_logprobs": [{"Yes": None}]}},
+            r"top_logprobs\[0\]: 'Yes' that is no number \(None\)",
+        ),
+    ],
+)
+def test_an_answer_of_another_form_names_server_and_field(
+    api: str, choice: dict[str, Any], expected: str
+):
+    answered = {"choices": [choice]}
+    with serving(lambda path, body: listing(path, body) if body is None else answered) as server:
+        scorer = make_scorer(config(server.url, f"reward.generative.api={api}"))
+        with pytest.raises(EngineError, match=expected) as error:
+            scorer.score(PROBLEM, ["x = 1"])
+        assert f"completions of {server.url}/v1 answers with" in str(error.value)
+        with pytest.raises(UserError, match=expected):
+            scorer.check()
 
 
 def test_a_prompt_of_ones_own_has_places_for_problem_and_program(tmp_path: Path):

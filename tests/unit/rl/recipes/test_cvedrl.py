@@ -73,7 +73,7 @@ def test_agreement_alone_tells_right_from_wrong_from_unreadable():
     (graded,) = cvedrl(reward="agreement").grade(
         [answered(cvedrl(), [suite(), suite(coverage=0.1), suite(agreeing=1), suite(0, 0)])]
     )
-    assert graded.rewards_G.tolist() == [1.0, 1.0, -1.0, -2.0]
+    assert graded.rewards_G.tolist() == [1.0, 1.0, -1.0, -3.0]
 
 
 def test_coverage_grows_the_reward_of_right_suites_only():
@@ -92,12 +92,21 @@ def test_a_difficult_program_earns_more_and_costs_less():
     assert difficulty_of("") == difficulty_of("# nothing") == 0.0
 
 
-def test_a_wrong_suite_never_earns_more_than_a_right_one_and_unreadable_is_last():
+def test_a_wrong_suite_always_earns_less_than_a_right_one_and_more_than_an_unreadable_one():
     for args in (CvedrlArgs(reward=kind) for kind in ("agreement", "coverage", "difficulty")):
         for difficulty in (0.0, 0.5, 1.0):
             right = reward_of(suite(coverage=0.0), args, difficulty)
             wrong = reward_of(suite(agreeing=1), args, difficulty)
-            assert right > wrong >= reward_of(suite(0, 0), args, difficulty)
+            assert right > wrong > reward_of(suite(0, 0), args, difficulty)
+
+
+def test_asserts_that_cannot_be_read_cost_their_share_of_the_suite():
+    for args in (CvedrlArgs(killed_weight=1.0), CvedrlArgs(reward="agreement")):
+        one, nothing = suite(1, 1, killed=0.5), reward_of(suite(0, 0), args, 0.5)
+        full = reward_of(one, args, 0.5)
+        for num in (0, 1, 3):
+            found = reward_of(dataclasses.replace(one, num_unread=num), args, 0.5)
+            assert found == pytest.approx((full + num * nothing) / (1 + num))
 
 
 def test_mutants_count_only_where_they_are_asked_for():
@@ -115,7 +124,7 @@ def test_the_figures_are_of_right_suites_where_they_must_be():
             suite(coverage=0.5, killed=0.25),
             suite(4, 3, coverage=1.0),
             suite(0, 0, 0.0),
-            suite(coverage=1.0, killed=0.75),
+            dataclasses.replace(suite(coverage=1.0, killed=0.75), num_unread=2),
         ],
     )
     (graded,) = recipe.grade([group])
@@ -123,6 +132,7 @@ def test_the_figures_are_of_right_suites_where_they_must_be():
     assert {n.removeprefix("task/suite/"): v for n, v in lesson.metrics.items()} == {
         "readable": 0.75,
         "right": 0.5,
+        "unread": 1.5 / 4,
         "num_tests": 2.0,
         "tests_right": 7 / 8,
         "coverage": 0.75,
