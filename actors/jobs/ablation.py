@@ -6,7 +6,7 @@ another seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from conf.schema import Config
 from rl.base.console import Console
 from rl.base.jsonlines import append_lines
 from rl.loop import run_loop
-from rl.recipes.recipe import History
+from rl.recipes.recipe import History, Recipe
+from rl.run.evaluate import shares_of
 from rl.step import Batch
-from rl.types import SamplingConfig, StepReport
+from rl.types import JudgedGroup, SamplingConfig, StepReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,8 @@ async def _run(
     if arm.exam is not None:
         examiner = make_recipe(replace(cfg, recipe=arm.exam, recipe_args=None), sampling)
     marks: dict[int, Mapping[str, float]] = {}
+    newest: tuple[JudgedGroup, ...] = ()  # of the evaluations
+    sampled_tokens, updates_before = 0, fleet.policy.num_updates_begun
     asked = SamplingConfig(
         group_size=cfg.evaluation.num_samples,
         max_tokens=cfg.model.max_completion_tokens,
@@ -84,6 +87,7 @@ async def _run(
     with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
 
         async def measure(step: int) -> None:
+            nonlocal newest
             evaluation = await evaluate(
                 fleet,
                 examiner.exam(held_out, asked),
@@ -96,9 +100,13 @@ async def _run(
                 (group.group.prompt.id, float(np.mean([score.passed for score in group.scores_G])))
                 for group in evaluation.programs_P
             )
-            marks[step] = examiner.mark(evaluation.groups_P)
+            newest = evaluation.groups_P
+            marks[step] = examiner.mark(newest)
 
         async def after(report: StepReport, batch: Batch) -> None:
+            nonlocal sampled_tokens
+            completions = (c for judged in batch.groups_P for c in judged.group.completions_G)
+            sampled_tokens += sum(len(completion.token_ids) for completion in completions)
             if batch.groups_P:
                 rewards[report.step] = report.metrics["reward/mean"]
             if report.step % cfg.evaluation.every == 0:
@@ -128,4 +136,22 @@ async def _run(
         "passed": passed,
         "reward": rewards,
         "marks": marks,
+        "shares": _shares(examiner, newest, [*passed]),
+        "sampled_tokens": sampled_tokens,
+        "optimizer_steps": fleet.policy.num_updates_begun - updates_before,
     }
+
+
+def _shares(
+    examiner: Recipe, groups: Sequence[JudgedGroup], problems_P: Sequence[str]
+) -> dict[str, list[float]]:
+    """What each problem does to each mark, in the order of the problems."""
+    of_problem = {problem: list[JudgedGroup]() for problem in problems_P}
+    for judged in groups:
+        of_problem[judged.group.ask.problem.id].append(judged)
+
+    def figures(chosen: Sequence[Sequence[JudgedGroup]]) -> Mapping[str, float]:
+        return examiner.mark([judged for own in chosen for judged in own])
+
+    found = shares_of(figures, [*of_problem.values()])
+    return {name: [round(float(v), 6) for v in values_P] for name, values_P in found.items()}

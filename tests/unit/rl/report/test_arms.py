@@ -12,7 +12,14 @@ import pytest
 
 from conf.errors import DataError, UserError
 from launch.common.arms import check_arms, draw_arms
-from rl.report.arms import ArmRun, differences, interval, read_runs, verdicts_table
+from rl.report.arms import (
+    ArmRun,
+    curves_table,
+    differences,
+    interval,
+    read_runs,
+    verdicts_table,
+)
 from rl.run.evaluate import Float64Array
 
 pytestmark = pytest.mark.unit
@@ -120,10 +127,45 @@ def test_a_figure_of_other_sign_in_one_seed_is_not_shown() -> None:
     assert mark.verdict == "not shown"
 
 
+def with_shares(runs: Sequence[ArmRun]) -> list[ArmRun]:
+    """The same, where the runs say what each problem does to the mark."""
+    return [replace(run, shares={"tests": run.passed}) for run in runs]
+
+
+def test_a_mark_whose_problems_are_known_is_paired_over_them_too() -> None:
+    ours, base = with_shares(arm("better", 0.05, range(5))), with_shares(arm("base", 0.0, range(5)))
+    passed, mark = differences(ours, base)
+    assert (mark.figure, mark.by_problem) == ("tests", True)
+    assert (mark.mean, mark.low, mark.high) == (passed.mean, passed.low, passed.high)
+    base[0] = replace(base[0], shares={})  # a run of an earlier version
+    (_, mark) = differences(ours, base)
+    assert not mark.by_problem
+    gaps_S = [a.marks["tests"] - b.marks["tests"] for a, b in zip(ours, base, strict=True)]
+    assert (mark.low, mark.high) == (min(gaps_S), max(gaps_S))
+
+
+def test_the_table_says_which_interval_is_the_range_and_what_arms_cost(tmp_path: Path) -> None:
+    runs = tmp_path / "runs.jsonl"
+    spent = [
+        replace(run, sampled_tokens=1000 * (run.seed + 1), optimizer_steps=16)
+        for run in with_shares(arm("base", 0.0, range(2)))
+    ]
+    write(runs, spent)
+    write(runs, arm("old", 0.1, range(2)))
+    arms = read_runs(runs)
+    assert arms["base"] == spent
+    *_, passed, mark = verdicts_table(arms, "base").splitlines()
+    assert "*range*" in mark and "*range*" not in passed
+    header, _, base, old = curves_table(arms).splitlines()
+    assert header.startswith("| arm | seeds | sampled tokens of a run | optimizer steps | step 0 |")
+    assert base.startswith("| base | 2 | 1,500 (1,000 to 2,000) | 16 | 0.500")
+    assert old.startswith("| old | 2 | - | - | 0.500")
+
+
 def write(path: Path, runs: Sequence[ArmRun]) -> None:
     with path.open("a") as file:
         for run in runs:
-            line = {
+            line: dict[str, object] = {
                 "label": run.label,
                 "seed": run.seed,
                 "pass@1": run.pass_at_1,
@@ -131,6 +173,10 @@ def write(path: Path, runs: Sequence[ArmRun]) -> None:
                 "reward": {},
                 "marks": {0: {}, 10: run.marks},
             }
+            if run.sampled_tokens is not None:  # earlier versions wrote none of these
+                line["shares"] = {name: list(v.values()) for name, v in run.shares.items()}
+                line["sampled_tokens"] = run.sampled_tokens
+                line["optimizer_steps"] = run.optimizer_steps
             file.write(json.dumps(line) + "\n")
 
 
