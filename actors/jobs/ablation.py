@@ -17,8 +17,8 @@ from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
 from actors.groups.verifiers import make_verifier
 from actors.plan.problems import load_problems, make_sampler, source_of
 from actors.stages.evaluation import evaluate
-from actors.stages.recipes import make_recipe
-from actors.stages.rl_run import loop_config, training_sampling
+from actors.stages.recipes import make_recipe, num_updates
+from actors.stages.rl_run import evaluation_sampling, loop_config, training_sampling
 from conf.schema import Config
 from rl.base.console import Console
 from rl.base.jsonlines import append_lines
@@ -26,7 +26,7 @@ from rl.loop import run_loop
 from rl.recipes.recipe import History, Recipe
 from rl.run.evaluate import shares_of
 from rl.step import Batch
-from rl.types import JudgedGroup, SamplingConfig, StepReport
+from rl.types import JudgedGroup, StepReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +45,13 @@ def run_arm(cfg: Config, arm: Arm, output: Path) -> None:
 
 
 async def _run_arm(cfg: Config, arm: Arm, output: Path, console: Console) -> None:
-    total_steps = cfg.algorithm.num_steps * len(arm.seeds)
     sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, arm.seeds[0])
-    reference = make_recipe(cfg, sampling).needs_reference
+    recipe = make_recipe(cfg, sampling)
+    total_updates = num_updates(cfg.algorithm, recipe)  # of a seed: each begins at the first
     specs = FleetSpec(
         rollout_model=cfg.model.path,
         reward=True,
-        train=policy_spec(cfg, total_steps, reference=reference),
+        train=policy_spec(cfg, total_updates, reference=recipe.needs_reference),
     )
     async with start_fleet(cfg, specs, "ablation") as fleet:
         start = output.parent / "initial"
@@ -77,12 +77,7 @@ async def _run(
     marks: dict[int, Mapping[str, float]] = {}
     newest: tuple[JudgedGroup, ...] = ()  # of the evaluations
     sampled_tokens, updates_before = 0, fleet.policy.num_updates_begun
-    asked = SamplingConfig(
-        group_size=cfg.evaluation.num_samples,
-        max_tokens=cfg.model.max_completion_tokens,
-        seed=seed,
-        purpose="evaluation",
-    )
+    asked = evaluation_sampling(cfg.evaluation, cfg.model, seed)
 
     with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
 
@@ -109,7 +104,7 @@ async def _run(
             sampled_tokens += sum(len(completion.token_ids) for completion in completions)
             if batch.groups_P:
                 rewards[report.step] = report.metrics["reward/mean"]
-            if report.step % cfg.evaluation.every == 0:
+            if report.step % cfg.evaluation.every == 0 or report.step == cfg.algorithm.num_steps:
                 await measure(report.step)
 
         await fleet.policy.publish(0)

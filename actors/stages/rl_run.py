@@ -26,9 +26,9 @@ from actors.plan.problems import (
 from actors.stages.evaluation import MAIN, Evaluation, evaluate, warn_of_shared
 from actors.stages.keeping import RunCheckpoints, read_ahead, read_states
 from actors.stages.probe import Asking, Probe
-from actors.stages.recipes import check_asks, labels_of, make_recipe
+from actors.stages.recipes import check_asks, labels_of, make_recipe, num_updates
 from conf.errors import LostPolicyError, is_lost_policy
-from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
+from conf.schema import AlgorithmConfig, Config, EvaluationConfig, ModelConfig, RolloutConfig
 from reward.model.written import check_written
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
@@ -75,6 +75,19 @@ def training_sampling(
         top_p=rollout.top_p,
         top_k=rollout.top_k,
         seed=seed,
+    )
+
+
+def evaluation_sampling(
+    evaluation: EvaluationConfig, model: ModelConfig, seed: int
+) -> SamplingConfig:
+    """How held-out problems are sampled."""
+    return SamplingConfig(
+        group_size=evaluation.num_samples,
+        max_tokens=model.max_completion_tokens,
+        temperature=evaluation.temperature,
+        seed=seed,
+        purpose="evaluation",
     )
 
 
@@ -130,8 +143,7 @@ class RlRun:
     async def run(self) -> RlResult:
         """Run to the end and leave the final model in `hf/`."""
         cfg = self._cfg
-        updates_per_step = self._recipe.max_updates * cfg.algorithm.minibatches_per_step
-        total_updates = cfg.algorithm.num_steps * updates_per_step
+        total_updates = num_updates(cfg.algorithm, self._recipe)
         specs = FleetSpec(
             rollout_model=cfg.model.path,
             reward=True,
@@ -376,13 +388,7 @@ class RlRun:
 
     async def _evaluate(self, fleet: RayFleet, step: int, name: str) -> Evaluation:
         cfg = self._cfg
-        sampling = SamplingConfig(
-            group_size=cfg.evaluation.num_samples,
-            max_tokens=cfg.model.max_completion_tokens,
-            temperature=cfg.evaluation.temperature,
-            seed=cfg.seed,
-            purpose="evaluation",
-        )
+        sampling = evaluation_sampling(cfg.evaluation, cfg.model, cfg.seed)
         with self._timeline.span("evaluate", step):
             asks = self._recipe.exam(self._held_out[name], sampling)
             evaluation = await evaluate(

@@ -33,7 +33,6 @@ class Ablation:
         self.output = directory / "runs.jsonl"
         self.specs: list[Any] = []
         self.asked: list[Ask] = []
-        self.measured: list[int] = []
 
         @asynccontextmanager
         async def start_fleet(_: Any, specs: Any, __: str) -> AsyncIterator[FakeFleet]:
@@ -44,10 +43,9 @@ class Ablation:
             yield fleet
 
         async def evaluate(
-            _: Any, asks: Sequence[Ask], __: Any, step: int, **___: Any
+            _: Any, asks: Sequence[Ask], __: Any, ___: int, **____: Any
         ) -> Evaluation:
             self.asked += asks
-            self.measured.append(step)
             groups = [judged_answer(ask, number) for number, ask in enumerate(asks)]
             return Evaluation(groups_P=tuple(groups), num_executed=0)
 
@@ -57,13 +55,19 @@ class Ablation:
     def run(
         self, *overrides: str, seeds: tuple[int, ...] = (0,), exam: str | None = None
     ) -> dict[str, list[ArmRun]]:
-        """The runs of an arm of two steps of two problems with eight answers of four tokens."""
+        """What `start` leaves."""
+        self.start(*overrides, seeds=seeds, exam=exam)
+        return read_runs(self.output)
+
+    def start(
+        self, *overrides: str, seeds: tuple[int, ...] = (0,), exam: str | None = None
+    ) -> None:
+        """An arm of two steps of two problems with eight answers of four tokens."""
         settings = ["data.num_train=8", "data.num_eval=3", "algorithm.prompts_per_step=2"]
         settings += ["algorithm.num_steps=2", "evaluation.every=1", "evaluation.num_samples=2"]
         cfg = run_config([*settings, *overrides])
         arm = Arm(label="arm", seeds=seeds, exam=exam)
         asyncio.run(ablation._run_arm(cfg, arm, self.output, Console()))  # pyright: ignore[reportPrivateUsage]  # without Ray
-        return read_runs(self.output)
 
 
 def judged_answer(ask: Ask, number: int) -> JudgedGroup:
@@ -95,3 +99,25 @@ def test_a_line_says_what_each_problem_does_to_each_mark(arm: Ablation) -> None:
     assert sorted(values.values()) == pytest.approx([0.5, 0.5, 1.0], abs=1e-5)
     stored = json.loads(arm.output.read_text())["shares"]["eval/test_right"]
     assert len(stored) == 3
+
+
+@pytest.mark.parametrize(("recipe", "updates"), [("grpo", 1), ("sol_ver", 2)])
+def test_the_learning_rate_is_laid_out_for_the_optimizer_steps_of_one_seed(
+    arm: Ablation, monkeypatch: pytest.MonkeyPatch, recipe: str, updates: int
+) -> None:
+    async def nothing(*_: Any) -> dict[str, object]:
+        return {}
+
+    monkeypatch.setattr(ablation, "_run", nothing)
+    arm.start(f"recipe={recipe}", "algorithm.minibatches_per_step=2", seeds=(0, 1, 2))
+    assert arm.specs[0].train.total_steps == 2 * 2 * updates
+
+
+def test_held_out_answers_are_sampled_as_the_evaluation_says(arm: Ablation) -> None:
+    arm.run("evaluation.temperature=0.5")
+    assert {ask.sampling.temperature for ask in arm.asked} == {0.5}
+
+
+def test_the_last_step_is_measured_whatever_the_steps_between_evaluations(arm: Ablation) -> None:
+    (run,) = arm.run("algorithm.num_steps=3", "evaluation.every=2")["arm"]
+    assert list(run.pass_at_1) == [0, 2, 3]
