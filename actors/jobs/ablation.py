@@ -16,9 +16,9 @@ from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
 from actors.groups.verifiers import make_verifier
 from actors.plan.problems import load_problems, make_sampler, source_of
-from actors.stages.evaluation import evaluate
+from actors.stages.evaluation import evaluate, evaluation_sampling
 from actors.stages.recipes import make_recipe, num_updates
-from actors.stages.rl_run import evaluation_sampling, loop_config, training_sampling
+from actors.stages.rl_run import loop_config, training_sampling
 from conf.schema import Config
 from rl.base.console import Console
 from rl.base.jsonlines import append_lines

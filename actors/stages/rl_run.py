@@ -23,12 +23,18 @@ from actors.plan.problems import (
     probe_problems,
     source_of,
 )
-from actors.stages.evaluation import MAIN, Evaluation, evaluate, warn_of_shared
+from actors.stages.evaluation import (
+    MAIN,
+    Evaluation,
+    evaluate,
+    evaluation_sampling,
+    warn_of_shared,
+)
 from actors.stages.keeping import RunCheckpoints, read_ahead, read_states
 from actors.stages.probe import Asking, Probe
 from actors.stages.recipes import check_asks, labels_of, make_recipe, num_updates
 from conf.errors import LostPolicyError, is_lost_policy
-from conf.schema import AlgorithmConfig, Config, EvaluationConfig, ModelConfig, RolloutConfig
+from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
 from reward.model.written import check_written
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
@@ -54,6 +60,7 @@ class RlResult:
     base: PolicyFigures
     final: PolicyFigures
     sets: Mapping[str, SetFigures]  # of `data.eval_sets`
+    labels: str  # what it learned from
     num_steps: int  # the last step
     valid_rate_first: float | None  # None where no step was run
     valid_rate_last: float | None
@@ -75,19 +82,6 @@ def training_sampling(
         top_p=rollout.top_p,
         top_k=rollout.top_k,
         seed=seed,
-    )
-
-
-def evaluation_sampling(
-    evaluation: EvaluationConfig, model: ModelConfig, seed: int
-) -> SamplingConfig:
-    """How held-out problems are sampled."""
-    return SamplingConfig(
-        group_size=evaluation.num_samples,
-        max_tokens=model.max_completion_tokens,
-        temperature=evaluation.temperature,
-        seed=seed,
-        purpose="evaluation",
     )
 
 
@@ -222,6 +216,7 @@ class RlRun:
                 for name, problems in self._held_out.items()
                 if name != MAIN
             },
+            labels=labels_of(self._recipe, cfg.reward),
             num_steps=last_step,
             valid_rate_first=steps[0].get("reward/valid_rate") if steps else None,
             valid_rate_last=steps[-1].get("reward/valid_rate") if steps else None,

@@ -41,7 +41,10 @@ def status(record: RunRecord, *, live: bool) -> Status:
 
 
 def facts(record: RunRecord) -> list[tuple[str, str]]:
-    """What was run: model, judge, sizes, seed, and the digest of the configuration."""
+    """What was run: recipe, labels, model, judge, sizes, seed, digest of the configuration.
+
+    Labels are known at the end of a run.
+    """
     config = record.config
     if not {"algorithm", "reward", "model", "seed"} <= config.keys():
         return [("directory", str(record.directory))]
@@ -50,7 +53,10 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
         reward["kind"] if reward.get("model") is None else f"{reward['kind']}, {reward['model']}"
     )
     size = f"{algorithm['prompts_per_step']} problems x {algorithm['group_size']}"
+    labels = record.summary and record.summary.labels
     return [
+        *([("recipe", str(config["recipe"]))] if "recipe" in config else []),
+        *([("labels", labels)] if labels else []),
         ("model", str(config["model"]["path"])),
         ("reward", judge),
         ("step", size),

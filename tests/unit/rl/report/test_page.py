@@ -12,6 +12,7 @@ import pytest
 
 from conf.errors import DataError, UserError
 from rl.report.curves import reasons, step_times
+from rl.report.figures import facts
 from rl.report.page import Report
 from rl.report.record import read_record
 from tests.unit.rl.report.runs import ROW, line, make_run, rows
@@ -55,6 +56,20 @@ def test_a_finished_run_shows_its_final_figures(tmp_path: Path) -> None:
     assert re.search(r"<th>after</th><td>0.750</td>", page)
     assert re.search(r"<th>best of 8</th><td>0.800</td>", page)
     assert "RM accuracy" not in page  # the run has none
+
+
+def test_a_run_says_its_recipe_and_at_its_end_what_it_learned_from(tmp_path: Path) -> None:
+    make_run(tmp_path, [rows(1)], summary={**SUMMARY, "labels": "gold_tests, gold_code"})
+    config = {
+        "algorithm": {"prompts_per_step": 2, "group_size": 3},
+        "reward": {"kind": "execution"},
+    }
+    config |= {"model": {"path": "policy"}, "seed": 0, "recipe": "stepcoder"}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    found = facts(read_record(tmp_path))
+    assert found[:2] == [("recipe", "stepcoder"), ("labels", "gold_tests, gold_code")]
+    (tmp_path / "summary.json").unlink()
+    assert "labels" not in dict(facts(read_record(tmp_path)))
 
 
 def test_a_killed_run_is_shown_up_to_its_last_complete_line(tmp_path: Path) -> None:
