@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rl import metrics
 from rl.report.curves import ends, values
 from rl.report.record import RunRecord
 from rl.run.summary import RunSummary
@@ -142,4 +143,18 @@ def final_table(summary: RunSummary | None) -> list[tuple[str, str, str]]:
     return [
         *((name, f"{value:.3f}", about) for name, value, about in rows if value is not None),
         *((name, f"{value:,}", about) for name, value, about in counts if value is not None),
+        *_marks(summary),
+    ]
+
+
+def _marks(summary: RunSummary) -> list[tuple[str, str, str]]:
+    """Figures of the recipe on the held-out problems, before and after."""
+    before = summary.base.marks
+    return [
+        (
+            name.removeprefix("eval/").replace("_", " "),
+            f"{before[name]:.3f} -> {after:.3f}" if name in before else f"{after:.3f}",
+            metrics.about(name).meaning,
+        )
+        for name, after in summary.final.marks.items()
     ]
