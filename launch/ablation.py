@@ -47,7 +47,7 @@ class AblationArgs:
     )
     beside: str | None = key("arm that the others are compared with; null is the first one", None)
     num_steps: int = key("RL steps of each run", 60, ge=1)
-    every: int = key("steps between evaluations", 30, ge=1)
+    every: int = key("steps between evaluations; the last step is always measured", 30, ge=1)
     seeds: tuple[int, ...] = key("run seeds", (0, 1, 2), ge=0)
     output: str = key("directory of results", "outputs/ablation")
 

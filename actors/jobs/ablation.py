@@ -6,7 +6,7 @@ another seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,17 @@ from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
 from actors.groups.verifiers import make_verifier
 from actors.plan.problems import load_problems, make_sampler, source_of
-from actors.stages.evaluation import evaluate
-from actors.stages.recipes import make_recipe
+from actors.stages.evaluation import evaluate, evaluation_sampling
+from actors.stages.recipes import make_recipe, num_updates
 from actors.stages.rl_run import loop_config, training_sampling
 from conf.schema import Config
 from rl.base.console import Console
 from rl.base.jsonlines import append_lines
 from rl.loop import run_loop
 from rl.recipes.recipe import History, Recipe
+from rl.run.evaluate import shares_of
 from rl.step import Batch
-from rl.types import SamplingConfig, StepReport
+from rl.types import JudgedGroup, SamplingConfig, StepReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +47,13 @@ def run_arm(cfg: Config, arm: Arm, output: Path) -> None:
 
 
 async def _run_arm(cfg: Config, arm: Arm, output: Path, console: Console) -> None:
-    total_steps = cfg.algorithm.num_steps * len(arm.seeds)
     sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, arm.seeds[0])
-    reference = make_recipe(cfg, sampling).needs_reference
+    recipe = make_recipe(cfg, sampling)
+    total_updates = num_updates(cfg.algorithm, recipe)  # of a seed: each begins at the first
     specs = FleetSpec(
         rollout_model=cfg.model.path,
         reward=True,
-        train=policy_spec(cfg, total_steps, reference=reference),
+        train=policy_spec(cfg, total_updates, reference=recipe.needs_reference),
     )
     async with start_fleet(cfg, specs, "ablation") as fleet:
         start = output.parent / "initial"
@@ -81,16 +82,14 @@ async def _run(
     recipe = make_recipe(cfg, sampling)
     examiner = examiner_of(cfg, arm, sampling) or recipe
     marks: dict[int, Mapping[str, float]] = {}
-    asked = SamplingConfig(
-        group_size=cfg.evaluation.num_samples,
-        max_tokens=cfg.model.max_completion_tokens,
-        seed=seed,
-        purpose="evaluation",
-    )
+    newest: tuple[JudgedGroup, ...] = ()  # of the evaluations
+    sampled_tokens, updates_before = 0, fleet.policy.num_updates_begun
+    asked = evaluation_sampling(cfg.evaluation, cfg.model, seed)
 
     with make_verifier(cfg.sandbox, cfg.evaluation.test_timeout_s, workers=2) as verifier:
 
         async def measure(step: int) -> None:
+            nonlocal newest
             evaluation = await evaluate(
                 fleet,
                 examiner.exam(held_out, asked),
@@ -103,12 +102,16 @@ async def _run(
                 (group.group.prompt.id, float(np.mean([score.passed for score in group.scores_G])))
                 for group in evaluation.programs_P
             )
-            marks[step] = examiner.mark(evaluation.groups_P)
+            newest = evaluation.groups_P
+            marks[step] = examiner.mark(newest)
 
         async def after(report: StepReport, batch: Batch) -> None:
+            nonlocal sampled_tokens
+            completions = (c for judged in batch.groups_P for c in judged.group.completions_G)
+            sampled_tokens += sum(len(completion.token_ids) for completion in completions)
             if batch.groups_P:
                 rewards[report.step] = report.metrics["reward/mean"]
-            if report.step % cfg.evaluation.every == 0:
+            if report.step % cfg.evaluation.every == 0 or report.step == cfg.algorithm.num_steps:
                 await measure(report.step)
 
         await fleet.policy.publish(0)
@@ -135,4 +138,22 @@ async def _run(
         "passed": passed,
         "reward": rewards,
         "marks": marks,
+        "shares": _shares(examiner, newest, [*passed]),
+        "sampled_tokens": sampled_tokens,
+        "optimizer_steps": fleet.policy.num_updates_begun - updates_before,
     }
+
+
+def _shares(
+    examiner: Recipe, groups: Sequence[JudgedGroup], problems_P: Sequence[str]
+) -> dict[str, list[float]]:
+    """What each problem does to each mark, in the order of the problems."""
+    of_problem = {problem: list[JudgedGroup]() for problem in problems_P}
+    for judged in groups:
+        of_problem[judged.group.ask.problem.id].append(judged)
+
+    def figures(chosen: Sequence[Sequence[JudgedGroup]]) -> Mapping[str, float]:
+        return examiner.mark([judged for own in chosen for judged in own])
+
+    found = shares_of(figures, [*of_problem.values()])
+    return {name: [round(float(v), 6) for v in values_P] for name, values_P in found.items()}

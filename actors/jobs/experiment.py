@@ -101,6 +101,8 @@ def summarise(
     """The final figures of a run."""
     reward = cfg.reward
     return RunSummary(
+        recipe=cfg.recipe,
+        labels=result.labels,
         reward=reward.kind,
         reward_execution=reward.execution if reward.by_tests or reward.kind == "hybrid" else None,
         reward_model=reward.model if reward.uses_model else None,

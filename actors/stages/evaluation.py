@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from actors.groups.fleet import RayFleet
 from conf.errors import first_cause
+from conf.schema import EvaluationConfig, ModelConfig
 from reward.verify.execute import programs_of, require_decided, verify_persistently
 from reward.verify.verdict import ProgramResult, Verifier
 from rl.base.console import Console
@@ -19,7 +20,7 @@ from rl.recipes.recipe import of_task
 from rl.run.evaluate import mean_pass_at
 from rl.run.summary import PolicyFigures
 from rl.step import FollowUp, sample_and_judge
-from rl.types import Ask, JudgedGroup, Prompt, Score, Task
+from rl.types import Ask, JudgedGroup, Prompt, SamplingConfig, Score, Task
 
 MAIN = ""  # the name of the held-out problems that are not one of `data.eval_sets`
 _EXECUTED_AT_ONCE = 2  # groups; a verifier has workers of its own
@@ -52,6 +53,19 @@ class Evaluation:
         """What it says of the policy."""
         scores_PG = [[score.value for score in group.scores_G] for group in self.programs_P]
         return PolicyFigures.of(scores_PG, self.passed_PG)
+
+
+def evaluation_sampling(
+    evaluation: EvaluationConfig, model: ModelConfig, seed: int
+) -> SamplingConfig:
+    """How held-out problems are sampled."""
+    return SamplingConfig(
+        group_size=evaluation.num_samples,
+        max_tokens=model.max_completion_tokens,
+        temperature=evaluation.temperature,
+        seed=seed,
+        purpose="evaluation",
+    )
 
 
 async def evaluate(  # noqa: PLR0913 - who is asked what, and who runs the answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,9 +31,24 @@ _CARD = """# {title}
 | seed | {seed} |
 | commit | {commit} |
 | weights | float16 (trained in float32) |
+| labels | {labels} |
 
 Figures: {figures}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A model of the loop, and what it learned from."""
+
+    title: str
+    labels: str
+
+
+_POLICY = _Made(
+    "Warm-start policy for minipy", "given answers, of which `loop.warm_corrupt` are made wrong"
+)
+_REWARD_MODEL = _Made("Reward model for minipy", "pairs of programs that gold tests tell apart")
 
 
 def export_models(  # noqa: PLR0913 - two models, and where from and to
@@ -46,15 +62,15 @@ def export_models(  # noqa: PLR0913 - two models, and where from and to
 ) -> None:
     """Write `target/policy` and `target/rm` with float16 weights and cards."""
     rm_target = target / "rm"
-    _export(policy, target / "policy", seed, "Warm-start policy for minipy", console)
-    _export(reward_model, rm_target, seed, "Reward model for minipy", console)
+    _export(policy, target / "policy", seed, _POLICY, console)
+    _export(reward_model, rm_target, seed, _REWARD_MODEL, console)
     # The rounded weights score a little differently, so their golden scores are computed again.
     probes = json.loads((reward_model / GOLDEN_SCORES).read_text(encoding="utf-8"))
     text_path = TextPath.load(str(rm_target), reward.adapter, reward.max_tokens)
     write_golden_scores(rm_target, text_path, [(p["question"], p["code"]) for p in probes])
 
 
-def _export(source: Path, target: Path, seed: int, title: str, console: Console) -> None:
+def _export(source: Path, target: Path, seed: int, made: _Made, console: Console) -> None:
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         aside = move_aside(target, console.warn)
@@ -72,7 +88,8 @@ def _export(source: Path, target: Path, seed: int, title: str, console: Console)
     replace_json(target / "stage.json", record, indent=1)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in record["figures"].items())
     card = _CARD.format(
-        title=title,
+        title=made.title,
+        labels=made.labels,
         about="Qwen3 architecture, 0.85 M parameters; made by the stages of the command below.",
         seed=seed,
         commit=_commit(),

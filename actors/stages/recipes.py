@@ -23,7 +23,7 @@ from conf.recipes import (
     SolVerArgs,
     StepCoderArgs,
 )
-from conf.schema import Config, RewardConfig
+from conf.schema import AlgorithmConfig, Config, RewardConfig
 from conf.validate import build
 from reward.code.normal_form import normalise
 from reward.judges.summed import MEASURES
@@ -175,6 +175,11 @@ def labels_of(recipe: Recipe, reward: RewardConfig) -> str:
     kinds = [one.kind for one in reward.judges.values() if one.kind not in MEASURES]
     found = dict.fromkeys(of_judge.get(kind, f"those of {kind}") for kind in kinds)
     return ", ".join(found) or "none"
+
+
+def num_updates(algorithm: AlgorithmConfig, recipe: Recipe) -> int:
+    """Optimizer steps of a run: what the schedule of the learning rate is laid out for."""
+    return algorithm.num_steps * recipe.max_updates * algorithm.minibatches_per_step
 
 
 def check_asks(recipe: Recipe, problems: Sequence[Prompt], held_out: Sequence[Prompt]) -> None:

@@ -27,7 +27,7 @@ from actors.groups.fleet import (
 from actors.groups.self_check import check_ranks
 from actors.groups.train_actor import LocalPolicy
 from actors.groups.trainer import TrainGroup
-from actors.stages.recipes import make_recipe
+from actors.stages.recipes import make_recipe, num_updates
 from actors.stages.rl_run import training_sampling
 from conf.errors import DataError
 from conf.schema import Config
@@ -120,8 +120,8 @@ class _Ranks:
 async def _policy(job: Replay, recipe: Recipe) -> AsyncIterator[TrainGroup | LocalPolicy]:
     """The initial policy, checked as at the start of a run."""
     cfg = job.cfg
-    updates = cfg.algorithm.num_steps * recipe.max_updates * cfg.algorithm.minibatches_per_step
-    spec = policy_spec(cfg, updates, reference=recipe.needs_reference)
+    total_updates = num_updates(cfg.algorithm, recipe)
+    spec = policy_spec(cfg, total_updates, reference=recipe.needs_reference)
     spec = replace(spec, profile_dir=str(job.target.profile.resolve()))
     if not job.in_process:
         async with start_fleet(cfg, FleetSpec(train=spec), "replay") as fleet:

@@ -23,10 +23,16 @@ from actors.plan.problems import (
     probe_problems,
     source_of,
 )
-from actors.stages.evaluation import MAIN, Evaluation, evaluate, warn_of_shared
+from actors.stages.evaluation import (
+    MAIN,
+    Evaluation,
+    evaluate,
+    evaluation_sampling,
+    warn_of_shared,
+)
 from actors.stages.keeping import RunCheckpoints, read_ahead, read_states
 from actors.stages.probe import Asking, Probe
-from actors.stages.recipes import check_asks, labels_of, make_recipe
+from actors.stages.recipes import check_asks, labels_of, make_recipe, num_updates
 from conf.errors import LostPolicyError, is_lost_policy
 from conf.schema import AlgorithmConfig, Config, ModelConfig, RolloutConfig
 from reward.model.written import check_written
@@ -54,6 +60,7 @@ class RlResult:
     base: PolicyFigures
     final: PolicyFigures
     sets: Mapping[str, SetFigures]  # of `data.eval_sets`
+    labels: str  # what it learned from
     num_steps: int  # the last step
     valid_rate_first: float | None  # None where no step was run
     valid_rate_last: float | None
@@ -130,8 +137,7 @@ class RlRun:
     async def run(self) -> RlResult:
         """Run to the end and leave the final model in `hf/`."""
         cfg = self._cfg
-        updates_per_step = self._recipe.max_updates * cfg.algorithm.minibatches_per_step
-        total_updates = cfg.algorithm.num_steps * updates_per_step
+        total_updates = num_updates(cfg.algorithm, self._recipe)
         specs = FleetSpec(
             rollout_model=cfg.model.path,
             reward=True,
@@ -210,6 +216,7 @@ class RlRun:
                 for name, problems in self._held_out.items()
                 if name != MAIN
             },
+            labels=labels_of(self._recipe, cfg.reward),
             num_steps=last_step,
             valid_rate_first=steps[0].get("reward/valid_rate") if steps else None,
             valid_rate_last=steps[-1].get("reward/valid_rate") if steps else None,
@@ -376,13 +383,7 @@ class RlRun:
 
     async def _evaluate(self, fleet: RayFleet, step: int, name: str) -> Evaluation:
         cfg = self._cfg
-        sampling = SamplingConfig(
-            group_size=cfg.evaluation.num_samples,
-            max_tokens=cfg.model.max_completion_tokens,
-            temperature=cfg.evaluation.temperature,
-            seed=cfg.seed,
-            purpose="evaluation",
-        )
+        sampling = evaluation_sampling(cfg.evaluation, cfg.model, cfg.seed)
         with self._timeline.span("evaluate", step):
             asks = self._recipe.exam(self._held_out[name], sampling)
             evaluation = await evaluate(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rl.metrics import about, is_own
 from rl.run.summary import RunSummary
 from rl.types import Reason
 
@@ -157,7 +158,42 @@ CHARTS = (
     ),
 )
 
+_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, TEAL, RED, YELLOW, GREY)
 _REASON_COLOURS = (GREEN, RED, ORANGE, YELLOW, PURPLE, TEAL, BLUE, "#b07aa1", GREY)
+
+
+def recipe_charts(metrics: Metrics) -> list[Chart]:
+    """A chart for each kind of answer and unit of what the recipe says of a run.
+
+    What it says of the held-out problems stands apart, and so does each metric of a recipe from
+    outside this tree, whose unit nobody knows.
+    """
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for name in dict.fromkeys(name for line in metrics for name in line if _is_of_recipe(name)):
+        group, *rest = name.split("/")
+        kind = {"task": rest[0], "eval": "held-out problems"}.get(group, name)
+        kinds.setdefault((kind, about(name).unit), []).append(name)
+    return [_recipe_chart(kind, unit, names, metrics) for (kind, unit), names in kinds.items()]
+
+
+def _is_of_recipe(name: str) -> bool:
+    held_out = name.startswith("eval/") and not name.endswith("pass@1")
+    return held_out or is_own(name) or name.startswith("task/")
+
+
+def _recipe_chart(kind: str, unit: str, names: Sequence[str], metrics: Metrics) -> Chart:
+    labels = [name.rpartition("/")[2].replace("_", " ") for name in names]
+    lowest = min(value for name in names for _, value in values(metrics, name) or [(0, 0.0)])
+    return Chart(
+        title=f"Recipe, {kind}" + ("" if unit in ("", "share") else f": {unit}"),
+        about=about(names[0]).meaning if len(names) == 1 else "docs/metrics.md says what they mean",
+        curves=tuple(
+            Curve(name, label, _COLOURS[place % len(_COLOURS)], sparse=name.startswith("eval/"))
+            for place, (name, label) in enumerate(zip(names, labels, strict=True))
+        ),
+        unit="share" if unit == "share" else "",  # another stands in the title
+        share=unit == "share" and lowest >= 0,
+    )
 
 
 def ends(summary: RunSummary | None) -> tuple[float | None, float | None]:
@@ -166,12 +202,13 @@ def ends(summary: RunSummary | None) -> tuple[float | None, float | None]:
 
 
 def with_ends(metrics: Metrics, summary: RunSummary | None) -> Metrics:
-    """The metrics with the test split's pass@1 of both ends, which only the summary has."""
+    """The metrics with figures of the test split at both ends, which only the summary has."""
     base, final = ends(summary)
-    if base is None or final is None:
+    if summary is None or base is None or final is None:
         return metrics
     *before, last = metrics
-    return [{"step": 0, "eval/pass@1": base}, *before, {**last, "eval/pass@1": final}]
+    first = {"step": 0, "eval/pass@1": base, **summary.base.marks}
+    return [first, *before, {**last, "eval/pass@1": final, **summary.final.marks}]
 
 
 def values(metrics: Metrics, name: str) -> list[tuple[int, float]]:

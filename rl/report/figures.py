@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rl import metrics
 from rl.report.curves import ends, values
 from rl.report.record import RunRecord
 from rl.run.summary import RunSummary
@@ -41,7 +42,10 @@ def status(record: RunRecord, *, live: bool) -> Status:
 
 
 def facts(record: RunRecord) -> list[tuple[str, str]]:
-    """What was run: model, judge, sizes, seed, and the digest of the configuration."""
+    """What was run: recipe, labels, model, judge, sizes, seed, digest of the configuration.
+
+    Labels are known at the end of a run.
+    """
     config = record.config
     if not {"algorithm", "reward", "model", "seed"} <= config.keys():
         return [("directory", str(record.directory))]
@@ -50,7 +54,10 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
         reward["kind"] if reward.get("model") is None else f"{reward['kind']}, {reward['model']}"
     )
     size = f"{algorithm['prompts_per_step']} problems x {algorithm['group_size']}"
+    labels = record.summary and record.summary.labels
     return [
+        *([("recipe", str(config["recipe"]))] if "recipe" in config else []),
+        *([("labels", labels)] if labels else []),
         ("model", str(config["model"]["path"])),
         ("reward", judge),
         ("step", size),
@@ -136,4 +143,18 @@ def final_table(summary: RunSummary | None) -> list[tuple[str, str, str]]:
     return [
         *((name, f"{value:.3f}", about) for name, value, about in rows if value is not None),
         *((name, f"{value:,}", about) for name, value, about in counts if value is not None),
+        *_marks(summary),
+    ]
+
+
+def _marks(summary: RunSummary) -> list[tuple[str, str, str]]:
+    """Figures of the recipe on the held-out problems, before and after."""
+    before = summary.base.marks
+    return [
+        (
+            name.removeprefix("eval/").replace("_", " "),
+            f"{before[name]:.3f} -> {after:.3f}" if name in before else f"{after:.3f}",
+            metrics.about(name).meaning,
+        )
+        for name, after in summary.final.marks.items()
     ]

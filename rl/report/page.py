@@ -17,7 +17,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rl.base.files import replace_file
-from rl.report.curves import CHARTS, Chart, Metrics, Stack, reasons, step_times, values, with_ends
+from rl.report.curves import (
+    CHARTS,
+    Chart,
+    Metrics,
+    Stack,
+    reasons,
+    recipe_charts,
+    step_times,
+    values,
+    with_ends,
+)
 from rl.report.figures import duration, facts, final_table, status, tiles
 from rl.report.plots import draw, library
 from rl.report.record import RunRecord, read_record
@@ -52,7 +62,8 @@ def render(
 ) -> str:
     """The page as a text."""
     metrics = with_ends(record.metrics, record.summary)
-    charts = [chart for chart in (_with_values(c, metrics) for c in CHARTS) if chart.curves]
+    known = (_with_values(chart, metrics) for chart in (*CHARTS, *recipe_charts(metrics)))
+    charts = [chart for chart in known if chart.curves]
     times = step_times(metrics)
     stacks = [stack for stack in (reasons(metrics), times) if stack is not None]
     plots = draw(metrics, charts, stacks)

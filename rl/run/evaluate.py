@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ _CONFIDENCE = 0.95
 IndexArray = NDArray[np.int64]
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,30 @@ def bootstrap_intervals(values_KP: Float64Array, seed: int) -> list[tuple[float,
         values_KP.shape[1], lambda chosen_P: values_KP[:, chosen_P].mean(axis=1), seed
     )
     return [(float(low), float(high)) for low, high in zip(low_K, high_K, strict=True)]
+
+
+def shares_of(
+    figures: Callable[[Sequence[Item]], Mapping[str, float]], problems_P: Sequence[Item]
+) -> dict[str, Float64Array]:
+    """What each problem does to each figure [P]: values whose mean is the figure (jackknife).
+
+    Of a mean over problems these are the values of the problems; of a ratio of sums, which weighs
+    problems, they are to first order what resampling them would do. A figure that is undefined
+    without one of the problems is left out, and so are all of a single problem.
+
+    >>> shares_of(lambda values: {"mean": sum(values) / len(values)}, [0.0, 1.0, 5.0])["mean"]
+    array([0., 1., 5.])
+    """
+    num_problems = len(problems_P)
+    if num_problems < 2:
+        return {}
+    without_P = [figures([*problems_P[:p], *problems_P[p + 1 :]]) for p in range(num_problems)]
+    found: dict[str, Float64Array] = {}
+    for name, value in figures(problems_P).items():
+        left_P = np.array([figures_of.get(name, np.nan) for figures_of in without_P])
+        if np.isfinite(left_P).all():
+            found[name] = value + (num_problems - 1) * (left_P.mean() - left_P)
+    return found
 
 
 def best_of_n(

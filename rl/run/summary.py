@@ -106,6 +106,8 @@ class Watch:
 class RunSummary:
     """The final figures of a run; None where a file, of an earlier version perhaps, has none."""
 
+    recipe: str | None
+    labels: str | None  # what it learned from
     reward: str  # kind of judge
     reward_execution: str | None  # what tests are worth; None without tests
     reward_model: str | None
@@ -130,6 +132,8 @@ class RunSummary:
         """As `summary.json` has it."""
         n, watch = self.num_samples, self.watch
         return {
+            "recipe": self.recipe,
+            "labels": self.labels,
             "reward": self.reward,
             "reward_execution": self.reward_execution,
             "reward_model": self.reward_model,
@@ -166,6 +170,8 @@ class RunSummary:
         get = record.get
         probe, alarm = get("probe"), get("alarm")
         return cls(
+            recipe=get("recipe"),
+            labels=get("labels"),
             reward=get("reward", "rm"),
             reward_execution=get("reward_execution"),
             reward_model=get("reward_model"),

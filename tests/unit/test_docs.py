@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -15,8 +16,11 @@ import torch
 import yaml
 
 from actors.groups.reward import JUDGES, JudgeActor
+from actors.groups.verifiers import make_verifier
+from actors.plan.checks.inputs import check_inputs
 from actors.plan.layout.dry_run import assumed_machine, model_shapes
 from actors.plan.layout.plan import make_plan
+from actors.plan.problems import load_problems
 from actors.stages.recipes import (
     OBJECTIVES,
     RECIPES,
@@ -35,15 +39,19 @@ from launch import tune
 from launch.common.cli import main, main_simple
 from launch.common.compose import compose_config
 from launch.sweeps.command import run_sweep
+from reward.code.extract import ExtractConfig, extract
 from reward.judges.judge import Answers
 from reward.judges.summed import MEASURES
 from reward.model.files import ADAPTERS, AdapterName
 from reward.model.text_path import TextPath
+from reward.verify.execute import programs_of, verify_persistently
 from rl.loss import LossDenominators, MicrobatchTensors, Outputs, PolicyObjective
 from rl.problems import minipy
+from rl.problems.datasets.registry import source_named
 from rl.problems.datasets.rows import Row
 from rl.problems.prompts import AssertTests, parse_tests
-from rl.types import JudgeKind, SamplingConfig
+from rl.types import Extraction, JudgeKind, Prompt, Reason, SamplingConfig, Verdict
+from tests.settings import shipped_config
 from tests.unit.docs_text import (
     PAGES,
     TREE,
@@ -208,6 +216,33 @@ def shown(directory: Path) -> dict[str, Any]:
     return names
 
 
+MODULES = {  # of the how-to, by a line that is theirs alone
+    "my_data": "MINE = Source(",
+    "my_problems": "def problems(",
+    "my_judges": "def brevity_judge(",
+    "my_rules": "def between_marks(",
+    "my_losses": "def reinforce(",
+}
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on PYTHONPATH with the modules that the how-to shows, each as it stands there."""
+    for name, line in MODULES.items():
+        (block,) = [block for block in blocks(HOWTO, "python") if line in block]
+        (tmp_path / f"{name}.py").write_text(block)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def checked(override: str) -> Config:
+    """The configuration of a quickstart with this setting, checked as before a start."""
+    cfg = shipped_config([override])
+    check_inputs(cfg)
+    return cfg
+
+
 def test_names_of_kinds_and_adapters_agree_with_their_tables() -> None:
     choices = {key.path: key.choices for key in keys_of(Config)}
     assert choices["reward.adapter"] == get_args(AdapterName) == tuple(ADAPTERS)
@@ -233,36 +268,70 @@ def test_problems_of_ones_own_have_tests_of_the_known_forms(shown: dict[str, Any
     assert len({type(form) for form in forms}) == 3
 
 
-def test_a_source_of_ones_own_reads_rows_and_names_their_faults(shown: dict[str, Any]) -> None:
+@pytest.mark.usefixtures("own")
+def test_a_source_of_ones_own_reads_rows_and_names_their_faults() -> None:
+    source = source_named("my_data:MINE")
     values = {"id": 3, "function": "add", "question": "Add.", "test": "assert add(1, 2) == 3"}
-    prompt = shown["read_row"](Row("raw.jsonl", 1, values))
+    prompt = source.read(Row("raw.jsonl", 1, values))
+    assert isinstance(prompt, Prompt)
     assert (prompt.id, "the function add" in prompt.question) == ("mine-3", True)
-    tests = parse_tests(prompt.tests, None)
+    tests = parse_tests(prompt.tests or "", None)
     assert isinstance(tests, AssertTests) and len(tests.asserts) == 1
     bad = Row("raw.jsonl", 2, values | {"test": ""})
-    assert shown["read_row"](bad) is None
+    assert source.read(bad) is None
     assert bad.faults[0].startswith("raw.jsonl:2:test: ")
-    assert (shown["MINE"].read, shown["MINE"].hub_id) == (shown["read_row"], None)
+    assert source.hub_id is None
 
 
-def test_a_judge_of_ones_own_judges_in_a_shard(
-    shown: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(JUDGES, "brevity", shown["brevity_judge"])
-    cfg = compose_config([])
-    own = replace(cfg.reward, kind="brevity")  # pyright: ignore[reportArgumentType]  # registered above
-    shard = JudgeActor("reward-0", own, cfg.sandbox)
+@pytest.mark.usefixtures("own")
+def test_problems_of_ones_own_are_made_at_the_start() -> None:
+    cfg = checked("data.kind=my_problems:problems")
+    data = replace(cfg.data, num_train=6, num_eval=2)
+    train, held_out = load_problems(data, 1)
+    assert (len(train), len(held_out)) == (6, 2)
+    assert load_problems(data, 1) == (train, held_out) != load_problems(data, 2)
+    assert load_problems(data, 2)[1] == held_out
+    (factor,) = re.findall("[0-9]", train[0].question)
+    right = f"def f(xs):\n    return sum(x for x in xs if x % {factor} == 0)"
+    codes = [right, "def f(xs):\n    return -1"]
+    extractions = [Extraction(reason=Reason.OK, code=code) for code in codes]
+    with make_verifier(cfg.sandbox, 5.0) as verifier:
+        results = verify_persistently(verifier, programs_of(train[0], extractions))
+    assert [found.verdict for found in results] == [Verdict.PASSED, Verdict.WRONG_ANSWER]
+
+
+@pytest.mark.usefixtures("own")
+def test_a_rule_of_ones_own_says_what_counts_as_a_program() -> None:
+    cfg = checked("reward.rule=my_rules:between_marks")
+    texts = ["<answer>\nx = 1\n</answer>", "```python\nx = 1\n```", "<answer> </answer>"]
+    texts += ["<answer>x = </answer>", "<answer>1</answer><answer>2</answer>"]
+    found = [extract(text, ExtractConfig(rule=cfg.reward.rule)) for text in texts]
+    assert found[0].code == "x = 1"
+    reasons = [Reason.OK, Reason.NO_BLOCK, Reason.EMPTY, Reason.SYNTAX, Reason.MANY_BLOCKS]
+    assert [one.reason for one in found] == reasons
+    shard = JudgeActor("reward-0", replace(cfg.reward, kind="execution"), cfg.sandbox)
+    problem = minipy.make_prompts("train", 1, 0)[0]
+    (judged,), _ = shard.judge([Answers(problem=problem, texts_G=tuple(texts))], [])
+    assert [one.reason for one in judged.extractions_G] == reasons
+
+
+@pytest.mark.usefixtures("own")
+def test_a_judge_of_ones_own_judges_in_a_shard() -> None:
+    cfg = checked("reward.kind=my_judges:brevity_judge")
+    shard = JudgeActor("reward-0", cfg.reward, cfg.sandbox)
     texts = ["```python\nx = 1\n```", "```python\nx = 1\ny = 2\n```", "no program"]
-    answers = Answers(problem=shown["prompts"][0], texts_G=tuple(texts))
+    answers = Answers(problem=make_prompts(1)[0], texts_G=tuple(texts))
     (judged,), _ = shard.judge([answers], [])
     assert judged.judge is JudgeKind.OWN
     assert judged.rewards_G.tolist() == pytest.approx([1 / 2, 1 / 3, 0])
-    assert not own.uses_model
+    assert not cfg.reward.uses_model
 
 
-def test_an_objective_of_ones_own_has_the_gradient_of_the_policy_gradient(
-    shown: dict[str, Any],
-) -> None:
+@pytest.mark.usefixtures("own")
+def test_an_objective_of_ones_own_has_the_gradient_of_the_policy_gradient() -> None:
+    cfg = checked("algorithm.kind=my_losses:reinforce")
+    recipe = make_recipe(cfg, SamplingConfig(group_size=4, max_tokens=8))
+    assert type(recipe.setup.objective).__name__ == "Reinforce"
     generator = torch.Generator().manual_seed(0)
     logprobs_M = -torch.rand(6, generator=generator)
     tokens_RL = torch.zeros(2, 5).long()
@@ -280,7 +349,7 @@ def test_an_objective_of_ones_own_has_the_gradient_of_the_policy_gradient(
     )
     norm = LossDenominators(num_loss_tokens=6, num_samples=2)
     gradients = []
-    for objective in (shown["reinforce"](compose_config([])), PolicyObjective()):
+    for objective in (recipe.setup.objective, PolicyObjective()):
         values_M = logprobs_M.clone().requires_grad_()
         objective(Outputs(values_M, torch.ones(6)), mb, None, None, norm)[0].backward()
         assert values_M.grad is not None

@@ -47,6 +47,7 @@ def rl_result(watch: Watch | None = None) -> RlResult:
         base=figures,
         final=figures,
         sets={},
+        labels="rm",
         num_steps=60,
         valid_rate_first=0.5,
         valid_rate_last=1.0,
@@ -76,6 +77,7 @@ def summary_of(*overrides: str, watch: Watch | None = None) -> RunSummary:
 def test_the_summary_and_its_table_name_the_reward(capsys, override, kind, tests, row):
     summary = summary_of(*override.split(";"))
     assert (summary.reward, summary.reward_execution) == (kind, tests)
+    assert (summary.recipe, summary.labels) == ("grpo", "rm")  # labels are those of the result
     assert (summary.reward_model is None) == (kind == "execution")
     assert (summary.rm_pair_accuracy is None) == (kind == "execution")
     show_summary(Console(), summary, RunDirectory(Path("run")))

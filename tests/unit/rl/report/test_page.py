@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from conf.errors import DataError, UserError
-from rl.report.curves import reasons, step_times
+from rl.report.curves import reasons, recipe_charts, step_times, values, with_ends
+from rl.report.figures import facts
 from rl.report.page import Report
 from rl.report.record import read_record
 from tests.unit.rl.report.runs import ROW, line, make_run, rows
@@ -55,6 +56,49 @@ def test_a_finished_run_shows_its_final_figures(tmp_path: Path) -> None:
     assert re.search(r"<th>after</th><td>0.750</td>", page)
     assert re.search(r"<th>best of 8</th><td>0.800</td>", page)
     assert "RM accuracy" not in page  # the run has none
+
+
+def test_a_run_says_its_recipe_and_at_its_end_what_it_learned_from(tmp_path: Path) -> None:
+    make_run(tmp_path, [rows(1)], summary={**SUMMARY, "labels": "gold_tests, gold_code"})
+    config = {
+        "algorithm": {"prompts_per_step": 2, "group_size": 3},
+        "reward": {"kind": "execution"},
+    }
+    config |= {"model": {"path": "policy"}, "seed": 0, "recipe": "stepcoder"}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    found = facts(read_record(tmp_path))
+    assert found[:2] == [("recipe", "stepcoder"), ("labels", "gold_tests, gold_code")]
+    (tmp_path / "summary.json").unlink()
+    assert "labels" not in dict(facts(read_record(tmp_path)))
+
+
+def test_a_recipe_has_charts_of_its_metrics_and_its_marks_in_the_table(tmp_path: Path) -> None:
+    marks = {"base_marks": {"eval/test_right": 0.25}, "final_marks": {"eval/test_right": 0.5}}
+    make_run(tmp_path, [rows(1), rows(2)], summary={**SUMMARY, **marks})
+    more = {"task/test/right": 0.5, "task/test/telling": 0.25, "task/trace/age": 3.0}
+    more |= {"task/critic/r2": -0.5, "recipe/mine": 7.0}
+    lines = [json.dumps(line(step) | more) + "\n" for step in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    page = write(tmp_path)
+    row = r"<th>test right</th><td>0.250 -&gt; 0.500</td>\s*<td>held-out: tests that every right"
+    assert re.search(row, page)
+    for name in (*more, "eval/test_right"):
+        assert f'data-metric="{name}"' in page
+    record = read_record(tmp_path)
+    charts = {c.title: c for c in recipe_charts(with_ends(record.metrics, record.summary))}
+    assert [c.metric for c in charts["Recipe, test"].curves] == [*more][:2]
+    assert charts["Recipe, test"].share and not charts["Recipe, critic"].share  # below 0
+    assert {"Recipe, trace: steps", "Recipe, recipe/mine"} < charts.keys()
+    (held_out,) = charts["Recipe, held-out problems"].curves
+    assert values(with_ends(record.metrics, record.summary), held_out.metric) == [
+        (0, 0.25),
+        (2, 0.5),
+    ]
+
+
+def test_a_run_of_no_recipe_has_no_chart_of_one(tmp_path: Path) -> None:
+    record = read_record(make_run(tmp_path, [rows(1)], summary=SUMMARY))
+    assert recipe_charts(with_ends(record.metrics, record.summary)) == []
 
 
 def test_a_killed_run_is_shown_up_to_its_last_complete_line(tmp_path: Path) -> None:

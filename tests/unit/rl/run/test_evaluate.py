@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.errors import UserError
-from rl.run.evaluate import best_of_n, pass_at_k, summarise, won_pairs
+from rl.run.evaluate import best_of_n, pass_at_k, shares_of, summarise, won_pairs
 
 pytestmark = pytest.mark.unit
 
@@ -118,3 +119,20 @@ def test_the_best_of_n_is_the_first_of_those_with_the_highest_score(scores):
     for index in range(len(scores)):
         correct = [place == index for place in range(len(scores))]
         assert best_of_n([scores], [correct]) == float(index == first)
+
+
+def test_shares_of_a_ratio_move_it_as_resampling_its_problems_does() -> None:
+    rng = np.random.default_rng(0)
+    sizes_P = rng.integers(1, 9, 80)
+    right_P = rng.binomial(sizes_P, rng.random(80))
+
+    def figures(chosen_P: Sequence[int]) -> dict[str, float]:
+        share = float(right_P[[*chosen_P]].sum() / sizes_P[[*chosen_P]].sum())
+        return {"share": share} | ({"first": 1.0} if 0 in chosen_P else {})
+
+    shares = shares_of(figures, range(80))
+    assert shares.keys() == {"share"}  # the other is undefined without a problem
+    assert shares["share"].mean() == pytest.approx(figures(range(80))["share"])
+    resampled = [figures(rng.integers(80, size=80).tolist())["share"] for _ in range(2000)]
+    assert shares["share"].std() / 80**0.5 == pytest.approx(np.std(resampled), rel=0.06)
+    assert shares_of(figures, range(1)) == {}

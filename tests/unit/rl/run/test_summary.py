@@ -35,6 +35,8 @@ PROBE = ProbeFigures(
     time_share=0.13760956620393672,
 )
 SUMMARY = RunSummary(
+    recipe="cure",
+    labels="rm",
     reward="rm",
     reward_execution=None,
     reward_model="assets/minipy/rm",
@@ -64,6 +66,8 @@ SUMMARY = RunSummary(
 )
 # As a run has left it, key by key.
 FILE = """{
+  "recipe": "cure",
+  "labels": "rm",
   "reward": "rm",
   "reward_execution": null,
   "reward_model": "assets/minipy/rm",
