@@ -204,6 +204,9 @@ METRICS: dict[str, Metric] = {
         "share", "held-out: the same of a random one of the different programs with code"
     ),
     "eval/trace_right": Metric("share", "held-out: answers that say what a program does"),
+    "eval/trace_left_out": Metric(
+        "share", "held-out: traces that are not asked for, since model.max_prompt_tokens is less"
+    ),
     "eval/test_readable": Metric("share", "held-out: tests that can be read"),
     "eval/test_right": Metric("share", "held-out: tests that every right program passes"),
     "eval/test_telling": Metric("share", "held-out: right tests that a wrong program fails"),

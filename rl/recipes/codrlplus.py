@@ -114,20 +114,28 @@ class CodrlPlus(Recipe):
         return [replace(ask, traced=True) for ask in super().exam(problems_P, sampling)]
 
     def examine(self, bundle: Sequence[JudgedGroup], sampling: SamplingConfig) -> Sequence[Ask]:
-        """Traces of the first programs of a held-out problem, right or wrong."""
+        """Traces of the first programs of a held-out problem, right or wrong, that fit."""
+        return [ask for ask in self._held_out(bundle, sampling) if self.setup.fits(ask.prompt)]
+
+    def _held_out(self, groups_P: Sequence[JudgedGroup], sampling: SamplingConfig) -> list[Ask]:
         asks: list[Ask] = []
-        for group in of_task(bundle, Task.CODE):
+        for group in of_task(groups_P, Task.CODE):
+            problem = group.group.ask.problem
             known = dict.fromkeys(trace for trace in group.evidence.traces_G or () if trace)
             for index, trace in enumerate([*known][:_HELD_OUT]):
-                prompt_id = f"{group.group.ask.problem.id}#trace-{index}"
-                ask = self._ask(trace, prompt_id, sampling)
-                asks.append(replace(ask, problem=group.group.ask.problem))
+                ask = self._ask(trace, f"{problem.id}#trace-{index}", sampling)
+                asks.append(replace(ask, problem=problem))
         return asks
 
     def mark(self, groups_P: Sequence[JudgedGroup]) -> Mapping[str, float]:
-        """How often the policy says what a program of its own does."""
-        traces = of_task(groups_P, Task.TRACE)
-        return {"eval/trace_right": _share_right(traces)} if traces else {}
+        """How often the policy says what a program of its own does, of those that fit."""
+        marks: dict[str, float] = {}
+        if traces := of_task(groups_P, Task.TRACE):
+            marks["eval/trace_right"] = _share_right(traces)
+        if known := self._held_out(groups_P, self.setup.sampling):
+            fit_N = [self.setup.fits(ask.prompt) for ask in known]
+            marks["eval/trace_left_out"] = 1 - float(np.mean(fit_N))
+        return marks
 
 
 def _share_right(traces: Sequence[JudgedGroup]) -> float:

@@ -140,5 +140,14 @@ def test_the_exam_asks_what_the_policys_own_programs_do():
     answered = dataclasses.replace(
         answered, group=dataclasses.replace(answered.group, ask=followed[0])
     )
-    assert recipe.mark([group, answered]) == {"eval/trace_right": 0.25}
+    assert recipe.mark([group, answered]) == {"eval/trace_right": 0.25, "eval/trace_left_out": 0.0}
     assert recipe.examine([answered], setup().sampling) == []
+
+
+def test_the_exam_leaves_out_and_counts_what_would_be_too_long_to_ask():
+    recipe = codrlplus(fits=lambda prompt: len(prompt.question) < 40)
+    (problem,) = make_prompts(1)
+    group = programs(problem, [True, False], [trace("short"), trace("l" * 50)])
+    followed = recipe.examine([group], setup().sampling)
+    assert [ask.trace for ask in followed] == [trace("short")]
+    assert recipe.mark([group]) == {"eval/trace_left_out": 0.5}
