@@ -68,7 +68,7 @@ class CodrlPlus(Recipe):
     def _draw(self, step: int, kept: Sequence[_Kept], num: int) -> list[_Kept]:
         """Different traces of the buffer, fewer while it has not as many."""
         if self._args.draw == "newest":
-            return list(kept[-num:])
+            return list(kept[max(0, len(kept) - num) :])
         rng = random.Random(derive_seed(self.setup.sampling.seed, "traces", step))
         return rng.sample(list(kept), min(num, len(kept)))
 

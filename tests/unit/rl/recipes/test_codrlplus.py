@@ -101,6 +101,15 @@ def test_a_draw_is_over_the_whole_buffer_and_a_function_of_the_step():
     assert [t.code for t in asked] == ["s29n2", "s30n0", "s30n1", "s30n2"]
 
 
+@pytest.mark.parametrize("draw", ["uniform", "newest"])
+def test_a_share_that_rounds_to_no_trace_asks_for_none_and_one_beyond_the_buffer_for_all(draw):
+    state = stepped(codrlplus(), 2)
+    few, many = codrlplus(draw=draw, trace_share=0.05), codrlplus(draw=draw, trace_share=0.9)
+    assert {ask.task for ask in few.ask(3, make_prompts(6), state)} == {Task.CODE}
+    asked = [ask.trace for ask in many.ask(3, make_prompts(6), state) if ask.trace]
+    assert len(asked) == len({one.code for one in asked}) == 6
+
+
 def test_shuffled_answers_are_those_of_other_traces():
     recipe = codrlplus(answers="shuffled")
     state = stepped(recipe, 1, per_step=20)
