@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from conf.errors import SandboxError
 from rl.advantage import AdvantageConfig
 from rl.loop import LoopConfig, run_loop
 from rl.loss import NllObjective
@@ -89,6 +90,36 @@ def test_a_follow_up_of_a_fast_problem_does_not_wait_for_a_slow_one():
     asyncio.run(asyncio.wait_for(run(), 5.0))  # would never end
     events = fleet.events
     assert events.index(("judged", "p0#trace")) < events.index(("generated", "p2"))
+
+
+@pytest.mark.parametrize("failing", ["p0", "p0#test", "p0#trace"])
+def test_a_problem_is_dropped_whole_and_counted_when_any_group_or_follow_up_cannot_be_run(
+    failing: str,
+):
+    fleet = FakeFleet()
+    fleet.reward.fails_at = (failing, SandboxError("no server"))
+    batch = collected(fleet, TwoTasks(setup()))
+    assert [g.group.prompt.id for g in batch.groups_P] == ["p1", "p1#test", "p2", "p2#test"]
+    assert len(batch.lesson.advantages_PG) == 4
+    assert batch.num_dropped == 1
+    assert batch.metrics["rollout/num_dropped"] == 1.0
+
+
+def test_a_step_of_which_no_program_could_be_run_fails_though_groups_of_another_task_are_left():
+    class FromBuffer(Recipe):
+        def ask(self, step: int, problems_P: Sequence[Prompt], state: State) -> Sequence[Ask]:
+            (kept,) = make_prompts(1)
+            prompt = dataclasses.replace(kept, id="trace")
+            trace = Ask(
+                prompt=prompt, problem=prompt, sampling=self.setup.sampling, task=Task.TRACE
+            )
+            return [*super().ask(step, problems_P, state), trace]
+
+    fleet = FakeFleet()
+    fleet.reward.fails_at = ("p0", SandboxError("no server"))
+    with pytest.raises(SandboxError, match="no server"):
+        collected(fleet, FromBuffer(setup()), num_problems=1)
+    assert len(collected(fleet, FromBuffer(setup()), num_problems=2).groups_P) == 2
 
 
 def test_metrics_of_a_step_are_those_of_its_programs():
