@@ -23,8 +23,8 @@ from rl.lessons.spread import NO_REFILL, Refill, problem_of, without_loss
 from rl.lessons.truncated import settle
 from rl.metrics import batch_metrics, mean_metrics
 from rl.packing import build_minibatch, split_minibatches
-from rl.recipes.recipe import Lesson, Recipe, State, Update, of_task, sharing_old
-from rl.types import Ask, JudgedGroup, Prompt, PromptGroup, StepReport, Task, UpdateReport
+from rl.recipes.recipe import Lesson, Recipe, State, Update, sharing_old
+from rl.types import Ask, JudgedGroup, Prompt, PromptGroup, StepReport, UpdateReport
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ async def learn(step: int, batch: Batch, fleet: Learner, *, on_policy: bool) -> 
     return StepReport(
         step=step,
         metrics={
-            **batch_metrics(of_task(batch.groups_P, Task.CODE) or batch.groups_P),
+            **batch_metrics(batch.groups_P),
             "reward/num_executed": float(sum(g.num_executed for g in batch.groups_P)),
             **batch.metrics,
             **update_metrics,

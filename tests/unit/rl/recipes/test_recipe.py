@@ -130,6 +130,19 @@ def test_metrics_of_a_step_are_those_of_its_programs():
     assert report.metrics["reward/mean"] == 1.0  # of 0, 1, 2
 
 
+def test_a_step_without_programs_has_no_metric_that_is_named_for_them():
+    class Tests(TwoTasks):
+        def ask(self, step: int, problems_P: Sequence[Prompt], state: State) -> Sequence[Ask]:
+            return [self.of(problem, Task.TEST) for problem in problems_P]
+
+    fleet = FakeFleet()
+    batch = collected(fleet, Tests(setup()))
+    report = asyncio.run(learn(1, batch, fleet, on_policy=True))
+    named = {name for name in report.metrics if name.startswith(("reward/", "rm/", "judge/"))}
+    assert named == {"reward/num_executed"}  # of all tasks
+    assert report.metrics["rollout/completion_tokens"] == 4.0
+
+
 def test_programs_that_run_for_answers_of_any_task_count_as_executed():
     fleet = FakeFleet()
     batch = collected(fleet, TwoTasks(setup()))
