@@ -176,6 +176,10 @@ METRICS: dict[str, Metric] = {
     "task/trace/right": Metric("share", "answers to traces that are what was seen"),
     "task/trace/num_groups": Metric("groups", "traces that were asked for"),
     "task/trace/num_kept": Metric("traces", "traces in the buffer that the step drew from"),
+    "task/trace/num_left_out": Metric(
+        "traces",
+        "traces so far that were not kept: too long to ask for, or nothing to shuffle them with",
+    ),
     "task/trace/age": Metric("steps", "mean age of the traces that were asked for"),
     "task/verdict/readable": Metric("share", "answers to lists that name one of the programs"),
     "task/verdict/right": Metric("share", "answers to lists that name the right program"),

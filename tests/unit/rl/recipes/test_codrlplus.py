@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -63,7 +64,8 @@ def test_a_program_whose_question_would_be_too_long_is_left_out():
     (problem,) = make_prompts(1)
     group = programs(problem, [False, False], [trace("short"), trace("l" * 50)])
     recipe = codrlplus(fits=lambda prompt: len(prompt.question) < 40)
-    assert codes(recipe.remember(1, [group], recipe.start())) == ["short"]
+    state = recipe.remember(1, [group], recipe.start())
+    assert (codes(state), state["num_left_out"]) == (["short"], 1)
 
 
 def test_the_buffer_forgets_the_oldest_and_is_plain_json():
@@ -110,12 +112,33 @@ def test_a_share_that_rounds_to_no_trace_asks_for_none_and_one_beyond_the_buffer
     assert len(asked) == len({one.code for one in asked}) == 6
 
 
-def test_shuffled_answers_are_those_of_other_traces():
-    recipe = codrlplus(answers="shuffled")
-    state = stepped(recipe, 1, per_step=20)
-    outputs = [one["trace"]["output"] for one in state["traces"]]
-    own = [f"'{code}'" for code in codes(state)]
-    assert sorted(outputs) == sorted(own) and outputs != own
+def kept_after(recipe: CodrlPlus, outputs: Sequence[str], state: State | None = None) -> State:
+    """The state after a step whose failed programs gave these outputs."""
+    (problem,) = make_prompts(1)
+    traces = [
+        dataclasses.replace(trace(f"n{n}"), output=output) for n, output in enumerate(outputs)
+    ]
+    group = programs(problem, [False] * len(outputs), [*traces])
+    return recipe.remember(1, [group], state or recipe.start())
+
+
+@pytest.mark.parametrize("outputs", [[str(n) for n in range(9)], ["1", "1", "1", "1", "1", "2"]])
+def test_a_shuffled_answer_is_that_of_another_trace_and_never_right(outputs: list[str]):
+    for seed in range(20):
+        sampling = dataclasses.replace(setup().sampling, seed=seed)
+        shuffled = CodrlPlus(setup(sampling=sampling), CodrlPlusArgs(answers="shuffled"), request)
+        found = [one["trace"]["output"] for one in kept_after(shuffled, outputs)["traces"]]
+        assert len(found) == len(outputs) and set(found) <= set(outputs)
+        assert not [own for own, given in zip(outputs, found, strict=True) if own == given]
+
+
+def test_equal_outputs_are_shuffled_with_those_of_the_buffer_or_left_out_and_counted():
+    shuffled = codrlplus(answers="shuffled")
+    state = kept_after(shuffled, ["7", "7"])
+    assert (codes(state), state["num_left_out"]) == ([], 2)
+    state = kept_after(shuffled, ["1"], kept_after(codrlplus(), ["0"], state))
+    assert [one["trace"]["output"] for one in state["traces"]] == ["0", "0"]
+    assert shuffled.teach(2, [], state).metrics["task/trace/num_left_out"] == 2.0
 
 
 def test_both_tasks_are_one_update_whose_metrics_tell_them_apart():
