@@ -26,7 +26,7 @@ def _has_verdicts(config: Config) -> bool:
     reward = config.reward
     judged = reward.by_tests or reward.kind in BY_TESTS or ":" in reward.kind
     given = bool((config.recipe_args or {}).get("programs"))
-    return judged or given or config.recipe != "aletheia"
+    return judged or (given and config.recipe == "aletheia")
 
 
 def _of_critic(config: Config, name: str) -> str:
@@ -95,7 +95,14 @@ JUDGE_RELATIONS: tuple[Relation, ...] = (
         involves=("recipe", "recipe_args", "reward.kind"),
         rule="recipe=aletheia asks about programs with a verdict",
         fix="give reward=execution, or recipe_args.programs=FILE",
-        holds=_has_verdicts,
+        holds=lambda c: c.recipe != "aletheia" or _has_verdicts(c),
+    ),
+    Relation(
+        path="recipe",
+        involves=("recipe", "reward.kind"),
+        rule="recipe=codrlplus asks what programs do that tests have found wrong",
+        fix="give reward=execution, or reward=hybrid where some problems have tests",
+        holds=lambda c: c.recipe != "codrlplus" or _has_verdicts(c),
     ),
     Relation(
         path="reward.url",

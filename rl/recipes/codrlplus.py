@@ -100,7 +100,7 @@ class CodrlPlus(Recipe):
         for group in of_task(groups_P, Task.CODE):
             traces_G = group.evidence.traces_G or (None,) * len(group.scores_G)
             for score, trace in zip(group.scores_G, traces_G, strict=True):
-                if trace is not None and not score.passed:
+                if trace is not None and score.failed:
                     found.setdefault((trace.code, trace.input), _Kept(step, trace))
         new = [one for one in found.values() if self.setup.fits(self._request(one.trace, "trace"))]
         before = _read(state)

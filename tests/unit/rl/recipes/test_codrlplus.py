@@ -11,7 +11,7 @@ import pytest
 from conf.recipes import CodrlPlusArgs
 from rl.recipes.codrlplus import CodrlPlus
 from rl.recipes.recipe import State
-from rl.types import Evidence, JudgedGroup, JudgeKind, Message, Prompt, Task, Trace
+from rl.types import Evidence, JudgedGroup, JudgeKind, Message, Prompt, Task, Trace, Verdict
 from tests.unit.rl.fakes import make_group, make_judged, make_prompts, setup
 
 pytestmark = pytest.mark.unit
@@ -58,6 +58,18 @@ def test_the_buffer_holds_each_failed_program_that_ran_once_and_no_other():
         [trace("a"), trace("right"), None, trace("a")],
     )
     assert codes(codrlplus().remember(1, [group], codrlplus().start())) == ["a"]
+
+
+@pytest.mark.parametrize("verdict", [None, Verdict.UNJUDGED])
+def test_a_program_that_no_test_has_found_wrong_is_not_kept(verdict: Verdict | None):
+    (problem,) = make_prompts(1)
+    group = programs(problem, [False, False], [trace("wrong"), trace("unknown")])
+    wrong, unknown = group.scores_G
+    scores_G = (wrong, dataclasses.replace(unknown, verdict=verdict))
+    state = codrlplus().remember(
+        1, [dataclasses.replace(group, scores_G=scores_G)], codrlplus().start()
+    )
+    assert codes(state) == ["wrong"]
 
 
 def test_a_program_whose_question_would_be_too_long_is_left_out():
