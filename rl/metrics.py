@@ -142,8 +142,17 @@ METRICS: dict[str, Metric] = {
     "alarm/reward_rise": Metric("reward", "reward of the newest probe minus that of the best two"),
     "alarm/fired": Metric("0 or 1", "the reward has climbed while the probe has fallen"),
     "task/test/readable": Metric("share", "sampled tests that can be read"),
-    "task/test/right": Metric("share", "sampled tests that every right program passes"),
-    "task/test/telling": Metric("share", "right tests that a wrong program fails, of all tests"),
+    "task/test/right": Metric(
+        "share", "sampled tests that every right program passes, of problems with a right one"
+    ),
+    "task/test/right_beside_wrong": Metric(
+        "share", "the same, of problems with a right and a wrong program"
+    ),
+    "task/test/telling": Metric(
+        "share",
+        "sampled tests that every right program passes and a wrong one fails, of problems with "
+        "both",
+    ),
     "task/pair/accepted": Metric("share", "problems of which a program is accepted"),
     "task/pair/program_right": Metric("share", "accepted programs that the gold tests call right"),
     "task/pair/test_right": Metric(
@@ -212,8 +221,17 @@ METRICS: dict[str, Metric] = {
         "share", "held-out: traces that are not asked for, since model.max_prompt_tokens is less"
     ),
     "eval/test_readable": Metric("share", "held-out: tests that can be read"),
-    "eval/test_right": Metric("share", "held-out: tests that every right program passes"),
-    "eval/test_telling": Metric("share", "held-out: right tests that a wrong program fails"),
+    "eval/test_right": Metric(
+        "share", "held-out: tests that every right program passes, of problems with a right one"
+    ),
+    "eval/test_right_beside_wrong": Metric(
+        "share", "held-out: the same, of problems with a right and a wrong program"
+    ),
+    "eval/test_telling": Metric(
+        "share",
+        "held-out: tests that every right program passes and a wrong one fails, of problems with "
+        "both",
+    ),
     "eval/suite_readable": Metric("share", "held-out: suites with a test that can be read"),
     "eval/suite_right": Metric(
         "share", "held-out: suites whose tests the given program all passes"

@@ -10,7 +10,7 @@ Axes: N programs and M tests of one problem.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,20 +62,24 @@ class Cure(Recipe):
 
     def grade(self, bundle: Sequence[JudgedGroup]) -> Sequence[JudgedGroup]:
         """Rewards of the tests, from the programs beside them."""
-        is_right_N = right_programs(of_task(bundle, Task.CODE))
+        known = known_programs(of_task(bundle, Task.CODE))
         return [
-            replace(group, rewards_G=self._test_rewards(group, is_right_N))
+            replace(group, rewards_G=self._test_rewards(group, known))
             if group.task is Task.TEST
             else group
             for group in bundle
         ]
 
-    def _test_rewards(self, group: JudgedGroup, is_right_N: BoolArray) -> FloatArray:
+    def _test_rewards(self, group: JudgedGroup, known: Known) -> FloatArray:
         args = self._args
         readable_M = np.array([extraction.valid for extraction in group.extractions_G])
         lowest = args.unreadable == "lowest"
         rewards_M = rewards_of_tests(
-            matrix_of(group), is_right_N, readable_M, args.reward, unreadable_lowest=lowest
+            matrix_of(group)[known.rows_N],
+            known.is_right_N,
+            readable_M,
+            args.reward,
+            unreadable_lowest=lowest,
         )
         if not args.regularise_length:
             return rewards_M
@@ -105,19 +109,32 @@ class Cure(Recipe):
         return marks_of_tests(groups_P)
 
 
-def right_programs(programs: Sequence[JudgedGroup]) -> BoolArray:
-    """Which programs of a problem count as right [N]: those that pass its tests, where they ran.
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """The programs of a problem that are known to be right or wrong; those without code are not."""
 
-    Else the better half of what the reward model scored; nothing without two different scores.
+    rows_N: IntArray  # of the matrix
+    is_right_N: BoolArray
+
+
+def known_programs(programs: Sequence[JudgedGroup]) -> Known:
+    """What is known of a problem's programs: right are those that pass its tests, where they ran.
+
+    Else the better half of what the reward model scored; nothing without two different scores. A
+    program that could not be judged is neither.
     """
     scores_N = [score for group in programs for score in group.scores_G]
+    valid_N = [extraction.valid for group in programs for extraction in group.extractions_G]
     if any(score.verdict is not None for score in scores_N):
-        return np.array([score.passed for score in scores_N], dtype=np.bool_)
-    values = [score.value for score in scores_N if score.value is not None]
-    middle = float(np.median(values)) if values else 0.0
-    return np.array(
-        [score.value is not None and score.value > middle for score in scores_N], dtype=np.bool_
-    )
+        known_N = [score.passed or score.failed for score in scores_N]
+        right_N = [score.passed for score in scores_N]
+    else:
+        values = [score.value for score in scores_N if score.value is not None]
+        middle = float(np.median(values)) if values else 0.0
+        known_N = [score.value is not None for score in scores_N]
+        right_N = [score.value is not None and score.value > middle for score in scores_N]
+    rows_N = np.flatnonzero(np.array(known_N, np.bool_) & np.array(valid_N, np.bool_))
+    return Known(rows_N.astype(np.int32), np.array(right_N, np.bool_)[rows_N])
 
 
 def rewards_of_tests(
@@ -206,21 +223,25 @@ def marks_of_tests(groups_P: Sequence[JudgedGroup]) -> Mapping[str, float]:
 def figures_of_tests(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
     """What the tests of a batch are worth.
 
-    `right` and `telling` are shares of all tests of the problems with a right program: those that
-    every right program passes, and of them those that a wrong program fails.
+    `right` are, of all tests of the problems with a right program, those that every right program
+    passes. Of problems with a wrong one as well, `right_beside_wrong` are the same, and `telling`
+    those of them that a wrong program fails.
     """
     readable: list[bool] = []
     right: list[bool] = []
+    beside: list[bool] = []
     telling: list[bool] = []
     for programs, tests in by_problem(groups_P):
-        is_right_N = right_programs(programs)
+        known = known_programs(programs)
         for group in tests:
             readable += [extraction.valid for extraction in group.extractions_G]
-            if is_right_N.any():
-                is_right_M, is_telling_M = _kinds(matrix_of(group), is_right_N)
+            if known.is_right_N.any():
+                is_right_M, is_telling_M = _kinds(matrix_of(group)[known.rows_N], known.is_right_N)
                 right += is_right_M.tolist()
-                telling += [] if is_right_N.all() else is_telling_M.tolist()
-    named = {"readable": readable, "right": right, "telling": telling}
+                if not known.is_right_N.all():
+                    beside += is_right_M.tolist()
+                    telling += is_telling_M.tolist()
+    named = {"readable": readable, "right": right, "right_beside_wrong": beside, "telling": telling}
     return {name: float(np.mean(found)) for name, found in named.items() if found}
 
 

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 from conf.recipes import CureArgs
-from rl.recipes.cure import Cure, chosen_by_tests, length_regularised, rewards_of_tests
-from rl.types import JudgedGroup, Prompt
+from rl.recipes.cure import (
+    Cure,
+    chosen_by_tests,
+    figures_of_tests,
+    length_regularised,
+    rewards_of_tests,
+)
+from rl.types import Extraction, JudgedGroup, Prompt, Reason, Score, Verdict
 from tests.unit.rl.fakes import group_of_tests, make_group, make_judged, make_prompts, setup
 
 pytestmark = pytest.mark.unit
@@ -113,11 +119,44 @@ def test_elsewhere_the_better_half_by_the_reward_model_counts_as_right():
     problem = make_prompts(1)[0]
     bundle = [programs_of(problem, [2.0, 1.5, -1.0, None], None), group_of_tests(problem, PASSED)]
     _, graded = cure().grade(bundle)
-    # Right is the first alone: 1.5 is the median.
+    # Right is the first alone: 1.5 is the median. The last has no score, and is not known.
     expected = rewards_of_tests(
-        PASSED, np.array([1, 0, 0, 0], np.bool_), ALL, "mean", unreadable_lowest=True
+        PASSED[:3], np.array([1, 0, 0], np.bool_), ALL, "mean", unreadable_lowest=True
     )
     assert graded.rewards_G.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("verdict", [Verdict.NO_CODE, Verdict.UNJUDGED, None])
+def test_what_is_not_known_to_be_wrong_makes_no_test_worth_more(verdict: Verdict | None):
+    """A dull test, which a wrong program passes, stays dull beside answers without code."""
+    problem = make_prompts(1)[0]
+    passed = None if verdict is None else [True, False, False, False]
+    programs = programs_of(problem, [2.0, 1.0, None, None], passed)
+    scores_G = list(programs.scores_G)
+    codes_G = list(programs.extractions_G)
+    for index in (2, 3):
+        scores_G[index] = Score(value=None, verdict=verdict)
+        if verdict is not Verdict.UNJUDGED:
+            codes_G[index] = Extraction(reason=Reason.NO_BLOCK)
+    programs = dataclasses.replace(programs, scores_G=tuple(scores_G), extractions_G=tuple(codes_G))
+    tests = group_of_tests(problem, np.array([[1, 1], [1, 0], [0, 0], [0, 0]], np.bool_))
+    _, graded = cure().grade([programs, tests])
+    assert graded.rewards_G.tolist() == [0.0, 1.0]
+    assert figures_of_tests([programs, tests])["telling"] == 0.5
+
+
+def test_right_and_telling_tests_are_counted_of_the_same_problems_too():
+    first, second = make_prompts(2)
+    groups = [
+        programs_of(first, [0.0] * 4, [True, True, False, False]),
+        group_of_tests(first, PASSED),
+        programs_of(second, [0.0] * 2, [True, True]),  # no wrong one: no test can tell
+        group_of_tests(second, np.ones((2, 5), np.bool_)),
+    ]
+    figures = figures_of_tests(groups)
+    assert figures["right"] == pytest.approx(7 / 10)
+    assert figures["right_beside_wrong"] == pytest.approx(2 / 5)
+    assert figures["telling"] == pytest.approx(1 / 5)
 
 
 def test_programs_keep_their_rewards_and_both_tasks_are_learned_in_one_update_or_in_two():

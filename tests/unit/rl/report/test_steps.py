@@ -118,7 +118,7 @@ def test_answers_about_a_problem_stand_together_with_their_matrix() -> None:
     assert [matrix["tests"] for matrix in columns["matrices"]] == [[3, 4], [8, 9]]
     assert columns["matrices"][0]["cells"] == [[True, True], [True, False], [None, None]]
     assert columns["matrices"][0]["programs_worth"] == ["right", "wrong", "invalid"]
-    assert columns["matrices"][0]["tests_worth"] == ["telling", "telling"]
+    assert columns["matrices"][0]["tests_worth"] == ["right", "telling"]
 
 
 def test_a_step_of_programs_alone_packs_no_matrix() -> None:
