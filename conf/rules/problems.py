@@ -167,7 +167,7 @@ CURRICULUM_RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="data.curriculum.share",
         involves=("data.curriculum.share", "recipe"),
-        rule="problems are drawn by what programs earn, and recipe=sft, dpo and cvedrl ask for none",
+        rule="problems are drawn by what programs earn; recipe=sft, dpo and cvedrl ask for none",
         fix="set data.curriculum.share=0",
         holds=lambda c: not c.data.curriculum.share or c.recipe not in (*OFFLINE, "cvedrl"),
     ),

@@ -29,6 +29,8 @@ from rl.types import (
     Task,
 )
 
+_SIDE_DECIMALS = 6  # a reward this close to the mean of its group is on neither side
+
 
 class Cure(Recipe):
     """Programs and tests of every problem; `request` makes the prompt that asks for a test."""
@@ -61,31 +63,35 @@ class Cure(Recipe):
         return asks
 
     def grade(self, bundle: Sequence[JudgedGroup]) -> Sequence[JudgedGroup]:
-        """Rewards of the tests, from the programs beside them."""
+        """Rewards of the tests, from the programs beside them; of both, where length counts."""
         known = known_programs(of_task(bundle, Task.CODE))
-        return [
+        graded = [
             replace(group, rewards_G=self._test_rewards(group, known))
             if group.task is Task.TEST
             else group
             for group in bundle
         ]
+        return (
+            [self._regularised(one) for one in graded] if self._args.regularise_length else graded
+        )
+
+    def _regularised(self, group: JudgedGroup) -> JudgedGroup:
+        lengths = [len(completion.token_ids) for completion in group.group.completions_G]
+        bounds = self._args.min_length_tokens, self._args.max_length_tokens
+        rewards_G = length_regularised(group.rewards_G, np.array(lengths, np.int32), bounds)
+        return replace(group, rewards_G=rewards_G)
 
     def _test_rewards(self, group: JudgedGroup, known: Known) -> FloatArray:
         args = self._args
         readable_M = np.array([extraction.valid for extraction in group.extractions_G])
         lowest = args.unreadable == "lowest"
-        rewards_M = rewards_of_tests(
+        return rewards_of_tests(
             matrix_of(group)[known.rows_N],
             known.is_right_N,
             readable_M,
             args.reward,
             unreadable_lowest=lowest,
         )
-        if not args.regularise_length:
-            return rewards_M
-        lengths = [len(completion.token_ids) for completion in group.group.completions_G]
-        bounds = args.min_length_tokens, args.max_length_tokens
-        return length_regularised(rewards_M, np.array(lengths, np.int32), bounds)
 
     def teach(self, step: int, groups_P: Sequence[JudgedGroup], state: State) -> Lesson:
         """Both tasks in one update, or in one each; advantages are always scaled apart."""
@@ -180,27 +186,30 @@ def rewards_of_tests(
 
 
 def length_regularised(
-    rewards_M: FloatArray, lengths_M: IntArray, bounds: tuple[int, int]
+    rewards_G: FloatArray, lengths_G: IntArray, bounds: tuple[int, int]
 ) -> FloatArray:
-    """Rewards that prefer short right tests (CURE, its variant for long reasoning).
+    """Rewards that prefer short good answers (CURE, its variant for long reasoning).
 
-    Only the signs of the rewards count. A positive one becomes the median length of the positive
-    ones, within `bounds`, minus its own; a negative one the lowest of these. The positive ones are
-    then scaled so that both sides weigh the same. Nothing is learned (all 0) where a side is empty.
+    Good are answers above the mean of their group, or all where all have the reward 1; of the
+    others only that they are not. A good one gets the median length of the good ones, within
+    `bounds`, less its own; a bad one the lowest of these, 0 at most. Those above 0 are then scaled
+    so that both sides weigh the same, and all to a standard deviation of 1. Nothing is learned (all
+    0) where a side is empty, as where every good answer is shorter than the lower bound.
     """
-    positive_M, negative_M = rewards_M > 0, rewards_M < 0
-    if not (positive_M.any() and negative_M.any()):
-        return np.zeros_like(rewards_M)
-    lengths = lengths_M[positive_M].astype(np.float64)
-    shaped_M = np.sign(rewards_M).astype(np.float64)
-    if np.ptp(lengths) > 0:
-        shaped_M[positive_M] = np.clip(np.median(lengths), *bounds) - lengths
-        shaped_M[negative_M] = min(0.0, shaped_M[positive_M].min())
-    above, below = shaped_M > 0, shaped_M < 0
+    rewards = rewards_G.astype(np.float64)
+    sides_G = np.sign((rewards - rewards.mean()).round(_SIDE_DECIMALS))
+    if (rewards == 1).all():
+        sides_G = np.ones_like(rewards)
+    good_G, shaped_G = sides_G > 0, sides_G.copy()
+    lengths = lengths_G[good_G].astype(np.float64)
+    if good_G.any() and np.ptp(lengths) > 0:
+        shaped_G[good_G] = np.clip(np.median(lengths), *bounds) - lengths
+        shaped_G[sides_G < 0] = min(0.0, shaped_G[good_G].min())
+    above, below = shaped_G > 0, shaped_G < 0
     if not (above.any() and below.any()):
-        return np.zeros_like(rewards_M)
-    shaped_M[above] *= -shaped_M[below].sum() / shaped_M[above].sum()
-    return (shaped_M / shaped_M.std()).astype(np.float32)
+        return np.zeros_like(rewards_G)
+    shaped_G[above] *= -shaped_G[below].sum() / shaped_G[above].sum()
+    return (shaped_G / shaped_G.std()).astype(np.float32)
 
 
 def chosen_by_tests(groups_P: Sequence[JudgedGroup]) -> float:

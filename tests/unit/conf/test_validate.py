@@ -456,6 +456,17 @@ def test_a_recipe_that_asks_what_wrong_programs_do_needs_tests_that_find_them_wr
     assert fault.startswith("recipe: ") and "give reward=execution" in fault
 
 
+def test_lengths_that_no_answer_reaches_are_refused_where_they_would_leave_nothing_to_learn(
+    quickstart: dict[str, Any],
+) -> None:
+    longest = quickstart["model"]["max_completion_tokens"]
+    given = {"recipe": "cure", "recipe_args": {"regularise_length": True}}
+    (fault,) = faults_of(quickstart | given)
+    assert fault.startswith("recipe_args.min_length_tokens: ")
+    given["recipe_args"]["min_length_tokens"] = longest - 1
+    assert build_config(quickstart | given).recipe == "cure"
+
+
 @pytest.mark.parametrize(
     ("values", "path", "expected"),
     [

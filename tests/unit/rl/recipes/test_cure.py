@@ -72,7 +72,62 @@ def test_regularised_lengths_prefer_the_short_and_both_sides_weigh_the_same():
     assert found[3] == found[4] == found[2]  # all the lowest: 20 - 40
     assert found.sum() == pytest.approx(0.0, abs=1e-6)
     assert found.std() == pytest.approx(1.0, abs=1e-6)
-    assert not length_regularised(np.abs(rewards), np.arange(5, dtype=np.int32), (1, 9)).any()
+
+
+def published(rewards: list[float], lengths: list[int], low: int, high: int) -> list[float]:
+    """CURE's rule, written apart: sign of the z-score, lengths, equal masses, spread."""
+    z = [r - sum(rewards) / len(rewards) for r in rewards]
+    if all(r == 1 for r in rewards):
+        z = rewards
+    good = sorted(n for n, value in zip(lengths, z, strict=True) if value > 1e-6)
+    if not good:
+        return [0.0] * len(z)
+    middle = (good[(len(good) - 1) // 2] + good[len(good) // 2]) / 2
+    bound = max(min(middle, high), low)
+    own = [bound - n if value > 1e-6 else 0.0 for n, value in zip(lengths, z, strict=True)]
+    shaped = [min(own) if value < -1e-6 else x for x, value in zip(own, z, strict=True)]
+    if good[0] == good[-1]:
+        shaped = [(value > 1e-6) - (value < -1e-6) for value in z]
+    up, down = sum(x for x in shaped if x > 0), -sum(x for x in shaped if x < 0)
+    if not (up and down):
+        return [0.0] * len(z)
+    balanced = [x * down / up if x > 0 else x for x in shaped]
+    mean = sum(balanced) / len(balanced)
+    spread = (sum((x - mean) ** 2 for x in balanced) / len(balanced)) ** 0.5
+    return [x / spread for x in balanced]
+
+
+@pytest.mark.parametrize(
+    "rewards",
+    [
+        [1.0, 0.5, 1.0, -1.0, -0.2],
+        [0.0, -0.5, 0.0, -1.0, -0.5],  # dull right tests are above the mean
+        [0.0, 0.5, 0.0, 1.0, 0.5],  # harmless wrong ones are below it
+        [1.0] * 5,  # all are as good as can be: length alone counts
+        [0.3] * 5,
+    ],
+)
+@pytest.mark.parametrize("lengths", [[10, 20, 40, 5, 90], [7, 7, 7, 7, 7]])
+@pytest.mark.parametrize("bounds", [(1, 1000), (30, 50), (1000, 8000)])
+def test_regularised_rewards_are_those_of_the_published_rule(rewards, lengths, bounds):
+    found = length_regularised(np.array(rewards, np.float32), np.array(lengths, np.int32), bounds)
+    assert found.tolist() == pytest.approx(published(rewards, lengths, *bounds), abs=1e-5)
+    assert found.any() or bounds == (1000, 8000) or rewards == [0.3] * 5 or lengths == [7] * 5
+
+
+def test_programs_are_regularised_beside_the_tests_where_length_counts():
+    problem = make_prompts(1)[0]
+    programs = programs_of(problem, [1.0, 1.0, 0.0, 0.0], [True, True, False, False])
+    completions = [
+        dataclasses.replace(one, token_ids=np.arange(n, dtype=np.int32))
+        for one, n in zip(programs.group.completions_G, (3, 9, 3, 9), strict=True)
+    ]
+    group = dataclasses.replace(programs.group, completions_G=tuple(completions))
+    bundle = [dataclasses.replace(programs, group=group), group_of_tests(problem, PASSED)]
+    graded = cure(regularise_length=True, min_length_tokens=1).grade(bundle)
+    short, long, *wrong = graded[0].rewards_G.tolist()
+    assert short > 0 > long and wrong == [long, long]
+    assert graded[1].rewards_G.tolist() != cure().grade(bundle)[1].rewards_G.tolist()
 
 
 def programs_of(
