@@ -143,7 +143,9 @@ METRICS: dict[str, Metric] = {
     "alarm/fired": Metric("0 or 1", "the reward has climbed while the probe has fallen"),
     "task/test/readable": Metric("share", "sampled tests that can be read"),
     "task/test/right": Metric(
-        "share", "sampled tests that every right program passes, of problems with a right one"
+        "share",
+        "sampled tests that every right program passes, of problems with a right one; right is, "
+        "where no tests judge (CURE-RM), the half with the higher scores: agreement with the judge",
     ),
     "task/test/right_beside_wrong": Metric(
         "share", "the same, of problems with a right and a wrong program"
