@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -9,10 +10,31 @@ from collections.abc import Sequence
 import pytest
 
 from conf.recipes import CodrlPlusArgs
+from rl.loop import LoopConfig, run_loop
+from rl.problems.prompts import PromptSampler
 from rl.recipes.codrlplus import CodrlPlus
-from rl.recipes.recipe import State
-from rl.types import Evidence, JudgedGroup, JudgeKind, Message, Prompt, Task, Trace, Verdict
-from tests.unit.rl.fakes import make_group, make_judged, make_prompts, setup
+from rl.recipes.recipe import History, State
+from rl.step import Batch
+from rl.types import (
+    Evidence,
+    JudgedGroup,
+    JudgeKind,
+    Message,
+    Prompt,
+    PromptGroup,
+    StepReport,
+    Task,
+    Trace,
+    Verdict,
+)
+from tests.unit.rl.fakes import (
+    FakeFleet,
+    FakeReward,
+    make_group,
+    make_judged,
+    make_prompts,
+    setup,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -195,3 +217,56 @@ def test_the_exam_leaves_out_and_counts_what_would_be_too_long_to_ask():
     followed = recipe.examine([group], setup().sampling)
     assert [ask.trace for ask in followed] == [trace("short")]
     assert recipe.mark([group]) == {"eval/trace_left_out": 0.5}
+
+
+class Watched(FakeReward):
+    """Programs that all fail, and were seen to do what tells their problem and their policy."""
+
+    def judge_one(self, group: PromptGroup) -> JudgedGroup:
+        """What an answer to a trace earns depends on the trace."""
+        names = [
+            f"{group.prompt.id}v{c.policy_version}n{c.sample_idx}" for c in group.completions_G
+        ]
+        asked = group.ask.trace
+        if asked is not None:
+            earned = float(sum(map(ord, asked.code)))
+            return make_judged(group, [earned, *(0.0 for _ in names[1:])])
+        judged = make_judged(group, [float(n) for n in range(len(names))], [False] * len(names))
+        return dataclasses.replace(judged, evidence=Evidence(traces_G=tuple(map(trace, names))))
+
+
+@pytest.mark.parametrize("args", [{}, {"answers": "shuffled", "draw": "newest"}])
+def test_a_resumed_run_asks_for_and_learns_from_the_traces_that_an_uninterrupted_one_would(args):
+    learned: dict[int, list[object]] = {}
+    stored: dict[int, str] = {0: json.dumps(codrlplus().start())}
+
+    def go(first_step: int) -> None:
+        fleet, recipe = FakeFleet(), codrlplus(buffer_size=9, **args)
+        fleet.reward = Watched(fleet.events)
+        fleet.rollout.version = first_step - 1
+        history = History({first_step - 1: json.loads(stored[first_step - 1])}, 0)
+
+        async def after(report: StepReport, batch: Batch) -> None:
+            learned[report.step] = [
+                *(g.group.ask.trace for g in batch.groups_P if g.task is Task.TRACE),
+                *(
+                    (s.prompt_id, s.sample_idx, s.policy_version, s.advantage, *s.token_ids)
+                    for update in batch.lesson.updates
+                    for s in update.samples
+                ),
+            ]
+            stored[report.step] = json.dumps(history.newest)
+
+        cfg = LoopConfig(num_steps=6, prompts_per_step=3, max_staleness=0, first_step=first_step)
+        sampler = PromptSampler(make_prompts(5), run_seed=0)
+        loop = run_loop(fleet, sampler, recipe, cfg, history=history, after=after)
+        asyncio.run(asyncio.wait_for(loop, 5.0))
+
+    go(1)
+    whole, states = learned.copy(), stored.copy()
+    assert all(isinstance(whole[step][0], Trace) for step in range(2, 7))
+    for step in range(1, 6):
+        learned.clear()
+        go(step + 1)
+        assert learned == {later: whole[later] for later in range(step + 1, 7)}
+        assert stored == states
