@@ -5,7 +5,7 @@ They say what cannot be combined, and what should not be.
 
 from __future__ import annotations
 
-from conf.recipes import OFFLINE, ActorCriticArgs, is_unweighed
+from conf.recipes import OFFLINE, ActorCriticArgs, CureArgs, is_unweighed
 from conf.relation import Relation
 from conf.schema import MAX_TOP_K, Config
 
@@ -39,6 +39,15 @@ def _of_critic(config: Config, name: str) -> str:
     if config.recipe != "actor_critic":
         return "none"
     return str((config.recipe_args or {}).get(name, getattr(ActorCriticArgs, name)))
+
+
+def _has_long_enough(config: Config) -> bool:
+    """Whether an answer can be longer than the lower bound of recipe=cure's regularised lengths."""
+    args = config.recipe_args or {}
+    if config.recipe != "cure" or not args.get("regularise_length"):
+        return True
+    bound = args.get("min_length_tokens", CureArgs.min_length_tokens)
+    return bound < config.model.max_completion_tokens
 
 
 def _has_addresses(config: Config) -> bool:
@@ -265,6 +274,13 @@ ALGORITHM_RELATIONS: tuple[Relation, ...] = (
         rule="replayed programs are of older policies, which algorithm.tis_cap corrects for",
         fix="set algorithm.tis_cap=2.0, or recipe_args.replay=none",
         holds=lambda c: _of_critic(c, "replay") == "none" or c.algorithm.tis_cap is not None,
+    ),
+    Relation(
+        path="recipe_args.min_length_tokens",
+        involves=("recipe", "recipe_args", "model.max_completion_tokens"),
+        rule="answers below the lower bound of lengths are never too long, so that none teaches",
+        fix="set recipe_args.min_length_tokens well below model.max_completion_tokens, e.g. to 1",
+        holds=_has_long_enough,
     ),
     Relation(
         path="algorithm.max_staleness",

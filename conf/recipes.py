@@ -29,7 +29,10 @@ class CureArgs:
     unreadable: Literal["lowest", "zero"] = key(
         "reward of a test that cannot be read; zero is CURE's own rule", "lowest"
     )
-    regularise_length: bool = key("whether short right tests are preferred", False)
+    regularise_length: bool = key(
+        "whether short programs and tests are preferred among those above the mean of their group",
+        False,
+    )
     min_length_tokens: int = key("lower bound of the length that earns nothing", 1000, ge=1)
     max_length_tokens: int = key("upper bound of the length that earns nothing", 8000, ge=1)
     separate_updates: bool = key(

@@ -40,8 +40,8 @@ SCORE_QUANTILES = (5, 25, 50, 75, 95)  # per cent
 TIE_TOLERANCE = 1e-3  # above what batching does to a float32 score, below any difference of meaning
 
 METRICS: dict[str, Metric] = {
-    "reward/mean": Metric("reward", "mean shaped reward over the step's completions"),
-    "reward/std": Metric("reward", "standard deviation of the shaped rewards of the step"),
+    "reward/mean": Metric("reward", "mean shaped reward of the step's programs"),
+    "reward/std": Metric("reward", "standard deviation of these rewards over the step"),
     "reward/group_std": Metric("reward", "mean standard deviation within a group"),
     "reward/valid_rate": Metric("share", "completions with code to judge"),
     "reward/num_executed": Metric(
@@ -142,8 +142,19 @@ METRICS: dict[str, Metric] = {
     "alarm/reward_rise": Metric("reward", "reward of the newest probe minus that of the best two"),
     "alarm/fired": Metric("0 or 1", "the reward has climbed while the probe has fallen"),
     "task/test/readable": Metric("share", "sampled tests that can be read"),
-    "task/test/right": Metric("share", "sampled tests that every right program passes"),
-    "task/test/telling": Metric("share", "right tests that a wrong program fails, of all tests"),
+    "task/test/right": Metric(
+        "share",
+        "sampled tests that every right program passes, of problems with a right one; right is, "
+        "where no tests judge (CURE-RM), the half with the higher scores: agreement with the judge",
+    ),
+    "task/test/right_beside_wrong": Metric(
+        "share", "the same, of problems with a right and a wrong program"
+    ),
+    "task/test/telling": Metric(
+        "share",
+        "sampled tests that every right program passes and a wrong one fails, of problems with "
+        "both",
+    ),
     "task/pair/accepted": Metric("share", "problems of which a program is accepted"),
     "task/pair/program_right": Metric("share", "accepted programs that the gold tests call right"),
     "task/pair/test_right": Metric(
@@ -177,6 +188,10 @@ METRICS: dict[str, Metric] = {
     "task/trace/right": Metric("share", "answers to traces that are what was seen"),
     "task/trace/num_groups": Metric("groups", "traces that were asked for"),
     "task/trace/num_kept": Metric("traces", "traces in the buffer that the step drew from"),
+    "task/trace/num_left_out": Metric(
+        "traces",
+        "traces so far that were not kept: too long to ask for, or nothing to shuffle them with",
+    ),
     "task/trace/age": Metric("steps", "mean age of the traces that were asked for"),
     "task/verdict/readable": Metric("share", "answers to lists that name one of the programs"),
     "task/verdict/right": Metric("share", "answers to lists that name the right program"),
@@ -205,9 +220,21 @@ METRICS: dict[str, Metric] = {
         "share", "held-out: the same of a random one of the different programs with code"
     ),
     "eval/trace_right": Metric("share", "held-out: answers that say what a program does"),
+    "eval/trace_left_out": Metric(
+        "share", "held-out: traces that are not asked for, since model.max_prompt_tokens is less"
+    ),
     "eval/test_readable": Metric("share", "held-out: tests that can be read"),
-    "eval/test_right": Metric("share", "held-out: tests that every right program passes"),
-    "eval/test_telling": Metric("share", "held-out: right tests that a wrong program fails"),
+    "eval/test_right": Metric(
+        "share", "held-out: tests that every right program passes, of problems with a right one"
+    ),
+    "eval/test_right_beside_wrong": Metric(
+        "share", "held-out: the same, of problems with a right and a wrong program"
+    ),
+    "eval/test_telling": Metric(
+        "share",
+        "held-out: tests that every right program passes and a wrong one fails, of problems with "
+        "both",
+    ),
     "eval/suite_readable": Metric("share", "held-out: suites with a test that can be read"),
     "eval/suite_right": Metric(
         "share", "held-out: suites whose tests the given program all passes"
@@ -297,44 +324,66 @@ def check_names(metrics: Mapping[str, float]) -> None:
 
 
 def batch_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
-    """What a batch of judged groups says of rollouts, extraction and rewards; of none, nothing."""
+    """What a batch of judged groups says of its programs, and of how completions were sampled.
+
+    Without programs the completions are those of all tasks; of no group there is nothing to say.
+    """
+    programs_P = [group for group in groups_P if group.task is Task.CODE]
     if not groups_P:
         return {}
-    rewards = np.concatenate([g.rewards_G for g in groups_P]).astype(np.float64)
-    extractions = [e for g in groups_P for e in g.extractions_G]
-    judged_P = [view for group in groups_P for view in group.by_judge]
-    by_rm = [s for g in judged_P if g.judge is JudgeKind.RM for s in g.scores_G]
-    by_tests = [s for g in judged_P if g.judge is JudgeKind.EXECUTION for s in g.scores_G]
-    judged = [s for s in by_rm if s.value is not None]
-    completions = [c for g in groups_P for c in g.group.completions_G]
-    num_tokens = np.array([len(c.token_ids) for c in completions], dtype=np.float64)
-    metrics = {
-        "reward/mean": float(rewards.mean()),
-        "reward/std": float(rewards.std()),
-        "reward/group_std": float(np.mean([g.rewards_G.std() for g in groups_P])),
-        "reward/valid_rate": float(np.mean([e.valid for e in extractions])),
-        "reward/num_executed": float(sum(g.num_executed for g in groups_P)),
-        "reward/exec_share": float(
-            np.mean([any(v.judge is JudgeKind.EXECUTION for v in g.by_judge) for g in groups_P])
-        ),
-        "rollout/completion_tokens": float(num_tokens.mean()),
-        "rollout/truncated_rate": float(np.mean([c.finish is Finish.LENGTH for c in completions])),
-    }
-    metrics |= _length_metrics(groups_P)
-    if by_tests:
-        metrics["reward/exec_pass_rate"] = float(np.mean([s.passed for s in by_tests]))
-        metrics["reward/exec_unjudged_rate"] = float(np.mean([s.unjudged for s in by_tests]))
-    if judged:
-        metrics |= _score_metrics([s.value for s in judged if s.value is not None])
-        groups_by_rm = [g for g in judged_P if g.judge is JudgeKind.RM]
-        metrics |= _pair_ties(groups_by_rm) | _group_ties(groups_by_rm)
-        metrics["rm/reused_rate"] = float(np.mean([s.reused for s in judged]))
-        metrics["rm/truncated_rate"] = float(np.mean([s.truncated for s in judged]))
-    metrics |= _served_metrics(judged_P) | _part_metrics(groups_P)
+    if not programs_P:
+        return _rollout_metrics(groups_P)
+    metrics = _reward_metrics(programs_P) | _rollout_metrics(programs_P)
+    metrics |= _judge_metrics([view for group in programs_P for view in group.by_judge])
+    metrics |= _part_metrics(programs_P)
+    extractions = [e for g in programs_P for e in g.extractions_G]
     for reason in Reason:
         share = float(np.mean([e.reason is reason for e in extractions]))
         metrics[f"reward/reason/{reason.value}"] = share
     return metrics
+
+
+def _reward_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
+    """Rewards of programs, and how many there are to judge."""
+    rewards = np.concatenate([g.rewards_G for g in groups_P]).astype(np.float64)
+    return {
+        "reward/mean": float(rewards.mean()),
+        "reward/std": float(rewards.std()),
+        "reward/group_std": float(np.mean([g.rewards_G.std() for g in groups_P])),
+        "reward/valid_rate": float(np.mean([e.valid for g in groups_P for e in g.extractions_G])),
+        "reward/num_executed": float(sum(g.num_executed for g in groups_P)),
+        "reward/exec_share": float(
+            np.mean([any(v.judge is JudgeKind.EXECUTION for v in g.by_judge) for g in groups_P])
+        ),
+    }
+
+
+def _rollout_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
+    """How long completions are, and what was done about those that are too long."""
+    completions = [c for g in groups_P for c in g.group.completions_G]
+    num_tokens = np.array([len(c.token_ids) for c in completions], dtype=np.float64)
+    return {
+        "rollout/completion_tokens": float(num_tokens.mean()),
+        "rollout/truncated_rate": float(np.mean([c.finish is Finish.LENGTH for c in completions])),
+        **_length_metrics(groups_P),
+    }
+
+
+def _judge_metrics(judged_P: Sequence[JudgedGroup]) -> dict[str, float]:
+    """What tests, reward models and served models said of programs, each of its own groups."""
+    metrics: dict[str, float] = {}
+    by_rm = [g for g in judged_P if g.judge is JudgeKind.RM]
+    by_tests = [s for g in judged_P if g.judge is JudgeKind.EXECUTION for s in g.scores_G]
+    scored = [s for g in by_rm for s in g.scores_G if s.value is not None]
+    if by_tests:
+        metrics["reward/exec_pass_rate"] = float(np.mean([s.passed for s in by_tests]))
+        metrics["reward/exec_unjudged_rate"] = float(np.mean([s.unjudged for s in by_tests]))
+    if scored:
+        metrics |= _score_metrics([s.value for s in scored if s.value is not None])
+        metrics |= _pair_ties(by_rm) | _group_ties(by_rm)
+        metrics["rm/reused_rate"] = float(np.mean([s.reused for s in scored]))
+        metrics["rm/truncated_rate"] = float(np.mean([s.truncated for s in scored]))
+    return metrics | _served_metrics(judged_P)
 
 
 def source_metrics(groups_P: Sequence[JudgedGroup], sources: Mapping[str, str]) -> dict[str, float]:

@@ -23,8 +23,8 @@ from rl.lessons.spread import NO_REFILL, Refill, problem_of, without_loss
 from rl.lessons.truncated import settle
 from rl.metrics import batch_metrics, mean_metrics
 from rl.packing import build_minibatch, split_minibatches
-from rl.recipes.recipe import Lesson, Recipe, State, Update, of_task, sharing_old
-from rl.types import Ask, JudgedGroup, Prompt, PromptGroup, StepReport, Task, UpdateReport
+from rl.recipes.recipe import Lesson, Recipe, State, Update, sharing_old
+from rl.types import Ask, JudgedGroup, Prompt, PromptGroup, StepReport, UpdateReport
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,8 @@ async def collect(  # noqa: PLR0913 - who works, what is asked, and what takes i
 ) -> Batch:
     """Sample, judge and grade what the recipe asks about the problems of a step.
 
-    A problem whose programs could not be run is dropped whole. Raises SandboxError when all are.
+    A problem whose programs could not be run is dropped whole. Raises SandboxError when nothing is
+    left of a task that was asked for.
     """
     started_s = time.time()
     flat, dropped = set[str](), dict[str, SandboxError]()
@@ -105,7 +106,7 @@ async def collect(  # noqa: PLR0913 - who works, what is asked, and what takes i
     groups = await sample_and_judge(step, fleet, asks, grade, go_on, give_up=dropped.__setitem__)
     places = refill.places([ask.problem.id for ask in asks])
     groups_P = tuple(sorted(groups, key=lambda judged: places[judged.group.ask.problem.id]))
-    if dropped and not groups_P:
+    if dropped and {ask.task for ask in asks} - {group.task for group in groups_P}:
         raise next(iter(dropped.values()))
     return Batch(
         groups_P=groups_P,
@@ -183,7 +184,7 @@ async def learn(step: int, batch: Batch, fleet: Learner, *, on_policy: bool) -> 
     return StepReport(
         step=step,
         metrics={
-            **batch_metrics(of_task(batch.groups_P, Task.CODE) or batch.groups_P),
+            **batch_metrics(batch.groups_P),
             "reward/num_executed": float(sum(g.num_executed for g in batch.groups_P)),
             **batch.metrics,
             **update_metrics,

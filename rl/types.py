@@ -328,6 +328,11 @@ class Score:
         return self.verdict is Verdict.PASSED
 
     @property
+    def failed(self) -> bool:
+        """True when execution says that the completion is wrong."""
+        return self.verdict is not None and self.verdict.is_label and not self.passed
+
+    @property
     def unjudged(self) -> bool:
         """True when execution could say neither that the program is right nor that it is wrong."""
         return self.verdict is Verdict.UNJUDGED

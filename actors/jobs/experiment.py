@@ -142,15 +142,14 @@ def reward_model_accuracy(reward: RewardConfig, stages: Mapping[str, Stage]) -> 
 def show_summary(console: Console, summary: RunSummary, run: RunDirectory) -> None:
     """The table at the end, and where the files are."""
     n, base = summary.num_samples, summary.base
-    choosers = {"rm": "the RM", "execution": "tests", "hybrid": "tests", "sum": "the sum"}
-    chosen = choosers.get(summary.reward, "your judge")
+    chosen = f"chosen by {summary.chooser}"
     console.table(
         "held-out problems",
         [
             ("reward", summary.reward, _about_judges(summary)),
             ("before", _share(base.pass_at_1), "pass@1 of the initial policy"),
             ("after", _share(summary.final.pass_at_1), "pass@1 of the trained policy"),
-            (f"best of {n}", _share(base.best_of), f"initial policy, chosen by {chosen}"),
+            (f"best of {n}", _share(base.best_of), f"initial policy, {chosen}"),
             ("oracle", _share(base.oracle), f"initial policy, any of {n} passes"),
             *_marks(summary),
             *_sets(summary),

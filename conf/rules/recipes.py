@@ -61,6 +61,13 @@ RECIPE_RELATIONS: tuple[Relation, ...] = (
         holds=_has_verdicts,
     ),
     Relation(
+        path="recipe",
+        involves=("recipe", "reward.kind"),
+        rule="recipe=codrlplus asks what programs do that tests have found wrong",
+        fix="give reward=execution, or reward=hybrid where some problems have tests",
+        holds=lambda c: c.recipe != "codrlplus" or _are_judged(c),
+    ),
+    Relation(
         path="reward.execution",
         involves=("recipe", "recipe_args", "reward.execution", "reward.early_stop"),
         rule="recipe_args.reward=distance ranks wrong programs by the tests that they pass, and "

@@ -2,7 +2,8 @@
 
 What a group teaches is bounded by the standard deviation of its rewards. With tests that is
 `sqrt(p (1 - p))` at a success rate of p: nothing of a problem that is never or always solved. Mean
-scores of a reward model say less, because each problem has an origin of its own.
+scores of a reward model say less, because each problem has an origin of its own. What counts are
+programs: rewards of tests, traces or verdicts are of another scale, and say how hard those are.
 
 What is known of problems travels in the state of the run, so that a step draws with the state that
 its recipe asks with, and a resumed run draws what an uninterrupted one would.
@@ -22,7 +23,7 @@ from conf.schema import CurriculumConfig
 from rl.problems.mixing import alternating
 from rl.problems.prompts import PromptSampler
 from rl.seeds import derive_seed
-from rl.types import JudgedGroup, Prompt
+from rl.types import JudgedGroup, Prompt, Task
 
 KEY = "curriculum"  # of the state: a running mean of `difference`, by problem
 _NUM_SEEDS = 2**31
@@ -61,7 +62,7 @@ class CurriculumSampler(PromptSampler):
     ) -> Mapping[str, Any]:
         """The running means after a step, given the state before it."""
         newest: dict[str, list[float]] = defaultdict(list)
-        for judged in groups_P:
+        for judged in filter(_is_own, groups_P):
             newest[judged.group.ask.problem.id].append(difference(judged))
         means = self._known(state)
         for name in filter(self._by_id.__contains__, newest):
@@ -101,10 +102,15 @@ def difference(judged: JudgedGroup) -> float:
     return statistics.pstdev(rewards) if rewards else 0.0
 
 
+def _is_own(judged: JudgedGroup) -> bool:
+    """Whether its answers are programs that the policy has written from the beginning."""
+    return judged.task is Task.CODE and not judged.group.ask.prefix
+
+
 def draw_metrics(groups_P: Sequence[JudgedGroup], drawn: Collection[str]) -> dict[str, float]:
-    """What the problems that were drawn turned out to be, beside the others of the step."""
+    """What programs of the problems that were drawn earned, beside the others of the step."""
     by_draw: dict[str, list[JudgedGroup]] = {"drawn": [], "epoch": []}
-    for judged in groups_P:
+    for judged in filter(_is_own, groups_P):
         by_draw["drawn" if judged.group.ask.problem.id in drawn else "epoch"].append(judged)
     metrics = {"curriculum/num_drawn": float(len(drawn))}
     for name, groups in by_draw.items():

@@ -21,6 +21,7 @@ from rl.seeds import derive_seed
 from rl.types import Ask, JudgedGroup, Prompt, SamplingConfig, Task, Trace
 
 _BUFFER = "traces"
+_LEFT_OUT = "num_left_out"  # traces that could not be kept, so far
 _HELD_OUT = 2  # traces of each held-out problem's programs
 
 
@@ -44,7 +45,7 @@ class CodrlPlus(Recipe):
 
     def start(self) -> State:
         """An empty buffer."""
-        return {_BUFFER: []}
+        return {_BUFFER: [], _LEFT_OUT: 0}
 
     def ask(self, step: int, problems_P: Sequence[Prompt], state: State) -> Sequence[Ask]:
         """Programs for every problem, each watched on one input; traces from the buffer."""
@@ -68,7 +69,7 @@ class CodrlPlus(Recipe):
     def _draw(self, step: int, kept: Sequence[_Kept], num: int) -> list[_Kept]:
         """Different traces of the buffer, fewer while it has not as many."""
         if self._args.draw == "newest":
-            return list(kept[-num:])
+            return list(kept[max(0, len(kept) - num) :])
         rng = random.Random(derive_seed(self.setup.sampling.seed, "traces", step))
         return rng.sample(list(kept), min(num, len(kept)))
 
@@ -85,6 +86,7 @@ class CodrlPlus(Recipe):
         metrics = {
             "task/trace/num_groups": float(len(traces)),
             "task/trace/num_kept": float(len(kept)),
+            "task/trace/num_left_out": float(state.get(_LEFT_OUT, 0)),
         }
         if traces:
             asked = self._draw(step, kept, len(traces))
@@ -96,38 +98,46 @@ class CodrlPlus(Recipe):
         """The buffer with what the failed programs of this step were seen to do, each once."""
         found: dict[tuple[str, str], _Kept] = {}
         for group in of_task(groups_P, Task.CODE):
-            problem = group.group.ask.problem.id
             traces_G = group.evidence.traces_G or (None,) * len(group.scores_G)
             for score, trace in zip(group.scores_G, traces_G, strict=True):
-                if trace is None or score.passed:
-                    continue
-                if self.setup.fits(self._request(trace, problem)):
+                if trace is not None and score.failed:
                     found.setdefault((trace.code, trace.input), _Kept(step, trace))
-        new = list(found.values())
+        new = [one for one in found.values() if self.setup.fits(self._request(one.trace, "trace"))]
+        before = _read(state)
         if self._args.answers == "shuffled":
-            new = _shuffled(new, derive_seed(self.setup.sampling.seed, "shuffled traces", step))
-        kept = [*_read(state), *new][-self._args.buffer_size :]
-        return {_BUFFER: [asdict(one) for one in kept]}
+            seed = derive_seed(self.setup.sampling.seed, "shuffled traces", step)
+            new = _shuffled(new, before, seed)
+        kept = [*before, *new][-self._args.buffer_size :]
+        num_left_out = state.get(_LEFT_OUT, 0) + len(found) - len(new)
+        return {_BUFFER: [asdict(one) for one in kept], _LEFT_OUT: num_left_out}
 
     def exam(self, problems_P: Sequence[Prompt], sampling: SamplingConfig) -> Sequence[Ask]:
         """Programs, watched, so that traces of some can be asked for."""
         return [replace(ask, traced=True) for ask in super().exam(problems_P, sampling)]
 
     def examine(self, bundle: Sequence[JudgedGroup], sampling: SamplingConfig) -> Sequence[Ask]:
-        """Traces of the first programs of a held-out problem, right or wrong."""
+        """Traces of the first programs of a held-out problem, right or wrong, that fit."""
+        return [ask for ask in self._held_out(bundle, sampling) if self.setup.fits(ask.prompt)]
+
+    def _held_out(self, groups_P: Sequence[JudgedGroup], sampling: SamplingConfig) -> list[Ask]:
         asks: list[Ask] = []
-        for group in of_task(bundle, Task.CODE):
+        for group in of_task(groups_P, Task.CODE):
+            problem = group.group.ask.problem
             known = dict.fromkeys(trace for trace in group.evidence.traces_G or () if trace)
             for index, trace in enumerate([*known][:_HELD_OUT]):
-                prompt_id = f"{group.group.ask.problem.id}#trace-{index}"
-                ask = self._ask(trace, prompt_id, sampling)
-                asks.append(replace(ask, problem=group.group.ask.problem))
+                ask = self._ask(trace, f"{problem.id}#trace-{index}", sampling)
+                asks.append(replace(ask, problem=problem))
         return asks
 
     def mark(self, groups_P: Sequence[JudgedGroup]) -> Mapping[str, float]:
-        """How often the policy says what a program of its own does."""
-        traces = of_task(groups_P, Task.TRACE)
-        return {"eval/trace_right": _share_right(traces)} if traces else {}
+        """How often the policy says what a program of its own does, of those that fit."""
+        marks: dict[str, float] = {}
+        if traces := of_task(groups_P, Task.TRACE):
+            marks["eval/trace_right"] = _share_right(traces)
+        if known := self._held_out(groups_P, self.setup.sampling):
+            fit_N = [self.setup.fits(ask.prompt) for ask in known]
+            marks["eval/trace_left_out"] = 1 - float(np.mean(fit_N))
+        return marks
 
 
 def _share_right(traces: Sequence[JudgedGroup]) -> float:
@@ -139,11 +149,24 @@ def _read(state: State) -> list[_Kept]:
     return [_Kept(one["step"], Trace(**one["trace"])) for one in state[_BUFFER]]
 
 
-def _shuffled(kept: Sequence[_Kept], seed: int) -> list[_Kept]:
-    """Each trace with the output of another."""
-    outputs = [one.trace.output for one in kept]
-    random.Random(seed).shuffle(outputs)
+def _shuffled(new: Sequence[_Kept], before: Sequence[_Kept], seed: int) -> list[_Kept]:
+    """Each trace with the output of another that differs from its own.
+
+    It is drawn from the buffer where the new ones have no other; without any the trace is left out.
+    """
+    rng = random.Random(seed)
+    shuffled: list[_Kept] = []
+    for one in new:
+        others = _other_outputs(one.trace, new) or _other_outputs(one.trace, before)
+        if others:
+            shuffled.append(replace(one, trace=replace(one.trace, output=rng.choice(others))))
+    return shuffled
+
+
+def _other_outputs(trace: Trace, kept: Sequence[_Kept]) -> list[str]:
+    """Outputs of the same form, value or text, that differ in more than white space."""
     return [
-        replace(one, trace=replace(one.trace, output=output))
-        for one, output in zip(kept, outputs, strict=True)
+        one.trace.output
+        for one in kept
+        if one.trace.is_stdio == trace.is_stdio and one.trace.output.split() != trace.output.split()
     ]

@@ -10,7 +10,7 @@ Axes: N programs and M tests of one problem.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from rl.types import (
     SamplingConfig,
     Task,
 )
+
+_SIDE_DECIMALS = 6  # a reward this close to the mean of its group is on neither side
 
 
 class Cure(Recipe):
@@ -61,27 +63,35 @@ class Cure(Recipe):
         return asks
 
     def grade(self, bundle: Sequence[JudgedGroup]) -> Sequence[JudgedGroup]:
-        """Rewards of the tests, from the programs beside them."""
-        is_right_N = right_programs(of_task(bundle, Task.CODE))
-        return [
-            replace(group, rewards_G=self._test_rewards(group, is_right_N))
+        """Rewards of the tests, from the programs beside them; of both, where length counts."""
+        known = known_programs(of_task(bundle, Task.CODE))
+        graded = [
+            replace(group, rewards_G=self._test_rewards(group, known))
             if group.task is Task.TEST
             else group
             for group in bundle
         ]
+        return (
+            [self._regularised(one) for one in graded] if self._args.regularise_length else graded
+        )
 
-    def _test_rewards(self, group: JudgedGroup, is_right_N: BoolArray) -> FloatArray:
+    def _regularised(self, group: JudgedGroup) -> JudgedGroup:
+        lengths = [len(completion.token_ids) for completion in group.group.completions_G]
+        bounds = self._args.min_length_tokens, self._args.max_length_tokens
+        rewards_G = length_regularised(group.rewards_G, np.array(lengths, np.int32), bounds)
+        return replace(group, rewards_G=rewards_G)
+
+    def _test_rewards(self, group: JudgedGroup, known: Known) -> FloatArray:
         args = self._args
         readable_M = np.array([extraction.valid for extraction in group.extractions_G])
         lowest = args.unreadable == "lowest"
-        rewards_M = rewards_of_tests(
-            matrix_of(group), is_right_N, readable_M, args.reward, unreadable_lowest=lowest
+        return rewards_of_tests(
+            matrix_of(group)[known.rows_N],
+            known.is_right_N,
+            readable_M,
+            args.reward,
+            unreadable_lowest=lowest,
         )
-        if not args.regularise_length:
-            return rewards_M
-        lengths = [len(completion.token_ids) for completion in group.group.completions_G]
-        bounds = args.min_length_tokens, args.max_length_tokens
-        return length_regularised(rewards_M, np.array(lengths, np.int32), bounds)
 
     def teach(self, step: int, groups_P: Sequence[JudgedGroup], state: State) -> Lesson:
         """Both tasks in one update, or in one each; advantages are always scaled apart."""
@@ -105,19 +115,32 @@ class Cure(Recipe):
         return marks_of_tests(groups_P)
 
 
-def right_programs(programs: Sequence[JudgedGroup]) -> BoolArray:
-    """Which programs of a problem count as right [N]: those that pass its tests, where they ran.
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """The programs of a problem that are known to be right or wrong; those without code are not."""
 
-    Else the better half of what the reward model scored; nothing without two different scores.
+    rows_N: IntArray  # of the matrix
+    is_right_N: BoolArray
+
+
+def known_programs(programs: Sequence[JudgedGroup]) -> Known:
+    """What is known of a problem's programs: right are those that pass its tests, where they ran.
+
+    Else the better half of what the reward model scored; nothing without two different scores. A
+    program that could not be judged is neither.
     """
     scores_N = [score for group in programs for score in group.scores_G]
+    valid_N = [extraction.valid for group in programs for extraction in group.extractions_G]
     if any(score.verdict is not None for score in scores_N):
-        return np.array([score.passed for score in scores_N], dtype=np.bool_)
-    values = [score.value for score in scores_N if score.value is not None]
-    middle = float(np.median(values)) if values else 0.0
-    return np.array(
-        [score.value is not None and score.value > middle for score in scores_N], dtype=np.bool_
-    )
+        known_N = [score.passed or score.failed for score in scores_N]
+        right_N = [score.passed for score in scores_N]
+    else:
+        values = [score.value for score in scores_N if score.value is not None]
+        middle = float(np.median(values)) if values else 0.0
+        known_N = [score.value is not None for score in scores_N]
+        right_N = [score.value is not None and score.value > middle for score in scores_N]
+    rows_N = np.flatnonzero(np.array(known_N, np.bool_) & np.array(valid_N, np.bool_))
+    return Known(rows_N.astype(np.int32), np.array(right_N, np.bool_)[rows_N])
 
 
 def rewards_of_tests(
@@ -163,27 +186,30 @@ def rewards_of_tests(
 
 
 def length_regularised(
-    rewards_M: FloatArray, lengths_M: IntArray, bounds: tuple[int, int]
+    rewards_G: FloatArray, lengths_G: IntArray, bounds: tuple[int, int]
 ) -> FloatArray:
-    """Rewards that prefer short right tests (CURE, its variant for long reasoning).
+    """Rewards that prefer short good answers (CURE, its variant for long reasoning).
 
-    Only the signs of the rewards count. A positive one becomes the median length of the positive
-    ones, within `bounds`, minus its own; a negative one the lowest of these. The positive ones are
-    then scaled so that both sides weigh the same. Nothing is learned (all 0) where a side is empty.
+    Good are answers above the mean of their group, or all where all have the reward 1; of the
+    others only that they are not. A good one gets the median length of the good ones, within
+    `bounds`, less its own; a bad one the lowest of these, 0 at most. Those above 0 are then scaled
+    so that both sides weigh the same, and all to a standard deviation of 1. Nothing is learned (all
+    0) where a side is empty, as where every good answer is shorter than the lower bound.
     """
-    positive_M, negative_M = rewards_M > 0, rewards_M < 0
-    if not (positive_M.any() and negative_M.any()):
-        return np.zeros_like(rewards_M)
-    lengths = lengths_M[positive_M].astype(np.float64)
-    shaped_M = np.sign(rewards_M).astype(np.float64)
-    if np.ptp(lengths) > 0:
-        shaped_M[positive_M] = np.clip(np.median(lengths), *bounds) - lengths
-        shaped_M[negative_M] = min(0.0, shaped_M[positive_M].min())
-    above, below = shaped_M > 0, shaped_M < 0
+    rewards = rewards_G.astype(np.float64)
+    sides_G = np.sign((rewards - rewards.mean()).round(_SIDE_DECIMALS))
+    if (rewards == 1).all():
+        sides_G = np.ones_like(rewards)
+    good_G, shaped_G = sides_G > 0, sides_G.copy()
+    lengths = lengths_G[good_G].astype(np.float64)
+    if good_G.any() and np.ptp(lengths) > 0:
+        shaped_G[good_G] = np.clip(np.median(lengths), *bounds) - lengths
+        shaped_G[sides_G < 0] = min(0.0, shaped_G[good_G].min())
+    above, below = shaped_G > 0, shaped_G < 0
     if not (above.any() and below.any()):
-        return np.zeros_like(rewards_M)
-    shaped_M[above] *= -shaped_M[below].sum() / shaped_M[above].sum()
-    return (shaped_M / shaped_M.std()).astype(np.float32)
+        return np.zeros_like(rewards_G)
+    shaped_G[above] *= -shaped_G[below].sum() / shaped_G[above].sum()
+    return (shaped_G / shaped_G.std()).astype(np.float32)
 
 
 def chosen_by_tests(groups_P: Sequence[JudgedGroup]) -> float:
@@ -206,21 +232,25 @@ def marks_of_tests(groups_P: Sequence[JudgedGroup]) -> Mapping[str, float]:
 def figures_of_tests(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
     """What the tests of a batch are worth.
 
-    `right` and `telling` are shares of all tests of the problems with a right program: those that
-    every right program passes, and of them those that a wrong program fails.
+    `right` are, of all tests of the problems with a right program, those that every right program
+    passes. Of problems with a wrong one as well, `right_beside_wrong` are the same, and `telling`
+    those of them that a wrong program fails.
     """
     readable: list[bool] = []
     right: list[bool] = []
+    beside: list[bool] = []
     telling: list[bool] = []
     for programs, tests in by_problem(groups_P):
-        is_right_N = right_programs(programs)
+        known = known_programs(programs)
         for group in tests:
             readable += [extraction.valid for extraction in group.extractions_G]
-            if is_right_N.any():
-                is_right_M, is_telling_M = _kinds(matrix_of(group), is_right_N)
+            if known.is_right_N.any():
+                is_right_M, is_telling_M = _kinds(matrix_of(group)[known.rows_N], known.is_right_N)
                 right += is_right_M.tolist()
-                telling += [] if is_right_N.all() else is_telling_M.tolist()
-    named = {"readable": readable, "right": right, "telling": telling}
+                if not known.is_right_N.all():
+                    beside += is_right_M.tolist()
+                    telling += is_telling_M.tolist()
+    named = {"readable": readable, "right": right, "right_beside_wrong": beside, "telling": telling}
     return {name: float(np.mean(found)) for name, found in named.items() if found}
 
 

@@ -62,7 +62,7 @@ CHARTS = (
     ),
     Chart(
         title="Reward",
-        about="mean over the completions of a step, and over those of the probe",
+        about="mean over the programs of a step, and over those of the probe",
         curves=(
             Curve("reward/mean", "training", BLUE),
             Curve("probe/reward", "probe", ORANGE, sparse=True),

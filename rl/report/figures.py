@@ -122,7 +122,7 @@ def final_table(summary: RunSummary | None) -> list[tuple[str, str, str]]:
     if summary is None:
         return []
     n, base, final = summary.num_samples, summary.base, summary.final
-    chosen = f"chosen by {'the RM' if summary.reward == 'rm' else 'tests'}"
+    chosen = f"chosen by {summary.chooser}"
     passes = f"any of {n} passes"
     rows: list[tuple[str, float | None, str]] = [
         ("before", base.pass_at_1, "pass@1 of the initial policy"),

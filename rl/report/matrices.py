@@ -102,7 +102,8 @@ def _worth_of_program(row: RolloutRow) -> Worth:
 def _worth_of_test(cells_N: Sequence[bool | None], programs_worth_N: Sequence[Worth]) -> Worth:
     """As the figures of tests count it (`rl.recipes.cure`): what was not run is not passed.
 
-    A test is right when every right program passes it; without one, nothing is known of it.
+    A test is right when every right program passes it; without one, nothing is known of it. It is
+    telling when a wrong program fails it; programs of which nothing is known do not count.
     """
     pairs = list(zip(cells_N, programs_worth_N, strict=True))
     by_right = [cell is True for cell, worth in pairs if worth is Worth.RIGHT]
@@ -110,5 +111,5 @@ def _worth_of_test(cells_N: Sequence[bool | None], programs_worth_N: Sequence[Wo
         return Worth.UNKNOWN
     if not all(by_right):
         return Worth.WRONG
-    by_others = [cell is True for cell, worth in pairs if worth is not Worth.RIGHT]
-    return Worth.RIGHT if all(by_others) else Worth.TELLING
+    by_wrong = [cell is True for cell, worth in pairs if worth is Worth.WRONG]
+    return Worth.RIGHT if all(by_wrong) else Worth.TELLING

@@ -147,7 +147,7 @@ def _data(
                     "step": packed.step,
                     "rows": packed.num_rows,
                     "shown": packed.num_shown,
-                    "reward": packed.reward,
+                    "rewards": packed.rewards,
                     "passed": packed.pass_rate,
                 }
                 for packed in sources[source.folder]

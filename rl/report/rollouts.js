@@ -166,9 +166,11 @@ async function makePane(entry, open, page, half) {
 
 function makeCount(entry, rows) {
   const shown = entry.shown < entry.rows ? `${entry.shown} shown of ${entry.rows} sampled` : `${entry.rows} completions`;
+  const rewards = Object.entries(entry.rewards);
+  const reward = rewards.map(([task, mean]) => `${rewards.length > 1 ? `${task} ` : ""}${numberText(mean)}`).join(", ");
   const passed = entry.passed === null ? "" : `, ${(100 * entry.passed).toFixed(0)} % passed`;
   return make("p", { class: "count" }, make("b", {}, `Step ${entry.step}`),
-    ` ${rows.length === entry.shown ? "" : `${rows.length} of `}${shown}; mean reward ${numberText(entry.reward)}${passed}`);
+    ` ${rows.length === entry.shown ? "" : `${rows.length} of `}${shown}; mean reward ${reward}${passed}`);
 }
 
 const firstOf = (page) => PAGE_ROWS * Number(state.get(page) ?? 0);

@@ -34,7 +34,7 @@ class PackedStep:
     step: int
     num_rows: int  # completions of the step
     num_shown: int  # of these, in `data`
-    reward: float  # mean over all of them
+    rewards: Mapping[str, float]  # mean over all of them, by task: those of two are no one scale
     pass_rate: float | None  # over those with a verdict; None where nothing was executed
     prompt_ids: tuple[str, ...]  # problems in `data`
     data: str  # base64 of gzipped JSON
@@ -57,11 +57,18 @@ def pack_step(rows: Sequence[RolloutRow], homes: Mapping[str, int], limit_bytes:
         step=rows[0].step,
         num_rows=len(rows),
         num_shown=num_shown,
-        reward=statistics.fmean(row.reward for row in rows),
+        rewards=_rewards(rows),
         pass_rate=statistics.fmean(executed) if executed else None,
         prompt_ids=tuple(dict.fromkeys(row.prompt_id for row in ordered[:num_shown])),
         data=data,
     )
+
+
+def _rewards(rows: Sequence[RolloutRow]) -> dict[str, float]:
+    tasks = dict.fromkeys(row.task for row in rows)
+    return {
+        task: statistics.fmean(row.reward for row in rows if row.task == task) for task in tasks
+    }
 
 
 def _rank(problem_id: str) -> bytes:

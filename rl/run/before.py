@@ -1,4 +1,9 @@
-"""The evaluation before the first step, read back by a run that goes on."""
+"""The evaluation before the first step, read back by a run that goes on.
+
+Only of recipes that examine by programs alone. The marks of the others (`Recipe.mark`) are made of
+what execution saw, which no file holds, so that their runs make the evaluation again: of the
+initial policy, which the engines still serve then, under the same seeds.
+"""
 
 from __future__ import annotations
 

@@ -102,6 +102,9 @@ class Watch:
     num_executed: int | None = 0  # programs
 
 
+_CHOOSERS = {"rm": "the RM", "execution": "tests", "hybrid": "tests", "sum": "the sum"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """The final figures of a run; None where a file, of an earlier version perhaps, has none."""
@@ -127,6 +130,11 @@ class RunSummary:
     seed: int | None
     versions: Mapping[str, str] | None
     sets: Mapping[str, SetFigures] = field(default_factory=dict[str, SetFigures])  # by name
+
+    @property
+    def chooser(self) -> str:
+        """What chose the best of N, in words for people: who judges the run."""
+        return _CHOOSERS.get(self.reward, "your judge")
 
     def to_json(self) -> dict[str, Any]:
         """As `summary.json` has it."""

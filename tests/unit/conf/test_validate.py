@@ -415,7 +415,9 @@ def test_all_faults_are_reported_at_once(quickstart: dict[str, Any]) -> None:
 def test_arguments_of_a_recipe_are_checked_like_keys(
     quickstart: dict[str, Any], recipe: str, args: dict[str, Any], expected: str
 ) -> None:
-    (fault,) = faults_of(quickstart | {"recipe": recipe, "recipe_args": args})
+    reward = quickstart["reward"] | {"kind": "execution"}
+    given = {"recipe": recipe, "recipe_args": args, "reward": reward}
+    (fault,) = faults_of(quickstart | given)
     assert fault.startswith(f"recipe_args.{next(iter(args))}: {expected}")
 
 
@@ -438,6 +440,31 @@ def test_a_recipe_that_asks_about_programs_needs_some_with_a_verdict(
         return
     (fault,) = faults_of(quickstart | given)
     assert fault.startswith("recipe: ") and "recipe_args.programs=FILE" in fault
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_fault"), [("rm", True), ("execution", False), ("hybrid", False)]
+)
+def test_a_recipe_that_asks_what_wrong_programs_do_needs_tests_that_find_them_wrong(
+    quickstart: dict[str, Any], kind: str, is_fault: bool
+) -> None:
+    given = {"recipe": "codrlplus", "reward": quickstart["reward"] | {"kind": kind}}
+    if not is_fault:
+        assert build_config(quickstart | given).recipe == "codrlplus"
+        return
+    (fault,) = faults_of(quickstart | given)
+    assert fault.startswith("recipe: ") and "give reward=execution" in fault
+
+
+def test_lengths_that_no_answer_reaches_are_refused_where_they_would_leave_nothing_to_learn(
+    quickstart: dict[str, Any],
+) -> None:
+    longest = quickstart["model"]["max_completion_tokens"]
+    given = {"recipe": "cure", "recipe_args": {"regularise_length": True}}
+    (fault,) = faults_of(quickstart | given)
+    assert fault.startswith("recipe_args.min_length_tokens: ")
+    given["recipe_args"]["min_length_tokens"] = longest - 1
+    assert build_config(quickstart | given).recipe == "cure"
 
 
 @pytest.mark.parametrize(

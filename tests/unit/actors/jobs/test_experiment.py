@@ -26,6 +26,7 @@ from conf.errors import IncompleteError, LostActorError, SaveError, StoppedError
 from conf.schema import Config
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
+from rl.report.figures import final_table
 from rl.run.checkpoint import commit, staging_directory
 from rl.run.directory import RunDirectory
 from rl.run.summary import AlarmFigures, RunSummary, SetFigures, Watch
@@ -65,6 +66,16 @@ def summary_of(*overrides: str, watch: Watch | None = None) -> RunSummary:
     return summarise(cfg, rl_result(watch), accuracy, 1.0, {"rl": 1.0})
 
 
+def reported_chooser(summary: RunSummary) -> str:
+    """What the table of the report says of the best of N, before and after."""
+    (chooser,) = {
+        about.partition("chosen by ")[2]
+        for name, _, about in final_table(summary)
+        if name.startswith("best of")
+    }
+    return chooser
+
+
 @pytest.mark.parametrize(
     ("override", "kind", "tests", "row"),
     [
@@ -85,6 +96,7 @@ def test_the_summary_and_its_table_name_the_reward(capsys, override, kind, tests
     assert row in table
     choosers = {"rm": "the RM", "sum": "the sum"}
     assert f"chosen by {choosers.get(kind, 'tests')}" in table
+    assert reported_chooser(summary) == choosers.get(kind, "tests")
 
 
 def test_a_judge_of_ones_own_is_not_called_tests(capsys):
@@ -96,6 +108,7 @@ def test_a_judge_of_ones_own_is_not_called_tests(capsys):
     table = capsys.readouterr().out
     assert "chosen by your judge" in table and "a judge of your own" in table
     assert "tests" not in table
+    assert reported_chooser(summary) == "your judge"
 
 
 def test_the_figures_before_and_after_are_of_the_samples_of_the_evaluation():

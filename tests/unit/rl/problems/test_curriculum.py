@@ -23,7 +23,7 @@ from rl.problems.mixing import MixedSampler, by_source
 from rl.problems.prompts import PromptSampler
 from rl.recipes.recipe import History
 from rl.step import Batch
-from rl.types import JudgedGroup, Prompt, StepReport
+from rl.types import JudgedGroup, Prompt, StepReport, Task
 from tests.settings import run_config
 from tests.unit.rl.fakes import FakeFleet, make_group, make_judged, make_prompts, recipe
 
@@ -59,6 +59,23 @@ def test_what_carries_no_loss_makes_no_difference() -> None:
     (prompt,) = make_prompts(1)
     assert difference(judged(prompt, 9.0, 1.0, 1.0, masked=[True, False, False])) == 0
     assert difference(judged(prompt, 9.0, 1.0, masked=[True, True])) == 0
+
+
+@pytest.mark.parametrize(
+    "other", [{"task": Task.TEST}, {"task": Task.SUITE}, {"task": Task.VERDICT}, {"prefix": "def"}]
+)
+def test_only_programs_that_the_policy_wrote_from_the_beginning_count(
+    other: dict[str, Any],
+) -> None:
+    prompt, alone = make_prompts(2)
+    groups = [judged(prompt, 0.0, 1.0), judged(prompt, -50.0, 50.0), judged(alone, -50.0, 50.0)]
+    for index in (1, 2):
+        group = groups[index].group
+        group = dataclasses.replace(group, ask=dataclasses.replace(group.ask, **other))
+        groups[index] = dataclasses.replace(groups[index], group=group)
+    assert sampler_of([prompt, alone]).remember(groups, {}) == {KEY: {"p0": 0.5}}
+    metrics = draw_metrics(groups, {"p0", "p1"})
+    assert metrics["curriculum/drawn_std"] == metrics["curriculum/drawn_reward"] == 0.5
 
 
 def test_problems_are_drawn_as_often_as_they_taught_and_flat_ones_come_in_their_epoch_alone() -> (
@@ -233,6 +250,7 @@ def test_a_run_draws_only_where_it_is_told_to() -> None:
         ["++data.curriculum.share=0.1", "++algorithm.prompts_per_step=4"],
         ["++data.curriculum.share=0.5", "++algorithm.prompts_per_step=1"],
         ["++data.curriculum.share=0.5", "++recipe=sft", "++recipe_args={data: x}"],
+        ["++data.curriculum.share=0.5", "++recipe=cvedrl"],
     ],
 )
 def test_a_share_that_draws_nothing_is_refused(keys: list[str]) -> None:

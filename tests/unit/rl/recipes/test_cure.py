@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 from conf.recipes import CureArgs
-from rl.recipes.cure import Cure, chosen_by_tests, length_regularised, rewards_of_tests
-from rl.types import JudgedGroup, Prompt
+from rl.recipes.cure import (
+    Cure,
+    chosen_by_tests,
+    figures_of_tests,
+    length_regularised,
+    rewards_of_tests,
+)
+from rl.types import Extraction, JudgedGroup, Prompt, Reason, Score, Verdict
 from tests.unit.rl.fakes import group_of_tests, make_group, make_judged, make_prompts, setup
 
 pytestmark = pytest.mark.unit
@@ -66,7 +72,62 @@ def test_regularised_lengths_prefer_the_short_and_both_sides_weigh_the_same():
     assert found[3] == found[4] == found[2]  # all the lowest: 20 - 40
     assert found.sum() == pytest.approx(0.0, abs=1e-6)
     assert found.std() == pytest.approx(1.0, abs=1e-6)
-    assert not length_regularised(np.abs(rewards), np.arange(5, dtype=np.int32), (1, 9)).any()
+
+
+def published(rewards: list[float], lengths: list[int], low: int, high: int) -> list[float]:
+    """CURE's rule, written apart: sign of the z-score, lengths, equal masses, spread."""
+    z = [r - sum(rewards) / len(rewards) for r in rewards]
+    if all(r == 1 for r in rewards):
+        z = rewards
+    good = sorted(n for n, value in zip(lengths, z, strict=True) if value > 1e-6)
+    if not good:
+        return [0.0] * len(z)
+    middle = (good[(len(good) - 1) // 2] + good[len(good) // 2]) / 2
+    bound = max(min(middle, high), low)
+    own = [bound - n if value > 1e-6 else 0.0 for n, value in zip(lengths, z, strict=True)]
+    shaped = [min(own) if value < -1e-6 else x for x, value in zip(own, z, strict=True)]
+    if good[0] == good[-1]:
+        shaped = [(value > 1e-6) - (value < -1e-6) for value in z]
+    up, down = sum(x for x in shaped if x > 0), -sum(x for x in shaped if x < 0)
+    if not (up and down):
+        return [0.0] * len(z)
+    balanced = [x * down / up if x > 0 else x for x in shaped]
+    mean = sum(balanced) / len(balanced)
+    spread = (sum((x - mean) ** 2 for x in balanced) / len(balanced)) ** 0.5
+    return [x / spread for x in balanced]
+
+
+@pytest.mark.parametrize(
+    "rewards",
+    [
+        [1.0, 0.5, 1.0, -1.0, -0.2],
+        [0.0, -0.5, 0.0, -1.0, -0.5],  # dull right tests are above the mean
+        [0.0, 0.5, 0.0, 1.0, 0.5],  # harmless wrong ones are below it
+        [1.0] * 5,  # all are as good as can be: length alone counts
+        [0.3] * 5,
+    ],
+)
+@pytest.mark.parametrize("lengths", [[10, 20, 40, 5, 90], [7, 7, 7, 7, 7]])
+@pytest.mark.parametrize("bounds", [(1, 1000), (30, 50), (1000, 8000)])
+def test_regularised_rewards_are_those_of_the_published_rule(rewards, lengths, bounds):
+    found = length_regularised(np.array(rewards, np.float32), np.array(lengths, np.int32), bounds)
+    assert found.tolist() == pytest.approx(published(rewards, lengths, *bounds), abs=1e-5)
+    assert found.any() or bounds == (1000, 8000) or rewards == [0.3] * 5 or lengths == [7] * 5
+
+
+def test_programs_are_regularised_beside_the_tests_where_length_counts():
+    problem = make_prompts(1)[0]
+    programs = programs_of(problem, [1.0, 1.0, 0.0, 0.0], [True, True, False, False])
+    completions = [
+        dataclasses.replace(one, token_ids=np.arange(n, dtype=np.int32))
+        for one, n in zip(programs.group.completions_G, (3, 9, 3, 9), strict=True)
+    ]
+    group = dataclasses.replace(programs.group, completions_G=tuple(completions))
+    bundle = [dataclasses.replace(programs, group=group), group_of_tests(problem, PASSED)]
+    graded = cure(regularise_length=True, min_length_tokens=1).grade(bundle)
+    short, long, *wrong = graded[0].rewards_G.tolist()
+    assert short > 0 > long and wrong == [long, long]
+    assert graded[1].rewards_G.tolist() != cure().grade(bundle)[1].rewards_G.tolist()
 
 
 def programs_of(
@@ -113,11 +174,44 @@ def test_elsewhere_the_better_half_by_the_reward_model_counts_as_right():
     problem = make_prompts(1)[0]
     bundle = [programs_of(problem, [2.0, 1.5, -1.0, None], None), group_of_tests(problem, PASSED)]
     _, graded = cure().grade(bundle)
-    # Right is the first alone: 1.5 is the median.
+    # Right is the first alone: 1.5 is the median. The last has no score, and is not known.
     expected = rewards_of_tests(
-        PASSED, np.array([1, 0, 0, 0], np.bool_), ALL, "mean", unreadable_lowest=True
+        PASSED[:3], np.array([1, 0, 0], np.bool_), ALL, "mean", unreadable_lowest=True
     )
     assert graded.rewards_G.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("verdict", [Verdict.NO_CODE, Verdict.UNJUDGED, None])
+def test_what_is_not_known_to_be_wrong_makes_no_test_worth_more(verdict: Verdict | None):
+    """A dull test, which a wrong program passes, stays dull beside answers without code."""
+    problem = make_prompts(1)[0]
+    passed = None if verdict is None else [True, False, False, False]
+    programs = programs_of(problem, [2.0, 1.0, None, None], passed)
+    scores_G = list(programs.scores_G)
+    codes_G = list(programs.extractions_G)
+    for index in (2, 3):
+        scores_G[index] = Score(value=None, verdict=verdict)
+        if verdict is not Verdict.UNJUDGED:
+            codes_G[index] = Extraction(reason=Reason.NO_BLOCK)
+    programs = dataclasses.replace(programs, scores_G=tuple(scores_G), extractions_G=tuple(codes_G))
+    tests = group_of_tests(problem, np.array([[1, 1], [1, 0], [0, 0], [0, 0]], np.bool_))
+    _, graded = cure().grade([programs, tests])
+    assert graded.rewards_G.tolist() == [0.0, 1.0]
+    assert figures_of_tests([programs, tests])["telling"] == 0.5
+
+
+def test_right_and_telling_tests_are_counted_of_the_same_problems_too():
+    first, second = make_prompts(2)
+    groups = [
+        programs_of(first, [0.0] * 4, [True, True, False, False]),
+        group_of_tests(first, PASSED),
+        programs_of(second, [0.0] * 2, [True, True]),  # no wrong one: no test can tell
+        group_of_tests(second, np.ones((2, 5), np.bool_)),
+    ]
+    figures = figures_of_tests(groups)
+    assert figures["right"] == pytest.approx(7 / 10)
+    assert figures["right_beside_wrong"] == pytest.approx(2 / 5)
+    assert figures["telling"] == pytest.approx(1 / 5)
 
 
 def test_programs_keep_their_rewards_and_both_tasks_are_learned_in_one_update_or_in_two():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from conf.errors import SandboxError
 from rl.advantage import AdvantageConfig
 from rl.loop import LoopConfig, run_loop
 from rl.loss import NllObjective
@@ -91,12 +92,55 @@ def test_a_follow_up_of_a_fast_problem_does_not_wait_for_a_slow_one():
     assert events.index(("judged", "p0#trace")) < events.index(("generated", "p2"))
 
 
+@pytest.mark.parametrize("failing", ["p0", "p0#test", "p0#trace"])
+def test_a_problem_is_dropped_whole_and_counted_when_any_group_or_follow_up_cannot_be_run(
+    failing: str,
+):
+    fleet = FakeFleet()
+    fleet.reward.fails_at = (failing, SandboxError("no server"))
+    batch = collected(fleet, TwoTasks(setup()))
+    assert [g.group.prompt.id for g in batch.groups_P] == ["p1", "p1#test", "p2", "p2#test"]
+    assert len(batch.lesson.advantages_PG) == 4
+    assert batch.num_dropped == 1
+    assert batch.metrics["rollout/num_dropped"] == 1.0
+
+
+def test_a_step_of_which_no_program_could_be_run_fails_though_groups_of_another_task_are_left():
+    class FromBuffer(Recipe):
+        def ask(self, step: int, problems_P: Sequence[Prompt], state: State) -> Sequence[Ask]:
+            (kept,) = make_prompts(1)
+            prompt = dataclasses.replace(kept, id="trace")
+            trace = Ask(
+                prompt=prompt, problem=prompt, sampling=self.setup.sampling, task=Task.TRACE
+            )
+            return [*super().ask(step, problems_P, state), trace]
+
+    fleet = FakeFleet()
+    fleet.reward.fails_at = ("p0", SandboxError("no server"))
+    with pytest.raises(SandboxError, match="no server"):
+        collected(fleet, FromBuffer(setup()), num_problems=1)
+    assert len(collected(fleet, FromBuffer(setup()), num_problems=2).groups_P) == 2
+
+
 def test_metrics_of_a_step_are_those_of_its_programs():
     fleet = FakeFleet()
     fleet.reward.rewards = {f"p{i}#test": (50.0, 60.0, 70.0) for i in range(3)}
     batch = collected(fleet, TwoTasks(setup()))
     report = asyncio.run(learn(1, batch, fleet, on_policy=True))
     assert report.metrics["reward/mean"] == 1.0  # of 0, 1, 2
+
+
+def test_a_step_without_programs_has_no_metric_that_is_named_for_them():
+    class Tests(TwoTasks):
+        def ask(self, step: int, problems_P: Sequence[Prompt], state: State) -> Sequence[Ask]:
+            return [self.of(problem, Task.TEST) for problem in problems_P]
+
+    fleet = FakeFleet()
+    batch = collected(fleet, Tests(setup()))
+    report = asyncio.run(learn(1, batch, fleet, on_policy=True))
+    named = {name for name in report.metrics if name.startswith(("reward/", "rm/", "judge/"))}
+    assert named == {"reward/num_executed"}  # of all tasks
+    assert report.metrics["rollout/completion_tokens"] == 4.0
 
 
 def test_programs_that_run_for_answers_of_any_task_count_as_executed():

@@ -40,7 +40,8 @@ def test_a_test_that_cannot_be_read_was_not_run() -> None:
     ]
     matrix, _ = matrices_of(given_rows)
     assert matrix.cells_NM == ((True, None), (True, None), (None, None))
-    assert matrix.tests_worth_M == (Worth.TELLING, Worth.INVALID)
+    # The wrong program passes the first; that the answer without code does not tells nothing.
+    assert matrix.tests_worth_M == (Worth.RIGHT, Worth.INVALID)
 
 
 @pytest.mark.parametrize("verdict", [None, Verdict.UNJUDGED])

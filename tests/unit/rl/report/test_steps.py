@@ -52,6 +52,12 @@ def test_unpacks_to_every_completion_of_the_step() -> None:
     assert found == {(r.prompt_id, r.sample_idx, r.text, r.code, r.reward) for r in given_rows}
 
 
+def test_rewards_of_a_step_are_means_of_each_task_by_itself() -> None:
+    program, test = replace(ROW, reward=0.5), replace(ROW, task="test", reward=-1.0)
+    packed = pack_step([program, replace(program, reward=1.0), test], {}, 1)
+    assert packed.rewards == {"code": 0.75, "test": -1.0}
+
+
 @given(st.text(), st.text(min_size=1), st.text())
 def test_the_place_of_code_is_counted_as_the_page_counts(
     before: str, code: str, after: str
@@ -97,7 +103,7 @@ def test_figures_are_of_all_completions_not_of_those_shown() -> None:
         for n in range(4)
     ]
     packed = pack_step(given_rows, {}, 1)
-    assert (packed.reward, packed.pass_rate) == (1.5, 0.75)
+    assert (packed.rewards, packed.pass_rate) == ({"code": 1.5}, 0.75)
 
 
 def test_answers_about_a_problem_stand_together_with_their_matrix() -> None:
@@ -112,7 +118,7 @@ def test_answers_about_a_problem_stand_together_with_their_matrix() -> None:
     assert [matrix["tests"] for matrix in columns["matrices"]] == [[3, 4], [8, 9]]
     assert columns["matrices"][0]["cells"] == [[True, True], [True, False], [None, None]]
     assert columns["matrices"][0]["programs_worth"] == ["right", "wrong", "invalid"]
-    assert columns["matrices"][0]["tests_worth"] == ["telling", "telling"]
+    assert columns["matrices"][0]["tests_worth"] == ["right", "telling"]
 
 
 def test_a_step_of_programs_alone_packs_no_matrix() -> None:
