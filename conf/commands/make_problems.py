@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conf.errors import UserError
-from conf.schema import MIN_TEMPERATURE, SandboxConfig, key
+from conf.schema import MIN_TEMPERATURE, AdapterName, SandboxConfig, key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,29 @@ class MakeProblemsArgs:
         0.4,
         ge=0,
         le=1,
+    )
+    reward_model: str | None = key(
+        "directory or hub id of a reward model that scores the programs; null leaves problems out "
+        "by agreement and delta alone",
+        None,
+    )
+    min_gap: float = key(
+        "smallest gap that is kept: mean score of the programs that agree, less the best score of "
+        "the others (with reward_model)",
+        2.0,
+    )
+    adapter: AdapterName = key(
+        "family of the reward model: template, system prompt, read-out", "sequence_classifier"
+    )
+    rm_max_tokens: int | None = key(
+        "context of the reward model, problem and program, in tokens; null is the model's own, at "
+        "most 4096",
+        None,
+        ge=8,
+    )
+    rm_system: str | None = key(
+        "file with the system turn that the family was trained with, in place of the adapter's",
+        None,
     )
     test_timeout_s: float = key("wall clock of one input, seconds", 4.0, gt=0)
     sandbox: SandboxConfig = key("sandbox that holds programs")

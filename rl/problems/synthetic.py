@@ -4,7 +4,7 @@ A problem takes its filter, map and reduction from three parents. Two kinds are 
 the errors of the filters can be told apart: `ambiguous` ones, whose reduction has two readings, and
 `outside` ones, which are well posed but of a form that no training problem has. The filters judge
 by what sampled programs do: how many agree on all inputs, and how far their outputs are from
-unanimity.
+unanimity, and how far a reward model puts the agreeing ones above the others.
 """
 
 from __future__ import annotations
@@ -37,8 +37,15 @@ PLANTED: tuple[Planted, ...] = ("plain", "outside", "ambiguous")
 AMBIGUOUS = ("middle", "difference", "end")
 _PARITIES, _SIGNS = (0, 1), (2, 3, 4, 5)  # filters that can be joined and still keep something
 
-Reason = Literal["statement", "contamination", "agreement", "delta", "duplicate"]
-REASONS: tuple[Reason, ...] = ("statement", "contamination", "agreement", "delta", "duplicate")
+Reason = Literal["statement", "contamination", "agreement", "delta", "gap", "duplicate"]
+REASONS: tuple[Reason, ...] = (
+    "statement",
+    "contamination",
+    "agreement",
+    "delta",
+    "gap",
+    "duplicate",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +137,18 @@ class Filters:
 
     min_agreement: int  # programs that agree on all inputs
     delta_band: tuple[float, float]  # both ends are inside
+    min_gap: float | None = None  # None where no reward model was asked
 
-    def faults(self, agreement: int, delta: float) -> list[Reason]:
-        """Which of the two bounds a problem passes over."""
+    def faults(self, one: Observed) -> list[Reason]:
+        """Which of the bounds a problem passes over, in the order of `REASONS`."""
         low, high = self.delta_band
-        faults: list[Reason] = ["agreement"] if agreement < self.min_agreement else []
-        return faults if low <= delta <= high else [*faults, "delta"]
+        is_close = self.min_gap is not None and one.gap is not None and one.gap < self.min_gap
+        over: dict[Reason, bool] = {
+            "agreement": one.agreement < self.min_agreement,
+            "delta": not low <= one.delta <= high,
+            "gap": is_close,
+        }
+        return [reason for reason, is_over in over.items() if is_over]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +159,9 @@ class Observed:
     agreement: int  # programs of the largest cluster that agrees on all inputs
     delta: float
     program: str  # normal form of a program of that cluster; "" where there is none
+    agreeing: tuple[str, ...] = ()  # the programs of that cluster
+    others: tuple[str, ...] = ()  # other programs that return something for every input
+    gap: float | None = None  # of scores; None where none was asked for, or a side has no program
 
 
 def largest_cluster(outputs_NM: NDArray[np.int32]) -> tuple[int, int | None]:
@@ -175,6 +191,17 @@ def delta_of(outputs_NM: NDArray[np.int32]) -> float:
         for column in outputs_NM.T.tolist()
     ]
     return 1.0 - sum(shares) / len(shares)
+
+
+def score_gap(agreeing: Sequence[float], others: Sequence[float]) -> float | None:
+    """Mean score of programs that agree, less the best of the others; None without either.
+
+    A difference within a problem, because the level of scores differs between problems.
+
+    >>> score_gap([5.0, 7.0], [-1.0, 2.0]), score_gap([5.0], [])
+    (4.0, None)
+    """
+    return sum(agreeing) / len(agreeing) - max(others) if agreeing and others else None
 
 
 def sift_statements(
@@ -215,13 +242,14 @@ def sift_observed(
     reasons: dict[str, Reason] = {}
     for one in observed:
         prompt = one.candidate.prompt
-        faults = filters.faults(one.agreement, one.delta)
+        faults = filters.faults(one)
         if faults:
             reasons[prompt.id] = faults[0]
         elif one.program in programs:
             reasons[prompt.id] = "duplicate"
         else:
             found = {"delta": round(one.delta, 6), "agreement": one.agreement}
+            found |= {} if one.gap is None else {"gap": round(one.gap, 4)}
             kept.append(replace(prompt, meta=json.dumps(json.loads(prompt.meta) | found)))
             programs.add(one.program)
     return kept, reasons
@@ -236,14 +264,13 @@ def make_card(
     reasons: dict[str, Reason],
     filters: Filters,
 ) -> dict[str, Any]:
-    """What each filter left out of each kind, and how well the two bounds find ambiguous ones."""
+    """What each filter left out of each kind, and how well the bounds find ambiguous ones."""
     kinds = {candidate.prompt.id: candidate.planted for candidate in candidates}
     left_out = Counter((reason, kinds[name]) for name, reason in reasons.items())
     made = Counter(kinds.values())
     kept = {
         kind: made[kind] - sum(left_out[reason, kind] for reason in REASONS) for kind in PLANTED
     }
-    faults = [set(filters.faults(one.agreement, one.delta)) for one in observed]
     return {
         "made": {kind: made[kind] for kind in PLANTED},
         "left_out": {
@@ -254,24 +281,42 @@ def make_card(
             kind: _of_kind([one for one in observed if one.candidate.planted == kind])
             for kind in PLANTED
         },
-        # Each bound alone, on all problems that were sampled: as a finder of ambiguous ones.
-        "finds_ambiguous": {
-            name: _found(observed, [bool(which & fault) for fault in faults])
-            for name, which in (
-                ("agreement", {"agreement"}),
-                ("delta", {"delta"}),
-                ("both", {"agreement", "delta"}),
-            )
-        },
+        "finds_ambiguous": _finders(observed, filters),
     }
+
+
+def _finders(observed: Sequence[Observed], filters: Filters) -> dict[str, dict[str, float | None]]:
+    """Each bound alone, on all problems that were sampled: as a finder of ambiguous ones.
+
+    `gap_of_agreed` is that of the problems that agreement and delta would keep.
+    """
+    faults = [set(filters.faults(one)) for one in observed]
+    ways: dict[str, set[Reason]] = {
+        "agreement": {"agreement"},
+        "delta": {"delta"},
+        "both": {"agreement", "delta"},
+    }
+    if filters.min_gap is not None:
+        ways |= {"gap": {"gap"}, "all": {"agreement", "delta", "gap"}}
+    found = {
+        name: _found(observed, [bool(which & fault) for fault in faults])
+        for name, which in ways.items()
+    }
+    if filters.min_gap is not None:
+        agreed = [one for one in observed if not ways["both"] & set(filters.faults(one))]
+        dropped = ["gap" in filters.faults(one) for one in agreed]
+        found["gap_of_agreed"] = _found(agreed, dropped)
+    return found
 
 
 def _of_kind(observed: Sequence[Observed]) -> dict[str, float | None]:
     num = len(observed)
+    gaps = [one.gap for one in observed if one.gap is not None]
     return {
         "problems": num,
         "mean_delta": sum(one.delta for one in observed) / num if num else None,
         "mean_agreement": sum(one.agreement for one in observed) / num if num else None,
+        "mean_gap": sum(gaps) / len(gaps) if gaps else None,
     }
 
 

@@ -39,6 +39,8 @@ def test_programs_that_return_the_same_agree_and_those_that_fail_do_not() -> Non
     assert seen.agreement == 3
     assert seen.delta == pytest.approx(1 - 3 / 6)
     assert seen.program == normalise("def f(numbers):\n    return sum(numbers)")
+    assert [code[code.index("return ") + 7 :] for code in seen.agreeing] == bodies[:3]
+    assert [code[code.index("return ") + 7 :] for code in seen.others] == ["len(xs)"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from rl.problems.synthetic import (
     largest_cluster,
     make_candidates,
     make_card,
+    score_gap,
     sift_observed,
     sift_statements,
 )
@@ -121,6 +122,44 @@ def test_each_filter_leaves_out_what_it_is_for_and_the_first_counts() -> None:
     meta = json.loads(kept[0].meta)
     assert (meta["delta"], meta["agreement"]) == (0.2, 6)
     assert set(meta) == {"concepts", "parents", "planted", "delta", "agreement"}
+
+
+def test_a_gap_that_is_too_small_leaves_out_and_none_is_asked_without_a_bound() -> None:
+    one, two, alone = made(3)
+    observed = [
+        replace(seen(one, 6, 0.2), gap=1.9),
+        replace(seen(two, 6, 0.2), gap=2.0),
+        seen(alone, 6, 0.2),  # no program differs, or none was scored
+    ]
+    asked = replace(FILTERS_OF_8, min_gap=2.0)
+    kept, reasons = sift_observed(observed, asked)
+    assert reasons == {one.prompt.id: "gap"}
+    assert [json.loads(prompt.meta).get("gap") for prompt in kept] == [2.0, None]
+    assert sift_observed(observed, FILTERS_OF_8)[1] == {}
+    assert score_gap([1.0, 3.0], [-4.0, 0.5]) == 1.5
+    assert score_gap([], [1.0]) is None
+
+
+def test_the_gap_has_error_rates_of_its_own_beside_those_of_agreement() -> None:
+    kinds = {kind: [c for c in made() if c.planted == kind][:2] for kind in PLANTED}
+    gaps = {"plain": [9.0, 9.0], "outside": [9.0, 0.0], "ambiguous": [0.0, 9.0]}
+    observed = [
+        replace(seen(candidate, 8 if gap else 6, 0.2), gap=gap)
+        for kind in PLANTED
+        for candidate, gap in zip(kinds[kind], gaps[kind], strict=True)
+    ]
+    observed.append(replace(seen(made()[-1], 2, 0.2), gap=-9.0))  # agreement has it already
+    candidates = [one.candidate for one in observed]
+    found = make_card(candidates, observed, {}, replace(FILTERS_OF_8, min_gap=2.0))[
+        "finds_ambiguous"
+    ]
+    assert found["gap_of_agreed"] == {
+        "precision": 1 / 2,
+        "recall": 1 / 2,
+        "plain_lost": 0.0,
+        "outside_lost": 1 / 2,
+    }
+    assert "gap" not in make_card(candidates, observed, {}, FILTERS_OF_8)["finds_ambiguous"]
 
 
 def test_the_card_counts_every_problem_once_and_tells_the_two_errors_apart() -> None:
