@@ -29,9 +29,7 @@ from reward.verify.generated_tests import CallTest
 from reward.verify.matrix import Observing, execute_matrix
 from rl.base.console import Console
 from rl.base.files import replace_json
-from rl.problems.minipy import make_prompts
-from rl.problems.prompts import write_prompts
-from rl.problems.synthetic import (
+from rl.problems.making.synthetic import (
     PLANTED,
     REASONS,
     Candidate,
@@ -46,6 +44,8 @@ from rl.problems.synthetic import (
     sift_observed,
     sift_statements,
 )
+from rl.problems.minipy import make_prompts
+from rl.problems.prompts import write_prompts
 from rl.run.probe import minipy_probe
 from rl.types import Ask, PromptGroup, SamplingConfig
 
@@ -63,7 +63,9 @@ def make_problems(cfg: Config, args: MakeProblemsArgs, held_out: Sequence[str]) 
     """
     parents = make_prompts("train", args.num_parents, args.seed)
     shares = Shares(ambiguous=args.ambiguous, outside=args.outside)
-    candidates = make_candidates(parents, args.num, shares, args.num_inputs, args.seed)
+    candidates = make_candidates(
+        parents, args.num, shares, args.num_inputs, args.seed, combine=args.combine
+    )
     evaluated = make_prompts("eval", _NUM_HELD_OUT, 0)
     probed = minipy_probe("flat", _NUM_PROBE, evaluated)
     secret = [*held_out, *(prompt.question for prompt in [*evaluated, *probed])]

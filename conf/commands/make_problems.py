@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from conf.errors import UserError
 from conf.schema import MIN_TEMPERATURE, AdapterName, SandboxConfig, key
@@ -15,6 +16,11 @@ class MakeProblemsArgs:
     output: str = key("directory of problems.parquet and card.json; those there are replaced")
     num: int = key("problems that are made; the filters keep a part", 400, ge=1)
     num_parents: int = key("training problems of minipy that are recombined", 120, ge=1)
+    combine: Literal["uniform", "walk"] = key(
+        "what is combined: parts of training problems that are drawn uniformly, or those of a walk "
+        "over the concepts that occur together in them",
+        "uniform",
+    )
     ambiguous: float = key("share that is planted with two readings", 0.2, ge=0, le=1)
     outside: float = key(
         "share that is planted well posed, but of a form that no training problem has",

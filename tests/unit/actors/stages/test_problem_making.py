@@ -13,9 +13,9 @@ from conf.errors import UserError
 from conf.schema import SandboxConfig
 from reward.code.normal_form import normalise
 from reward.verify.verdict import Verifier
+from rl.problems.making.synthetic import Shares, make_candidates
 from rl.problems.minipy import held_out_combinations, make_prompts
 from rl.problems.prompts import load_prompts
-from rl.problems.synthetic import Shares, make_candidates
 from tests.settings import shipped_config
 from tests.unit.rl.fakes import make_group
 

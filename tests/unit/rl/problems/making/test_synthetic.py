@@ -9,9 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rl.problems.minipy import FILTERS, MAPS, REDUCES, held_out_combinations, make_prompts
-from rl.problems.prompts import load_prompts, write_prompts
-from rl.problems.synthetic import (
+from rl.problems.making.synthetic import (
     PLANTED,
     Candidate,
     Filters,
@@ -25,12 +23,19 @@ from rl.problems.synthetic import (
     sift_observed,
     sift_statements,
 )
+from rl.problems.minipy import FILTERS, MAPS, REDUCES, held_out_combinations, make_prompts
+from rl.problems.prompts import load_prompts, write_prompts
+from rl.types import Prompt
 
 pytestmark = pytest.mark.unit
 
 SHARES = Shares(ambiguous=0.2, outside=0.2)
 FILTERS_OF_8 = Filters(min_agreement=5, delta_band=(0.05, 0.4))
 PARENTS = make_prompts("train", 40, 0)
+
+
+def combination_of(prompt: Prompt) -> list[int]:
+    return json.loads(prompt.meta)["combination"]
 
 
 def made(num: int = 300, seed: int = 0) -> list[Candidate]:
@@ -62,6 +67,26 @@ def test_a_plain_problem_takes_its_parts_from_its_parents() -> None:
             assert [parents[0][0], parents[1][1], parents[2][2]] == [keep, change, fold]
             phrases = [FILTERS[keep].phrase, MAPS[change].phrase, REDUCES[fold].phrase]
             assert meta["concepts"] == phrases
+
+
+def test_a_walk_combines_what_occurs_together_and_takes_it_from_its_parents() -> None:
+    problems = make_prompts("train", 400, 0)
+    one = next(p for p in problems if combination_of(p)[:2] == [0, 0])
+    other = next(p for p in problems if combination_of(p)[:2] == [1, 1])
+    parents = 20 * [one] + 20 * [other]
+    shares = Shares(ambiguous=0, outside=0)
+    apart = {}
+    for way in ("walk", "uniform"):
+        made = make_candidates(parents, 400, shares, 1, 0, combine=way)
+        assert made == make_candidates(parents, 400, shares, 1, 0, combine=way)
+        parts = [candidate.combination or (-1, -1, -1) for candidate in made]
+        apart[way] = sum(keep != change for keep, change, _ in parts) / len(parts)
+        for candidate, (keep, change, fold) in zip(made, parts, strict=True):
+            names = json.loads(candidate.prompt.meta)["parents"]
+            held = [combination_of(one if name == one.id else other) for name in names]
+            assert [held[0][0], held[1][1], held[2][2]] == [keep, change, fold]
+    assert apart["uniform"] == pytest.approx(0.5, abs=0.1)
+    assert 0 < apart["walk"] < 0.2  # no problem has them together, so by epsilon alone
 
 
 def test_planted_problems_come_in_their_shares_and_say_so() -> None:

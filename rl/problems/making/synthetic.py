@@ -1,6 +1,7 @@
 """Synthetic problems of minipy: recombined from known ones, without tests; and their filters.
 
-A problem takes its filter, map and reduction from three parents. Two kinds are planted, so that
+A problem takes its filter, map and reduction from three parents, drawn uniformly or by a walk over
+their concepts. Two kinds are planted, so that
 the errors of the filters can be told apart: `ambiguous` ones, whose reduction has two readings, and
 `outside` ones, which are well posed but of a form that no training problem has. The filters judge
 by what sampled programs do: how many agree on all inputs, and how far their outputs are from
@@ -19,6 +20,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from rl.problems.making.concepts import Concept, ConceptGraph
 from rl.problems.minipy import (
     CONSTANTS,
     ENTRY_POINT,
@@ -36,6 +38,9 @@ PLANTED: tuple[Planted, ...] = ("plain", "outside", "ambiguous")
 # The one in the middle place, or the median; that of extremes, or of ends; the last, or largest.
 AMBIGUOUS = ("middle", "difference", "end")
 _PARITIES, _SIGNS = (0, 1), (2, 3, 4, 5)  # filters that can be joined and still keep something
+
+Combine = Literal["uniform", "walk"]
+_KINDS = ("filter", "map", "reduction")
 
 Reason = Literal["statement", "contamination", "agreement", "delta", "gap", "duplicate"]
 REASONS: tuple[Reason, ...] = (
@@ -66,10 +71,17 @@ class Shares:
     outside: float
 
 
-def make_candidates(
-    parents: Sequence[Prompt], num: int, shares: Shares, num_inputs: int, seed: int
+def make_candidates(  # noqa: PLR0913 - what is made of what, and how
+    parents: Sequence[Prompt],
+    num: int,
+    shares: Shares,
+    num_inputs: int,
+    seed: int,
+    *,
+    combine: Combine = "uniform",
 ) -> list[Candidate]:
     """Recombine problems of minipy; the held-out combinations are not avoided."""
+    choose = _Choice(parents, combine)
     made: list[Candidate] = []
     for index in range(num):
         rng = random.Random(derive_seed(seed, "synthetic problem", index))
@@ -77,11 +89,8 @@ def make_candidates(
         planted: Planted = "plain"
         if draw < shares.ambiguous + shares.outside:
             planted = "ambiguous" if draw < shares.ambiguous else "outside"
-        chosen = [rng.choice(parents) for _ in range(3)]
-        keep, change, fold = (
-            cast("Combination", tuple(json.loads(parent.meta)["combination"]))[place]
-            for place, parent in enumerate(chosen)
-        )
+        chosen = choose.parents(rng)
+        keep, change, fold = (_combination(one)[place] for place, one in enumerate(chosen))
         spec = Spec((keep, change, fold), rng.choice(CONSTANTS), rng.choice(CONSTANTS))
         question, concepts = _written(spec, planted, rng)
         meta = {"concepts": concepts, "parents": [parent.id for parent in chosen]}
@@ -100,6 +109,29 @@ def make_candidates(
             )
         )
     return made
+
+
+class _Choice:
+    """Whose filter, map and reduction, in this order, a new problem takes."""
+
+    def __init__(self, parents: Sequence[Prompt], combine: Combine) -> None:
+        self._parents = parents
+        concepts_P = [
+            {Concept(_KINDS[place], str(part)) for place, part in enumerate(_combination(parent))}
+            for parent in parents
+        ]
+        self._graph = ConceptGraph(concepts_P) if combine == "walk" else None
+
+    def parents(self, rng: random.Random) -> list[Prompt]:
+        if self._graph is None:
+            return [rng.choice(self._parents) for _ in _KINDS]
+        walked = {concept.kind: concept for concept in self._graph.walk(len(_KINDS), rng)}
+        holders = [self._graph.holders(walked[kind]) for kind in _KINDS]
+        return [self._parents[rng.choice(places)] for places in holders]
+
+
+def _combination(parent: Prompt) -> Combination:
+    return cast("Combination", tuple(json.loads(parent.meta)["combination"]))
 
 
 def _written(spec: Spec, planted: Planted, rng: random.Random) -> tuple[str, list[str]]:
