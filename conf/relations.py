@@ -18,8 +18,9 @@ from conf.rules.problems import (
     DIFFICULTY_RELATIONS,
     FILE_RELATIONS,
     SOURCE_RELATIONS,
+    UNTESTED_CAUTIONS,
     UNTESTED_RELATIONS,
-    num_untested,
+    most_tested,
 )
 from conf.rules.recipes import RECIPE_RELATIONS
 from conf.rules.trackers import TRACKER_RELATIONS
@@ -171,10 +172,7 @@ RELATIONS: tuple[Relation, ...] = (
         rule="each group of a step has its own problem: data.num_train >= prompts_per_step, "
         "those without tests left out",
         fix="raise data.num_train, or lower algorithm.prompts_per_step",
-        holds=lambda c: (
-            c.data.kind != "minipy"
-            or c.data.num_train >= c.algorithm.prompts_per_step - num_untested(c)
-        ),
+        holds=lambda c: c.data.kind != "minipy" or c.data.num_train >= most_tested(c),
     ),
     *DIFFICULTY_RELATIONS,
     *CURRICULUM_RELATIONS,
@@ -340,6 +338,7 @@ RELATIONS: tuple[Relation, ...] = (
 
 CAUTIONS: tuple[Relation, ...] = (
     *ALGORITHM_CAUTIONS,
+    *UNTESTED_CAUTIONS,
     Relation(
         path="reward.kind",
         involves=("reward.kind", "data.kind"),

@@ -173,6 +173,12 @@ class DataConfig:
     untested_share: float = key(
         "share of each step's problems that have no tests (with untested_path)", 0.5, gt=0, le=1
     )
+    untested_from_step: int = key(
+        "first step that takes problems without tests; those before it take tested ones only; 0 is "
+        "the first of the run",
+        0,
+        ge=0,
+    )
     sources: dict[str, SourceConfig] | None = key(
         "several files of training problems by names of yours, in place of train_path", None
     )

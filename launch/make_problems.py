@@ -13,9 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import rl.base.early  # noqa: F401 - signals are heard from here on
-from actors.plan.evaluation import check_arguments, check_model, configure
-from actors.plan.shipped import shipped
-from conf.commands.benchmark import DataArgs, EvaluationArgs
+from actors.plan.making import KEYS, configure_making
 from conf.commands.make_problems import MakeProblemsArgs, check_bounds
 from launch.common.cli import main_simple
 from rl.base.outputs import check_output_dir
@@ -26,24 +24,14 @@ def run(args: MakeProblemsArgs) -> None:
     """Check what can be checked without an engine, then make and sift."""
     check_bounds(args)
     output = check_output_dir(args.output)
-    sampling = EvaluationArgs(
-        model=shipped(args.policy),
-        benchmark="minipy",
-        output=str(output / "card.json"),
-        num_samples=args.num_samples,
-        temperature=args.temperature,
-        top_p=1.0,
-        seed=args.seed,
-        data=DataArgs(),
-        sandbox=args.sandbox,
-    )
-    check_arguments(sampling)
     held_out = load_prompts(args.held_out) if args.held_out else []
-    cfg = configure(sampling, *check_model(sampling, "policy"))
+    cfg = configure_making(args, output)
     from actors.plan.checks.rehearsal import rehearse  # noqa: PLC0415 - heavy
     from actors.stages.problem_making import make_problems  # noqa: PLC0415
 
-    rehearse(sampling.model, "policy", "lm")
+    rehearse(cfg.model.path, "policy", "lm")
+    if cfg.reward.model is not None:
+        rehearse(cfg.reward.model, KEYS.model, "score", num_tokens=cfg.reward.max_tokens)
     make_problems(cfg, args, [prompt.question for prompt in held_out])
 
 

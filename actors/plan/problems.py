@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from conf.errors import DataError, UserError
 from conf.imports import load_function
-from conf.rules.problems import num_untested, source_counts
+from conf.rules.problems import is_staged, num_untested, source_counts
 from conf.schema import Config, DataConfig, ProbeConfig
 from rl.problems.curriculum import CurriculumSampler
 from rl.problems.difficulty import ranks_of, within
 from rl.problems.levels import make_prompts
-from rl.problems.mixing import MixedSampler, by_source, by_tests
+from rl.problems.mixing import MixedSampler, StagedSampler, by_source, by_tests
 from rl.problems.prompts import PromptSampler, load_prompts
 from rl.run.probe import MIN_PROBLEMS, Problems, carve, choose, minipy_probe
 from rl.types import Message, Prompt
@@ -71,7 +71,7 @@ def make_sampler(cfg: Config, train: Sequence[Prompt], sources: Mapping[str, str
     Raises:
         DataError: where a part has fewer problems than a step takes of it.
     """
-    num, ranks = cfg.algorithm.prompts_per_step, ranks_of(train, cfg.data.difficulty)
+    ranks = ranks_of(train, cfg.data.difficulty)
     curriculum = cfg.data.curriculum
 
     def of(prompts: Sequence[Prompt]) -> PromptSampler:
@@ -83,9 +83,20 @@ def make_sampler(cfg: Config, train: Sequence[Prompt], sources: Mapping[str, str
         shares = by_source(source_counts(cfg), sources)
         return MixedSampler(train, cfg.seed, shares, "data.sources", of)
     if cfg.data.untested_path is not None:
-        shares = by_tests(num, num_untested(cfg))
-        return MixedSampler(train, cfg.seed, shares, "data.untested_share", of)
+        return _by_tests(cfg, train, of)
     return of(train)
+
+
+def _by_tests(
+    cfg: Config, train: Sequence[Prompt], of: Callable[[Sequence[Prompt]], PromptSampler]
+) -> PromptSampler:
+    num, key = cfg.algorithm.prompts_per_step, "data.untested_share"
+    mixed = MixedSampler(train, cfg.seed, by_tests(num, num_untested(cfg)), key, of)
+    if not is_staged(cfg):
+        return mixed
+    key = "data.untested_from_step"
+    first = MixedSampler(train, cfg.seed, by_tests(num, 0), key, of)
+    return StagedSampler(train, cfg.seed, (first, mixed), cfg.data.untested_from_step)
 
 
 def probe_problems(

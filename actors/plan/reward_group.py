@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from actors.plan.checks.engine_support import EngineNeeds, check_engine, device_of
 from conf.commands.reward_model import AnswerArgs, RewardGroupArgs
 from conf.offline import offline_config
-from conf.schema import Config, RewardConfig
+from conf.schema import AdapterName, Config, RewardConfig
 from reward.model.files import (
     RewardKeys,
     check_family,
@@ -49,6 +50,22 @@ def reward_config(
     return offline_config(
         {"placement": args.placement, "reward": "codescaler"}, {**reward, **(keys or {})}
     )
+
+
+def served_beside(
+    cfg: Config, model: str, adapter: AdapterName, max_tokens: int, system: str | None
+) -> Config:
+    """The configuration of rollout actors, with a group that serves `model` on the same machine."""
+    reward = replace(
+        offline_config({"reward": "codescaler"}, {"reward.model": model}).reward,
+        adapter=adapter,
+        dtype=cfg.model.dtype,
+        max_tokens=max_tokens,
+        max_num_seqs=MAX_NUM_SEQS,
+        system=system,
+    )
+    place = replace(cfg.placement.reward, gpus=1.0 if cfg.placement.rollout.gpus else 0.0)
+    return replace(cfg, reward=reward, placement=replace(cfg.placement, reward=place))
 
 
 def answer_config(args: AnswerArgs) -> Config:

@@ -17,12 +17,11 @@ from actors.plan.evaluation import (
     num_cores,
     read_benchmark,
 )
-from actors.plan.reward_group import MAX_NUM_SEQS, default_context
+from actors.plan.reward_group import default_context, served_beside
 from actors.plan.shipped import shipped
 from conf.commands.benchmark import EvaluationArgs
 from conf.commands.best_of_n import BestOfNArgs
 from conf.errors import UserError
-from conf.offline import offline_config
 from conf.schema import Config
 from reward.model.files import (
     RewardKeys,
@@ -114,20 +113,16 @@ def configure_selection(args: BestOfNArgs, output: Path) -> Config:
     if on_gpu and args.engines is None:
         engines = max(1, engines - args.shards)
     cfg = configure(replace(asked, engines=engines), max_prompt_tokens, max_tokens)
+    system = read_system(args.rm_system, KEYS.system)
+    cfg = served_beside(cfg, args.reward_model, args.adapter, rm_context(args), system)
     reward = replace(
-        offline_config({"reward": "codescaler"}, {"reward.model": args.reward_model}).reward,
-        adapter=args.adapter,
-        dtype=cfg.model.dtype,
-        max_tokens=rm_context(args),
-        max_num_seqs=MAX_NUM_SEQS,
-        system=read_system(args.rm_system, KEYS.system),
+        cfg.reward,
         golden_scores=args.golden_scores,
         shards=args.shards,
         cpu_threads=args.cpu_threads or max(1, num_cores() // args.shards),
         cache_size=0,  # a score that is remembered would take no time
     )
-    place = replace(cfg.placement.reward, gpus=1.0 if on_gpu else 0.0)
-    return replace(cfg, reward=reward, placement=replace(cfg.placement, reward=place))
+    return replace(cfg, reward=reward)
 
 
 def rm_context(args: BestOfNArgs) -> int:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from actors.cluster.bundles import Needs
 from actors.cluster.session import session
 from actors.groups.fleet import FleetSpec, start_fleet
+from actors.groups.reward import RewardGroup
 from actors.groups.verifiers import check_sandbox, make_verifier
 from actors.plan.checks.preflight import preflight
 from actors.plan.checks.prompt_checks import check_prompts
+from actors.stages.raw_scores import Candidates, score_all
 from conf.commands.make_problems import MakeProblemsArgs
 from conf.errors import UserError
 from conf.schema import Config
@@ -27,9 +29,7 @@ from reward.verify.generated_tests import CallTest
 from reward.verify.matrix import Observing, execute_matrix
 from rl.base.console import Console
 from rl.base.files import replace_json
-from rl.problems.minipy import make_prompts
-from rl.problems.prompts import write_prompts
-from rl.problems.synthetic import (
+from rl.problems.making.synthetic import (
     PLANTED,
     REASONS,
     Candidate,
@@ -40,9 +40,12 @@ from rl.problems.synthetic import (
     largest_cluster,
     make_candidates,
     make_card,
+    score_gap,
     sift_observed,
     sift_statements,
 )
+from rl.problems.minipy import make_prompts
+from rl.problems.prompts import write_prompts
 from rl.run.probe import minipy_probe
 from rl.types import Ask, PromptGroup, SamplingConfig
 
@@ -60,13 +63,16 @@ def make_problems(cfg: Config, args: MakeProblemsArgs, held_out: Sequence[str]) 
     """
     parents = make_prompts("train", args.num_parents, args.seed)
     shares = Shares(ambiguous=args.ambiguous, outside=args.outside)
-    candidates = make_candidates(parents, args.num, shares, args.num_inputs, args.seed)
+    candidates = make_candidates(
+        parents, args.num, shares, args.num_inputs, args.seed, combine=args.combine
+    )
     evaluated = make_prompts("eval", _NUM_HELD_OUT, 0)
     probed = minipy_probe("flat", _NUM_PROBE, evaluated)
     secret = [*held_out, *(prompt.question for prompt in [*evaluated, *probed])]
     left, early = sift_statements(candidates, [p.question for p in parents], secret)
     check_prompts(cfg.model, [candidate.prompt for candidate in left], "policy")
-    preflight(cfg, Needs(rollout=cfg.rollout.engines))
+    judges = 0 if args.reward_model is None else cfg.reward.shards
+    preflight(cfg, Needs(rollout=cfg.rollout.engines, reward=judges))
     check_sandbox(cfg.sandbox)
     console = Console()
     about = (
@@ -75,7 +81,8 @@ def make_problems(cfg: Config, args: MakeProblemsArgs, held_out: Sequence[str]) 
     console.stage("problems", about)
     observed = _observe(cfg, args, left, console) if left else []
     band = args.min_delta, args.max_delta
-    filters = Filters(min_agreement=args.min_agreement, delta_band=band)
+    gap = None if args.reward_model is None else args.min_gap
+    filters = Filters(min_agreement=args.min_agreement, delta_band=band, min_gap=gap)
     kept, late = sift_observed(observed, filters)
     card = make_card(candidates, observed, early | late, filters)
     _show(card, console)
@@ -95,7 +102,7 @@ def make_problems(cfg: Config, args: MakeProblemsArgs, held_out: Sequence[str]) 
 def _observe(
     cfg: Config, args: MakeProblemsArgs, candidates: Sequence[Candidate], console: Console
 ) -> list[Observed]:
-    """What the policy's programs do, in the order of the problems."""
+    """What the policy's programs do, and how they score, in the order of the problems."""
     sampling = SamplingConfig(
         group_size=args.num_samples,
         max_tokens=cfg.model.max_completion_tokens,
@@ -107,19 +114,20 @@ def _observe(
     found: dict[str, Observed] = {}
     slots = asyncio.Semaphore(2 * _WORKERS)
 
-    async def look(group: PromptGroup) -> None:
+    async def look(group: PromptGroup, reward: RewardGroup) -> None:
         async with slots:
             seen = await asyncio.to_thread(observe, by_id[group.prompt.id], group, verifier)
-        found[group.prompt.id] = seen
+        found[group.prompt.id] = await _scored(seen, reward) if args.reward_model else seen
         console.advance()
 
     async def work() -> None:
         asks = [Ask.code(candidate.prompt, sampling) for candidate in candidates]
-        async with start_fleet(cfg, FleetSpec(rollout_model=cfg.model.path), "problems") as fleet:
+        spec = FleetSpec(rollout_model=cfg.model.path, reward=args.reward_model is not None)
+        async with start_fleet(cfg, spec, "problems") as fleet:
             with console.steps(len(asks), what="problems"):
                 async with asyncio.TaskGroup() as looking:
                     async for group in fleet.rollout.generate(asks, 0):
-                        looking.create_task(look(group))
+                        looking.create_task(look(group, fleet.reward))
 
     with (
         session(cfg.ray, "make-problems") as run,
@@ -127,6 +135,18 @@ def _observe(
     ):
         run(work())
     return [found[candidate.prompt.id] for candidate in candidates]
+
+
+async def _scored(seen: Observed, reward: RewardGroup) -> Observed:
+    """With the gap between the scores of the programs that agree and those of the others."""
+    texts = tuple(dict.fromkeys([*seen.agreeing, *seen.others]))
+    if not texts:
+        return seen
+    asked = Candidates(question=seen.candidate.prompt.question, texts=texts)
+    (scores,) = await score_all(reward, [asked], lambda: None)
+    of = {text: float(score.value or 0.0) for text, score in zip(texts, scores, strict=True)}
+    gap = score_gap([of[code] for code in seen.agreeing], [of[code] for code in seen.others])
+    return replace(seen, gap=gap)
 
 
 def observe(candidate: Candidate, group: PromptGroup, verifier: Observing) -> Observed:
@@ -137,11 +157,16 @@ def observe(candidate: Candidate, group: PromptGroup, verifier: Observing) -> Ob
     inputs = [CallTest(name, (xs,), None) for xs in candidate.inputs]
     outputs_NM = execute_matrix(verifier, candidate.prompt, codes_N, inputs).outputs_NM
     agreement, first = largest_cluster(outputs_NM)
+    rows_N = [tuple(row) for row in outputs_NM.tolist()]
+    majority = None if first is None else rows_N[first]
+    whole = [(code, row) for code, row in zip(codes_N, rows_N, strict=True) if -1 not in row]
     return Observed(
         candidate=candidate,
         agreement=agreement,
         delta=delta_of(outputs_NM),
         program="" if first is None else normalise(codes_N[first]),
+        agreeing=tuple(code for code, row in whole if row == majority),
+        others=tuple(code for code, row in whole if row != majority),
     )
 
 
@@ -150,13 +175,15 @@ def _show(card: dict[str, Any], console: Console) -> None:
     parts += [(f"left out: {reason}", card["left_out"][reason]) for reason in REASONS]
     parts.append(("kept", card["kept"]))
     rows = [(name, *(str(nums[kind]) for kind in PLANTED)) for name, nums in parts]
-    for figure in ("mean_delta", "mean_agreement"):
+    for figure in ("mean_delta", "mean_agreement", "mean_gap"):
         cells = (_text(card["sampled"][kind][figure]) for kind in PLANTED)
         rows.append((figure.replace("_", " "), *cells))
     console.table("problems", rows, ("", *PLANTED))
     names = ("precision", "recall", "plain_lost", "outside_lost")
     found = card["finds_ambiguous"]
-    figures = [(way, *(_text(found[way][name]) for name in names)) for way in found]
+    figures = [
+        (way.replace("_", " "), *(_text(found[way][name]) for name in names)) for way in found
+    ]
     heads = ("", *(name.replace("_", " ") for name in names))
     console.table("bounds as finders of ambiguous problems", figures, heads)
 

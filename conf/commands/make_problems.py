@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from conf.errors import UserError
-from conf.schema import MIN_TEMPERATURE, SandboxConfig, key
+from conf.schema import MIN_TEMPERATURE, AdapterName, SandboxConfig, key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,11 @@ class MakeProblemsArgs:
     output: str = key("directory of problems.parquet and card.json; those there are replaced")
     num: int = key("problems that are made; the filters keep a part", 400, ge=1)
     num_parents: int = key("training problems of minipy that are recombined", 120, ge=1)
+    combine: Literal["uniform", "walk"] = key(
+        "what is combined: parts of training problems that are drawn uniformly, or those of a walk "
+        "over the concepts that occur together in them",
+        "uniform",
+    )
     ambiguous: float = key("share that is planted with two readings", 0.2, ge=0, le=1)
     outside: float = key(
         "share that is planted well posed, but of a form that no training problem has",
@@ -43,6 +49,29 @@ class MakeProblemsArgs:
         0.4,
         ge=0,
         le=1,
+    )
+    reward_model: str | None = key(
+        "directory or hub id of a reward model that scores the programs; null leaves problems out "
+        "by agreement and delta alone",
+        None,
+    )
+    min_gap: float = key(
+        "smallest gap that is kept: mean score of the programs that agree, less the best score of "
+        "the others (with reward_model)",
+        2.0,
+    )
+    adapter: AdapterName = key(
+        "family of the reward model: template, system prompt, read-out", "sequence_classifier"
+    )
+    rm_max_tokens: int | None = key(
+        "context of the reward model, problem and program, in tokens; null is the model's own, at "
+        "most 4096",
+        None,
+        ge=8,
+    )
+    rm_system: str | None = key(
+        "file with the system turn that the family was trained with, in place of the adapter's",
+        None,
     )
     test_timeout_s: float = key("wall clock of one input, seconds", 4.0, gt=0)
     sandbox: SandboxConfig = key("sandbox that holds programs")

@@ -15,6 +15,17 @@ def num_untested(config: Config) -> int:
     return round(config.data.untested_share * config.algorithm.prompts_per_step)
 
 
+def is_staged(config: Config) -> bool:
+    """Whether steps without any untested problem come before those that have some."""
+    return config.data.untested_path is not None and config.data.untested_from_step > 1
+
+
+def most_tested(config: Config) -> int:
+    """Problems with tests that a step takes at most."""
+    num = config.algorithm.prompts_per_step
+    return num if is_staged(config) else num - num_untested(config)
+
+
 def source_counts(config: Config) -> dict[str, int]:
     """Problems of a step that come from each of `data.sources`: largest remainders are rounded up.
 
@@ -186,11 +197,20 @@ UNTESTED_RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="data.untested_share",
         involves=("data.untested_path", "data.untested_share", "algorithm.prompts_per_step"),
-        rule="a step has at least two groups with tests and two without, where some have none",
-        fix="set data.untested_share nearer to 0.5, or raise algorithm.prompts_per_step",
+        rule="a step has at least two groups with tests and two without, or none with tests at all",
+        fix="set data.untested_share nearer to 0.5 or to 1, or raise algorithm.prompts_per_step",
         holds=lambda c: (
-            c.data.untested_path is None or 2 <= num_untested(c) <= c.algorithm.prompts_per_step - 2
+            c.data.untested_path is None
+            or 2 <= num_untested(c) <= c.algorithm.prompts_per_step - 2
+            or num_untested(c) == c.algorithm.prompts_per_step
         ),
+    ),
+    Relation(
+        path="data.untested_from_step",
+        involves=("data.untested_from_step", "data.untested_path"),
+        rule="the steps from this one on take the problems of data.untested_path",
+        fix="give data.untested_path=FILE, or set data.untested_from_step=0",
+        holds=lambda c: not c.data.untested_from_step or c.data.untested_path is not None,
     ),
     Relation(
         path="data.untested_path",
@@ -198,6 +218,16 @@ UNTESTED_RELATIONS: tuple[Relation, ...] = (
         rule="refills would change the share of problems without tests",
         fix="set algorithm.num_refills=0",
         holds=lambda c: c.data.untested_path is None or not c.algorithm.num_refills,
+    ),
+)
+
+UNTESTED_CAUTIONS: tuple[Relation, ...] = (
+    Relation(
+        path="data.untested_from_step",
+        involves=("data.untested_from_step", "algorithm.num_steps"),
+        rule="the run ends before it takes a problem without tests",
+        fix="raise algorithm.num_steps, or lower data.untested_from_step",
+        holds=lambda c: c.data.untested_from_step <= c.algorithm.num_steps,
     ),
 )
 

@@ -22,11 +22,12 @@ class Share:
 
 
 def by_tests(num: int, num_untested: int) -> tuple[Share, ...]:
-    """So many problems without tests, and the others with them, so that both judges have theirs."""
-    return (
+    """So many problems without tests, and the others with them; a share of none is left out."""
+    shares = (
         Share("with tests", num - num_untested, lambda prompt: prompt.tests is not None),
         Share("without tests", num_untested, lambda prompt: prompt.tests is None),
     )
+    return tuple(share for share in shares if share.num)
 
 
 def by_source(counts: Mapping[str, int], source_of: Mapping[str, str]) -> tuple[Share, ...]:
@@ -89,6 +90,48 @@ class MixedSampler(PromptSampler):
             for key, of_part in part.remember(groups_P, state).items():
                 found.setdefault(key, {}).update(of_part)
         return found
+
+
+class StagedSampler(PromptSampler):
+    """Takes the steps before `from_step` from one sampler, and the others from another.
+
+    The second counts its steps from 1 again, so that its problems come in the order in which a run
+    without a first stage would take them. What is remembered is what the second can use.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        run_seed: int,
+        stages: tuple[PromptSampler, PromptSampler],
+        from_step: int,
+    ) -> None:
+        super().__init__(prompts, run_seed)
+        self._stages = stages
+        self._from_step = from_step
+
+    def take(
+        self, num: int, step: int, state: Mapping[str, Any] = MappingProxyType({})
+    ) -> list[Prompt]:
+        """As `PromptSampler.take`, of the stage of the step."""
+        stage, own = self._at(step)
+        return stage.take(num, own, state)
+
+    def drawn(self, num: int, step: int, state: Mapping[str, Any]) -> set[str]:
+        """As `PromptSampler.drawn`, of the stage of the step."""
+        stage, own = self._at(step)
+        return stage.drawn(num, own, state)
+
+    def remember(
+        self, groups_P: Sequence[JudgedGroup], state: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """As `PromptSampler.remember`, of the second stage, which has the problems of the first."""
+        return self._stages[1].remember(groups_P, state)
+
+    def _at(self, step: int) -> tuple[PromptSampler, int]:
+        """The sampler of a step, and the number that the step has there."""
+        first, second = self._stages
+        return (first, step) if step < self._from_step else (second, step - self._from_step + 1)
 
 
 def alternating(parts: Sequence[Sequence[Prompt]]) -> list[Prompt]:

@@ -30,7 +30,7 @@ from conf.errors import UserError
 from conf.imports import load_function
 from conf.keys import is_import_path
 from conf.recipes import ARGS, OFFLINE, RUNS_NOTHING
-from conf.rules.problems import num_untested, problem_files
+from conf.rules.problems import most_tested, problem_files
 from conf.schema import (
     Attention,
     Config,
@@ -107,7 +107,7 @@ def file_faults(cfg: Config) -> list[str]:
         quick.append(partial(_check_policy, model, device, cfg.policy.attention))
         quick.append(partial(_check_reward_model, reward, device))
     if data.kind == "parquet":
-        steps = cfg.algorithm.prompts_per_step - num_untested(cfg)
+        steps = most_tested(cfg)
         by_tests = kind is None and reward.by_tests
         if data.sources:
             quick.append(partial(_check_sources, data, by_tests=by_tests))

@@ -693,6 +693,14 @@ SYNTHETIC = "experiment=synthetic"
 
 def test_a_hybrid_on_tested_and_untested_problems_has_both_of_its_judges() -> None:
     assert cautions(run_config([SYNTHETIC])) == []
+    staged = [SYNTHETIC, "++data.num_train=16", "++data.untested_from_step=30"]
+    assert cautions(run_config(staged)) == []
+    (caution,) = cautions(run_config([*staged, "++algorithm.num_steps=29"]))
+    assert caution.path == "data.untested_from_step"
+
+
+def test_a_step_without_any_tested_problem_needs_none_of_them() -> None:
+    run_config([SYNTHETIC, "++data.untested_share=1", "++data.num_train=1", "reward=codescaler"])
 
 
 @pytest.mark.parametrize(
@@ -713,6 +721,12 @@ def test_a_hybrid_on_tested_and_untested_problems_has_both_of_its_judges() -> No
             "set algorithm.num_refills=0",
         ),
         (["++data.num_train=7"], "data.num_train", "those without tests left out"),
+        (["++data.untested_from_step=2"], "data.num_train", "data.num_train >= prompts_per_step"),
+        (
+            ["++data.untested_from_step=2", "++data.untested_path=null", "++data.num_train=16"],
+            "data.untested_from_step",
+            "give data.untested_path=FILE",
+        ),
     ],
 )
 def test_a_mix_that_leaves_a_judge_without_groups_is_refused(

@@ -13,9 +13,9 @@ from conf.errors import UserError
 from conf.schema import SandboxConfig
 from reward.code.normal_form import normalise
 from reward.verify.verdict import Verifier
+from rl.problems.making.synthetic import Shares, make_candidates
 from rl.problems.minipy import held_out_combinations, make_prompts
 from rl.problems.prompts import load_prompts
-from rl.problems.synthetic import Shares, make_candidates
 from tests.settings import shipped_config
 from tests.unit.rl.fakes import make_group
 
@@ -39,6 +39,8 @@ def test_programs_that_return_the_same_agree_and_those_that_fail_do_not() -> Non
     assert seen.agreement == 3
     assert seen.delta == pytest.approx(1 - 3 / 6)
     assert seen.program == normalise("def f(numbers):\n    return sum(numbers)")
+    assert [code[code.index("return ") + 7 :] for code in seen.agreeing] == bodies[:3]
+    assert [code[code.index("return ") + 7 :] for code in seen.others] == ["len(xs)"]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from actors.plan.problems import load_problems, make_sampler
 from conf.errors import DataError
-from rl.problems.mixing import MixedSampler, by_source, by_tests
+from rl.problems.mixing import MixedSampler, StagedSampler, by_source, by_tests
 from rl.problems.prompts import PromptSampler
 from rl.types import Prompt
+from tests.settings import shipped_config
 
 pytestmark = pytest.mark.unit
 
@@ -38,6 +42,35 @@ def test_either_part_has_epochs_of_its_own() -> None:
     asked = [p.id for step in steps for p in step]
     assert sorted(name for name in asked if name[0] == "u") == sorted(p.id for p in UNTESTED)
     assert sorted(name for name in asked if name[0] == "t") == sorted(2 * [p.id for p in TESTED])
+
+
+def test_before_the_second_stage_all_have_tests_and_then_it_goes_as_from_the_start() -> None:
+    def staged(from_step: int) -> StagedSampler:
+        return StagedSampler(MIXED, 7, (mixed(7, 6, 0), mixed(7, 6, 4)), from_step)
+
+    steps = [staged(4).take(6, step) for step in range(1, 10)]
+    assert [sum(p.tests is None for p in step) for step in steps] == 3 * [0] + 6 * [4]
+    assert steps[3:] == [mixed(7, 6, 4).take(6, step) for step in range(1, 7)]
+    assert staged(4).take(6, 8) == steps[7]  # a run that goes on
+
+
+def test_a_run_in_two_stages_takes_no_untested_problem_before_the_second() -> None:
+    cfg = shipped_config(
+        ["experiment=synthetic", "++data.num_train=16", "++data.untested_from_step=3"]
+    )
+    train, _ = load_problems(cfg.data, cfg.seed)
+    sampler = make_sampler(cfg, train, {})
+    nums = [sum(p.tests is None for p in sampler.take(16, step)) for step in (1, 2, 3, 4)]
+    assert nums == [0, 0, 8, 8]
+    few = replace(cfg, data=replace(cfg.data, untested_from_step=0))
+    assert make_sampler(few, train, {}).take(16, 1) == sampler.take(16, 3)
+    with pytest.raises(DataError, match=r"data\.untested_from_step: a step takes 16 .* are 15"):
+        make_sampler(cfg, train[1:], {})
+
+
+def test_a_share_of_all_takes_no_problem_with_tests() -> None:
+    assert all(p.tests is None for p in mixed(0, 8, 8).take(8, 3))
+    assert all(p.tests is not None for p in mixed(0, 5, 0).take(5, 3))
 
 
 @pytest.mark.parametrize(("num", "num_untested", "what"), [(12, 5, "with"), (24, 21, "without")])

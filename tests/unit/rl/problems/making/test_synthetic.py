@@ -9,9 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rl.problems.minipy import FILTERS, MAPS, REDUCES, held_out_combinations, make_prompts
-from rl.problems.prompts import load_prompts, write_prompts
-from rl.problems.synthetic import (
+from rl.problems.making.synthetic import (
     PLANTED,
     Candidate,
     Filters,
@@ -21,15 +19,23 @@ from rl.problems.synthetic import (
     largest_cluster,
     make_candidates,
     make_card,
+    score_gap,
     sift_observed,
     sift_statements,
 )
+from rl.problems.minipy import FILTERS, MAPS, REDUCES, held_out_combinations, make_prompts
+from rl.problems.prompts import load_prompts, write_prompts
+from rl.types import Prompt
 
 pytestmark = pytest.mark.unit
 
 SHARES = Shares(ambiguous=0.2, outside=0.2)
 FILTERS_OF_8 = Filters(min_agreement=5, delta_band=(0.05, 0.4))
 PARENTS = make_prompts("train", 40, 0)
+
+
+def combination_of(prompt: Prompt) -> list[int]:
+    return json.loads(prompt.meta)["combination"]
 
 
 def made(num: int = 300, seed: int = 0) -> list[Candidate]:
@@ -61,6 +67,26 @@ def test_a_plain_problem_takes_its_parts_from_its_parents() -> None:
             assert [parents[0][0], parents[1][1], parents[2][2]] == [keep, change, fold]
             phrases = [FILTERS[keep].phrase, MAPS[change].phrase, REDUCES[fold].phrase]
             assert meta["concepts"] == phrases
+
+
+def test_a_walk_combines_what_occurs_together_and_takes_it_from_its_parents() -> None:
+    problems = make_prompts("train", 400, 0)
+    one = next(p for p in problems if combination_of(p)[:2] == [0, 0])
+    other = next(p for p in problems if combination_of(p)[:2] == [1, 1])
+    parents = 20 * [one] + 20 * [other]
+    shares = Shares(ambiguous=0, outside=0)
+    apart = {}
+    for way in ("walk", "uniform"):
+        made = make_candidates(parents, 400, shares, 1, 0, combine=way)
+        assert made == make_candidates(parents, 400, shares, 1, 0, combine=way)
+        parts = [candidate.combination or (-1, -1, -1) for candidate in made]
+        apart[way] = sum(keep != change for keep, change, _ in parts) / len(parts)
+        for candidate, (keep, change, fold) in zip(made, parts, strict=True):
+            names = json.loads(candidate.prompt.meta)["parents"]
+            held = [combination_of(one if name == one.id else other) for name in names]
+            assert [held[0][0], held[1][1], held[2][2]] == [keep, change, fold]
+    assert apart["uniform"] == pytest.approx(0.5, abs=0.1)
+    assert 0 < apart["walk"] < 0.2  # no problem has them together, so by epsilon alone
 
 
 def test_planted_problems_come_in_their_shares_and_say_so() -> None:
@@ -121,6 +147,44 @@ def test_each_filter_leaves_out_what_it_is_for_and_the_first_counts() -> None:
     meta = json.loads(kept[0].meta)
     assert (meta["delta"], meta["agreement"]) == (0.2, 6)
     assert set(meta) == {"concepts", "parents", "planted", "delta", "agreement"}
+
+
+def test_a_gap_that_is_too_small_leaves_out_and_none_is_asked_without_a_bound() -> None:
+    one, two, alone = made(3)
+    observed = [
+        replace(seen(one, 6, 0.2), gap=1.9),
+        replace(seen(two, 6, 0.2), gap=2.0),
+        seen(alone, 6, 0.2),  # no program differs, or none was scored
+    ]
+    asked = replace(FILTERS_OF_8, min_gap=2.0)
+    kept, reasons = sift_observed(observed, asked)
+    assert reasons == {one.prompt.id: "gap"}
+    assert [json.loads(prompt.meta).get("gap") for prompt in kept] == [2.0, None]
+    assert sift_observed(observed, FILTERS_OF_8)[1] == {}
+    assert score_gap([1.0, 3.0], [-4.0, 0.5]) == 1.5
+    assert score_gap([], [1.0]) is None
+
+
+def test_the_gap_has_error_rates_of_its_own_beside_those_of_agreement() -> None:
+    kinds = {kind: [c for c in made() if c.planted == kind][:2] for kind in PLANTED}
+    gaps = {"plain": [9.0, 9.0], "outside": [9.0, 0.0], "ambiguous": [0.0, 9.0]}
+    observed = [
+        replace(seen(candidate, 8 if gap else 6, 0.2), gap=gap)
+        for kind in PLANTED
+        for candidate, gap in zip(kinds[kind], gaps[kind], strict=True)
+    ]
+    observed.append(replace(seen(made()[-1], 2, 0.2), gap=-9.0))  # agreement has it already
+    candidates = [one.candidate for one in observed]
+    found = make_card(candidates, observed, {}, replace(FILTERS_OF_8, min_gap=2.0))[
+        "finds_ambiguous"
+    ]
+    assert found["gap_of_agreed"] == {
+        "precision": 1 / 2,
+        "recall": 1 / 2,
+        "plain_lost": 0.0,
+        "outside_lost": 1 / 2,
+    }
+    assert "gap" not in make_card(candidates, observed, {}, FILTERS_OF_8)["finds_ambiguous"]
 
 
 def test_the_card_counts_every_problem_once_and_tells_the_two_errors_apart() -> None:

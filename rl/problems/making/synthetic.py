@@ -1,10 +1,11 @@
 """Synthetic problems of minipy: recombined from known ones, without tests; and their filters.
 
-A problem takes its filter, map and reduction from three parents. Two kinds are planted, so that
+A problem takes its filter, map and reduction from three parents, drawn uniformly or by a walk over
+their concepts. Two kinds are planted, so that
 the errors of the filters can be told apart: `ambiguous` ones, whose reduction has two readings, and
 `outside` ones, which are well posed but of a form that no training problem has. The filters judge
 by what sampled programs do: how many agree on all inputs, and how far their outputs are from
-unanimity.
+unanimity, and how far a reward model puts the agreeing ones above the others.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from rl.problems.making.concepts import Concept, ConceptGraph
 from rl.problems.minipy import (
     CONSTANTS,
     ENTRY_POINT,
@@ -37,8 +39,18 @@ PLANTED: tuple[Planted, ...] = ("plain", "outside", "ambiguous")
 AMBIGUOUS = ("middle", "difference", "end")
 _PARITIES, _SIGNS = (0, 1), (2, 3, 4, 5)  # filters that can be joined and still keep something
 
-Reason = Literal["statement", "contamination", "agreement", "delta", "duplicate"]
-REASONS: tuple[Reason, ...] = ("statement", "contamination", "agreement", "delta", "duplicate")
+Combine = Literal["uniform", "walk"]
+_KINDS = ("filter", "map", "reduction")
+
+Reason = Literal["statement", "contamination", "agreement", "delta", "gap", "duplicate"]
+REASONS: tuple[Reason, ...] = (
+    "statement",
+    "contamination",
+    "agreement",
+    "delta",
+    "gap",
+    "duplicate",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +71,17 @@ class Shares:
     outside: float
 
 
-def make_candidates(
-    parents: Sequence[Prompt], num: int, shares: Shares, num_inputs: int, seed: int
+def make_candidates(  # noqa: PLR0913 - what is made of what, and how
+    parents: Sequence[Prompt],
+    num: int,
+    shares: Shares,
+    num_inputs: int,
+    seed: int,
+    *,
+    combine: Combine = "uniform",
 ) -> list[Candidate]:
     """Recombine problems of minipy; the held-out combinations are not avoided."""
+    choose = _Choice(parents, combine)
     made: list[Candidate] = []
     for index in range(num):
         rng = random.Random(derive_seed(seed, "synthetic problem", index))
@@ -70,11 +89,8 @@ def make_candidates(
         planted: Planted = "plain"
         if draw < shares.ambiguous + shares.outside:
             planted = "ambiguous" if draw < shares.ambiguous else "outside"
-        chosen = [rng.choice(parents) for _ in range(3)]
-        keep, change, fold = (
-            cast("Combination", tuple(json.loads(parent.meta)["combination"]))[place]
-            for place, parent in enumerate(chosen)
-        )
+        chosen = choose.parents(rng)
+        keep, change, fold = (_combination(one)[place] for place, one in enumerate(chosen))
         spec = Spec((keep, change, fold), rng.choice(CONSTANTS), rng.choice(CONSTANTS))
         question, concepts = _written(spec, planted, rng)
         meta = {"concepts": concepts, "parents": [parent.id for parent in chosen]}
@@ -93,6 +109,29 @@ def make_candidates(
             )
         )
     return made
+
+
+class _Choice:
+    """Whose filter, map and reduction, in this order, a new problem takes."""
+
+    def __init__(self, parents: Sequence[Prompt], combine: Combine) -> None:
+        self._parents = parents
+        concepts_P = [
+            {Concept(_KINDS[place], str(part)) for place, part in enumerate(_combination(parent))}
+            for parent in parents
+        ]
+        self._graph = ConceptGraph(concepts_P) if combine == "walk" else None
+
+    def parents(self, rng: random.Random) -> list[Prompt]:
+        if self._graph is None:
+            return [rng.choice(self._parents) for _ in _KINDS]
+        walked = {concept.kind: concept for concept in self._graph.walk(len(_KINDS), rng)}
+        holders = [self._graph.holders(walked[kind]) for kind in _KINDS]
+        return [self._parents[rng.choice(places)] for places in holders]
+
+
+def _combination(parent: Prompt) -> Combination:
+    return cast("Combination", tuple(json.loads(parent.meta)["combination"]))
 
 
 def _written(spec: Spec, planted: Planted, rng: random.Random) -> tuple[str, list[str]]:
@@ -130,12 +169,18 @@ class Filters:
 
     min_agreement: int  # programs that agree on all inputs
     delta_band: tuple[float, float]  # both ends are inside
+    min_gap: float | None = None  # None where no reward model was asked
 
-    def faults(self, agreement: int, delta: float) -> list[Reason]:
-        """Which of the two bounds a problem passes over."""
+    def faults(self, one: Observed) -> list[Reason]:
+        """Which of the bounds a problem passes over, in the order of `REASONS`."""
         low, high = self.delta_band
-        faults: list[Reason] = ["agreement"] if agreement < self.min_agreement else []
-        return faults if low <= delta <= high else [*faults, "delta"]
+        is_close = self.min_gap is not None and one.gap is not None and one.gap < self.min_gap
+        over: dict[Reason, bool] = {
+            "agreement": one.agreement < self.min_agreement,
+            "delta": not low <= one.delta <= high,
+            "gap": is_close,
+        }
+        return [reason for reason, is_over in over.items() if is_over]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +191,9 @@ class Observed:
     agreement: int  # programs of the largest cluster that agrees on all inputs
     delta: float
     program: str  # normal form of a program of that cluster; "" where there is none
+    agreeing: tuple[str, ...] = ()  # the programs of that cluster
+    others: tuple[str, ...] = ()  # other programs that return something for every input
+    gap: float | None = None  # of scores; None where none was asked for, or a side has no program
 
 
 def largest_cluster(outputs_NM: NDArray[np.int32]) -> tuple[int, int | None]:
@@ -175,6 +223,17 @@ def delta_of(outputs_NM: NDArray[np.int32]) -> float:
         for column in outputs_NM.T.tolist()
     ]
     return 1.0 - sum(shares) / len(shares)
+
+
+def score_gap(agreeing: Sequence[float], others: Sequence[float]) -> float | None:
+    """Mean score of programs that agree, less the best of the others; None without either.
+
+    A difference within a problem, because the level of scores differs between problems.
+
+    >>> score_gap([5.0, 7.0], [-1.0, 2.0]), score_gap([5.0], [])
+    (4.0, None)
+    """
+    return sum(agreeing) / len(agreeing) - max(others) if agreeing and others else None
 
 
 def sift_statements(
@@ -215,13 +274,14 @@ def sift_observed(
     reasons: dict[str, Reason] = {}
     for one in observed:
         prompt = one.candidate.prompt
-        faults = filters.faults(one.agreement, one.delta)
+        faults = filters.faults(one)
         if faults:
             reasons[prompt.id] = faults[0]
         elif one.program in programs:
             reasons[prompt.id] = "duplicate"
         else:
             found = {"delta": round(one.delta, 6), "agreement": one.agreement}
+            found |= {} if one.gap is None else {"gap": round(one.gap, 4)}
             kept.append(replace(prompt, meta=json.dumps(json.loads(prompt.meta) | found)))
             programs.add(one.program)
     return kept, reasons
@@ -236,14 +296,13 @@ def make_card(
     reasons: dict[str, Reason],
     filters: Filters,
 ) -> dict[str, Any]:
-    """What each filter left out of each kind, and how well the two bounds find ambiguous ones."""
+    """What each filter left out of each kind, and how well the bounds find ambiguous ones."""
     kinds = {candidate.prompt.id: candidate.planted for candidate in candidates}
     left_out = Counter((reason, kinds[name]) for name, reason in reasons.items())
     made = Counter(kinds.values())
     kept = {
         kind: made[kind] - sum(left_out[reason, kind] for reason in REASONS) for kind in PLANTED
     }
-    faults = [set(filters.faults(one.agreement, one.delta)) for one in observed]
     return {
         "made": {kind: made[kind] for kind in PLANTED},
         "left_out": {
@@ -254,24 +313,42 @@ def make_card(
             kind: _of_kind([one for one in observed if one.candidate.planted == kind])
             for kind in PLANTED
         },
-        # Each bound alone, on all problems that were sampled: as a finder of ambiguous ones.
-        "finds_ambiguous": {
-            name: _found(observed, [bool(which & fault) for fault in faults])
-            for name, which in (
-                ("agreement", {"agreement"}),
-                ("delta", {"delta"}),
-                ("both", {"agreement", "delta"}),
-            )
-        },
+        "finds_ambiguous": _finders(observed, filters),
     }
+
+
+def _finders(observed: Sequence[Observed], filters: Filters) -> dict[str, dict[str, float | None]]:
+    """Each bound alone, on all problems that were sampled: as a finder of ambiguous ones.
+
+    `gap_of_agreed` is that of the problems that agreement and delta would keep.
+    """
+    faults = [set(filters.faults(one)) for one in observed]
+    ways: dict[str, set[Reason]] = {
+        "agreement": {"agreement"},
+        "delta": {"delta"},
+        "both": {"agreement", "delta"},
+    }
+    if filters.min_gap is not None:
+        ways |= {"gap": {"gap"}, "all": {"agreement", "delta", "gap"}}
+    found = {
+        name: _found(observed, [bool(which & fault) for fault in faults])
+        for name, which in ways.items()
+    }
+    if filters.min_gap is not None:
+        agreed = [one for one in observed if not ways["both"] & set(filters.faults(one))]
+        dropped = ["gap" in filters.faults(one) for one in agreed]
+        found["gap_of_agreed"] = _found(agreed, dropped)
+    return found
 
 
 def _of_kind(observed: Sequence[Observed]) -> dict[str, float | None]:
     num = len(observed)
+    gaps = [one.gap for one in observed if one.gap is not None]
     return {
         "problems": num,
         "mean_delta": sum(one.delta for one in observed) / num if num else None,
         "mean_agreement": sum(one.agreement for one in observed) / num if num else None,
+        "mean_gap": sum(gaps) / len(gaps) if gaps else None,
     }
 
 

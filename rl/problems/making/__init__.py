@@ -1,0 +1,1 @@
+"""Problems that are made of known ones, without tests."""
