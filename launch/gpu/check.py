@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.util import find_spec
@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from conf.errors import UserError
 from conf.schema import key
-from launch.gpu.parts import PARTS, Part
+from launch.gpu.parts import PARTS, TOOLS, Here, Part, finds
 from launch.gpu.results import Device, Outcome, Result, Status, read_rows
 from launch.gpu.table import markdown, write_into
 from rl.base.files import replace_file
@@ -28,6 +28,7 @@ from rl.base.outputs import check_output_dir
 from rl.base.versions import installed_versions
 
 TREE = Path(__file__).resolve().parents[2]
+_GIB = 2**30
 _GRACE_S = 10.0  # between the request to end and the end
 _LAST_CHARS = 1500  # of what a failed part has printed
 
@@ -45,26 +46,27 @@ class GpuCheckArgs:
     page: str | None = key("page whose table is replaced by this result", None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Here:
-    """What is on this machine."""
-
-    packages: Collection[str]
-    gpus: tuple[str, ...]  # their names
-    torch: str  # its version
-
-
 def look_around() -> Here:
-    """The packages that parts need, and the GPUs that torch sees."""
+    """The packages and tools that parts need, and the GPUs that torch sees."""
     wanted = {name for part in PARTS for name in part.packages}
     packages = {name for name in wanted if find_spec(name) is not None}
-    if "torch" not in packages:
-        return Here(packages=packages, gpus=(), torch="missing")
-    import torch  # noqa: PLC0415 - seconds, and `--help` needs none
+    tools = set(filter(finds, TOOLS))
+    version = "missing"
+    gpus: list[tuple[str, float]] = []
+    if "torch" in packages:
+        import torch  # noqa: PLC0415 - seconds, and `--help` needs none
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    names = tuple(torch.cuda.get_device_name(index) for index in range(count))
-    return Here(packages=packages, gpus=names, torch=torch.__version__)
+        version = torch.__version__
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        found = [torch.cuda.get_device_properties(index) for index in range(count)]
+        gpus = [(one.name, one.total_memory / _GIB) for one in found]
+    return Here(
+        packages=packages,
+        tools=tools,
+        gpus=tuple(name for name, _ in gpus),
+        gpu_gib=min((gib for _, gib in gpus), default=0.0),
+        torch=version,
+    )
 
 
 def run_check(args: GpuCheckArgs, here: Here, run: RunPart) -> int:
@@ -117,7 +119,7 @@ def _chosen(names: str) -> Sequence[Part]:
 
 def _outcome(part: Part, device: Device, here: Here, left_s: float, run: RunPart) -> Outcome:
     """Run one part if it can be run, and say what became of it."""
-    why = part.lacks(here.packages, len(here.gpus), device)
+    why = part.lacks(here, device)
     if not why and left_s < part.least_s:
         why = f"{max(0.0, left_s):.0f} s of the budget are left, it takes {part.least_s} or more"
     if why:

@@ -11,19 +11,29 @@ from pathlib import Path
 
 import pytest
 
+from actors.plan.layout.memory import policy_footprint
+from actors.plan.layout.model_shape import shape_of
 from conf.errors import UserError
 from launch.common.cli import main_simple
-from launch.gpu import check, plain_cli
-from launch.gpu.check import GpuCheckArgs, Here, in_a_process, run_check
-from launch.gpu.parts import PARTS, Part
+from launch.gpu import check, kernels, plain_cli
+from launch.gpu.check import GpuCheckArgs, in_a_process, look_around, run_check
+from launch.gpu.kernels import absent
+from launch.gpu.parts import C_COMPILER, CXX_COMPILER, NINJA, PARTS, TOOLS, Bench, Here, Part, finds
 from launch.gpu.results import Recorder, Row, read_rows
+from launch.gpu.shapes import LARGE, SMALL, policy
 from launch.gpu.table import BEGIN, END
 
 pytestmark = pytest.mark.unit
 
 TREE = Path(__file__).resolve().parents[4]
 EVERYTHING = {name for part in PARTS for name in part.packages}
-H200 = Here(packages=EVERYTHING, gpus=("NVIDIA H200",), torch="2.11.0+cu130")
+H200 = Here(
+    packages=EVERYTHING,
+    tools=set(TOOLS),
+    gpus=("NVIDIA H200",),
+    gpu_gib=139.8,
+    torch="2.13.0+cu130",
+)
 NAMES = [part.name for part in PARTS]
 
 
@@ -94,6 +104,70 @@ def test_what_is_not_installed_leaves_out_its_parts_with_the_reason(
     assert found["trainer_small"]["why"] == "not installed: deepspeed"
     assert found["engines"]["why"] == "not installed: deepspeed, ray, vllm, hydra"
     assert found["engines"]["status"] == "skipped"
+
+
+def test_a_small_gpu_leaves_out_the_parts_that_it_cannot_hold(
+    fake: FakeDevice, args: GpuCheckArgs
+) -> None:
+    assert run_check(args, replace(H200, gpu_gib=23.6), fake.run) == 0
+    found = result(args)
+    assert [name for name, part in found.items() if "GiB" in str(part["why"])] == [
+        "trainer_large",
+        "engines",
+    ]
+    assert found["trainer_large"]["why"] == "needs 40 GiB of a GPU, 23.6 here"
+    assert found["trainer_large"]["status"] == "skipped"
+
+
+def test_what_nothing_here_compiles_is_left_out_with_the_reason(
+    fake: FakeDevice, args: GpuCheckArgs
+) -> None:
+    assert run_check(args, replace(H200, tools={C_COMPILER}), fake.run) == 0
+    assert result(args)["trainer_offload"]["why"] == f"not found: {CXX_COMPILER}, {NINJA}"
+    assert "engines" in fake.ran
+    run_check(replace(args, device="cpu"), replace(H200, tools=set(), gpu_gib=0.0), fake.run)
+    assert fake.ran[-1] == "trainer_offload"  # a rehearsal compiles nothing and needs no GPU
+
+
+def test_a_compiler_is_looked_for_as_its_users_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    assert not any(map(finds, TOOLS))
+    assert look_around().tools == set()
+    (tmp_path / "clang").touch(0o755)
+    assert finds(C_COMPILER) and not finds(CXX_COMPILER)
+    monkeypatch.setenv("CC", "gcc-14")  # what is asked for counts, not what is there
+    assert not finds(C_COMPILER)
+
+
+def test_a_kernel_that_nothing_here_compiles_costs_its_own_rows_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench = Bench(device="cuda", record=Recorder("kernels", tmp_path / "rows"), folder=tmp_path)
+    assert absent(bench, "sdpa") == ""
+    monkeypatch.setattr(kernels, "finds", {C_COMPILER: True}.__getitem__)
+    assert absent(bench, "flex_attention") == ""
+    monkeypatch.setattr(kernels, "finds", {C_COMPILER: False}.__getitem__)
+    assert absent(bench, "flex_attention") == "not found: a C compiler, which compiles it"
+
+
+def test_memory_of_a_part_is_what_a_plan_of_it_counts() -> None:
+    gib = {part.name: part.gib * 2**30 for part in PARTS}
+    for name, model, offload in (
+        ("trainer_small", SMALL, False),
+        ("trainer_large", LARGE, False),
+        ("trainer_offload", SMALL, True),
+    ):
+        shape = shape_of(model, scores=False)
+        assert shape is not None
+        settings = policy(tokens=16_384, offload_optimizer=offload)
+        taken = policy_footprint(shape, settings, dtype="bfloat16", on_gpu=True, reference=False)
+        assert taken.total <= gib[name] <= 1.6 * taken.total, name
+    logits = 8192 * 151_936
+    assert (3 * 4 + 2 * 2) * logits <= gib["head"]
 
 
 def test_the_budget_ends_parts_and_leaves_out_those_that_no_longer_fit(
@@ -173,7 +247,7 @@ def test_without_a_gpu_there_is_one_clear_answer_and_no_file(
     fake: FakeDevice, args: GpuCheckArgs
 ) -> None:
     with pytest.raises(UserError, match=r"no NVIDIA GPU is visible here \(torch 2\.13\.0\+cpu\)"):
-        run_check(args, Here(packages=EVERYTHING, gpus=(), torch="2.13.0+cpu"), fake.run)
+        run_check(args, replace(H200, gpus=(), gpu_gib=0.0, torch="2.13.0+cpu"), fake.run)
     assert fake.ran == [] and not Path(args.output).exists()
 
 
