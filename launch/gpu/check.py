@@ -30,6 +30,9 @@ from rl.base.versions import installed_versions
 TREE = Path(__file__).resolve().parents[2]
 _GIB = 2**30
 _GRACE_S = 10.0  # between the request to end and the end
+_KILLED_S = 3.0  # for the kernel to end what was killed
+_ENDS_S = _GRACE_S + _KILLED_S  # of the budget: what the last part may take to end
+_LOOK_S = 0.05
 _LAST_CHARS = 1500  # of what a failed part has printed
 
 RunPart = Callable[[Part, float, Path], str]  # part, seconds, file of its rows -> why it failed
@@ -69,14 +72,18 @@ def look_around() -> Here:
     )
 
 
-def run_check(args: GpuCheckArgs, here: Here, run: RunPart) -> int:
+def run_check(args: GpuCheckArgs, look: Callable[[], Here], run: RunPart) -> int:
     """Run the parts, write the results, print the table; 1 when a part is wrong or failed.
+
+    All of it, `look` too, ends within `args.budget_s` seconds and what it takes to start Python.
 
     Raises:
         UserError: for a machine without a GPU, for parts that do not exist, and for places that
             cannot be written.
     """
+    started_s = time.monotonic()
     chosen = _chosen(args.parts)
+    here = look()
     if args.device == "cuda" and not here.gpus:
         raise UserError(
             f"device: no NVIDIA GPU is visible here (torch {here.torch}); run this on a machine "
@@ -85,12 +92,13 @@ def run_check(args: GpuCheckArgs, here: Here, run: RunPart) -> int:
     output = check_output_dir(args.output)
     if args.page is not None:
         write_into(Path(args.page), None)
-    started_s = time.monotonic()
     outcomes: list[Outcome] = []
     result: Result | None = None
-    for part in chosen:
-        left_s = args.budget_s - (time.monotonic() - started_s)
-        outcomes.append(_outcome(part, args.device, here, left_s, run))
+    for index, part in enumerate(chosen):
+        later = [one for one in chosen[index + 1 :] if not one.lacks(here, args.device)]
+        left_s = args.budget_s - _ENDS_S - (time.monotonic() - started_s)
+        why = part.lacks(here, args.device) or _comes_late(part, left_s)
+        outcomes.append(_outcome(part, args.device, why, _share_s(part, later, left_s), run))
         result = Result(
             made_on=date.today().isoformat(),
             device=args.device,
@@ -117,15 +125,23 @@ def _chosen(names: str) -> Sequence[Part]:
     return [part for part in PARTS if part.name in asked]
 
 
-def _outcome(part: Part, device: Device, here: Here, left_s: float, run: RunPart) -> Outcome:
-    """Run one part if it can be run, and say what became of it."""
-    why = part.lacks(here, device)
-    if not why and left_s < part.least_s:
-        why = f"{max(0.0, left_s):.0f} s of the budget are left, it takes {part.least_s} or more"
+def _comes_late(part: Part, left_s: float) -> str:
+    """Why there is no time for a part; empty when there is."""
+    if left_s >= part.least_s:
+        return ""
+    return f"{max(0.0, left_s):.0f} s of the budget are left, it takes {part.least_s} or more"
+
+
+def _share_s(part: Part, later: Sequence[Part], left_s: float) -> float:
+    """Seconds that a part may take: what those after it do not need at the least, or its own."""
+    return min(part.limit_s, max(part.least_s, left_s - sum(one.least_s for one in later)))
+
+
+def _outcome(part: Part, device: Device, why: str, limit_s: float, run: RunPart) -> Outcome:
+    """Run one part unless there is a reason not to, and say what became of it."""
     if why:
         sys.stdout.write(f"--- {part.name}: left out, {why}\n")
         return Outcome(name=part.name, about=part.about, status="skipped", why=why)
-    limit_s = min(float(part.limit_s), left_s)
     needs = f"{part.gpus} {device}, {', '.join(part.packages)}"
     sys.stdout.write(f"--- {part.name}: {part.about} (needs {needs}; at most {limit_s:.0f} s)\n")
     sys.stdout.flush()
@@ -185,13 +201,25 @@ def _path() -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a part and what it has started; the request comes first, so that it can clean up."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
+    """End a part and what it has started; the request comes first, so that it can clean up.
+
+    Processes that another session made of them are not theirs any more.
+    """
+    for number, grace_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _KILLED_S)):
+        until_s = time.monotonic() + grace_s
+        is_left = _tells(process, number)
+        while is_left and time.monotonic() < until_s:
+            time.sleep(_LOOK_S)
+            is_left = _tells(process, 0)
+        if not is_left:
             return
-        try:
-            process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            continue
+
+
+def _tells(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Send a signal to a part and what it has started; whether anything is left of them."""
+    process.poll()  # else it is left as a zombie
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,7 +1,8 @@
 """The parts in their order: what each measures, needs and may take; and the process that runs one.
 
 `python -m launch.gpu.parts NAME DEVICE FILE` runs one part and writes its rows to FILE; `check`
-calls it. The cheap parts that need the least come first; none takes the least that a later one needs.
+calls it. The cheap parts that need the least come first, and none takes the time that a later one
+needs at the least.
 """
 
 from __future__ import annotations
@@ -146,6 +147,15 @@ PARTS: tuple[Part, ...] = (
         least_s=80,
     ),
     Part(
+        name="quickstart",
+        about="few steps of experiment=quickstart_gpu",
+        entry="engines:measure_quickstart",
+        packages=_ENGINES,
+        tools=(C_COMPILER,),  # Triton's
+        limit_s=240,
+        least_s=90,
+    ),
+    Part(
         name="nccl",
         about="publication between two devices, and parity after it",
         entry="engines:measure_apart",
@@ -154,16 +164,7 @@ PARTS: tuple[Part, ...] = (
         tools=(C_COMPILER,),  # Triton's
         gib=20,
         limit_s=150,
-        least_s=80,
-    ),
-    Part(
-        name="quickstart",
-        about="few steps of experiment=quickstart_gpu",
-        entry="engines:measure_quickstart",
-        packages=_ENGINES,
-        tools=(C_COMPILER,),  # Triton's
-        limit_s=240,
-        least_s=90,
+        least_s=60,
     ),
     # DeepSpeed compiles its optimizer for the host first, which may take a minute: it comes last.
     Part(
