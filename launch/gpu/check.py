@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from conf.errors import UserError
 from conf.schema import key
 from launch.gpu.parts import PARTS, TOOLS, Here, Part, finds
-from launch.gpu.results import Device, Outcome, Result, Status, read_rows
+from launch.gpu.results import Device, Outcome, Result, Status, error_of, read_rows
 from launch.gpu.table import markdown, write_into
 from rl.base.files import replace_file
 from rl.base.outputs import check_output_dir
@@ -186,7 +186,10 @@ def in_a_process(device: Device) -> RunPart:
                 finally:
                     _end(process)
             said = errors.read_text(encoding="utf-8", errors="replace").strip()
-        return f"exit code {code}: {said[-_LAST_CHARS:]}" if code else ""
+        if not code:
+            return ""
+        short = f"exit code {code}: {error_of(said)}"
+        return short if said in short else f"{short}\n{said[-_LAST_CHARS:]}"
 
     return run
 

@@ -20,7 +20,7 @@ from launch.gpu import check, kernels, plain_cli
 from launch.gpu.check import GpuCheckArgs, RunPart, in_a_process, look_around
 from launch.gpu.kernels import absent
 from launch.gpu.parts import C_COMPILER, CXX_COMPILER, NINJA, PARTS, TOOLS, Bench, Here, Part, finds
-from launch.gpu.results import Recorder, Row, read_rows
+from launch.gpu.results import Recorder, Row, error_of, read_rows
 from launch.gpu.shapes import LARGE, SMALL, policy
 from launch.gpu.table import BEGIN, END
 
@@ -223,13 +223,13 @@ def test_the_budget_leaves_out_parts_that_no_longer_fit(
 def test_one_failing_part_loses_neither_its_figures_nor_the_others(
     fake: FakeDevice, args: GpuCheckArgs
 ) -> None:
-    fake.faults = {"kernels": "exit code 1: Traceback\nCUDA out of memory"}
+    fake.faults = {"kernels": "exit code 1: CUDA out of memory\nTraceback\nbye"}
     assert run_check(args, H200, fake.run) == 1
     assert fake.ran == [name for name in NAMES if name != "nccl"]
     failed = result(args)["kernels"]
     assert failed["status"] == "failed"
     assert [row["value"] for row in failed["rows"]] == [7.0]  # type: ignore[attr-defined]
-    assert "| CUDA out of memory |" in (Path(args.output) / "gpu_check.md").read_text()
+    assert "| exit code 1: CUDA out of memory |" in (Path(args.output) / "gpu_check.md").read_text()
 
 
 @pytest.mark.parametrize(("value", "code"), [(0.01, 0), (0.2, 1), (float("nan"), 1)])
@@ -314,6 +314,67 @@ def test_a_part_that_raises_says_why_and_keeps_its_rows(
     script = f"import sys; open(sys.argv[1], 'w').write('{ROW}\\n'); raise SystemExit('no memory')"
     assert process(script, 30.0) == "exit code 1: no memory"
     assert [row.value for row in read_rows(tmp_path / "rows.jsonl")] == [1.0]
+
+
+TRACEBACK = """[rank0] loading
+Traceback (most recent call last):
+  File "/x/heads.py", line 3, in forward
+    logits = hidden @ weight
+             ~~~~~~~^~~~~~~~
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 4.64 GiB.
+"""
+NOISE = """[rank0]:[W1129 08:00:00] Warning: destroy_process_group() was not called
+/usr/lib/python3.12/multiprocessing/resource_tracker.py:254: UserWarning: leaked semaphores
+  warnings.warn('resource_tracker: There appear to be'
+Exception ignored in: <function Socket.__del__ at 0x7f>
+Traceback (most recent call last):
+  File "/x/socket.py", line 9, in __del__
+TypeError: 'NoneType' object is not callable
+sys:1: ResourceWarning: unclosed socket
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "line"),
+    [
+        (TRACEBACK, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 4.64 GiB."),
+        (
+            TRACEBACK + NOISE,
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 4.64 GiB.",
+        ),
+        ("error: model.path: /x does not exist\nbye", "error: model.path: /x does not exist"),
+        ("first\nlast\n", "last"),
+        ("", ""),
+        (  # the cause comes last in what Ray prints of an actor
+            "Traceback (most recent call last):\n  File 'run.py', line 1\n"
+            "ray.exceptions.RayTaskError(ValueError): ray::f()\n  File 'f.py', line 2\n"
+            "ValueError: bad\nlate news",
+            "ValueError: bad",
+        ),
+        (
+            TRACEBACK + "\nDuring handling of the above exception, another exception occurred:\n\n"
+            "Traceback (most recent call last):\n  File 'b.py', line 2\nKeyError: 'x'\n",
+            "KeyError: 'x'",
+        ),
+    ],
+)
+def test_the_line_of_a_failure_is_that_of_the_error_and_no_noise_of_the_end(
+    printed: str, line: str
+) -> None:
+    assert error_of(printed) == line
+
+
+def test_noise_that_fills_what_is_kept_does_not_hide_the_error(
+    process: Callable[[str, float], str],
+) -> None:
+    script = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: sys.stderr.write('noise of the end\\n' * 1000))\n"
+        "raise ValueError('too small')\n"
+    )
+    why = process(script, 30.0).splitlines()
+    assert why[0] == "exit code 1: ValueError: too small"
+    assert why[-1] == "noise of the end" and len("".join(why)) < 2000
 
 
 def test_a_part_that_hangs_is_ended_with_what_it_started(
