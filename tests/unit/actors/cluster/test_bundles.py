@@ -8,7 +8,7 @@ import pytest
 
 from actors.cluster.bundles import Bundle, Needs, bundles, check_fits, lay_out, seats
 from conf.errors import PlacementError, UserError
-from conf.schema import Config, PlacementConfig, ResourceConfig
+from conf.schema import Config, PlacementConfig, ResourceConfig, Strategy
 from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
@@ -117,6 +117,41 @@ def test_actors_are_laid_out_as_the_strategy_prefers(strategy, nodes_of_actors):
 def test_packing_prefers_a_node_in_use_to_a_smaller_one():
     layout = lay_out(on_gpus(3.0, 1.0), [NODE, {"CPU": 8.0, "GPU": 4.0}], "PACK")
     assert {spot.node for spot in layout.spots.values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "sizes", "nodes_of_actors"),
+    [
+        # The largest bundle goes where most is left, and that node is filled before the next.
+        ("PACK", (4.0, 5.0), [1, 1, 0, 0]),
+        ("SPREAD", (4.0, 5.0), [1, 0, 1, 0]),
+        # 3 on the small node and three times 2 on the large one would do, but Ray waits for ever.
+        ("PACK", (6.0, 3.0), None),
+    ],
+)
+def test_uneven_nodes_are_taken_as_ray_takes_them(
+    strategy: Strategy, sizes: tuple[float, ...], nodes_of_actors: list[int] | None
+):
+    """Bundles of 3, 2, 2 and 2 GPUs. Ray 2.60 has answered the same, asked with such nodes."""
+    nodes = [{"CPU": 16.0, "GPU": size} for size in sizes]
+    layout = lay_out(on_gpus(3.0, 2.0, 2.0, 2.0), nodes, strategy)
+    if nodes_of_actors is None:
+        assert layout.homeless is not None
+        return
+    assert layout.homeless is None
+    assert [layout.spots[f"actor-{i}"].node for i in range(4)] == nodes_of_actors
+
+
+def test_a_small_bundle_goes_where_most_is_left_and_not_where_it_fits_best():
+    nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 8.0}]
+    for strategy in ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"):
+        assert lay_out(on_gpus(1.0), nodes, strategy).spots["actor-0"].node == 1
+
+
+def test_processors_count_in_what_is_left():
+    nodes = [{"CPU": 64.0, "GPU": 2.0}, {"CPU": 2.0, "GPU": 2.0}]
+    assert lay_out(on_gpus(1.0), nodes, "PACK").spots["actor-0"].node == 0
+    assert lay_out(on_gpus(1.0), nodes[::-1], "PACK").spots["actor-0"].node == 1
 
 
 def test_shares_lie_on_one_device_and_wholes_on_devices_of_their_own():
