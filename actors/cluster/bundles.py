@@ -6,6 +6,7 @@ Plain arithmetic over numbers of CPUs and GPUs, without Ray: plans and the docto
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from conf.errors import PlacementError
 from conf.schema import Config, PlacementConfig, Strategy
 
 _EPSILON = 1e-6
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+_ANSWERS_S = 10.0
 _STRICT: Mapping[Strategy, str] = {
     "STRICT_PACK": "; placement.strategy=STRICT_PACK puts all on one node, PACK does not",
     "STRICT_SPREAD": "; placement.strategy=STRICT_SPREAD takes a node for each, SPREAD does not",
@@ -258,16 +261,38 @@ def _misfit(
 
 
 def local_gpus() -> int:
-    """GPUs of this machine, without loading a GPU library."""
-    devices = Path("/proc/driver/nvidia/gpus")
-    return len(list(devices.iterdir())) if devices.is_dir() else 0
+    """GPUs of this machine that Ray would give away, without loading a GPU library.
+
+    `CUDA_VISIBLE_DEVICES` limits them, as it does for Ray. Where the driver has no folder in /proc,
+    as in WSL2, nvidia-smi is asked.
+    """
+    if _DRIVER.is_dir():
+        found = len(list(_DRIVER.iterdir()))
+    else:
+        found = sum(line.startswith("GPU ") for line in _nvidia_smi("-L").splitlines())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return found
+    return 0 if visible in ("", "NoDevFiles") else min(found, len(visible.split(",")))
 
 
 def local_gpu_bytes() -> int | None:
-    """Memory of the smallest GPU of this machine as its driver states it; None without one."""
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    if shutil.which(query[0]) is None:
-        return None
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
-    sizes_mib = [int(line) for line in answer.stdout.split() if line.isdigit()]
+    """Memory of the smallest GPU of this machine as its driver states it; None without one, and
+    where it has no memory of its own."""
+    answer = _nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    sizes_mib = [int(line) for line in answer.split() if line.isdigit()]
     return min(sizes_mib) << 20 if sizes_mib else None
+
+
+def _nvidia_smi(*arguments: str) -> str:
+    """What it prints; nothing where it is missing, fails or does not answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    try:
+        done = subprocess.run(
+            [program, *arguments], capture_output=True, text=True, timeout=_ANSWERS_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return "" if done.returncode else done.stdout
