@@ -30,7 +30,7 @@ except ModuleNotFoundError as missing:  # a bare machine with torch has no Hydra
 
 def check(args: GpuCheckArgs) -> int:
     """Run the parts that this machine can run."""
-    return run_check(args, look_around(), in_a_process(args.device))
+    return run_check(args, look_around, in_a_process(args.device))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Plain arithmetic over numbers of CPUs and GPUs, without Ray: plans and the docto
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from conf.errors import PlacementError
 from conf.schema import Config, PlacementConfig, Strategy
 
 _EPSILON = 1e-6
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+_ANSWERS_S = 10.0
 _STRICT: Mapping[Strategy, str] = {
     "STRICT_PACK": "; placement.strategy=STRICT_PACK puts all on one node, PACK does not",
     "STRICT_SPREAD": "; placement.strategy=STRICT_SPREAD takes a node for each, SPREAD does not",
@@ -135,69 +138,114 @@ def check_fits(
 def lay_out(
     wanted: Sequence[Bundle], nodes: Sequence[Mapping[str, float]], strategy: Strategy
 ) -> Layout:
-    """Lay bundles out as the strategy asks, largest first, small nodes before large ones.
+    """Lay bundles out as Ray does, largest first, or find the first that it gives no place.
 
-    STRICT_PACK: the first node that holds all. STRICT_SPREAD: a node for each. SPREAD: the node
-    with the fewest bundles, if it has room. PACK: a node that is in use already, if it has room.
-    Ray has the same preferences; between equal nodes or devices it may choose otherwise.
+    The best node for a bundle is the one that it leaves most of, as a share of what is free there.
+    PACK fills the best node of the largest bundle with whatever fits, and goes on with the others.
+    SPREAD takes nodes without a bundle, if one has room; STRICT_SPREAD takes no others; STRICT_PACK
+    takes one for all. Between equal nodes or devices Ray may choose otherwise; what it gives no
+    place waits for ever, though another order may have found one.
     """
     members = {(whole := together(seat)).actor: (whole, seat) for seat in seats(wanted)}
     largest_first = sorted(
         (whole for whole, _ in members.values()), key=lambda b: (-b.gpus, -b.cpus)
     )
-    order = sorted(
-        range(len(nodes)), key=lambda i: (nodes[i].get("GPU", 0), nodes[i].get("CPU", 0))
-    )
-    choices = [[index] for index in order] if strategy == "STRICT_PACK" else [order]
-    layout = Layout({}, largest_first[0] if largest_first else None)  # without any node
-    for chosen in choices:
-        layout = _fill(largest_first, [_FreeNode(i, nodes[i]) for i in chosen], strategy)
-        if layout.homeless is None:
-            break
+    free = [_FreeNode(index, node) for index, node in enumerate(nodes)]
+    if strategy == "STRICT_PACK":
+        layout = _on_one(largest_first, free)
+    elif strategy == "PACK":
+        layout = _packed(largest_first, free)
+    else:
+        layout = _spread(largest_first, free, strict=strategy == "STRICT_SPREAD")
     spots = {
         bundle.actor: spot for actor, spot in layout.spots.items() for bundle in members[actor][1]
     }
     return Layout(spots, layout.homeless)
 
 
-def _fill(largest_first: Sequence[Bundle], free: list[_FreeNode], strategy: Strategy) -> Layout:
-    """Take bundle after bundle, until one finds no place on the free nodes."""
+def _on_one(wanted: Sequence[Bundle], free: Sequence[_FreeNode]) -> Layout:
+    if not wanted:
+        return Layout({}, None)
+    layout = Layout({}, wanted[0])
+    for node in sorted(free, key=lambda node: -node.left_of(together(wanted))):
+        layout = _packed(wanted, [node])
+        if layout.homeless is None:
+            break
+    return layout
+
+
+def _packed(wanted: Sequence[Bundle], free: Sequence[_FreeNode]) -> Layout:
     spots: dict[str, Spot] = {}
-    for bundle in largest_first:
-        if strategy == "SPREAD":
-            free.sort(key=lambda node: node.num_bundles)
-        else:
-            free.sort(key=lambda node: node.num_bundles == 0)
-        spot = next((spot for node in free if (spot := node.take(bundle))), None)
-        if spot is None:
+    waiting, free = list(wanted), list(free)
+    while waiting:
+        node = _best(waiting[0], free)
+        if node is None:
+            return Layout(spots, waiting[0])
+        free.remove(node)
+        spots |= {b.actor: spot for b in waiting if (spot := node.take(b)) is not None}
+        waiting = [b for b in waiting if b.actor not in spots]
+    return Layout(spots, None)
+
+
+def _spread(wanted: Sequence[Bundle], free: Sequence[_FreeNode], *, strict: bool) -> Layout:
+    spots: dict[str, Spot] = {}
+    used: list[_FreeNode] = []
+    free = list(free)
+    for bundle in wanted:
+        node = _best(bundle, free) or (None if strict else _best(bundle, used))
+        spot = None if node is None else node.take(bundle)
+        if node is None or spot is None:
             return Layout(spots, bundle)
         spots[bundle.actor] = spot
-        if strategy == "STRICT_SPREAD":
-            free = [node for node in free if node.index != spot.node]
+        if node in free:
+            free.remove(node)
+            used.append(node)
     return Layout(spots, None)
+
+
+def _best(bundle: Bundle, free: Sequence[_FreeNode]) -> _FreeNode | None:
+    """The node that this bundle leaves most of; the first of equal ones."""
+    able = [node for node in free if node.holds(bundle)]
+    return max(able, key=lambda node: node.left_of(bundle), default=None)
 
 
 class _FreeNode:
     """What is left of a node. As in Ray, a share of a GPU lies on one device, never across two."""
 
     def __init__(self, index: int, node: Mapping[str, float]) -> None:
-        self.index = index
-        self.num_bundles = 0
+        self._index = index
         self._cpus = node.get("CPU", 0.0)
         self._gpus = [1.0] * int(node.get("GPU", 0.0))
 
+    def left_of(self, bundle: Bundle) -> float:
+        """What the bundle would leave: the share of what is free, summed over what it takes."""
+        free = {"CPU": self._cpus, "GPU": sum(self._gpus)}
+        return sum(
+            (free[name] - amount) / free[name]
+            for name, amount in bundle.resources.items()
+            if free[name] > 0
+        )
+
+    def holds(self, bundle: Bundle) -> bool:
+        """Whether the bundle's resources are there."""
+        roomy, count = self._devices(bundle)
+        return len(roomy) >= count and self._cpus + _EPSILON >= bundle.cpus
+
     def take(self, bundle: Bundle) -> Spot | None:
         """Take the bundle's resources if they are there."""
-        share = min(bundle.gpus, 1.0)  # of each device
-        count = math.ceil(bundle.gpus - _EPSILON)
-        roomy = [i for i, left in enumerate(self._gpus) if left + _EPSILON >= share]
-        if len(roomy) < count or self._cpus + _EPSILON < bundle.cpus:
+        if not self.holds(bundle):
             return None
+        roomy, count = self._devices(bundle)
         for index in roomy[:count]:
-            self._gpus[index] -= share
+            self._gpus[index] -= min(bundle.gpus, 1.0)
         self._cpus -= bundle.cpus
-        self.num_bundles += 1
-        return Spot(self.index, tuple(roomy[:count]))
+        return Spot(self._index, tuple(roomy[:count]))
+
+    def _devices(self, bundle: Bundle) -> tuple[list[int], int]:
+        """Devices that have room for the bundle's share of each, and how many it takes."""
+        share = min(bundle.gpus, 1.0)
+        roomy = [i for i, left in enumerate(self._gpus) if left + _EPSILON >= share]
+        return roomy, math.ceil(bundle.gpus - _EPSILON)
 
 
 def _misfit(
@@ -217,16 +265,38 @@ def _misfit(
 
 
 def local_gpus() -> int:
-    """GPUs of this machine, without loading a GPU library."""
-    devices = Path("/proc/driver/nvidia/gpus")
-    return len(list(devices.iterdir())) if devices.is_dir() else 0
+    """GPUs of this machine that Ray would give away, without loading a GPU library.
+
+    `CUDA_VISIBLE_DEVICES` limits them, as it does for Ray. Where the driver has no folder in /proc,
+    as in WSL2, nvidia-smi is asked.
+    """
+    if _DRIVER.is_dir():
+        found = len(list(_DRIVER.iterdir()))
+    else:
+        found = sum(line.startswith("GPU ") for line in _nvidia_smi("-L").splitlines())
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return found
+    return 0 if visible in ("", "NoDevFiles") else min(found, len(visible.split(",")))
 
 
 def local_gpu_bytes() -> int | None:
-    """Memory of the smallest GPU of this machine as its driver states it; None without one."""
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    if shutil.which(query[0]) is None:
-        return None
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
-    sizes_mib = [int(line) for line in answer.stdout.split() if line.isdigit()]
+    """Memory of the smallest GPU of this machine as its driver states it; None without one, and
+    where it has no memory of its own."""
+    answer = _nvidia_smi("--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    sizes_mib = [int(line) for line in answer.split() if line.isdigit()]
     return min(sizes_mib) << 20 if sizes_mib else None
+
+
+def _nvidia_smi(*arguments: str) -> str:
+    """What it prints; nothing where it is missing, fails or does not answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    try:
+        done = subprocess.run(
+            [program, *arguments], capture_output=True, text=True, timeout=_ANSWERS_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return "" if done.returncode else done.stdout

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.util import find_spec
@@ -20,15 +20,19 @@ from tempfile import TemporaryDirectory
 
 from conf.errors import UserError
 from conf.schema import key
-from launch.gpu.parts import PARTS, Part
-from launch.gpu.results import Device, Outcome, Result, Status, read_rows
+from launch.gpu.parts import PARTS, TOOLS, Here, Part, finds
+from launch.gpu.results import Device, Outcome, Result, Status, error_of, read_rows
 from launch.gpu.table import markdown, write_into
 from rl.base.files import replace_file
 from rl.base.outputs import check_output_dir
 from rl.base.versions import installed_versions
 
 TREE = Path(__file__).resolve().parents[2]
+_GIB = 2**30
 _GRACE_S = 10.0  # between the request to end and the end
+_KILLED_S = 3.0  # for the kernel to end what was killed
+_ENDS_S = _GRACE_S + _KILLED_S  # of the budget: what the last part may take to end
+_LOOK_S = 0.05
 _LAST_CHARS = 1500  # of what a failed part has printed
 
 RunPart = Callable[[Part, float, Path], str]  # part, seconds, file of its rows -> why it failed
@@ -45,36 +49,41 @@ class GpuCheckArgs:
     page: str | None = key("page whose table is replaced by this result", None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Here:
-    """What is on this machine."""
-
-    packages: Collection[str]
-    gpus: tuple[str, ...]  # their names
-    torch: str  # its version
-
-
 def look_around() -> Here:
-    """The packages that parts need, and the GPUs that torch sees."""
+    """The packages and tools that parts need, and the GPUs that torch sees."""
     wanted = {name for part in PARTS for name in part.packages}
     packages = {name for name in wanted if find_spec(name) is not None}
-    if "torch" not in packages:
-        return Here(packages=packages, gpus=(), torch="missing")
-    import torch  # noqa: PLC0415 - seconds, and `--help` needs none
+    tools = set(filter(finds, TOOLS))
+    version = "missing"
+    gpus: list[tuple[str, float]] = []
+    if "torch" in packages:
+        import torch  # noqa: PLC0415 - seconds, and `--help` needs none
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    names = tuple(torch.cuda.get_device_name(index) for index in range(count))
-    return Here(packages=packages, gpus=names, torch=torch.__version__)
+        version = torch.__version__
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        found = [torch.cuda.get_device_properties(index) for index in range(count)]
+        gpus = [(one.name, one.total_memory / _GIB) for one in found]
+    return Here(
+        packages=packages,
+        tools=tools,
+        gpus=tuple(name for name, _ in gpus),
+        gpu_gib=min((gib for _, gib in gpus), default=0.0),
+        torch=version,
+    )
 
 
-def run_check(args: GpuCheckArgs, here: Here, run: RunPart) -> int:
+def run_check(args: GpuCheckArgs, look: Callable[[], Here], run: RunPart) -> int:
     """Run the parts, write the results, print the table; 1 when a part is wrong or failed.
+
+    All of it, `look` too, ends within `args.budget_s` seconds and what it takes to start Python.
 
     Raises:
         UserError: for a machine without a GPU, for parts that do not exist, and for places that
             cannot be written.
     """
+    started_s = time.monotonic()
     chosen = _chosen(args.parts)
+    here = look()
     if args.device == "cuda" and not here.gpus:
         raise UserError(
             f"device: no NVIDIA GPU is visible here (torch {here.torch}); run this on a machine "
@@ -83,12 +92,13 @@ def run_check(args: GpuCheckArgs, here: Here, run: RunPart) -> int:
     output = check_output_dir(args.output)
     if args.page is not None:
         write_into(Path(args.page), None)
-    started_s = time.monotonic()
     outcomes: list[Outcome] = []
     result: Result | None = None
-    for part in chosen:
-        left_s = args.budget_s - (time.monotonic() - started_s)
-        outcomes.append(_outcome(part, args.device, here, left_s, run))
+    for index, part in enumerate(chosen):
+        later = [one for one in chosen[index + 1 :] if not one.lacks(here, args.device)]
+        left_s = args.budget_s - _ENDS_S - (time.monotonic() - started_s)
+        why = part.lacks(here, args.device) or _comes_late(part, left_s)
+        outcomes.append(_outcome(part, args.device, why, _share_s(part, later, left_s), run))
         result = Result(
             made_on=date.today().isoformat(),
             device=args.device,
@@ -115,15 +125,23 @@ def _chosen(names: str) -> Sequence[Part]:
     return [part for part in PARTS if part.name in asked]
 
 
-def _outcome(part: Part, device: Device, here: Here, left_s: float, run: RunPart) -> Outcome:
-    """Run one part if it can be run, and say what became of it."""
-    why = part.lacks(here.packages, len(here.gpus), device)
-    if not why and left_s < part.least_s:
-        why = f"{max(0.0, left_s):.0f} s of the budget are left, it takes {part.least_s} or more"
+def _comes_late(part: Part, left_s: float) -> str:
+    """Why there is no time for a part; empty when there is."""
+    if left_s >= part.least_s:
+        return ""
+    return f"{max(0.0, left_s):.0f} s of the budget are left, it takes {part.least_s} or more"
+
+
+def _share_s(part: Part, later: Sequence[Part], left_s: float) -> float:
+    """Seconds that a part may take: what those after it do not need at the least, or its own."""
+    return min(part.limit_s, max(part.least_s, left_s - sum(one.least_s for one in later)))
+
+
+def _outcome(part: Part, device: Device, why: str, limit_s: float, run: RunPart) -> Outcome:
+    """Run one part unless there is a reason not to, and say what became of it."""
     if why:
         sys.stdout.write(f"--- {part.name}: left out, {why}\n")
         return Outcome(name=part.name, about=part.about, status="skipped", why=why)
-    limit_s = min(float(part.limit_s), left_s)
     needs = f"{part.gpus} {device}, {', '.join(part.packages)}"
     sys.stdout.write(f"--- {part.name}: {part.about} (needs {needs}; at most {limit_s:.0f} s)\n")
     sys.stdout.flush()
@@ -168,7 +186,10 @@ def in_a_process(device: Device) -> RunPart:
                 finally:
                     _end(process)
             said = errors.read_text(encoding="utf-8", errors="replace").strip()
-        return f"exit code {code}: {said[-_LAST_CHARS:]}" if code else ""
+        if not code:
+            return ""
+        short = f"exit code {code}: {error_of(said)}"
+        return short if said in short else f"{short}\n{said[-_LAST_CHARS:]}"
 
     return run
 
@@ -183,13 +204,25 @@ def _path() -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a part and what it has started; the request comes first, so that it can clean up."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
+    """End a part and what it has started; the request comes first, so that it can clean up.
+
+    Processes that another session made of them are not theirs any more.
+    """
+    for number, grace_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _KILLED_S)):
+        until_s = time.monotonic() + grace_s
+        is_left = _tells(process, number)
+        while is_left and time.monotonic() < until_s:
+            time.sleep(_LOOK_S)
+            is_left = _tells(process, 0)
+        if not is_left:
             return
-        try:
-            process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            continue
+
+
+def _tells(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Send a signal to a part and what it has started; whether anything is left of them."""
+    process.poll()  # else it is left as a zombie
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True

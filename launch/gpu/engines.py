@@ -76,7 +76,9 @@ def measure_quickstart(bench: Bench) -> None:
     ]
     command = [sys.executable, str(TREE / "launch/train.py"), *arguments]
     started_s = time.perf_counter()
-    subprocess.run(command, cwd=TREE, check=True, stdout=sys.stderr)
+    done = subprocess.run(command, cwd=TREE, check=False, stdout=sys.stderr)
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said why, and a traceback of ours would say it last
     bench.record("the command", time.perf_counter() - started_s, "s")
     lines = (bench.folder / experiment / "run/metrics.jsonl").read_text().splitlines()
     metrics = [json.loads(line) for line in lines]

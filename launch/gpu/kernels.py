@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from actors.engines.heads import LogprobHead
 from actors.engines.train_model import TrainModel
 from conf.schema import Attention
-from launch.gpu.parts import Bench
+from launch.gpu.parts import C_COMPILER, Bench, finds
 from launch.gpu.shapes import (
     SMALL,
     dimensions,
@@ -97,7 +97,7 @@ def measure_kernels(bench: Bench) -> None:
     ]
     for attention, layout in variants:
         name = f"{attention}, {layout}"
-        if why := _absent(bench, attention):
+        if why := absent(bench, attention):
             bench.record.skip(name, why)
             continue
         model.model.set_attn_implementation(attention)
@@ -154,9 +154,12 @@ def _laid_out(work: Sequence[Sample], layout: Layout, attention: Attention) -> M
     return build_minibatch(work, packing(total // 2, attention, layout))
 
 
-def _absent(bench: Bench, attention: Attention) -> str:
-    """Why a kernel cannot be used here."""
-    needs: dict[Any, str] = {"flash_attention_2": "flash_attn"}
-    if attention in needs and find_spec(needs[attention]) is None:
-        return f"not installed: {needs[attention]}"
-    return "trains on a GPU only" if bench.is_rehearsal and attention != "sdpa" else ""
+def absent(bench: Bench, attention: Attention) -> str:
+    """Why a kernel cannot be used here; empty when it can."""
+    if attention == "flash_attention_2" and find_spec("flash_attn") is None:
+        return "not installed: flash_attn"
+    if bench.is_rehearsal and attention != "sdpa":
+        return "trains on a GPU only"
+    if attention == "flex_attention" and not finds(C_COMPILER):
+        return f"not found: {C_COMPILER}, which compiles it"
+    return ""

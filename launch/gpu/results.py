@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Literal
 from rl.base.files import replace_json
 
 Device = Literal["cuda", "cpu"]
+_SAYS_ERROR = re.compile(r"error|exception|fatal|killed", re.IGNORECASE)
 Status = Literal["good", "wrong", "failed", "skipped"]
 
 
@@ -100,6 +102,29 @@ def line_of(row: Row) -> str:
     return f"{row.what}: {shown(row.value)} {row.unit}".rstrip() + verdict[row.good]
 
 
+def error_of(printed: str) -> str:
+    """The line that names the error in what a process has printed on its way out.
+
+    Its last traceback names it, but for those that Python prints of what it ignores at the end;
+    without any, the last line that says so, or the last of all.
+
+    >>> error_of("Traceback (most recent call last):\\n  File 'a', line 1\\nValueError: b\\nbye")
+    'ValueError: b'
+    """
+    lines = printed.strip().splitlines()
+    found, ignored, in_frames = "", False, False
+    for line in lines:
+        if line.startswith("Exception ignored"):
+            ignored = True
+        elif line.lstrip().startswith("File "):
+            in_frames = True
+        elif in_frames and line and not line[0].isspace():
+            found = found if ignored else line
+            in_frames = ignored = False
+    said = [line for line in lines if _SAYS_ERROR.search(line)]
+    return found or (said or lines or [""])[-1]
+
+
 def read_rows(file: Path) -> list[Row]:
     """The rows that a part has written; a line that was cut off by its end is left out."""
     if not file.is_file():
@@ -121,7 +146,7 @@ class Outcome:
     about: str
     status: Status  # `wrong`: a figure passes its bound; `failed`: it ended early
     seconds: float = 0.0
-    why: str = ""  # it was skipped, or failed
+    why: str = ""  # it was skipped, or failed; the first line says it, others what was printed
     rows: tuple[Row, ...] = ()
 
 

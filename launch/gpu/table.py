@@ -30,8 +30,8 @@ def markdown(result: Result) -> str:
 def _lines(outcome: Outcome) -> Iterator[str]:
     """A line for the part, and one for each of its figures."""
     yield _line(outcome.name, f"*{outcome.about}*", f"{outcome.seconds:.0f} s", "", outcome.status)
-    if outcome.why:  # the last line names the error; the JSON file has all
-        yield _line("", outcome.why.splitlines()[-1], "", "", "")
+    if outcome.why:  # the JSON file has all of it
+        yield _line("", outcome.why.splitlines()[0], "", "", "")
     for row in outcome.rows:
         yield _line("", row.what, _value(row), row.bound, _verdict(row))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from conf.schema import Attention
-from launch.gpu.kernels import Layout, compare, gradients, packing
+from launch.gpu.kernels import Layout, absent, compare, gradients, packing
 from launch.gpu.parts import Bench
 from launch.gpu.shapes import (
     SMALL,
@@ -36,8 +36,8 @@ def measure(bench: Bench) -> None:
     rows: tuple[float, list[Tensor]] | None = None
     rows_s = 0.0
     for name, attention, layout in variants:
-        if attention == "flex_attention" and bench.is_rehearsal:
-            bench.record.skip(name, "trains on a GPU only")
+        if why := absent(bench, attention):
+            bench.record.skip(name, why)
             continue
         model.model.set_attn_implementation(attention)
         minibatch = build_minibatch(work, packing(budget, attention, layout))

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from ray._private.accelerators import NvidiaGPUAcceleratorManager
 
-from actors.cluster.bundles import Bundle, Needs, bundles, check_fits, lay_out, seats
+from actors.cluster import bundles as module
+from actors.cluster.bundles import (
+    Bundle,
+    Needs,
+    bundles,
+    check_fits,
+    lay_out,
+    local_gpu_bytes,
+    local_gpus,
+    seats,
+)
 from conf.errors import PlacementError, UserError
-from conf.schema import Config, PlacementConfig, ResourceConfig
+from conf.schema import Config, PlacementConfig, ResourceConfig, Strategy
 from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
@@ -119,6 +132,41 @@ def test_packing_prefers_a_node_in_use_to_a_smaller_one():
     assert {spot.node for spot in layout.spots.values()} == {1}
 
 
+@pytest.mark.parametrize(
+    ("strategy", "sizes", "nodes_of_actors"),
+    [
+        # The largest bundle goes where most is left, and that node is filled before the next.
+        ("PACK", (4.0, 5.0), [1, 1, 0, 0]),
+        ("SPREAD", (4.0, 5.0), [1, 0, 1, 0]),
+        # 3 on the small node and three times 2 on the large one would do, but Ray waits for ever.
+        ("PACK", (6.0, 3.0), None),
+    ],
+)
+def test_uneven_nodes_are_taken_as_ray_takes_them(
+    strategy: Strategy, sizes: tuple[float, ...], nodes_of_actors: list[int] | None
+):
+    """Bundles of 3, 2, 2 and 2 GPUs. Ray 2.60 has answered the same, asked with such nodes."""
+    nodes = [{"CPU": 16.0, "GPU": size} for size in sizes]
+    layout = lay_out(on_gpus(3.0, 2.0, 2.0, 2.0), nodes, strategy)
+    if nodes_of_actors is None:
+        assert layout.homeless is not None
+        return
+    assert layout.homeless is None
+    assert [layout.spots[f"actor-{i}"].node for i in range(4)] == nodes_of_actors
+
+
+def test_a_small_bundle_goes_where_most_is_left_and_not_where_it_fits_best():
+    nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 8.0}]
+    for strategy in ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"):
+        assert lay_out(on_gpus(1.0), nodes, strategy).spots["actor-0"].node == 1
+
+
+def test_processors_count_in_what_is_left():
+    nodes = [{"CPU": 64.0, "GPU": 2.0}, {"CPU": 2.0, "GPU": 2.0}]
+    assert lay_out(on_gpus(1.0), nodes, "PACK").spots["actor-0"].node == 0
+    assert lay_out(on_gpus(1.0), nodes[::-1], "PACK").spots["actor-0"].node == 1
+
+
 def test_shares_lie_on_one_device_and_wholes_on_devices_of_their_own():
     layout = lay_out(on_gpus(0.5, 0.5, 1.0), [NODE], "PACK")
     gpus = [layout.spots[f"actor-{i}"].gpus for i in range(3)]
@@ -192,3 +240,75 @@ def test_groups_that_share_devices_sit_one_of_each_on_every_device(cfg: Config):
         assert len({taken[f"policy-{i}"] for i in range(4)}) == 4
         for i in range(4):
             assert taken[f"rollout-{i}"] == taken[f"reward-{i}"] == taken[f"policy-{i}"]
+
+
+# --- GPUs of this machine ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """A machine whose nvidia-smi is the given script, and whose /proc has nothing of a driver."""
+    monkeypatch.setattr(module, "_DRIVER", tmp_path / "proc")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def install(script: str) -> None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+
+    return install
+
+
+def test_gpus_are_those_of_the_driver_that_this_process_may_see(
+    driver: object, monkeypatch: pytest.MonkeyPatch
+):
+    assert local_gpus() == 0 and local_gpu_bytes() is None  # no driver at all
+    for index in range(8):
+        (module._DRIVER / f"0000:0{index}:00.0").mkdir(parents=True)
+    for visible, num in (
+        (None, 8),
+        ("3", 1),
+        ("0,1", 2),
+        ("GPU-5f2e,GPU-7a01,GPU-99", 3),
+        ("", 0),
+        ("NoDevFiles", 0),
+        (",".join(map(str, range(9))), 8),
+    ):
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert local_gpus() == num, visible
+        manager = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
+        assert (None if visible is None else num) == (
+            None if manager is None else min(8, len(manager))
+        )
+
+
+def test_where_proc_knows_no_driver_nvidia_smi_is_asked(driver: Callable[[str], None]):
+    driver(
+        """echo 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)'
+        echo '  MIG 1g.10gb     Device  0: (UUID: MIG-2)'
+        echo 'GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-3)'"""
+    )
+    assert local_gpus() == 2
+    driver("echo 'NVIDIA-SMI has failed because it could not communicate'; exit 9")
+    assert local_gpus() == 0 and local_gpu_bytes() is None
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        ("echo 81559; echo 40960", 40_960 * 2**20),
+        ("echo '[N/A]'", None),  # its memory is that of the host
+        ("true", None),
+        ("exec /bin/sleep 5", None),
+    ],
+)
+def test_memory_of_a_gpu_is_that_of_the_smallest(
+    driver: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    found: int | None,
+):
+    monkeypatch.setattr(module, "_ANSWERS_S", 1.0)
+    driver(script)
+    assert local_gpu_bytes() == found

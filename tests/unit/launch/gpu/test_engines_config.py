@@ -9,10 +9,13 @@ import torch
 
 from actors.cluster.bundles import Needs, bundles, check_fits
 from actors.groups.fleet import rollout_spec, weight_backend
+from actors.plan.layout.model_shape import shape_of
+from actors.plan.layout.plan import Machine, Shapes, make_plan
 from conf.schema import Config
 from launch.gpu.engines import Placement, bit_sum, overrides
-from launch.gpu.parts import Bench, Device
+from launch.gpu.parts import PARTS, Bench, Device
 from launch.gpu.results import Recorder
+from launch.gpu.shapes import SMALL
 from tests.settings import run_config
 
 pytestmark = pytest.mark.unit
@@ -38,6 +41,20 @@ def test_on_two_devices_weights_go_from_one_to_the_other(tmp_path: Path) -> None
     assert weight_backend(cfg.placement) == "nccl"
     wanted = bundles(cfg.placement, Needs(rollout=1, policy=1))
     check_fits(wanted, [{"CPU": 16.0, "GPU": 2.0}], "one_node", cfg.placement.strategy)
+
+
+@pytest.mark.parametrize(("part", "placement"), [("engines", "one_gpu"), ("nccl", "one_node")])
+def test_the_groups_fit_on_the_smallest_gpu_that_the_part_asks_for(
+    tmp_path: Path, part: str, placement: Placement
+) -> None:
+    (needs,) = [one for one in PARTS if one.name == part]
+    cfg = composed(tmp_path, "cuda", placement)
+    machine = Machine(
+        cpus=16, gpus=needs.gpus, host_bytes=2**37, gpu_bytes=int(needs.gib * 2**30), assumed="all"
+    )
+    shapes = Shapes(policy=shape_of(SMALL, scores=False), reward=shape_of(SMALL, scores=True))
+    wanted = bundles(cfg.placement, Needs(rollout=1, reward=int(part == "engines"), policy=1))
+    assert make_plan(cfg, [machine], shapes, wanted).misfits == ()
 
 
 def test_a_rehearsal_needs_no_device(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_the_quickstart_is_that_of_a_gpu_and_its_metrics_are_read(
 ) -> None:
     commands: list[list[str]] = []
 
-    def run(command: list[str], **_: object) -> None:
+    def run(command: list[str], **_: object) -> SimpleNamespace:
         commands.append(command)
         directory = tmp_path / "quickstart_gpu/run"
         directory.mkdir(parents=True)
@@ -201,6 +201,7 @@ def test_the_quickstart_is_that_of_a_gpu_and_its_metrics_are_read(
         (directory / "metrics.jsonl").write_text(
             "".join(json.dumps(step) + "\n" for _ in range(10))
         )
+        return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, "run", run)
     found = rows("quickstart")
@@ -209,3 +210,11 @@ def test_the_quickstart_is_that_of_a_gpu_and_its_metrics_are_read(
     run_config([one for one in arguments if not one.startswith("name=")])  # a good configuration
     assert (found["steps"].value, found["a step, median"].value) == (10, 2.0)
     assert found["rollout/mismatch_kl, largest"].good
+
+
+def test_a_command_that_fails_ends_the_part_without_a_traceback_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, rows: Callable[[str], Mapping[str, Row]]
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=2))
+    with pytest.raises(SystemExit, match="2"):
+        rows("quickstart")
