@@ -78,16 +78,25 @@ class DpoArgs:
 class SolVerArgs:
     """Programs and tests by one policy that judge each other (Sol-Ver, arXiv 2502.14948).
 
-    Its counts, threshold and beta are not published; the defaults are ours.
+    Its counts, threshold and beta are not published.
     """
 
-    num_tests: int = key("tests of a group", 8, ge=2)
+    num_tests: int = key("tests of a group; not published; ours is 8", 8, ge=2)
     tests_see: Literal["program", "problem"] = key(
         "what a test is written from: a program beside the problem, as in Sol-Ver, or the problem",
         "program",
     )
     num_programs: int = key(
-        "different programs of a problem that a group of tests is asked for each", 4, ge=1
+        "different programs of a problem that a group of tests is asked for each; not published; "
+        "ours is 4",
+        4,
+        ge=1,
+    )
+    accept: float = key(
+        "least share of the tests that an accepted program passes; not published; ours is 0.5",
+        0.5,
+        gt=0,
+        le=1,
     )
     filter: Literal["self", "none", "gold"] = key(
         "how answers are accepted: self by what programs and tests say of each other; none the "
@@ -95,18 +104,21 @@ class SolVerArgs:
         "do not read accept",
         "self",
     )
-    accept: float = key("least share of the tests that an accepted program passes", 0.5, gt=0, le=1)
     learn: Literal["both", "sft", "dpo"] = key(
         "what is done with accepted and rejected answers: imitation, preference, or both", "both"
     )
-    beta: float = key("weight of the log-ratio to the policy that began the DPO", 0.1, gt=0)
+    beta: float = key(
+        "weight of the log-ratio to the policy that began the DPO; not published; ours is 0.1",
+        0.1,
+        gt=0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrpeArgs:
     """The first wrong step of a program, and Step-DPO (CRPE's third stage, arXiv 2505.10594).
 
-    What CRPE chooses is not published; the defaults are ours.
+    What CRPE chooses is not published.
     """
 
     learn: Literal["step", "answer", "sft"] = key(
@@ -116,11 +128,19 @@ class CrpeArgs:
         "step",
     )
     step_end: str = key(
-        "regular expression; a step of an answer ends where a match does", r"(?=\n)"
+        "regular expression; a step of an answer ends where a match does; not published; ours is "
+        "the end of a line",
+        r"(?=\n)",
     )
-    num_rollouts: int = key("answers from each beginning of a wrong one", 4, ge=1)
-    max_prefixes: int = key("beginnings of a wrong answer that are looked at", 16, ge=1)
-    beta: float = key("weight of the log-ratio to the initial policy", 0.1, gt=0)
+    num_rollouts: int = key(
+        "answers from each beginning of a wrong one; not published; ours is 4", 4, ge=1
+    )
+    max_prefixes: int = key(
+        "beginnings of a wrong answer that are looked at; not published; ours is 16", 16, ge=1
+    )
+    beta: float = key(
+        "weight of the log-ratio to the initial policy; not published; ours is 0.1", 0.1, gt=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,13 +158,17 @@ class StepCoderArgs:
         "reverse",
     )
     threshold: float = key(
-        "moving average of the share of right programs at which a start moves; not published",
+        "moving average of the share of right programs at which a start moves; not "
+        "published; ours is 0.5",
         0.5,
         gt=0,
         le=1,
     )
     newest_weight: float = key(
-        "weight of the newest share in that moving average; not published", 0.5, gt=0, le=1
+        "weight of the newest share in that moving average; not published; ours is 0.5",
+        0.5,
+        gt=0,
+        le=1,
     )
     mask: Literal["executed", "none", "random", "inverted"] = key(
         "tokens of a program that carry the loss: those of executed statements, all, all but as "
@@ -153,7 +177,7 @@ class StepCoderArgs:
     )
     most_hidden: float = key(
         "largest share of an answer's tokens that may be without loss for not being executed; an "
-        "answer above it keeps all",
+        "answer above it keeps all; not in StepCoder; ours is 0.5",
         0.5,
         ge=0,
         le=1,
@@ -175,7 +199,9 @@ class CvedrlArgs:
         "difficulty of the program too, as published",
         "difficulty",
     )
-    exponent: float = key("growth of the reward with coverage; not published", 3.0, gt=0, le=20)
+    exponent: float = key(
+        "growth of the reward with coverage; not published; ours is 3", 3.0, gt=0, le=20
+    )
     killed_weight: float = key(
         "reward of noticing every mutant of the program, beside the others; not of CVeDRL",
         0.0,
@@ -221,7 +247,7 @@ class AletheiaArgs:
 class ActorCriticArgs:
     """Programs compared with what a critic expected (Gorinski et al., arXiv 2310.13669).
 
-    None of its numbers is published; the defaults are ours.
+    None of its numbers is published.
     """
 
     critic: Literal["online", "frozen", "none"] = key(
@@ -229,11 +255,13 @@ class ActorCriticArgs:
         "one that stops after frozen_after steps, or nothing",
         "online",
     )
-    frozen_after: int = key("steps that a frozen critic learns from; not published", 10, ge=1)
-    critic_units: int = key("hidden units of the critic; not published", 16, ge=1)
-    critic_lr: float = key("learning rate of the critic; not published", 3e-3, gt=0)
+    frozen_after: int = key(
+        "steps that a frozen critic learns from; not published; ours is 10", 10, ge=1
+    )
+    critic_units: int = key("hidden units of the critic; not published; ours is 16", 16, ge=1)
+    critic_lr: float = key("learning rate of the critic; not published; ours is 3e-3", 3e-3, gt=0)
     critic_passes: int = key(
-        "updates of the critic on the rewards of each step; not published", 8, ge=1
+        "updates of the critic on the rewards of each step; not published; ours is 8", 8, ge=1
     )
     replay: Literal["none", "all", "distinct"] = key(
         "programs of earlier steps that are learned again: none, all, or of each problem those "
@@ -241,9 +269,14 @@ class ActorCriticArgs:
         "distinct",
     )
     replay_share: float = key(
-        "share of the programs of a step that are replayed; not published", 0.5, gt=0, le=0.9
+        "share of the programs of a step that are replayed; not published; ours is 0.5",
+        0.5,
+        gt=0,
+        le=0.9,
     )
-    buffer_size: int = key("programs that are kept, the newest; not published", 512, ge=1)
+    buffer_size: int = key(
+        "programs that are kept, the newest; not published; ours is 512", 512, ge=1
+    )
 
 
 RecipeArgs = (
