@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
@@ -10,13 +11,16 @@ import pytest
 from actors.cluster.bundles import run_bundles
 from actors.plan.checks import inputs as checks
 from actors.plan.layout import dry_run as module
-from actors.plan.layout.dry_run import Site, dry_run, find_site
+from actors.plan.layout.dry_run import Site, assumed_machine, dry_run, find_site, model_shapes
+from actors.plan.layout.plan import make_plan
+from actors.plan.layout.plan_text import describe
 from conf.errors import UserError
 from rl.run.directory import RunDirectory
 from tests.settings import run_config, shipped_config
 
 pytestmark = pytest.mark.unit
 
+TREE = Path(__file__).resolve().parents[5]
 QWEN = "experiment=qwen3_8b_codescaler"
 
 
@@ -106,6 +110,35 @@ def test_a_cluster_that_is_too_small_is_said(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_nodes_of_cluster", lambda *_: nodes)
     site = site_of([QWEN, "++ray.address=head:6379"])
     assert site.lacks is not None and "2 node(s) with 8 GPUs" in site.lacks
+
+
+# --- every experiment ----------------------------------------------------------------------------
+
+EXPERIMENTS = sorted(file.stem for file in (TREE / "conf/experiment").glob("*.yaml"))
+
+# They begin with a model that another command makes, and the plan says what it does not know of it.
+MADE_FIRST = {"recipe_aletheia", "recipe_cvedrl", "smollm2_mbpp"}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_has_a_picture_and_a_table_of_all_that_it_starts(
+    experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Without the files of a checkout in use: those are looked at elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    cfg = shipped_config([f"experiment={experiment}"])
+    wanted = [bundle.actor for bundle in run_bundles(cfg)]
+    shapes = model_shapes(cfg.model.path, cfg.reward.model, made=cfg.loop.enabled)
+    machines = [assumed_machine(cfg.placement.node)] * cfg.placement.num_nodes
+    plan = make_plan(cfg, machines, shapes)
+    text = "\n".join(describe(cfg, plan, shapes))
+    picture, _, table = text.partition("\nplacement ")[2].partition("\nmemory of one actor")
+    assert sorted(re.findall(r"\b\w+-\d+\b", picture)) == sorted(wanted)
+    for group in {actor.rpartition("-")[0] for actor in wanted}:
+        assert f"\n  {group} " in table
+    assert plan.misfits == ()
+    assert ("unknown" in table) == (experiment in MADE_FIRST)
+    assert experiment in MADE_FIRST or table.rstrip().endswith("all of it fits")
 
 
 # --- the experiments for GPUs --------------------------------------------------------------------
