@@ -15,6 +15,12 @@ from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[2]
 ENGINES = TREE / "actors/engines"
+# What else imports these packages at places that a CPU does not always reach.
+USERS = (
+    ENGINES,
+    ENGINES / "stored",
+    *(TREE / f for f in ("actors/groups", "reward/model", "launch/gpu")),
+)
 PACKAGES = ("vllm", "deepspeed", "transformers")
 
 
@@ -29,6 +35,11 @@ class Symbol:
     def __str__(self) -> str:
         """As it is written in Python."""
         return f"{self.module}.{self.name}({', '.join(self.keywords)})"
+
+
+def used_files() -> list[Path]:
+    """The files whose names are looked up."""
+    return [file for folder in USERS for file in sorted(folder.glob("*.py"))]
 
 
 def used_symbols(files: Iterable[Path]) -> list[Symbol]:
@@ -70,6 +81,50 @@ def _place(node: ast.expr, origin: dict[str, tuple[str, str]]) -> tuple[str, str
     return ".".join([node.id, *parts[:-1]]), parts[-1]
 
 
+def _top_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements of a module itself: of its conditions and attempts, not of functions, classes."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            for name in ("body", "orelse", "finalbody"):
+                yield from _top_level(getattr(node, name, []))
+            for handler in getattr(node, "handlers", []):
+                yield from _top_level(handler.body)
+
+
+def _assigned(targets: Iterable[ast.expr]) -> Iterator[str]:
+    for target in targets:
+        yield from (node.id for node in ast.walk(target) if isinstance(node, ast.Name))
+
+
+def _imported(node: ast.ImportFrom, package: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Each name that a module of `package` imports, with module and name of its origin."""
+    parents = package.split(".")
+    base = parents[: len(parents) - node.level + 1] if node.level else []
+    source = ".".join([*base, *filter(None, [node.module])])
+    for alias in node.names:
+        key = f"*{source}" if alias.name == "*" else alias.asname or alias.name
+        yield key, (source, alias.name)
+
+
+def _compared(getter: ast.FunctionDef) -> Iterator[str]:
+    """What a module's `__getattr__` compares the name with."""
+    for node in ast.walk(getter):
+        if isinstance(node, ast.Compare):
+            for other in node.comparators:
+                if isinstance(other, ast.Constant) and isinstance(other.value, str):
+                    yield other.value
+
+
+def _table(table: ast.Dict) -> Iterator[str]:
+    """The names of a table `{"Name": "module:Name"}` or `{"module": ["Name"]}`."""
+    for key, value in zip(table.keys, table.values, strict=True):
+        names = value.elts if isinstance(value, ast.List) else [key]
+        for node in names:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
 class Sources:
     """The sources of packages below some directories; the first that has a module counts."""
 
@@ -107,25 +162,21 @@ class Sources:
             return {}
         package = module if file.name == "__init__.py" else module.rpartition(".")[0]
         found: dict[str, ast.stmt | tuple[str, str]] = {}
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in _top_level(ast.parse(file.read_text(encoding="utf-8")).body):
             match node:
+                case ast.FunctionDef(name="__getattr__"):
+                    found |= {n: ast.Pass() for n in _compared(node) if n not in found}
                 case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
                     found.setdefault(name, node)
-                case (
-                    ast.Assign(targets=[ast.Name(id=name)])
-                    | ast.AnnAssign(target=ast.Name(id=name))
-                ):
+                case ast.Assign(targets=targets, value=value):
+                    found |= {name: node for name in _assigned(targets) if name not in found}
+                    if file.name == "__init__.py" and isinstance(value, ast.Dict):
+                        found |= {n: ast.Pass() for n in _table(value) if n not in found}
+                case ast.AnnAssign(target=ast.Name(id=name)):
                     found.setdefault(name, node)
                 case ast.ImportFrom():
-                    parents = package.split(".")
-                    base = parents[: len(parents) - node.level + 1] if node.level else []
-                    source = ".".join([*base, *filter(None, [node.module])])
-                    for alias in node.names:
-                        key = f"*{source}" if alias.name == "*" else alias.asname or alias.name
-                        found.setdefault(key, (source, alias.name))
-                case ast.Constant(value=str(name)):  # of a table of lazy imports
-                    if name.isidentifier():
-                        found.setdefault(name, ast.Pass())
+                    for key, origin in _imported(node, package):
+                        found.setdefault(key, origin)
                 case _:
                     pass
         return found
@@ -180,9 +231,7 @@ def main(*roots: str) -> int:
     """Print what the sources under `roots` lack of the packages that they hold."""
     held = [name for name in PACKAGES if any((Path(root) / name).is_dir() for root in roots)]
     symbols = [
-        symbol
-        for symbol in used_symbols(sorted(ENGINES.glob("*.py")))
-        if symbol.module.partition(".")[0] in held
+        symbol for symbol in used_symbols(used_files()) if symbol.module.partition(".")[0] in held
     ]
     missing = list(Sources(*map(Path, roots)).lacks(symbols))
     sys.stdout.write("\n".join([f"{len(symbols)} names of {', '.join(held)}", *missing, ""]))

@@ -1,8 +1,9 @@
 """Shape of a model, without loading or fetching it: what `dry_run` estimates memory from.
 
 A local directory (or hub snapshot in the local cache) is read: config.json and the headers of its
-safetensors. Hub ids that the shipped experiments name have their published shapes here. For other
-hub ids the name may tell the number of parameters; else the size is unknown.
+safetensors. Hub ids that the shipped experiments name have their published shapes here; so have
+directories that a run with such a model in its name has still to write. For others the name may
+tell the number of parameters; else the size is unknown.
 """
 
 from __future__ import annotations
@@ -122,6 +123,11 @@ def shape_of(model: str, *, scores: bool) -> ModelShape | None:
         return ModelShape(
             num_parameters=number, dimensions=dimensions, source="its published shape"
         )
+    if directory is not None and not directory.exists() and (coming := _of_place(model)):
+        number = coming.num_parameters(scores=scores)
+        return ModelShape(
+            num_parameters=number, dimensions=coming, source="the name of its place, still empty"
+        )
     sizes = _SIZE_IN_NAME.findall(model.rpartition("/")[2])
     if not sizes:
         return None
@@ -131,6 +137,18 @@ def shape_of(model: str, *, scores: bool) -> ModelShape | None:
         dimensions=None,
         source="the size in its name",
     )
+
+
+def _of_place(path: str) -> Dimensions | None:
+    """The shape that a path names, as that of a run that has still to write its model.
+
+    >>> _of_place("outputs/qwen3_1_7b_one_gpu/run/hf") == _QWEN3["1.7B"]
+    True
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", path.lower())
+    named = (size for size in _QWEN3 if f"-qwen3-{size.lower().replace('.', '-')}-" in f"-{words}-")
+    size = next(named, None)
+    return None if size is None else _QWEN3[size]
 
 
 def _cached(hub_id: str) -> Path | None:

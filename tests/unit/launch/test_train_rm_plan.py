@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def test_what_would_not_fit_is_refused_with_the_key(
     assert "policy-0 would need" in found.err and "gradient_checkpointing=true" in found.err
 
 
-def test_the_recipe_shows_the_command_that_was_planned() -> None:
-    text = (TREE / "docs/recipe.md").read_text()
-    assert f"model={BASE}" in text and "launch/train_rm.py" in text
+def test_the_command_of_the_recipe_is_planned_as_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (TREE / "docs/recipe.md").read_text().replace("\\\n", " ")
+    found = re.findall(r"^python launch/train_rm.py (.*)$", text, re.MULTILINE)
+    first, second = map(shlex.split, found)
+    assert first == [*second, "dry_run=true"] and f"model={BASE}" in first
+    monkeypatch.chdir(tmp_path)
+    assert main_simple(TrainRmArgs, train_rm.run, first) == 0
+    text = capsys.readouterr().out
+    assert f"memory of one rank that trains {BASE} in bfloat16" in text
+    assert "gpu 7  policy-7" in text and "all of it fits" in text

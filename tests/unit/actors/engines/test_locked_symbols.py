@@ -9,12 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.tree.symbols import ENGINES, PACKAGES, Sources, Symbol, used_symbols
+from tests.tree.symbols import ENGINES, PACKAGES, Sources, Symbol, used_files, used_symbols
 
 pytestmark = pytest.mark.unit
 
 REQUIREMENTS = Path(__file__).resolve().parents[4] / "requirements"
-SYMBOLS = used_symbols(sorted(ENGINES.glob("*.py")))
+# Versions of vLLM that names have come with, of 0.22.1, 0.24.0, 0.26.0, 0.27.1 and 0.28.0 to
+# 0.32.0, whose wheels were read with `python -m tests.tree.symbols`. All others are in 0.22.1.
+SINCE = {
+    "ParamMeta": "0.26",
+    "TrainerInitInfo": "0.26",
+    "TrainerWeightTransferEngine": "0.26",
+    "VLLMWeightSyncClient": "0.26",
+    "WeightSource": "0.26",
+    "WeightTransferTrainerFactory": "0.26",
+    "IPCTrainerInitInfo": "0.27",
+    "NCCLTrainerInitInfo": "0.28",
+}
+SYMBOLS = used_symbols(used_files())
 
 
 def pins(file: str) -> dict[str, str]:
@@ -32,6 +44,23 @@ def installed() -> Sources:
 def test_every_name_that_the_engines_import_is_in_the_installed_sources() -> None:
     assert {symbol.module.partition(".")[0] for symbol in SYMBOLS} == set(PACKAGES)
     assert list(installed().lacks(SYMBOLS)) == []
+
+
+def test_what_is_said_of_versions_is_of_names_that_are_used_and_of_the_page() -> None:
+    used = {symbol.name for symbol in SYMBOLS if symbol.module.startswith("vllm.")}
+    assert set(SINCE) <= used
+    oldest = max(SINCE.values())
+    page = (REQUIREMENTS.parent / "docs/gpu.md").read_text()
+    assert f"vLLM {oldest} is the first that has all of these names" in page
+    assert tuple(map(int, pins("gpu.lock")["vllm"].split(".")))[:2] >= tuple(
+        map(int, oldest.split("."))
+    )
+
+
+def test_every_package_that_takes_from_these_libraries_is_read() -> None:
+    folders = {str(file.parent.relative_to(ENGINES.parents[1])) for file in used_files()}
+    assert {"actors/engines/stored", "actors/groups", "reward/model", "launch/gpu"} <= folders
+    assert Symbol("transformers", "GenerationConfig") in SYMBOLS  # of actors/groups alone
 
 
 def test_the_senders_for_gpus_are_called_with_keywords_that_they_take() -> None:
@@ -60,6 +89,10 @@ def test_arguments_of_an_engine_on_a_gpu_are_those_of_vllm() -> None:
             "vllm.distributed.weight_transfer.ipc_engine.IPCTrainerInitInfo takes no port",
         ),
         (Symbol("deepspeed.zero", "Gathered"), "deepspeed.zero has no Gathered"),
+        # A method, a field and a word of some text are nothing that can be imported.
+        (Symbol("vllm.v1.engine.llm_engine", "step"), "vllm.v1.engine.llm_engine has no step"),
+        (Symbol("vllm.engine.arg_utils", "seed"), "vllm.engine.arg_utils has no seed"),
+        (Symbol("vllm.engine.arg_utils", "auto"), "vllm.engine.arg_utils has no auto"),
     ],
 )
 def test_what_is_gone_is_named(symbol: Symbol, complaint: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
@@ -10,13 +11,16 @@ import pytest
 from actors.cluster.bundles import run_needs
 from actors.plan.checks import preflight as checks
 from actors.plan.layout import dry_run as module
-from actors.plan.layout.dry_run import Site, dry_run, find_site
+from actors.plan.layout.dry_run import Site, assumed_machine, dry_run, find_site, model_shapes
+from actors.plan.layout.plan import make_plan
+from actors.plan.layout.plan_text import describe
 from conf.errors import UserError
 from rl.run.directory import RunDirectory
 from tests.settings import run_config, shipped_config
 
 pytestmark = pytest.mark.unit
 
+TREE = Path(__file__).resolve().parents[5]
 QWEN = "experiment=qwen3_8b_codescaler"
 
 
@@ -108,6 +112,35 @@ def test_a_cluster_that_is_too_small_is_said(monkeypatch: pytest.MonkeyPatch):
     assert site.lacks is not None and "2 node(s) with 8 GPUs" in site.lacks
 
 
+# --- every experiment ----------------------------------------------------------------------------
+
+EXPERIMENTS = sorted(file.stem for file in (TREE / "conf/experiment").glob("*.yaml"))
+
+# They begin with a model that another command makes, and the plan says what it does not know of it.
+MADE_FIRST = {"recipe_aletheia", "recipe_cvedrl", "smollm2_mbpp"}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_has_a_picture_and_a_table_of_all_that_it_starts(
+    experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Without the files of a checkout in use: those are looked at elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    cfg = shipped_config([f"experiment={experiment}"])
+    wanted = [bundle.actor for bundle in run_bundles(cfg)]
+    shapes = model_shapes(cfg.model.path, cfg.reward.model, made=cfg.loop.enabled)
+    machines = [assumed_machine(cfg.placement.node)] * cfg.placement.num_nodes
+    plan = make_plan(cfg, machines, shapes)
+    text = "\n".join(describe(cfg, plan, shapes))
+    picture, _, table = text.partition("\nplacement ")[2].partition("\nmemory of one actor")
+    assert sorted(re.findall(r"\b\w+-\d+\b", picture)) == sorted(wanted)
+    for group in {actor.rpartition("-")[0] for actor in wanted}:
+        assert f"\n  {group} " in table
+    assert plan.misfits == ()
+    assert ("unknown" in table) == (experiment in MADE_FIRST)
+    assert experiment in MADE_FIRST or table.rstrip().endswith("all of it fits")
+
+
 # --- the experiments for GPUs --------------------------------------------------------------------
 
 GPUS = {  # of each node
@@ -143,8 +176,7 @@ def test_the_run_without_tests_begins_where_the_first_one_ends_and_fits_as_it_do
     )
     assert second.model.path == str(RunDirectory.of(first).hf)
     assert not second.reward.by_tests
-    base = f"model.path={first.model.path}"
-    plans = [shown(capsys, f"experiment={run.experiment}", base) for run in (first, second)]
+    plans = [shown(capsys, f"experiment={run.experiment}") for run in (first, second)]
     boxes = [[line for line in plan.splitlines() if line.startswith("| gpu")] for plan in plans]
     assert boxes[0] == boxes[1] and len(boxes[1]) == 8
     assert "all of it fits" in plans[1]

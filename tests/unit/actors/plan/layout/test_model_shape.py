@@ -31,6 +31,29 @@ def test_a_published_shape_has_the_published_number_of_parameters(hub_id: str, n
     assert shape is not None and shape.num_parameters == num
 
 
+@pytest.mark.parametrize(
+    ("place", "size"),
+    [
+        ("outputs/qwen3_8b_codescaler/run/hf", "Qwen/Qwen3-8B"),
+        ("outputs/qwen3_1_7b_one_gpu/run/hf", "Qwen/Qwen3-1.7B"),
+        ("models/Qwen3-0.6B-mine", "Qwen/Qwen3-0.6B"),
+        ("outputs/qwen3_80b/run/hf", None),
+        ("outputs/quickstart/run/hf", None),
+    ],
+)
+def test_a_directory_that_a_run_has_still_to_write_is_as_large_as_its_name_says(
+    tmp_path: Path, place: str, size: str | None
+):
+    shape = shape_of(str(tmp_path / place), scores=False)
+    known = None if size is None else shape_of(size, scores=False)
+    assert (shape and shape.dimensions) == (known and known.dimensions)
+    if shape is not None:
+        assert shape.source == "the name of its place, still empty"
+        (tmp_path / place).mkdir(parents=True)  # there, and no model: it is none to come
+        found = shape_of(str(tmp_path / place), scores=False)
+        assert found is None or found.source == "the size in its name"
+
+
 def test_a_reward_model_has_a_score_head_in_place_of_the_lm_head():
     shape = shape_of("LARK-Lab/CodeScaler-8B", scores=True)
     assert shape is not None
