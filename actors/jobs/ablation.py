@@ -109,7 +109,7 @@ async def _run(
             nonlocal sampled_tokens
             completions = (c for judged in batch.groups_P for c in judged.group.completions_G)
             sampled_tokens += sum(len(completion.token_ids) for completion in completions)
-            if batch.groups_P:
+            if "reward/mean" in report.metrics:  # the step has programs
                 rewards[report.step] = report.metrics["reward/mean"]
             if report.step % cfg.evaluation.every == 0 or report.step == cfg.algorithm.num_steps:
                 await measure(report.step)

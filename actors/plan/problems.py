@@ -109,7 +109,7 @@ def probe_problems(
     """(training problems, problems of the probe); the latter is empty when there is no probe."""
     if not probe.every:
         return train, []
-    if data.kind == "parquet" and probe.path is None:
+    if data.kind != "minipy" and probe.path is None:
         return carve(train, held_out, probe.num_prompts, prompts_per_step)
     if probe.path is not None:
         found = choose(load_prompts(probe.path, data.max_bad_rows), probe.num_prompts)

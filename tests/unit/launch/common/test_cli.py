@@ -267,7 +267,10 @@ def test_keys_of_resuming_that_say_nothing_are_refused(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("policy.lr=fast", "policy.lr: 'fast' is not a number > 0 (give e.g. policy.lr=1e-5)"),
+        (
+            "policy.lr=fast",
+            "policy.lr: 'fast' is not a number > 0 and <= 1 (give e.g. policy.lr=1e-5)",
+        ),
         (
             "placement=onenode",
             "placement: 'onenode' is not one of laptop, multi_node, one_gpu, one_node "
@@ -455,7 +458,7 @@ def test_help_lists_groups_and_common_keys(run: Command) -> None:
         "  placement: layout of the actors",
         "    placement=one_node    8 GPUs of one machine, each owned by one actor",
         "algorithm.max_staleness=     policy versions that rollouts may lag",
-        "policy.lr=                   peak learning rate [a number > 0; quickstart 0.0001]",
+        "policy.lr=                   peak learning rate [a number > 0 and <= 1; quickstart 0.0001]",
         "data-parallel ZeRO-3 ranks [an integer >= 1; quickstart 2]",  # the schema's default is 1
         "docs/reference.md",
     ):

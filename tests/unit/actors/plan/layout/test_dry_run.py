@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.cluster.bundles import run_needs
+from actors.cluster.bundles import run_bundles, run_needs
 from actors.plan.checks import preflight as checks
 from actors.plan.layout import dry_run as module
 from actors.plan.layout.dry_run import Site, assumed_machine, dry_run, find_site, model_shapes
