@@ -373,7 +373,7 @@ def test_bad_input_of_any_job_is_reported_with_its_jobs_and_starts_none(run: Com
         2,
         "",
         "error: job 1 (seed=0 reward.shards=0) and 2 more: reward.shards: 0 is not an integer >= 1 "
-        "(give e.g. reward.shards=1)\n"
+        "and <= 4096 (give e.g. reward.shards=1)\n"
         "error: job 2 (seed=-1 reward.shards=1) and 1 more: seed: -1 is not an integer >= 0 "
         "(give e.g. seed=0)\n",
     )
@@ -458,8 +458,10 @@ def test_help_lists_groups_and_common_keys(run: Command) -> None:
         "  placement: layout of the actors",
         "    placement=one_node    8 GPUs of one machine, each owned by one actor",
         "algorithm.max_staleness=     policy versions that rollouts may lag",
-        "policy.lr=                   peak learning rate [a number > 0 and <= 1; quickstart 0.0001]",
-        "data-parallel ZeRO-3 ranks [an integer >= 1; quickstart 2]",  # the schema's default is 1
+        "policy.lr=                   peak learning rate [a number > 0 and <= 1; "
+        "quickstart 0.0001]",
+        # The schema's default is 1.
+        "data-parallel ZeRO-3 ranks [an integer >= 1 and <= 4096; quickstart 2]",
         "docs/reference.md",
     ):
         assert text in result.out
