@@ -43,7 +43,9 @@ from reward.verify.packages import installed
 
 TREE = Path(__file__).resolve().parents[2]
 GIB = 2**30
-MIN_SHM_GIB = 1.0  # Ray keeps objects there; with less it falls back to files and says so
+# What Ray takes of /dev/shm for its object store: a share of the memory, and where that file system
+# is smaller, as much as there is, but files elsewhere below this.
+STORE_SHARE, STORE_GIB = 0.3, 10**10 / GIB
 
 # Small problems with a right and a wrong program, as probes for golden scores.
 PROBES = (
@@ -98,14 +100,17 @@ def versions() -> list[Finding]:
 
 def devices(machine: Hardware) -> list[Finding]:
     """Cores, memory, shared memory, GPUs, and how programs are run."""
-    low_shm = machine.shm_gib < MIN_SHM_GIB
+    store_gib = min(STORE_SHARE * machine.memory_gib, STORE_GIB)
+    low_shm = machine.shm_gib < store_gib
     return [
         Finding("CPU cores", str(machine.num_cpus)),
         Finding("memory", f"{machine.memory_gib:.1f} GiB"),
         Finding(
             "/dev/shm",
             f"{machine.shm_gib:.1f} GiB",
-            "too small for Ray's object store: it will use files" if low_shm else "",
+            f"Ray's object store takes up to {store_gib:.1f} GiB: it may use files, slowly"
+            if low_shm
+            else "",
         ),
         Finding("GPUs", ", ".join(machine.gpus) or "none"),
         sandbox(),

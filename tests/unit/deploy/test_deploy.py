@@ -108,6 +108,80 @@ def test_the_slurm_script_is_valid_and_keeps_its_token_to_itself() -> None:
     assert "umask 077" in text and 'rm -f "$RAY_AUTH_TOKEN_PATH"' in text
 
 
+# Long options of sbatch and srun that a run may want (of their pages on slurm.schedmd.com), and
+# the short ones of srun that are used; --overlap is of Slurm 20.11.
+OF_BOTH = {
+    *("account", "chdir", "constraint", "cpus-per-gpu", "cpus-per-task", "distribution", "error"),
+    *("exclude", "exclusive", "export", "gpus", "gpus-per-node", "gpus-per-task", "gres", "hint"),
+    *("input", "job-name", "mem", "mem-per-cpu", "mem-per-gpu", "nodelist", "nodes", "ntasks"),
+    *("ntasks-per-node", "open-mode", "output", "partition", "qos", "reservation", "time"),
+}
+SBATCH = OF_BOTH | {"array", "mail-type", "mail-user", "no-requeue", "requeue", "signal"}
+SRUN = OF_BOTH | {"exact", "kill-on-bad-exit", "label", "overlap", "pty", "unbuffered", "wait"}
+SHORT = {"-w": "nodelist", "-x": "exclude"}
+
+
+def test_the_slurm_script_asks_for_what_sbatch_knows_before_its_first_command() -> None:
+    lines = (TREE / "deploy/slurm.sh").read_text().splitlines()
+    head = lines[: next(i for i, line in enumerate(lines) if line and not line.startswith("#"))]
+    asked = [line for line in lines if line.startswith("#SBATCH")]
+    assert len(asked) >= 6 and set(asked) <= set(head)  # sbatch does not read any further
+    assert all(re.fullmatch(r"#SBATCH --[\w-]+=\S+", line) for line in asked)
+    pairs = [line.removeprefix("#SBATCH --").partition("=") for line in asked]
+    found = {name: value for name, _, value in pairs}
+    assert set(found) <= SBATCH
+    assert re.fullmatch(r"(\d+-)?\d+:\d\d:\d\d", found["time"])
+    assert re.fullmatch(r"B:[A-Z]+@\d+", found["signal"])  # to the script alone, seconds before
+    assert found["ntasks-per-node"] == "1"  # a raylet each
+
+
+FAKES = {
+    "scontrol": 'printf "alpha\\nbeta\\ngamma\\n"',
+    "sleep": "exec /bin/sleep 0.2",  # of the seconds that nodes take to start
+    "srun": """
+        printf '%s\\n' "$*" >> calls
+        stat -c %a .ray-token-7 >> modes 2> /dev/null
+        while [ "${1#-}" != "$1" ]; do case "$1" in -w | -x) shift 2 ;; *) shift ;; esac; done
+        case "$1" in hostname) echo "10.0.0.1 fe80::1" ;; python) exit 3 ;; esac""",
+}
+
+
+def test_the_slurm_script_starts_a_head_the_others_and_the_run_and_ends_as_the_run_does(
+    tmp_path: Path,
+) -> None:
+    """With commands of Slurm that only write down how they were called."""
+    for name, script in FAKES.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/activate").touch()
+    env = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "node[1-3]",
+        "SLURM_JOB_NUM_NODES": "3",
+        "SLURM_CPUS_PER_TASK": "64",
+    }
+    command = ["bash", str(TREE / "deploy/slurm.sh"), "experiment=qwen3_8b_codescaler"]
+    done = subprocess.run(command, env=env, timeout=60, check=False)
+    assert done.returncode == 3
+    calls = [shlex.split(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    for call in calls:
+        for option in call[
+            : next(i for i, w in enumerate(call) if w in {"hostname", "ray", "python"})
+        ]:
+            name = option.removeprefix("--").partition("=")[0]
+            assert not option.startswith("-") or SHORT.get(option, name) in SRUN, option
+    _, head, others, run = (" ".join(call) for call in calls)
+    assert head.endswith("-w alpha ray start --head --node-ip-address=10.0.0.1 --port=6379 --block")
+    assert "--nodes=2 --ntasks=2 -x alpha ray start --address=10.0.0.1:6379 --block" in others
+    assert run.endswith("python launch/train.py resume=auto experiment=qwen3_8b_codescaler")
+    assert "--overlap" in run  # the head's cores are those of its raylet
+    assert set((tmp_path / "modes").read_text().split()) == {"600"}
+    assert not list(tmp_path.glob(".ray-token-*"))
+
+
 def test_the_slurm_script_gives_every_step_the_cores_of_its_node() -> None:
     text = (TREE / "deploy/slurm.sh").read_text()
     passed_on = text.index('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')

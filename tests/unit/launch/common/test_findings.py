@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from launch.common.compose import compose_config
-from launch.common.findings import Hardware, experiment_finding, missing, origin, port_finding
+from launch.common.findings import (
+    Hardware,
+    devices,
+    experiment_finding,
+    missing,
+    origin,
+    port_finding,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -32,6 +39,25 @@ def test_a_laptop_lacks_the_gpus_of_the_8b_run_and_a_server_does_not() -> None:
 def test_a_cluster_is_more_than_one_machine() -> None:
     config = compose_config([*QWEN, "placement=multi_node"])
     assert missing(config, SERVER) == ["3 more machines"]
+
+
+@pytest.mark.parametrize(
+    ("memory_gib", "shm_gib", "store_gib"),
+    [
+        (16, 8, None),
+        (16, 2, "4.8"),  # 30% of the memory
+        (512, 9, "9.3"),  # Ray takes what there is from 10 GB on
+        (512, 16, None),
+        (24, 0.0625, "7.2"),  # a container that was given no more
+    ],
+)
+def test_shared_memory_below_what_ray_takes_is_noticed(
+    memory_gib: float, shm_gib: float, store_gib: str | None
+) -> None:
+    machine = Hardware(num_cpus=2, memory_gib=memory_gib, shm_gib=shm_gib, gpus=())
+    (found,) = [one for one in devices(machine) if one.thing == "/dev/shm"]
+    wanted = f"Ray's object store takes up to {store_gib} GiB: it may use files, slowly"
+    assert found.remark == ("" if store_gib is None else wanted)
 
 
 def test_files_that_only_the_user_has_are_named() -> None:
