@@ -65,7 +65,7 @@ def test_programs_of_a_rollout_file_are_asked_about_where_their_problem_comes(tm
 
 
 def test_a_file_that_is_missing_or_holds_no_verdict_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match=r"recipe_args\.programs: .* is no file; give"):
+    with pytest.raises(UserError, match=r"recipe_args\.programs: .* does not exist; give"):
         made(tmp_path / "nothing.parquet")
     write_rollouts(tmp_path / "rm.parquet", [row("q", "a", None)])
     with pytest.raises(UserError, match="holds no program with a verdict"):
