@@ -292,7 +292,11 @@ class EngineLoop:
     # --- a device that is shared in turns --------------------------------------------------------
 
     def sleep(self) -> Future[None]:
-        """Finish what is in flight, admit nothing, free the device; weights go to host memory."""
+        """Finish what is in flight, admit nothing, free the device; weights go to host memory.
+
+        Level 2 would drop them. But engines wake for scores, for the probe and after log-probs too,
+        without a publication, and a judge gets none at all.
+        """
         self.hold()
         return self.exclusive(lambda engine: engine.sleep(level=1))
 
