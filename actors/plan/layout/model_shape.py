@@ -8,6 +8,7 @@ tell the number of parameters; else the size is unknown.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def shape_of(model: str, *, scores: bool) -> ModelShape | None:
         return ModelShape(
             num_parameters=number, dimensions=dimensions, source="its published shape"
         )
-    if directory is not None and not directory.exists() and (coming := _of_place(model)):
+    if directory is not None and not os.path.lexists(directory) and (coming := _of_place(model)):
         number = coming.num_parameters(scores=scores)
         return ModelShape(
             num_parameters=number, dimensions=coming, source="the name of its place, still empty"

@@ -562,6 +562,9 @@ def test_a_rehearsal_that_was_killed_says_nothing_of_the_machine(
         started.append(spawn(server))
         if len(started) == 1:
             started[0].kill()
+            assert started[0].stdout is not None
+            started[0].stdout.close()  # where the answer of a quick one would be
+            started[0].stdout = Path(os.devnull).open("rb", buffering=0)  # noqa: SIM115
         return started[-1]
 
     monkeypatch.setattr(pool._Server, "_spawn", spawn_and_kill_the_first)
