@@ -145,7 +145,7 @@ def test_cvedrl_samples_tests_of_given_programs(train: Train) -> None:
     assert any(step["task/suite/readable"] > 0 for step in steps)
     rows = read_rollouts(run.rollout_file(RolloutFolder.TRAINING, 3))
     assert {(row.task, row.judge) for row in rows} == {("suite", "suite")}
-    assert all(row.reward == -2.0 for row in rows if not row.code)
+    assert all(row.reward == -3.0 for row in rows if not row.code)
     marks = json.loads(run.summary.read_text())["final_marks"]
     assert {"eval/suite_readable", "eval/suite_right", "eval/suite_num_tests"} <= set(marks)
 

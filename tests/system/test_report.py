@@ -118,14 +118,15 @@ def test_programs_and_tests_of_a_problem_stand_in_a_matrix(tmp_path: Path) -> No
         assert "return x + 1  # 1.0" in programs[0]
         assert "nothing to run: no_block" in programs[2]
         assert [line.split(maxsplit=3) for line in tests] == [
-            ["test", str(n), "telling", f"assert f({n}) == 1"] for n in range(2)
+            ["test", "0", "right", "assert f(0) == 1"],  # the wrong program passes it
+            ["test", "1", "telling", "assert f(1) == 1"],
         ]
         said = "[...document.querySelectorAll('td.cell')].map((cell) => cell.ariaLabel)"
         assert opened.evaluate(said)[2:4] == [
             "program 1 passes test 0",
             "program 1 does not pass test 1",
         ]
-        assert "3 programs, 1 right; 2 tests, 2 right, 2 telling" in text(opened, "caption")
+        assert "3 programs, 1 right; 2 tests, 2 right, 1 telling" in text(opened, "caption")
         current = "document.querySelector('.matrix tr[aria-current=true]').innerText"
         assert opened.evaluate(current).startswith("program 1")
         opened.evaluate("document.querySelectorAll('.matrix thead button')[1].click()")
