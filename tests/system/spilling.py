@@ -51,7 +51,7 @@ def digest(of_rank: Sequence[Parcel]) -> tuple[int, int]:
         for sample in parcel.samples_S:
             for array in (sample.token_ids, sample.rollout_logprobs):
                 size += array.nbytes
-                found = xxh3_64_intdigest(array, found)
+                found = xxh3_64_intdigest(array.tobytes(), found)
     return size, found
 
 
@@ -76,8 +76,9 @@ def main(folder: Path) -> None:
         _node_ip_address="127.0.0.1",
     )
     try:
-        sent, rank = parcels(), Rank.remote()
-        arrived = ray.get(rank.digest.remote(sent), timeout=120)  # pyright: ignore[reportAttributeAccessIssue]
+        sent = parcels()
+        rank: Any = Rank.remote()
+        arrived = ray.get(rank.digest.remote(sent), timeout=120)
         held = [ray.put(np.full(STORE_BYTES // 2, number, np.uint8)) for number in range(4)]
         spilled = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         back = [bool((ray.get(one) == number).all()) for number, one in enumerate(held)]
