@@ -852,6 +852,9 @@ class CheckpointConfig:
         ge=0,
     )
     keep: int = key("checkpoints kept, newest first", 2, ge=2)
+    stop_s: float = key(
+        "seconds in which a run that a signal ends may finish and save its step", 60.0, ge=0
+    )
     rollouts_every: int = key("steps between saved rollout files; 0 saves none", 1, ge=0)
     rollout_tokens: bool = key(
         "tokens and their log-probs in rollout files, for launch/replay.py; about 4 bytes a token",

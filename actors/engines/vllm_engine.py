@@ -17,12 +17,15 @@ import logging
 import math
 import os
 import queue
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -36,6 +39,7 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, PoolingRequestOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
+from vllm.v1.executor import multiproc_executor, uniproc_executor
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
@@ -45,7 +49,7 @@ from actors.engines.vllm_cpu import cpu_engine_args, register_cpu_kernels
 from actors.engines.vllm_transports import register_host_memory
 from conf.errors import EngineError, LostActorError
 from conf.schema import MAX_TOP_K
-from rl.base.scratch import one_at_a_time
+from rl.base.scratch import Scratch, dead, one_at_a_time
 from rl.types import Finish, IntArray
 
 logger = logging.getLogger(__name__)
@@ -53,6 +57,7 @@ T = TypeVar("T")
 
 # What vLLM says of the end of a completion; whatever else it may say is no end of an answer.
 _FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH}
+_SCRATCH = "engine"  # what a scratch directory of an engine is called
 
 
 class StatsSink(Protocol):
@@ -143,6 +148,19 @@ def build_engine(spec: EngineSpec, stats: StatsSink | None) -> LLMEngine:
     # The scheduler goes on counting; only the time of each token, which costs, is not taken.
     engine.log_stats = False
     return engine
+
+
+def _meet_in(directory: Path) -> None:
+    """Let processes of the engine that is built next meet over a file in here.
+
+    vLLM puts it below the temporary directory, where it stays when the engine is killed.
+    """
+
+    def get_file_store_init_method() -> str:
+        return f"file://{directory}/{uuid4().hex}"
+
+    for module in (uniproc_executor, multiproc_executor):
+        vars(module)[get_file_store_init_method.__name__] = get_file_store_init_method
 
 
 def _shared_devices(spec: EngineSpec) -> Sequence[str]:
@@ -319,18 +337,22 @@ class EngineLoop:
         return request.future
 
     def _live(self, spec: EngineSpec, stats: StatsSink | None, ready: Future[None]) -> None:
-        # Built here, because OpenMP keeps the number of threads for each calling thread.
-        try:
-            self._engine = build_engine(spec, stats)
-        except Exception as error:  # noqa: BLE001 - handed to the constructor's caller
-            ready.set_exception(error)
-            return
-        ready.set_result(None)
-        while self._take():
-            self._drop_abandoned()
-            self._admit()
-            if self._in_flight:
-                self._step()
+        for left in dead(what=_SCRATCH):  # by engines that were killed
+            shutil.rmtree(left, ignore_errors=True)
+        with Scratch(_SCRATCH) as scratch:
+            _meet_in(scratch.path)
+            # Built here, because OpenMP keeps the number of threads for each calling thread.
+            try:
+                self._engine = build_engine(spec, stats)
+            except Exception as error:  # noqa: BLE001 - handed to the constructor's caller
+                ready.set_exception(error)
+                return
+            ready.set_result(None)
+            while self._take():
+                self._drop_abandoned()
+                self._admit()
+                if self._in_flight:
+                    self._step()
 
     def _take(self) -> bool:
         """Move the inbox to the waiting list; block only when there is nothing to do."""

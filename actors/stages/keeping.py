@@ -14,7 +14,7 @@ from pathlib import Path
 
 from actors.engines.adapters import check_base
 from actors.groups.trainer import TrainGroup
-from conf.errors import ProjectError, SaveError
+from conf.errors import ProjectError, SaveError, first_cause
 from conf.schema import Config
 from reward.model.files import is_local
 from rl.base.console import Console
@@ -38,7 +38,7 @@ from rl.step import Batch
 STATES = "recipe.json"  # of the recipe, by step
 AHEAD = "ahead"  # directory of a rollout file for each step that was sampled ahead
 LEFT_OUT = "left_out.json"  # in it: what is not in rollout files
-_STOP_S = 60.0  # that a run which a signal ends gives its ranks to write the last step
+_THE_END = "the end; a second signal ends the run at once"
 
 
 class RunCheckpoints:
@@ -67,6 +67,7 @@ class RunCheckpoints:
         self._timeline = timeline
         self._console = console
         self._before_commit = before_commit
+        self.stops = False  # the run ends after this step, because a signal has come
         self._take_up(find_resumable(root) if cfg.resume != "never" else Found(None))
 
     def go_back(self) -> None:
@@ -99,23 +100,28 @@ class RunCheckpoints:
         try:
             await asyncio.shield(saving)
         except asyncio.CancelledError:  # nobody can call ranks back that have begun to write
-            await self._in_time(saving)
+            await self._in_time(step, saving)
             raise
 
-    async def save_at_stop(self, policy: TrainGroup, history: History) -> None:
-        """Save the last complete step of a run that a signal ends, where the ranks still hold it.
+    async def save_at_stop(
+        self, steps: asyncio.Future[int], policy: TrainGroup, history: History
+    ) -> None:
+        """Save the last step of a run that a signal ends; `steps` are those that it takes.
 
-        Its weights are gone as soon as the next step has begun to change them. What is being
-        sampled ahead is not waited for.
+        One that has begun to change the weights is finished first, for those of the step before it
+        are gone. What is being sampled, also ahead, is not waited for.
         """
-        step = self._complete
-        if step == self._tried:
-            return
         if policy.num_updates_begun != self._num_updates:
-            self._console.say(f"step {step} is not saved: the next has begun to change the weights")
+            self.stops = True
+            begun = self._complete + 1
+            self._console.say(f"finishing step {begun} before {_THE_END}")
+            await self._in_time(begun, steps)
             return
-        self._console.say(f"saving step {step} before the end; a second signal ends it at once")
-        await self._in_time(self._save(policy, step, history, ()))
+        steps.cancel()
+        await asyncio.wait([steps])
+        if self._complete != self._tried:
+            self._console.say(f"saving step {self._complete} before {_THE_END}")
+            await self._in_time(self._complete, self._save(policy, self._complete, history, ()))
 
     def _due(self, step: int) -> bool:
         every, minutes = self._cfg.every, self._cfg.minutes
@@ -151,14 +157,21 @@ class RunCheckpoints:
             await asyncio.to_thread(commit, staged, self._root, step, self._cfg.keep)
         self._saved_s = time.monotonic()
 
-    async def _in_time(self, saving: Awaitable[None]) -> None:
-        """Wait for it, but not for long; the run ends whatever becomes of it."""
+    async def _in_time(self, step: int, saving: Awaitable[object]) -> None:
+        """Wait for a step to be saved, but not for long; the run ends whatever becomes of it."""
+        limit_s = self._cfg.stop_s
         try:
-            async with asyncio.timeout(_STOP_S):
+            async with asyncio.timeout(limit_s):
                 await saving
-        except (ProjectError, OSError) as error:  # a TimeoutError is an OSError
-            why = str(error) or f"the ranks did not answer within {_STOP_S:g} s"
-            self._console.warn(f"step {self._complete} is not saved: {why}")
+        except TimeoutError:
+            why = f"that takes longer than checkpoint.stop_s={limit_s:g} s"
+        except BaseExceptionGroup as group:
+            why = str(first_cause(group))
+        except (ProjectError, OSError) as error:
+            why = str(error)
+        else:
+            return
+        self._console.warn(f"step {step} is not saved: {why}")
 
 
 def write_ahead(directory: Path, first_step: int, batches: Sequence[Batch]) -> None:

@@ -244,8 +244,8 @@ class RlRun:
     ) -> int:
         cfg = loop_config(self._cfg.algorithm, first_step)
         buffer = Buffer(cfg, ahead)
-        try:
-            return await run_loop(
+        steps = asyncio.ensure_future(
+            run_loop(
                 fleet,
                 self._sampler,
                 self._recipe,
@@ -254,8 +254,11 @@ class RlRun:
                 after=lambda report, batch: self._after_step(fleet, history, buffer, report, batch),
                 buffer=buffer,
             )
+        )
+        try:
+            return await asyncio.shield(steps)
         except asyncio.CancelledError:
-            await self._checkpoints.save_at_stop(fleet.policy, history)
+            await self._checkpoints.save_at_stop(steps, fleet.policy, history)
             raise
 
     def _judged(self) -> str:
@@ -333,7 +336,7 @@ class RlRun:
             self._keep_rollouts(step, batch)
         if self._report is not None:
             self._report.after_step(step)
-        ends = self._probe.stopped_at == step
+        ends = self._checkpoints.stops or self._probe.stopped_at == step
         await self._checkpoints.after_step(fleet.policy, step, history, buffer, ends=ends)
         return ends
 

@@ -51,10 +51,13 @@ class Scratch:
         self.cleanup()
 
 
-def dead(root: Path | None = None) -> Iterator[Path]:
-    """The directories below `root` that dead processes of this user left, each locked meanwhile."""
-    folder = root or Path(tempfile.gettempdir())
-    for path in sorted(folder.glob(f"{_PREFIX}*")):
+def dead(what: str = "") -> Iterator[Path]:
+    """The directories that dead processes of this user left, each locked meanwhile.
+
+    With `what`, those that were made for it.
+    """
+    folder = Path(tempfile.gettempdir())
+    for path in sorted(folder.glob(f"{_PREFIX}{what}*")):
         try:
             if not _is_ours(path) or time.time() - path.stat().st_mtime < _YOUNG_S:
                 continue

@@ -20,17 +20,17 @@ from actors.cluster.signals import run_until_stopped
 from actors.engines.adapters import base_digest
 from actors.engines.specs import STATE_FILE
 from actors.observe.watchers import Watchers
-from actors.stages import keeping, rl_run
+from actors.stages import rl_run
 from actors.stages.evaluation import Evaluation
 from actors.stages.recipes import make_recipe
 from actors.stages.rl_run import RlRun, training_sampling
-from conf.errors import LostPolicyError, SaveError, StoppedError, UserError
+from conf.errors import EngineError, LostPolicyError, SaveError, StoppedError, UserError
 from rl import metrics
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.files import replace_json
 from rl.loss import Objective
-from rl.metrics import JsonlSink
+from rl.metrics import JsonlSink, read_metrics
 from rl.parcels import Minibatch
 from rl.problems import minipy
 from rl.problems.prompts import write_prompts
@@ -501,12 +501,35 @@ def test_a_signal_saves_the_last_complete_step(
         run(tmp_path, monkeypatch, *BY_HAND)
     assert steps_of(tmp_path) == [2]
     assert find_newest(tmp_path / "checkpoints").refused == ()
-    assert "saving step 2 before the end; a second signal ends it at once" in said(capsys)
+    assert "saving step 2 before the end; a second signal ends the run at once" in said(capsys)
     resumed = run(tmp_path, monkeypatch, *BY_HAND, "++resume=auto")
     assert resumed.told == [("after", 2), 3, 4, True]
 
 
-def test_weights_that_the_next_step_has_begun_to_change_are_not_saved(
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_a_step_that_has_begun_to_change_the_weights_is_finished_and_saved(
+    tmp_path: Path,
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    staleness: int,
+):
+    async def trust(*_: object) -> None:
+        """These engines have no seats that could be asked."""
+
+    monkeypatch.setattr(RlRun, "_self_check", trust)
+    stop_in(SavingPolicy, "update", monkeypatch, call=3, waits_s=0.05)
+    how = (*BY_HAND, f"++algorithm.max_staleness={staleness}")
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        run(tmp_path, monkeypatch, *how)
+    assert steps_of(tmp_path) == [3]
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    assert "finishing step 3 before the end; a second signal ends the run at once" in said(capsys)
+    resumed = run(tmp_path, monkeypatch, *how, "++resume=auto")
+    assert resumed.told == [("after", 3), 4, True]
+
+
+def test_a_step_that_takes_too_long_is_not_waited_for(
     tmp_path: Path,
     fleets: list[FakeFleet],
     monkeypatch: pytest.MonkeyPatch,
@@ -514,9 +537,26 @@ def test_weights_that_the_next_step_has_begun_to_change_are_not_saved(
 ):
     stop_in(SavingPolicy, "update", monkeypatch, call=3, waits_s=60)
     with pytest.raises(StoppedError, match="SIGTERM"):
-        run(tmp_path, monkeypatch, *BY_HAND)
+        run(tmp_path, monkeypatch, *BY_HAND, "++checkpoint.stop_s=0.05")
     assert steps_of(tmp_path) == []
-    assert "step 2 is not saved: the next has begun to change the weights" in said(capsys)
+    assert "step 3 is not saved: that takes longer than checkpoint.stop_s=0.05" in said(capsys)
+
+
+def test_a_step_that_fails_while_it_is_finished_is_not_saved(
+    tmp_path: Path,
+    fleets: list[FakeFleet],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    async def refuse(_: RlRun, __: object, report: StepReport) -> None:
+        if report.step == 3:
+            raise EngineError("the engines are gone")
+
+    stop_in(SavingPolicy, "update", monkeypatch, call=3, waits_s=0.05)
+    monkeypatch.setattr(RlRun, "_self_check", refuse)
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        run(tmp_path, monkeypatch, *BY_HAND)
+    assert "step 3 is not saved: the engines are gone" in said(capsys)
 
 
 def test_a_signal_lets_a_checkpoint_be_finished(
@@ -536,12 +576,12 @@ def test_ranks_that_do_not_answer_do_not_hold_up_the_end(
     capsys: pytest.CaptureFixture[str],
 ):
     stop_in(SavingPolicy, "save_checkpoint", monkeypatch, call=2, waits_s=60)
-    monkeypatch.setattr(keeping, "_STOP_S", 0.05)
+    every = ("++algorithm.num_steps=9", "++checkpoint.every=2")
     with pytest.raises(StoppedError, match="SIGTERM"):
-        run(tmp_path, monkeypatch, "++algorithm.num_steps=9", "++checkpoint.every=2")
+        run(tmp_path, monkeypatch, *every, "++checkpoint.stop_s=0.05")
     assert find_newest(tmp_path / "checkpoints").refused == ()
     assert steps_of(tmp_path) == [2]
-    assert "step 4 is not saved: the ranks did not answer within 0.05 s" in said(capsys)
+    assert "step 4 is not saved: that takes longer than checkpoint.stop_s=0.05 s" in said(capsys)
 
 
 @pytest.mark.parametrize(("lost_at", "again_from"), [(1, 0), (2, 0), (3, 2), (4, 2)])
