@@ -311,9 +311,11 @@ class TrainEngine:
         """
         write = LockstepWrites()
         writer = self._engine.checkpoint_engine
-        for name in ("makedirs", "save"):
-            method = getattr(writer, name)
-            setattr(writer, name, lambda *args, to=method, **kw: write(partial(to, *args, **kw)))
+        # The scripts that DeepSpeed lays beside a checkpoint take room as well.
+        writing = ((writer, "makedirs"), (writer, "save"), (self._engine, "_copy_recovery_script"))
+        for owner, name in writing:
+            method = getattr(owner, name)
+            setattr(owner, name, lambda *args, to=method, **kw: write(partial(to, *args, **kw)))
         try:
             self._engine.save_checkpoint(
                 str(directory),
@@ -322,7 +324,8 @@ class TrainEngine:
                 exclude_frozen_parameters=self._adapts,
             )
         finally:
-            del writer.makedirs, writer.save  # the methods of its class again
+            for owner, name in writing:
+                delattr(owner, name)  # the method of its class again
         if self.rank == 0:
             state: dict[str, Any] = {
                 "world_size": self.world_size,

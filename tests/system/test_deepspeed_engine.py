@@ -166,7 +166,7 @@ def run_policy(rank: int, directory: Path, port: int) -> dict[str, Any]:
     result["initial"] = weights_of(engine)
     reports = [engine.update(batch, None, OBJECTIVE, norm)]
     reports.append(engine.update(batch, old, OBJECTIVE, norm))
-    for name in ("rank0", "rank1"):
+    for name in ("rank0", "rank1", "scripts"):
         result[f"full_{name}"] = message_of(
             SaveError, partial(engine.save_checkpoint, directory / "full" / name)
         )
@@ -295,8 +295,9 @@ def make_full(directory: Path) -> None:
         zero.mkdir(parents=True)
         for kind in ("model", "optim"):
             (zero / f"zero_pp_rank_{rank}_mp_rank_00_{kind}_states.pt").symlink_to("/dev/full")
-    (directory / "hf").mkdir()
-    (directory / "hf/model.safetensors.index.json").symlink_to("/dev/full")
+    for name, file in (("hf", "model.safetensors.index.json"), ("scripts", "zero_to_fp32.py")):
+        (directory / name).mkdir()
+        (directory / name / file).symlink_to("/dev/full")
 
 
 def plain_logprobs(model: nn.Module, sample: Sample, temperature: float) -> Tensor:
@@ -489,8 +490,9 @@ def test_a_disk_that_is_full_is_said_by_every_rank_and_changes_nothing(run):
         for rank in range(NUM_RANKS):
             assert f"(rank {rank})" in result[f"full_rank{rank}"]
             assert f"(rank {1 - rank})" not in result[f"full_rank{rank}"]
-        assert "full/hf cannot be written: " in result["full_hf"]
-        assert "(rank 0)" in result["full_hf"]
+        for name in ("hf", "scripts"):  # which rank 0 writes
+            assert f"full/{name} cannot be written: " in result[f"full_{name}"]
+            assert "(rank 0)" in result[f"full_{name}"]
 
 
 def test_updates_move_the_weights(run):

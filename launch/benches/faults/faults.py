@@ -1,4 +1,4 @@
-"""A fault: which process is hit, in which phase of which step, and how."""
+"""A fault: which process is hit, in which phase of which step, and how; or a disk that is full."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from actors.cluster.processes import processes_with
+from conf.errors import EngineError
 
-Target = Literal["driver", "rollout", "reward", "policy", "sandbox", "raylet", "gcs"]
+Target = Literal["driver", "rollout", "reward", "policy", "sandbox", "raylet", "gcs", "disk"]
 Phase = Literal["startup", "rollout", "score", "update", "publish", "checkpoint", "evaluation"]
 
 MARK = "CODESCALER_FAULTS_ID"  # in the environment of all processes of one run
@@ -28,14 +29,18 @@ _TITLES: dict[Target, tuple[str, ...]] = {
     "sandbox": ("bwrap", "reward/sandbox"),
     "raylet": ("raylet/raylet",),
     "gcs": ("gcs/gcs_server",),
+    "disk": (),
 }
 _START_S = 20.0  # in which a process of a run appears
+_FULL_S = 4.0  # that a disk stays full: longer than a step and what is written after it
+_BALLAST = Path("ballast")
+_CHUNK_BYTES = 2**20
 _ACTORS = (*_TITLES["rollout"], *_TITLES["reward"], *_TITLES["policy"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One process that is hit once."""
+    """One process that is hit once, or a disk that is full for some seconds."""
 
     target: Target
     phase: Phase
@@ -48,18 +53,26 @@ class Fault:
     def mark(self) -> str:
         """The line that it writes when it strikes."""
         how = "SIGSTOP" if self.stops else "SIGKILL"
+        how = "no room" if self.target == "disk" else how
         return f"{STRUCK}{how} for {self.target} {self.number} in {self.phase} of step {self.step}"
 
     def strike(self) -> None:
         """Hit the process, if it is there; while a run starts, wait until it is."""
+        if self.target == "disk":
+            self._say()
+            fill_disk()
+            return
         give_up_s = time.monotonic() + (_START_S if self.phase == "startup" else 0.0)
         while not (found := self._targets()) and time.monotonic() < give_up_s:
             time.sleep(0.1)
         if found:
-            sys.stderr.write(f"{self.mark}\n")
-            sys.stderr.flush()
+            self._say()
             how = signal.SIGSTOP if self.stops else signal.SIGKILL
             os.kill(found[self.number % len(found)], how)
+
+    def _say(self) -> None:
+        sys.stderr.write(f"{self.mark}\n")
+        sys.stderr.flush()
 
     def _targets(self) -> list[int]:
         run = os.environ[MARK]
@@ -68,6 +81,26 @@ class Fault:
             return found
         homes = {_parent(pid) for pid in processes(run, _ACTORS)}  # nodes that have an actor
         return [pid for pid in found if pid in homes and not _of_the_head(pid)]
+
+
+def fill_disk() -> None:
+    """Leave no room for some seconds where this process works, which is a file system of its own.
+
+    Raises:
+        EngineError: when it is not.
+    """
+    if Path.cwd().stat().st_dev == Path.cwd().parent.stat().st_dev:
+        raise EngineError(f"{Path.cwd()} is no file system of its own, and is not filled")
+    try:
+        with _BALLAST.open("wb", buffering=0) as file:
+            try:
+                while file.write(b"\0" * _CHUNK_BYTES) == _CHUNK_BYTES:
+                    pass
+            except OSError:
+                pass  # it is full
+            time.sleep(_FULL_S)
+    finally:
+        _BALLAST.unlink()
 
 
 def processes(mark: str, titles: Sequence[str] = ("",)) -> list[int]:
