@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from actors.cluster.signals import stopped_by_signals
 from conf.errors import ProjectError, UserError
@@ -45,5 +46,7 @@ def exit_code(call: Callable[[], int | None]) -> int:
 
 
 def report(message: str, kind: str = "error") -> None:
-    """Lines of `message` on stderr, each after what it is."""
-    sys.stderr.writelines(f"{kind}: {line}\n" for line in message.splitlines() if line.strip())
+    """Lines of `message` on stderr, each after what it is; lost where that is a full disk."""
+    lines = (f"{kind}: {line}\n" for line in message.splitlines() if line.strip())
+    with suppress(OSError):
+        sys.stderr.writelines(lines)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import IO, Any, cast
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
@@ -17,7 +20,8 @@ class Console:
     """Write for people; a progress bar appears only on a terminal."""
 
     def __init__(self) -> None:
-        self._rich = RichConsole(highlight=False, soft_wrap=True)
+        output = cast("IO[str]", _Output())
+        self._rich = RichConsole(file=output, highlight=False, soft_wrap=True)
         self.advance: Callable[[], None] = _nothing  # moves the bar, while there is one
         self.note: Callable[[str], None] = _nowhere  # writes beside the bar
 
@@ -93,6 +97,34 @@ class Console:
             table.add_row(*map(escape, row))
         self._rich.print()
         self._rich.print(table)
+
+
+class _Output:
+    """Standard output that may be lost: a log on a full disk, a pipe or a terminal that is gone.
+
+    A full disk gets the last lines when it has room again. Nobody reads what follows the rest.
+    """
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - of whatever it is now
+        return getattr(sys.stdout, name)
+
+    def write(self, text: str) -> int:
+        """Write, or not."""
+        self._try(lambda: sys.stdout.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand over what was written, or keep it."""
+        self._try(sys.stdout.flush)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BrokenPipeError:
+            with suppress(OSError):  # else Python tries again when it ends, and fails for it
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError:
+            pass
 
 
 _LOSSES = {"policy/loss": "loss", "warm/loss": "nll", "policy/dpo/loss": "dpo"}
