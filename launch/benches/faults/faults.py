@@ -32,8 +32,7 @@ _TITLES: dict[Target, tuple[str, ...]] = {
     "disk": (),
 }
 _START_S = 20.0  # in which a process of a run appears
-_FULL_S = 4.0  # that a disk stays full: longer than a step and what is written after it
-_BALLAST = Path("ballast")
+_FULL_S = 1.0  # that a disk stays full: about a step and what is written after it
 _CHUNK_BYTES = 2**20
 _ACTORS = (*_TITLES["rollout"], *_TITLES["reward"], *_TITLES["policy"])
 
@@ -91,8 +90,9 @@ def fill_disk() -> None:
     """
     if Path.cwd().stat().st_dev == Path.cwd().parent.stat().st_dev:
         raise EngineError(f"{Path.cwd()} is no file system of its own, and is not filled")
+    ballast = Path(f"ballast-{time.monotonic_ns()}")  # an earlier one may still be there
     try:
-        with _BALLAST.open("wb", buffering=0) as file:
+        with ballast.open("wb", buffering=0) as file:
             try:
                 while file.write(b"\0" * _CHUNK_BYTES) == _CHUNK_BYTES:
                     pass
@@ -100,7 +100,7 @@ def fill_disk() -> None:
                 pass  # it is full
             time.sleep(_FULL_S)
     finally:
-        _BALLAST.unlink()
+        ballast.unlink()
 
 
 def processes(mark: str, titles: Sequence[str] = ("",)) -> list[int]:
