@@ -56,8 +56,9 @@ def dry_run(cfg: Config) -> None:
     for line in describe(cfg, plan, shapes, 0 if site.lacks else len(faults)):
         console.say(line)
     if site.lacks is not None:
+        said = [line for line in site.lacks.splitlines() if line not in threads]  # wrong there too
         console.say("\nnot here, so the plan is for the machines that the placement is made for")
-        for line in [site.lacks, *faults]:
+        for line in [*said, *faults]:
             console.say(f"  - {line}")
         faults = []
     if plan.misfits or threads or faults:
@@ -76,12 +77,13 @@ def dry_run_training(cfg: Config, model: str, shape: ModelShape | None) -> None:
     site = find_site(cfg, needs)
     shapes = Shapes(policy=shape, reward=None)
     plan = make_plan(cfg, site.machines, shapes, bundles(cfg.placement, needs))
+    threads = thread_faults(cfg, needs, max(m.cpus for m in site.machines))
     for line in describe_ranks(cfg, plan, model):
         console.say(line)
     if site.lacks is not None:
         console.say(f"\nnot here, so the plan is for an assumed machine\n  - {site.lacks}")
-    if plan.misfits:
-        raise UserError("\n".join(plan.misfits))
+    if plan.misfits or threads:
+        raise UserError("\n".join([*plan.misfits, *threads]))
     console.say("\nnothing was started")
 
 

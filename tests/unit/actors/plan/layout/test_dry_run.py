@@ -11,7 +11,14 @@ import pytest
 from actors.cluster.bundles import run_bundles, run_needs
 from actors.plan.checks import preflight as checks
 from actors.plan.layout import dry_run as module
-from actors.plan.layout.dry_run import Site, assumed_machine, dry_run, find_site, model_shapes
+from actors.plan.layout.dry_run import (
+    Site,
+    assumed_machine,
+    dry_run,
+    dry_run_training,
+    find_site,
+    model_shapes,
+)
 from actors.plan.layout.plan import make_plan
 from actors.plan.layout.plan_text import describe
 from conf.errors import UserError
@@ -85,6 +92,18 @@ def test_what_would_not_fit_is_an_error_wherever_it_is_planned(capsys: pytest.Ca
     with pytest.raises(UserError, match=r"policy\.gradient_checkpointing=true"):
         shown(capsys, QWEN, "policy.gradient_checkpointing=false")
     assert "would not fit" in capsys.readouterr().out
+
+
+def test_threads_that_no_machine_of_the_plan_has_are_said_once(
+    capsys: pytest.CaptureFixture[str],
+):
+    cfg = run_config(["rollout.cpu_threads=999"])
+    with pytest.raises(UserError, match="999 threads of one actor") as refused:
+        dry_run(cfg)
+    assert str(refused.value).count("999") == 1
+    assert "999 threads" not in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"policy\.cpu_threads: 999 threads"):
+        dry_run_training(run_config(["policy.cpu_threads=999"]), "assets/minipy/rm", None)
 
 
 def test_a_cluster_that_does_not_answer_is_said_at_once():
