@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Iterator
 
 import pytest
 
+from conf.schema import ProblemLevel
 from reward.verify.traces import is_right, read_trace, request_for_trace, run_traces
 from reward.verify.verdict import Verifier
+from rl.problems import branchy, minipy
+from rl.problems.levels import make_prompts
+from rl.problems.oracles import right_output
+from rl.problems.prompts import FunctionalCase, watched_input
 from rl.types import Prompt, Trace
 
 pytestmark = pytest.mark.unit
@@ -117,6 +124,21 @@ def test_the_request_shows_program_and_input_and_never_the_output(trace: Trace) 
     question = request_for_trace(trace, "p#trace").question
     assert trace.code in question and trace.input.strip() in question
     assert "[1, True]" not in question.replace(trace.code, "")
+
+
+@pytest.mark.parametrize("level", ["flat", "branchy"])
+def test_traces_of_right_programs_are_what_the_oracle_says(
+    verifier: Verifier, level: ProblemLevel
+) -> None:
+    for made in make_prompts(level, "eval", 6, 0):
+        spec = (branchy.Spec if level == "branchy" else minipy.Spec).of(made)
+        tests: list[dict[str, list[object]]] = json.loads(made.tests or "")
+        inputs = watched_input(made)
+        args = inputs.args if isinstance(inputs, FunctionalCase) else tests[0]["input"]
+        (found,) = run_traces(verifier, made, [spec.program(random.Random(0))])
+        right = right_output(made, args)
+        assert found is not None and is_right(repr(right), found)
+        assert not is_right(repr([right]), found)
 
 
 def test_programs_are_watched_on_the_input_that_the_metadata_names(verifier: Verifier) -> None:
