@@ -185,7 +185,10 @@ METRICS: dict[str, Metric] = {
         "share", "branches of the given program that a right suite takes"
     ),
     "task/suite/killed": Metric("share", "mutants of the given program that a right suite notices"),
-    "task/trace/right": Metric("share", "answers to traces that are what was seen"),
+    "task/trace/right": Metric(
+        "share", "answers to traces that are what was seen; of variables, what of an answer is"
+    ),
+    "task/trace/num_variables": Metric("variables", "mean number of variables of the same traces"),
     "task/trace/num_groups": Metric("groups", "traces that were asked for"),
     "task/trace/num_kept": Metric("traces", "traces in the buffer that the step drew from"),
     "task/trace/num_left_out": Metric(
@@ -219,7 +222,12 @@ METRICS: dict[str, Metric] = {
     "eval/best_of_at_random": Metric(
         "share", "held-out: the same of a random one of the different programs with code"
     ),
-    "eval/trace_right": Metric("share", "held-out: answers that say what a program does"),
+    "eval/trace_right": Metric(
+        "share", "held-out: answers that say what a program does; of variables, what of an answer"
+    ),
+    "eval/trace_num_variables": Metric(
+        "variables", "held-out: mean number of variables that a trace asks for"
+    ),
     "eval/trace_left_out": Metric(
         "share", "held-out: traces that are not asked for, since model.max_prompt_tokens is less"
     ),
