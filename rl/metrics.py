@@ -158,10 +158,15 @@ METRICS: dict[str, Metric] = {
     "task/pair/accepted": Metric("share", "problems of which a program is accepted"),
     "task/pair/program_right": Metric("share", "accepted programs that the gold tests call right"),
     "task/pair/test_right": Metric(
-        "share", "accepted tests that every right program passes, where there is one"
+        "share",
+        "accepted tests that every right program passes or, where none is right, the problem's "
+        "oracle calls right; of those of which either is known",
     ),
     "task/pair/collusion": Metric(
-        "share", "accepted pairs whose program and test are both wrong, where a program is right"
+        "share", "accepted pairs whose program and test are both wrong, of the same tests"
+    ),
+    "task/pair/unknown": Metric(
+        "share", "accepted tests of which neither a right program nor an oracle says anything"
     ),
     "task/step/pairs": Metric("pairs", "problems of which a first wrong step was found"),
     "task/step/right": Metric("share", "right programs from the beginnings of wrong ones"),
