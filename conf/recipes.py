@@ -51,6 +51,11 @@ class CodrlPlusArgs:
         "traces that are asked for: any of the buffer, or the newest, as its code really does",
         "uniform",
     )
+    ask: Literal["output", "variables"] = key(
+        "what a trace asks for: the output, or with it the final values of up to three variables, "
+        "as CodeRL+ does",
+        "output",
+    )
     answers: Literal["seen", "shuffled"] = key(
         "right answer to a trace: what was seen, or that of another trace, which is a control",
         "seen",

@@ -158,10 +158,15 @@ METRICS: dict[str, Metric] = {
     "task/pair/accepted": Metric("share", "problems of which a program is accepted"),
     "task/pair/program_right": Metric("share", "accepted programs that the gold tests call right"),
     "task/pair/test_right": Metric(
-        "share", "accepted tests that every right program passes, where there is one"
+        "share",
+        "accepted tests that every right program passes or, where none is right, the problem's "
+        "oracle calls right; of those of which either is known",
     ),
     "task/pair/collusion": Metric(
-        "share", "accepted pairs whose program and test are both wrong, where a program is right"
+        "share", "accepted pairs whose program and test are both wrong, of the same tests"
+    ),
+    "task/pair/unknown": Metric(
+        "share", "accepted tests of which neither a right program nor an oracle says anything"
     ),
     "task/step/pairs": Metric("pairs", "problems of which a first wrong step was found"),
     "task/step/right": Metric("share", "right programs from the beginnings of wrong ones"),
@@ -185,7 +190,10 @@ METRICS: dict[str, Metric] = {
         "share", "branches of the given program that a right suite takes"
     ),
     "task/suite/killed": Metric("share", "mutants of the given program that a right suite notices"),
-    "task/trace/right": Metric("share", "answers to traces that are what was seen"),
+    "task/trace/right": Metric(
+        "share", "answers to traces that are what was seen; of variables, what of an answer is"
+    ),
+    "task/trace/num_variables": Metric("variables", "mean number of variables of the same traces"),
     "task/trace/num_groups": Metric("groups", "traces that were asked for"),
     "task/trace/num_kept": Metric("traces", "traces in the buffer that the step drew from"),
     "task/trace/num_left_out": Metric(
@@ -219,7 +227,12 @@ METRICS: dict[str, Metric] = {
     "eval/best_of_at_random": Metric(
         "share", "held-out: the same of a random one of the different programs with code"
     ),
-    "eval/trace_right": Metric("share", "held-out: answers that say what a program does"),
+    "eval/trace_right": Metric(
+        "share", "held-out: answers that say what a program does; of variables, what of an answer"
+    ),
+    "eval/trace_num_variables": Metric(
+        "variables", "held-out: mean number of variables that a trace asks for"
+    ),
     "eval/trace_left_out": Metric(
         "share", "held-out: traces that are not asked for, since model.max_prompt_tokens is less"
     ),

@@ -165,6 +165,9 @@ class Task(StrEnum):
     VERDICT = "verdict"  # which of several given programs is right
 
 
+Variables = tuple[tuple[str, str], ...]  # names, each with the Python literal of its value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """What a program was seen to do with one input: a question that execution has answered."""
@@ -173,6 +176,7 @@ class Trace:
     input: str  # the call, or the text that it read
     output: str  # Python literal of the result, or the text that it printed
     is_stdio: bool = False
+    variables: Variables = ()  # what is asked for beside the output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,6 +263,7 @@ class Ask:
     given: Given | None = None  # what a suite is written for
     lineup: Lineup | None = None  # what a verdict is asked about
     traced: bool = False  # whether each program is watched on the first test's input
+    variables: bool = False  # and what its variables hold at the end
     covered: bool = False  # whether it is seen what of each program the tests' inputs execute
 
     @classmethod

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -20,14 +22,17 @@ from conf.schema import Config, RewardConfig
 from reward.model.directory import read_object
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
-from rl.base.versions import installed_versions
+from rl.base.files import replace_file
+from rl.base.versions import installed_versions, tree_commit
 from rl.metrics import about
 from rl.report.live import LiveReport
+from rl.report.model_card import policy_card
 from rl.run.alarm import MIN_READINGS
 from rl.run.directory import RolloutFolder, RunDirectory
 from rl.run.start.claim import begin, how_to_resume, remove_staged
 from rl.run.summary import RunSummary, Watch, write_summary
 
+_CARD = "README.md"
 _WHEN = "checkpoint.every, checkpoint.minutes"  # keys that say when one is written
 
 
@@ -76,6 +81,8 @@ async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:
         summary = summarise(cfg, result, accuracy, now_s - start_s, seconds)
         with effort.trying(run.summary.name):
             write_summary(run.summary, summary)
+        with effort.trying(f"{run.hf.name}/{_CARD}"):
+            write_card(cfg, run.hf / _CARD, summary, result.num_problems)
     show_summary(console, summary, run)
     alarm = summary.watch.alarm
     if alarm is not None and alarm.stopped_at is not None:
@@ -89,6 +96,22 @@ async def _run(cfg: Config, run: RunDirectory, console: Console) -> None:
             f"the policy in {run.hf} is complete, but not what tells of the run: "
             f"{', '.join(effort.missing)} (the warnings above say why)"
         )
+
+
+def write_card(cfg: Config, path: Path, summary: RunSummary, num_problems: int) -> None:
+    """Write what the final policy was made of and what it can, beside it."""
+    program, *overrides = sys.argv  # which Hydra sees with `++` before most keys
+    tree = Path(__file__).resolve().parents[2]
+    file = Path(program).resolve()
+    name = str(file.relative_to(tree)) if file.is_relative_to(tree) else file.name
+    card = policy_card(
+        summary,
+        base=cfg.model.path,
+        num_problems=num_problems,
+        command=shlex.join(["python", name, *(one.removeprefix("++") for one in overrides)]),
+        commit=tree_commit(),
+    )
+    replace_file(path, card)
 
 
 def summarise(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from reward.model.text_path import TextPath
 from reward.train.pair_batches import write_golden_scores
 from rl.base.console import Console
 from rl.base.files import replace_file, replace_json
+from rl.base.versions import tree_commit
 from rl.run.start.claim import move_aside
 
 _CARD = """# {title}
@@ -92,19 +92,7 @@ def _export(source: Path, target: Path, seed: int, made: _Made, console: Console
         labels=made.labels,
         about="Qwen3 architecture, 0.85 M parameters; made by the stages of the command below.",
         seed=seed,
-        commit=_commit(),
+        commit=tree_commit(),
         figures=figures,
     )
     replace_file(target / "README.md", card)
-
-
-def _commit() -> str:
-    """The commit of this tree, or `unknown` outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"

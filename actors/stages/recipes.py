@@ -27,8 +27,9 @@ from conf.schema import AlgorithmConfig, Config, RewardConfig
 from conf.validate import build
 from reward.code.normal_form import normalise
 from reward.judges.summed import MEASURES
-from reward.verify.generated_tests import request_for_test
+from reward.verify.generated_tests import read_test, request_for_test
 from reward.verify.lineups import request_for_verdict
+from reward.verify.matrix import is_right_test
 from reward.verify.suites import request_for_suite
 from reward.verify.traces import request_for_trace
 from rl.advantage import AdvantageConfig
@@ -100,7 +101,13 @@ def _dpo(setup: Setup, args: Args) -> Recipe:
 
 
 def _sol_ver(setup: Setup, args: Args) -> Recipe:
-    return SolVer(setup, build(SolVerArgs, args), request_for_test)
+    return SolVer(setup, build(SolVerArgs, args), request_for_test, _is_right)
+
+
+def _is_right(problem: Prompt, text: str) -> bool | None:
+    """Whether a test is right, by an exact oracle; None where there is none."""
+    test = read_test(text, problem)
+    return None if test is None else is_right_test(problem, test)
 
 
 def _crpe(setup: Setup, args: Args) -> Recipe:

@@ -60,6 +60,7 @@ class RlResult:
     base: PolicyFigures
     final: PolicyFigures
     sets: Mapping[str, SetFigures]  # of `data.eval_sets`
+    num_problems: int  # held-out ones, of the main set
     labels: str  # what it learned from
     num_steps: int  # the last step
     valid_rate_first: float | None  # None where no step was run
@@ -216,6 +217,7 @@ class RlRun:
                 for name, problems in self._held_out.items()
                 if name != MAIN
             },
+            num_problems=len(self._held_out[MAIN]),
             labels=labels_of(self._recipe, cfg.reward),
             num_steps=last_step,
             valid_rate_first=steps[0].get("reward/valid_rate") if steps else None,
@@ -228,10 +230,7 @@ class RlRun:
         )
 
     async def _save_model(self, fleet: RayFleet) -> None:
-        """Leave the policy in `hf/`, where it appears once all of it has been read back.
-
-        Adapters are part of it, and lie by themselves in `adapter/`.
-        """
+        """Leave the policy in `hf/`, read back before it appears; adapters in `adapter/` too."""
         with replacing_directory(self._run.hf) as staged:
             await fleet.policy.save_hf(staged)
             await asyncio.to_thread(check_written, staged)
@@ -291,8 +290,7 @@ class RlRun:
         return self._figures(await self._evaluate(fleet, 0, name))
 
     def _figures(self, evaluation: Evaluation) -> PolicyFigures:
-        marks = self._recipe.mark(evaluation.groups_P)
-        return dataclasses.replace(evaluation.figures, marks=marks)
+        return dataclasses.replace(evaluation.figures, marks=self._recipe.mark(evaluation.groups_P))
 
     async def _resume(
         self, fleet: RayFleet, newest: Checkpoint | None
@@ -362,8 +360,7 @@ class RlRun:
 
     def _keep_rollouts(self, step: int, batch: Batch) -> None:
         cfg = self._cfg
-        every = cfg.checkpoint.rollouts_every
-        writes = every > 0 and step % every == 0
+        writes = (every := cfg.checkpoint.rollouts_every) > 0 and step % every == 0
         if not (writes or cfg.tracker_rows):
             return
         rows = list(rollout_rows(step, batch.groups_P, batch.lesson.advantages_PG))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from conf.recipes import SolVerArgs, StepCoderArgs
+from conf.recipes import CodrlPlusArgs, SolVerArgs, StepCoderArgs
 from conf.relation import Relation
 from conf.schema import BY_TESTS, Config
 
@@ -52,6 +52,12 @@ def _of_sol_ver(config: Config, name: str) -> str:
     return str((config.recipe_args or {}).get(name, getattr(SolVerArgs, name)))
 
 
+def _can_shuffle(config: Config) -> bool:
+    args = config.recipe_args or {}
+    shuffled = config.recipe == "codrlplus" and args.get("answers") == "shuffled"
+    return not shuffled or args.get("ask", CodrlPlusArgs.ask) == "output"
+
+
 RECIPE_RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="recipe",
@@ -66,6 +72,13 @@ RECIPE_RELATIONS: tuple[Relation, ...] = (
         rule="recipe=codrlplus asks what programs do that tests have found wrong",
         fix="give reward=execution, or reward=hybrid where some problems have tests",
         holds=lambda c: c.recipe != "codrlplus" or _are_judged(c),
+    ),
+    Relation(
+        path="recipe_args",
+        involves=("recipe", "recipe_args"),
+        rule="recipe_args.answers=shuffled exchanges outputs; variables have names of their own",
+        fix="give recipe_args.ask=output, or recipe_args.answers=seen",
+        holds=_can_shuffle,
     ),
     Relation(
         path="reward.execution",

@@ -20,7 +20,7 @@ from reward.verify.generated_tests import read_test, text_of
 from reward.verify.lineups import read_verdict
 from reward.verify.matrix import execute_matrix
 from reward.verify.suites import as_text, mutants_of, read_suite, run_suites
-from reward.verify.traces import is_right, read_trace, run_traces
+from reward.verify.traces import read_stated, run_traces, share_right
 from reward.verify.verdict import Verifier
 from rl.types import Evidence, Extraction, JudgeKind, Reason, Score, Task
 
@@ -58,7 +58,9 @@ class BundleJudge:
         codes_G = [extraction.code for extraction in judged.extractions_G]
         evidence = judged.evidence
         if answers.traced:
-            traces = run_traces(self._verifier, answers.problem, codes_G)
+            traces = run_traces(
+                self._verifier, answers.problem, codes_G, variables=answers.variables
+            )
             evidence = replace(evidence, traces_G=tuple(traces))
         if answers.covered:
             executed = executed_programs(self._verifier, answers.problem, codes_G)
@@ -122,12 +124,17 @@ _NO_VERDICT = Extraction(reason=Reason.NO_BLOCK, detail="no choice among the pro
 
 
 def judge_traces(answers: Answers) -> Judged:
-    """Compare each answer with what the program was seen to do: 1 where it is the same, else 0."""
+    """Compare each answer with what the program was seen to do: the share of it that is right."""
     trace = answers.trace
     if trace is None:
         raise ValueError(f"problem {answers.problem.id}: a trace is asked for, and none is given")
-    found_G = [read_trace(text) for text in answers.texts_G]
-    return _compared(found_G, lambda found: is_right(found, trace), JudgeKind.TRACE, _NO_TRACE)
+    stated_G = [read_stated(text, trace) for text in answers.texts_G]
+    return _compared(
+        [stated and stated.text for stated in stated_G],
+        [None if stated is None else share_right(stated, trace) for stated in stated_G],
+        JudgeKind.TRACE,
+        _NO_TRACE,
+    )
 
 
 def judge_verdicts(answers: Answers) -> Judged:
@@ -140,25 +147,20 @@ def judge_verdicts(answers: Answers) -> Judged:
         raise ValueError(f"problem {answers.problem.id}: a verdict is asked for, of no programs")
     found_G = [read_verdict(text, lineup) for text in answers.texts_G]
     right = lineup.right
-
-    def names_it(found: str) -> bool:
-        return found == right
-
-    known = None if right is None else names_it
-    return _compared(found_G, known, JudgeKind.VERDICT, _NO_VERDICT)
+    values_G = [
+        None if found is None or right is None else float(found == right) for found in found_G
+    ]
+    return _compared(found_G, values_G, JudgeKind.VERDICT, _NO_VERDICT)
 
 
 def _compared(
     found_G: Sequence[str | None],
-    is_right: Callable[[str], bool] | None,
+    values_G: Sequence[float | None],
     judge: JudgeKind,
     unread: Extraction,
 ) -> Judged:
-    """A score of 1 or 0 for what was found in each answer; none where nothing was, or is known."""
-    scores_G = tuple(
-        Score(value=None if found is None or is_right is None else float(is_right(found)))
-        for found in found_G
-    )
+    """What was found in each answer, with its score; none where nothing was, or is known."""
+    scores_G = tuple(Score(value=value) for value in values_G)
     return Judged(
         extractions_G=tuple(
             unread if found is None else Extraction(reason=Reason.OK, code=found)

@@ -75,6 +75,7 @@ class Answers:
     given: Given | None = None  # what a suite is written for
     lineup: Lineup | None = None  # what a verdict is asked about
     traced: bool = False  # whether the programs are watched
+    variables: bool = False  # and what their variables hold at the end
     covered: bool = False  # whether what of them is executed is seen
 
     @classmethod
@@ -89,6 +90,7 @@ class Answers:
             given=ask.given,
             lineup=ask.lineup,
             traced=ask.traced,
+            variables=ask.variables,
             covered=ask.covered,
         )
 

@@ -7,6 +7,7 @@ program may rely on. `DEFAULT` is ours; those of published graders stand in
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -180,3 +181,52 @@ def default_protocol(tolerance: float = TOLERANCE) -> Protocol:
 
 
 DEFAULT = default_protocol()
+
+
+# ---------------------------------------------------------------- literals
+
+
+def same_literal(text: str, expected: str) -> bool:
+    """Return whether two texts are the same Python literal, of the same types throughout.
+
+    >>> same_literal("[1,True]", "[1, True]"), same_literal("[1, 1]", "[1, True]")
+    (True, False)
+    """
+    found = _literal(text)
+    return found is not None and found == _literal(expected)
+
+
+def literal_text(value: object) -> str | None:
+    """Return the literal that says a value; None where none does, or it is too long for Python.
+
+    >>> literal_text({1: (None, "a")}), literal_text(float("nan"))
+    ("{1: (None, 'a')}", None)
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # more digits than Python writes; too deep
+        return None
+    return text if _literal(text) is not None else None
+
+
+def _literal(text: str) -> str | None:
+    """One text for each Python literal, so that types count and the order of a set does not."""
+    try:
+        return _written(ast.literal_eval(text))
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+def _written(value: object) -> str:
+    match value:
+        case list():
+            return f"list({', '.join(map(_written, cast('list[object]', value)))})"
+        case tuple():
+            return f"tuple({', '.join(map(_written, cast('tuple[object, ...]', value)))})"
+        case set():
+            return f"set({', '.join(sorted(map(_written, cast('set[object]', value))))})"
+        case dict():
+            pairs = cast("dict[object, object]", value).items()
+            return f"dict({', '.join(sorted(f'{_written(k)}: {_written(v)}' for k, v in pairs))})"
+        case _:
+            return repr(value)

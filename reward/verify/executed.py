@@ -27,6 +27,7 @@ from rl.types import Executed, Prompt
 _SEEN, _MARK, _RUN = "_codescaler_seen", "_codescaler_mark", "_codescaler_run"
 _Span = tuple[int, int]  # first and last line
 
+_REPORT = f"sorted(names.get({_SEEN!r}, ()))"
 _CALLS = """
 def {run}(index):
     inf, nan = float("inf"), float("nan")
@@ -38,7 +39,8 @@ def {run}(index):
         ({calls},)[index]()
     except BaseException:
         pass
-    return sorted({seen})
+    names = globals()
+    return {report}
 """
 _SCRIPT = """
 def {run}(index):
@@ -57,7 +59,7 @@ def {run}(index):
         exec(compile({code!r}, "<program>", "exec"), names)
     except BaseException:
         pass
-    return sorted(names.get({seen!r}, ()))
+    return {report}
 """
 
 
@@ -84,7 +86,8 @@ def executed_on(
     for index, (code, tests) in enumerate(runs_N):
         marked = _mark(code) if code and tests else None
         if marked is not None:
-            jobs[index] = marked, _watching(job_of(problem, code, tests), marked, tests)
+            job = job_of(problem, code, tests)
+            jobs[index] = marked, watching(job, marked.code, tests, _REPORT)
     outcomes = observe_persistently(verifier, [job for _, job in jobs.values()])
     found: list[Executed | None] = [None] * len(runs_N)
     for (index, (marked, _)), outcome in zip(jobs.items(), outcomes, strict=True):
@@ -106,13 +109,17 @@ def _mark(code: str) -> _Marked | None:
         return None
     marker = _Marker()
     try:
-        body = marker.block(tree.body)
-        head = sum(1 for _ in takewhile(lambda one: _is_text(one) or _is_future(one), body))
-        start = ast.parse(f"{_SEEN} = set()\n{_MARK} = {_SEEN}.add").body
-        tree.body = [*body[:head], *start, *body[head:]]
+        tree.body = marker.block(tree.body)
+        put_first(tree, f"{_SEEN} = set()\n{_MARK} = {_SEEN}.add")
         return _Marked(ast.unparse(tree), tuple(marker.spans))
     except RecursionError:
         return None
+
+
+def put_first(tree: ast.Module, source: str) -> None:
+    """Let a program begin with `source`, after its docstring and imports from the future."""
+    head = sum(1 for _ in takewhile(lambda one: is_text(one) or _is_future(one), tree.body))
+    tree.body[head:head] = ast.parse(source).body
 
 
 class _Marker:
@@ -125,7 +132,7 @@ class _Marker:
         """The statements of a block, a mark before each."""
         marked = [self._new(None)] if is_arm else []
         for position, statement in enumerate(body):
-            if position or not _is_text(statement):  # a docstring stays the first
+            if position or not is_text(statement):  # a docstring stays the first
                 marked += [] if _is_future(statement) else [self._new(_own_lines(statement))]
             self._inner(statement)
             marked.append(statement)
@@ -159,7 +166,8 @@ class _Marker:
         return ast.parse(f"{_MARK}({len(self.spans) - 1})").body[0]
 
 
-def _is_text(statement: ast.stmt) -> bool:
+def is_text(statement: ast.stmt) -> bool:
+    """Whether a statement says nothing, as a docstring."""
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
@@ -184,20 +192,27 @@ def _blocks(statement: ast.stmt) -> Iterator[ast.stmt | ast.expr | ast.pattern]:
         yield from cast("list[ast.stmt]", getattr(statement, "body", []))[:1]
 
 
-def _watching(job: Job, marked: _Marked, tests: Sequence[GeneratedTest]) -> Job:
-    """The job that reports the marks of each input."""
+def watching(
+    job: Job, code: str, tests: Sequence[GeneratedTest], report: str, helpers: str = ""
+) -> Job:
+    """The job that gives, for each input, `report` once `code`, in place of the job's, has ended.
+
+    It is an expression on `names`, the program's namespace, and may call what `helpers` define.
+    """
     args_N = tuple((index,) for index in range(len(tests)))
     if isinstance(job, StdioJob):
-        code = _SCRIPT.format(
-            run=_RUN, seen=_SEEN, stdins=job.stdins_N, imports=job.imports, code=marked.code
+        script = _SCRIPT.format(
+            run=_RUN, stdins=job.stdins_N, imports=job.imports, code=code, report=report
         )
-        return CallJob(code=code, entry_point=_RUN, args_N=args_N, time_limit_s=job.time_limit_s)
+        return CallJob(
+            code=helpers + script, entry_point=_RUN, args_N=args_N, time_limit_s=job.time_limit_s
+        )
     calls = [cast("CallTest", test) for test in tests]
     written = ", ".join(
         f"lambda: call({', '.join(map(repr, (call.name, *call.args)))})" for call in calls
     )
-    code = marked.code + _CALLS.format(run=_RUN, calls=written, seen=_SEEN)
-    return replace(cast("CallJob", job), code=code, entry_point=_RUN, args_N=args_N)
+    watched = f"{code}\n{helpers}" + _CALLS.format(run=_RUN, calls=written, report=report)
+    return replace(cast("CallJob", job), code=watched, entry_point=_RUN, args_N=args_N)
 
 
 def _executed(marked: _Marked, outcome: Outcome) -> Executed | None:

@@ -20,6 +20,7 @@ from reward.sandbox.report import Ending, Observation
 from reward.verify.comparison import same_output, same_value
 from reward.verify.generated_tests import CallTest, GeneratedTest, form_of, read_test
 from reward.verify.verdict import imports_of
+from rl.problems.oracles import has_oracle, is_input, right_output
 from rl.problems.prompts import (
     AssertTests,
     FunctionalTests,
@@ -181,6 +182,18 @@ def _as_json(value: Any) -> Any:  # noqa: ANN401 - any JSON value
             return {key: _as_json(item) for key, item in cast("dict[str, Any]", value).items()}
         case _:
             return value
+
+
+def is_right_test(problem: Prompt, test: GeneratedTest) -> bool | None:
+    """Whether a test of a problem with an exact oracle is right, without running anything.
+
+    None where nothing but programs can say: the problem has no oracle, or the test's input is not
+    such as it speaks of. The measure of recipes is that right programs pass a test.
+    """
+    if not isinstance(test, CallTest) or not (has_oracle(problem) and is_input(test.args)):
+        return None
+    output = right_output(problem, test.args)
+    return output is not None and _check(problem, test)(output)
 
 
 class _Identities:

@@ -6,14 +6,16 @@ answer is hostile text: it is read with bounds, as a literal, and compared stric
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from reward.code.fences import fenced
 from reward.sandbox.report import Ending
+from reward.verify.comparison import literal_text, same_literal
 from reward.verify.generated_tests import GeneratedTest, read_test
 from reward.verify.matrix import Observing, inputs_of, observe_tests, watched_of
+from reward.verify.variables import final_variables
 from rl.problems.prompts import StdioCase
 from rl.types import Message, Prompt, Trace
 
@@ -24,6 +26,15 @@ _CALL = """This program is given:
 {code}
 
 Say what `{input}` returns. The last line of the answer is `output = VALUE`."""
+_CALL_VARIABLES = """This program is given:
+
+{code}
+
+Say what `{input}` returns, and what {names} of the function then hold. The answer ends with a line
+for each:
+
+{lines}
+output = VALUE"""
 _STDIO = """This program is given:
 
 {code}
@@ -37,13 +48,32 @@ Say what it prints. The answer ends with a block:
 ```output
 ...
 ```"""
+_STDIO_VARIABLES = """This program is given:
+
+{code}
+
+It reads this from standard input:
+
+{input}
+
+Say what {names} hold at its end, and what it prints. The answer has a line for each, and ends with
+a block:
+
+{lines}
+
+```output
+...
+```"""
 
 
-def run_traces(verifier: Observing, problem: Prompt, codes_G: Sequence[str]) -> list[Trace | None]:
+def run_traces(
+    verifier: Observing, problem: Prompt, codes_G: Sequence[str], *, variables: bool = False
+) -> list[Trace | None]:
     """What each program does with the input that the problem names, or that of its first test.
 
-    None for an empty program, one that did not end by itself, one whose result has no literal or is
-    too long to ask for, and for problems where neither says an input.
+    With `variables` also what its last variables then hold. None for an empty program, one that did
+    not end by itself, one whose result has no literal or is too long to ask for, and for problems
+    where neither says an input.
     """
     tests = watched_of(problem) or inputs_of(problem, most=1)
     if not tests:
@@ -60,7 +90,20 @@ def run_traces(verifier: Observing, problem: Prompt, codes_G: Sequence[str]) -> 
             is_stdio = isinstance(test, StdioCase)
             found = Trace(code=code, input=_input_of(test), output=output, is_stdio=is_stdio)
         traces.append(found)
-    return traces
+    return _with_variables(verifier, problem, traces, test) if variables else traces
+
+
+def _with_variables(
+    verifier: Observing, problem: Prompt, traces: Sequence[Trace | None], test: GeneratedTest
+) -> list[Trace | None]:
+    """The traces with final variables; None where these are not known."""
+    codes = [trace.code for trace in traces if trace]
+    found = final_variables(verifier, problem, codes, test)
+    known = [None if trace is None else found[trace.code] for trace in traces]
+    return [
+        None if trace is None or held is None else replace(trace, variables=held)
+        for trace, held in zip(traces, known, strict=True)
+    ]
 
 
 def request_for_trace(trace: Trace, prompt_id: str) -> Prompt:
@@ -71,10 +114,16 @@ def request_for_trace(trace: Trace, prompt_id: str) -> Prompt:
     'Say what `f(1)` returns. The last line of the answer is `output = VALUE`.'
     """
     code, given = fenced(trace.code.strip(), "python"), trace.input.rstrip("\n")
+    names = [name for name, _ in trace.variables]
     asked = (
-        _STDIO.format(code=code, input=fenced(given, "input"))
+        (_STDIO_VARIABLES if names else _STDIO)
         if trace.is_stdio
-        else _CALL.format(code=code, input=given)
+        else (_CALL_VARIABLES if names else _CALL)
+    ).format(
+        code=code,
+        input=fenced(given, "input") if trace.is_stdio else given,
+        names=" and ".join(f"`{name}`" for name in names),
+        lines="\n".join(f"{name} = VALUE" for name in names),
     )
     return Prompt(id=prompt_id, messages=(Message("user", asked),))
 
@@ -95,6 +144,53 @@ def read_trace(text: str) -> str | None:
     return found.output if isinstance(found, StdioCase) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What an answer to a trace states, as text."""
+
+    output: str | None
+    variables: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        """As a record shows it: the variables, and then the output."""
+        lines = [f"{name} = {value}" for name, value in self.variables.items()]
+        return "\n".join([*lines, *([] if self.output is None else [self.output])])
+
+
+def read_stated(text: str, trace: Trace) -> Stated | None:
+    """The output and the asked variables that an answer states, or None where it states nothing.
+
+    Of a variable the last line counts that gives it a value, outside of the printed output.
+    """
+    said = text[-_MAX_CHARS:].replace("\r\n", "\n")
+    if trace.is_stdio:
+        said = said.rpartition("```output")[0]
+    names = [name for name, _ in trace.variables]
+    found: dict[str, str] = {}
+    for line in said.split("\n"):
+        name, equals, value = line.strip().strip("`").partition("=")
+        if equals and name.strip() in names:
+            found[name.strip()] = value.strip()
+    output = read_trace(text)
+    if output is None and not found:
+        return None
+    return Stated(output, {name: found[name] for name in names if name in found})
+
+
+def share_right(stated: Stated, trace: Trace) -> float:
+    """The share of output and variables that an answer says as they were seen.
+
+    >>> seen = Trace(code="", input="f()", output="3", variables=(("a", "1"), ("b", "[2]")))
+    >>> share_right(Stated("3", {"a": "1", "b": "2"}), seen)
+    0.6666666666666666
+    """
+    right = [stated.output is not None and is_right(stated.output, trace)]
+    for name, value in trace.variables:
+        right.append(name in stated.variables and same_literal(stated.variables[name], value))
+    return sum(right) / len(right)
+
+
 def is_right(answer: str, trace: Trace) -> bool:
     """Whether an answer is what was seen, strictly: the same literal of the same types.
 
@@ -104,31 +200,7 @@ def is_right(answer: str, trace: Trace) -> bool:
     """
     if trace.is_stdio:
         return _lines(answer) == _lines(trace.output)
-    found = _literal(answer)
-    return found is not None and found == _literal(trace.output)
-
-
-def _literal(text: str) -> str | None:
-    """One text for each Python literal, so that types count and the order of a set does not."""
-    try:
-        return _written(ast.literal_eval(text))
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        return None
-
-
-def _written(value: object) -> str:
-    match value:
-        case list():
-            return f"list({', '.join(map(_written, cast('list[object]', value)))})"
-        case tuple():
-            return f"tuple({', '.join(map(_written, cast('tuple[object, ...]', value)))})"
-        case set():
-            return f"set({', '.join(sorted(map(_written, cast('set[object]', value))))})"
-        case dict():
-            pairs = cast("dict[object, object]", value).items()
-            return f"dict({', '.join(sorted(f'{_written(k)}: {_written(v)}' for k, v in pairs))})"
-        case _:
-            return repr(value)
+    return same_literal(answer, trace.output)
 
 
 _STDIO_PROBLEM = Prompt(id="trace", messages=())
@@ -146,7 +218,5 @@ def _input_of(test: GeneratedTest) -> str:
 
 def _as_output(value: Any, test: GeneratedTest) -> str | None:  # noqa: ANN401 - what a program returned
     """The literal of a result, or the printed text; None where it cannot be asked for."""
-    text = str(value) if isinstance(test, StdioCase) else repr(value)
-    if not text.strip() or len(text) > _MAX_CHARS:
-        return None
-    return text if isinstance(test, StdioCase) or _literal(text) is not None else None
+    text = str(value) if isinstance(test, StdioCase) else literal_text(value)
+    return text if text and text.strip() and len(text) <= _MAX_CHARS else None

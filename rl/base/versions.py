@@ -1,8 +1,10 @@
-"""Versions of the packages that a figure may depend on; nothing is imported to find them."""
+"""Versions that a figure may depend on, of this tree and of packages; no package is imported."""
 
 from __future__ import annotations
 
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 PACKAGES = (
     "torch",
@@ -28,3 +30,15 @@ def installed_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def tree_commit() -> str:
+    """The commit of this tree, or `unknown` outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import Literal
+from typing import Any, Literal, cast
 
 from rl.seeds import derive_seed
 from rl.types import Lineup, Message, Prompt, Trace
@@ -109,6 +109,20 @@ class Spec:
         )
 
     @property
+    def meta(self) -> dict[str, Any]:
+        """What it is made of, constants included."""
+        return {
+            "combination": self.combination,
+            "constants": [self.filter_k, self.map_k],
+        }
+
+    @classmethod
+    def of(cls, problem: Prompt) -> Spec:
+        """What a problem of this level asks for; its metadata has to hold the constants."""
+        meta = json.loads(problem.meta)
+        return cls(cast("Combination", tuple(meta["combination"])), *meta["constants"])
+
+    @property
     def parts(self) -> tuple[Filter, Map, Reduce]:
         """The filter, the map and the reduction."""
         keep, change, fold = self.combination
@@ -191,7 +205,7 @@ def _prompts(split: Split, num: int, seed: int) -> tuple[Prompt, ...]:
                 tests=spec.tests(rng),
                 entry_point=ENTRY_POINT,
                 source="minipy",
-                meta=json.dumps({"combination": spec.combination, "watched": [watched]}),
+                meta=json.dumps(spec.meta | {"watched": [watched]}),
             )
         )
     return tuple(prompts)

@@ -1,9 +1,10 @@
 """CodeRL+: besides writing programs, say what wrong ones do (arXiv 2510.18471).
 
 A program that fails its tests but runs is a lesson in what programs do: it goes into a buffer with
-the input and the output that were seen, and later steps ask for that output. The buffer is the
-state of the recipe. In the published code a draw ignores the indices that the sampler chose and
-reads the newest records only, with repeats; here `draw` says which.
+the input and the output that were seen, and later steps ask for that output, and where `ask` says
+so for what its variables held at the end. The buffer is the state of the recipe. In the published
+code a draw ignores the indices that the sampler chose and reads the newest records only, with
+repeats; here `draw` says which.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +66,11 @@ class CodrlPlus(Recipe):
         return self._programs(step, [problem], state)
 
     def _programs(self, step: int, problems_P: Sequence[Prompt], state: State) -> list[Ask]:
-        return [replace(ask, traced=True) for ask in super().ask(step, problems_P, state)]
+        return self._watched(super().ask(step, problems_P, state))
+
+    def _watched(self, asks: Sequence[Ask]) -> list[Ask]:
+        variables = self._args.ask == "variables"
+        return [replace(ask, traced=True, variables=variables) for ask in asks]
 
     def _draw(self, step: int, kept: Sequence[_Kept], num: int) -> list[_Kept]:
         """Different traces of the buffer, fewer while it has not as many."""
@@ -92,6 +98,7 @@ class CodrlPlus(Recipe):
             asked = self._draw(step, kept, len(traces))
             metrics["task/trace/right"] = _share_right(traces)
             metrics["task/trace/age"] = float(np.mean([step - one.step for one in asked]))
+            metrics |= self._num_variables("task/trace/num_variables", traces)
         return Lesson(updates=(update,), advantages_PG=advantages_PG, metrics=metrics)
 
     def remember(self, step: int, groups_P: Sequence[JudgedGroup], state: State) -> State:
@@ -109,11 +116,11 @@ class CodrlPlus(Recipe):
             new = _shuffled(new, before, seed)
         kept = [*before, *new][-self._args.buffer_size :]
         num_left_out = state.get(_LEFT_OUT, 0) + len(found) - len(new)
-        return {_BUFFER: [asdict(one) for one in kept], _LEFT_OUT: num_left_out}
+        return {_BUFFER: [_stored(one) for one in kept], _LEFT_OUT: num_left_out}
 
     def exam(self, problems_P: Sequence[Prompt], sampling: SamplingConfig) -> Sequence[Ask]:
         """Programs, watched, so that traces of some can be asked for."""
-        return [replace(ask, traced=True) for ask in super().exam(problems_P, sampling)]
+        return self._watched(super().exam(problems_P, sampling))
 
     def examine(self, bundle: Sequence[JudgedGroup], sampling: SamplingConfig) -> Sequence[Ask]:
         """Traces of the first programs of a held-out problem, right or wrong, that fit."""
@@ -134,19 +141,38 @@ class CodrlPlus(Recipe):
         marks: dict[str, float] = {}
         if traces := of_task(groups_P, Task.TRACE):
             marks["eval/trace_right"] = _share_right(traces)
+            marks |= self._num_variables("eval/trace_num_variables", traces)
         if known := self._held_out(groups_P, self.setup.sampling):
             fit_N = [self.setup.fits(ask.prompt) for ask in known]
             marks["eval/trace_left_out"] = 1 - float(np.mean(fit_N))
         return marks
+
+    def _num_variables(self, name: str, traces: Sequence[JudgedGroup]) -> Mapping[str, float]:
+        """How many variables the traces ask for, where they do."""
+        if self._args.ask == "output":
+            return {}
+        asked = [group.group.ask.trace for group in traces]
+        return {name: float(np.mean([len(trace.variables) for trace in asked if trace]))}
 
 
 def _share_right(traces: Sequence[JudgedGroup]) -> float:
     return float(np.mean(np.concatenate([group.rewards_G for group in traces])))
 
 
+def _stored(kept: _Kept) -> dict[str, Any]:
+    """As JSON has it: lists in place of tuples."""
+    pairs = [list(pair) for pair in kept.trace.variables]
+    return {"step": kept.step, "trace": asdict(kept.trace) | {"variables": pairs}}
+
+
 def _read(state: State) -> list[_Kept]:
     """The buffer, oldest first."""
-    return [_Kept(one["step"], Trace(**one["trace"])) for one in state[_BUFFER]]
+    return [_Kept(one["step"], _trace(one["trace"])) for one in state[_BUFFER]]
+
+
+def _trace(stored: Mapping[str, Any]) -> Trace:
+    pairs = stored.get("variables", ())  # which older checkpoints have not
+    return replace(Trace(**stored), variables=tuple((name, value) for name, value in pairs))
 
 
 def _shuffled(new: Sequence[_Kept], before: Sequence[_Kept], seed: int) -> list[_Kept]:

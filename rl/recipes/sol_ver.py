@@ -6,7 +6,7 @@ that it passes is accepted, and one of each is rejected. The accepted ones are i
 preferred to the rejected ones by DPO, against the policy as it was after the imitation: the
 reference is a new one in every round. One model may agree with itself on what is wrong, which is
 *collusion*; where the judge of the run executes the problems' own tests, their verdicts measure it
-and teach nothing.
+and teach nothing. So does an oracle of tests where none of the programs is right.
 
 Axes: N programs and M tests of one problem.
 """
@@ -40,6 +40,7 @@ _HELD_OUT = 1  # programs of a held-out problem that tests are asked for
 
 Place = tuple[JudgedGroup, int]  # one completion
 RequestTest = Callable[[Prompt, str], Prompt]  # of a problem, shown a program unless it is ""
+Oracle = Callable[[Prompt, str], bool | None]  # whether a test of a problem is right; None: unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +54,21 @@ class Choice:
 
 
 class SolVer(Recipe):
-    """Programs and tests of every problem; `request` makes the prompt that asks for a test."""
+    """Programs and tests of every problem; `request` makes the prompt that asks for a test.
+
+    `oracle` measures tests where no program is right, and nothing is learned from it.
+    """
 
     max_updates = 2
     labels: Labels | None = "none"
 
-    def __init__(self, setup: Setup, args: SolVerArgs, request: RequestTest) -> None:
+    def __init__(
+        self, setup: Setup, args: SolVerArgs, request: RequestTest, oracle: Oracle
+    ) -> None:
         super().__init__(setup)
         self._args = args
         self._request = request
+        self._oracle = oracle
         if args.filter == "gold":
             self.labels = "gold_tests"
 
@@ -137,7 +144,7 @@ class SolVer(Recipe):
                 accepted.append(tests_M[choice.test])
                 if choice.worse_test is not None:
                     pairs.append((tests_M[choice.test], tests_M[choice.worse_test]))
-            seen.append(_seen(programs_N, passed_NM, choice))
+            seen.append(_seen(programs_N, tests_M, passed_NM, choice, self._oracle))
         metrics = {"task/pair/accepted": len(seen) / len(problems)} if problems else {}
         metrics |= _means(seen)
         if _has_verdicts(groups_P):
@@ -277,20 +284,32 @@ def _has_verdicts(groups_P: Sequence[JudgedGroup]) -> bool:
     return any(s.verdict is not None for g in of_task(groups_P, Task.CODE) for s in g.scores_G)
 
 
-def _seen(programs_N: Sequence[Place], passed_NM: BoolArray, choice: Choice) -> Mapping[str, float]:
+def _seen(
+    programs_N: Sequence[Place],
+    tests_M: Sequence[Place],
+    passed_NM: BoolArray,
+    choice: Choice,
+    oracle: Oracle,
+) -> Mapping[str, float]:
     """What the problem's own tests say of what is accepted; nothing where nobody ran them.
 
-    A test is right when every right program passes it, so that without one nothing is known of it.
+    A test is right when every right program passes it. Without one the oracle says it, and where
+    there is none nothing is known of the test.
     """
     scores_N = [group.scores_G[index] for group, index in programs_N]
     if all(score.verdict is None for score in scores_N):
         return {}
     is_right_N = _right(programs_N)
     seen = {"task/pair/program_right": float(is_right_N[choice.program])}
-    if choice.test is not None and is_right_N.any():
-        test_right = bool(passed_NM[is_right_N, choice.test].all())
-        seen["task/pair/test_right"] = float(test_right)
-        seen["task/pair/collusion"] = float(not (test_right or is_right_N[choice.program]))
+    if choice.test is not None:
+        test_right: bool | None = bool(passed_NM[is_right_N, choice.test].all())
+        if not is_right_N.any():
+            group, index = tests_M[choice.test]
+            test_right = oracle(group.group.ask.problem, group.extractions_G[index].code)
+        seen["task/pair/unknown"] = float(test_right is None)
+        if test_right is not None:
+            seen["task/pair/test_right"] = float(test_right)
+            seen["task/pair/collusion"] = float(not (test_right or is_right_N[choice.program]))
     return seen
 
 

@@ -456,6 +456,17 @@ def test_a_recipe_that_asks_what_wrong_programs_do_needs_tests_that_find_them_wr
     assert fault.startswith("recipe: ") and "give reward=execution" in fault
 
 
+def test_answers_to_traces_of_variables_are_not_shuffled(quickstart: dict[str, Any]) -> None:
+    reward = quickstart["reward"] | {"kind": "execution"}
+    args = {"ask": "variables", "answers": "shuffled"}
+    given = {"recipe": "codrlplus", "recipe_args": args, "reward": reward}
+    (fault,) = faults_of(quickstart | given)
+    assert fault.startswith("recipe_args: ") and "recipe_args.ask=output" in fault
+    for name in args:
+        left = {key: value for key, value in args.items() if key != name}
+        assert build_config(quickstart | given | {"recipe_args": left}).recipe == "codrlplus"
+
+
 def test_lengths_that_no_answer_reaches_are_refused_where_they_would_leave_nothing_to_learn(
     quickstart: dict[str, Any],
 ) -> None:

@@ -48,6 +48,7 @@ def rl_result(watch: Watch | None = None) -> RlResult:
         base=figures,
         final=figures,
         sets={},
+        num_problems=1,
         labels="rm",
         num_steps=60,
         valid_rate_first=0.5,
@@ -198,6 +199,7 @@ def test_a_run_that_is_done_says_what_it_could_not_write_about_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     def finish(effort: BestEffort) -> RlResult:
+        hf.mkdir(parents=True)
         effort.failed("timeline.json", "No space left on device")
         return rl_result()
 
@@ -210,6 +212,47 @@ def test_a_run_that_is_done_says_what_it_could_not_write_about_itself(
     assert str(caught.value).startswith(f"the policy in {hf} is complete, but not what tells of")
     assert "timeline.json, summary.json" in str(caught.value)
     assert "held-out problems" in capsys.readouterr().out  # the table is shown all the same
+
+
+def test_a_run_leaves_a_card_beside_its_policy_and_nothing_else_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cfg = shipped_config([f"output_dir={tmp_path}"])
+    hf = RunDirectory.of(cfg).hf
+
+    def finish(_: BestEffort) -> RlResult:
+        hf.mkdir(parents=True)
+        (hf / "model.safetensors").write_bytes(b"weights")
+        return rl_result()
+
+    end_of(monkeypatch, finish)
+    train = Path(experiment.__file__).parents[2] / "launch/train.py"
+    monkeypatch.setattr("sys.argv", [str(train), "experiment=quickstart", "++name=a b"])
+    run_experiment(cfg)
+    assert sorted(file.name for file in hf.iterdir()) == ["README.md", "model.safetensors"]
+    assert (hf / "model.safetensors").read_bytes() == b"weights"
+    card = (hf / "README.md").read_text()
+    assert f"Trained from `{cfg.model.path}`" in card
+    assert "```sh\npython launch/train.py experiment=quickstart 'name=a b'\n```" in card
+    assert "| 1 held-out problems, 8 answers each | before | after |" in card
+
+
+def test_a_card_that_cannot_be_written_costs_the_run_nothing_but_the_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    cfg = shipped_config([f"output_dir={tmp_path}"])
+    run = RunDirectory.of(cfg)
+
+    def finish(_: BestEffort) -> RlResult:
+        run.hf.mkdir(parents=True)
+        return rl_result()
+
+    end_of(monkeypatch, finish)
+    monkeypatch.setattr(experiment, "write_card", no_space)
+    with pytest.raises(IncompleteError, match=r"is complete, but not .*: hf/README.md \("):
+        run_experiment(cfg)
+    assert run.summary.is_file()
+    assert "held-out problems" in capsys.readouterr().out
 
 
 def test_a_model_that_could_not_be_saved_is_one_line_that_says_how_to_go_on(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from actors.stages.recipes import RECIPES, labels_of, make_recipe
-from rl.types import SamplingConfig
+from rl.problems.levels import make_prompts
+from rl.problems.oracles import right_output
+from rl.types import Evidence, Extraction, JudgeKind, Reason, SamplingConfig, Task
 from tests.settings import POLICY, run_config
+from tests.unit.rl.fakes import make_group, make_judged
 
 pytestmark = pytest.mark.unit
 
@@ -29,6 +35,28 @@ FOUND = {  # of the experiments, all of whose judges are tests
 def labels(*overrides: str) -> str:
     cfg = run_config([*overrides])
     return labels_of(make_recipe(cfg, SamplingConfig(group_size=4, max_tokens=8)), cfg.reward)
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_sol_ver_on_minipy_knows_collusion_where_no_program_is_right(is_right: bool) -> None:
+    cfg = run_config(["experiment=recipe_sol_ver", f"model.path={POLICY}"])
+    recipe = make_recipe(cfg, SamplingConfig(group_size=4, max_tokens=8))
+    (problem,) = make_prompts("flat", "eval", 1, 0)
+    xs = [3, -4, 8]
+    output = right_output(problem, [xs]) if is_right else "wrong"
+    programs = make_judged(make_group(problem, 2), [0.0, 0.0], [False, False])
+    made = make_judged(make_group(problem, 1), [0.0])
+    tests = replace(
+        made,
+        group=replace(made.group, ask=replace(made.group.ask, task=Task.TEST)),
+        extractions_G=(Extraction(reason=Reason.OK, code=f"assert f({xs}) == {output!r}"),),
+        judge=JudgeKind.MATRIX,
+        evidence=Evidence(passed_NM=np.array([[True], [False]])),
+    )
+    metrics = recipe.teach(1, [programs, tests], {}).metrics
+    assert metrics["task/pair/unknown"] == 0.0
+    assert metrics["task/pair/test_right"] == float(is_right)
+    assert metrics["task/pair/collusion"] == float(not is_right)
 
 
 def test_every_recipe_is_here() -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
 from conf.errors import SandboxError
+from conf.schema import ProblemLevel
 from reward.sandbox.pool import CallJob, Job, Outcome
 from reward.sandbox.report import Ending, Observation
 from reward.verify import matrix as execution_matrix
-from reward.verify.generated_tests import CallTest
-from reward.verify.matrix import execute_matrix
+from reward.verify.generated_tests import CallTest, GeneratedTest
+from reward.verify.matrix import execute_matrix, is_right_test
 from reward.verify.verdict import Verifier
+from rl.problems import branchy, minipy
+from rl.problems.levels import make_prompts
+from rl.problems.oracles import right_output
 from rl.problems.prompts import StdioCase
-from rl.types import Prompt
+from rl.recipes.cure import figures_of_tests
+from rl.types import Evidence, JudgedGroup, JudgeKind, Prompt, Task
+from tests.unit.rl.fakes import make_group, make_judged
 
 pytestmark = pytest.mark.unit
 
@@ -94,3 +103,73 @@ def test_a_program_that_could_not_be_run_is_tried_again_and_never_a_failed_one(
     assert execute_matrix(Broken(2), prompt, ["x = 1"], tests).passed_NM.all()
     with pytest.raises(SandboxError, match="1 of 1 programs"):
         execute_matrix(Broken(), prompt, ["x = 1"], tests)
+
+
+LEVELS: tuple[ProblemLevel, ...] = ("flat", "branchy")
+
+
+def right_programs(problem: Prompt, rng: random.Random) -> list[str]:
+    spec = (branchy.Spec if "level" in json.loads(problem.meta) else minipy.Spec).of(problem)
+    return [spec.program(rng) for _ in range(3)]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_right_programs_pass_what_the_oracle_calls_right_and_no_other_test(
+    verifier: Verifier, level: ProblemLevel
+) -> None:
+    rng = random.Random(0)
+    num_right = num_wrong = 0
+    for problem in make_prompts(level, "eval", 12, 0):
+        lists = [[rng.randint(-9, 18) for _ in range(rng.randrange(4))] for _ in range(12)]
+        tests = [CallTest("f", (xs,), right_output(problem, [xs])) for xs in lists]
+        tests += [CallTest("f", (xs,), rng.randint(-5, 20)) for xs in lists]
+        seen = execute_matrix(verifier, problem, right_programs(problem, rng), tests).passed_NM
+        by_oracle = [is_right_test(problem, test) for test in tests]
+        assert [row.tolist() for row in seen] == [by_oracle] * 3
+        num_right += by_oracle.count(True)
+        num_wrong += by_oracle.count(False)
+    assert num_right > 60 and num_wrong > 60
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_figures_of_tests_are_those_of_the_oracle(
+    verifier: Verifier, level: ProblemLevel
+) -> None:
+    rng = random.Random(1)
+    groups: list[JudgedGroup] = []
+    by_oracle: list[bool | None] = []
+    for problem in make_prompts(level, "eval", 8, 1):
+        codes = [*right_programs(problem, rng), "def f(xs):\n    return 0"]
+        lists = [[rng.randint(-9, 18) for _ in range(3)] for _ in range(8)]
+        outputs = [rng.choice([right_output(problem, [xs]), 3]) for xs in lists]
+        tests = [CallTest("f", (xs,), out) for xs, out in zip(lists, outputs, strict=True)]
+        by_oracle += [is_right_test(problem, test) for test in tests]
+        seen = execute_matrix(verifier, problem, codes, tests).passed_NM
+        programs = make_judged(
+            make_group(problem, 4), [1.0, 1.0, 1.0, 0.0], [True, True, True, False]
+        )
+        written = make_judged(make_group(problem, 8), [0.0] * 8)
+        ask = replace(written.group.ask, task=Task.TEST)
+        groups.append(programs)
+        groups.append(
+            replace(
+                written,
+                group=replace(written.group, ask=ask),
+                judge=JudgeKind.MATRIX,
+                evidence=Evidence(passed_NM=seen),
+            )
+        )
+    assert figures_of_tests(groups)["right"] == by_oracle.count(True) / len(by_oracle)
+    assert 0 < by_oracle.count(True) < len(by_oracle)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [CallTest("f", ([1.5],), 1), CallTest("f", ("a",), 1), CallTest("f", (), 1), StdioCase("", "")],
+)
+def test_of_a_test_that_the_problem_says_nothing_of_the_oracle_says_nothing(
+    test: GeneratedTest,
+) -> None:
+    (made,) = make_prompts("flat", "eval", 1, 0)
+    assert is_right_test(made, test) is None
+    assert is_right_test(replace(made, meta="{}"), CallTest("f", ([1],), 1)) is None

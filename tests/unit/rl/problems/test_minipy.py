@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import cache
+from hashlib import blake2b
 from typing import cast
 
 import pytest
@@ -238,3 +240,21 @@ def test_programs_are_watched_on_a_list_as_short_as_those_that_a_policy_has_work
         for prompt in minipy.make_prompts(split, 20, seed=0):
             (xs,) = json.loads(prompt.meta)["watched"]
             assert len(xs) == minipy.NUM_WORKED_OUT
+
+
+def test_what_a_problem_is_made_of_can_be_read_from_it() -> None:
+    for prompt in minipy.make_prompts("train", 50, 0):
+        assert Spec.of(prompt).question == prompt.question
+
+
+def test_rows_are_those_of_before_their_constants_were_kept_but_for_these() -> None:
+    """Ids, questions, tests, order and watched lists, by a digest of the version before."""
+    rows: list[object] = []
+    for split in ("train", "eval"):
+        for prompt in minipy.make_prompts(split, 200, seed=0):
+            meta = json.loads(prompt.meta)
+            del meta["constants"]
+            kept = replace(prompt, meta=json.dumps(meta))
+            rows.append(asdict(kept))
+    digest = blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
+    assert digest == "271c371091e13ccf00dca2609a0c70a5"

@@ -219,6 +219,38 @@ def test_the_exam_leaves_out_and_counts_what_would_be_too_long_to_ask():
     assert recipe.mark([group]) == {"eval/trace_left_out": 0.5}
 
 
+def test_variables_are_watched_kept_as_json_and_asked_for_where_the_argument_says_so():
+    held = (("a", "(1, 2)"), ("b", "'x'"))
+    recipe, plain = codrlplus(ask="variables"), codrlplus()
+    (problem,) = make_prompts(1)
+    for one, variables in ((recipe, True), (plain, False)):
+        asks = [*one.ask(1, [problem], one.start()), *one.exam([problem], setup().sampling)]
+        assert [(ask.traced, ask.variables) for ask in asks] == [(True, variables)] * 2
+    traces = [dataclasses.replace(trace(name), variables=held) for name in ("a", "b", "c", "d")]
+    state = recipe.remember(1, [programs(problem, [False] * 4, [*traces])], recipe.start())
+    assert json.loads(json.dumps(state)) == state
+    asks = recipe.ask(2, make_prompts(3), state)
+    asked = [ask.trace for ask in asks if ask.trace]
+    assert len(asked) == 2 and {one.variables for one in asked} == {held}
+    answered: list[JudgedGroup] = []
+    for ask in asks:
+        made = make_judged(make_group(ask.prompt, 2), (0.0, 0.5))
+        answered.append(dataclasses.replace(made, group=dataclasses.replace(made.group, ask=ask)))
+    metrics = recipe.teach(2, answered, state).metrics
+    assert (metrics["task/trace/num_variables"], metrics["task/trace/right"]) == (2.0, 0.25)
+    assert recipe.mark(answered)["eval/trace_num_variables"] == 2.0
+    assert "task/trace/num_variables" not in plain.teach(2, answered, state).metrics
+
+
+def test_a_buffer_of_a_checkpoint_from_before_variables_is_read():
+    recipe = codrlplus(ask="variables")
+    old = stepped(codrlplus(), 2)
+    for one in old["traces"]:
+        del one["trace"]["variables"]
+    asked = [ask.trace for ask in recipe.ask(3, make_prompts(6), old) if ask.trace]
+    assert {one.variables for one in asked} == {()}
+
+
 class Watched(FakeReward):
     """Programs that all fail, and were seen to do what tells their problem and their policy."""
 
@@ -232,10 +264,14 @@ class Watched(FakeReward):
             earned = float(sum(map(ord, asked.code)))
             return make_judged(group, [earned, *(0.0 for _ in names[1:])])
         judged = make_judged(group, [float(n) for n in range(len(names))], [False] * len(names))
-        return dataclasses.replace(judged, evidence=Evidence(traces_G=tuple(map(trace, names))))
+        held = (("n", "[1]"),) if group.ask.variables else ()
+        traces_G = tuple(dataclasses.replace(trace(name), variables=held) for name in names)
+        return dataclasses.replace(judged, evidence=Evidence(traces_G=traces_G))
 
 
-@pytest.mark.parametrize("args", [{}, {"answers": "shuffled", "draw": "newest"}])
+@pytest.mark.parametrize(
+    "args", [{}, {"answers": "shuffled", "draw": "newest"}, {"ask": "variables"}]
+)
 def test_a_resumed_run_asks_for_and_learns_from_the_traces_that_an_uninterrupted_one_would(args):
     learned: dict[int, list[object]] = {}
     stored: dict[int, str] = {0: json.dumps(codrlplus().start())}

@@ -14,7 +14,7 @@ from rl.loss import DpoObjective, NllObjective
 from rl.metrics import check_names
 from rl.packing import Packing, build_minibatch, split_minibatches
 from rl.recipes.recipe import Lesson
-from rl.recipes.sol_ver import Choice, SolVer, choose
+from rl.recipes.sol_ver import Choice, Oracle, SolVer, choose
 from rl.step import Batch, learn
 from rl.types import (
     BoolArray,
@@ -112,11 +112,17 @@ def test_programs_that_agree_on_everything_accept_one_and_reject_none():
     assert choice_of(passed, passed[:, 0], 0.5) == Choice(0, worse=None)
 
 
-def recipe(**args: object) -> SolVer:
+def no_oracle(problem: Prompt, text: str) -> None:
+    """Nothing is known of any test."""
+    del problem, text
+
+
+def recipe(oracle: Oracle = no_oracle, **args: object) -> SolVer:
     def request(problem: Prompt, program: str) -> Prompt:
         return dataclasses.replace(problem, tests=None, meta=program)
 
-    return SolVer(setup(), SolVerArgs(**args), request)  # pyright: ignore[reportArgumentType]
+    made = SolVerArgs(**args)  # pyright: ignore[reportArgumentType]  # by name
+    return SolVer(setup(), made, request, oracle)
 
 
 def bundle(problem: Prompt, passed: Sequence[bool] | None) -> list[JudgedGroup]:
@@ -179,9 +185,11 @@ def test_no_minibatch_cuts_a_pair_whose_tests_see_programs(num: int):
         )
 
 
-def taught(passed: Sequence[bool] | None, num: int = 2, **args: object) -> Lesson:
+def taught(
+    passed: Sequence[bool] | None, num: int = 2, oracle: Oracle = no_oracle, **args: object
+) -> Lesson:
     groups = [group for problem in make_prompts(num) for group in bundle(problem, passed)]
-    return recipe(**args).teach(1, groups, {})
+    return recipe(oracle, **args).teach(1, groups, {})
 
 
 def test_tests_are_asked_beside_programs_or_for_each_different_program():
@@ -277,8 +285,41 @@ def test_gold_tests_measure_what_is_accepted_and_change_nothing_of_what_is_learn
         check_names(lesson.metrics)
         for ours, theirs in zip(lesson.updates, blind.updates, strict=True):
             assert [s.sample_idx for s in ours.samples] == [s.sample_idx for s in theirs.samples]
-    assert "task/pair/collusion" not in taught([False] * 4).metrics  # nothing is known of tests
     assert recipe().labels == "none"
+
+
+@pytest.mark.parametrize(
+    ("known", "figures"),
+    [
+        (None, {"program_right": 0.0, "unknown": 1.0}),
+        (True, {"program_right": 0.0, "unknown": 0.0, "test_right": 1.0, "collusion": 0.0}),
+        (False, {"program_right": 0.0, "unknown": 0.0, "test_right": 0.0, "collusion": 1.0}),
+    ],
+)
+def test_where_no_program_is_right_an_oracle_measures_the_test_and_teaches_nothing(
+    known: bool | None, figures: dict[str, float]
+):
+    asked: list[tuple[str, str]] = []
+
+    def oracle(problem: Prompt, text: str) -> bool | None:
+        asked.append((problem.id, text))
+        return known
+
+    lesson = taught([False] * 4, oracle=oracle)
+    found = {name: value for name, value in lesson.metrics.items() if name.startswith("task/pair/")}
+    assert found == {"task/pair/accepted": 1.0} | {f"task/pair/{k}": v for k, v in figures.items()}
+    check_names(lesson.metrics)
+    (_, tests) = bundle(make_prompts(1)[0], None)
+    assert asked == [(name, tests.extractions_G[1].code) for name in ("p0", "p1")]
+    blind = taught([False] * 4)
+    for ours, theirs in zip(lesson.updates, blind.updates, strict=True):
+        assert [s.sample_idx for s in ours.samples] == [s.sample_idx for s in theirs.samples]
+
+
+def test_a_right_program_has_the_word_before_an_oracle():
+    lesson = taught([True, False, False, False], oracle=lambda *_: False)
+    assert lesson.metrics["task/pair/test_right"] == 1.0
+    assert lesson.metrics["task/pair/unknown"] == 0.0
 
 
 @pytest.mark.parametrize("kind", ["masked", "empty"])
@@ -314,7 +355,7 @@ def without(group: JudgedGroup, kind: str, places: Sequence[int]) -> JudgedGroup
 
 def test_the_reference_of_the_dpo_is_the_policy_after_the_imitation_of_the_round():
     groups = [group for problem in make_prompts(2) for group in bundle(problem, None)]
-    two = SolVer(setup(minibatches_per_step=2), SolVerArgs(), lambda problem, _: problem)
+    two = SolVer(setup(minibatches_per_step=2), SolVerArgs(), lambda problem, _: problem, no_oracle)
     lesson = two.teach(1, groups, {})
     fleet = FakeFleet()
     batch = Batch(groups_P=tuple(groups), lesson=lesson, started_s=0.0)
