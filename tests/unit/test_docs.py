@@ -370,7 +370,7 @@ def test_a_recipe_of_ones_own_is_the_one_that_its_path_names(
     assert [sample.sample_idx for sample in update.samples] == [3]
     assert type(update.objective).__name__ == "NllObjective"
     wrong = compose_config(["++recipe=my_recipes:make", "++recipe_args.shar=1"])
-    with pytest.raises(ConfigError, match="shar: unknown key; nearest valid: share"):
+    with pytest.raises(ConfigError, match=r"recipe_args\.shar: unknown key; nearest valid: share"):
         make_recipe(wrong, SamplingConfig(group_size=4, max_tokens=8))
 
 
