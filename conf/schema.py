@@ -540,6 +540,12 @@ class RewardConfig:
         "has by itself",
         "sum",
     )
+    disagreement_coef: float = key(
+        "standard deviations among the rewards of models (rm, remote, generative) that a sum of "
+        "rewards loses, at most down to the lowest of them (kind sum)",
+        0.0,
+        ge=0,
+    )
 
     @property
     def judges(self) -> dict[str, RewardConfig]:
@@ -594,6 +600,7 @@ class RewardConfig:
             shaping=self.shaping if self.shapes else "raw",
             url=self.url if self.is_served else None,
             components=self.components if self.kind == "sum" else None,
+            disagreement_coef=self.disagreement_coef if self.kind == "sum" else 0.0,
         )
 
 
