@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from conf.recipes import OFFLINE, ActorCriticArgs, CureArgs, is_unweighed
 from conf.relation import Relation
-from conf.schema import MAX_TOP_K, Config
+from conf.schema import BY_SERVERS, MAX_TOP_K, Config
 
 TAKEN_NAMES = ("reason",)  # of metrics below reward/
+_UP_TO_ONE = ("sigmoid", "rank")  # shapings whose rewards of different models can be compared
 _BEYOND_GROUPS = ("batch", "none")  # baselines that read no group
 _TOKEN_CLIP = 0.05  # a clip range that no geometric mean of a completion's ratios reaches
 
@@ -67,6 +68,18 @@ def _adds_advantages(config: Config) -> bool:
     return config.reward.kind == "sum" and config.reward.combine == "normalized"
 
 
+def _can_disagree(config: Config) -> bool:
+    """Whether at least two models are added up, with rewards from 0 to 1."""
+    reward = config.reward
+    if reward.kind != "sum" or reward.disagreement_coef == 0:
+        return True
+    models = {n: one for n, one in reward.judges.items() if one.kind in (*BY_SERVERS, "rm")}
+    return len(models) > 1 and all(
+        reward.weights[name] > 0 and (one.kind == "generative" or one.shaping in _UP_TO_ONE)
+        for name, one in models.items()
+    )
+
+
 JUDGE_RELATIONS: tuple[Relation, ...] = (
     Relation(
         path="reward.components",
@@ -103,6 +116,21 @@ JUDGE_RELATIONS: tuple[Relation, ...] = (
         rule="what algorithm.truncated=zero and penalty take from a reward, no component has",
         fix="give algorithm.truncated=score or mask, or a component with judge: length",
         holds=lambda c: not _adds_advantages(c) or c.algorithm.truncated in ("score", "mask"),
+    ),
+    Relation(
+        path="reward.disagreement_coef",
+        involves=("reward.disagreement_coef", "reward.components"),
+        rule="reward.disagreement_coef compares two or more models (rm, remote, generative) whose "
+        "rewards are from 0 to 1 and weigh more than 0",
+        fix="give components of them shaping: rank or sigmoid, and a positive weight",
+        holds=_can_disagree,
+    ),
+    Relation(
+        path="reward.disagreement_coef",
+        involves=("reward.disagreement_coef", "reward.combine"),
+        rule="reward.disagreement_coef is taken off a sum of rewards",
+        fix="give reward.combine=sum",
+        holds=lambda c: not _adds_advantages(c) or c.reward.disagreement_coef == 0,
     ),
     Relation(
         path="algorithm.group_size",

@@ -371,10 +371,9 @@ class RequestConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerativeConfig:
-    """A served language model that is asked about programs (kind generative)."""
+class ReadOutConfig:
+    """How a language model is asked about programs, and what is read of its answers."""
 
-    model: str | None = key("name under which the servers offer the model", None)
     api: Literal["chat", "completions"] = key(
         "paths and form of requests: chat applies the model's own template", "chat"
     )
@@ -399,6 +398,13 @@ class GenerativeConfig:
     lowest: float = key("stated number that is worth 0", 0.0)
     highest: float = key("stated number that is worth 1", 10.0)
     num_programs: int = key("programs of a list to choose from, at most", 4, ge=2, le=26)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerativeConfig(ReadOutConfig):
+    """A served language model that is asked about programs (kind generative)."""
+
+    model: str | None = key("name under which the servers offer the model", None)
     rounds: int = key("lists that each program of a group is in", 2, ge=1)
 
 
@@ -534,6 +540,12 @@ class RewardConfig:
         "has by itself",
         "sum",
     )
+    disagreement_coef: float = key(
+        "standard deviations among the rewards of models (rm, remote, generative) that a sum of "
+        "rewards loses, at most down to the lowest of them (kind sum)",
+        0.0,
+        ge=0,
+    )
 
     @property
     def judges(self) -> dict[str, RewardConfig]:
@@ -588,6 +600,7 @@ class RewardConfig:
             shaping=self.shaping if self.shapes else "raw",
             url=self.url if self.is_served else None,
             components=self.components if self.kind == "sum" else None,
+            disagreement_coef=self.disagreement_coef if self.kind == "sum" else 0.0,
         )
 
 

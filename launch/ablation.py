@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import rl.base.early  # noqa: F401 - signals are heard from here on
 from actors.plan.shipped import with_shipped_models
-from conf.schema import key
+from conf.schema import ImportPath, RecipeName, key
 from launch.common.arms import check_arms, draw_arms
 from launch.common.cli import main_simple
 from launch.common.compose import compose_config
@@ -40,7 +40,7 @@ class AblationArgs:
     changes: tuple[str, ...] | None = key(
         'overrides of the experiment, as in ["recipe=grpo","reward=execution"]', None
     )
-    exam: str | None = key(
+    exam: RecipeName | ImportPath | None = key(
         "recipe whose evaluation measures the arm, with the recipe_args of the experiment before "
         "the changes where that recipe is its own; null is that of the arm",
         None,
@@ -76,14 +76,15 @@ def run(args: AblationArgs) -> None:
         )
     )
     measured_by = exam_args(args.experiment, args.exam)
-    from actors.jobs.ablation import Arm, run_arm  # noqa: PLC0415 - after the arguments are good
+    from actors.jobs.ablation import Arm, check_arm, run_arm  # noqa: PLC0415 - after the arguments are good
     from actors.plan.checks.inputs import check_inputs  # noqa: PLC0415
 
     output = Path(args.output)
     check_arms(output / "runs.jsonl", args.label, args.beside)
     check_inputs(cfg)
-    output.mkdir(parents=True, exist_ok=True)
     arm = Arm(label=args.label, seeds=args.seeds, exam=args.exam, exam_args=measured_by)
+    check_arm(cfg, arm)
+    output.mkdir(parents=True, exist_ok=True)
     run_arm(cfg, arm, output / "runs.jsonl")
     draw_arms(output / "runs.jsonl", output, args.beside)
 

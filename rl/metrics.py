@@ -16,6 +16,7 @@ import numpy as np
 
 from conf.errors import DataError
 from rl.base.jsonlines import append_lines, keep_lines, read_lines
+from rl.lessons.disagreement import disagreement
 from rl.types import (
     Finish,
     FloatArray,
@@ -58,6 +59,9 @@ METRICS: dict[str, Metric] = {
     "reward/exec_pass_rate": Metric("share", "executed groups: completions that pass every test"),
     "reward/exec_unjudged_rate": Metric(
         "share", "executed groups: completions that could not be judged (no pass, no label)"
+    ),
+    "reward/disagreement": Metric(
+        "reward", "standard deviation among the models of a sum, mean over programs"
     ),
     "reward/unread_rate": Metric(
         "share", "programs of which a served judge has said nothing that could be read"
@@ -430,6 +434,13 @@ def _part_metrics(groups_P: Sequence[JudgedGroup]) -> dict[str, float]:
         rewards = np.concatenate(found).astype(np.float64)
         metrics[f"reward/{name}/mean"] = float(rewards.mean())
         metrics[f"reward/{name}/std"] = float(rewards.std())
+    apart = [
+        found_G[[extraction.valid for extraction in group.extractions_G]]
+        for group in groups_P
+        if (found_G := disagreement(group.parts)) is not None
+    ]
+    if apart and (of_programs := np.concatenate(apart)).size:
+        metrics["reward/disagreement"] = float(of_programs.mean())
     return metrics
 
 

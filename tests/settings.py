@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from actors.plan.shipped import with_shipped_models
 from conf.commands.benchmark import DataArgs, EvaluationArgs
-from conf.commands.best_of_n import BestOfNArgs
-from conf.schema import Config, SandboxConfig
+from conf.commands.best_of_n import BestOfNArgs, JudgeArgs
+from conf.schema import Config, RequestConfig, SandboxConfig
 from launch.common.compose import compose_config
 from launch.common.overrides import forced_overrides
 
@@ -54,6 +54,7 @@ def best_of_n_args(output: Path, **changes: Any) -> BestOfNArgs:
         output=str(output),
         data=DataArgs(),
         sandbox=SandboxConfig(),
+        judge=JudgeArgs(request=RequestConfig()),
         num_samples=2,
         num_tests=2,
     )

@@ -180,7 +180,7 @@ def _sum_judge(
             key = f"reward.components.{name}.judge"
             judge = judge_of(alone, sandbox, reward_model, key)
         components[name] = Component(judge, one.weight)
-    return SumJudge(components, extract_config(cfg))
+    return SumJudge(components, extract_config(cfg), cfg.disagreement_coef)
 
 
 def model_judge(cfg: RewardConfig) -> RewardConfig:

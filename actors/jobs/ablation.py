@@ -18,9 +18,11 @@ from actors.groups.fleet import FleetSpec, RayFleet, policy_spec, start_fleet
 from actors.groups.verifiers import make_verifier
 from actors.plan.problems import load_problems, make_sampler, source_of
 from actors.stages.evaluation import evaluate, evaluation_sampling
-from actors.stages.recipes import make_recipe, num_updates
+from actors.stages.recipes import check_asks, make_recipe, num_updates
 from actors.stages.rl_run import loop_config, training_sampling
+from conf.errors import UserError
 from conf.schema import Config
+from conf.validate import ConfigError
 from rl.base.console import Console
 from rl.base.jsonlines import append_lines
 from rl.loop import run_loop
@@ -64,11 +66,39 @@ async def _run_arm(cfg: Config, arm: Arm, output: Path, console: Console) -> Non
             append_lines(output, [line])
 
 
+def check_arm(cfg: Config, arm: Arm) -> None:
+    """Refuse a recipe or an exam that would fail after the engines have started.
+
+    Raises:
+        UserError: for one that cannot be made, and for problems that it would ask too long.
+        ConfigError: for arguments that the recipe does not take.
+    """
+    for seed in arm.seeds:
+        sampling = training_sampling(cfg.algorithm, cfg.model, cfg.rollout, seed)
+        train, held_out = load_problems(cfg.data, seed)
+        recipe, examiner = make_recipe(cfg, sampling), examiner_of(cfg, arm, sampling)
+        check_asks(recipe, train, [] if examiner else held_out)
+        if examiner is not None:
+            check_asks(examiner, [], held_out)
+
+
 def examiner_of(cfg: Config, arm: Arm, sampling: SamplingConfig) -> Recipe | None:
-    """The recipe whose evaluation measures the arm; None where it is its own."""
+    """The recipe whose evaluation measures the arm; None where it is its own.
+
+    Raises:
+        UserError: for one that cannot be made, or that does not take its arguments.
+    """
     if arm.exam is None:
         return None
-    return make_recipe(replace(cfg, recipe=arm.exam, recipe_args=arm.exam_args), sampling)
+    try:
+        examined = replace(cfg, recipe=arm.exam, recipe_args=arm.exam_args)
+        return make_recipe(examined, sampling, "exam")
+    except ConfigError as error:
+        raise UserError(
+            f"exam: {arm.exam}: {'; '.join(map(str, error.faults))}; an exam has the recipe_args "
+            "of the experiment whose recipe it is, and elsewhere the defaults (give such an "
+            "experiment, or another exam)"
+        ) from error
 
 
 async def _run(

@@ -8,14 +8,11 @@ a problem is on the disk before it counts, and is not found out again.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from hashlib import blake2b
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from actors.cluster.bundles import Needs
@@ -24,7 +21,7 @@ from actors.groups.fleet import FleetSpec, start_fleet
 from actors.groups.verifiers import check_sandbox, make_verifier
 from actors.plan.checks.preflight import preflight
 from actors.plan.checks.prompt_checks import check_prompts
-from conf.errors import DataError, NonFiniteError
+from conf.errors import NonFiniteError
 from conf.schema import Config
 from reward.select.best_of_n import (
     EXECUTE,
@@ -37,6 +34,7 @@ from reward.select.best_of_n import (
     SelectionPlan,
 )
 from reward.select.select import by_reward_model
+from reward.select.store import FoundStore, codes_digest
 from reward.verify.execute import program_of, verify_persistently
 from reward.verify.generated_tests import (
     GeneratedTest,
@@ -48,9 +46,8 @@ from reward.verify.generated_tests import (
 from reward.verify.matrix import execute_matrix
 from reward.verify.verdict import Verifier
 from rl.base.console import Console
-from rl.base.jsonlines import Line, append_lines, read_lines
 from rl.interfaces import RolloutFleet
-from rl.run.evaluation_store import SampleRow, Settings
+from rl.run.evaluation_store import SampleRow
 from rl.types import (
     Ask,
     Message,
@@ -62,47 +59,6 @@ from rl.types import (
 )
 
 _WARM_UP = "warm-up"
-
-
-class EvidenceStore:
-    """Evidence on disk: one file for each combination of settings, a line for each problem."""
-
-    def __init__(self, directory: Path, settings: Settings) -> None:
-        self.path = directory / f"evidence-{_digest(json.dumps(dict(settings)))}.jsonl"
-
-    def finished(self, samples: Mapping[str, Sequence[SampleRow]]) -> dict[str, Evidence]:
-        """Evidence by problem id, of the problems whose programs are still the same."""
-        found: dict[str, Evidence] = {}
-        for line in read_lines(self.path):
-            evidence = _evidence(line)
-            found[evidence.problem_id] = evidence
-        return {
-            name: found[name]
-            for name, rows in samples.items()
-            if name in found and found[name].codes == codes_digest(rows)
-        }
-
-    def append(self, evidence: Evidence) -> None:
-        """Add the evidence of one problem."""
-        append_lines(self.path, [asdict(evidence)])
-
-
-def _evidence(line: Line) -> Evidence:
-    try:
-        return Evidence(**line.value)
-    except TypeError as error:
-        raise DataError(
-            f"{line.place}:-: not evidence of a best-of-n ({error}); move the file away"
-        ) from error
-
-
-def codes_digest(rows: Sequence[SampleRow]) -> str:
-    """Identity of the programs of one problem, and of the problem."""
-    return _digest(json.dumps([[row.problem, row.code] for row in rows]))
-
-
-def _digest(text: str) -> str:
-    return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def check_selection(cfg: Config, selection: SelectionPlan) -> None:
@@ -122,7 +78,7 @@ def gather_evidence(
     cfg: Config,
     selection: SelectionPlan,
     samples: Mapping[str, Sequence[SampleRow]],
-    store: EvidenceStore,
+    store: FoundStore[Evidence],
     console: Console,
 ) -> dict[str, Evidence]:
     """Evidence of every problem, by id: what is on disk, and what is missing.

@@ -72,6 +72,15 @@ def check(
     return sampling, ks, lengths, problems
 
 
+def with_shipped(args: BestOfNArgs) -> BestOfNArgs:
+    """The same with the shipped models found, wherever the command is started."""
+    judge = args.judge
+    if judge.model is not None and judge.url is None:
+        judge = replace(judge, model=shipped(judge.model))
+    policy, reward_model = shipped(args.policy), shipped(args.reward_model)
+    return replace(args, policy=policy, reward_model=reward_model, judge=judge)
+
+
 def evaluation(args: BestOfNArgs, model: str, output: Path) -> EvaluationArgs:
     """The arguments of `launch/evaluate.py` under which `model` samples."""
     names = {f.name for f in fields(EvaluationArgs)} & {f.name for f in fields(BestOfNArgs)}
@@ -130,11 +139,18 @@ def rm_context(args: BestOfNArgs) -> int:
     return args.rm_max_tokens or default_context(args.reward_model)
 
 
-def plan_selection(args: BestOfNArgs, cfg: Config, problems: tuple[Prompt, ...]) -> SelectionPlan:
-    """What is judged and how, from arguments that were checked."""
-    from reward.select.best_of_n import SelectionPlan, SelectionSettings, sizes_up_to  # noqa: PLC0415 - heavy
+def sizes_of(args: BestOfNArgs) -> tuple[int, ...]:
+    """Sample sizes of the curves, ascending; the last is N."""
+    from reward.select.best_of_n import sizes_up_to  # noqa: PLC0415 - heavy
 
     sizes = {*args.sizes, args.num_samples} if args.sizes else sizes_up_to(args.num_samples)
+    return tuple(sorted(sizes))
+
+
+def plan_selection(args: BestOfNArgs, cfg: Config, problems: tuple[Prompt, ...]) -> SelectionPlan:
+    """What is judged and how, from arguments that were checked."""
+    from reward.select.best_of_n import SelectionPlan, SelectionSettings  # noqa: PLC0415 - heavy
+
     workers = args.test_workers or num_cores()
     max_tokens = cfg.model.max_completion_tokens
     return SelectionPlan(
@@ -149,7 +165,7 @@ def plan_selection(args: BestOfNArgs, cfg: Config, problems: tuple[Prompt, ...])
             purpose="generated tests",
         ),
         figures=SelectionSettings(
-            sizes=tuple(sorted(sizes)),
+            sizes=sizes_of(args),
             staged_top_k=args.staged_top_k,
             staged_tests=min(args.staged_tests, args.num_tests),
             seed=args.seed,

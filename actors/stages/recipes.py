@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from actors.plan.examples import PolicyTexts, load_examples
-from conf.errors import UserError
+from conf.errors import UserError, in_one_line
 from conf.imports import load_function
 from conf.recipes import (
     ActorCriticArgs,
@@ -24,7 +24,7 @@ from conf.recipes import (
     StepCoderArgs,
 )
 from conf.schema import AlgorithmConfig, Config, RewardConfig
-from conf.validate import build
+from conf.validate import ConfigError, build
 from reward.code.normal_form import normalise
 from reward.judges.summed import MEASURES
 from reward.verify.generated_tests import read_test, request_for_test
@@ -218,11 +218,12 @@ def _objective(cfg: Config) -> Objective:
     return cast("Objective", made)
 
 
-def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
-    """The recipe of a run that samples programs like this.
+def make_recipe(cfg: Config, sampling: SamplingConfig, key: str = "recipe") -> Recipe:
+    """The recipe of a run that samples programs like this; `key` is what a command calls it.
 
     Raises:
-        UserError: for a recipe or an objective that cannot be imported, or is none.
+        UserError: for a recipe or an objective that cannot be imported, or is none, and for
+            arguments that the recipe does not take.
     """
     algorithm = cfg.algorithm
     texts = PolicyTexts(cfg.model)
@@ -247,16 +248,19 @@ def make_recipe(cfg: Config, sampling: SamplingConfig) -> Recipe:
         encode=texts.encode,
         ends=texts.ends,
     )
-    make = RECIPES.get(cfg.recipe) or load_function(cfg.recipe, "recipe")
+    make = RECIPES.get(cfg.recipe) or load_function(cfg.recipe, key, "recipe")
     try:
         recipe = make(setup, cfg.recipe_args or {})
-    except TypeError as error:
+    except ConfigError as error:
+        raise ConfigError(error.below("recipe_args")) from error
+    except (TypeError, LookupError) as error:
         raise UserError(
-            f"recipe: {cfg.recipe} cannot be called with a Setup and arguments ({error})"
+            f"{key}: {cfg.recipe} cannot be called with a Setup and arguments "
+            f"({in_one_line(error)})"
         ) from error
     if not isinstance(recipe, Recipe):
         raise UserError(
-            f"recipe: {cfg.recipe} returns a {type(recipe).__name__}; it must return a "
+            f"{key}: {cfg.recipe} returns a {type(recipe).__name__}; it must return a "
             "rl.recipes.recipe.Recipe"
         )
     return recipe

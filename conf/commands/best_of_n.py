@@ -3,9 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from conf.commands.benchmark import BenchmarkArgs
-from conf.schema import MAX_ACTORS, MAX_GROUP, MIN_TEMPERATURE, AdapterName, key
+from conf.schema import (
+    MAX_ACTORS,
+    MAX_GROUP,
+    MIN_TEMPERATURE,
+    AdapterName,
+    ReadOutConfig,
+    RequestConfig,
+    key,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeArgs(ReadOutConfig):
+    """A language model that chooses a program."""
+
+    model: str | None = key(
+        "language model that chooses: its directory or hub id, or the name under which the servers "
+        "of judge.url offer it; null leaves this way out",
+        None,
+    )
+    url: tuple[str, ...] | None = key(
+        "addresses of equal servers with OpenAI's paths, ending in /v1; null runs the model here",
+        None,
+    )
+    read_out: Literal["yes_no", "score", "choice"] = key(
+        "reading of an answer: a choice among the programs of a list; a number stated of one "
+        "program; or, of servers, the share of Yes against No for one program",
+        "choice",
+    )
+    votes: int = key("answers to each question, of which the most or the mean counts", 1, ge=1)
+    temperature: float = key("sampling temperature of an answer; 0 is greedy", 0.0, ge=0)
+    request: RequestConfig = key("requests to servers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +92,7 @@ class BestOfNArgs(BenchmarkArgs):
         "the model's directory, if it has one",
         None,
     )
+    judge: JudgeArgs = key("language model that chooses")
     seed: int = key("seed of sampling, subsets and intervals", 0, ge=0)
     test_workers: int | None = key("programs that run at once; null is all cores", None, ge=1)
     shards: int = key("reward actors", 1, ge=1, le=MAX_ACTORS)

@@ -10,35 +10,22 @@ import math
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
-from conf.errors import EngineError, UserError, in_one_line
-from conf.schema import GenerativeConfig
-from reward.code.fences import fenced
+from conf.errors import EngineError, UserError
+from conf.schema import GenerativeConfig, ReadOutConfig
 from reward.code.statements import last_statement
 from reward.judges.endpoints import Endpoints, UnfitError
-from reward.verify.lineups import read_verdict, request_for_verdict
+from reward.judges.questions import Questions
+from reward.verify.lineups import read_verdict
 from rl.lessons.lineups import covering
-from rl.problems.prompts import language_of
 from rl.seeds import derive_seed
 from rl.types import JudgeKind, Lineup, Message, Prompt
 
 _SHOWN_MODELS = 5
 _LOGPROBS = "choices[0].logprobs"
 _NUMBER = re.compile(r"([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?: ?/ ?([0-9]+(?:\.[0-9]+)?))?")
-_PROMPTS = {
-    "yes_no": (
-        "{question}\n\nThis program is given:\n\n{code}\n\nIs it right for every input? Answer "
-        "with Yes or No alone."
-    ),
-    "score": (
-        "{question}\n\nThis program is given:\n\n{code}\n\nHow right is it? Look for inputs for "
-        "which it is wrong. The last line of the answer is `score = NUMBER`, from {lowest} (wrong) "
-        "to {highest} (right for every input)."
-    ),
-}
 _PROBE = Prompt(id="probe", messages=(Message("user", "Write f(x), which returns x."),))
 _PROGRAMS = ("def f(x):\n    return x", "def f(x):\n    return 0")
 
@@ -51,7 +38,7 @@ class GenerativeScorer:
     def __init__(self, cfg: GenerativeConfig, servers: Endpoints) -> None:
         self._cfg = cfg
         self._servers = servers
-        self._prompt = read_prompt(cfg)
+        self._questions = Questions(cfg)
 
     def score(self, prompt: Prompt, codes: Sequence[str]) -> Sequence[float | None]:
         """A score of each program; None where the answer cannot be read.
@@ -59,15 +46,26 @@ class GenerativeScorer:
         A server that does not take a text says nothing of its program either: as a rule it is
         longer than the model's context.
         """
+        lists = self._lists(prompt, codes)
+        return self._read(codes, lists, self.ask(self._turns(prompt, lists)))
 
-        def ask(turns: Sequence[Message]) -> _Answer | None:
+    def ask(
+        self, turns_Q: Sequence[Sequence[Message]], temperature: float = 0.0
+    ) -> list[Answer | None]:
+        """The answers to several questions; None where a server does not take the text.
+
+        Raises:
+            UserError: where a server takes no text of this model.
+            EngineError: where servers do not answer, or not in the form of OpenAI's.
+        """
+
+        def one(turns: Sequence[Message]) -> Answer | None:
             try:
-                return self._answer(self._servers, turns)
+                return self._answer(self._servers, turns, temperature)
             except UnfitError:
                 return None
 
-        lists = self._lists(prompt, codes)
-        return self._read(codes, lists, self._servers.ask_all(ask, self._turns(prompt, lists)))
+        return self._servers.ask_all(one, turns_Q)
 
     def check(self) -> None:
         """Every server lists the model, and what it says of two small programs can be read."""
@@ -84,7 +82,7 @@ class GenerativeScorer:
             if all(share is None for share in self._read(_PROGRAMS, lists, answers)):
                 raise UserError(f"reward.generative.{self._why_unread(answers[0])} (asked: {url})")
 
-    def _why_unread(self, answer: _Answer) -> str:
+    def _why_unread(self, answer: Answer) -> str:
         """The key that an answer without a verdict is about, and what to change."""
         cfg = self._cfg
         if cfg.read_out == "yes_no":
@@ -115,25 +113,13 @@ class GenerativeScorer:
         return covering(codes, cfg.num_programs, cfg.rounds, rng)
 
     def _turns(self, prompt: Prompt, lists: Sequence[Sequence[str]]) -> list[Sequence[Message]]:
-        if self._cfg.read_out == "choice":
-            lineups = [Lineup(codes_N=tuple(codes)) for codes in lists]
-            asked = (request_for_verdict(prompt, each, prompt.id, form="steps") for each in lineups)
-            return [each.messages for each in asked]
-        return [(Message("user", self._about(prompt, code)),) for (code,) in lists]
-
-    def _about(self, prompt: Prompt, code: str) -> str:
-        cfg = self._cfg
-        named = {
-            "question": prompt.question.strip(),
-            "code": fenced(code.strip(), language_of(prompt)),
-        }
-        named |= {"lowest": f"{cfg.lowest:g}", "highest": f"{cfg.highest:g}"}
-        # In one pass, so that no program or problem can hold a place of its own.
-        return re.sub(r"\{(\w+)\}", lambda place: named.get(place[1], place[0]), self._prompt)
+        return [self._questions.about(prompt, codes, prompt.id).messages for codes in lists]
 
     # ------------------------------------------------------------ what is answered
 
-    def _answer(self, servers: Endpoints, turns: Sequence[Message]) -> _Answer:
+    def _answer(
+        self, servers: Endpoints, turns: Sequence[Message], temperature: float = 0.0
+    ) -> Answer:
         """The text of an answer, or the probabilities of its first token.
 
         Raises EngineError where the server has not given what was asked for.
@@ -142,7 +128,7 @@ class GenerativeScorer:
         body: dict[str, object] = {
             "model": cfg.model,
             "max_tokens": 1 if by_token else cfg.max_tokens,
-            "temperature": 0.0,
+            "temperature": temperature,
         }
         if cfg.api == "chat":
             body["messages"] = [asdict(turn) for turn in turns]
@@ -163,16 +149,11 @@ class GenerativeScorer:
         self,
         codes: Sequence[str],
         lists: Sequence[Sequence[str]],
-        answers: Sequence[_Answer | None],
+        answers: Sequence[Answer | None],
     ) -> list[float | None]:
-        cfg = self._cfg
-        if cfg.read_out == "yes_no":
-            return [answer and share_of_yes(answer.logprobs) for answer in answers]
-        texts = [answer and answer.text for answer in answers]
-        if cfg.read_out == "choice":
-            return shares_of_choices(codes, lists, texts)
-        bounds = cfg.lowest, cfg.highest
-        return [None if text is None else share_of_score(text, bounds) for text in texts]
+        if self._cfg.read_out == "choice":
+            return shares_of_choices(codes, lists, [answer and answer.text for answer in answers])
+        return [share_of(answer, self._cfg) for answer in answers]
 
 
 class _FormError(ValueError):
@@ -180,11 +161,20 @@ class _FormError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
     """What is read of an answer: its text, and log-probs of what might be its first token."""
 
     text: str | None  # None where the tokens ran out: its last line is not what it ends with
-    logprobs: Mapping[str, float]
+    logprobs: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+def share_of(answer: Answer | None, cfg: ReadOutConfig) -> float | None:
+    """What an answer about one program makes of it, from 0 to 1; None where it cannot be read."""
+    if answer is None:
+        return None
+    if cfg.read_out == "yes_no":
+        return share_of_yes(answer.logprobs)
+    return None if answer.text is None else share_of_score(answer.text, (cfg.lowest, cfg.highest))
 
 
 def share_of_yes(logprobs: Mapping[str, float]) -> float | None:
@@ -243,26 +233,6 @@ def shares_of_choices(
     return [sum(wins) / len(wins) if wins else None for wins in chosen.values()]
 
 
-def read_prompt(cfg: GenerativeConfig) -> str:
-    """The text that asks about a program. Raises UserError for a file that is none, or lacks it."""
-    if cfg.prompt is None:
-        return _PROMPTS.get(cfg.read_out, "")
-    try:
-        text = Path(cfg.prompt).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"reward.generative.prompt: {cfg.prompt} cannot be read ({in_one_line(error)}); give a "
-            "file of text"
-        ) from error
-    missing = [place for place in ("{question}", "{code}") if place not in text]
-    if missing:
-        raise UserError(
-            f"reward.generative.prompt: {cfg.prompt} lacks {' and '.join(missing)}; without it the "
-            "model does not see what it judges"
-        )
-    return text
-
-
 def _check_listed(answer: object, model: str, url: str) -> None:
     fields = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}
     listed = [str(one.get("id")) for one in _objects(fields.get("data"))]
@@ -274,7 +244,7 @@ def _check_listed(answer: object, model: str, url: str) -> None:
         )
 
 
-def _of_chat(answer: object, *, by_token: bool) -> _Answer:
+def _of_chat(answer: object, *, by_token: bool) -> Answer:
     choice = _choice(answer)
     message = _object(choice.get("message"), "choices[0].message")
     logprobs: dict[str, float] = {}
@@ -285,10 +255,10 @@ def _of_chat(answer: object, *, by_token: bool) -> _Answer:
             place = f"{_LOGPROBS}.content[0].top_logprobs: logprob"
             logprobs[str(one.get("token"))] = _number(one.get("logprob"), place)
         _require(logprobs)
-    return _Answer(_whole(message.get("content"), choice), logprobs)
+    return Answer(_whole(message.get("content"), choice), logprobs)
 
 
-def _of_completions(answer: object, *, by_token: bool) -> _Answer:
+def _of_completions(answer: object, *, by_token: bool) -> Answer:
     choice = _choice(answer)
     logprobs: dict[str, float] = {}
     if by_token:
@@ -296,7 +266,7 @@ def _of_completions(answer: object, *, by_token: bool) -> _Answer:
         for token, value in (_objects(listed) or [{}])[0].items():
             logprobs[token] = _number(value, f"{_LOGPROBS}.top_logprobs[0]: {token!r:.40}")
         _require(logprobs)
-    return _Answer(_whole(choice.get("text"), choice), logprobs)
+    return Answer(_whole(choice.get("text"), choice), logprobs)
 
 
 def _whole(text: object, choice: Mapping[str, object]) -> str | None:

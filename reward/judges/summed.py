@@ -15,6 +15,7 @@ import numpy as np
 from conf.schema import LengthConfig
 from reward.code.extract import ExtractConfig, extract
 from reward.judges.judge import Judge, Judged
+from rl.lessons.disagreement import penalty
 from rl.types import Extraction, FloatArray, JudgeKind, Part, Prompt, Score
 
 Measure = Callable[[str, ExtractConfig], float]  # of the text of an answer to a problem
@@ -71,15 +72,21 @@ MEASURES: Mapping[str, Callable[[LengthConfig], Measure]] = {"length": _length, 
 
 
 class SumJudge:
-    """Judges by the weighted sum of the rewards of its components.
+    """Judges by the weighted sum of the rewards of its components, less what they disagree on.
 
     What counts as a program is the run's own rule. A program's score is its reward; the verdict is
     that of the component which runs tests, if one does.
     """
 
-    def __init__(self, components: Mapping[str, Component], extract_cfg: ExtractConfig) -> None:
+    def __init__(
+        self,
+        components: Mapping[str, Component],
+        extract_cfg: ExtractConfig,
+        disagreement_coef: float = 0.0,
+    ) -> None:
         self._components = dict(components)
         self._extract_cfg = extract_cfg
+        self._disagreement_coef = disagreement_coef
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
         """Judge the completions of one prompt; blocks until the last component has."""
@@ -100,7 +107,7 @@ class SumJudge:
             )
             for (name, component), judged in zip(self._components.items(), found, strict=True)
         }
-        rewards_G = weighted_sum(parts)
+        rewards_G = weighted_sum(parts, self._disagreement_coef)
         return Judged(
             extractions_G=extractions_G,
             scores_G=_scores(extractions_G, rewards_G, parts),
@@ -111,9 +118,14 @@ class SumJudge:
         )
 
 
-def weighted_sum(parts: Mapping[str, Part]) -> FloatArray:
-    """The rewards of a sum, added up in float64 in the order of its components."""
+def weighted_sum(parts: Mapping[str, Part], disagreement_coef: float = 0.0) -> FloatArray:
+    """The rewards of a sum, added up in float64 in the order of its components.
+
+    Above 0 the disagreement of its models is taken off (`rl.lessons.disagreement`).
+    """
     total_G = sum(part.weight * part.rewards_G.astype(np.float64) for part in parts.values())
+    if disagreement_coef > 0:
+        total_G = total_G - penalty(parts, disagreement_coef)
     return np.asarray(total_G, dtype=np.float32)
 
 

@@ -27,6 +27,7 @@ from reward.select.select import (
     staged,
     vote_curve,
 )
+from reward.select.verdicts import Verdicts
 from rl.run.evaluate import bootstrap_intervals
 from rl.run.evaluation_store import Settings
 from rl.types import Prompt, SamplingConfig
@@ -34,9 +35,11 @@ from rl.types import Prompt, SamplingConfig
 # Stages of a selection, timed one by one. Those of GENERATION decode tests.
 SCORE, GENERATE, EXECUTE = "score", "generate", "execute"
 STAGED_GENERATE, STAGED_EXECUTE, OWN_TESTS = "staged_generate", "staged_execute", "own_tests"
+JUDGE = "judge"
 GENERATION = frozenset([GENERATE, STAGED_GENERATE])
 
 # The methods in the order of the table: name for people, and the stages that a selection waits for.
+# That of a language model is there where one is asked.
 METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "random": ("random", ()),
     "mbr_exec": ("MBR-exec", (GENERATE, EXECUTE)),
@@ -44,6 +47,7 @@ METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "generated_tests": ("generated tests", (GENERATE, EXECUTE)),
     "staged": ("staged", (SCORE, STAGED_GENERATE, STAGED_EXECUTE)),
     "reward_model": ("reward model", (SCORE,)),
+    "judge": ("judge", (JUDGE,)),
     "own_tests": ("own tests", (OWN_TESTS,)),
 }
 
@@ -113,9 +117,12 @@ def sizes_up_to(num_samples: int) -> tuple[int, ...]:
 
 
 def curves(
-    evidence: Evidence, correct_N: BoolArray, settings: SelectionSettings
+    evidence: Evidence,
+    correct_N: BoolArray,
+    settings: SelectionSettings,
+    verdicts: Verdicts | None = None,
 ) -> dict[str, list[float]]:
-    """Expected accuracy of each method on one problem, for each size."""
+    """Expected accuracy of each method on one problem, for each size, in the order of the table."""
     candidates, sizes = evidence.candidates, settings.sizes
     identity = (settings.seed, evidence.problem_id)
 
@@ -124,26 +131,30 @@ def curves(
 
     votes: dict[str, Vote] = {"mbr_exec": mbr_exec, "codet": codet, "staged": by_stages}
     rankings = {"generated_tests": by_generated_tests, "reward_model": by_reward_model}
-    return {
+    found = {
         "random": random_curve(correct_N, sizes),
         "own_tests": oracle_curve(correct_N, sizes),
         **{n: ranking_curve(r(candidates), correct_N, sizes) for n, r in rankings.items()},
         **{n: vote_curve(v, candidates, correct_N, sizes, identity) for n, v in votes.items()},
     }
+    if verdicts is not None:
+        found["judge"] = verdicts.curve(candidates.valid_N, correct_N, sizes)
+    return {name: found[name] for name in METHODS if name in found}
 
 
 def accuracy_figures(
     curves_P: Sequence[Mapping[str, Sequence[float]]], settings: SelectionSettings
 ) -> dict[str, Any]:
     """Accuracy of each method over N, with 95 % intervals; and how far each is from the oracle."""
-    values_MPQ = np.array([[problem[name] for problem in curves_P] for name in METHODS])
+    methods = [*curves_P[0]]
+    values_MPQ = np.array([[problem[name] for problem in curves_P] for name in methods])
     values_RP = np.moveaxis(values_MPQ, 1, 2).reshape(-1, len(curves_P))
     gaps_MP = values_MPQ[-1, :, -1] - values_MPQ[:, :, -1]  # own_tests is the last
     intervals = bootstrap_intervals(np.concatenate([values_RP, gaps_MP]), settings.seed)
-    means_R = values_RP.mean(axis=1).reshape(len(METHODS), -1)
+    means_R = values_RP.mean(axis=1).reshape(len(methods), -1)
     num_sizes = len(settings.sizes)
     figures: dict[str, Any] = {}
-    for index, name in enumerate(METHODS):
+    for index, name in enumerate(methods):
         own = intervals[index * num_sizes : (index + 1) * num_sizes]
         figures[name] = {
             "accuracy": float(means_R[index, -1]),
@@ -174,7 +185,8 @@ def latency(seconds: Mapping[str, float], method: str, *, with_generation: bool)
 def latency_figures(seconds_P: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Median and 95th percentile over problems of each method, and how often the RM's they are."""
     figures: dict[str, Any] = {}
-    for name in METHODS:
+    methods = [name for name, (_, stages) in METHODS.items() if {*stages} <= {*seconds_P[0]}]
+    for name in methods:
         figures[name] = {
             label: _quantiles([latency(s, name, with_generation=counted) for s in seconds_P])
             for label, counted in (
@@ -183,7 +195,7 @@ def latency_figures(seconds_P: Sequence[Mapping[str, float]]) -> dict[str, Any]:
             )
         }
     floor = figures["reward_model"]["latency_s"]
-    for name in METHODS:
+    for name in methods:
         for label in ("latency_s", "latency_without_generation_s"):
             ratios = {
                 q: v / floor[q] if floor[q] else None for q, v in figures[name][label].items()

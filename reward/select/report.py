@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,17 @@ from reward.select.best_of_n import (
     figures_of_tests,
     latency_figures,
 )
+from reward.select.verdicts import Verdicts, figures_of_verdicts
 from rl.base.console import Console
 from rl.base.files import replace_file, replace_json
 from rl.base.versions import installed_versions
-from rl.run.evaluation_store import SampleRow
+from rl.run.evaluation_store import SampleRow, Settings
 
 # Where a method stands in the plot; colours are safe for the colour-blind (Okabe and Ito).
 _STYLES: Mapping[str, tuple[str, str, str]] = {
     "own_tests": ("#000000", "--", "o"),  # the oracle
     "reward_model": ("#D55E00", "-", "o"),
+    "judge": ("#CC79A7", "-", "P"),
     "staged": ("#E69F00", "-", "s"),
     "codet": ("#0072B2", "-", "^"),
     "generated_tests": ("#56B4E9", "-", "v"),
@@ -38,15 +41,25 @@ _STYLES: Mapping[str, tuple[str, str, str]] = {
 }
 
 
-def write_report(
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a language model said of the programs of all problems."""
+
+    settings: Settings  # whatever it depends on, but for problems and programs
+    verdicts: Mapping[str, Verdicts]  # by problem id
+
+
+def write_report(  # noqa: PLR0913 - what was found out by whom
     selection: SelectionPlan,
     programs: Mapping[str, Sequence[SampleRow]],
     evidence: Mapping[str, Evidence],
     output: Path,
     console: Console,
+    *,
+    judged: Judged | None = None,
 ) -> None:
     """Compute the figures, write `best_of_n.{json,md,png}` and show the table."""
-    result = compare(selection, programs, evidence, console)
+    result = compare(selection, programs, evidence, console, judged)
     replace_json(output / "best_of_n.json", result)
     replace_file(output / "best_of_n.md", markdown(result))
     draw(result, output / "best_of_n.png")
@@ -66,32 +79,43 @@ def compare(
     programs: Mapping[str, Sequence[SampleRow]],
     evidence: Mapping[str, Evidence],
     console: Console,
+    judged: Judged | None = None,
 ) -> dict[str, Any]:
     """All figures, as `best_of_n.json` has them."""
     in_order = [evidence[prompt.id] for prompt in selection.problems]
+    verdicts = [judged and judged.verdicts[prompt.id] for prompt in selection.problems]
     correct = [
         np.array([row.outcome.passed for row in programs[prompt.id]])
         for prompt in selection.problems
     ]
     curves_P: list[dict[str, list[float]]] = []
     with console.steps(len(in_order), what="curves"):
-        for found, correct_N in zip(in_order, correct, strict=True):
-            curves_P.append(curves(found, correct_N, selection.figures))
+        for found, correct_N, said in zip(in_order, correct, verdicts, strict=True):
+            curves_P.append(curves(found, correct_N, selection.figures, said))
             console.advance()
-    timed = [e.seconds for e in in_order[: selection.latency_problems] if e.seconds is not None]
+    first = [*zip(in_order, verdicts, strict=True)][: selection.latency_problems]
+    timed = [
+        found.seconds | ((said and said.seconds) or {})
+        for found, said in first
+        if found.seconds is not None
+    ]
     accuracies, latencies = accuracy_figures(curves_P, selection.figures), latency_figures(timed)
-    return {
+    result = {
         "benchmark": selection.benchmark,
         "num_problems": len(in_order),
         "num_samples": selection.figures.sizes[-1],
         "num_tests": selection.sampling.group_size,
         "sizes": list(selection.figures.sizes),
         "num_timed": len(timed),
-        "methods": {name: accuracies[name] | latencies[name] for name in METHODS},
+        "methods": {name: found | latencies[name] for name, found in accuracies.items()},
         "generated_tests": figures_of_tests(in_order, correct),
         "settings": dict(selection.settings),
         "versions": installed_versions(),
     }
+    if judged is not None:
+        figures = figures_of_verdicts([*judged.verdicts.values()])
+        result["judge"] = figures | {"settings": dict(judged.settings)}
+    return result
 
 
 def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -106,8 +130,8 @@ def table_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
         "to RM",
     )
     rows: list[tuple[str, ...]] = [header]
-    for name, (label, stages) in METHODS.items():
-        found = result["methods"][name]
+    for name, found in result["methods"].items():
+        label, stages = METHODS[name]
         low, high = found["interval"]
         given, ratio = found["latency_without_generation_s"]["p50"], found["slower_than_rm"]["p50"]
         times = [*found["latency_s"].values(), given]
@@ -145,7 +169,7 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
     tests, gap = result["generated_tests"], result["methods"]["reward_model"]
     right = "unknown" if tests["right"] is None else f"{tests['right']:.0%}"
     low, high = gap["below_own_tests_interval"]
-    return [
+    remarks = [
         f"ms: of one selection, {result['num_timed']} problems each alone. given: p50 without the "
         "time in which tests are decoded. to RM: p50 over that of the reward model.",
         "own tests: what the problem's own tests choose, which no selector can beat. The reward "
@@ -153,13 +177,24 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
         f"Generated tests: {tests['read']} of {tests['asked']} could be read, {right} of them are "
         f"right, {tests['tokens_per_test']:.0f} tokens each.",
     ]
+    return [*remarks, *_of_judge(result["judge"])] if "judge" in result else remarks
+
+
+def _of_judge(judge: Mapping[str, Any]) -> list[str]:
+    settings = judge["settings"]
+    return [
+        f"judge: {settings['model']}, {settings['read_out']}. {judge['requests_per_choice']:.1f} "
+        f"answers for a selection; {judge['unread']} of {judge['requests']} could not be read, and "
+        f"{judge['undecided']} of {judge['choices']} choices fell to the first among equals."
+    ]
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
     """Accuracy over the number of samples, one line for each method."""
     figure = Plot(figsize=(8, 4.8))
     axes = figure.subplots()
-    for name, (color, line, marker) in _STYLES.items():
+    drawn = {name: style for name, style in _STYLES.items() if name in result["methods"]}
+    for name, (color, line, marker) in drawn.items():
         found = result["methods"][name]
         sizes = [int(size) for size in found["curve"]]
         values = list(found["curve"].values())

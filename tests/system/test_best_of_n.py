@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rl.problems import minipy
 from rl.run.evaluation_store import SampleRow, SampleStore, problem_digest
 from rl.types import Verdict
 from tests.system.forks import ROOT, run_command
+from tests.unit.reward.judges.servers import serving
 
 pytestmark = pytest.mark.system
 
@@ -21,7 +23,7 @@ NUM_PROBLEMS = 3
 NUM_TESTS = 4
 
 
-def _best_of_n(cwd: Path) -> subprocess.CompletedProcess[str]:
+def _best_of_n(cwd: Path, *judge: str) -> subprocess.CompletedProcess[str]:
     return run_command(
         "launch/best_of_n.py",
         f"tester={ROOT / 'assets/minipy/policy'}",
@@ -32,6 +34,7 @@ def _best_of_n(cwd: Path) -> subprocess.CompletedProcess[str]:
         "test_max_tokens=64",
         "latency_problems=2",
         "output=out",
+        *judge,
         cwd=cwd,
     )
 
@@ -70,7 +73,19 @@ def _result(cwd: Path) -> dict[str, Any]:
     return json.loads((cwd / "out/best_of_n.json").read_text())
 
 
-@pytest.mark.timeout(600)
+def _says(path: str, body: Any) -> Any:
+    """A server that names the program of a list which neither is constant nor crashes."""
+    if body is None:
+        return {"data": [{"id": "judge"}]}
+    text = body["messages"][0]["content"]
+    programs = re.findall(r"^([A-Z]):\n```python\n(.*?)```", text, re.MULTILINE | re.DOTALL)
+    wrong = ("return 0\n", "return 1 / 0\n")
+    (best, *_) = [letter for letter, code in programs if not code.endswith(wrong)]
+    said = {"message": {"content": f"It is so.\nbest = {best}"}, "finish_reason": "stop"}
+    return {"choices": [said]}
+
+
+@pytest.mark.timeout(900)
 def test_programs_are_chosen_in_every_way_and_nothing_is_found_out_twice(tmp_path: Path) -> None:
     _sampled(tmp_path)
     first = _best_of_n(tmp_path)
@@ -94,3 +109,26 @@ def test_programs_are_chosen_in_every_way_and_nothing_is_found_out_twice(tmp_pat
     assert again.returncode == 0, again.stderr[-3000:]
     assert "==> selection" not in again.stdout
     assert _result(tmp_path) == result
+
+    # A language model on engines of the command; this one has never learned to say which is right.
+    policy = f"judge.model={ROOT / 'assets/minipy/policy'}"
+    here = _best_of_n(tmp_path, policy, "judge.max_tokens=64", "judge.votes=2")
+    assert here.returncode == 0, here.stderr[-3000:]
+    assert "==> judge" in here.stdout and "==> selection" not in here.stdout
+    found = _result(tmp_path)
+    assert found["judge"]["requests"] == NUM_PROBLEMS * 2  # one list of three programs each
+    assert 0 <= found["judge"]["unread"] <= found["judge"]["requests"]
+    assert found["methods"]["judge"]["latency_s"]["p50"] > 0
+    assert found["methods"]["reward_model"]["accuracy"] == methods["reward_model"]["accuracy"]
+
+    # A served one, which needs no engine.
+    with serving(_says) as server:
+        served = _best_of_n(tmp_path, "judge.model=judge", f"judge.url=[{server.url}/v1]")
+        num_asked = len(server.asked)
+        again = _best_of_n(tmp_path, "judge.model=judge", f"judge.url=[{server.url}/v1]")
+        assert len(server.asked) < 2 * num_asked  # checked once more, and not asked
+    assert served.returncode == again.returncode == 0, served.stderr[-3000:]
+    found = _result(tmp_path)
+    assert found["methods"]["judge"]["accuracy"] == 1.0
+    assert (found["judge"]["unread"], found["judge"]["undecided"]) == (0, 0)
+    assert "| judge | 1.000 |" in (tmp_path / "out/best_of_n.md").read_text()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +36,7 @@ from conf.schema import ComponentConfig, Config
 from conf.validate import (
     ConfigError,
     build_config,
+    to_dict,
 )
 from launch import tune
 from launch.common.cli import main, main_simple
@@ -50,6 +53,7 @@ from rl.problems import minipy
 from rl.problems.datasets.registry import source_named
 from rl.problems.datasets.rows import Row
 from rl.problems.prompts import AssertTests, parse_tests
+from rl.run.start.changes import check_changes
 from rl.types import Extraction, JudgeKind, Prompt, Reason, SamplingConfig, Verdict
 from tests.settings import shipped_config
 from tests.unit.docs_text import (
@@ -370,7 +374,7 @@ def test_a_recipe_of_ones_own_is_the_one_that_its_path_names(
     assert [sample.sample_idx for sample in update.samples] == [3]
     assert type(update.objective).__name__ == "NllObjective"
     wrong = compose_config(["++recipe=my_recipes:make", "++recipe_args.shar=1"])
-    with pytest.raises(ConfigError, match="shar: unknown key; nearest valid: share"):
+    with pytest.raises(ConfigError, match=r"recipe_args\.shar: unknown key; nearest valid: share"):
         make_recipe(wrong, SamplingConfig(group_size=4, max_tokens=8))
 
 
@@ -413,3 +417,23 @@ def test_a_layout_of_ones_own_can_be_planned(
         ("policy-1",),
     ]
     assert plan.misfits == ()
+
+
+def test_the_commands_that_refresh_a_reward_model_take_what_the_ones_before_them_leave(
+    tmp_path: Path,
+) -> None:
+    (block,) = [b for b in blocks(TREE / "docs/reward_hacking.md", "sh") if "mine_pairs" in b]
+    calls = [shlex.split(line)[2:] for line in block.replace("\\\n", " ").splitlines()]
+    first, mine, train, last = ([*call] for call in calls)
+    run, resumed = shipped_config(first), shipped_config(last)
+    mined, made = (dict(word.split("=", 1) for word in call) for call in (mine, train))
+    assert mined["input"] == f"[{run.output_dir}/{run.experiment}/{run.name}]"
+    assert made["data"] == mined["output"] and resumed.reward.model == made["output"]
+    assert str(TREE / made["model"]) == run.reward.model
+    assert resumed.algorithm.num_steps > run.algorithm.num_steps and resumed.resume == "auto"
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(to_dict(run)))
+    found = [change.path for change in check_changes(config, resumed)]
+    assert found == ["algorithm.num_steps", "reward.model"]
+    with pytest.raises(UserError, match=r"reward\.model: the steps so far"):
+        check_changes(config, replace(resumed, resume_allow=None))

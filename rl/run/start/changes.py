@@ -30,6 +30,7 @@ FIXED = (
     *("reward.max_tokens", "reward.shaping", "reward.rule", "reward.ignore_think"),
     *("reward.reads", "reward.trivial_is_valid", "reward.execution", "reward.test_timeout_s"),
     *("reward.generative.*", "reward.remote.*", "reward.components", "reward.combine"),
+    "reward.disagreement_coef",
     *("policy.lr", "policy.lr_schedule", "policy.warmup_steps", "policy.weight_decay"),
     *("policy.adam_beta1", "policy.adam_beta2", "policy.grad_clip"),
     "policy.lora.*",

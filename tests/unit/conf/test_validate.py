@@ -839,6 +839,8 @@ def test_a_name_that_no_directory_can_have_is_refused(
 
 
 RM, FORM = {"judge": "rm"}, {"judge": "format", "weight": 0.5}
+RANKED = {"judge": "rm", "shaping": "rank"}
+OTHER_RM = {"judge": "remote", "url": ["http://a:8000"]}
 
 
 @pytest.mark.parametrize(
@@ -914,6 +916,34 @@ RM, FORM = {"judge": "rm"}, {"judge": "format", "weight": 0.5}
             "algorithm.truncated=penalty",
         ),
         (
+            {"reward__components": {"a": RM, "b": FORM}, "reward__disagreement_coef": 1},
+            "reward.disagreement_coef",
+            "reward.disagreement_coef=1",
+        ),
+        (
+            {"reward__components": {"a": RM, "b": OTHER_RM}, "reward__disagreement_coef": 1},
+            "reward.disagreement_coef",
+            "shaping: rank or sigmoid",
+        ),
+        (
+            {
+                "reward__components": {"a": RANKED, "b": OTHER_RM | {"weight": -1}},
+                "reward__shaping": "rank",
+                "reward__disagreement_coef": 1,
+            },
+            "reward.disagreement_coef",
+            "a positive weight",
+        ),
+        (
+            {
+                "reward__components": {"a": RANKED, "b": OTHER_RM | {"shaping": "rank"}},
+                "reward__disagreement_coef": 1,
+                "reward__combine": "normalized",
+            },
+            "reward.disagreement_coef",
+            "reward.combine=normalized",
+        ),
+        (
             {"reward__components": {"a": RM, "b": FORM}, "algorithm__truncated": "zero"},
             "algorithm.truncated",
             "reward.kind=sum",
@@ -926,6 +956,20 @@ def test_a_sum_that_cannot_be_meant_is_refused(
     (fault,) = faults_of(changed(quickstart, reward__kind="sum", **changes))
     assert fault.startswith(f"{path}: ")
     assert got in fault
+
+
+def test_two_models_on_one_scale_may_disagree(quickstart: dict[str, Any]) -> None:
+    served = OTHER_RM | {"shaping": "rank"}
+    components = {"a": RANKED, "b": served, "form": FORM}
+    raw = changed(
+        quickstart,
+        reward__kind="sum",
+        reward__components=components,
+        reward__disagreement_coef=0.5,
+    )
+    assert build_config(raw).reward.disagreement_coef == 0.5
+    raw["reward"]["kind"] = "rm"
+    assert build_config(raw).reward.disagreement_coef == 0
 
 
 def test_every_judge_of_a_sum_has_its_own_settings_and_the_rest_of_the_run(

@@ -18,6 +18,23 @@ from tests.unit.rl.fakes import make_prompts
 
 pytestmark = pytest.mark.unit
 
+OF_ONES_OWN = """
+from dataclasses import dataclass
+from conf.schema import key
+from conf.validate import build
+from rl.recipes.recipe import Recipe
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    depth: int = key("depth")
+
+def make(setup, args):
+    return Recipe(setup) if build(Args, args).depth else None
+
+def careless(setup, args):
+    return Recipe(setup) if args["depth"] else None
+"""
+
 
 def test_an_arm_needs_a_label_alone() -> None:
     args = build(AblationArgs, {"label": "recipe"})
@@ -76,3 +93,43 @@ def test_a_former_key_names_what_is_given_now(capsys: pytest.CaptureFixture[str]
         assert main_simple(AblationArgs, run, ["label=x", old], moved=MOVED) == 2
         key = old.partition("=")[0]
         assert f"{key}: is no key any more; give changes=[" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["exam=grop"], "exam: 'grop' is not one of grpo, cure"),
+        (["exam=grop"], "(nearest: grpo)"),
+        (["exam=no_such_module:make"], "exam: 'no_such_module' cannot be imported"),
+        (["exam=json:make"], "exam: 'json' has no 'make'"),
+        (["exam=conf.errors:UserError.x"], "exam: "),
+        (["exam=builtins:dict"], "exam: builtins:dict cannot be called with a Setup and arguments"),
+        (["exam=builtins:print"], "exam: builtins:print returns a NoneType"),
+        (["exam=my_exam:careless"], "a Setup and arguments (KeyError: 'depth')"),
+        (["exam=sft"], "exam: sft: recipe_args.data: has no value"),
+        (["exam=sft"], "(give such an experiment, or another exam)"),
+        (["exam=my_exam:make"], "exam: my_exam:make: recipe_args.depth: has no value"),
+        (["exam=cure", 'changes=["model.max_prompt_tokens=48"]'], "prompts that the recipe makes"),
+        (['changes=["recipe=grop"]'], "recipe: 'grop' is not one of grpo, cure"),
+        (['changes=["recipe=json:make"]'], "recipe: 'json' has no 'make'"),
+        (['changes=["recipe=builtins:print"]'], "recipe: builtins:print returns a NoneType"),
+        (
+            ['changes=["recipe=my_exam:make","++recipe_args.dept=1"]'],
+            "recipe_args.dept: unknown key; nearest valid: depth",
+        ),
+        (['changes=["recipe=cure","++recipe_args.dept=1"]'], "recipe_args.dept: unknown key"),
+    ],
+)
+def test_a_wrong_recipe_or_exam_is_refused_before_anything_starts(
+    overrides: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "my_exam.py").write_text(OF_ONES_OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(ablation, "session", None)  # nothing may ask for one
+    output = tmp_path / "out"
+    given = ["label=x", f"output={output}", *overrides]
+    assert main_simple(AblationArgs, run, given) == 2
+    err = capsys.readouterr().err
+    assert expected in err and "Traceback" not in err
+    assert not output.exists()

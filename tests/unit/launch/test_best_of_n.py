@@ -14,8 +14,9 @@ from actors.plan.selection import configure_selection, plan_selection
 from conf.commands.best_of_n import BestOfNArgs
 from launch import best_of_n
 from launch.common.cli import main_simple
-from reward.select.best_of_n import METHODS, Evidence
-from reward.select.report import markdown, write_report
+from reward.select.best_of_n import JUDGE, METHODS, Evidence
+from reward.select.report import Judged, markdown, write_report
+from reward.select.verdicts import Verdicts
 from rl.base.console import Console
 from rl.problems.minipy import make_prompts
 from rl.problems.prompts import write_prompts
@@ -63,6 +64,27 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         (["benchmark=nosuch"], ["benchmark: 'nosuch'"]),
         (["test_max_tokens=600"], ["test_max_tokens: 600", "512 positions"]),
         (["engines=400", "placement=laptop"], ["placement=laptop needs"]),
+        (["judge.model=/nowhere"], ["judge.model: the model directory /nowhere does not exist"]),
+        (
+            [f"judge.model={REWARD_MODEL}", "judge.max_tokens=64"],
+            ["judge.model: ", "generates no text"],
+        ),
+        (["judge.votes=3"], ["judge.model: no model is given"]),
+        (["judge.url=[http://h/v1]"], ["judge.model: no model is given"]),
+        ([f"judge.model={POLICY}", "judge.read_out=yes_no"], ["import_yes_no.py"]),
+        ([f"judge.model={POLICY}", "judge.max_tokens=512"], ["judge.max_tokens: 512", "512 pos"]),
+        ([f"judge.model={POLICY}", "judge.votes=5"], ["judge.votes: of 5 greedy answers"]),
+        ([f"judge.model={POLICY}", "judge.prompt=/nowhere"], ["judge.prompt: /nowhere cannot"]),
+        (["judge.model=m", "judge.url=[h:8000]"], ["judge.url: 'h:8000' is no address"]),
+        (["judge.model=m", "judge.url=[http://127.0.0.1:9/v1]"], ["judge.url: http://127.0.0.1:9"]),
+        (
+            ["judge.model=m", "judge.url=[http://h/v1]", "judge.read_out=yes_no", "judge.votes=2"],
+            ["judge.votes: 2 shares of Yes"],
+        ),
+        (
+            ["judge.model=m", "judge.url=[http://h/v1]", "judge.lowest=10"],
+            ["judge.highest: 10 is not above judge.lowest=10"],
+        ),
     ],
 )
 def test_bad_input_exits_2_with_a_message_and_writes_nothing(
@@ -136,7 +158,7 @@ def test_the_report_has_every_method_in_json_table_and_plot(
     selection = plan_selection(args, configure_selection(args, tmp_path), problems)
     rows = sample_rows(problems, 2)
     programs = {p.id: [row for row in rows if row.problem_id == p.id] for p in problems}
-    stages = {stage: 0.1 for _, used in METHODS.values() for stage in used}
+    stages = {stage: 0.1 for _, used in METHODS.values() for stage in used if stage != JUDGE}
     evidence = {
         prompt.id: Evidence(
             problem_id=prompt.id,
@@ -154,7 +176,8 @@ def test_the_report_has_every_method_in_json_table_and_plot(
     }
     write_report(selection, programs, evidence, tmp_path / "out", Console())
     result = json.loads((tmp_path / "out/best_of_n.json").read_text())
-    assert list(result["methods"]) == list(METHODS)
+    assert list(result["methods"]) == [name for name in METHODS if name != "judge"]
+    assert "judge" not in result
     assert (result["num_problems"], result["num_samples"], result["num_timed"]) == (3, 2, 2)
     accuracy = {name: found["accuracy"] for name, found in result["methods"].items()}
     assert accuracy == {
@@ -174,3 +197,32 @@ def test_the_report_has_every_method_in_json_table_and_plot(
     assert (tmp_path / "out/best_of_n.png").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
     assert "CodeT" in out and "best_of_n.png" in out
+
+    said = {
+        prompt.id: Verdicts(
+            problem_id=prompt.id,
+            codes="",
+            scores=None,
+            chosen={"2": 1},
+            num_requests=4,
+            num_unread=1,
+            num_choices=2,
+            num_undecided=1,
+            seconds={JUDGE: 0.3} if index < 2 else None,
+        )
+        for index, prompt in enumerate(problems)
+    }
+    judged = Judged({"model": "served", "read_out": "choice"}, said)
+    write_report(selection, programs, evidence, tmp_path / "out", Console(), judged=judged)
+    with_judge = json.loads((tmp_path / "out/best_of_n.json").read_text())
+    assert list(with_judge["methods"]) == list(METHODS)
+    judge = with_judge["methods"].pop("judge")
+    assert judge["accuracy"] == 1.0 and judge["latency_s"]["p50"] == pytest.approx(0.3)
+    figures = with_judge.pop("judge")
+    assert (figures["requests"], figures["unread"], figures["requests_per_choice"]) == (12, 3, 4.0)
+    # Beside a judge everything else is what it is without one, but for intervals' last digits.
+    assert with_judge.keys() == result.keys()
+    assert with_judge["generated_tests"] == result["generated_tests"]
+    table = (tmp_path / "out/best_of_n.md").read_text()
+    assert "| judge | 1.000 |" in table
+    assert "4.0 answers for a selection; 3 of 12 could not be read, and 3 of 6 choices" in table

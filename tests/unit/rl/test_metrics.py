@@ -236,5 +236,10 @@ def test_each_judge_of_a_sum_is_counted_as_if_it_were_alone():
     assert (metrics["reward/exec_share"], metrics["reward/exec_pass_rate"]) == (1.0, 0.5)
     for name in ("rm/score_mean", "rm/truncated_rate", "rm/tie_rate"):
         assert metrics[name] == alone[name]
+    assert "reward/disagreement" not in metrics  # of models there is one
+    parts["served"] = dataclasses.replace(
+        parts["tests"], judge=JudgeKind.GENERATIVE, rewards_G=by_rm.rewards_G + np.float32(0.5)
+    )
+    assert batch_metrics([of_sum])["reward/disagreement"] == pytest.approx(0.25)
     with pytest.raises(KeyError, match="reward/quality/median"):
         check_names({"reward/quality/median": 1.0})

@@ -19,11 +19,11 @@ from actors.plan.layout.model_shape import shape_of
 from actors.plan.reward_group import answer_config, reward_config
 from conf import groups, offline
 from conf.commands.benchmark import DataArgs, EvaluationArgs
-from conf.commands.best_of_n import BestOfNArgs
+from conf.commands.best_of_n import BestOfNArgs, JudgeArgs
 from conf.commands.reward_model import AnswerArgs, RewardGroupArgs
 from conf.commands.train_rm import TrainRmArgs
 from conf.offline import offline_config
-from conf.schema import Config, SandboxConfig
+from conf.schema import Config, RequestConfig, SandboxConfig
 
 pytestmark = pytest.mark.unit
 
@@ -55,6 +55,7 @@ def _best_of_n(placement: Any) -> Config:
         tester=POLICY,
         data=DataArgs(),
         sandbox=SandboxConfig(),
+        judge=JudgeArgs(request=RequestConfig()),
         placement=placement,
         engines=2,
         cpu_threads=1,

@@ -71,6 +71,14 @@ def test_the_reward_is_the_weighted_sum_and_every_part_of_it_is_kept():
     assert [part.weight for part in judged.parts.values()] == [2.0, -0.5]
 
 
+def test_what_models_disagree_on_is_taken_off_the_sum_and_of_no_part():
+    models = {"a": Component(Says([0.9, 0.5]), 0.5), "b": Component(Says([0.1, 0.5]), 0.5)}
+    judged = SumJudge(models, ExtractConfig(), 0.5).judge(PROMPT, (ONE, ONE))
+    assert judged.rewards_G.tolist() == pytest.approx([0.5 - 0.5 * 0.4, 0.5])
+    assert judged.scores_G[0].value == pytest.approx(0.3)
+    assert judged.parts["a"].rewards_G.tolist() == pytest.approx([0.9, 0.5])
+
+
 def test_what_counts_as_a_program_is_the_rule_of_the_run_and_no_other_has_a_score():
     judged = summed({"model": (1.0, Says([3.0, 1.0]))})
     assert [e.reason for e in judged.extractions_G] == [Reason.OK, Reason.MANY_BLOCKS]

@@ -16,6 +16,7 @@ from reward.select.best_of_n import (
     latency_figures,
     sizes_up_to,
 )
+from reward.select.verdicts import Verdicts
 
 pytestmark = pytest.mark.unit
 
@@ -49,7 +50,7 @@ def evidence(**changes: object) -> Evidence:
 def test_every_method_has_a_curve_that_ends_with_its_own_choice() -> None:
     correct = np.array([False, False, True, False])
     found = curves(evidence(), correct, SETTINGS)
-    assert found.keys() == METHODS.keys()
+    assert [*found] == [name for name in METHODS if name != "judge"]
     assert found["random"] == [0.25] * 3
     assert found["own_tests"] == [0.25, 0.5, 1.0]
     # Of the 6 pairs 3 have the right program, which has the highest score.
@@ -96,7 +97,8 @@ def test_figures_are_means_over_problems_with_intervals_and_the_distance_to_the_
 
 
 def test_a_latency_is_the_sum_of_the_stages_that_a_selection_waits_for() -> None:
-    whole = {name: latency(SECONDS, name, with_generation=True) for name in METHODS}
+    methods = [name for name in METHODS if name != "judge"]
+    whole = {name: latency(SECONDS, name, with_generation=True) for name in methods}
     assert whole == pytest.approx(
         {
             "random": 0.0,
@@ -108,7 +110,7 @@ def test_a_latency_is_the_sum_of_the_stages_that_a_selection_waits_for() -> None
             "own_tests": 0.5,
         }
     )
-    given = {name: latency(SECONDS, name, with_generation=False) for name in METHODS}
+    given = {name: latency(SECONDS, name, with_generation=False) for name in methods}
     assert (given["codet"], given["staged"]) == pytest.approx((0.2, 0.05))
     assert all(given[name] == whole[name] for name in ("random", "reward_model", "own_tests"))
 
@@ -122,6 +124,29 @@ def test_latencies_are_quantiles_over_problems_and_ratios_to_the_reward_model() 
     assert figures["generated_tests"]["slower_than_rm_without_generation"]["p50"] == pytest.approx(
         20
     )
+
+
+def test_a_language_model_is_a_method_where_one_was_asked() -> None:
+    right = np.array([False, False, True, False])
+    said = Verdicts(
+        problem_id="p",
+        codes="",
+        scores=None,
+        chosen={"2": 0, "4": 2},
+        num_requests=3,
+        num_unread=0,
+        num_choices=2,
+        num_undecided=0,
+        seconds=None,
+    )
+    found = curves(evidence(), right, SETTINGS, said)
+    assert [*found] == [*METHODS] and found["judge"] == [0.25, 0.0, 1.0]
+    assert accuracy_figures([found], SETTINGS)["judge"]["below_own_tests"] == 0.0
+    figures = latency_figures([SECONDS | {"judge": 0.6}])
+    assert [*figures] == [*METHODS]
+    assert figures["judge"]["latency_s"]["p50"] == pytest.approx(0.6)
+    assert figures["judge"]["slower_than_rm"]["p50"] == pytest.approx(60)
+    assert "judge" not in latency_figures([SECONDS])
 
 
 def test_a_generated_test_is_right_when_every_right_program_passes_it() -> None:
