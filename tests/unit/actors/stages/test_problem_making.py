@@ -315,6 +315,24 @@ def test_a_served_model_writes_before_an_engine_starts_and_the_card_names_it(
     assert card["unreadable"]["no_answer"] + card["left_out"]["statement"]["written"] == 8
 
 
+def test_thoughts_are_no_answer_and_a_problem_must_fit_the_solver(tmp_path: Path) -> None:
+    def thinks(path: str, body: Any) -> Answer:
+        if body is None:
+            return {"data": [{"id": "big"}]}
+        is_first = "0 nearest" in body["messages"][1]["content"]
+        text = f"<think>{WRITTEN}</think>\n" + ("No." if is_first else WRITTEN)
+        return {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+
+    with serving(thinks) as server:
+        args = args_of(tmp_path, writer=server.url, writer_model="big", num=9, num_concepts=1)
+        cfg = config_of(args)
+        cfg = replace(cfg, model=replace(cfg.model, max_prompt_tokens=20))
+        with pytest.raises(UserError, match="keep none of 9"):
+            make_problems(cfg, args, read_known(args))
+    unread = card_of(args)["unreadable"]
+    assert set(unread) == {"no_statement", "too_long"} and sum(unread.values()) == 9
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -126,3 +126,10 @@ def test_words_in_common_with_a_held_out_statement_leave_out_where_they_are_aske
     assert sift_statements([near], [], [f"Please {words}!"], 13)[1] == {one.prompt.id: "overlap"}
     assert sift_statements([near], [], [f"Please {words}!"], 15)[0] == [near]
     assert sift_statements([near], [], [f"Please {words}!"])[0] == [near]
+
+
+def test_our_wording_is_not_what_a_statement_has_in_common() -> None:
+    (one,) = made(1)
+    written = asked(one, function_request("Double x.", "it", "def h(x):\n    ..."))
+    secret = "Complete this starter code; its names and parameters must stay as they are."
+    assert sift_statements([written], [], [secret], 13)[0] == [written]

@@ -147,6 +147,17 @@ def test_layout_does_not_matter_and_the_last_problem_counts(text: str) -> None:
     assert found.inputs == (([1], 2), ((2,), {3}))  # tuples and sets stay what they are
 
 
+def test_nothing_of_an_earlier_problem_is_part_of_the_last() -> None:
+    text = answer("f([1], 2)\nf([3], 4)") + f"\n\nProblem: {STATEMENT}\nInputs:\n'1'\n'2'"
+    found = read_problem(text, 2)
+    assert isinstance(found, Written)
+    assert found.signature is None and found.inputs == ("1", "2")
+
+
+def test_a_long_line_is_no_input() -> None:
+    assert inputs_of(answer(f"f('{'a' * 1000}', 2)\nf('{'a' * 900}', 2)")) == (("a" * 900, 2),)
+
+
 def test_only_literals_are_inputs_and_each_counts_once() -> None:
     lines = [
         "f([1], 2)",
