@@ -357,16 +357,17 @@ class RolloutConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestConfig:
-    """Requests to the servers of `reward.url`."""
+    """Requests to servers: judges of `reward.url`, or who writes problems."""
 
     timeout_s: float = key("longest wait for one answer of a server, seconds", 60.0, gt=0)
     tries: int = key("times that a request is sent, to any address, before the run ends", 5, ge=1)
     backoff_s: float = key(
         "pause before the second try, seconds; it doubles with each further one", 1.0, ge=0
     )
-    concurrency: int = key("requests that one shard has under way at once", 16, ge=1)
+    concurrency: int = key("requests that a shard, or a command, has under way at once", 16, ge=1)
     token_from: str | None = key(
-        "name of the variable, one of ray.env_from, with the token that the servers need", None
+        "name of the variable with the token that the servers need; a run's is one of ray.env_from",
+        None,
     )
 
 

@@ -25,7 +25,8 @@ from actors.plan.judging import JudgingPlan, in_words_of_judge, scorer_of
 from conf.commands.best_of_n import JudgeArgs
 from conf.errors import EngineError, UserError, first_cause
 from conf.schema import ModelConfig
-from reward.judges.generative import Answer, GenerativeScorer, share_of
+from reward.judges.chat import Answer
+from reward.judges.generative import GenerativeScorer, share_of
 from reward.judges.questions import Questions
 from reward.select.best_of_n import JUDGE
 from reward.select.knockout import knockout, named_by

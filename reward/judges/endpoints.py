@@ -14,7 +14,7 @@ from dataclasses import replace
 from email.message import Message
 from http.client import HTTPException
 from threading import Lock, Semaphore
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -30,6 +30,17 @@ _UNFIT = (400, 413, 422)
 _MAX_PAUSE_S = 60.0
 _MAX_BYTES = 64 << 20  # of an answer
 _SHOWN = 300  # characters of what a server says
+
+
+class EndpointKeys(NamedTuple):
+    """What a command calls the keys of its servers, for messages."""
+
+    url: str = "reward.url"
+    request: str = "reward.request"
+    deadline: str = "reward.deadline_s"
+
+
+_OF_A_RUN = EndpointKeys()
 
 
 class UnfitError(Exception):
@@ -50,14 +61,17 @@ class Endpoints:
     `sleep` and `clock` are those of `time`, for tests.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - tests bring the time
         self,
         urls: Sequence[str],
         cfg: RequestConfig,
         deadline_s: float,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        keys: EndpointKeys = _OF_A_RUN,
     ) -> None:
+        self.keys = keys
         self.urls = tuple(url.rstrip("/") for url in urls)
         self._cfg = cfg
         self._deadline_s = deadline_s
@@ -72,7 +86,7 @@ class Endpoints:
     def only(self, url: str) -> Endpoints:
         """One of the servers, which is asked once."""
         cfg = replace(self._cfg, tries=1)
-        return Endpoints([url], cfg, self._deadline_s, self._sleep, self._clock)
+        return Endpoints([url], cfg, self._deadline_s, self._sleep, self._clock, keys=self.keys)
 
     def ask_all(self, ask: Callable[[Asked], T], items: Sequence[Asked]) -> list[T]:
         """The answers to all items, in their order, asked at once as far as there is room."""
@@ -105,8 +119,9 @@ class Endpoints:
                     left_s = max(0.0, end_s - self._clock())
                     self._sleep(min(pause_s, _MAX_PAUSE_S, left_s))
         raise EngineError(
-            f"reward.url: no answer in {len(tried)} tries within {self._deadline_s:g} s; the last "
-            f"was {said} (raise reward.request.tries or reward.deadline_s, or look at the server)"
+            f"{self.keys.url}: no answer in {len(tried)} tries within {self._deadline_s:g} s; the "
+            f"last was {said} (raise {self.keys.request}.tries or {self.keys.deadline}, or look at "
+            "the server)"
         )
 
     def get(self, url: str, path: str) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -139,14 +154,14 @@ class Endpoints:
             with urlopen(Request(url + path, data, headers), timeout=timeout_s) as answer:
                 return parse_json(answer.read(_MAX_BYTES))
         except HTTPError as error:
-            raise _refusal(url + path, error) from error
+            raise _refusal(url + path, error, self.keys) from error
         except JsonFault as error:
             raise _TransientError(f"the answer is {error}") from error
         except (OSError, HTTPException) as error:
             raise _TransientError(in_one_line(error)) from error
 
 
-def _refusal(place: str, error: HTTPError) -> Exception:
+def _refusal(place: str, error: HTTPError, keys: EndpointKeys) -> Exception:
     try:
         said = error.read(4 * _SHOWN).decode("utf-8", "replace")[:_SHOWN]
     except (OSError, HTTPException):
@@ -156,9 +171,9 @@ def _refusal(place: str, error: HTTPError) -> Exception:
         return _TransientError(what, _retry_after(error.headers))
     if error.code in _UNFIT:
         return UnfitError(f"{place}: {what}")
-    fix = {401: "reward.request.token_from names the token's variable", 404: "look at reward.url"}
+    fix = {401: f"{keys.request}.token_from names the token's variable", 404: f"look at {keys.url}"}
     hint = fix.get(error.code, "look at the server")
-    return UserError(f"reward.url: {place} refuses: {what}; {hint}")
+    return UserError(f"{keys.url}: {place} refuses: {what}; {hint}")
 
 
 def _retry_after(headers: Message) -> float:

@@ -10,12 +10,11 @@ import math
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, cast
 
 from conf.errors import EngineError, UserError
 from conf.schema import GenerativeConfig, ReadOutConfig
 from reward.code.statements import last_statement
+from reward.judges.chat import Answer, Asking, ask, check_listed
 from reward.judges.endpoints import Endpoints, UnfitError
 from reward.judges.questions import Questions
 from reward.verify.lineups import read_verdict
@@ -23,8 +22,6 @@ from rl.lessons.lineups import covering
 from rl.seeds import derive_seed
 from rl.types import JudgeKind, Lineup, Message, Prompt
 
-_SHOWN_MODELS = 5
-_LOGPROBS = "choices[0].logprobs"
 _NUMBER = re.compile(r"([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?: ?/ ?([0-9]+(?:\.[0-9]+)?))?")
 _PROBE = Prompt(id="probe", messages=(Message("user", "Write f(x), which returns x."),))
 _PROGRAMS = ("def f(x):\n    return x", "def f(x):\n    return 0")
@@ -73,7 +70,7 @@ class GenerativeScorer:
         for url in self._servers.urls:
             server = self._servers.only(url)
             try:
-                _check_listed(server.get(url, "/models"), str(self._cfg.model), url)
+                check_listed(server, url, str(self._cfg.model), "reward.generative.model")
                 answers = [self._answer(server, turns) for turns in self._turns(_PROBE, lists)]
             except (EngineError, UnfitError) as error:
                 raise UserError(
@@ -125,25 +122,14 @@ class GenerativeScorer:
         Raises EngineError where the server has not given what was asked for.
         """
         cfg, by_token = self._cfg, self._cfg.read_out == "yes_no"
-        body: dict[str, object] = {
-            "model": cfg.model,
-            "max_tokens": 1 if by_token else cfg.max_tokens,
-            "temperature": temperature,
-        }
-        if cfg.api == "chat":
-            body["messages"] = [asdict(turn) for turn in turns]
-            body |= {"logprobs": True, "top_logprobs": cfg.top_logprobs} if by_token else {}
-            path, parse = "/chat/completions", _of_chat
-        else:
-            body["prompt"] = "\n\n".join(turn.content for turn in turns) + "\n\nAnswer:"
-            body |= {"logprobs": cfg.top_logprobs} if by_token else {}
-            path, parse = "/completions", _of_completions
-        answer = servers.post(path, body)
-        try:
-            return parse(answer, by_token=by_token)
-        except _FormError as error:
-            where = f"{path} of {' or '.join(servers.urls)}"
-            raise EngineError(f"reward.url: {where} {error}") from error
+        asking = Asking(
+            model=str(cfg.model),
+            api=cfg.api,
+            max_tokens=1 if by_token else cfg.max_tokens,
+            temperature=temperature,
+            top_logprobs=cfg.top_logprobs if by_token else 0,
+        )
+        return ask(servers, turns, asking)
 
     def _read(
         self,
@@ -154,18 +140,6 @@ class GenerativeScorer:
         if self._cfg.read_out == "choice":
             return shares_of_choices(codes, lists, [answer and answer.text for answer in answers])
         return [share_of(answer, self._cfg) for answer in answers]
-
-
-class _FormError(ValueError):
-    """An answer that has not the form of OpenAI's; the text goes on after the server's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What is read of an answer: its text, and log-probs of what might be its first token."""
-
-    text: str | None  # None where the tokens ran out: its last line is not what it ends with
-    logprobs: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def share_of(answer: Answer | None, cfg: ReadOutConfig) -> float | None:
@@ -231,81 +205,3 @@ def shares_of_choices(
             for own, code in zip(lineup.letters_N, listed, strict=True):
                 chosen[code].append(own == letter)
     return [sum(wins) / len(wins) if wins else None for wins in chosen.values()]
-
-
-def _check_listed(answer: object, model: str, url: str) -> None:
-    fields = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}
-    listed = [str(one.get("id")) for one in _objects(fields.get("data"))]
-    if model not in listed:
-        shown = ", ".join(listed[:_SHOWN_MODELS]) or "no model"
-        raise UserError(
-            f"reward.generative.model: {url} does not offer {model!r} but {shown}; give one of its "
-            "names"
-        )
-
-
-def _of_chat(answer: object, *, by_token: bool) -> Answer:
-    choice = _choice(answer)
-    message = _object(choice.get("message"), "choices[0].message")
-    logprobs: dict[str, float] = {}
-    if by_token:
-        content = _objects(_object(choice.get("logprobs"), _LOGPROBS).get("content"))
-        first = content[0] if content else {}
-        for one in _objects(first.get("top_logprobs")):
-            place = f"{_LOGPROBS}.content[0].top_logprobs: logprob"
-            logprobs[str(one.get("token"))] = _number(one.get("logprob"), place)
-        _require(logprobs)
-    return Answer(_whole(message.get("content"), choice), logprobs)
-
-
-def _of_completions(answer: object, *, by_token: bool) -> Answer:
-    choice = _choice(answer)
-    logprobs: dict[str, float] = {}
-    if by_token:
-        listed = _object(choice.get("logprobs"), _LOGPROBS).get("top_logprobs")
-        for token, value in (_objects(listed) or [{}])[0].items():
-            logprobs[token] = _number(value, f"{_LOGPROBS}.top_logprobs[0]: {token!r:.40}")
-        _require(logprobs)
-    return Answer(_whole(choice.get("text"), choice), logprobs)
-
-
-def _whole(text: object, choice: Mapping[str, object]) -> str | None:
-    """The text of an answer that the model has ended; one that is cut off concludes nothing."""
-    return None if choice.get("finish_reason") == "length" else str(text or "")
-
-
-def _require(logprobs: Mapping[str, float]) -> None:
-    if not logprobs:
-        raise _FormError(
-            "gives no log-probs, which reward.generative.read_out=yes_no reads; start it with "
-            "them, or set read_out=score or choice"
-        )
-
-
-def _choice(answer: object) -> dict[str, Any]:
-    """The first choice of an answer."""
-    fields = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}
-    choices = _objects(fields.get("choices"))
-    if not choices:
-        raise _FormError(f"answers without a choice ({answer!r:.200})")
-    return choices[0]
-
-
-def _object(value: object, field: str) -> dict[str, Any]:
-    """An object of an answer; an empty one for null."""
-    if value is not None and not isinstance(value, dict):
-        raise _FormError(f"answers with {field} that is no object ({value!r:.80})")
-    return cast("dict[str, Any]", value or {})
-
-
-def _number(value: object, field: str) -> float:
-    """A number of an answer; that of no probability may be infinite."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise _FormError(f"answers with {field} that is no number ({value!r:.80})")
-    return float(value)
-
-
-def _objects(value: object) -> list[dict[str, Any]]:
-    """The objects of a list; none of anything else."""
-    items = cast("list[object]", value) if isinstance(value, list) else []
-    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]

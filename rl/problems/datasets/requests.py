@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _STDIO = (
     "Write a Python program that solves the problem below. The program reads its input from "
     "standard input and writes its answer to standard output, and prints nothing else.\n\n"
@@ -56,3 +58,29 @@ def completion_request(entry_point: str, code: str) -> str:
 def mbpp_request(text: str, test: str) -> str:
     """Ask for a function that passes one test that is shown."""
     return _MBPP.format(text=text, test=test)
+
+
+def bare_statement(request: str) -> str:
+    """The problem that one of these requests states, without our wording; other texts as they are.
+
+    >>> bare_statement(mbpp_request("Add 1.", "assert f(1) == 2")), bare_statement("Add 1.")
+    ('Add 1.', 'Add 1.')
+    """
+    found = next(filter(None, (form.fullmatch(request) for form in _FORMS)), None)
+    return request if found is None else found["stated"].strip()
+
+
+def _form(template: str, stated: str) -> re.Pattern[str]:
+    """What a template makes; the group `stated` is the problem."""
+    fields = {f"{{{stated}}}": "(?P<stated>.*?)"}
+    parts = re.split(r"(\{\w+\})", template)  # texts and fields in turns
+    forms = (fields.get(part, ".*?") if i % 2 else re.escape(part) for i, part in enumerate(parts))
+    return re.compile("".join(forms), re.DOTALL)
+
+
+_FORMS = (
+    _form(_STDIO, "question"),
+    _form(_STARTER, "question"),
+    _form(_FUNCTION, "question"),
+    _form(_MBPP, "text"),
+)

@@ -152,11 +152,12 @@ def test_sanitized_mbpp_has_its_imports_in_the_setup(tmp_path: Path) -> None:
         "source_file": "Benchmark Questions Verification V2.ipynb",
         "task_id": 2,
         "prompt": "Write a function to find the shared elements.",
-        "code": "def f(): pass",
+        "code": "def f():\r\n    pass",
         "test_imports": ["import math"],
         "test_list": ["assert f(1) == 1"],
     }
-    prompt, tests, _ = one(tmp_path, "mbpp", row)
+    prompt, tests, meta = one(tmp_path, "mbpp", row)
+    assert meta["solution"] == "def f():\n    pass"
     assert prompt.id == "mbpp-2"
     assert prompt.question.startswith(row["prompt"])
     assert tests == AssertTests(("assert f(1) == 1",), "import math")

@@ -16,7 +16,7 @@ from rl.problems.datasets.rows import Row, any_text, filled_texts, id_text, prob
 from rl.types import Prompt
 
 COLUMNS = (
-    *("task_id", "text", "prompt", "test_list", "test_setup_code", "test_imports", "test"),
+    *("task_id", "text", "prompt", "code", "test_list", "test_setup_code", "test_imports", "test"),
     "base_input",
 )
 _RUNS = (ast.For, ast.While, ast.Expr, ast.Assert, ast.If, ast.With)
@@ -40,6 +40,7 @@ def mbpp(row: Row) -> Prompt | None:
     setup = row.read_optional("test_setup_code", any_text, "")
     imports = row.read_optional("test_imports", texts, [])
     added = row.read_optional("test", _added, ("", []))
+    solution = row.read_optional("code", any_text, "")
     if task_id is None or asserts is None or row.faults:
         return None
     parts = [*imports, setup, added[0]]
@@ -58,6 +59,7 @@ def mbpp(row: Row) -> Prompt | None:
         meta={
             "task_id": int(task_id) if task_id.isdecimal() else task_id,
             "variant": "plus" if added[1] else None,
+            "solution": solution.replace("\r\n", "\n"),
         },
     )
 

@@ -17,7 +17,7 @@ from actors.plan.judging import JudgingPlan, plan_judging
 from conf.commands.best_of_n import JudgeArgs
 from conf.errors import EngineError, UserError
 from conf.schema import RequestConfig
-from reward.judges.generative import Answer
+from reward.judges.chat import Answer
 from reward.select.store import verdicts_store
 from reward.select.verdicts import Verdicts
 from rl.base.console import Console
