@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,14 +24,18 @@ LENGTH = LengthConfig(from_chars=10, to_chars=20)
 
 
 class Says:
-    """A judge that says what it is told, after a while."""
+    """A judge that says what it is told, after another has."""
 
-    def __init__(self, rewards: Sequence[float], after_s: float = 0.0, **more: object) -> None:
-        self._rewards, self._after_s, self._more = rewards, after_s, more
+    def __init__(
+        self, rewards: Sequence[float], after: threading.Event | None = None, **more: object
+    ) -> None:
+        self._rewards, self._after, self._more = rewards, after, more
+        self.done = threading.Event()
 
     def judge(self, prompt: Prompt, texts_G: Sequence[str]) -> Judged:
         """The same rewards for whatever is asked."""
-        time.sleep(self._after_s)
+        assert self._after is None or self._after.wait(30)
+        self.done.set()
         said = {
             "extractions_G": (Extraction(reason=Reason.OK, code="x"),) * len(texts_G),
             "scores_G": tuple(Score(value=reward) for reward in self._rewards),
@@ -102,11 +106,11 @@ def test_the_verdicts_are_those_of_the_component_that_runs_tests():
 
 def test_components_are_asked_at_once_and_their_order_is_that_of_the_configuration():
     # 1e16 + 1 - 1e16 is 0 or 1, as the order of the terms has it.
-    slow, quick = Says([1e16, 1e16], after_s=0.2), Says([1.0, 1.0])
-    judges = {"a": (1.0, slow), "b": (-1.0, Says([1e16, 1e16], after_s=0.1)), "c": (1.0, quick)}
-    start_s = time.perf_counter()
+    last = Says([1.0, 1.0])
+    second = Says([1e16, 1e16], after=last.done)
+    first = Says([1e16, 1e16], after=second.done)
+    judges = {"a": (1.0, first), "b": (-1.0, second), "c": (1.0, last)}
     assert summed(judges).rewards_G.tolist() == [1.0, 1.0]
-    assert time.perf_counter() - start_s < 0.29
 
 
 def test_a_component_that_cannot_judge_fails_the_group():

@@ -60,7 +60,8 @@ def test_what_a_killed_process_left_is_found_and_what_lives_is_not(temporary: Pa
     left = killed(temporary)
     with Scratch("sandbox") as living:
         aged(living.path)
-        assert list(dead()) == [left]
+        assert list(dead()) == list(dead("sandbox")) == [left]
+        assert list(dead("engine")) == []
 
 
 def test_a_directory_that_is_just_being_made_is_left_alone(temporary: Path):
@@ -130,4 +131,4 @@ def test_the_turn_of_a_killed_process_ends_with_it(temporary: Path):
     subprocess.run([sys.executable, "-c", script], check=False, timeout=60, env=env)
     with one_at_a_time(["gpu-0"]):
         assert len(list(temporary.iterdir())) == 1
-    assert list(dead(temporary)) == []  # no directory of anybody
+    assert list(dead()) == []  # no directory of anybody
