@@ -15,7 +15,8 @@ source .venv/bin/activate
 export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 
 port=6379
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST") # a line each
+head=${nodes%%$'\n'*}
 address=$(srun --nodes=1 --ntasks=1 -w "$head" hostname --ip-address | awk '{print $1}')
 
 # One token for this job, in a file that only its owner can read; Ray finds it by its path.

@@ -136,7 +136,8 @@ def test_the_slurm_script_asks_for_what_sbatch_knows_before_its_first_command() 
 
 
 FAKES = {
-    "scontrol": 'printf "alpha\\nbeta\\ngamma\\n"',
+    # Many nodes: whoever stops reading after the first would end the script by SIGPIPE.
+    "scontrol": 'echo alpha; /bin/sleep 0.2; printf "beta\\ngamma\\n"',
     "sleep": "exec /bin/sleep 0.2",  # of the seconds that nodes take to start
     "srun": """
         printf '%s\\n' "$*" >> calls
