@@ -226,6 +226,8 @@ def _show(console: Console, result: RmResult, directory: Path) -> None:
             ("best step", str(result.best_step), f"of {result.num_steps}; its weights were kept"),
         ]
         console.table("reward model", rows)
+        if said := result.history[0].undone_by(found):
+            console.warn(said)
     console.say(f"\nreward model   {directory}")
 
 

@@ -124,6 +124,16 @@ class ValidationFigures:
         """The higher, the better the model."""
         return self.accuracy, -self.loss
 
+    def undone_by(self, trained: ValidationFigures) -> str:
+        """What to do where these are better than those after a training; "" where they are not."""
+        if self.rank <= trained.rank:
+            return ""
+        return (
+            f"the model that the training began with was better: accuracy {self.accuracy:.4f} and "
+            f"loss {self.loss:.4f} of the validation pairs, now {trained.accuracy:.4f} and "
+            f"{trained.loss:.4f}; keep that one, or train with a lower lr"
+        )
+
 
 def validation_figures(scores: FloatArray, pairs: Sequence[Pair]) -> ValidationFigures:
     """Figures of scores [2N], chosen and rejected in turn, of N pairs."""

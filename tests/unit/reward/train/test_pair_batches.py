@@ -15,6 +15,7 @@ from reward.model.text_path import TextPath
 from reward.pairs.pairs import Pair
 from reward.train.card import reward_model_card
 from reward.train.pair_batches import (
+    ValidationFigures,
     encode_pairs,
     shuffled_batches,
     validation_figures,
@@ -84,6 +85,32 @@ def test_figures_of_pairs_count_ties_as_wrong() -> None:
     assert figures.accuracy_by_source == {"mutant": 0.0, "rollout": 1.0}
     expected = np.mean(np.log1p(np.exp(-np.array([1.0, -3.0, 0.0, 2.0]))))
     assert figures.loss == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_said"),
+    [
+        ((0.99, 0.004), (0.99, 0.105), True),
+        ((0.99, 0.004), (0.98, 0.001), True),
+        ((0.50, 0.693), (0.66, 0.597), False),
+        ((0.99, 0.004), (0.99, 0.004), False),
+    ],
+)
+def test_a_training_that_makes_a_model_worse_says_so(
+    before: tuple[float, float], after: tuple[float, float], *, is_said: bool
+) -> None:
+    first, last = (
+        ValidationFigures(
+            num_pairs=8,
+            accuracy=accuracy,
+            accuracy_interval=(0.0, 1.0),
+            ties=0.0,
+            loss=loss,
+            accuracy_by_source={},
+        )
+        for accuracy, loss in (before, after)
+    )
+    assert ("began with was better" in first.undone_by(last)) is is_said
 
 
 def test_the_order_of_batches_depends_on_seed_and_epoch_alone(text_path: TextPath) -> None:
