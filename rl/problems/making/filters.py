@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,16 +35,7 @@ Reason = Literal[
     "gap",
     "duplicate",
 ]
-REASONS: tuple[Reason, ...] = (
-    "unreadable",
-    "statement",
-    "contamination",
-    "overlap",
-    "agreement",
-    "delta",
-    "gap",
-    "duplicate",
-)
+REASONS: tuple[Reason, ...] = get_args(Reason)
 
 Input = tuple[Any, ...] | str  # arguments of a call, or a text on standard input
 

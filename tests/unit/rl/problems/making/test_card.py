@@ -7,24 +7,10 @@ from dataclasses import replace
 import pytest
 
 from rl.problems.making.card import make_card, tables_of
-from rl.problems.making.filters import PLANTED, Candidate, Filters, Kind, Observed, sift_observed
-from rl.problems.making.recombined import Shares, make_candidates
-from rl.problems.minipy import make_prompts
+from rl.problems.making.filters import PLANTED, Candidate, Kind, sift_observed
+from tests.unit.rl.problems.making.made import FILTERS_OF_8, made, seen
 
 pytestmark = pytest.mark.unit
-
-SHARES = Shares(ambiguous=0.2, outside=0.2)
-FILTERS_OF_8 = Filters(min_agreement=5, delta_band=(0.05, 0.4))
-PARENTS = make_prompts("train", 40, 0)
-
-
-def made(num: int = 300, seed: int = 0) -> list[Candidate]:
-    return make_candidates(PARENTS, num, SHARES, 4, seed)
-
-
-def seen(candidate: Candidate, agreement: int, delta: float, program: str = "") -> Observed:
-    name = program or candidate.prompt.id
-    return Observed(candidate=candidate, agreement=agreement, delta=delta, program=name)
 
 
 def kinds_of(candidates: list[Candidate]) -> dict[str, Kind]:

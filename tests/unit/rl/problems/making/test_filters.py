@@ -11,32 +11,17 @@ import pytest
 from rl.problems.datasets.requests import function_request, mbpp_request
 from rl.problems.making.filters import (
     Candidate,
-    Filters,
-    Observed,
     delta_of,
     largest_cluster,
     score_gap,
     sift_observed,
     sift_statements,
 )
-from rl.problems.making.recombined import Shares, make_candidates
-from rl.problems.minipy import held_out_combinations, make_prompts
+from rl.problems.minipy import held_out_combinations
 from rl.types import Message
+from tests.unit.rl.problems.making.made import FILTERS_OF_8, PARENTS, made, seen
 
 pytestmark = pytest.mark.unit
-
-SHARES = Shares(ambiguous=0.2, outside=0.2)
-FILTERS_OF_8 = Filters(min_agreement=5, delta_band=(0.05, 0.4))
-PARENTS = make_prompts("train", 40, 0)
-
-
-def made(num: int = 300, seed: int = 0) -> list[Candidate]:
-    return make_candidates(PARENTS, num, SHARES, 4, seed)
-
-
-def seen(candidate: Candidate, agreement: int, delta: float, program: str = "") -> Observed:
-    name = program or candidate.prompt.id
-    return Observed(candidate=candidate, agreement=agreement, delta=delta, program=name)
 
 
 def test_nothing_of_the_held_out_problems_or_of_the_known_ones_is_left() -> None:
