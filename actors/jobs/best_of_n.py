@@ -87,11 +87,8 @@ def gather_evidence(
         SandboxError: when a program cannot be run at all.
         NonFiniteError: when a score is not a number.
     """
-    known = store.finished(samples)
-    timed = [prompt.id for prompt in selection.problems[: selection.latency_problems]]
-    for name in timed:
-        if name in known and known[name].seconds is None:
-            del known[name]
+    timed = {prompt.id for prompt in selection.problems[: selection.latency_problems]}
+    known = store.finished(samples, timed)
     missing = [prompt for prompt in selection.problems if prompt.id not in known]
     if not missing:
         return known

@@ -126,11 +126,8 @@ def gather_verdicts(
     Raises:
         EngineError: when an engine or all servers fail.
     """
-    known = store.finished(samples)
     timed = {prompt.id for prompt in plan.problems[: plan.latency_problems]}
-    for name in timed & {*known}:
-        if known[name].seconds is None:
-            del known[name]
+    known = store.finished(samples, timed)
     missing = [prompt for prompt in plan.problems if prompt.id not in known]
     if not missing:
         return known

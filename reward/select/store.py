@@ -6,7 +6,7 @@ It is on the disk before it counts, and is not found out again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -29,8 +29,12 @@ class FoundStore(Generic[Found]):
         name = record.__name__.lower()
         self.path = directory / f"{name}-{_digest(json.dumps(dict(settings)))}.jsonl"
 
-    def finished(self, samples: Mapping[str, Sequence[SampleRow]]) -> dict[str, Found]:
+    def finished(
+        self, samples: Mapping[str, Sequence[SampleRow]], timed: Collection[str] = ()
+    ) -> dict[str, Found]:
         """Records by problem id, of the problems whose programs are still the same.
+
+        Those of the problems in `timed` count only with the seconds of their stages.
 
         Raises:
             DataError: with `file:line` for a line that is no such record.
@@ -39,7 +43,9 @@ class FoundStore(Generic[Found]):
         return {
             name: found[name]
             for name, rows in samples.items()
-            if name in found and found[name].codes == codes_digest(rows)
+            if name in found
+            and found[name].codes == codes_digest(rows)
+            and (name not in timed or found[name].seconds is not None)
         }
 
     def append(self, record: Found) -> None:

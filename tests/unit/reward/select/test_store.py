@@ -64,6 +64,7 @@ def test_evidence_on_disk_counts_while_settings_and_programs_are_the_same(tmp_pa
     store.append(make_evidence("p0", codes_digest(samples["p0"])))
     store.append(make_evidence("p1", "of other programs"))
     assert list(store.finished(samples)) == ["p0"]
+    assert list(store.finished(samples, {"p0"})) == []  # without the seconds of its stages
     assert evidence_store(tmp_path, {"num_tests": 5}).finished(samples) == {}
 
     # A torn line is no evidence, and does not spoil what comes after it.
