@@ -118,7 +118,7 @@ class RunCheckpoints:
             await self._in_time(begun, steps)
             return
         steps.cancel()
-        await asyncio.wait([steps])
+        await asyncio.gather(steps, return_exceptions=True)
         if self._complete != self._tried:
             self._console.say(f"saving step {self._complete} before {_THE_END}")
             await self._in_time(self._complete, self._save(policy, self._complete, history, ()))

@@ -6,7 +6,6 @@ session, with the session. So the last leaves no more than the first.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -84,7 +83,7 @@ def _cycle(
             raise EngineError(f"the run ended with {ended.code}: {ended.reason}")
         sessions = (temporary / "ray").glob("session_*")
         return Left(
-            processes=len([pid for pid in processes(mark) if pid != os.getpid()]),
+            processes=len(processes(mark)),
             temporary_files=count_files(temporary),
             sessions=sum(not path.is_symlink() for path in sessions),
             shared=len(set(_SHARED.iterdir()) - before),
