@@ -23,6 +23,7 @@ from reward.model.directory import read_object
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.files import replace_file
+from rl.base.heap import return_large_blocks
 from rl.base.versions import installed_versions, tree_commit
 from rl.metrics import about
 from rl.report.live import LiveReport
@@ -38,6 +39,7 @@ _WHEN = "checkpoint.every, checkpoint.minutes"  # keys that say when one is writ
 
 def run_experiment(cfg: Config) -> None:
     """Run `cfg`, whose files have been checked, to its end in the directory that it has claimed."""
+    return_large_blocks()
     console = Console()
     run = RunDirectory.of(cfg)
     namespace = f"{cfg.experiment}-{cfg.name}".replace("/", "-")

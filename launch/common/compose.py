@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,7 @@ from launch.common.exits import guarded
 from launch.common.overrides import Lines, groups, parse
 from launch.common.ray_job import with_lasting_outputs
 from rl.base.console import Console
+from rl.run.directory import RunDirectory
 from rl.run.start.claim import claimed_run
 
 HYDRA_VERSION_BASE = "1.3"
@@ -110,6 +112,9 @@ def run_under_hydra(
         job = HydraConfig.get()
         if job.mode is not RunMode.MULTIRUN:
             codes.append(guarded(lambda: run(config)))
+            begun = codes[-1] == 0 or RunDirectory.of(config).config.exists()
+            if not begun and job.output_subdir is not None:  # a refused one keeps no records
+                shutil.rmtree(Path(job.runtime.output_dir, job.output_subdir))
             return
         named = replace(config, name=Path(job.runtime.output_dir).name)
         codes.append(guarded(lambda: _run_of_hydra(run, named, check)))

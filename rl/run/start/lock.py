@@ -6,6 +6,7 @@ and never that somebody holds it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -25,27 +26,44 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 def locked(directory: Path, warn: Callable[[str], None], key: str = "name") -> Generator[None]:
     """The directory, made where it is missing, for the body alone; `key` chooses it.
 
-    A file system that knows no locks is warned of, and nobody is kept out there.
+    A body that leaves nothing there leaves no lock either, and no directory that was made for it. A
+    file system that knows no locks is warned of, and nobody is kept out there.
 
     Raises:
         UserError: naming the process that holds it, or why it cannot be made.
     """
+    made = not directory.exists()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        file = (directory / LOCK_FILE).open("a+", encoding="utf-8")
+        file = _open(directory)
+        while not _lock(file, directory, warn, key):
+            file.close()
+            file = _open(directory)
     except OSError as error:
         raise UserError(
             f"{key}: {directory} cannot be written ({error.strerror}); give another {key}="
         ) from error
     with file:
-        _lock(file, directory, warn, key)
         try:
             yield
         finally:
+            with contextlib.suppress(OSError):  # it may have been moved, or removed
+                if [path.name for path in directory.iterdir()] == [LOCK_FILE]:
+                    (directory / LOCK_FILE).unlink()
+                    if made:
+                        directory.rmdir()
             fcntl.flock(file, fcntl.LOCK_UN)  # a child that was forked may hold the file open
 
 
-def _lock(file: IO[str], directory: Path, warn: Callable[[str], None], key: str) -> None:
+def _open(directory: Path) -> IO[str]:
+    """The file of the lock, in its directory; whoever held it may be removing both."""
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            return (directory / LOCK_FILE).open("a+", encoding="utf-8")
+
+
+def _lock(file: IO[str], directory: Path, warn: Callable[[str], None], key: str) -> bool:
+    """Whether it is locked; otherwise whoever held it has removed the file meanwhile."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -62,6 +80,12 @@ def _lock(file: IO[str], directory: Path, warn: Callable[[str], None], key: str)
             f"{directory} is on a file system without locks ({error.strerror}): nothing keeps a "
             "second command out"
         )
+    try:
+        if not os.path.samestat(os.fstat(file.fileno()), (directory / LOCK_FILE).stat()):
+            return False
+    except FileNotFoundError:
+        return False
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
+    return True

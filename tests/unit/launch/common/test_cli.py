@@ -202,6 +202,15 @@ def test_a_good_run_exits_0_and_leaves_hydras_records_in_the_run_directory(run: 
     assert Path("outputs/quickstart/mine/.hydra/overrides.yaml").is_file()
 
 
+def test_a_run_that_is_refused_before_it_begins_leaves_no_directory(run: Command) -> None:
+    assert run("seed=2", "name=mine").code == 2
+    assert not Path("outputs/quickstart/mine").exists()
+    begun = end("begun", steps=0)
+    (begun / "config.yaml").touch()
+    assert run("seed=2", "name=begun").code == 2
+    assert (begun / ".hydra").is_dir()
+
+
 def end(name: str, steps: int = 2) -> Path:
     """What a run of this name leaves that has taken steps."""
     metrics = Path("outputs/quickstart", name, "metrics.jsonl")

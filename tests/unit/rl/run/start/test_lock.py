@@ -49,6 +49,35 @@ def test_a_second_one_is_told_who_holds_it_until_the_kernel_gives_it_back(tmp_pa
         pass
 
 
+def test_a_body_that_leaves_nothing_leaves_no_directory_made_for_it(tmp_path: Path) -> None:
+    made, there, used = tmp_path / "made", tmp_path / "there", tmp_path / "used"
+    there.mkdir()
+    for directory in (made, there, used):
+        with locked(directory, print):
+            if directory == used:
+                (used / "step").touch()
+    assert {path.name for path in tmp_path.rglob("*")} == {"there", "used", "step", ".lock"}
+
+
+def test_a_lock_that_was_removed_meanwhile_keeps_others_out_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the file and locking it, whoever held it takes the directory away."""
+    directory, flock, ends = tmp_path / "run", fcntl.flock, [True]
+
+    def removed_before(file: int, how: int) -> None:
+        if ends and ends.pop():
+            (directory / ".lock").unlink()
+            directory.rmdir()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_before)
+    with locked(directory, print):
+        assert (directory / ".lock").is_file()
+        with pytest.raises(UserError, match="is in use"), locked(directory, print):
+            pass
+
+
 def test_a_directory_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
