@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from conf.recipes import OFFLINE, ActorCriticArgs, CureArgs, is_unweighed
 from conf.relation import Relation
+from conf.rules.arguments import OUTSIDE_JUDGE_RELATIONS
 from conf.schema import BY_SERVERS, MAX_TOP_K, Config
 
 TAKEN_NAMES = ("reason",)  # of metrics below reward/
@@ -81,6 +82,7 @@ def _can_disagree(config: Config) -> bool:
 
 
 JUDGE_RELATIONS: tuple[Relation, ...] = (
+    *OUTSIDE_JUDGE_RELATIONS,
     Relation(
         path="reward.components",
         involves=("reward.kind", "reward.components"),

@@ -13,6 +13,7 @@ from conf.algorithm_relations import (
 )
 from conf.keys import keys_of
 from conf.relation import Relation
+from conf.rules.arguments import OUTSIDE_RELATIONS
 from conf.rules.problems import (
     CURRICULUM_RELATIONS,
     DIFFICULTY_RELATIONS,
@@ -210,6 +211,7 @@ RELATIONS: tuple[Relation, ...] = (
         holds=lambda c: not c.loop.enabled or c.data.kind == "minipy",
     ),
     *JUDGE_RELATIONS,
+    *OUTSIDE_RELATIONS,
     *ALGORITHM_RELATIONS,
     Relation(
         path="policy.ranks",

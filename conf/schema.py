@@ -153,6 +153,7 @@ class DataConfig:
     kind: Literal["minipy", "parquet"] | ImportPath = key(
         "source of problems: minipy generates them, parquet reads canonical rows"
     )
+    args: dict[str, Any] | None = key("arguments of a data.kind from outside this tree", None)
     train_path: str | None = key("canonical parquet of training problems (kind parquet)", None)
     eval_path: str | None = key("canonical parquet of held-out problems (kind parquet)", None)
     max_bad_rows: int = key("malformed rows that are skipped before the run stops", 0, ge=0)
@@ -212,6 +213,7 @@ class AlgorithmConfig:
         "family of losses; grpo is the policy gradient with advantages of groups, made of the "
         "parts below"
     )
+    args: dict[str, Any] | None = key("arguments of an algorithm.kind from outside", None)
     num_steps: int = key("RL steps of the run", ge=1)
     prompts_per_step: int = key("problems sampled each step", ge=1)
     group_size: int = key("completions per problem", ge=1, le=MAX_GROUP)
@@ -441,6 +443,7 @@ class ComponentConfig:
             "for an answer with exactly one fenced block, whose program parses"
         )
     )
+    args: dict[str, Any] | None = key("arguments of a judge from outside this tree", None)
     weight: float = key("factor of its reward in the sum; below 0 it is a penalty", 1.0)
     shaping: ShapingKind | None = key("its shaping in place of reward.shaping", None)
     execution: Credit | None = key("its worth of tests in place of reward.execution", None)
@@ -458,6 +461,7 @@ class RewardConfig:
         "who judges: a reward model; the problem's own tests; tests where a problem has them and "
         "the model elsewhere; a served language model; a served reward model; or several of them"
     )
+    args: dict[str, Any] | None = key("arguments of a reward.kind from outside this tree", None)
     model: str | None = key(
         "directory or hub id of the reward model; null with kind execution, which uses none", None
     )
@@ -501,6 +505,7 @@ class RewardConfig:
     rule: BlockRule | ImportPath = key(
         "fenced block that counts as the program: the only one, or the last", "single_block"
     )
+    rule_args: dict[str, Any] | None = key("arguments of a rule from outside this tree", None)
     ignore_think: bool = key(
         "whether thinking (<think>...</think> and the marks of other families) is dropped "
         "before the search for fences",
@@ -564,6 +569,7 @@ class RewardConfig:
         return replace(
             self,
             kind=one.judge,
+            args=one.args,
             shaping=one.shaping or self.shaping,
             execution=one.execution or self.execution,
             url=one.url,

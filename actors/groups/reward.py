@@ -46,7 +46,10 @@ T = TypeVar("T")
 def extract_config(cfg: RewardConfig) -> ExtractConfig:
     """The part of the configuration that extraction reads."""
     return ExtractConfig(
-        rule=cfg.rule, ignore_think=cfg.ignore_think, trivial_is_valid=cfg.trivial_is_valid
+        rule=cfg.rule,
+        rule_args=cfg.rule_args,
+        ignore_think=cfg.ignore_think,
+        trivial_is_valid=cfg.trivial_is_valid,
     )
 
 
@@ -164,7 +167,7 @@ def judge_of(
         if cfg.kind == "rm":
             return reward_model
         return HybridJudge(reward_model, execution_judge(cfg, sandbox))
-    make = JUDGES.get(cfg.kind) or load_function(cfg.kind, key, "reward.kind")
+    make = JUDGES.get(cfg.kind) or load_function(cfg.kind, key, cfg.args, "reward.kind")
     return make(cfg, sandbox)
 
 

@@ -23,7 +23,7 @@ from reward.model.directory import read_object
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.files import replace_file
-from rl.base.heap import return_large_blocks
+from rl.base.process import return_large_blocks
 from rl.base.versions import installed_versions, tree_commit
 from rl.metrics import about
 from rl.report.live import LiveReport

@@ -168,7 +168,7 @@ def _main(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Prompt]]:
 def _made(data: DataConfig, seed: int) -> tuple[list[Prompt], list[Prompt]]:
     """What a function from outside this tree returns. Raises UserError where it is not problems."""
     try:
-        train, held_out = map(list, load_function(data.kind, "data.kind")(data, seed))
+        train, held_out = map(list, load_function(data.kind, "data.kind", data.args)(data, seed))
     except (TypeError, ValueError) as error:
         raise UserError(f"data.kind: {data.kind}: {_FORM} ({error})") from error
     if not all(isinstance(prompt, Prompt) for prompt in [*train, *held_out]):

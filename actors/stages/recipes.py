@@ -209,7 +209,9 @@ def check_asks(recipe: Recipe, problems: Sequence[Prompt], held_out: Sequence[Pr
 def _objective(cfg: Config) -> Objective:
     """The objective of the run; raises UserError for what is none."""
     kind = cfg.algorithm.kind
-    made: Any = (OBJECTIVES.get(kind) or load_function(kind, "algorithm.kind"))(cfg)
+    made: Any = (OBJECTIVES.get(kind) or load_function(kind, "algorithm.kind", cfg.algorithm.args))(
+        cfg
+    )
     if not callable(made):
         raise UserError(
             f"algorithm.kind: {kind} returns a {type(made).__name__}; it must return an objective "
@@ -248,9 +250,14 @@ def make_recipe(cfg: Config, sampling: SamplingConfig, key: str = "recipe") -> R
         encode=texts.encode,
         ends=texts.ends,
     )
-    make = RECIPES.get(cfg.recipe) or load_function(cfg.recipe, key, "recipe")
+    args = cfg.recipe_args or {}
+    make: Callable[[Setup], Any]
+    if cfg.recipe in RECIPES:
+        make = lambda given: RECIPES[cfg.recipe](given, args)  # noqa: E731
+    else:
+        make = load_function(cfg.recipe, key, args, "recipe")
     try:
-        recipe = make(setup, cfg.recipe_args or {})
+        recipe = make(setup)
     except ConfigError as error:
         raise ConfigError(error.below("recipe_args")) from error
     except (TypeError, LookupError) as error:

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
-from conf.imports import load
+from conf.imports import load_function
 from conf.schema import BlockRule, ImportPath
 from reward.code.grammars import check_grammar, is_foreign
 from reward.code.python_source import OPAQUE, Budget, RefusedError, check
@@ -89,6 +90,7 @@ class ExtractConfig:
 
     language: Language = "python"  # of the program; a problem may state another
     rule: BlockRule | ImportPath = "single_block"  # of training, of evaluation
+    rule_args: Mapping[str, Any] | None = None  # of one from outside this tree
     ignore_think: bool = True  # reasoning between its marks is no part of the answer
     trivial_is_valid: bool = False
     max_bytes: int = 262_144  # of the program, in UTF-8
@@ -130,7 +132,7 @@ def extract(text: str, cfg: ExtractConfig) -> Extraction:
     Another rule is the path of a function from outside this tree, which takes and returns the same.
     """
     if ":" in cfg.rule:
-        return load(cfg.rule, "reward.rule")(text, cfg)  # what it takes is checked at the start
+        return load_function(cfg.rule, "reward.rule", cfg.rule_args)(text, cfg)
     budget = Budget(deadline=time.thread_time() + cfg.deadline_s)
     if len(text) > _MAX_TEXT_CHARS:
         detail = f"completion of {len(text)} characters; the limit is {_MAX_TEXT_CHARS}"

@@ -28,8 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conf.errors import DataError
-from rl.base.big_integers import read_big_integers
 from rl.base.faults import listing, show
+from rl.base.process import read_big_integers
 from rl.base.staged_parquet import StagedParquet
 from rl.seeds import derive_seed
 from rl.types import JudgedGroup, Language, Message, Prompt

@@ -216,7 +216,7 @@ def shown(directory: Path) -> dict[str, Any]:
     """What the Python blocks of the how-to define, after they have run in order."""
     names: dict[str, Any] = {"__name__": "howto"}
     for number, block in enumerate(blocks(HOWTO, "python")):
-        exec(compile(block, f"howto block {number}", "exec"), names)
+        exec(compile(block, f"howto block {number}", "exec", dont_inherit=True), names)
     return names
 
 
@@ -240,9 +240,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def checked(override: str) -> Config:
-    """The configuration of a quickstart with this setting, checked as before a start."""
-    cfg = shipped_config([override])
+def checked(*overrides: str) -> Config:
+    """The configuration of a quickstart with these settings, checked as before a start."""
+    cfg = shipped_config(overrides)
     check_inputs(cfg)
     return cfg
 
@@ -329,6 +329,11 @@ def test_a_judge_of_ones_own_judges_in_a_shard() -> None:
     assert judged.judge is JudgeKind.OWN
     assert judged.rewards_G.tolist() == pytest.approx([1 / 2, 1 / 3, 0])
     assert not cfg.reward.uses_model
+    cfg = checked("reward.kind=my_judges:brevity_judge", "++reward.args.free_lines=1")
+    (judged,), _ = JudgeActor("reward-0", cfg.reward, cfg.sandbox).judge([answers], [])
+    assert judged.rewards_G.tolist() == pytest.approx([1, 1 / 2, 0])
+    with pytest.raises(UserError, match=r"reward\.args\.free_lines: -1 is not an integer >= 0"):
+        checked("reward.kind=my_judges:brevity_judge", "++reward.args.free_lines=-1")
 
 
 @pytest.mark.usefixtures("own")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from actors.cluster.bundles import run_needs
 from actors.cluster.cluster import check_cluster
@@ -40,6 +41,7 @@ from conf.schema import (
     ProbeConfig,
     RewardConfig,
 )
+from conf.validate import ConfigError
 from reward.judges.scorers import make_scorer
 from reward.model.directory import check_trainable
 from reward.model.files import (
@@ -98,7 +100,7 @@ def file_faults(cfg: Config) -> list[str]:
         partial(check_cluster, cfg.ray),
         partial(check_trackers, cfg.trackers),
         partial(check_sandbox, cfg.sandbox),  # every run evaluates
-        *(partial(load_function, path, *keys) for keys, path in _imported(cfg)),
+        *_checks_of_imports(cfg),
     ]
     if kind is not None:
         quick.append(partial(read_examples, _examples_of(cfg), kind))
@@ -126,18 +128,23 @@ def file_faults(cfg: Config) -> list[str]:
     return _faults(quick)
 
 
-def _imported(cfg: Config) -> list[tuple[tuple[str, ...], str]]:
-    """The settings that name something to import, with what they name."""
-    named: dict[tuple[str, ...], str] = {
-        ("recipe",): cfg.recipe,
-        ("algorithm.kind",): cfg.algorithm.kind,
-        ("reward.kind",): cfg.reward.kind,
-        ("reward.rule",): cfg.reward.rule,
-        ("data.kind",): cfg.data.kind,
-    }
-    for name, one in (cfg.reward.components or {}).items():
-        named[f"reward.components.{name}.judge", "reward.kind"] = one.judge
-    return [(keys, path) for keys, path in named.items() if is_import_path(path)]
+def _checks_of_imports(cfg: Config) -> list[Check]:
+    """Import what settings name, with its arguments."""
+    reward = cfg.reward
+    named: list[tuple[str, str, dict[str, Any] | None, str]] = [
+        ("recipe", cfg.recipe, cfg.recipe_args, "recipe"),
+        ("algorithm.kind", cfg.algorithm.kind, cfg.algorithm.args, "algorithm.kind"),
+        ("reward.kind", reward.kind, reward.args, "reward.kind"),
+        ("reward.rule", reward.rule, reward.rule_args, "reward.rule"),
+        ("data.kind", cfg.data.kind, cfg.data.args, "data.kind"),
+    ]
+    for name, one in (reward.components or {}).items():
+        named.append((f"reward.components.{name}.judge", one.judge, one.args, "reward.kind"))
+    return [
+        partial(load_function, path, key, args, like)
+        for key, path, args, like in named
+        if is_import_path(path)
+    ]
 
 
 def _check_servers(component: str, reward: RewardConfig) -> None:
@@ -226,8 +233,8 @@ def _faults(checks: Sequence[Check]) -> list[str]:
     for check in checks:
         try:
             check()
-        except UserError as error:
-            faults.append(str(error))
+        except (UserError, ConfigError) as error:
+            faults += str(error).splitlines()
     return faults
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, TypeVar, cast
 
-from rl.base.big_integers import read_big_integers
 from rl.base.faults import show
+from rl.base.process import read_big_integers
 from rl.types import Message, Prompt
 
 read_big_integers()

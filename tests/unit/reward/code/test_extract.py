@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from reward.code.extract import ExtractConfig, answer_of, extract, python_validity
 from reward.code.python_source import Budget
-from rl.base.big_integers import read_big_integers
+from rl.base.process import read_big_integers
 from rl.types import Reason
 
 pytestmark = pytest.mark.unit

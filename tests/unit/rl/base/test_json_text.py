@@ -22,7 +22,7 @@ pytestmark = pytest.mark.unit
         (b'{"prompt": "\xff"}', 1, 13, "not UTF-8"),
         (b'{\n"p": "ab\xff"}', 2, 9, "not UTF-8"),
         (b"[" * 100_000, 1, 1, "not JSON ("),
-        (b"9" * 200_000, 1, 1, "not JSON ("),  # beyond `rl.base.big_integers`
+        (b"9" * 200_000, 1, 1, "not JSON ("),  # beyond `rl.base.process`
     ],
 )
 def test_a_fault_has_a_place_and_a_rule(raw, line, column, rule):

@@ -15,7 +15,7 @@ TREE = Path(__file__).resolve().parents[4]
 # process that has loaded a model.
 FREED = """
 import ctypes, sys
-from rl.base.heap import return_large_blocks
+from rl.base.process import return_large_blocks
 if sys.argv[1] == "returned":
     return_large_blocks()
 libc = ctypes.CDLL(None)
