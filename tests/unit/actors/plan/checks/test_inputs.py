@@ -170,7 +170,7 @@ number = 3
     [
         ("algorithm.kind=wrong:takes_nothing", "it must take a Config (too many"),
         ("reward.kind=wrong:TakesOne", "it must take a RewardConfig and an ExecutionConfig (too"),
-        ("recipe=wrong:takes_nothing", "it must take a Setup and arguments (too many"),
+        ("recipe=wrong:takes_nothing", "it must take a Setup (too many"),
         ("reward.rule=wrong:takes_nothing", "it must take a text and an ExtractConfig (too many"),
         ("data.kind=wrong:number", "it must take a DataConfig and a seed; it is a int"),
     ],
