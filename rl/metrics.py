@@ -107,6 +107,7 @@ METRICS: dict[str, Metric] = {
     "time/update_s": Metric("s", "forward, backward and optimizer"),
     "time/publish_s": Metric("s", "weights from the policy to every rollout engine"),
     "time/step_s": Metric("s", "whole step as the learner sees it"),
+    "time/checkpoint_s": Metric("s", "the checkpoint after the step before, which all waited for"),
     "fault/rollout_restarts": Metric("actors", "rollout actors that were lost and started again"),
     "fault/reward_restarts": Metric("actors", "reward shards that were lost and started again"),
     "fault/policy_restarts": Metric("times", "restarts of all policy ranks, since one was lost"),

@@ -151,7 +151,13 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 stacked=True,
             ),
             _of_steps("Step, and waiting for groups", "time/step_s", "time/wait_s", unit="s"),
-            _of_steps("Probe, and the first score", "time/probe_s", "time/first_score_s", unit="s"),
+            _of_steps(
+                "Probe, checkpoint, and the first score",
+                "time/probe_s",
+                "time/checkpoint_s",
+                "time/first_score_s",
+                unit="s",
+            ),
         ),
     ),
     (

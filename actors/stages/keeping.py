@@ -67,6 +67,7 @@ class RunCheckpoints:
         self._timeline = timeline
         self._console = console
         self._before_commit = before_commit
+        self._took: dict[str, float] = {}  # what the next line of the metrics says of saving
         self.stops = False  # the run ends after this step, because a signal has come
         self._take_up(find_resumable(root) if cfg.resume != "never" else Found(None))
 
@@ -123,6 +124,11 @@ class RunCheckpoints:
             self._console.say(f"saving step {self._complete} before {_THE_END}")
             await self._in_time(self._complete, self._save(policy, self._complete, history, ()))
 
+    def metrics(self) -> dict[str, float]:
+        """What saving has taken since this was asked last; nothing where nothing was saved."""
+        took, self._took = self._took, {}
+        return took
+
     def _due(self, step: int) -> bool:
         every, minutes = self._cfg.every, self._cfg.minutes
         if every and step % every == 0:
@@ -142,7 +148,7 @@ class RunCheckpoints:
         self, policy: TrainGroup, step: int, history: History, ahead: Sequence[Batch]
     ) -> None:
         self._tried = step
-        self._saved_s = time.monotonic()
+        begun_s = self._saved_s = time.monotonic()
         states = {str(known): state for known, state in history.states.items()}
         with staging(self._root, step) as staged, self._timeline.span("checkpoint", step):
             await policy.save_checkpoint(staged)
@@ -156,6 +162,7 @@ class RunCheckpoints:
             self._before_commit()
             await asyncio.to_thread(commit, staged, self._root, step, self._cfg.keep)
         self._saved_s = time.monotonic()
+        self._took = {"time/checkpoint_s": self._saved_s - begun_s}
 
     async def _in_time(self, step: int, saving: Awaitable[object]) -> None:
         """Wait for a step to be saved, but not for long; the run ends whatever becomes of it."""

@@ -320,11 +320,10 @@ class RlRun:
         found = source_metrics(batch.groups_P, self._sources)
         if cfg.evaluation.every and step % cfg.evaluation.every == 0:
             found |= await self._evaluate_all(fleet, step)
-        report = dataclasses.replace(report, metrics={**report.metrics, **found})
         if self._probe.due(step):
-            found = await self._take_probe(fleet, step)
-            report = dataclasses.replace(report, metrics={**report.metrics, **found})
-        report = dataclasses.replace(report, metrics={**report.metrics, **fleet.faults()})
+            found |= await self._take_probe(fleet, step)
+        found |= {**fleet.faults(), **self._checkpoints.metrics()}
+        report = dataclasses.replace(report, metrics={**report.metrics, **found})
         self._sink.write(report)
         self._console.step(report, cfg.algorithm.num_steps)
         await self._self_check(fleet, report)

@@ -263,7 +263,8 @@ def step_times(metrics: Metrics) -> Stack | None:
         max(0.0, line["time/step_s"] - known) for line, known in zip(timed, spent, strict=True)
     )
     probe = tuple(line.get("time/probe_s", 0.0) for line in timed)
-    columns += [("other", GREY, other), ("probe", GREEN, probe)]
+    saving = tuple(line.get("time/checkpoint_s", 0.0) for line in timed)
+    columns += [("other", GREY, other), ("probe", GREEN, probe), ("checkpoint", YELLOW, saving)]
     return Stack(
         title="Step time",
         about=(

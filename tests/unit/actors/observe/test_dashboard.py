@@ -26,7 +26,7 @@ pytestmark = pytest.mark.unit
 RECORDED = Path(__file__).with_name("metrics_keys.json")  # the keys of a real metrics.jsonl
 
 SHIPPED = DASHBOARD.read_text(encoding="ascii")
-PROBED = {"probe/pass@1", "probe/reward", "rm/exec_agreement", "time/probe_s"}
+PROBED = {"probe/pass@1", "probe/reward", "rm/exec_agreement", "time/probe_s", "time/checkpoint_s"}
 PROBED |= {"alarm/fired", "alarm/pass_drop", "alarm/needed_drop"}
 VLLM = {f"ray_{name}" for name in (RUNNING, WAITING, KV_USAGE, QUERIED, HITS)}
 

@@ -470,6 +470,14 @@ def test_minutes_say_when_a_checkpoint_is_due(
     assert steps_of(tmp_path) == expected
 
 
+def test_the_line_after_a_checkpoint_says_how_long_it_took(
+    tmp_path: Path, fleets: list[FakeFleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, monkeypatch, "++algorithm.num_steps=5", "++checkpoint.every=2")
+    took = [line.get("time/checkpoint_s") for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert [seconds is not None for seconds in took] == [False, False, True, False, True]
+
+
 BY_HAND = ("++algorithm.num_steps=4", "++checkpoint.every=0", "++checkpoint.minutes=0")
 
 

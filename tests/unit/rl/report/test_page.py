@@ -194,11 +194,12 @@ def test_a_configuration_in_yaml_or_without_its_parts_is_no_reason_to_fail(
 
 
 def test_the_parts_of_a_step_add_up_to_its_time() -> None:
-    stack = step_times([line(1), line(2, **{"time/probe_s": 4.0})])
+    stack = step_times([line(1), line(2, **{"time/probe_s": 4.0, "time/checkpoint_s": 2.0})])
     assert stack is not None
     parts = {label: values for label, _, values in stack.parts}
     assert parts["other"] == (0.25, 0.25)
     assert parts["probe"] == (0.0, 4.0)
+    assert parts["checkpoint"] == (0.0, 2.0)
     assert sum(values[0] for values in parts.values()) == 6.0
 
 
