@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _ANSWERS_S = 3.0  # longest wait for a cluster to accept a connection
 _LEAVES_S = 30.0  # Ray ends its processes within 15 s, or will not
+_end_with_parent = ray_utils.set_kill_on_parent_death_linux
 
 
 def starts_ray(cfg: RayConfig) -> bool:
@@ -82,6 +83,29 @@ def _end_gcs() -> None:
     if node is not None and node.head:
         logger.warning("Ray's GCS has not answered for %g s; it is killed", _LEAVES_S)
         node.kill_gcs_server(check_alive=False)
+
+
+def has_lost_gcs() -> bool:
+    """Whether the GCS of a cluster of our own has ended.
+
+    Whatever asks it then waits for a minute, in which nothing else of this process runs, and is
+    ended by Ray.
+    """
+    node: Any = ray_worker._global_node
+    if node is None or not node.head:
+        return False
+    servers = node.all_processes.get(ray_constants.PROCESS_TYPE_GCS_SERVER, [])
+    return any(server.process.poll() is not None for server in servers)
+
+
+def _in_a_group_of_its_own() -> None:
+    """What each process of our own cluster does first; it ends with this one all the same.
+
+    A signal to the process group of the command, as `timeout` and shells send it, would end them
+    beneath a run that still has a step to save.
+    """
+    _end_with_parent()
+    os.setpgid(0, 0)
 
 
 def _nothing_of(_: object) -> None:
@@ -167,6 +191,7 @@ def _connect(cfg: RayConfig, namespace: str) -> None:
         options["address"] = address
     what = f"the cluster at {address}" if address else "a local cluster"
     ray_utils.set_sigterm_handler = _nothing_of  # ours hold the signals meanwhile
+    ray_utils.set_kill_on_parent_death_linux = _in_a_group_of_its_own
     try:
         ray.init(**options)
     except AuthenticationError as error:

@@ -27,9 +27,10 @@ from ray.util.scheduling_strategies import (
 )
 
 from actors.cluster.bundles import Bundle, check_fits, seats, together
+from actors.cluster.cluster import has_lost_gcs
 from actors.cluster.deadlines import wait_for
 from actors.cluster.processes import MARK, end_marked
-from conf.errors import DeadlineError, EngineError, in_one_line
+from conf.errors import DeadlineError, EngineError, LostActorError, in_one_line
 from conf.schema import PlacementConfig
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,23 @@ def cluster_nodes() -> list[dict[str, float]]:
 
 
 _end_marked = ray.remote(num_cpus=0, max_retries=0)(end_marked)
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """The nodes of the cluster; raises LostActorError where nobody knows them any more."""
+    if has_lost_gcs():
+        raise LostActorError("Ray's GCS has ended, and without it no other actor can be started")
+    return ray.nodes()
+
+
+def _give_back(group: PlacementGroup) -> None:
+    """Give bundles back; where Ray does not answer, they go with the connection to it."""
+    if has_lost_gcs():
+        return
+    try:
+        remove_placement_group(group)
+    except RayError as error:
+        logger.warning("Ray took no bundles back: %s", in_one_line(error))
 
 
 async def _answers(node: Mapping[str, Any]) -> bool:
@@ -102,7 +120,7 @@ class Placement:
         try:
             await wait_for(group.ready(), cfg.ready_timeout_s, f"the reservation of {name}")
         except BaseException:
-            remove_placement_group(group)  # else it would take what others give back later
+            _give_back(group)  # else it would take what others give back later
             raise
         return cls(group, wanted)
 
@@ -121,8 +139,12 @@ class Placement:
         }
 
     def node_of(self, actor: str) -> str:
-        """Address of the node that holds the bundle of this actor."""
-        addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+        """Address of the node that holds the bundle of this actor.
+
+        Raises:
+            LostActorError: where a cluster of our own has lost its GCS.
+        """
+        addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in _nodes()}
         return addresses.get(self._home(actor), "of unknown address")
 
     async def settled(self, actors: Sequence[str]) -> None:
@@ -131,11 +153,15 @@ class Placement:
         None lies on a node that is gone. The loss of an actor is known at once, that of its node
         only when Ray's health checks have failed; until then its bundle stays where it was. And no
         process of theirs is left, which would keep the memory that the next one needs.
+
+        Raises:
+            LostActorError: where a cluster of our own has lost its GCS.
         """
         give_up_s = time.monotonic() + _NOTICED_S
         while time.monotonic() < give_up_s:
+            alive = [node for node in _nodes() if node["Alive"]]
             homes = {self._home(actor) for actor in actors}
-            nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] in homes]
+            nodes = [node for node in alive if node["NodeID"] in homes]
             if all(await asyncio.gather(*map(_answers, nodes))):
                 marks = [self._marks[actor] for actor in actors if actor in self._marks]
                 await asyncio.gather(*(_emptied(node["NodeID"], marks) for node in nodes))
@@ -148,8 +174,5 @@ class Placement:
         return placement_group_table(self._group)["bundles_to_node_id"].get(index)
 
     def release(self) -> None:
-        """Give the bundles back; where Ray does not answer, they go with the connection to it."""
-        try:
-            remove_placement_group(self._group)
-        except RayError as error:
-            logger.warning("Ray took no bundles back: %s", in_one_line(error))
+        """Give the bundles back."""
+        _give_back(self._group)

@@ -1,6 +1,7 @@
 """Signals: SIGTERM and Ctrl-C end a run as an error would, so that every `finally` runs.
 
-`ray job stop`, Slurm and Kubernetes send SIGTERM and kill what is left a little later.
+`ray job stop`, Slurm and Kubernetes send SIGTERM and kill what is left a little later. `timeout`
+sends it twice at once, to the command and to its process group: that is one signal.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from rl.run.checkpoint import complete_checkpoints
 T = TypeVar("T")
 
 _KEEP_S = 0.001
+_SAME_S = 1.0  # what comes within that time of the first signal is that one again
 _AGAIN_S = 0.05  # the callback that an exception was raised in has ended by then
 _heard: list[signal.Signals] = []  # signals of which some `stopped_by_signals` is still to tell
 _SIGACTION_BYTES = 256  # more than `struct sigaction` of any libc; it is kept as it is
@@ -32,8 +35,8 @@ _SIGACTION_BYTES = 256  # more than `struct sigaction` of any libc; it is kept a
 def run_until_stopped(body: Coroutine[Any, Any, T]) -> T:
     """Run `body` to its end in an event loop of its own; a signal cancels it.
 
-    The first signal takes down what the body has started. A second one is obeyed at once, as if
-    nobody had listened.
+    The first signal takes down what the body has started. A second one ends the process at once,
+    also where Python stands still.
 
     Raises:
         StoppedError: naming the signal, when the body is gone.
@@ -62,7 +65,8 @@ def stopped_by_signals() -> Generator[None]:
         return
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     print_unraisable = sys.unraisablehook
-    received: list[signal.Signals] = []
+    first = _First()
+    lost: list[object] = []  # an exception that nobody has seen, so that it is raised again
     again: list[threading.Timer] = []
 
     def restore() -> None:
@@ -70,18 +74,25 @@ def stopped_by_signals() -> Generator[None]:
             signal.signal(number, handler)
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        restore()
-        if not received:
-            received.append(signal.Signals(number))
-            _heard.append(received[0])
+        if first.number is None:
+            first.take(number)
+            _heard.append(signal.Signals(number))
+        elif lost:
+            lost.clear()
+        elif first.is_again(number):
+            return
+        else:
+            restore()
+            os.kill(os.getpid(), number)
+            return
         raise KeyboardInterrupt  # libraries catch, and Ray Data reports, what is an Exception
 
     def on_unraisable(found: sys.UnraisableHookArgs) -> None:
-        if not received or found.exc_type is not KeyboardInterrupt:
+        if first.number is None or found.exc_type is not KeyboardInterrupt:
             print_unraisable(found)
             return
-        signal.signal(received[0], on_signal)
-        again.append(threading.Timer(_AGAIN_S, os.kill, (os.getpid(), received[0])))
+        lost.append(found.exc_type)
+        again.append(threading.Timer(_AGAIN_S, os.kill, (os.getpid(), first.number)))
         again[-1].start()
 
     for number, handler in handlers.items():
@@ -90,18 +101,19 @@ def stopped_by_signals() -> Generator[None]:
     sys.unraisablehook = on_unraisable
     try:
         yield
-        if received:  # and somebody has caught the exception, or it is about to be raised again
-            raise StoppedError(f"stopped by {received[0].name}")
+        # Somebody has caught the exception, or it is about to be raised again.
+        if first.number is not None:
+            raise StoppedError(f"stopped by {first.number.name}")
     except BaseException as error:
-        if received:
-            raise StoppedError(f"stopped by {received[0].name}") from error
+        if first.number is not None:
+            raise StoppedError(f"stopped by {first.number.name}") from error
         raise
     finally:
         sys.unraisablehook = print_unraisable
         for timer in again:
             timer.cancel()
         restore()
-        _heard[:] = [number for number in _heard if number not in received]
+        _heard[:] = [number for number in _heard if number is not first.number]
 
 
 @contextmanager
@@ -119,11 +131,12 @@ def held_signals() -> Generator[None]:
         yield
         return
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    received: list[signal.Signals] = []
+    first = _First()
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        received.append(signal.Signals(number))
-        if len(received) > 1:
+        if first.number is None:
+            first.take(number)
+        elif not first.is_again(number):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
@@ -146,8 +159,23 @@ def held_signals() -> Generator[None]:
         keeper.join()
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        if received:
-            raise StoppedError(f"stopped by {received[0].name}")
+        if first.number is not None:
+            raise StoppedError(f"stopped by {first.number.name}")
+
+
+class _First:
+    """The first signal, if one has come."""
+
+    number: signal.Signals | None = None
+    _taken_s = 0.0
+
+    def take(self, number: int) -> None:
+        """Hear this one as the first."""
+        self.number, self._taken_s = signal.Signals(number), time.monotonic()
+
+    def is_again(self, number: int) -> bool:
+        """Whether another one is the first once more, as `timeout` sends it."""
+        return number == self.number and time.monotonic() < self._taken_s + _SAME_S
 
 
 class KernelHandlers:
@@ -190,13 +218,17 @@ def how_to_go_on(checkpoints: Path, key: str, resume: str = "resume=auto") -> st
 async def _cancelled_by_signals(body: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.get_running_loop()
     task = loop.create_task(body)
-    received: list[signal.Signals] = []
+    first = _First()
+    second = threading.Timer(_SAME_S, _end_at_signals)
 
     def on_signal(number: signal.Signals) -> None:
-        received.append(number)
-        for listened in SIGNALS:
-            loop.remove_signal_handler(listened)
-        task.cancel()
+        if first.number is None:
+            first.take(number)
+            second.start()
+            task.cancel()
+        elif not first.is_again(number):
+            _end_at_signals()
+            os.kill(os.getpid(), number)
 
     for number in SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
@@ -204,6 +236,15 @@ async def _cancelled_by_signals(body: Coroutine[Any, Any, T]) -> T:
         return await task
     except BaseException as error:
         # What falls over while it is taken down is a consequence of the signal.
-        if received:
-            raise StoppedError(f"stopped by {received[0].name}") from error
+        if first.number is not None:
+            raise StoppedError(f"stopped by {first.number.name}") from error
         raise
+    finally:
+        second.cancel()
+
+
+def _end_at_signals() -> None:
+    """Let each signal end this process, as the kernel does it; any thread may."""
+    call = ctypes.CDLL(None).signal
+    for number in SIGNALS:
+        call(int(number), signal.SIG_DFL.value)

@@ -133,7 +133,10 @@ class Supervisor:
                     seat.admitted = seat.lost is None
 
     async def _replace(self, seat: Seat[Any], why: ProjectError) -> None:
-        nodes = sorted({self.homes.node_of(actor) for actor in seat.actors})
+        try:
+            nodes = sorted({self.homes.node_of(actor) for actor in seat.actors})
+        except LostActorError as error:
+            raise LostActorError(f"{seat.name} is lost: {why}; {error}") from why
         about = f"{seat.name} (node {', '.join(nodes)}) is lost: {why}"
         allowed, window_s = self._cfg.restarts, self._cfg.window_s
         began_s = time.monotonic() - window_s

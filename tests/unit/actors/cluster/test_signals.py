@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ from conf.errors import EngineError, StoppedError
 from rl.run.checkpoint import commit, staging_directory
 
 pytestmark = pytest.mark.unit
+
+TREE = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture
@@ -70,17 +73,64 @@ def test_what_falls_over_while_a_run_is_taken_down_does_not_hide_the_signal() ->
         run_until_stopped(run())
 
 
-def test_a_second_signal_is_not_held_back() -> None:
-    async def run() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        try:
-            await asyncio.sleep(60)
-        finally:
-            os.kill(os.getpid(), signal.SIGINT)
-            await asyncio.sleep(60)
+TWICE = """
+import asyncio, os, signal, sys, threading, time
+from actors.cluster.signals import held_signals, run_until_stopped, stopped_by_signals
 
-    with pytest.raises(KeyboardInterrupt):
-        run_until_stopped(run())
+def send():
+    os.kill(os.getpid(), signal.Signals[sys.argv[2]])
+
+async def run():
+    try:
+        send()
+        await asyncio.sleep(60)
+    finally:
+        then()
+
+def then():
+    if sys.argv[3] == "at once":
+        send()
+        time.sleep(0.1)
+    else:
+        threading.Timer(1.3, send).start()
+        time.sleep(30)
+    print("taken down", flush=True)
+
+if sys.argv[1] == "in a loop":
+    run_until_stopped(run())
+elif sys.argv[1] == "held":
+    with held_signals():
+        send()
+        then()
+else:
+    with stopped_by_signals():
+        try:
+            send()
+            time.sleep(60)
+        finally:
+            then()
+"""
+
+
+@pytest.mark.parametrize("where", ["in a loop", "held", "without a loop"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_comes_twice_at_once_is_one(where: str, name: str) -> None:
+    done = _twice(where, name, "at once")
+    assert done.stdout == "taken down\n"
+    assert f"StoppedError: stopped by {name}" in done.stderr
+
+
+@pytest.mark.parametrize("where", ["in a loop", "held", "without a loop"])
+def test_a_second_signal_ends_the_process_where_python_stands_still(where: str) -> None:
+    began_s = time.monotonic()
+    done = _twice(where, "SIGTERM", "later")
+    assert (done.stdout, done.returncode) == ("", -signal.SIGTERM)
+    assert time.monotonic() - began_s < 25
+
+
+def _twice(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", TWICE, *arguments]
+    return subprocess.run(command, cwd=TREE, capture_output=True, text=True, check=False)
 
 
 def test_without_a_signal_results_errors_and_handlers_are_what_they_were() -> None:
