@@ -85,15 +85,21 @@ def _end_gcs() -> None:
         node.kill_gcs_server(check_alive=False)
 
 
+def is_own() -> bool:
+    """Whether the cluster that this process is connected to ends with it."""
+    node = ray_worker._global_node
+    return node is not None and node.head
+
+
 def has_lost_gcs() -> bool:
     """Whether the GCS of a cluster of our own has ended.
 
     Whatever asks it then waits for a minute, in which nothing else of this process runs, and is
     ended by Ray.
     """
-    node: Any = ray_worker._global_node
-    if node is None or not node.head:
+    if not is_own():
         return False
+    node: Any = ray_worker._global_node
     servers = node.all_processes.get(ray_constants.PROCESS_TYPE_GCS_SERVER, [])
     return any(server.process.poll() is not None for server in servers)
 

@@ -27,9 +27,10 @@ from ray.util.scheduling_strategies import (
 )
 
 from actors.cluster.bundles import Bundle, check_fits, seats, together
-from actors.cluster.cluster import has_lost_gcs
+from actors.cluster.cluster import has_lost_gcs, is_own
 from actors.cluster.deadlines import wait_for
 from actors.cluster.processes import MARK, end_marked
+from actors.cluster.signals import is_stopping
 from conf.errors import DeadlineError, EngineError, LostActorError, in_one_line
 from conf.schema import PlacementConfig
 
@@ -64,8 +65,11 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def _give_back(group: PlacementGroup) -> None:
-    """Give bundles back; where Ray does not answer, they go with the connection to it."""
-    if has_lost_gcs():
+    """Give bundles back; where Ray does not answer, they go with the connection to it.
+
+    So they do with a cluster of our own: what ends this process may be ending that one as well.
+    """
+    if is_own() and (is_stopping() or has_lost_gcs()):
         return
     try:
         remove_placement_group(group)

@@ -28,8 +28,13 @@ T = TypeVar("T")
 _KEEP_S = 0.001
 _SAME_S = 1.0  # what comes within that time of the first signal is that one again
 _AGAIN_S = 0.05  # the callback that an exception was raised in has ended by then
-_heard: list[signal.Signals] = []  # signals of which some `stopped_by_signals` is still to tell
+_heard: list[signal.Signals] = []  # signals that are still to be told of
 _SIGACTION_BYTES = 256  # more than `struct sigaction` of any libc; it is kept as it is
+
+
+def is_stopping() -> bool:
+    """Whether a signal has come, and what it ends is being taken down."""
+    return bool(_heard)
 
 
 def run_until_stopped(body: Coroutine[Any, Any, T]) -> T:
@@ -224,6 +229,7 @@ async def _cancelled_by_signals(body: Coroutine[Any, Any, T]) -> T:
     def on_signal(number: signal.Signals) -> None:
         if first.number is None:
             first.take(number)
+            _heard.append(number)
             second.start()
             task.cancel()
         elif not first.is_again(number):
@@ -241,6 +247,7 @@ async def _cancelled_by_signals(body: Coroutine[Any, Any, T]) -> T:
         raise
     finally:
         second.cancel()
+        _heard.clear()
 
 
 def _end_at_signals() -> None:

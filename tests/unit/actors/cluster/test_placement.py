@@ -6,15 +6,18 @@ import asyncio
 import socket
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from ray.exceptions import GetTimeoutError, WorkerCrashedError
 
-from actors.cluster import placement
+from actors.cluster import cluster, placement, signals
 from actors.cluster.bundles import Bundle
 from actors.cluster.placement import Placement
 from actors.cluster.processes import MARK
+from conf.errors import LostActorError
 
 pytestmark = pytest.mark.unit
 
@@ -143,6 +146,26 @@ def test_a_node_that_does_not_say_so_keeps_nobody_from_starting(
     monkeypatch.setattr(placement, "_end_marked", nodes.ends)
     asyncio.run(placed().settled(["rollout-0"]))
     assert nodes.ends.asked == [(THERE, [])]
+
+
+@pytest.mark.parametrize("lost", [True, False])
+@pytest.mark.parametrize("stopping", [True, False])
+@pytest.mark.parametrize("head", [True, False])
+def test_nothing_is_asked_of_a_gcs_of_ones_own_that_has_ended_or_may_be_ending(
+    monkeypatch: pytest.MonkeyPatch, *, head: bool, stopping: bool, lost: bool
+) -> None:
+    server = SimpleNamespace(process=SimpleNamespace(poll=lambda: 0 if lost else None))
+    node = SimpleNamespace(head=head, all_processes={"gcs_server": [server]})
+    monkeypatch.setattr(cluster.ray_worker, "_global_node", node)
+    monkeypatch.setattr(signals, "_heard", [15] if stopping else [])
+    given: list[object] = []
+    monkeypatch.setattr(placement, "remove_placement_group", given.append)
+    monkeypatch.setattr(ray, "nodes", list)
+    placed().release()
+    assert bool(given) is not (head and (lost or stopping))
+    if head and lost:
+        with pytest.raises(LostActorError, match="GCS has ended, and without it no other actor"):
+            asyncio.run(placed().settled(["rollout-0"]))
 
 
 def test_bundles_that_ray_does_not_take_back_end_no_run(

@@ -9,7 +9,7 @@ import pytest
 from actors.groups import supervision
 from actors.groups.supervision import Seat
 from conf.errors import DeadlineError, LostActorError
-from tests.unit.actors.groups.seats import seat, supervisor
+from tests.unit.actors.groups.seats import OneNode, seat, supervisor
 
 pytestmark = pytest.mark.unit
 
@@ -52,3 +52,17 @@ def test_as_many_restarts_within_a_window_as_are_allowed(monkeypatch: pytest.Mon
     clock.now_s += 0.5 * WINDOW_S
     asyncio.run(supervisor(restarts=2).admit(place, started))
     assert place.admitted
+
+
+def test_where_no_other_can_be_started_the_lost_one_and_the_reason_are_said(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def nobody(*_: object) -> str:
+        raise LostActorError("Ray's GCS has ended")
+
+    monkeypatch.setattr(OneNode, "node_of", nobody)
+    lost = seat("rollout-0", object)
+    lost.lose(lost.handle, LostActorError("its process has died"))
+    said = r"^rollout-0 is lost: its process has died; Ray's GCS has ended$"
+    with pytest.raises(LostActorError, match=said):
+        asyncio.run(supervisor().admit(lost, started))
