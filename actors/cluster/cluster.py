@@ -160,9 +160,14 @@ def check_cluster(cfg: RayConfig) -> None:
 
 def _dial(address: str) -> None:
     """Refuse an address at which nobody answers: Ray itself would try for the most of a minute."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():  # such as `auto`: Ray knows at once
+    if address in ("auto", "local"):  # Ray knows at once
         return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(
+            f"ray.address: {address!r} is no address of a cluster; give the HOST:PORT of its head, "
+            "ray://HOST:PORT, or auto on a machine of the cluster (ray.address or RAY_ADDRESS)"
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_S).close()
     except (OSError, OverflowError, UnicodeError) as error:  # no port, or no name of a host

@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from actors.cluster import cluster as cluster_module
-from actors.cluster.cluster import cluster
+from actors.cluster.cluster import check_cluster, cluster
 from actors.plan.checks.inputs import check_files, check_inputs
 from conf.errors import EngineError, PlacementError, UserError
 from tests.settings import run_config, shipped_config
@@ -164,3 +164,12 @@ def test_a_gcs_that_stands_still_is_ended_with_the_cluster_and_keeps_nobody(
         pass
     assert done.is_set()
     assert ended.is_set() is stands_still
+
+
+@pytest.mark.parametrize("address", ["nonsense", "10.0.0.1", "ray://head", ":6379", "head:port"])
+def test_an_address_without_host_or_port_is_refused_before_ray_is_asked(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=rf"ray\.address: '{address}' is no address of a cluster"):
+        check_cluster(run_config().ray)
