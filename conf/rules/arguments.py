@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from conf.keys import is_import_path
 from conf.relation import Relation
 
-OUTSIDE_JUDGE_RELATIONS: tuple[Relation, ...] = (
-    Relation(
-        path="reward.args",
-        involves=("reward.args", "reward.kind"),
-        rule="reward.args are those of a judge from outside this tree",
-        fix="leave them out, or give reward.kind=my_package.module:make",
-        holds=lambda c: not c.reward.args or is_import_path(c.reward.kind),
-    ),
-)
-OUTSIDE_RELATIONS: tuple[Relation, ...] = (
-    Relation(
-        path="reward.rule_args",
-        involves=("reward.rule_args", "reward.rule"),
-        rule="reward.rule_args are those of a rule from outside this tree",
-        fix="leave them out, or give reward.rule=my_package.module:name",
-        holds=lambda c: not c.reward.rule_args or is_import_path(c.reward.rule),
-    ),
-    Relation(
-        path="algorithm.args",
-        involves=("algorithm.args", "algorithm.kind"),
-        rule="algorithm.args are those of an objective from outside this tree",
-        fix="leave them out, or give algorithm.kind=my_package.module:make",
-        holds=lambda c: not c.algorithm.args or is_import_path(c.algorithm.kind),
-    ),
-    Relation(
-        path="data.args",
-        involves=("data.args", "data.kind"),
-        rule="data.args are those of problems from outside this tree",
-        fix="leave them out, or give data.kind=my_package.module:make",
-        holds=lambda c: not c.data.args or is_import_path(c.data.kind),
-    ),
+
+def _read_by(args: str, named: str, what: str) -> Relation:
+    """Arguments are given only where what reads them is named by its path."""
+    given, path = attrgetter(args), attrgetter(named)
+    return Relation(
+        path=args,
+        involves=(args, named),
+        rule=f"{args} are those of {what} from outside this tree",
+        fix=f"leave them out, or give {named}=my_package.module:make",
+        holds=lambda config: not given(config) or is_import_path(path(config)),
+    )
+
+
+OUTSIDE_JUDGE_RELATIONS = (_read_by("reward.args", "reward.kind", "a judge"),)
+OUTSIDE_RELATIONS = (
+    _read_by("reward.rule_args", "reward.rule", "a rule of extraction"),
+    _read_by("algorithm.args", "algorithm.kind", "an objective"),
+    _read_by("data.args", "data.kind", "problems"),
 )
