@@ -110,7 +110,7 @@ def test_an_annotation_that_is_not_at_hand_and_one_argument_too_many_are_said() 
     ("override", "said"),
     [
         ("reward.args={a: 1}", "reward.args: reward.args are those of a judge from outside"),
-        ("reward.rule_args={a: 1}", "reward.rule_args: reward.rule_args are those of a rule from"),
+        ("reward.rule_args={a: 1}", "reward.rule_args: reward.rule_args are those of a rule of"),
         ("algorithm.args={a: 1}", "algorithm.args: algorithm.args are those of an objective from"),
         ("data.args={a: 1}", "data.args: data.args are those of problems from outside"),
     ],
