@@ -39,6 +39,7 @@ from reward.model.written import check_written
 from rl.base.best_effort import BestEffort
 from rl.base.console import Console
 from rl.base.files import replacing_directory
+from rl.base.jsonlines import read_lines
 from rl.loop import Buffer, LoopConfig, run_loop
 from rl.metrics import FAULTS, read_metrics, source_metrics
 from rl.recipes.recipe import History
@@ -178,10 +179,10 @@ class RlRun:
         self._checkpoints.go_back()
         self._executed_for_evaluation = 0
         newest = self._checkpoints.newest
-        for line in read_metrics(self._run.metrics) if self._run.metrics.exists() else ():
-            if line["step"] > (newest.step if newest else 0):  # taken again, but its losses stay
-                for name in line.keys() & FAULTS:
-                    fleet.note(name, int(line[name]))
+        for line in read_lines(self._run.metrics):
+            if line.value["step"] > (newest.step if newest else 0):  # its losses stay
+                for name in line.fields.keys() & FAULTS:
+                    fleet.note(name, int(line.value[name]))
 
     async def _go_on(self, fleet: RayFleet, started_s: float) -> RlResult:
         """From the newest checkpoint, or the initial policy, to the end."""

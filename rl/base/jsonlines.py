@@ -66,11 +66,10 @@ def keep_lines(path: Path, keep: Callable[[Line], bool]) -> None:
     """Drop the other lines, and a torn one; nothing is written where all of a file is kept."""
     if not path.is_file():
         return
-    kept = [line.raw for line in read_lines(path) if keep(line)]
-    if sum(map(len, kept)) == path.stat().st_size:
+    if sum(len(line.raw) for line in read_lines(path) if keep(line)) == path.stat().st_size:
         return
     with replacing(path) as staged, staged.open("wb") as file:
-        file.writelines(kept)
+        file.writelines(line.raw for line in read_lines(path) if keep(line))
 
 
 def as_line(value: object) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rl.base.best_effort import BestEffort
-from rl.base.files import replace_file, write_all
+from rl.base.files import replacing, write_all
 from rl.base.json_text import JsonFault, parse_json
 from rl.step import Batch
 from rl.types import JudgedGroup, StepReport
@@ -42,12 +42,19 @@ class Timeline:
 
     def forget_after(self, step: int) -> None:
         """Begin the file, or take it up without the steps after `step`; what is torn is dropped."""
-        with self._effort.trying(self._path.name):
-            kept = [e for e in _read(self._path) if e["ph"] == "M" or e["args"]["step"] <= step]
-            rows = (e["pid"] == GROUPS_PID and e["name"] == "thread_name" for e in kept)
-            self._num_rows = sum(rows)
-            lines = ",\n".join(map(json.dumps, kept or list(_headings())))
-            replace_file(self._path, f"[\n{lines}{_END}")
+        self._num_rows = 0
+        with (
+            self._effort.trying(self._path.name),
+            replacing(self._path) as staged,
+            staged.open("w", encoding="ascii") as file,
+        ):
+            before = "[\n"
+            for event in _events(self._path):
+                if event["ph"] == "M" or event["args"]["step"] <= step:
+                    file.write(before + json.dumps(event))
+                    before = ",\n"
+                    self._num_rows += event["pid"] == GROUPS_PID and event["name"] == "thread_name"
+            file.write(_END)
 
     def step(self, report: StepReport, batch: Batch, published_s: float) -> None:
         """Add the spans of one step; `published_s` is the `time.time()` at which it had ended."""
@@ -98,17 +105,21 @@ def _sampling(batch: Batch) -> Iterable[tuple[str, float, float]]:
         yield "score", min(finished_s), max(judged.scored_s for judged in batch.groups_P)
 
 
-def _read(path: Path) -> list[Event]:
-    """The events of a file, without a last line that a crash has torn."""
-    if not path.exists():
-        return []
-    events: list[Event] = []
-    for line in path.read_text(encoding="ascii").splitlines()[1:]:
-        try:
-            events.append(parse_json(line.rstrip(",").encode()))
-        except JsonFault:  # the end of the array, or a torn line
-            break
-    return events
+def _events(path: Path) -> Iterator[Event]:
+    """The events of a file, without a last line that a crash has torn; headings where none are."""
+    num = 0
+    if path.exists():
+        with path.open("rb") as file:
+            next(file, None)  # the start of the array
+            for line in file:
+                try:
+                    event: Event = parse_json(line.strip().rstrip(b","))
+                except JsonFault:  # the end of the array, or a torn line
+                    break
+                num += 1
+                yield event
+    if not num:
+        yield from _headings()
 
 
 def _headings() -> Iterable[Event]:

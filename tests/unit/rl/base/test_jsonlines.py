@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,16 @@ def test_a_file_that_a_person_made_may_have_blank_lines_and_no_last_end(tmp_path
     for absent, what in ((tmp_path, "is a directory"), (tmp_path / "none", "does not exist")):
         with pytest.raises(DataError, match=f"{what}; give input=FILE"):
             list(given_lines(absent))
+
+
+def test_a_long_file_is_never_held_in_memory(tmp_path: Path) -> None:
+    """A run of weeks goes back to a checkpoint now and then, with all its lines on the disk."""
+    path, one = tmp_path / "lines.jsonl", {"step": 7, "text": "x" * 1000}
+    append_lines(path, [one] * 10_000)
+    append_lines(path, [{"step": 8}])
+    tracemalloc.start()
+    keep_lines(path, lambda line: line.value["step"] < 8)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < path.stat().st_size / 20
+    assert len(values(path)) == 10_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,16 @@ def test_a_clock_that_is_behind_makes_no_negative_span(path: Path):
     report = StepReport(step=1, metrics={"time/update_s": 2.0, "time/publish_s": 1.0})
     timeline.step(report, late, published_s=110.0)
     assert all(e["dur"] >= 0 for e in events(path) if e["ph"] == "X")
+
+
+def test_a_long_timeline_is_never_held_in_memory(path: Path):
+    timeline = Timeline(path, BestEffort(print))
+    timeline.forget_after(0)
+    for step in range(1, 1001):
+        add_step(timeline, step)
+    tracemalloc.start()
+    timeline.forget_after(999)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < path.stat().st_size / 5
+    assert max(event["args"].get("step", 0) for event in json.loads(path.read_text())) == 999
