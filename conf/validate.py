@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 NOTHING = "???"  # how OmegaConf writes a value that someone has to give
 SHOWN_CHARS = 80
+_FEW = 12  # keys that are named all
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +257,11 @@ def _in_range(key: Key, value: object) -> bool:
 def _unknown(path: str, known: Iterable[str]) -> Fault:
     names = list(known)
     close = meant(path, names) or nearest(path, names)
-    advice = f"nearest valid: {close}" if close else "--help lists the keys"
+    advice = "--help lists the keys"
+    if close:
+        advice = f"nearest valid: {close}"
+    elif len(names) <= _FEW:
+        advice = f"valid: {', '.join(names) or 'none'}"
     return Fault(path, f"unknown key; {advice}")
 
 

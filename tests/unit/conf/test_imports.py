@@ -86,6 +86,7 @@ def test_a_function_without_arguments_of_its_own_gets_none(name: str) -> None:
     [
         ({"mode": "hard", "share": 2}, r"reward\.args\.share: 2 is not a number >= 0 and <= 1"),
         ({"mode": "hard", "shar": 1}, r"reward\.args\.shar: unknown key; nearest valid: share"),
+        ({"mode": "hard", "zzz": 1}, r"reward\.args\.zzz: unknown key; valid: share, mode"),
         ({}, r"reward\.args\.mode: "),
     ],
 )
