@@ -77,6 +77,8 @@ TWICE = """
 import asyncio, os, signal, sys, threading, time
 from actors.cluster.signals import held_signals, run_until_stopped, stopped_by_signals
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have ignored
+
 def send():
     os.kill(os.getpid(), signal.Signals[sys.argv[2]])
 
