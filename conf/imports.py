@@ -65,12 +65,12 @@ def load_function(
     if not callable(found):
         raise UserError(f"{form}; it is a {type(found).__name__}")
     try:
-        parameters = inspect.signature(found).parameters
+        signature = inspect.signature(found)
     except ValueError:  # some built-in functions do not say what they take
         return found
-    more = next(filter(_is_for_args, list(parameters.values())[len(wanted) :]), None)
+    more = next(filter(_is_for_args, list(signature.parameters.values())[len(wanted) :]), None)
     try:
-        inspect.signature(found).bind(*wanted, **({more.name: args} if more else {}))
+        signature.bind(*wanted, **({more.name: args} if more else {}))
     except TypeError as error:
         raise UserError(f"{form} ({error})") from error
     if more is not None:

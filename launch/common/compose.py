@@ -114,7 +114,7 @@ def run_under_hydra(
             codes.append(guarded(lambda: run(config)))
             begun = codes[-1] == 0 or RunDirectory.of(config).config.exists()
             if not begun and job.output_subdir is not None:  # a refused one keeps no records
-                shutil.rmtree(Path(job.runtime.output_dir, job.output_subdir))
+                shutil.rmtree(Path(job.runtime.output_dir, job.output_subdir), ignore_errors=True)
             return
         named = replace(config, name=Path(job.runtime.output_dir).name)
         codes.append(guarded(lambda: _run_of_hydra(run, named, check)))

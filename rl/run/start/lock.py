@@ -33,33 +33,33 @@ def locked(directory: Path, warn: Callable[[str], None], key: str = "name") -> G
         UserError: naming the process that holds it, or why it cannot be made.
     """
     made = not directory.exists()
-    try:
-        file = _open(directory)
-        while not _lock(file, directory, warn, key):
-            file.close()
-            file = _open(directory)
-    except OSError as error:
-        raise UserError(
-            f"{key}: {directory} cannot be written ({error.strerror}); give another {key}="
-        ) from error
-    with file:
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # it may have been moved, or removed
-                if [path.name for path in directory.iterdir()] == [LOCK_FILE]:
-                    (directory / LOCK_FILE).unlink()
-                    if made:
-                        directory.rmdir()
-            fcntl.flock(file, fcntl.LOCK_UN)  # a child that was forked may hold the file open
+    while True:
+        with _open(directory, key) as file:
+            if not _lock(file, directory, warn, key):
+                continue
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # it may have been moved, or removed
+                    if [path.name for path in directory.iterdir()] == [LOCK_FILE]:
+                        (directory / LOCK_FILE).unlink()
+                        if made:
+                            directory.rmdir()
+                fcntl.flock(file, fcntl.LOCK_UN)  # a child that was forked may hold the file open
+            return
 
 
-def _open(directory: Path) -> IO[str]:
+def _open(directory: Path, key: str) -> IO[str]:
     """The file of the lock, in its directory; whoever held it may be removing both."""
     while True:
-        directory.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            return (directory / LOCK_FILE).open("a+", encoding="utf-8")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                return (directory / LOCK_FILE).open("a+", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"{key}: {directory} cannot be written ({error.strerror}); give another {key}="
+            ) from error
 
 
 def _lock(file: IO[str], directory: Path, warn: Callable[[str], None], key: str) -> bool:
