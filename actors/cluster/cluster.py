@@ -29,6 +29,8 @@ from conf.schema import RayConfig
 logger = logging.getLogger(__name__)
 
 _ANSWERS_S = 3.0  # longest wait for a cluster to accept a connection
+_FRAME = bytes(3) + b"\x04" + bytes(5)  # of HTTP/2: empty settings, with which each side begins
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _FRAME  # of a client, RFC 9113 section 3.4
 _LEAVES_S = 30.0  # Ray ends its processes within 15 s, or will not
 _end_with_parent = ray_utils.set_kill_on_parent_death_linux
 
@@ -168,13 +170,31 @@ def _dial(address: str) -> None:
             f"ray.address: {address!r} is no address of a cluster; give the HOST:PORT of its head, "
             "ray://HOST:PORT, or auto on a machine of the cluster (ray.address or RAY_ADDRESS)"
         )
+    where = (host.strip("[]"), int(port))
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_S).close()
+        with socket.create_connection(where, timeout=_ANSWERS_S) as connection:
+            other = "RAY_USE_TLS" not in os.environ and _answers_otherwise(connection)
     except (OSError, OverflowError, UnicodeError) as error:  # no port, or no name of a host
         raise PlacementError(
             f"ray.address: the cluster at {address} does not answer ({error}); "
             "start it, or give the HOST:PORT of its head (ray.address or RAY_ADDRESS)"
         ) from error
+    if other:
+        raise UserError(
+            f"ray.address: what answers at {address} is no head of a Ray cluster; give the port "
+            "that `ray start --head` took (6379 if none was given), or with ray:// that of Ray "
+            "Client (10001); the dashboard and other servers have ports of their own"
+        )
+
+
+def _answers_otherwise(connection: socket.socket) -> bool:
+    """Whether the other side speaks, and not gRPC as Ray does: Ray would try for half a minute."""
+    try:
+        connection.sendall(_PREFACE)
+        answer = connection.recv(len(_FRAME))
+    except OSError:  # it says nothing: Ray knows better what to wait for
+        return False
+    return answer[3:4] != _FRAME[3:4]
 
 
 def _connect(cfg: RayConfig, namespace: str) -> None:

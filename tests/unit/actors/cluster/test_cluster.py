@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import nullcontext
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
@@ -98,6 +100,31 @@ def test_an_address_at_which_nobody_answers_is_refused_before_ray_tries(
             cluster(run_config([f"++ray.address={address}"]).ray, "name"),
         ):
             pass
+
+
+def _answer_once(server: socket.socket, answer: bytes) -> None:
+    client, _ = server.accept()
+    with client:
+        client.recv(64)
+        client.sendall(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_head"),
+    [
+        (b"HTTP/1.0 400 Bad Request\r\n\r\n", False),  # the dashboard
+        (b"", False),  # it hangs up
+        (bytes.fromhex("00001804") + bytes(29), True),  # what a GCS and a Ray Client server say
+    ],
+)
+def test_a_server_that_is_no_head_is_refused_before_ray_tries(answer: bytes, is_head: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        answering = threading.Thread(target=_answer_once, args=(server, answer))
+        answering.start()
+        with nullcontext() if is_head else pytest.raises(UserError, match="is no head of a Ray"):
+            check_cluster(run_config([f"++ray.address={address}"]).ray)
+        answering.join()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "no such host:6379", "[::1]:1"])
