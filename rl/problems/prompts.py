@@ -131,12 +131,12 @@ def parse_tests(tests: str, entry_point: str | None) -> Tests:
     value = _from_json("tests", tests)
     if isinstance(value, list):
         return _parse_cases(cast("list[object]", value), entry_point, "", None)
-    if not isinstance(value, dict):
+    fields = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    if not fields.keys() & {"assert", "cases"}:
         raise DataError(
             'tests: must be a list of {"input", "output"}, {"cases": [...]} or '
             f'{{"assert": [...], "setup": str}} ({show(tests)})'
         )
-    fields = cast("dict[str, object]", value)
     setup, time_limit = _setup_of(fields), parse_time_limit(fields.get("time_limit"), "tests")
     if "cases" not in fields:
         return AssertTests(_asserts_of(fields), setup, time_limit)

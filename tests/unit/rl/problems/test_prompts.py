@@ -121,6 +121,7 @@ def test_plain_strings_dictionaries_null_columns_and_extra_columns_are_accepted(
             "tests",
             "must be the list of arguments of 'f'",
         ),
+        ({"tests": '{"inputs": ["1"], "outputs": ["2"]}'}, "tests", "must be a list of"),
         ({"tests": '{"assert": []}'}, "tests", '"assert" must list'),
         ({"tests": '{"assert": ["  "]}'}, "tests", '"assert" must list'),
         ({"tests": '{"assert": "assert 1"}'}, "tests", '"assert" must list'),
