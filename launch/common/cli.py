@@ -10,7 +10,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, cast
@@ -21,13 +21,14 @@ from conf.errors import UserError
 from conf.keys import keys_of
 from conf.schema import Config
 from conf.validate import build, cautions, to_dict
-from launch.common.compose import Check, Run, claim, compose_all, run_under_hydra
+from launch.common.compose import Check, Run, claim, compose_all, run_recorded, run_under_hydra
 from launch.common.exits import guarded
 from launch.common.failures import report
 from launch.common.help import INFO, about, help_of_run, help_of_schema
 from launch.common.overrides import Lines, expand, forced_overrides, nested, override, parse
 from launch.common.ray_job import job_runtime_env
 from rl.base.outputs import check_output_dir
+from rl.run.directory import RunDirectory
 
 # Read when a library is loaded, which is after this; its bars would stand between our lines.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -160,7 +161,8 @@ def _run_in_its_directory(
         own = [override("name", name)] if name != config.name else []
         if job_runtime_env() is not None:  # so that Hydra's records lie beside the others
             own.append(override("output_dir", config.output_dir))
-        return run_under_hydra(run, [*overrides, *own], check, multirun=False)
+        directory = RunDirectory.of(replace(config, name=name))
+        return run_recorded(run, directory, [*overrides, *own])
 
 
 def _check_options(args: argparse.Namespace) -> None:

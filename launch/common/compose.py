@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,7 @@ from rl.run.directory import RunDirectory
 from rl.run.start.claim import claimed_run
 
 HYDRA_VERSION_BASE = "1.3"
+_HYDRA_SUBDIR = ".hydra"  # unless hydra.output_subdir says otherwise
 
 Run = Callable[[Config], int | None]
 Check = Callable[[Config], None]
@@ -103,7 +104,7 @@ def run_under_hydra(
 ) -> int:
     """Let Hydra write its records and, for a sweep, launch its jobs.
 
-    A run that is none of a sweep has claimed its directory before.
+    A run that is none of a sweep has claimed its directory before: `run_recorded`.
     """
     codes: list[int] = []
 
@@ -112,9 +113,6 @@ def run_under_hydra(
         job = HydraConfig.get()
         if job.mode is not RunMode.MULTIRUN:
             codes.append(guarded(lambda: run(config)))
-            begun = codes[-1] == 0 or RunDirectory.of(config).config.exists()
-            if not begun and job.output_subdir is not None:  # a refused one keeps no records
-                shutil.rmtree(Path(job.runtime.output_dir, job.output_subdir), ignore_errors=True)
             return
         named = replace(config, name=Path(job.runtime.output_dir).name)
         codes.append(guarded(lambda: _run_of_hydra(run, named, check)))
@@ -128,6 +126,31 @@ def run_under_hydra(
     finally:
         sys.argv = argv
     return max(codes, default=0)
+
+
+def run_recorded(run: Run, directory: RunDirectory, overrides: Sequence[str]) -> int:
+    """`run_under_hydra`, after which Hydra's records are those of the last run that began there."""
+    own = [o.value() for o in parse(overrides) if o.key_or_group == "hydra.output_subdir"]
+    subdir = own[-1] if own else _HYDRA_SUBDIR
+    records = directory.root / str(subdir)
+    before = {path: path.read_bytes() for path in records.glob("*.yaml")} if subdir else {}
+    config = _version_of(directory.config)
+    code = run_under_hydra(run, overrides, None, multirun=False)
+    if code and subdir and _version_of(directory.config) == config:  # it was refused
+        shutil.rmtree(records, ignore_errors=True)
+        if before:
+            records.mkdir()
+        for path, content in before.items():
+            path.write_bytes(content)
+    return code
+
+
+def _version_of(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is replaced."""
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_ino, status.st_mtime_ns
+    return None
 
 
 def _run_of_hydra(run: Run, config: Config, check: Check | None) -> int | None:

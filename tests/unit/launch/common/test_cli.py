@@ -20,6 +20,7 @@ from conf.schema import Config, key
 from launch.common.cli import main, main_simple
 from launch.common.overrides import override
 from launch.sweeps.command import run_sweep
+from rl.run.directory import RunDirectory
 from rl.run.start.lock import locked
 
 pytestmark = pytest.mark.unit
@@ -89,6 +90,9 @@ def run_config(config: Config) -> None:
     if config.seed == 2:
         raise UserError("reward.model: 'x' is not a directory (give reward.model=DIR)")
     if config.seed == 3:
+        raise EngineError("rollout-0 died")
+    if config.seed == 5 and config.name == "mine":
+        RunDirectory.of(config).config.touch()
         raise EngineError("rollout-0 died")
     if config.seed == 8:
         raise OSError(errno.ENOSPC, "No space left on device", "config.yaml")
@@ -205,10 +209,27 @@ def test_a_good_run_exits_0_and_leaves_hydras_records_in_the_run_directory(run: 
 def test_a_run_that_is_refused_before_it_begins_leaves_no_directory(run: Command) -> None:
     assert run("seed=2", "name=mine").code == 2
     assert not Path("outputs/quickstart/mine").exists()
-    begun = end("begun", steps=0)
+    assert run("seed=2", "name=mine", "hydra.output_subdir=records").code == 2
+    assert not Path("outputs/quickstart/mine").exists()
+
+
+@pytest.mark.parametrize("subdir", [".hydra", "records"])
+def test_a_resumed_run_that_is_refused_changes_nothing(run: Command, subdir: str) -> None:
+    mine = ("name=mine", f"hydra.output_subdir={subdir}")
+    assert run("seed=7", *mine).code == 0
+    begun = end("mine", steps=0)
     (begun / "config.yaml").touch()
-    assert run("seed=2", "name=begun").code == 2
-    assert (begun / ".hydra").is_dir()
+    before = {path.name: path.read_bytes() for path in (begun / subdir).iterdir()}
+    assert b"seed=7" in before["overrides.yaml"]
+    assert run("seed=2", "resume=auto", *mine).code == 2
+    assert {path.name: path.read_bytes() for path in (begun / subdir).iterdir()} == before
+    assert run("seed=6", "resume=auto", *mine).code == 0
+    assert b"seed=6" in (begun / subdir / "overrides.yaml").read_bytes()
+
+
+def test_a_run_that_fails_after_it_has_begun_leaves_its_records(run: Command) -> None:
+    assert run("seed=5", "name=mine").code == 1
+    assert b"seed=5" in Path("outputs/quickstart/mine/.hydra/overrides.yaml").read_bytes()
 
 
 def end(name: str, steps: int = 2) -> Path:
