@@ -182,28 +182,54 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     return best if best is not None and likeness(best)[0] >= MIN_LIKENESS else None
 
 
-# What other tools call a key, and ours; a name that is neither is guessed by its letters.
-SYNONYMS: Mapping[str, tuple[str, ...]] = {
-    "actors": ("engines", "shards", "ranks"),
-    "workers": ("engines", "shards", "ranks", "test_workers"),
-    "replicas": ("engines", "shards"),
-    "n": ("num_samples", "group_size"),
-    "samples": ("num_samples",),
-    "num_generations": ("group_size",),
-    "steps": ("num_steps",),
-    "max_steps": ("num_steps",),
-    "batch_size": ("prompts_per_step", "batch_pairs"),
-    "train_batch_size": ("prompts_per_step",),
-    "learning_rate": ("lr",),
-    "beta": ("kl_coef",),
-    "max_length": ("max_tokens",),
-    "tp": ("tensor_parallel",),
-    "lora_rank": ("rank",),
-    "lora_alpha": ("alpha",),
-    "target_modules": ("layers",),
-    "learnrate": ("lr",),
-    "save_every": ("every",),
+# Ours, as the last part of a key or its whole path, and what other tools call it; a name that is
+# neither is guessed by its letters.
+_OTHER_NAMES: Mapping[tuple[str, ...], str] = {
+    ("engines", "shards", "ranks", "test_workers"): "workers actors replicas",
+    ("engines",): "num_engines vllm_num_engines",
+    ("algorithm.group_size", "num_samples"): "n n_samples_per_prompt num_return_sequences",
+    ("num_samples",): "samples",
+    ("group_size",): "num_generations",
+    ("num_steps", "epochs"): "total_epochs num_epochs num_train_epochs",
+    ("num_steps",): "steps max_steps total_training_steps",
+    ("prompts_per_step", "batch_pairs"): "batch_size train_batch_size rollout_batch_size",
+    ("microbatch_tokens",): "micro_train_batch_size per_device_train_batch_size "
+    "gradient_accumulation_steps ppo_micro_batch_size_per_gpu ppo_max_token_len_per_gpu",
+    ("minibatches_per_step",): "ppo_mini_batch_size",
+    ("policy.lr", "lr"): "learning_rate learnrate actor_learning_rate",
+    ("lr_schedule",): "lr_scheduler_type",
+    ("warmup_steps",): "warmup_ratio",
+    ("grad_clip",): "max_grad_norm",
+    ("kl_coef",): "beta init_kl_coef kl_loss_coef",
+    ("entropy_coef",): "entropy_coeff",
+    ("advantage_baseline",): "adv_estimator advantage_estimator",
+    ("advantage_scale",): "scale_rewards",
+    ("loss_aggregation",): "loss_type loss_agg_mode",
+    ("clip_eps_low",): "clip_ratio clip_ratio_low cliprange epsilon",
+    ("clip_eps_high",): "clip_ratio_high epsilon_high",
+    ("max_tokens",): "max_length",
+    ("max_prompt_tokens",): "max_prompt_length prompt_max_len",
+    ("model.max_completion_tokens", "max_tokens"): "max_response_length max_completion_length "
+    "max_new_tokens generate_max_len",
+    ("train_path",): "train_files train_data prompt_data",
+    ("eval_path",): "val_files eval_data",
+    ("model.path", "model", "policy"): "model_name_or_path pretrain",
+    ("reward.model", "reward_model"): "reward_pretrain",
+    ("model.dtype", "dtype"): "torch_dtype bf16",
+    ("rollout.tensor_parallel", "tensor_parallel"): "tp tensor_parallel_size "
+    "tensor_model_parallel_size",
+    ("placement.colocate",): "vllm_mode colocate_all_models",
+    ("placement.num_nodes",): "nnodes",
+    ("placement.node.gpus",): "n_gpus_per_node",
+    ("policy.lora.rank",): "lora_rank lora_r",
+    ("policy.lora.alpha",): "lora_alpha",
+    ("policy.lora.layers",): "target_modules",
+    ("checkpoint.every", "checkpoint_every", "every"): "save_steps save_freq save_every",
+    ("evaluation.every",): "test_freq eval_steps",
+    ("trackers",): "report_to logger",
+    ("name",): "run_name experiment_name",
 }
+_SYNONYMS = {word: ours for ours, words in _OTHER_NAMES.items() for word in words.split()}
 
 
 def meant(path: str, known: Iterable[str]) -> str | None:
@@ -211,13 +237,17 @@ def meant(path: str, known: Iterable[str]) -> str | None:
 
     >>> meant("rollout.actors", ["reward.shards", "rollout.engines"]), meant("n", ["num_samples"])
     ('rollout.engines', 'num_samples')
+    >>> meant("rollout.n", ["algorithm.group_size", "evaluation.num_samples", "probe.num_samples"])
+    'algorithm.group_size'
     """
+    names = list(known)
     group, _, word = path.rpartition(".")
-    words = SYNONYMS.get(word, ())
-    found = [name for name in known if name.rpartition(".")[2] in words]
-    return next((name for name in found if name.rpartition(".")[0] == group), None) or (
-        found[0] if len(found) == 1 else None
-    )
+    words = _SYNONYMS.get(word, ())
+    found = [name for name in names if name.rpartition(".")[2] in words]
+    near = [name for name in found if name.rpartition(".")[0] == group]
+    whole = [name for name in words if name in names]
+    alone = found if len(found) == 1 else []
+    return next(iter([*near, *whole, *alone]), None)
 
 
 def as_yaml(value: object) -> str:

@@ -808,6 +808,18 @@ def test_no_suggestion_is_better_than_a_wild_one() -> None:
         ("policy__lora__target_modules", "policy.lora.layers"),
         ("algorithm__batch_size", "algorithm.prompts_per_step"),
         ("algorithm__num_generations", "algorithm.group_size"),
+        ("rollout__n", "algorithm.group_size"),
+        ("data__train_files", "data.train_path"),
+        ("data__val_files", "data.eval_path"),
+        ("data__max_response_length", "model.max_completion_tokens"),
+        ("algorithm__adv_estimator", "algorithm.advantage_baseline"),
+        ("algorithm__loss_type", "algorithm.loss_aggregation"),
+        ("policy__gradient_accumulation_steps", "policy.microbatch_tokens"),
+        ("reward__tp", "reward.tensor_parallel"),
+        ("policy__save_steps", "checkpoint.every"),
+        ("report_to", "trackers"),
+        ("reward_pretrain", "reward.model"),
+        ("n_samples_per_prompt", "algorithm.group_size"),
     ],
 )
 def test_the_name_that_other_tools_give_a_key_is_understood(
@@ -815,6 +827,14 @@ def test_the_name_that_other_tools_give_a_key_is_understood(
 ) -> None:
     (fault,) = faults_of(changed(quickstart, **{path: 2}))
     assert fault == f"{path.replace('__', '.')}: unknown key; nearest valid: {meant}"
+
+
+def test_a_key_of_another_tools_groups_is_understood(quickstart: dict[str, Any]) -> None:
+    groups = {"actor_rollout_ref": {"rollout": {"n": 8}}, "trainer": {"total_epochs": 3}}
+    assert faults_of({**quickstart, **groups}) == [
+        "actor_rollout_ref.rollout.n: unknown key; nearest valid: algorithm.group_size",
+        "trainer.total_epochs: unknown key; nearest valid: algorithm.num_steps",
+    ]
 
 
 def test_another_tools_name_is_understood_by_small_commands_too() -> None:
