@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, cast
 
 from conf.errors import DataError
@@ -203,16 +204,34 @@ def read_scores(source: Path) -> GivenScores:
         try:
             row = parse_json(line, finite=True)
             fields = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
-            place = tuple(fields[name] for name in ("step", "prompt_id", "sample_idx"))
+            _check_scored(fields)
             score, reward = fields["score"], float(fields["reward"])
             given = GivenScore(None if score is None else float(score), reward)
-        except (JsonFault, KeyError, TypeError, ValueError) as error:
+        except (JsonFault, TypeError, OverflowError) as error:
             raise DataError(
                 f"{source}:{number}:-: is no scored completion of a run ({error}); give what "
                 "launch/score.py input=RUN has written"
             ) from error
-        found[cast("tuple[int, str, int]", place)] = given
+        found[fields["step"], fields["prompt_id"], fields["sample_idx"]] = given
     return found
+
+
+_SCORED: Mapping[str, tuple[type | UnionType, str]] = {
+    "step": (int, "a whole number"),
+    "prompt_id": (str, "text"),
+    "sample_idx": (int, "a whole number"),
+    "score": (int | float | None, "a number or null"),
+    "reward": (int | float, "a number"),
+}
+
+
+def _check_scored(fields: Mapping[str, Any]) -> None:
+    """Raise TypeError for the first field of a scored completion that is missing or of no use."""
+    for name, (kind, what) in _SCORED.items():
+        if name not in fields:
+            raise TypeError(f"{name} is missing")
+        if not isinstance(fields[name], kind) or isinstance(fields[name], bool):
+            raise TypeError(f"{name} must be {what}, not {fields[name]!r:.40}")
 
 
 def judged_rows(group: AnswerGroup, judged: Judged) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 
 from conf.errors import DataError, UserError
 from reward.model.files import is_local
+from rl.base.faults import held_twice
+from rl.base.files import lack_of
 from rl.base.staged_parquet import StagedParquet
 from rl.seeds import derive_seed
 
@@ -176,13 +178,14 @@ def read_pairs(path: str | Path) -> list[Pair]:
     Without a `prompt_id` the problem's text identifies it. Raises DataError on a missing column or
     an empty cell.
     """
-    table = _read_table(Path(path))
-    known = [name for name in _PAIR_SCHEMA.names if name in table.column_names]
     try:
-        rows = table.select(known).to_pylist()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: holds text that is not UTF-8 ({error})") from error
-    return [_pair_of_row(f"{path}:{number}", row) for number, row in enumerate(rows)]
+        with pq.ParquetFile(path) as file:
+            _require_columns(path, file.schema_arrow.names)
+            known = [name for name in _PAIR_SCHEMA.names if name in file.schema_arrow.names]
+            table = file.read(columns=known)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: is not a readable parquet file ({error})") from error
+    return _pairs_of(path, table)
 
 
 def load_pairs(data: str, key: str = "data") -> tuple[list[Pair], list[Pair] | None]:
@@ -192,6 +195,8 @@ def load_pairs(data: str, key: str = "data") -> tuple[list[Pair], list[Pair] | N
     None. Other directories and hub ids are read as Hugging Face data sets, split "train". Raises
     DataError where there are no pairs.
     """
+    if not data:
+        raise DataError(f"{key}: has no value; give a parquet file, a directory or a hub id")
     path = Path(data)
     validation: list[Pair] | None = None
     if (path / "train.parquet").is_file():
@@ -204,7 +209,7 @@ def load_pairs(data: str, key: str = "data") -> tuple[list[Pair], list[Pair] | N
         train = _load_data_set(data, key)
     else:
         raise DataError(
-            f"{key}: {data} does not exist; give a parquet file, a directory or a hub id"
+            f"{key}: {data} {lack_of(data)}; give a parquet file, a directory or a hub id"
         )
     if not train and not validation:
         raise DataError(f"{data}: holds no pair; give pairs of launch/mine_pairs.py")
@@ -223,25 +228,39 @@ def _load_data_set(data: str, key: str) -> list[Pair]:
     assert isinstance(rows, Dataset)
     _require_columns(data, rows.column_names)
     known = [name for name in _PAIR_SCHEMA.names if name in rows.column_names]
-    return [
-        _pair_of_row(f"{data}:{number}", dict(row))
-        for number, row in enumerate(rows.select_columns(known).to_list())
-    ]
+    return _pairs_of(data, rows.select_columns(known).with_format("arrow")[:])
 
 
 def _require_columns(place: str | Path, names: Sequence[str]) -> None:
     for name in _REQUIRED:
         if name not in names:
             raise DataError(f"{place}:-:{name}: column is missing (has {list(names)})")
+    if twice := held_twice(names, _PAIR_SCHEMA.names):
+        raise DataError(f"{place}:-:{twice[0]}: column is there more than once; keep one of them")
 
 
-def _read_table(path: Path) -> pa.Table:
+def _pairs_of(place: str | Path, table: pa.Table) -> list[Pair]:
+    """The pairs of a table that has columns of `_PAIR_SCHEMA` alone."""
+    for index, name in enumerate(table.column_names):
+        if name not in _REQUIRED:  # whose cells are looked at one by one
+            table = table.set_column(index, name, _converted(place, name, table[name]))
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: is not a readable parquet file ({error})") from error
-    _require_columns(path, table.column_names)
-    return table
+        rows = table.to_pylist()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: holds text that is not UTF-8 ({error})") from error
+    return [_pair_of_row(f"{place}:{number}", row) for number, row in enumerate(rows)]
+
+
+def _converted(place: str | Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column in the type that it has to have, such as text for a `prompt_id` that is a number."""
+    wanted = _PAIR_SCHEMA.field(name).type
+    try:
+        return column.cast(wanted)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{place}:-:{name}: column must be of type {wanted} ({column.type}: {error}); convert "
+            "it, or leave it out"
+        ) from error
 
 
 def _pair_of_row(place: str, row: dict[str, Any]) -> Pair:

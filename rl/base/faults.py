@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 MAX_FAULTS_SHOWN = 20
 
@@ -18,6 +19,16 @@ def show(value: object) -> str:
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
     """
     return _SHORT.repr(value).encode("ascii", "backslashreplace").decode("ascii")
+
+
+def held_twice(found: Sequence[str], wanted: Iterable[str]) -> list[str]:
+    """Names of wanted columns that a table has more than once, so that nobody knows which is meant.
+
+    >>> held_twice(["id", "prompt", "id", "note", "note"], ["id", "prompt"])
+    ['id']
+    """
+    times = Counter(found)
+    return [name for name in wanted if times[name] > 1]
 
 
 def listing(faults: Sequence[str], num_faults: int | None = None) -> str:

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conf.errors import DataError
-from rl.base.faults import listing, show
+from rl.base.faults import held_twice, listing, show
 from rl.base.process import read_big_integers
 from rl.base.staged_parquet import StagedParquet
 from rl.seeds import derive_seed
@@ -486,8 +486,13 @@ def _cell(scalar: pa.Scalar, column: str, faults: list[str]) -> object:
 
 def _check_schema(path: Path, schema: pa.Schema) -> None:
     """Raise for all columns that are missing or of another type; further columns are ignored."""
-    faults: list[str] = []
+    faults = [
+        f"{path}:-:{name}: the column is there more than once; keep one of them"
+        for name in held_twice(schema.names, SCHEMA.names)
+    ]
     for field in SCHEMA:
+        if schema.names.count(field.name) > 1:
+            continue
         if field.name not in schema.names:
             faults.append(
                 f"{path}:-:{field.name}: the column is missing (found: {', '.join(schema.names)}; "
@@ -515,7 +520,8 @@ def _is_text(found: pa.DataType) -> bool:
 
 
 def _is_messages(found: pa.DataType) -> bool:
-    if not (pa.types.is_list(found) or pa.types.is_large_list(found)):
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(kind(found) for kind in kinds):
         return False
     turn = found.value_type
     if not pa.types.is_struct(turn):

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conf.errors import DataError
+from rl.base.faults import held_twice
 from rl.base.files import replacing
 from rl.problems.prompts import language_of
 from rl.seeds import derive_seed
@@ -318,6 +319,8 @@ def read_rows(path: Path, kind: type[Row], **given: object) -> Iterator[Row]:
         if column.required and column.name not in names:
             raise DataError(f"{path}:-:{column.name}: column is missing (has {names})")
     present = [column.name for column in wanted if column.name in names]
+    if twice := held_twice(names, present):
+        raise DataError(f"{path}:-:{twice[0]}: column is there more than once; keep one of them")
     number = 0
     try:
         for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=present):

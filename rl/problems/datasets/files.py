@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conf.errors import DataError
-from rl.base.faults import show
+from rl.base.faults import held_twice, show
 from rl.problems.datasets.json_cells import Decode, JsonCellError, json_decoders
 from rl.problems.datasets.rows import Row
 
@@ -89,9 +89,7 @@ def _json_array(file: RawFile, columns: Sequence[str]) -> Iterator[Row]:
 
 def _parquet(file: RawFile, columns: Sequence[str]) -> Iterator[Row]:
     with pq.ParquetFile(file.path, arrow_extensions_enabled=True) as parquet:
-        present = [name for name in columns if name in parquet.schema_arrow.names]
-        if not present:
-            raise DataError(_no_column(file, columns, parquet.schema_arrow.names))
+        present = _present(file, columns, parquet.schema_arrow.names)
         decoders = json_decoders(parquet.schema_arrow)
         batches = parquet.iter_batches(batch_size=_BATCH_ROWS, columns=present)
         yield from _batches(file, batches, decoders)
@@ -104,9 +102,7 @@ def _arrow(file: RawFile, columns: Sequence[str]) -> Iterator[Row]:
         content.seek(0)
         reader = pa.ipc.open_file(content) if is_file else pa.ipc.open_stream(content)
         table = reader.read_all()  # mapped, not copied
-        present = [name for name in columns if name in table.column_names]
-        if not present:
-            raise DataError(_no_column(file, columns, table.column_names))
+        present = _present(file, columns, table.column_names)
         batches = table.select(present).to_batches(max_chunksize=_BATCH_ROWS)
         yield from _batches(file, iter(batches), json_decoders(table.schema))
 
@@ -169,5 +165,15 @@ def _cell(scalar: pa.Scalar, column: str, row: Row, decode: Decode | None) -> ob
         return None
 
 
-def _no_column(file: RawFile, columns: Sequence[str], found: Sequence[str]) -> str:
-    return f"{file.name}: has none of the columns {', '.join(columns)} (found: {', '.join(found)})"
+def _present(file: RawFile, columns: Sequence[str], found: Sequence[str]) -> list[str]:
+    """The columns that a table has. Raises DataError where it has none of them, or one twice."""
+    present = [name for name in columns if name in found]
+    if not present:
+        raise DataError(
+            f"{file.name}: has none of the columns {', '.join(columns)} (found: {', '.join(found)})"
+        )
+    if twice := held_twice(found, present):
+        raise DataError(
+            f"{file.name}:-:{twice[0]}: the column is there more than once; keep one of them"
+        )
+    return present

@@ -120,6 +120,10 @@ def _numbers(table: pa.Table) -> pa.Table:
     return pa.table({name: [{"x": 1}] * table.num_rows for name in table.column_names})
 
 
+def _twice(table: pa.Table) -> pa.Table:
+    return table.append_column(table.column_names[-1], table[-1])
+
+
 def _bytes(table: pa.Table) -> pa.Table:
     return pa.table({name: [b"\xff\xfe"] * table.num_rows for name in table.column_names})
 
@@ -142,6 +146,7 @@ OF_TABLES: dict[str, Damage] = {
     "nulls": _rewritten(_nulls),
     "structs": _rewritten(_numbers),
     "bytes": _rewritten(_bytes),
+    "a column twice": _rewritten(_twice),
 }
 OF_LINES: dict[str, Damage] = {
     "zeros": _fill(bytes(50) + b"\n"),
@@ -193,6 +198,9 @@ HARMLESS: dict[str, Callable[[pa.Table], pa.Table]] = {
             name: column.dictionary_encode() if pa.types.is_string(column.type) else column
             for name, column in zip(table.column_names, table.columns, strict=True)
         }
+    ),
+    "another column twice": lambda table: pa.table(
+        [*table.columns, table[0], table[0]], [*table.column_names, "note", "note"]
     ),
     "in two groups of rows": lambda table: pa.concat_tables([table.slice(0, 1), table.slice(1)]),
 }

@@ -133,9 +133,26 @@ def test_scores_that_lack_a_completion_are_refused_by_its_name(tmp_path: Path, p
 
 def test_lines_that_score_no_completion_of_a_run_are_refused_by_their_place(tmp_path: Path):
     path = write_scores(tmp_path / "scored.jsonl", {(1, "p0", 0): 3.0})
-    path.write_text(path.read_text() + '{"prompt": "Add.", "reward": 1}\n')
-    with pytest.raises(DataError, match=r"scored.jsonl:2:-: .*'step'.*launch/score.py"):
-        read_scores(path)
+    first = path.read_text()
+    row = {"step": 1, "prompt_id": "a", "sample_idx": 0, "score": None, "reward": 1}
+    read_scores(_added(path, first, row))
+    for name, value in (
+        ("step", "1"),
+        ("prompt_id", ["a"]),
+        ("sample_idx", True),
+        ("score", "nan"),
+        ("reward", None),
+        ("reward", 10**400),
+    ):
+        with pytest.raises(DataError, match=r"scored.jsonl:2:-: is no scored .*launch/score.py"):
+            read_scores(_added(path, first, row | {name: value}))
+    with pytest.raises(DataError, match=r"scored.jsonl:2:-: .*step is missing"):
+        read_scores(_added(path, first, {"prompt": "Add.", "reward": 1}))
+
+
+def _added(path: Path, lines: str, row: object) -> Path:
+    path.write_text(f"{lines}{json.dumps(row)}\n")
+    return path
 
 
 def test_truncated_answers_are_settled_again_under_other_scores(tmp_path: Path, policy: Learned):

@@ -79,6 +79,44 @@ def test_a_bad_file_is_named_with_its_place(tmp_path: Path) -> None:
         read_pairs(path)
 
 
+def test_no_name_is_no_data_set() -> None:
+    with pytest.raises(DataError, match=r"^data: has no value; give a parquet file"):
+        load_pairs("")
+
+
+def _with(tmp_path: Path, **columns: object) -> str:
+    pair = {"question_content": ["q"], "code_pos": ["a"], "code_neg": ["b"]}
+    pq.write_table(pa.table(pair | columns), tmp_path / "pairs.parquet")
+    return str(tmp_path / "pairs.parquet")
+
+
+def test_further_columns_of_other_types_are_converted(tmp_path: Path) -> None:
+    path = _with(tmp_path, prompt_id=[7], pos_step=[3.0], neg_tests_passed=[1], source=pa.nulls(1))
+    (pair,) = read_pairs(path)
+    assert (pair.prompt_id, pair.pos_step, pair.source) == ("7", 3, "unknown")
+    assert pair.neg_tests_passed == 1.0
+    split_by_prompt([pair], 0.5, seed=0)
+    write_pairs(path, [pair])
+    assert read_pairs(path) == [pair]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt_id", {"a": 1}),
+        ("source", ["x"]),
+        ("pos_step", "third"),
+        ("pos_step", 1.5),
+        ("neg_tests_passed", "all"),
+    ],
+)
+def test_a_further_column_that_can_not_be_converted_is_named(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    with pytest.raises(DataError, match=rf"pairs\.parquet:-:{name}: column must be of type .*out$"):
+        read_pairs(_with(tmp_path, **{name: [value]}))
+
+
 def test_about_the_share_is_held_out_and_a_side_depends_on_no_other_problem() -> None:
     sides = [is_for_validation(f"p{k}", 0.1, seed=3) for k in range(5000)]
     assert 400 < sum(sides) < 600

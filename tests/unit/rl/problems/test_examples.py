@@ -126,3 +126,10 @@ def test_a_file_that_is_none_or_empty_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=fault):
             read_examples(str(tmp_path / name), "answers")
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.table([["a"], ["b"], ["c"]], ["prompt", "completion", "prompt"]), path)
+    with pytest.raises(DataError, match=r"data\.parquet:-:prompt: the column is there more than"):
+        read_examples(str(path), "answers")

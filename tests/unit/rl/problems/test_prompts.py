@@ -88,6 +88,16 @@ def test_plain_strings_dictionaries_null_columns_and_extra_columns_are_accepted(
     assert load_prompts(path) == [Prompt(id="a", messages=(Message("user", "q"),))]
 
 
+def test_turns_may_be_lists_of_any_kind(tmp_path):
+    turn = pa.struct([("content", pa.string()), ("role", pa.string())])
+    for kind in (pa.list_(turn), pa.large_list(turn), pa.list_(turn, 1)):
+        columns = {"id": ["a"], "prompt": pa.array([[{"role": "user", "content": "q"}]], kind)}
+        rest = {name: pa.nulls(1) for name in ("tests", "entry_point", "source", "meta")}
+        pq.write_table(pa.table(columns | rest), tmp_path / "p.parquet")
+        (prompt,) = load_prompts(tmp_path / "p.parquet")
+        assert prompt.messages == (Message("user", "q"),)
+
+
 @pytest.mark.parametrize(
     ("change", "column", "rule"),
     [
