@@ -35,6 +35,7 @@ _MAX_LAYERS = 10_000
 _MAX_SIZE = 2**31  # of a count that a configuration states
 _OBJECTS = ("text_config", "quantization_config", "rope_scaling", "rope_parameters", "id2label")
 _DTYPES = frozenset(["float32", "float16", "bfloat16", "float64", "float", "half", "double"])
+_FLOATS = frozenset(["F64", "F32", "F16", "BF16"])
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _JSON_FILES = (
     "config.json",
@@ -127,6 +128,7 @@ def check_directory(directory: Path) -> None:
     except UserError as error:
         faults.append(str(error))
     if "config.json" in read:
+        faults += [f"{directory}: {fault}" for fault in _of_types(read["config.json"], tensors)]
         faults += [f"{directory / 'config.json'}: {fault}" for fault in _of_config(read, tensors)]
         faults += _of_ids(directory, read)
     faults += _of_code(directory, read)
@@ -178,6 +180,24 @@ def _of_config(
     text = text_part(config)
     yield from _of_sizes(text)
     yield from _of_embedding(text, tensors)
+
+
+def _of_types(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> Iterator[str]:
+    """Weights that are no numbers as they are, of a model that does not say how to read them."""
+    if text_part(config).get("quantization_config"):
+        return
+    odd = {
+        name: entry.dtype
+        for name, entry in tensors.items()
+        if name.endswith(".weight") and entry.dtype not in _FLOATS  # some buffers are masks
+    }
+    if odd:
+        name, dtype = next(iter(odd.items()))
+        yield (
+            f"{len(odd)} of {len(tensors)} tensors are of no type of weights, the first is {name} "
+            f"({dtype}), and config.json has no quantization_config that says how they are read; "
+            "fetch config.json and weights of one version, or save the model in bfloat16"
+        )
 
 
 def _of_sizes(text: Mapping[str, Any]) -> Iterator[str]:

@@ -78,7 +78,7 @@ def find_model(model: str, key: str) -> Path | None:
         return None
     path = Path(model)
     if not os.path.isdir(path):
-        what = "is a file, not a directory" if lack_of(path) is None else "does not exist"
+        what = lack_of(path) or "is a file, not a directory"
         raise UserError(f"{key}: the model directory {model} {what}; give {key}=DIR or a hub id")
     for name in ("config.json", "tokenizer.json"):
         if not (path / name).is_file():

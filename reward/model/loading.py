@@ -180,6 +180,8 @@ def _faults(directory: Path, head: Head, stamps: object) -> tuple[str, ...]:
     known = AutoModelForCausalLM if head == "lm" else AutoModelForSequenceClassification
     if type(config) not in known._model_mapping:  # pyright: ignore[reportPrivateUsage]  # no public query
         return (f"{no_class(config, head)}",)
+    if getattr(config, "quantization_config", None):  # whose tensors its own packages alone name
+        return ()
     of_lm = _report(AutoModelForCausalLM, directory, config, torch) if head == "score" else None
     report = _report(known, directory, config, torch)
     if of_lm is not None:
@@ -252,7 +254,7 @@ def first_line(error: BaseException) -> str:
 
 def _why(error: Exception, directory: Path) -> str:
     """What the library says; of a bare key, which setting of config.json has it as its value."""
-    if not isinstance(error, KeyError):
+    if not isinstance(error, KeyError) or " " in str(error.args[0]):  # a sentence is no key
         return first_line(error)
     found = ", ".join(_settings_with(error.args[0], read_object(directory / "config.json")))
     return f"{found or 'config.json'} names {error}, which it does not know"

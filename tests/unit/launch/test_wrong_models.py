@@ -78,6 +78,22 @@ FAULTS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     ),
     "deep index": (content(INDEX, DEEP), (INDEX, "is not an index")),
     "index": (content(INDEX, b'{"weight_map": {"a": Infinity}}'), (INDEX, "inf is not the name")),
+    "integers": (
+        header(dtype="I16"),
+        ("1 of 46 tensors are of no type of weights", "(I16)", "quantization_config", "save"),
+    ),
+    "awq": (
+        config(quantization_config={"quant_method": "awq", "bits": 4}),
+        ("are quantised (awq)", "cannot be trained", "give the model that they were made from"),
+    ),
+    "gptq": (
+        config(quantization_config={"quant_method": "gptq", "bits": 4}),
+        ("are quantised (gptq)", "cannot be trained"),
+    ),
+    "yarn": (
+        config(rope_scaling={"rope_type": "yarn"}),
+        ('config.json cannot be read by transformers: "Missing required keys', "'factor'"),
+    ),
     "pointer": (content("model.safetensors", b"version https://git-lfs"), ("git lfs pull",)),
 }
 

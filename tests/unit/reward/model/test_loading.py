@@ -163,3 +163,14 @@ def test_a_kernel_whose_package_is_missing_is_refused(monkeypatch: pytest.Monkey
         check_kernel("policy.attention", attention)
     monkeypatch.setattr("reward.model.loading.find_spec", lambda name: name)
     check_kernel("policy.attention", "flash_attention_2")
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq", "compressed-tensors"])
+def test_quantised_weights_need_no_package_that_could_train_them(
+    whole: Path, tmp_path: Path, method: str
+) -> None:
+    copy = changed(whole, tmp_path, lambda t: t)
+    config = json.loads((copy / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, "bits": 4}
+    (copy / "config.json").write_text(json.dumps(config))
+    check_tensors(copy, "model", "lm")
