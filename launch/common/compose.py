@@ -24,7 +24,7 @@ from conf.groups import CONF_DIR
 from conf.keys import as_yaml, nearest
 from conf.schema import Config
 from conf.validate import ConfigError, Fault, build_config
-from launch.common.exits import guarded
+from launch.common.exits import guarded, said_of
 from launch.common.overrides import Lines, groups, parse
 from launch.common.ray_job import with_lasting_outputs
 from rl.base.console import Console
@@ -53,7 +53,7 @@ def compose_all(lines_J: Sequence[Lines], check: Check | None = None) -> list[Co
                 check(config)
             configs.append(config)
         except (UserError, ConfigError, HydraException, OmegaConfBaseException) as error:
-            for fault in str(error).splitlines():
+            for fault in said_of(error).splitlines():
                 jobs_of.setdefault(fault, []).append(f"job {number} ({swept})")
     if not jobs_of:
         return configs

@@ -23,10 +23,13 @@ def forced_overrides(overrides: Sequence[str]) -> list[str]:
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Overrides of the form `key=value`; raises Hydra's OverrideParseException for others.
 
-    Raises `UserError` for a mapping that has a name twice, of which Hydra would take the last.
+    Raises `UserError` for one without a key, and for a mapping that has a name twice, of which
+    Hydra would take the last.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     for override in parsed:
+        if not override.key_or_group:
+            raise UserError(f"{override.input_line}: names no key; give it as key=value")
         if isinstance(override.value(), dict):
             _refuse_repeated(override)
     return parsed

@@ -26,7 +26,10 @@ def lack_of(path: str | Path) -> str | None:
     """
     if os.path.isfile(path):
         return None
-    return "is a directory" if os.path.isdir(path) else "does not exist"
+    if os.path.isdir(path):
+        return "is a directory"
+    home = ", and no shell has read its ~ as a home directory" if str(path).startswith("~") else ""
+    return f"does not exist{home}"
 
 
 @contextmanager

@@ -18,6 +18,8 @@ def check_output(output: str, example: str, key: str = "output") -> Path:
     obstacle = _obstacle(path.resolve().parent, path.name)
     if obstacle is None and path.is_dir():
         obstacle = "it is a directory"
+    elif obstacle is None and path.exists() and not path.is_file():  # a file would take its place
+        obstacle = "it is a device or a pipe"
     if obstacle is not None:
         raise UserError(f"{key}: {output} cannot be written ({obstacle}); give {key}={example}")
     return path
@@ -25,6 +27,8 @@ def check_output(output: str, example: str, key: str = "output") -> Path:
 
 def check_output_dir(output: str, key: str = "output") -> Path:
     """The path of a directory that can be written or made; raises UserError for another one."""
+    if not output:  # which Path takes for the current directory
+        raise UserError(f"{key}: has no value; give {key}=DIR")
     path = Path(output)
     if (obstacle := _obstacle(path.resolve())) is not None:
         raise UserError(f"{key}: {output} cannot be written ({obstacle}); give {key}=DIR")

@@ -97,7 +97,7 @@ class _Part:
         """Paths or addresses of the files that match the pattern."""
         pattern = self.pattern or "*"
         if not self._is_hub:
-            names = [str(file) for file in sorted(Path(self._path).glob(pattern))]
+            names = [str(file) for file in _matches(Path(self._path), pattern)]
         else:
             at = f"@{self._revision}" if self._revision else ""
             address = f"hf://datasets/{self._path}{at}/{pattern}"
@@ -139,9 +139,22 @@ class _Part:
             return {str(split): [str(name) for name in names] for split, names in splits.items()}
 
 
+def _matches(root: Path, pattern: str) -> list[Path]:
+    """What below a directory matches a pattern; raises DataError for one that is none of it."""
+    try:
+        return sorted(root.glob(pattern))
+    except (NotImplementedError, ValueError) as error:  # an absolute one, or a broken one
+        raise DataError(
+            f"data.files: {pattern!r} is no pattern inside {root} ({error}); give one such as "
+            "data.files='*.jsonl'"
+        ) from error
+
+
 def _has_match(path: str, pattern: str | None, split: str) -> bool:
     root = Path(path)
-    return bool(pattern) and root.is_dir() and any(root.glob(pattern.replace("{split}", split)))
+    if not pattern or not root.is_dir():
+        return False
+    return bool(_matches(root, pattern.replace("{split}", split)))
 
 
 def _subset_of(file: Path, source: Source) -> str | None:

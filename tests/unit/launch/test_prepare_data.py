@@ -74,3 +74,13 @@ def test_bad_arguments_end_with_code_2(
 ) -> None:
     assert prepare(tmp_path, "mbpp", [], given) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pattern", ["/x/*.json", "'[**'", "a**"])
+def test_what_is_no_pattern_inside_the_directory_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pattern: str
+) -> None:
+    given = (f"data.path={tmp_path}", f"data.files={pattern}")
+    assert prepare(tmp_path, "code_contests", [row(0)], *given) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: data.files: '{pattern.strip(chr(39))}' is no pattern inside")

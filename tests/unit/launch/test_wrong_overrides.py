@@ -77,6 +77,19 @@ WRONG: tuple[tuple[str, str], ...] = (
     ("resume=perhaps", "resume"),
     ("parts=[a", "is not an override"),
     ("seed", "seed"),
+    ("=1", "names no key"),
+    ("policy.lr=\uff15", "it cannot be read from '\uff15' on"),
+    ("model.path=~/policy", "it cannot be read from '~/policy' on"),
+    ("model.path='~/policy'", "no shell has read its ~"),
+    ("name=x#y", "it cannot be read from '#y' on"),
+    ("seed=${oc.env:NO_SUCH_VARIABLE}", "error: seed: KeyError"),
+    ("policy.lr=${algorithm.no_such}", "error: policy.lr: Interpolation key"),
+    ("model.path=${no_such:1}", "error: model.path: Unsupported interpolation type"),
+    ("model.path=${oc.env:A", "model.path"),
+    ("algorithm.num_steps=1e3", "algorithm.num_steps"),
+    ("algorithm.group_size='8'", "algorithm.group_size"),
+    ("model.path=https://huggingface.co/Qwen/Qwen3-8B", "model.path"),
+    ("model.path=s3://bucket/model", "model.path"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,18 @@ def test_a_name_that_is_too_long_is_shown_in_part(tmp_path: Path) -> None:
 def test_looking_leaves_nothing_behind(tmp_path: Path) -> None:
     check_output_dir(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_name_is_not_the_current_directory() -> None:
+    with pytest.raises(UserError, match=r"^output_dir: has no value; give output_dir=DIR$"):
+        check_output_dir("", "output_dir")
+
+
+def test_what_a_file_would_take_the_place_of_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/null", str(tmp_path / "pipe")):
+        with pytest.raises(UserError, match=rf"output: {path} cannot be written .it is a device"):
+            check_output(path, "FILE")
 
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
