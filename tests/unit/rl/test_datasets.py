@@ -19,6 +19,8 @@ from rl.problems.datasets import (
     source_named,
     split_by_id,
 )
+from rl.problems.datasets.files import read_rows
+from rl.problems.datasets.hub import raw_files
 from rl.problems.prompts import AssertTests, load_prompts, parse_tests, write_prompts
 
 pytestmark = pytest.mark.unit
@@ -162,6 +164,17 @@ def test_every_form_of_file_holds_the_same_problems(tmp_path: Path) -> None:
     assert len(expected) == 2
     for path in tmp_path.iterdir():
         assert read_problems("mbpp", path) == expected, path
+
+
+def test_what_one_file_holds_changes_no_value_of_another(tmp_path: Path) -> None:
+    """`datasets` casts files to the types of the first: `findings/datasets_first_types.sh`."""
+    outputs = [[True], [2], [1.0, 1e-7], ["2024-01-01"], ["007", "2024-01-01T10:00:00+02:00"]]
+    for number, values in enumerate(outputs):
+        row = ROW | {"test_list": values}
+        (tmp_path / f"train-{number}.jsonl").write_text(json.dumps(row) + "\n")
+    files = raw_files(SOURCES["mbpp"], Selection(path=str(tmp_path), split="train"))
+    read = [row.values["test_list"] for file in files for row in read_rows(file, ["test_list"])]
+    assert repr(read) == repr(outputs)  # 1 is not True
 
 
 def test_rows_of_arrays_and_parquet_are_counted_from_0(tmp_path: Path) -> None:
