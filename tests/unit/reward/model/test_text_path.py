@@ -95,6 +95,22 @@ def test_white_space_at_the_borders_of_the_template_changes_nothing(tokenizers, 
             assert paths[name].encode(question, code).token_ids.tolist() == expected
 
 
+PLAIN = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}{{ eos_token }}"
+
+
+@pytest.mark.parametrize("skips_end", [False, True])
+def test_a_model_of_plain_texts_is_read_where_it_was_trained(skips_end):
+    """Trained by trl on BOS, texts, EOS (`findings/trl_reward_text.sh`); EOS may be the padding."""
+    tokenizer = make_tokenizer([QUESTION, CODE])
+    tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
+    tokenizer.chat_template = PLAIN
+    bos, end = cast(tuple[int, int], (tokenizer.bos_token_id, tokenizer.eos_token_id))
+    path = TextPath(tokenizer, "sequence_classifier", LONG, skipped_id=end if skips_end else None)
+    text = tokenizer(f"{QUESTION}\n{CODE}", add_special_tokens=False)["input_ids"]
+    trained = [bos, *text] if skips_end else [bos, *text, end]
+    assert path.encode(f"{QUESTION}\n", CODE).token_ids.tolist() == trained
+
+
 def hostile_pairs(num: int, specials: list[str]) -> Iterator[tuple[str, str]]:
     """Texts made of special tokens, their halves, and what stands around them."""
     rng = random.Random(0)
