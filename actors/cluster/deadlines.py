@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from ray.exceptions import (
     LocalRayletDiedError,
     NodeDiedError,
     ObjectLostError,
+    OutOfMemoryError,
     RayActorError,
     RayError,
     RayTaskError,
@@ -32,7 +34,9 @@ LOST = (LostActorError, DeadlineError)  # an actor died, or has made no progress
 _DEATHS = (
     *(RayActorError, WorkerCrashedError, NodeDiedError, LocalRayletDiedError),
     ObjectLostError,  # an answer that was on a node which died
+    OutOfMemoryError,  # Ray has ended the actor, as one of its node that it chose
 )
+_USED = re.compile(r"was (\S+ used / \S+ limit)")  # in what Ray says of a node without memory
 
 
 async def wait_for(ref: Awaitable[T], deadline_s: float, what: str) -> T:
@@ -153,6 +157,13 @@ def translate(error: Exception, what: str) -> ProjectError:
 
 def _death(error: Exception) -> str:
     """What Ray says of a death, without the list of identifiers and of what is common."""
+    if isinstance(error, OutOfMemoryError):
+        used = _USED.search(str(error))
+        why = used[1] if used else in_one_line(str(error))
+        return (
+            f"Ray ended it because its node ran out of memory ({why}); end what else runs there, or "
+            "give the node fewer actors or smaller KV caches"
+        )
     lines = [line for line in str(error).splitlines() if not line.startswith("\t")]
     said, *_ = "\n".join(lines).partition(" Some common causes include")
     return f"{type(error).__name__}: {in_one_line(said)}"

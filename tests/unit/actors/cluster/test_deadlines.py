@@ -15,6 +15,7 @@ from ray.exceptions import (
     RayActorError,
     RayError,
     RayTaskError,
+    RuntimeEnvSetupError,
 )
 
 from actors.cluster.deadlines import (
@@ -97,6 +98,20 @@ def test_an_actor_that_died_is_lost_and_one_whose_constructor_raises_is_not():
         assert not isinstance(caught.value, LostActorError)
 
 
+def test_an_actor_that_ray_ended_for_its_memory_is_lost_and_what_was_used_is_said() -> None:
+    said = (
+        "2 worker(s) were killed due to the node running low on memory. Memory on the node (IP: "
+        "10.0.0.2, ID: ab) was 22.92GB used / 23.54GB limit (0.973479); OOM kill reason: ..."
+    )
+    with pytest.raises(LostActorError) as caught:
+        wait(failure(OutOfMemoryError(said)))
+    assert str(caught.value) == (
+        "the score of reward-0 failed: Ray ended it because its node ran out of memory (22.92GB "
+        "used / 23.54GB limit); end what else runs there, or give the node fewer actors or smaller "
+        "KV caches"
+    )
+
+
 def test_a_result_is_handed_on():
     assert wait(result("done")) == "done"
 
@@ -158,8 +173,8 @@ def test_any_other_failure_is_an_engine_error_that_says_what_failed(error):
         (task_error(ValueError("bad shape\n\nsee above")), "ValueError: bad shape; see above"),
         (task_error(KeyError()), "KeyError"),
         (
-            OutOfMemoryError("killed\nmemory of this node: 1 GB"),
-            "OutOfMemoryError: killed; memory of this node: 1 GB",
+            RuntimeEnvSetupError("no\nroom"),
+            "RuntimeEnvSetupError: Failed to set up runtime environment.; no; room",
         ),
         (
             ActorDiedError(RayTaskError("__init__", PYDANTIC, ValueError("no"), ip="::1")),
@@ -238,7 +253,7 @@ def test_a_stream_that_is_read_to_its_end_is_not_cancelled(cancelled: list[objec
         (task_error(NonFiniteError("NaN")), NonFiniteError),
         (task_error(GetTimeoutError("inside the actor")), EngineError),
         (RayActorError(error_msg="died"), EngineError),
-        (OutOfMemoryError("killed"), EngineError),
+        (OutOfMemoryError("killed"), LostActorError),
     ],
 )
 def test_a_blocking_get_translates_failures_as_waiting_does(monkeypatch, raised, expected):
