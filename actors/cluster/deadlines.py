@@ -161,8 +161,8 @@ def _death(error: Exception) -> str:
         used = _USED.search(str(error))
         why = used[1] if used else in_one_line(str(error))
         return (
-            f"Ray ended it because its node ran out of memory ({why}); end what else runs there, or "
-            "give the node fewer actors or smaller KV caches"
+            f"Ray ended it because its node ran out of memory ({why}); end what else runs there, "
+            "or give the node fewer actors or smaller KV caches"
         )
     lines = [line for line in str(error).splitlines() if not line.startswith("\t")]
     said, *_ = "\n".join(lines).partition(" Some common causes include")
