@@ -132,11 +132,13 @@ def run_recorded(run: Run, directory: RunDirectory, overrides: Sequence[str]) ->
     """`run_under_hydra`, after which Hydra's records are those of the last run that began there."""
     own = [o.value() for o in parse(overrides) if o.key_or_group == "hydra.output_subdir"]
     subdir = own[-1] if own else _HYDRA_SUBDIR
+    if not subdir:  # Hydra writes none
+        return run_under_hydra(run, overrides, None, multirun=False)
     records = directory.root / str(subdir)
-    before = {path: path.read_bytes() for path in records.glob("*.yaml")} if subdir else {}
+    before = {path: path.read_bytes() for path in records.glob("*.yaml")}
     config = _version_of(directory.config)
     code = run_under_hydra(run, overrides, None, multirun=False)
-    if code and subdir and _version_of(directory.config) == config:  # it was refused
+    if code and _version_of(directory.config) == config:  # it was refused
         shutil.rmtree(records, ignore_errors=True)
         if before:
             records.mkdir()

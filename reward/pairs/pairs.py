@@ -235,8 +235,8 @@ def _require_columns(place: str | Path, names: Sequence[str]) -> None:
     for name in _REQUIRED:
         if name not in names:
             raise DataError(f"{place}:-:{name}: column is missing (has {list(names)})")
-    if twice := held_twice(names, _PAIR_SCHEMA.names):
-        raise DataError(f"{place}:-:{twice[0]}: column is there more than once; keep one of them")
+    for fault in held_twice(place, names, _PAIR_SCHEMA.names).values():
+        raise DataError(fault)
 
 
 def _pairs_of(place: str | Path, table: pa.Table) -> list[Pair]:

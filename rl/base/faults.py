@@ -21,14 +21,18 @@ def show(value: object) -> str:
     return _SHORT.repr(value).encode("ascii", "backslashreplace").decode("ascii")
 
 
-def held_twice(found: Sequence[str], wanted: Iterable[str]) -> list[str]:
-    """Names of wanted columns that a table has more than once, so that nobody knows which is meant.
+def held_twice(place: object, found: Sequence[str], wanted: Iterable[str]) -> dict[str, str]:
+    """Wanted columns that a table has more than once, so that nobody knows which is meant: faults.
 
-    >>> held_twice(["id", "prompt", "id", "note", "note"], ["id", "prompt"])
-    ['id']
+    >>> held_twice("a.parquet", ["id", "prompt", "id", "note", "note"], ["id", "prompt"])
+    {'id': 'a.parquet:-:id: the column is there more than once; keep one of them'}
     """
     times = Counter(found)
-    return [name for name in wanted if times[name] > 1]
+    return {
+        name: f"{place}:-:{name}: the column is there more than once; keep one of them"
+        for name in wanted
+        if times[name] > 1
+    }
 
 
 def listing(faults: Sequence[str], num_faults: int | None = None) -> str:

@@ -486,12 +486,10 @@ def _cell(scalar: pa.Scalar, column: str, faults: list[str]) -> object:
 
 def _check_schema(path: Path, schema: pa.Schema) -> None:
     """Raise for all columns that are missing or of another type; further columns are ignored."""
-    faults = [
-        f"{path}:-:{name}: the column is there more than once; keep one of them"
-        for name in held_twice(schema.names, SCHEMA.names)
-    ]
+    twice = held_twice(path, schema.names, SCHEMA.names)
+    faults = list(twice.values())
     for field in SCHEMA:
-        if schema.names.count(field.name) > 1:
+        if field.name in twice:
             continue
         if field.name not in schema.names:
             faults.append(

@@ -319,8 +319,8 @@ def read_rows(path: Path, kind: type[Row], **given: object) -> Iterator[Row]:
         if column.required and column.name not in names:
             raise DataError(f"{path}:-:{column.name}: column is missing (has {names})")
     present = [column.name for column in wanted if column.name in names]
-    if twice := held_twice(names, present):
-        raise DataError(f"{path}:-:{twice[0]}: column is there more than once; keep one of them")
+    for fault in held_twice(path, names, present).values():
+        raise DataError(fault)
     number = 0
     try:
         for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=present):

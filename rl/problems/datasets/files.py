@@ -172,8 +172,6 @@ def _present(file: RawFile, columns: Sequence[str], found: Sequence[str]) -> lis
         raise DataError(
             f"{file.name}: has none of the columns {', '.join(columns)} (found: {', '.join(found)})"
         )
-    if twice := held_twice(found, present):
-        raise DataError(
-            f"{file.name}:-:{twice[0]}: the column is there more than once; keep one of them"
-        )
+    for fault in held_twice(file.name, found, present).values():
+        raise DataError(fault)
     return present

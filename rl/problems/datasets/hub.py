@@ -97,7 +97,7 @@ class _Part:
         """Paths or addresses of the files that match the pattern."""
         pattern = self.pattern or "*"
         if not self._is_hub:
-            names = [str(file) for file in _matches(Path(self._path), pattern)]
+            names = [str(file) for file in sorted(_matches(Path(self._path), pattern))]
         else:
             at = f"@{self._revision}" if self._revision else ""
             address = f"hf://datasets/{self._path}{at}/{pattern}"
@@ -139,10 +139,10 @@ class _Part:
             return {str(split): [str(name) for name in names] for split, names in splits.items()}
 
 
-def _matches(root: Path, pattern: str) -> list[Path]:
+def _matches(root: Path, pattern: str) -> Generator[Path]:
     """What below a directory matches a pattern; raises DataError for one that is none of it."""
     try:
-        return sorted(root.glob(pattern))
+        yield from root.glob(pattern)
     except (NotImplementedError, ValueError) as error:  # an absolute one, or a broken one
         raise DataError(
             f"data.files: {pattern!r} is no pattern inside {root} ({error}); give one such as "
@@ -154,7 +154,7 @@ def _has_match(path: str, pattern: str | None, split: str) -> bool:
     root = Path(path)
     if not pattern or not root.is_dir():
         return False
-    return bool(_matches(root, pattern.replace("{split}", split)))
+    return any(_matches(root, pattern.replace("{split}", split)))
 
 
 def _subset_of(file: Path, source: Source) -> str | None:
